@@ -1,0 +1,61 @@
+# Every target works in a fresh clone; Python 3.11 or newer and make are all it needs.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
+COMPILE := $(PY) -m piptools compile --quiet --allow-unsafe --generate-hashes --strip-extras \
+	--no-emit-index-url --no-emit-find-links
+# Options for pytest: make test ARGS="-k reconnect -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types proofs requirements clean
+
+help: ## Show what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/run.stamp ## Start the app and, without Keap settings, the sandbox (PORT=5000, HTTPS=1)
+	@exec $(PY) -m keap_connect.launch
+
+test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run every test
+	@$(PY) -m tests.support.browser
+	@$(PY) -m tests.support.oidc_provider
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/test.stamp ## Check format and lint
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+types: $(VENV)/test.stamp ## Check types
+	@$(PY) -m mypy
+
+proofs: $(VENV)/test.stamp ## Print which requirements and faults have a test
+	@$(PY) -m tests.proofs
+
+requirements: $(VENV)/test.stamp ## Compile requirements*.in into requirements*.txt, with hashes
+	@CUSTOM_COMPILE_COMMAND="make requirements" $(COMPILE) --output-file=requirements.txt requirements.in
+	@CUSTOM_COMPILE_COMMAND="make requirements" $(COMPILE) --output-file=requirements-dev.txt requirements-dev.in
+
+clean: ## Remove what the targets above installed; instance/ and its stored accounts stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output
+	rm -rf tests/support/oidc_provider/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are younger than the requirements they were installed from, so a second start skips pip.
+$(VENV)/venv.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Keap Connect needs Python 3.11 or newer, and $(PYTHON) is not; name one that is: make PYTHON=python3.12 …" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/venv.stamp requirements.txt
+	@echo "Installing what the app needs …"
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/venv.stamp requirements.txt requirements-dev.txt
+	@echo "Installing what the tests need …"
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@ $(VENV)/run.stamp

@@ -1,0 +1,96 @@
+"""The browser of the tests: Chromium, driven by Playwright, one context for each test.
+
+`python -m tests.support.browser` makes sure that there is one; `make test` runs it first.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+
+SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LAUNCH_OPTIONS = [
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@cache
+def find_system_chromium() -> str | None:
+    """Return the path of an installed Chromium or Chrome that starts, or None."""
+    for name in SYSTEM_NAMES:
+        path = shutil.which(name)
+        # Ubuntu's chromium-browser may be an empty shell that only asks for a snap: let it say its version.
+        if path and subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
+
+
+def launch_browser(playwright: Playwright) -> Browser:
+    """Start Chromium without a window; without one on the system, Playwright starts its own."""
+    options = list(LAUNCH_OPTIONS)
+    if os.geteuid() == 0:
+        options.append("--no-sandbox")  # Chromium refuses its own sandbox to root.
+    return playwright.chromium.launch(executable_path=find_system_chromium(), headless=True, args=options)
+
+
+def ensure_browser() -> None:
+    """Install Chromium where there is none: by the system's packages, else by Playwright."""
+    if find_system_chromium() or _install_by_apt():
+        return
+    with sync_playwright() as playwright:
+        if Path(playwright.chromium.executable_path).exists():
+            return
+    print("Installing Playwright's Chromium …", flush=True)
+    subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=True)
+
+
+def _install_by_apt() -> bool:
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return False
+    print("Installing Chromium by apt-get …", flush=True)
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+        if subprocess.run(
+            ["apt-get", "-qq", *arguments], env=environ, stdout=subprocess.DEVNULL, check=False
+        ).returncode:
+            return False
+    find_system_chromium.cache_clear()
+    return find_system_chromium() is not None
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Give one Chromium for the whole test run."""
+    with sync_playwright() as playwright:
+        launched = launch_browser(playwright)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Give a person with an empty cookie jar; a certificate of our own making is accepted."""
+    opened = browser.new_context(ignore_https_errors=True, locale="en-US", timezone_id="UTC")
+    opened.set_default_timeout(15_000)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """Give one tab of that person."""
+    return context.new_page()
+
+
+if __name__ == "__main__":
+    ensure_browser()
