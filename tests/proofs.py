@@ -62,9 +62,9 @@ def report(root: Path = ROOT) -> tuple[str, list[Claim]]:
     return "\n\n".join(parts), strays
 
 
-def main() -> int:
+def main(root: Path = ROOT) -> int:
     """Print the report; fail when a test names a number that no document has."""
-    text, strays = report()
+    text, strays = report(root)
     print(text)
     for claim in strays:
         print(f"{claim.test} says it proves {claim.number}, which is in none of the lists.", file=sys.stderr)
