@@ -1,0 +1,152 @@
+"""What the project is made of is pinned and nothing private is in it."""
+
+import json
+import math
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LISTS = ("requirements.in", "requirements-dev.in")
+COMPILED = ("requirements.txt", "requirements-dev.txt")
+NPM_LOCK = "tests/support/oidc_provider/package-lock.json"
+
+PRIVATE_FILES = re.compile(r"(^|/)(\.env|instance/.*|.*\.(pem|key|p12|db|sqlite3?|log))$")
+# Folders of one person's or one build machine; a path that every machine has (/usr, /tmp) is fine.
+MACHINE_PATHS = re.compile(r"(?<![\w.:/}>*])/(?:home|root|Users|work|workspaces?|builds)/\w")
+KNOWN_SECRETS = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_\w{36}|\bxox[abprs]-\w{10,}|\bsk-\w{24,}"
+    r"|\bKeapAK-[0-9a-f]{30,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
+)
+NAMED_SECRETS = re.compile(
+    r"""(?i)\w*(?:secret|password|passwd|token|api_?key|token_?keys?)\w*["']?\s*[:=]\s*["']?"""
+    r"""(?P<value>[A-Za-z0-9+/_-]{20,}={0,2})(?![\w.(\[])"""
+)
+
+
+def requirement_lines(name: str) -> list[str]:
+    """Return the requirements of a file, each with its continuation lines joined."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "-"))]
+
+
+def tracked_files() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def tracked_texts() -> dict[str, str]:
+    texts = {}
+    for name in tracked_files():
+        try:
+            texts[name] = (ROOT / name).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # A picture.
+    return texts
+
+
+def looks_random(value: str) -> bool:
+    """Tell a generated value from a word or a made-up example."""
+    share = [count / len(value) for count in Counter(value).values()]
+    has_all_kinds = all(re.search(kind, value) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+    return has_all_kinds and -sum(part * math.log2(part) for part in share) > 3.8
+
+
+def secrets_in(text: str) -> list[str]:
+    found = [match.group() for match in KNOWN_SECRETS.finditer(text)]
+    return found + [m["value"] for m in NAMED_SECRETS.finditer(text) if looks_random(m["value"])]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_every_direct_dependency_is_pinned_and_says_what_it_is_for(name: str) -> None:
+    for line in requirement_lines(name):
+        assert re.fullmatch(r"[a-z0-9-]+(\[\w+\])?==[\w.]+  # .{8,}", line), line
+
+
+@pytest.mark.proves("R93")
+@pytest.mark.parametrize("name", COMPILED)
+def test_every_dependency_is_pinned_with_hashes(name: str) -> None:
+    lines = requirement_lines(name)
+
+    assert lines
+    for line in lines:
+        assert re.match(r"[\w.-]+==[\w.]+ .*--hash=sha256:[0-9a-f]{64}", line), line
+
+
+@pytest.mark.parametrize(("listed", "compiled"), list(zip(LISTS, COMPILED, strict=True)))
+def test_the_compiled_requirements_are_those_of_the_list(listed: str, compiled: str) -> None:
+    pinned = {line.split()[0] for line in requirement_lines(compiled)}
+
+    for line in requirement_lines(listed):
+        assert re.sub(r"\[\w+\]", "", line.split()[0]) in pinned, f"{line}: run `make requirements`"
+
+
+def test_the_tests_run_on_the_same_versions_as_the_app() -> None:
+    app, tests = ({line.split()[0] for line in requirement_lines(name)} for name in COMPILED)
+
+    assert app <= tests
+
+
+@pytest.mark.parametrize("name", LISTS + COMPILED)
+def test_requirements_name_no_address(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+
+    assert not re.search(r"file:/|https?:|--(index-url|extra-index-url|find-links|trusted-host)| @ ", text)
+
+
+@pytest.mark.proves("R93")
+def test_every_npm_package_has_a_hash_and_comes_from_the_public_registry() -> None:
+    packages = json.loads((ROOT / NPM_LOCK).read_text(encoding="utf-8"))["packages"]
+
+    for path, package in packages.items():
+        if path:
+            assert package["integrity"].startswith("sha512-"), path
+            assert package.get("resolved", "https://registry.npmjs.org/").startswith(
+                "https://registry.npmjs.org/"
+            )
+
+
+@pytest.mark.proves("R92")
+def test_no_private_file_is_tracked() -> None:
+    assert [name for name in tracked_files() if PRIVATE_FILES.search(name)] == []
+
+
+@pytest.mark.proves("R92")
+def test_no_tracked_file_holds_a_secret() -> None:
+    assert {name: found for name, text in tracked_texts().items() if (found := secrets_in(text))} == {}
+
+
+def test_no_tracked_file_names_a_folder_of_one_machine() -> None:
+    found = {name: MACHINE_PATHS.findall(text) for name, text in tracked_texts().items()}
+
+    assert {name: paths for name, paths in found.items() if paths} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN " + "EC PRIVATE KEY-----",
+        "SECRET_KEY=" + "Zx9_kQ2vLm7Rt4Yp1Wn8Bc3Df6Gh0Js",
+        'client_secret = "' + "aB3dE5fG7hJ9kL1mN2pQ4rS6" + '"',
+        '"refresh_token": "' + "hT7kPq2Zw9Xc4Vb6Nm1Lr8Yd3Fg5Js0A" + '"',
+    ],
+)
+def test_the_scanner_finds_a_planted_secret(text: str) -> None:
+    assert secrets_in(f"first line\n{text}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SECRET_KEY=",
+        "KEAP_CLIENT_SECRET=your-client-secret-goes-here",
+        "token_url = settings.keap.token_url_of_the_server",
+        'password = "correct horse battery staple"',
+    ],
+)
+def test_the_scanner_leaves_names_and_examples_alone(text: str) -> None:
+    assert secrets_in(text) == []
