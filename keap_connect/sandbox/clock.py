@@ -1,0 +1,34 @@
+"""The sandbox's time: the computer's clock plus an offset that people and tests can move."""
+
+import time
+from datetime import UTC, datetime
+
+from keap_connect.sandbox.store import Store
+
+
+class Clock:
+    """Tells the time in seconds since 1970; every lifetime in the sandbox is measured with it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.offset_seconds = 0.0
+        self.reload()
+
+    def now(self) -> float:
+        return time.time() + self.offset_seconds
+
+    def move_to(self, offset_seconds: float) -> None:
+        """Set the distance from the computer's clock; negative values lie in the past."""
+        self.offset_seconds = offset_seconds
+        self._store.save_setting("clock_offset_seconds", offset_seconds)
+
+    def reload(self) -> None:
+        """Take the offset from the store again, zero if there is none."""
+        offset = self._store.setting("clock_offset_seconds", 0.0)
+        self.offset_seconds = float(offset) if isinstance(offset, int | float) else 0.0
+
+
+def iso(seconds: float) -> str:
+    """Write a time as `2026-11-23T14:05:06.123Z`."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

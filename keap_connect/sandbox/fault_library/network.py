@@ -1,0 +1,105 @@
+"""Faults of the line: late, lost, cut, dripping, far too long."""
+
+import select
+import time
+from collections.abc import Iterable, Iterator
+
+from flask import Response, request
+
+from keap_connect.sandbox.fault_library.registry import Call, fault
+from keap_connect.sandbox.raw_answers import RawAnswer, head_bytes
+
+LONGEST_WAIT_SECONDS = 120.0
+MEGABYTE = 1_000_000
+
+
+def wait_for_client_to_leave(seconds: float) -> None:
+    """Wait so long, or until the client has closed its end."""
+    poll = select.poll()
+    poll.register(request.environ["werkzeug.socket"], select.POLLIN | select.POLLRDHUP)
+    poll.poll(min(seconds, LONGEST_WAIT_SECONDS) * 1000)
+
+
+@fault('Acts, then waits before it answers; where="before" waits before it acts.', "F17-F19 F48")
+def slow(call: Call, *, seconds: float = 5.0, where: str = "after") -> Response:
+    if where == "before":
+        wait_for_client_to_leave(seconds)
+        return call.act()
+    answer = call.act()
+    wait_for_client_to_leave(seconds)
+    return answer
+
+
+@fault("Reads the call and never answers; rotate=true acts first.", "F17")
+def hang(call: Call, *, seconds: float = LONGEST_WAIT_SECONDS, rotate: bool = False) -> Response:
+    if rotate:
+        call.act()
+    wait_for_client_to_leave(seconds)
+    return RawAnswer()
+
+
+@fault("Resets the connection before acting.", "F17")
+def reset_before(call: Call) -> Response:  # noqa: ARG001  (it does not act)
+    return RawAnswer(with_reset=True)
+
+
+@fault("Acts (rotates), then resets the connection: the answer is lost.", "F17 F18")
+def reset_after(call: Call) -> Response:
+    call.act()
+    return RawAnswer(with_reset=True)
+
+
+@fault("Acts (rotates), then closes the connection without an answer.", "F18")
+def lost_answer(call: Call) -> Response:
+    call.act()
+    return RawAnswer()
+
+
+@fault("Acts, then sends the whole answer, headers too, one byte per second.", "F19")
+def drip_headers(call: Call, *, seconds_per_byte: float = 1.0) -> Response:
+    answer = call.act()
+    body = answer.get_data()
+    return RawAnswer(dripped(head_bytes(answer, len(body)) + body, seconds_per_byte))
+
+
+@fault("Acts, then sends the headers at once and the body one byte per second.", "F19")
+def drip_body(call: Call, *, seconds_per_byte: float = 1.0) -> Response:
+    answer = call.act()
+    body = answer.get_data()
+    return RawAnswer(head_then(head_bytes(answer, len(body)), dripped(body, seconds_per_byte)))
+
+
+@fault("Acts, then answers with blanks before the JSON: 100 MB in all.", "F19")
+def huge_body(call: Call, *, megabytes: int = 100) -> Response:
+    answer = call.act()
+    body = answer.get_data()
+    blanks = b" " * MEGABYTE
+    head = head_bytes(answer, megabytes * MEGABYTE + len(body))
+    return RawAnswer(head_then(head, (blanks if turn < megabytes else body for turn in range(megabytes + 1))))
+
+
+@fault("Acts, then answers with blanks that never end.", "F19")
+def endless_body(call: Call) -> Response:
+    answer = call.act()
+    return RawAnswer(head_then(head_bytes(answer, 10**15), blanks_without_end()))
+
+
+def head_then(head: bytes, body: Iterable[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from body
+
+
+def dripped(content: bytes, seconds_per_byte: float) -> Iterator[bytes]:
+    ends_at = time.monotonic() + LONGEST_WAIT_SECONDS
+    for byte in content:
+        if time.monotonic() > ends_at:
+            return
+        yield bytes([byte])
+        time.sleep(seconds_per_byte)
+
+
+def blanks_without_end() -> Iterator[bytes]:
+    ends_at = time.monotonic() + LONGEST_WAIT_SECONDS
+    while time.monotonic() < ends_at:
+        yield b" " * 10_000
+        time.sleep(0.01)

@@ -1,0 +1,152 @@
+"""Keap's REST API as far as a connection needs it: who am I, which tenant, and the gateway in front.
+
+The gateway answers before anything is routed: without a good token nobody learns which paths exist.
+"""
+
+import json
+from collections.abc import Callable
+
+from flask import Blueprint, Response, request
+
+from keap_connect.sandbox import endpoints
+from keap_connect.sandbox.calls import Presented, answer
+from keap_connect.sandbox.fault_library import Call
+from keap_connect.sandbox.grants import Kind, Token
+from keap_connect.sandbox.keap_answers import (
+    APP_DISABLED,
+    EXPIRED,
+    NO_TOKEN,
+    NOT_APPROVED,
+    UNKNOWN_TOKEN,
+    fault_body,
+    json_response,
+)
+from keap_connect.sandbox.people import Person, find_person, local_user_number
+from keap_connect.sandbox.usage import usage_headers
+from keap_connect.sandbox.world import World, current_world
+
+rest_api = Blueprint("rest_api", __name__, url_prefix="/crm/rest")
+
+Body = dict[str, object]
+
+
+@rest_api.route("/<path:resource>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+def call(resource: str) -> Response:
+    world = current_world()
+    secret = bearer_token()
+    endpoint, resource_body = RESOURCES.get(resource, (endpoints.API, None))
+
+    def act() -> Response:
+        token = secret and world.grants.find(secret, Kind.ACCESS_TOKEN)
+        problem = gateway_problem(world, token) if token else UNKNOWN_TOKEN if secret else NO_TOKEN
+        if problem or not token:
+            return refusal(world, *(problem or NO_TOKEN))
+        if resource_body is None or request.method != "GET":
+            answer = json_response(json.dumps({"message": "Resource not found"}), 404)
+        else:
+            person = find_person(token.person_id)
+            assert person is not None  # noqa: S101  (only people of the list get tokens)
+            answer = json_response(json.dumps(resource_body(world, person, token.tenant_id)), 200)
+        answer.headers.update(usage_headers(world, token))
+        return answer
+
+    def refuse() -> Response:
+        return refusal(world, *UNKNOWN_TOKEN)
+
+    return answer(
+        world,
+        Call(endpoint, act, refuse, world.grants),
+        Presented(Kind.ACCESS_TOKEN, secret) if secret else None,
+    )
+
+
+def bearer_token() -> str:
+    """The credential behind `Bearer`; empty if there is none (RFC 6750 section 2.1)."""
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""
+
+
+def gateway_problem(world: World, token: Token) -> tuple[str, str] | None:
+    if world.switches.positions.app_disabled:
+        return APP_DISABLED
+    return {"revoked": NOT_APPROVED, "expired": EXPIRED}.get(token.state(world.clock.now()))
+
+
+def refusal(world: World, sentence: str, error_code: str) -> Response:
+    """The gateway's 401; it carries Keap's headers too, all blank."""
+    answer = json_response(fault_body(sentence, error_code), 401)
+    answer.headers.update(usage_headers(world, None))
+    return answer
+
+
+def user_info_v1(_: World, person: Person, tenant_id: str) -> Body:
+    return {
+        "sub": local_user_number(person, tenant_id),
+        "email": person.email,
+        "given_name": person.given_name,
+        "family_name": person.family_name,
+        "middle_name": None,
+        "preferred_name": None,
+        "global_user_id": person.person_id,
+        "infusionsoft_id": person.email,
+        "is_admin": person.is_admin,
+    }
+
+
+def user_info_v2(world: World, person: Person, tenant_id: str) -> Body:
+    body: Body = {
+        "email": person.email,
+        "sub": local_user_number(person, tenant_id),
+        "id": str(person.person_id),
+        "keap_id": person.email,
+        "family_name": person.family_name,
+        "given_name": person.given_name,
+        "is_admin": person.is_admin,
+    }
+    return body | ({"tenant_id": tenant_id} if world.switches.positions.userinfo_v2_tenant_id else {})
+
+
+def business_profile(world: World, _: Person, tenant_id: str) -> Body:
+    return {
+        "name": world.tenants.name(tenant_id),
+        "email": f"office@{tenant_id}.example.com",
+        "website": f"https://{tenant_id}.example.com",
+        "phone": "(555) 010-0199",
+        "time_zone": "America/New_York",
+        "logo_url": None,
+        "currency_code": "USD",
+        "language_tag": "en-US",
+        "business_type": "Services",
+        "business_goals": [],
+        "business_primary_color": None,
+        "business_secondary_color": None,
+        "address": {
+            "line1": "1 Example Way",
+            "line2": None,
+            "locality": "Phoenix",
+            "region": "Arizona",
+            "country_code": "USA",
+            "postal_code": "85001",
+        },
+    }
+
+
+def account_profile(world: World, person: Person, tenant_id: str) -> Body:
+    """Version 1 has a few more fields than the business profile of version 2."""
+    profile = business_profile(world, person, tenant_id)
+    address = profile["address"]
+    assert isinstance(address, dict)  # noqa: S101  (tells mypy)
+    return profile | {
+        "phone_ext": None,
+        "address": address | {"field": "BILLING", "zip_code": "85001", "zip_four": None},
+    }
+
+
+RESOURCES: dict[str, tuple[str, Callable[[World, Person, str], Body]]] = {
+    "v1/oauth/connect/userinfo": (endpoints.USERINFO, user_info_v1),
+    "v2/oauth/connect/userinfo": (endpoints.USERINFO, user_info_v2),
+    "v1/account/profile": (endpoints.PROFILE, account_profile),
+    "v2/businessProfile": (endpoints.PROFILE, business_profile),
+    "v1/setting/application/enabled": (endpoints.API, lambda *_: {"value": "yes"}),
+    "v2/settings/applications:isEnabled": (endpoints.API, lambda *_: {"isEnabled": True}),
+}
