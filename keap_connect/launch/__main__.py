@@ -1,0 +1,171 @@
+"""Start everything in order, say where to click, and stay until the end."""
+
+import http.client
+import os
+import secrets
+import signal
+import ssl
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from keap_connect.launch.place import ROOT, Place, prepare
+from keap_connect.launch.problems import CannotRun, Stopped
+from keap_connect.launch.programs import Programs
+from keap_connect.settings import SECRETS
+
+FIRST_ADMIN = "admin@example.com"
+ADMIN_EXISTS = 3  # exit code of `admins create --only-first` when there is nothing to do
+BLOCKING_THREADS = 16  # a callback blocks its thread for up to 30 s while Keap answers
+START_TIMEOUT_SECONDS = 60
+
+
+def main() -> int:
+    """Run until a signal comes or a program ends by itself; return the exit code."""
+    os.umask(0o077)  # What is made from here on holds secrets: keys, databases and their journals.
+    programs = Programs()
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sign) is not signal.SIG_IGN:  # `nohup` and background jobs ignore some on purpose.
+            signal.signal(sign, programs.ask_to_stop)
+    try:
+        place = prepare({**known_from_file(), **os.environ})
+        print(start(programs, place), flush=True)
+        programs.watch()
+    except CannotRun as problem:
+        print(*problem.args, sep="\n", file=sys.stderr)
+        return 1
+    except Stopped:
+        return 0
+    finally:
+        programs.stop()
+
+
+def known_from_file() -> dict[str, str]:
+    """Return what `.env` says; the environment wins over it."""
+    return {name: value for name, value in dotenv_values(ROOT / ".env").items() if value is not None}
+
+
+def start(programs: Programs, place: Place) -> str:
+    """Start everything, wait until it answers, and return the text that tells where to click.
+
+    Raises:
+        CannotRun: a step failed; the text says which.
+        Stopped: we were asked to stop meanwhile.
+    """
+    if place.runs_sandbox:
+        serve_sandbox(programs, place)
+    code, output = programs.finish(flask_command("db", "upgrade"), place.environ)
+    if code:
+        raise CannotRun("The database could not be brought up to date:", *last_lines(output))
+    serve_app(programs, place)
+    wait_for_answers(programs, place)
+    # The last step, so that nothing can fail between making the password and showing it.
+    return describe(place, create_first_admin(programs, place))
+
+
+def serve_sandbox(programs: Programs, place: Place) -> None:
+    store = str(place.instance / "sandbox.db")
+    command = ["-m", "keap_connect.sandbox", "--port", str(place.sandbox_port), "--store", store]
+    # The sandbox plays another company: our secrets are none of its business.
+    environ = {k: v for k, v in place.environ.items() if k.removesuffix("_FILE") not in SECRETS}
+    programs.serve("sandbox", [sys.executable, *command], environ)
+
+
+def serve_app(programs: Programs, place: Place) -> None:
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "warning"]
+    command += ["--host", "127.0.0.1", "--port", str(place.settings.port)]
+    command += ["--workers", "1", "--blocking-threads", str(BLOCKING_THREADS)]
+    if place.certificate:
+        command += ["--ssl-certificate", str(place.certificate)]
+        command += ["--ssl-keyfile", str(place.certificate.with_suffix(".key"))]
+    programs.serve("app", [*command, "app:app"], place.environ)
+
+
+def flask_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flask", "--app", "app", *arguments]
+
+
+def wait_for_answers(programs: Programs, place: Place) -> None:
+    """Wait until everything we serve answers HTTP."""
+    authority = place.certificate.with_name("ca.pem") if place.certificate else None
+    waits = {"app": partial(answers, place.settings.port, authority)}
+    if place.runs_sandbox:
+        waits["sandbox"] = partial(answers, place.sandbox_port)
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    for name, is_answering in waits.items():
+        if not programs.wait_until(is_answering, deadline):
+            raise CannotRun(f"The {name} did not answer within {START_TIMEOUT_SECONDS} seconds.")
+
+
+def answers(port: int, authority: Path | None = None) -> bool:
+    """Whether a program answers on this machine, by HTTPS if an authority is given; any answer will do."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    if authority:
+        context = ssl.create_default_context(cafile=authority)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+    try:
+        connection.request("GET", "/healthz")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def create_first_admin(programs: Programs, place: Place) -> str | None:
+    """Make the first admin if there is none; return a password only if it was made up here."""
+    settings = place.settings
+    password = settings.admin_password or secrets.token_urlsafe(18)
+    command = flask_command("admins", "create", "--only-first", "--password-stdin")
+    command += ["--email", settings.admin_email or FIRST_ADMIN]
+    code, output = programs.finish(command, place.environ, told=f"{password}\n")
+    if code not in {0, ADMIN_EXISTS}:
+        raise CannotRun("The first admin could not be made:", *last_lines(output))
+    return password if code == 0 and not settings.admin_password else None
+
+
+def last_lines(output: str, count: int = 20) -> list[str]:
+    return output.strip().splitlines()[-count:]
+
+
+def describe(place: Place, password: str | None) -> str:
+    """Return the text for the person who started us: where to click, and how to sign in."""
+    settings = place.settings
+    lines = [
+        "",
+        "Keap Connect is running.",
+        "",
+        f"  Connect a Keap account     {settings.public_url}/",
+        f"  See all accounts (admin)   {settings.public_url}/accounts",
+    ]
+    if place.runs_sandbox:
+        lines += [
+            f"  The sandbox's switches     {settings.sandbox_url}/",
+            "",
+            "It speaks to the sandbox, a stand-in for Keap with made-up people: set KEAP_CLIENT_ID and",
+            "KEAP_CLIENT_SECRET to speak to Keap.",
+        ]
+    else:
+        lines += ["", f"Keap sends people back to {settings.keap.redirect_uri}."]
+    if place.certificate:
+        authority = place.certificate.with_name("ca.pem")
+        lines += [
+            "",
+            f"The browser does not know its certificate: go on past the warning, or trust {authority}.",
+        ]
+    if password:
+        lines += [
+            "",
+            "The first admin signs in with this; it is shown only once:",
+            f"  e-mail     {settings.admin_email or FIRST_ADMIN}",
+            f"  password   {password}",
+        ]
+    return "\n".join([*lines, "", f"Everything is kept in {place.instance}. Ctrl-C ends it."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
