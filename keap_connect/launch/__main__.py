@@ -71,7 +71,7 @@ def serve_sandbox(programs: Programs, place: Place) -> None:
     command = ["-m", "keap_connect.sandbox", "--port", str(place.sandbox_port), "--store", store]
     # The sandbox plays another company: our secrets are none of its business.
     environ = {k: v for k, v in place.environ.items() if k.removesuffix("_FILE") not in SECRETS}
-    programs.serve("sandbox", [sys.executable, *command], environ)
+    programs.serve("sandbox", [sys.executable, *command], environ, is_quiet=True)
 
 
 def serve_app(programs: Programs, place: Place) -> None:
@@ -128,7 +128,7 @@ def create_first_admin(programs: Programs, place: Place) -> str | None:
     return password if code == 0 and not settings.admin_password else None
 
 
-def last_lines(output: str, count: int = 20) -> list[str]:
+def last_lines(output: str, count: int = 8) -> list[str]:
     return output.strip().splitlines()[-count:]
 
 

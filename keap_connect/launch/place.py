@@ -1,5 +1,6 @@
 """Where and with what everything runs: the folder of this instance, its secrets, the settings, the ports."""
 
+import errno
 import os
 import secrets
 import socket
@@ -16,6 +17,8 @@ from keap_connect.launch.problems import CannotRun
 from keap_connect.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
+YES = ("1", "yes", "on", "true")
+NO = ("", "0", "no", "off", "false")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,7 @@ def prepare(environ: Mapping[str, str]) -> Place:
     with writing_to(instance):
         make_folder(instance)
         environ = {**environ, **fill_in(environ, instance)}
-    is_https = wants_https(environ)
-    settings = check_settings(environ, is_https)
+    settings, is_https = check_settings(environ)
     check_port(settings.port, "choose another with PORT, for example `make run PORT=5010`")
     certificate = None
     if is_https:
@@ -79,7 +81,9 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 def make_folder(folder: Path) -> None:
     """Make a folder that only its owner can open, and see that it can be written to."""
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file is in its place")
+    if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
@@ -121,29 +125,31 @@ def keep_secret(path: Path, value: str) -> Path:
     return path
 
 
-def wants_https(environ: Mapping[str, str]) -> bool:
-    value = value_of(environ, "HTTPS").lower()
-    if value not in {"", "0", "no", "off", "false", "1", "yes", "on", "true"}:
-        raise CannotRun(f"HTTPS must be 1 or 0, not {value[:20]!r}.")
-    return value in {"1", "yes", "on", "true"}
+def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
+    """Ask the app whether it would start with these settings; return them, and whether it speaks HTTPS itself.
 
-
-def check_settings(environ: Mapping[str, str], is_https: bool) -> Settings:
-    """Ask the app whether it would start with these settings; name everything that is wrong at once."""
-    port = value_of(environ, "PORT") or "5000"
-    own_url = f"https://localhost:{port}"
+    Raises:
+        CannotRun: something is wrong; it names everything at once.
+    """
     problems = []
-    if is_https and (value_of(environ, "PUBLIC_URL") or own_url).rstrip("/") != own_url:
-        problems.append(f"HTTPS=1 serves {own_url}, but PUBLIC_URL says otherwise: keep one of the two.")
+    is_https = value_of(environ, "HTTPS").lower() in YES
+    if not is_https and value_of(environ, "HTTPS").lower() not in NO:
+        problems.append("HTTPS must be 1 or 0.")
+    port = value_of(environ, "PORT") or "5000"
     if port.isdigit() and int(port) == 0:
         problems.append("PORT must be from 1 to 65534, not 0.")
+    if is_https:
+        own_url = f"https://localhost:{port if port.isdigit() else 5000}"
+        if (value_of(environ, "PUBLIC_URL") or own_url).rstrip("/") != own_url:
+            problems.append(f"HTTPS=1 serves {own_url}, but PUBLIC_URL says otherwise: keep one of the two.")
+        environ = {**environ, "PUBLIC_URL": own_url}
     try:
-        settings = Settings.from_env({**environ, "PUBLIC_URL": own_url} if is_https else environ)
+        settings = Settings.from_env(environ)
     except SettingsError as error:
         problems += error.problems
     if problems:
         raise CannotRun(*problems)
-    return settings
+    return settings, is_https
 
 
 def check_port(port: int, advice: str) -> None:

@@ -29,11 +29,12 @@ class Programs:
         """Note the wish; whatever waits ends within a moment."""
         self._is_stopping = True
 
-    def serve(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
-        """Start a program that runs until we end it."""
+    def serve(self, name: str, command: list[str], environ: Mapping[str, str], *, is_quiet: bool = False) -> None:
+        """Start a program that runs until we end it; of a quiet one only the errors are shown."""
+        stdout = subprocess.DEVNULL if is_quiet else None
         # In a session of its own, Ctrl-C in the terminal reaches us alone, and we end it in order.
         self._servers[name] = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, start_new_session=True
+            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=stdout, start_new_session=True
         )
 
     def finish(self, command: list[str], environ: Mapping[str, str], told: str = "") -> tuple[int, str]:
