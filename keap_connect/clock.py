@@ -1,0 +1,15 @@
+"""The only place that asks for the time."""
+
+import time
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    """Return the aware UTC time of this machine's clock."""
+    return datetime.now(UTC)
+
+
+def seconds_since_boot() -> float:
+    """Return a clock that only goes forward and also counts the time this machine was suspended."""
+    boot_clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(boot_clock)

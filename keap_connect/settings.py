@@ -1,0 +1,248 @@
+"""Environment -> frozen Settings; the only reader of the environment in the app.
+
+All problems are found before any is reported, so that one look mends them all.
+"""
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from dotenv import dotenv_values
+
+from keap_connect.errors import SettingsError
+
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
+KEAP_URLS = {
+    "KEAP_AUTHORIZE_URL": "https://signin.infusionsoft.com/app/oauth/authorize",
+    "KEAP_TOKEN_URL": "https://api.infusionsoft.com/token",
+    "KEAP_API_URL": "https://api.infusionsoft.com/crm/rest",
+}
+SANDBOX_PATHS = {
+    "KEAP_AUTHORIZE_URL": "/app/oauth/authorize",
+    "KEAP_TOKEN_URL": "/token",
+    "KEAP_API_URL": "/crm/rest",
+}
+# The sandbox's one client that is always there; public, and worth nothing anywhere else.
+SANDBOX_CLIENT_ID = "sandboxclientid00000000000000001"
+SANDBOX_CLIENT_SECRET = "sandboxsecret001"  # noqa: S105
+SECRETS = {
+    "KEAP_CLIENT_SECRET",
+    "SECRET_KEY",
+    "TOKEN_KEYS",
+    "DATABASE_URL",
+    "ADMIN_PASSWORD",
+}
+PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True)
+class KeapSettings:
+    """Our registration at one authorization server, and where it is."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    authorize_url: str
+    token_url: str
+    api_url: str
+    redirect_uri: str
+    issuer: str | None = None
+    uses_pkce: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the app can be told from outside; `.env.example` explains each name."""
+
+    keap: KeapSettings
+    public_url: str
+    secret_key: str = field(repr=False)
+    token_keys: tuple[bytes, ...] = field(repr=False)
+    database_url: str = field(repr=False)
+    port: int = 5000
+    sandbox_url: str | None = None
+    trusted_proxies: int = 0
+    log_level: str = "INFO"
+    admin_email: str | None = None
+    admin_password: str | None = field(default=None, repr=False)
+
+    @property
+    def is_https(self) -> bool:
+        """Whether people reach the app by HTTPS, which decides on cookies and headers."""
+        return self.public_url.startswith("https://")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read `.env` and the environment (which wins).
+
+        Args:
+            environ: names and values to read instead of both, as the tests do.
+
+        Raises:
+            SettingsError: something is missing or wrong; it lists every problem.
+        """
+        if environ is None:
+            environ = {k: v for k, v in dotenv_values().items() if v is not None} | dict(os.environ)
+        return _Reader(environ).settings()
+
+
+class _Reader:
+    """Reads one environment and collects what is wrong with it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.problems: list[str] = []
+
+    def settings(self) -> Settings:
+        port = self.integer("PORT", default=5000, most=65534)
+        public_url = self.public_url(port)
+        is_loopback = urlsplit(public_url).hostname in LOOPBACK_HOSTS
+        keap, sandbox_url = self.keap(public_url, is_loopback, port)
+        settings = Settings(
+            keap=keap,
+            public_url=public_url,
+            secret_key=self.secret_key(),
+            token_keys=self.token_keys(),
+            database_url=self.database_url(),
+            port=port,
+            sandbox_url=sandbox_url,
+            trusted_proxies=self.integer("TRUSTED_PROXIES", default=0, most=10),
+            log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
+            admin_email=self.text("ADMIN_EMAIL"),
+            admin_password=self.text("ADMIN_PASSWORD"),
+        )
+        if bool(settings.admin_email) != bool(settings.admin_password):
+            self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
+        if self.problems:
+            raise SettingsError(self.problems)
+        return settings
+
+    def text(self, name: str) -> str | None:
+        value = self.environ.get(name, "").strip()
+        path = self.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
+        if value and path:
+            self.problems.append(f"{name} and {name}_FILE are both set: keep one of them.")
+        elif path:
+            try:
+                value = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as problem:
+                self.problems.append(f"{name}_FILE cannot be read ({type(problem).__name__}): check {path}.")
+        return value or None
+
+    def integer(self, name: str, default: int, most: int) -> int:
+        value = self.text(name) or str(default)
+        if value.isascii() and value.isdigit() and int(value) <= most:
+            return int(value)
+        self.problems.append(f"{name} must be a whole number from 0 to {most}, not {value[:20]!r}.")
+        return default
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.text(name) or default
+        if value.upper() not in choices:
+            self.problems.append(f"{name} must be one of {', '.join(choices)}, not {value[:20]!r}.")
+        return value.upper()
+
+    def url(self, name: str, value: str) -> SplitResult | None:
+        try:
+            parts = urlsplit(value)
+            fits = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
+        except ValueError:
+            fits = False
+        if not fits or parts.username or parts.query or parts.fragment:
+            self.problems.append(f"{name} must be an address like https://host/path, without user, query or fragment.")
+            return None
+        return parts
+
+    def public_url(self, port: int) -> str:
+        value = (self.text("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/")
+        parts = self.url("PUBLIC_URL", value)
+        if parts is None:
+            return f"http://localhost:{port}"
+        if parts.path:
+            self.problems.append("PUBLIC_URL must not have a path: give the app a host name of its own.")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+            self.problems.append(
+                "PUBLIC_URL must start with https:// (Keap wants an HTTPS redirect URI; plain http is for "
+                "localhost only)."
+            )
+        return value
+
+    def keap(self, public_url: str, is_loopback: bool, port: int) -> tuple[KeapSettings, str | None]:
+        client_id, client_secret = self.text("KEAP_CLIENT_ID"), self.text("KEAP_CLIENT_SECRET")
+        if bool(client_id) != bool(client_secret):
+            missing = "KEAP_CLIENT_SECRET" if client_id else "KEAP_CLIENT_ID"
+            self.problems.append(f"{missing} is missing: Keap's client id and secret belong together.")
+        defaults, sandbox_url = KEAP_URLS, None
+        if not client_id:
+            if not is_loopback:
+                self.problems.append(
+                    "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing: without them the app speaks to the "
+                    "sandbox, and only when PUBLIC_URL is on localhost."
+                )
+            sandbox_url = f"http://127.0.0.1:{port + 1}"
+            defaults = {name: sandbox_url + path for name, path in SANDBOX_PATHS.items()}
+        urls = {name: self.keap_url(name, default, is_loopback) for name, default in defaults.items()}
+        if sandbox_url:
+            parts = urlsplit(urls["KEAP_AUTHORIZE_URL"])
+            sandbox_url = f"{parts.scheme}://{parts.netloc}"
+        keap = KeapSettings(
+            client_id=client_id or SANDBOX_CLIENT_ID,
+            client_secret=client_secret or SANDBOX_CLIENT_SECRET,
+            authorize_url=urls["KEAP_AUTHORIZE_URL"],
+            token_url=urls["KEAP_TOKEN_URL"],
+            api_url=urls["KEAP_API_URL"].rstrip("/"),
+            redirect_uri=f"{public_url}/callback",
+            issuer=self.text("KEAP_ISSUER"),
+            uses_pkce=self.choice("KEAP_PKCE", ("ON", "OFF"), default="OFF") == "ON",
+        )
+        return keap, sandbox_url
+
+    def keap_url(self, name: str, default: str, is_loopback: bool) -> str:
+        value = self.text(name) or default
+        parts = self.url(name, value)
+        if parts is None:
+            return default
+        is_keap = parts.scheme == "https" and parts.hostname in KEAP_HOSTS and parts.port in {None, 443}
+        if not is_keap and not (is_loopback and parts.hostname in LOOPBACK_HOSTS):
+            self.problems.append(
+                f"{name} must be https on one of Keap's hosts ({', '.join(sorted(KEAP_HOSTS))}); loopback "
+                "hosts only while PUBLIC_URL is on localhost."
+            )
+        return value
+
+    def secret_key(self) -> str:
+        value = self.text("SECRET_KEY") or ""
+        if len(value) < 32 or value.lower().startswith(PLACEHOLDERS):
+            self.problems.append(
+                "SECRET_KEY must be at least 32 random characters: "
+                'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        return value
+
+    def token_keys(self) -> tuple[bytes, ...]:
+        keys = []
+        for number, text in enumerate((self.text("TOKEN_KEYS") or "").split(","), start=1):
+            try:
+                key = base64.b64decode(text.strip(), altchars=b"-_", validate=True)
+            except ValueError:
+                key = b""
+            if len(key) != 32 or len(set(key)) < 8:
+                self.problems.append(
+                    f"TOKEN_KEYS: key {number} must be 32 random bytes in base64: "
+                    'python -c "import base64, os; print(base64.b64encode(os.urandom(32)).decode())"'
+                )
+            keys.append(key)
+        return tuple(keys)
+
+    def database_url(self) -> str:
+        value = self.text("DATABASE_URL") or "sqlite:///" + str(Path("instance/keap_connect.db").absolute())
+        value = value.replace("postgres://", "postgresql://", 1)
+        if value.startswith("postgresql://"):
+            value = value.replace("postgresql://", "postgresql+psycopg://", 1)
+        if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
+            self.problems.append("DATABASE_URL must start with sqlite:/// or postgresql://.")
+        return value
