@@ -1,0 +1,51 @@
+"""Seals secrets for storage with AES-256-GCM; every ciphertext is bound to its place.
+
+Layout: version (1 byte) + key id (4) + nonce (12) + ciphertext and tag. Version, key id and place are
+authenticated, so a ciphertext that is edited or copied to another row or column does not open.
+"""
+
+import hashlib
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from keap_connect.errors import SealBroken
+
+VERSION = b"\x01"
+NONCE_BYTES = 12
+KEY_ID_BYTES = 4
+
+
+class TokenCipher:
+    """A ring of keys: the first seals, all of them open."""
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self._ring = {_key_id(key): AESGCM(key) for key in keys}
+        self._sealing_id = _key_id(keys[0])
+
+    def seal(self, secret: str, place: str) -> bytes:
+        """Encrypt `secret` for one place, such as ``account:7:refresh_token``."""
+        header = VERSION + self._sealing_id
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = self._ring[self._sealing_id].encrypt(nonce, secret.encode(), header + place.encode())
+        return header + nonce + sealed
+
+    def open(self, sealed: bytes, place: str) -> str:
+        """Decrypt what `seal` made for the same place.
+
+        Raises:
+            SealBroken: no key of the ring opens it at this place.
+        """
+        header, nonce = sealed[:5], sealed[5 : 5 + NONCE_BYTES]
+        cipher = self._ring.get(header[1:])
+        if cipher is None or header[:1] != VERSION:
+            raise SealBroken(f"{place} was sealed with a key that is not in TOKEN_KEYS.")
+        try:
+            return cipher.decrypt(nonce, sealed[5 + NONCE_BYTES :], header + place.encode()).decode()
+        except InvalidTag:
+            raise SealBroken(f"{place} does not open: it was edited or moved.") from None
+
+
+def _key_id(key: bytes) -> bytes:
+    return hashlib.sha256(b"keap-connect key id" + key).digest()[:KEY_ID_BYTES]
