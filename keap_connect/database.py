@@ -1,0 +1,117 @@
+"""The database: one metadata, UTC times, and two kinds of transaction that behave alike on both engines.
+
+SQLite runs with WAL, `synchronous=FULL` (a lost commit would be a spent refresh token), foreign keys on, and
+`BEGIN IMMEDIATE` for writing transactions only: two writers then wait for each other instead of failing. Reads
+open no transaction at all, so none can span a network call or see yesterday's snapshot.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from flask import Flask
+from flask_migrate import Migrate  # type: ignore[import-untyped]
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, CursorResult, DateTime, Dialect, Engine, MetaData, Update, event
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.types import TypeDecorator
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "busy_timeout=10000",
+    "secure_delete=ON",
+)
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime; SQLite, which keeps no zone, gives it back aware as well."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Refuse naive times, store UTC."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("naive datetime: use clock.utc_now()")
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of all tables; constraints get their names from the convention."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {datetime: UTCDateTime}  # noqa: RUF012
+
+
+db = SQLAlchemy(metadata=Base.metadata)
+migrate = Migrate()
+
+
+def connect_database(app: Flask, url: str) -> None:
+    """Bind the app to its database and set each SQLite connection up."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    options: dict[str, object] = {"pool_pre_ping": True, "pool_size": 20, "max_overflow": 20}
+    if url.startswith("postgresql"):
+        options["isolation_level"] = "AUTOCOMMIT"
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
+    db.init_app(app)
+    migrate.init_app(app, db, render_as_batch=True)
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            prepare_sqlite(db.engine)
+
+
+def prepare_sqlite(engine: Engine) -> None:
+    """Give every connection of this engine our pragmas and our BEGIN."""
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("writes", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def read_session() -> Iterator[Session]:
+    """Open a session for reading; what it returns stays readable after its end."""
+    with Session(db.engine, expire_on_commit=False) as session:
+        yield session
+
+
+@contextmanager
+def write_transaction() -> Iterator[Session]:
+    """Open a session that commits at the end, or rolls back on any exception.
+
+    On SQLite it holds the write lock from its first statement, so what it reads stays true until it writes.
+    """
+    engine = db.engine.execution_options(writes=True)
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="READ COMMITTED")
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def count_updated(session: Session, statement: Update) -> int:
+    """Execute a conditional UPDATE and return how many rows met its condition."""
+    return cast("CursorResult[Any]", session.execute(statement)).rowcount

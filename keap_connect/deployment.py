@@ -1,0 +1,68 @@
+"""What must be true of the database before this process serves anybody."""
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from keap_connect.database import db, read_session, write_transaction
+from keap_connect.errors import SealBroken, SettingsError
+from keap_connect.models import Account, Deployment
+from keap_connect.runtime import runtime
+
+KEY_CHECK = "key_check"
+KEY_CHECK_TEXT = "the keys of this ring open what is stored here"
+
+
+def check_deployment() -> list[str]:
+    """Check schema and keys; return what the operator should know but can live with.
+
+    Raises:
+        SettingsError: tables are missing, or TOKEN_KEYS does not open what is stored. Nothing was changed.
+    """
+    newest = ScriptDirectory(current_app.extensions["migrate"].directory).get_current_head()
+    with db.engine.connect() as connection:
+        present = MigrationContext.configure(connection).get_current_revision()
+    if present != newest:
+        raise SettingsError(
+            [f"The database is at revision {present}, this program needs {newest}: run `flask --app app db upgrade`."]
+        )
+    _check_keys()
+    return _foreign_grants()
+
+
+def _check_keys() -> None:
+    with read_session() as session:
+        stored = session.get(Deployment, KEY_CHECK)
+    if stored is None:
+        sealed = runtime().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
+        try:
+            with write_transaction() as session:
+                session.add(Deployment(name=KEY_CHECK, value=sealed))
+        except IntegrityError:
+            _check_keys()  # another process was first
+        return
+    try:
+        runtime().cipher.open(stored.value, KEY_CHECK)
+    except SealBroken:
+        raise SettingsError(
+            ["TOKEN_KEYS does not open what is stored in this database: put the key back that sealed it."]
+        ) from None
+
+
+def _foreign_grants() -> list[str]:
+    keap = runtime().keap
+    with read_session() as session:
+        foreign = session.scalars(
+            select(Account.id).where(
+                Account.disconnected_at.is_(None),
+                (Account.client_id != keap.client_id) | (Account.token_url != keap.token_url),
+            )
+        ).all()
+    if not foreign:
+        return []
+    return [
+        f"{len(foreign)} stored grants belong to another client id or token URL than the settings name. They are "
+        "never sent elsewhere: put the old settings back, or let these customers reconnect."
+    ]

@@ -1,0 +1,168 @@
+"""The tables. Facts only: what follows from them (state, what to do next) is derived elsewhere."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, String, UniqueConstraint, event
+from sqlalchemy.orm import Mapped, Mapper, mapped_column
+
+from keap_connect.database import Base
+
+
+class CredentialKind(StrEnum):
+    """What we hold for an account (design: words and states)."""
+
+    OAUTH = "oauth"
+    ACCESS_TOKEN_ONLY = "access_token_only"  # noqa: S105
+    PERSONAL_ACCESS_TOKEN = "personal_access_token"  # noqa: S105
+    SERVICE_ACCOUNT_KEY = "service_account_key"
+
+
+class Account(Base):
+    """One Keap user's grant to one tenant, and the credential we hold for it.
+
+    While Keap has not yet told tenant or person, `tenant_id` or `keap_user_id` is null: the account is pending.
+    """
+
+    __tablename__ = "account"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "keap_user_id"),
+        UniqueConstraint("external_id"),
+        CheckConstraint(
+            "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')",
+            name="kind",
+        ),
+        {"sqlite_autoincrement": True},  # an id is never used again: the history refers to it
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str | None]
+    keap_user_id: Mapped[str | None]
+    person_name: Mapped[str | None]
+    person_email: Mapped[str | None]
+    business_name: Mapped[str | None]
+    label: Mapped[str | None]
+    external_id: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    connected_at: Mapped[datetime]
+    disconnected_at: Mapped[datetime | None]
+    # While pending: the account that the person meant to reconnect, decided once Keap tells who they are.
+    reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
+
+    # The credential. Every change of the pair moves `generation`: an answer that belongs to an older pair is late.
+    kind: Mapped[str] = mapped_column(default=CredentialKind.OAUTH)
+    client_id: Mapped[str]
+    token_url: Mapped[str]
+    scope: Mapped[str | None]
+    generation: Mapped[int] = mapped_column(default=1)
+    access_token_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    refresh_token_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    access_token_expires_at: Mapped[datetime | None]
+    refresh_token_issued_at: Mapped[datetime | None]
+    refreshed_at: Mapped[datetime | None]
+
+    # The attempt marker: set durably before a refresh token is sent, cleared when its fate is known.
+    attempt_fingerprint: Mapped[str | None]
+    attempted_at: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(default=0)
+    failed_at: Mapped[datetime | None]
+    failure_reason: Mapped[str | None]
+    refused_at: Mapped[datetime | None]
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether Keap has still to tell which tenant or which person this is."""
+        return self.tenant_id is None or self.keap_user_id is None
+
+
+class AccountEvent(Base):
+    """One line of history; rows are only ever added. `details` holds no secrets."""
+
+    __tablename__ = "account_event"
+    __table_args__ = (Index(None, "account_id", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    account_id: Mapped[int | None]  # no foreign key: history outlives what it tells of
+    kind: Mapped[str]
+    actor: Mapped[str]
+    details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+
+
+@event.listens_for(AccountEvent, "before_update")
+@event.listens_for(AccountEvent, "before_delete")
+def _refuse_change(_mapper: Mapper[AccountEvent], _connection: object, _target: AccountEvent) -> None:
+    raise TypeError("account_event is add-only")
+
+
+class AuthorizationFlow(Base):
+    """One start of the journey, bound to the browser that started it; kept a day to explain how it ended."""
+
+    __tablename__ = "authorization_flow"
+    __table_args__ = (UniqueConstraint("ref"), UniqueConstraint("state_hash"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ref: Mapped[str]
+    state_hash: Mapped[str]
+    browser_hash: Mapped[str] = mapped_column(index=True)
+    code_verifier_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
+    started_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    consumed_at: Mapped[datetime | None]
+    ending: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+    keap_said: Mapped[str | None]
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
+    person_signed_in_at: Mapped[datetime | None]
+    # A grant for another tenant than the one to reconnect waits here, sealed, until the person has decided.
+    held_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    held_until: Mapped[datetime | None]
+
+
+class Admin(Base):
+    """A person who may see and repair all accounts."""
+
+    __tablename__ = "admin"
+    __table_args__ = (UniqueConstraint("email"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    password_hash: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class SignIn(Base):
+    """A browser that has shown who it is: an admin by password, or a customer by authorizing at Keap."""
+
+    __tablename__ = "sign_in"
+    __table_args__ = (CheckConstraint("admin_id IS NOT NULL OR account_id IS NOT NULL", name="somebody"),)
+
+    id_hash: Mapped[str] = mapped_column(primary_key=True)
+    admin_id: Mapped[int | None] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"))
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"))
+    keap_user_id: Mapped[str | None]  # who authorized; null while Keap has not told
+    created_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class SignInAttempt(Base):
+    """One failed sign-in, counted per e-mail address and per network address; pruned after a day."""
+
+    __tablename__ = "sign_in_attempt"
+    __table_args__ = (Index(None, "subject", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    subject: Mapped[str]
+    at: Mapped[datetime]
+
+
+class Deployment(Base):
+    """Facts about this installation: the key check value proves that TOKEN_KEYS fits the database."""
+
+    __tablename__ = "deployment"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes] = mapped_column(LargeBinary)

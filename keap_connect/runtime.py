@@ -1,0 +1,40 @@
+"""What the running app was built with, for the functions that need it deep inside."""
+
+import secrets
+from dataclasses import dataclass
+
+from argon2 import PasswordHasher
+from flask import Flask, current_app
+
+from keap_connect.settings import KeapSettings, Settings
+from keap_connect.token_cipher import TokenCipher
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The settings, and the tools made from them once."""
+
+    settings: Settings
+    cipher: TokenCipher
+    password_hasher: PasswordHasher
+    nobodys_hash: str  # verified against when there is no such admin, so that the answer takes as long
+
+    @property
+    def keap(self) -> KeapSettings:
+        """Our registration at Keap, or at the sandbox."""
+        return self.settings.keap
+
+
+def equip(app: Flask, settings: Settings) -> None:
+    """Attach the runtime to an app."""
+    # argon2id with 19 MiB, 2 passes, 1 lane: the OWASP minimum, and kind to a small machine.
+    hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+    app.extensions["keap_connect"] = Runtime(
+        settings, TokenCipher(settings.token_keys), hasher, hasher.hash(secrets.token_urlsafe())
+    )
+
+
+def runtime() -> Runtime:
+    """Return the current app's runtime."""
+    found: Runtime = current_app.extensions["keap_connect"]
+    return found
