@@ -1,0 +1,75 @@
+"""The authorization request and response: where the browser is sent, and what it brings back."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from oauthlib.oauth2 import WebApplicationClient
+
+from keap_connect.keap.judgement import cut
+from keap_connect.keap.transport import keap_session
+from keap_connect.settings import KeapSettings
+
+STATE_BYTES = 32
+CODE_VERIFIER_LENGTH = 64
+LONGEST_STATE = 200
+LONGEST_CODE = 2000
+
+
+@dataclass(frozen=True)
+class AuthorizationRequest:
+    """One authorization request: the URL to send the browser to, and the secrets that must come back."""
+
+    url: str = field(repr=False)
+    state: str = field(repr=False)
+    code_verifier: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AuthorizationResponse:
+    """The callback's query. None where a parameter is absent, empty, repeated or too long to be one of ours.
+
+    Source: RFC 6749 sections 4.1.2 and 4.1.2.1; `iss` is RFC 9207.
+    """
+
+    state: str | None = field(repr=False)
+    code: str | None = field(repr=False)
+    error: str | None
+    error_description: str | None
+    issuer: str | None
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, list[str]]) -> "AuthorizationResponse":
+        """Read a parsed query: a list of values for each name."""
+
+        def single(name: str, longest: int) -> str | None:
+            values = query.get(name, [])
+            return values[0] if len(values) == 1 and 0 < len(values[0]) <= longest else None
+
+        description = single("error_description", 2000)
+        error = single("error", 200)
+        return cls(
+            state=single("state", LONGEST_STATE),
+            code=single("code", LONGEST_CODE),
+            error=cut(error) if error else None,
+            error_description=cut(description) if description else None,
+            issuer=single("iss", 500),
+        )
+
+
+def new_authorization_request(keap: KeapSettings) -> AuthorizationRequest:
+    """Build an authorization request with a fresh `state`, and PKCE when it is switched on.
+
+    Source: RFC 6749 section 4.1.1, RFC 7636 section 4; Keap knows the scope `full` only.
+    """
+    state = secrets.token_urlsafe(STATE_BYTES)
+    code_verifier = None
+    challenge = {}
+    if keap.uses_pkce:
+        client = WebApplicationClient(keap.client_id)
+        code_verifier = client.create_code_verifier(CODE_VERIFIER_LENGTH)
+        code_challenge = client.create_code_challenge(code_verifier, "S256")
+        challenge = {"code_challenge": code_challenge, "code_challenge_method": "S256"}
+    with keap_session(keap) as (session, _call):
+        url, _ = session.authorization_url(keap.authorize_url, state=state, scope="full", **challenge)
+    return AuthorizationRequest(url, state, code_verifier)

@@ -1,0 +1,93 @@
+"""Requests to Keap's token endpoint; each ends in a `Judgement`, never in an exception.
+
+oauthlib's own parser would take Keap's "Invalid Refresh Token" for a bad client and an HTML page for a missing
+token, so the compliance hooks hand the raw answer to our judge before oauthlib sees it.
+"""
+
+from collections.abc import Callable
+from urllib.parse import quote_plus
+
+import requests
+from requests.auth import HTTPBasicAuth
+from requests_oauthlib import OAuth2Session
+
+from keap_connect.clock import utc_now
+from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer
+from keap_connect.keap.transport import Call, NoUsableAnswer, keap_session
+from keap_connect.settings import KeapSettings
+
+
+def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = None) -> Judgement:
+    """Trade an authorization code for a token; a code is sent at most once.
+
+    Client id and secret travel in the body, as Keap documents for this grant.
+
+    Source: RFC 6749 section 4.1.3; Keap developer portal, "Getting Started with OAuth2".
+    """
+    def send(session: OAuth2Session, call: Call) -> None:
+        session.fetch_token(
+            keap.token_url,
+            code=code,
+            include_client_id=True,
+            client_secret=keap.client_secret,
+            timeout=call.remaining_seconds(),
+            code_verifier=code_verifier,
+        )
+
+    return _ask(keap, GrantType.AUTHORIZATION_CODE, code, send)
+
+
+def refresh(keap: KeapSettings, refresh_token: str) -> Judgement:
+    """Trade a refresh token for a new pair; the old one is dead afterwards.
+
+    Store the result before doing anything else. Client id and secret travel by Basic authentication, form-encoded
+    first (RFC 6749 section 2.3.1), as Keap documents for this grant.
+
+    Source: RFC 6749 section 6; Keap developer portal, "Getting Started with OAuth2".
+    """
+    basic = HTTPBasicAuth(quote_plus(keap.client_id), quote_plus(keap.client_secret))
+
+    def send(session: OAuth2Session, call: Call) -> None:
+        session.refresh_token(keap.token_url, refresh_token=refresh_token, auth=basic, timeout=call.remaining_seconds())
+
+    return _ask(keap, GrantType.REFRESH_TOKEN, refresh_token, send)
+
+
+class _Judged(Exception):
+    """Carries a verdict out of requests-oauthlib, past its parser."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        super().__init__(judgement.reason)
+        self.judgement = judgement
+
+
+def _ask(
+    keap: KeapSettings, grant_type: GrantType, presented: str, send: Callable[[OAuth2Session, Call], None]
+) -> Judgement:
+    sent_at = utc_now()
+    secrets = (presented.encode(), keap.client_secret.encode())
+
+    def hear(response: requests.Response) -> requests.Response:
+        body = response.content
+        if not response.ok:  # an error text may echo what we sent, and it ends in logs and on pages
+            for secret in secrets:
+                body = body.replace(secret, b"[secret]")
+        answer = Answer(response.status_code, body, response.headers.get("Retry-After"))
+        raise _Judged(judge(grant_type, answer, sent_at))
+
+    with keap_session(keap) as (session, call):
+        session.register_compliance_hook("access_token_response", hear)
+        session.register_compliance_hook("refresh_token_response", hear)
+        try:
+            send(session, call)
+        except _Judged as heard:
+            return heard.judgement
+        except requests.TooManyRedirects as redirect:
+            status = redirect.response.status_code if redirect.response is not None else 302
+            return no_answer(f"Keap answered with a redirect ({status}), which is never followed.", was_sent=True)
+        except NoUsableAnswer as problem:
+            return no_answer(f"Keap's answer was not usable: {problem}.", was_sent=call.sent)
+        except requests.RequestException as problem:
+            what = "Keap did not answer" if call.sent else "Keap could not be reached"
+            return no_answer(f"{what} ({type(problem).__name__}).", was_sent=call.sent)
+    raise AssertionError("requests-oauthlib returned without calling its compliance hook")

@@ -1,0 +1,70 @@
+"""What Keap's token endpoint grants, validated once; its repr shows no secret."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+# Keap says 86399. A missing or senseless value means: look again in an hour, and never believe in more than a year.
+DEFAULT_EXPIRES_IN_SECONDS = 3600
+MOST_EXPIRES_IN_SECONDS = 365 * 86400
+TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True)
+class TokenResponse:
+    """A granted pair. `expires_at` counts from the moment the request was sent.
+
+    Source: RFC 6749 section 5.1; Keap answers `scope` as ``full|ab123.infusionsoft.com``.
+    """
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: datetime
+    scope: str | None = None
+
+    @property
+    def tenant_id(self) -> str | None:
+        """The tenant that the scope names, such as ``ab123``, or None."""
+        _, separator, host = (self.scope or "").partition("|")
+        return normalize_tenant_id(host) if separator else None
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, object], sent_at: datetime) -> "TokenResponse | None":
+        """Build it from a parsed answer, or return None when the answer is not a usable grant."""
+        access_token, refresh_token = body.get("access_token"), body.get("refresh_token")
+        token_type, scope = body.get("token_type"), body.get("scope")
+        if not (isinstance(access_token, str) and access_token) or body.get("error"):
+            return None
+        if not (isinstance(token_type, str) and token_type.lower() == "bearer"):
+            return None
+        if refresh_token is not None and not (isinstance(refresh_token, str) and refresh_token):
+            return None
+        return cls(
+            access_token=access_token,
+            refresh_token=refresh_token,
+            expires_at=sent_at + timedelta(seconds=expires_in_seconds(body.get("expires_in"))),
+            scope=scope if isinstance(scope, str) else None,
+        )
+
+
+def expires_in_seconds(value: object) -> int:
+    """Read `expires_in` as Keap or anybody else may send it: int, float, numeric string, or nonsense."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return DEFAULT_EXPIRES_IN_SECONDS
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return DEFAULT_EXPIRES_IN_SECONDS
+    if math.isnan(seconds) or seconds < 1:
+        return DEFAULT_EXPIRES_IN_SECONDS
+    return int(min(seconds, MOST_EXPIRES_IN_SECONDS))
+
+
+def normalize_tenant_id(value: object) -> str | None:
+    """Return the short form: ``AB123.infusionsoft.com`` and ``ab123`` are both ``ab123``."""
+    if not isinstance(value, str):
+        return None
+    short = value.strip().lower().removesuffix(".infusionsoft.com").removesuffix(".keap.com")
+    return short if TENANT_ID.fullmatch(short) else None

@@ -1,0 +1,203 @@
+"""How requests reach Keap: one hard total deadline, no redirects, a size cap, a fresh connection each call.
+
+The time-outs of `requests` limit single reads, so a server that drips a byte a second is never cut off. Here a
+watchdog shuts the socket down at the deadline, whatever is going on: TLS, headers or body.
+"""
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests_oauthlib import OAuth2Session
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import create_connection
+
+from keap_connect.clock import seconds_since_boot
+from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
+
+DEADLINE_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+SIZE_CAP_BYTES = 1_000_000
+
+
+class NoUsableAnswer(requests.RequestException):
+    """The answer was too large, or the deadline came before its end."""
+
+
+class Call:
+    """One request to Keap: when it must be over, and whether anything of it was written."""
+
+    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        self.ends = seconds_since_boot() + deadline_seconds
+        self.sent = False
+        self._watched: socket.socket | None = None
+        self._watchdog: threading.Timer | None = None
+
+    def remaining_seconds(self) -> float:
+        """Return the time left; 0.001 once there is none."""
+        return max(self.ends - seconds_since_boot(), 0.001)
+
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return seconds_since_boot() >= self.ends
+
+    def watch(self, connected: socket.socket) -> None:
+        """Shut this connection down at the deadline; a duplicate handle survives the wrapping into TLS."""
+        self._watched = connected.dup()
+        self._watchdog = threading.Timer(self.remaining_seconds(), self._shut_down)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+
+    def last_look(self) -> None:
+        """Check, as the last act before writing, that a process frozen meanwhile does not send too late."""
+        if self.is_over():
+            raise NoUsableAnswer("the deadline passed before the request was written")
+        self.sent = True
+
+    def close(self) -> None:
+        """End the watch."""
+        if self._watchdog:
+            self._watchdog.cancel()
+        if self._watched:
+            self._watched.close()
+
+    def _shut_down(self) -> None:
+        try:
+            if self._watched:
+                self._watched.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the connection ended by itself
+
+
+def _look_up(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
+    """Resolve a name within a time limit, which `getaddrinfo` itself does not have."""
+    answers: queue.Queue[list[tuple[str, int]] | OSError] = queue.Queue()
+
+    def resolve() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put([(str(entry[4][0]), port) for entry in found])
+        except OSError as problem:
+            answers.put(problem)
+
+    threading.Thread(target=resolve, daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer for the name {host}") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+class _KeapConnection(HTTPConnection):
+    """Connects within the deadline, and looks once more before it writes."""
+
+    call: Call
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            addresses = _look_up(self._dns_host, self.port, self.call.remaining_seconds())
+        except TimeoutError as problem:
+            raise ConnectTimeoutError(self, str(problem)) from problem
+        except socket.gaierror as problem:
+            raise NameResolutionError(self.host, self, problem) from problem
+        failure: OSError = OSError("no address")
+        for address in addresses:
+            seconds = min(CONNECT_SECONDS, self.call.remaining_seconds())
+            try:
+                connected = create_connection(address, seconds, socket_options=self.socket_options)
+            except OSError as problem:
+                failure = problem
+            else:
+                self.call.watch(connected)
+                connected.settimeout(self.call.remaining_seconds())
+                return connected
+        raise NewConnectionError(self, str(failure)) from failure
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.is_closed:
+            self.connect()
+        self.call.last_look()
+        super().request(*args, **kwargs)
+
+
+class _KeapTLSConnection(_KeapConnection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class KeapAdapter(HTTPAdapter):
+    """Carries the requests of one `Call`."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Let the pools make connections that know their call."""
+        super().init_poolmanager(*args, **kwargs)
+        plain = type("Connection", (_KeapConnection,), {"call": self.call})
+        tls = type("TLSConnection", (_KeapTLSConnection,), {"call": self.call})
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+            "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+        }
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send, and read the whole answer within deadline and size cap."""
+        kwargs.update(stream=True, timeout=(CONNECT_SECONDS, self.call.remaining_seconds()))
+        response = super().send(request, *args, **kwargs)
+        try:
+            body = response.raw.read(SIZE_CAP_BYTES + 1, decode_content=True)
+        except (HTTPError, OSError) as problem:
+            raise NoUsableAnswer(f"the answer broke off ({type(problem).__name__})") from problem
+        finally:
+            response.close()
+        # After a shutdown an unfinished body looks complete, so the clock has the last word.
+        if self.call.is_over():
+            raise NoUsableAnswer("the answer was not complete within the deadline")
+        if len(body) > SIZE_CAP_BYTES:
+            raise NoUsableAnswer(f"the answer was larger than {SIZE_CAP_BYTES} bytes")
+        response._content = body
+        return response
+
+
+@contextmanager
+def keap_session(
+    keap: KeapSettings, token: Mapping[str, str] | None = None, deadline_seconds: float = DEADLINE_SECONDS
+) -> Iterator[tuple[OAuth2Session, Call]]:
+    """Open a session for one request.
+
+    It asks for no scope, since oauthlib raises a Warning when Keap answers `full|<tenant>` to `full`; it reads no
+    proxy variables and no `.netrc`, which would replace the client's credentials.
+    """
+    call = Call(deadline_seconds)
+    session = OAuth2Session(keap.client_id, redirect_uri=keap.redirect_uri, token=dict(token) if token else None)
+    session.trust_env = False
+    session.max_redirects = 0
+    session.headers["Accept"] = "application/json"
+    session.headers["Accept-Encoding"] = "identity"
+    adapter = KeapAdapter(call)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    try:
+        yield session, call
+    finally:
+        call.close()
+        session.close()
+
+
+def allow_loopback_http(keap: KeapSettings) -> None:
+    """Lift oauthlib's ban on plain http, process-wide, only when every address is loopback."""
+    urls = (keap.authorize_url, keap.token_url, keap.api_url)
+    if all(urlsplit(url).hostname in LOOPBACK_HOSTS for url in urls):
+        os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
