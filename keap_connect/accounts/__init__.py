@@ -1,0 +1,1 @@
+"""The connected accounts: their credential, their state, their history, and finding them again."""

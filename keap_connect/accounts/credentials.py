@@ -1,0 +1,99 @@
+"""How a credential is kept in its account's row: sealed, replaced as a whole, forgotten at once."""
+
+import hashlib
+
+from sqlalchemy.orm import Session
+
+from keap_connect.clock import utc_now
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import Account, CredentialKind
+from keap_connect.runtime import runtime
+
+
+def new_account(session: Session, tenant_id: str | None, keap_user_id: str | None) -> Account:
+    """Add an account that holds no tokens yet; it has its id, which sealing needs."""
+    now = utc_now()
+    account = Account(
+        tenant_id=tenant_id,
+        keap_user_id=keap_user_id,
+        client_id=runtime().keap.client_id,
+        token_url=runtime().keap.token_url,
+        created_at=now,
+        connected_at=now,
+        generation=0,
+    )
+    session.add(account)
+    session.flush()
+    return account
+
+
+def replace_credential(account: Account, granted: TokenResponse) -> None:
+    """Store a new grant in the place of whatever was there; the old pair is gone as a whole."""
+    account.kind = CredentialKind.OAUTH if granted.refresh_token else CredentialKind.ACCESS_TOKEN_ONLY
+    account.client_id = runtime().keap.client_id
+    account.token_url = runtime().keap.token_url
+    account.connected_at = utc_now()
+    account.disconnected_at = None
+    account.refresh_token_sealed = None
+    account.refresh_token_issued_at = None
+    account.refreshed_at = None
+    store_pair(account, granted)
+
+
+def store_pair(account: Account, granted: TokenResponse) -> None:
+    """Seal a granted pair into its row and move the generation; without a refresh token the old one stays.
+
+    Clears failures and the attempt marker: a stored pair is the proof that all is well.
+    """
+    now = utc_now()
+    account.generation += 1
+    account.scope = granted.scope or account.scope
+    account.access_token_sealed = _seal(account, "access_token", granted.access_token)
+    account.access_token_expires_at = granted.expires_at
+    if granted.refresh_token:
+        account.refresh_token_sealed = _seal(account, "refresh_token", granted.refresh_token)
+        account.refresh_token_issued_at = now
+    account.attempt_fingerprint = account.attempted_at = None
+    account.failures, account.failed_at, account.failure_reason = 0, None, None
+    account.refused_at = None
+
+
+def forget_credential(account: Account) -> None:
+    """Destroy the tokens and move the generation, so that a late answer cannot bring them back."""
+    account.generation += 1
+    account.access_token_sealed = account.refresh_token_sealed = None
+    account.access_token_expires_at = account.refresh_token_issued_at = None
+    account.attempt_fingerprint = account.attempted_at = None
+    account.failures, account.failed_at, account.failure_reason = 0, None, None
+    account.refused_at = None
+
+
+def open_access_token(account: Account) -> str | None:
+    """Return the access token in clear.
+
+    Raises:
+        SealBroken: the stored value does not open.
+    """
+    return _open(account, "access_token", account.access_token_sealed)
+
+
+def open_refresh_token(account: Account) -> str | None:
+    """Return the refresh token in clear: for `refreshing` alone, it never leaves the program.
+
+    Raises:
+        SealBroken: the stored value does not open.
+    """
+    return _open(account, "refresh_token", account.refresh_token_sealed)
+
+
+def fingerprint(token: str) -> str:
+    """Name a token without telling it: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+def _seal(account: Account, column: str, token: str) -> bytes:
+    return runtime().cipher.seal(token, f"account:{account.id}:{column}")
+
+
+def _open(account: Account, column: str, sealed: bytes | None) -> str | None:
+    return runtime().cipher.open(sealed, f"account:{account.id}:{column}") if sealed else None

@@ -1,0 +1,195 @@
+"""Finding accounts and showing them: what a page or a command may see of a row, never a whole token."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, case, func, or_, select
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.credentials import forget_credential, open_access_token, open_refresh_token
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.state import (
+    NEXT_STEPS,
+    REFRESH_TOKEN_LIFE,
+    AccountState,
+    reasons_of,
+    state_expression,
+    state_of,
+)
+from keap_connect.clock import utc_now
+from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import AccountNotFound, SealBroken
+from keap_connect.models import Account
+
+PAGE_SIZE = 50
+MOST_URGENT_FIRST = (
+    AccountState.RECONNECT_REQUIRED,
+    AccountState.AT_RISK,
+    AccountState.ACTIVE,
+    AccountState.DISCONNECTED,
+)
+
+
+@dataclass(frozen=True)
+class AccountView:
+    """One account as people see it."""
+
+    id: int
+    title: str
+    tenant_id: str | None
+    business_name: str | None
+    label: str | None
+    external_id: str | None
+    person_name: str | None
+    person_email: str | None
+    is_pending: bool
+    state: AccountState
+    next_step: str
+    reasons: list[str]
+    kind: str
+    scope: str | None
+    access_token_expires_at: datetime | None
+    refresh_token_expires_at: datetime | None
+    refresh_days_left: int | None
+    refreshed_at: datetime | None
+    connected_at: datetime
+    disconnected_at: datetime | None
+    access_token_masked: str | None = field(default=None, repr=False)
+    refresh_token_masked: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class AccountPage:
+    """One page of accounts, what needs attention first."""
+
+    accounts: list[AccountView]
+    total: int
+    page: int
+    pages: int
+    counts: dict[str, int]
+
+
+def get_account(account_id: int) -> Account:
+    """Return the row.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    with read_session() as session:
+        account = session.get(Account, account_id)
+    if account is None:
+        raise AccountNotFound(f"There is no account {account_id}.")
+    return account
+
+
+def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
+    """Return one account as a page shows it; with_tokens adds the last four characters of each token.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    return _view(get_account(account_id), with_tokens)
+
+
+def list_accounts(text: str = "", state: str = "", page: int = 1) -> AccountPage:
+    """Search all accounts by parts of words, and return one page of them."""
+    now = utc_now()
+    states = state_expression(now)
+    query = select(Account)
+    for word in text.split():
+        query = query.where(_contains(word))
+    if state:
+        query = query.where(states == state)
+    urgency = case({state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}, value=states)
+    ordered = query.order_by(urgency, Account.access_token_expires_at, Account.id)
+    with read_session() as session:
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        pages = max(-(-total // PAGE_SIZE), 1)
+        page = min(max(page, 1), pages)
+        rows = session.scalars(ordered.limit(PAGE_SIZE).offset((page - 1) * PAGE_SIZE)).all()
+        counts = _count_states(session, now)
+    return AccountPage([_view(row) for row in rows], total, page, pages, counts)
+
+
+def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountView]:
+    """Return what one customer may see: the account they connected, and all of the same Keap user."""
+    mine = Account.id == account_id
+    if keap_user_id is not None:
+        mine = Account.keap_user_id == keap_user_id
+    with read_session() as session:
+        return [_view(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
+
+
+def disconnect(account_id: int, actor: str) -> None:
+    """Forget an account's tokens at once; a refresh in flight cannot bring them back.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    with write_transaction() as session:
+        account = session.get(Account, account_id, with_for_update=True)
+        if account is None:
+            raise AccountNotFound(f"There is no account {account_id}.")
+        if account.disconnected_at is None:
+            account.disconnected_at = utc_now()
+            forget_credential(account)
+            record(session, EventKind.DISCONNECTED, account.id, actor)
+
+
+def _count_states(session: Session, now: datetime) -> dict[str, int]:
+    states = state_expression(now).label("state")
+    found = dict(session.execute(select(states, func.count()).group_by(states)).tuples().all())
+    return {state.value: found.get(state.value, 0) for state in AccountState}
+
+
+def _contains(word: str) -> ColumnElement[bool]:
+    pattern = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    columns = (
+        Account.tenant_id,
+        Account.business_name,
+        Account.person_name,
+        Account.person_email,
+        Account.label,
+        Account.external_id,
+    )
+    return or_(*(column.ilike(pattern, escape="\\") for column in columns))
+
+
+def _view(account: Account, with_tokens: bool = False) -> AccountView:
+    now = utc_now()
+    state = state_of(account, now)
+    issued_at = account.refresh_token_issued_at
+    ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at else None
+    return AccountView(
+        id=account.id,
+        title=account.label or account.business_name or account.tenant_id or "New Keap account",
+        tenant_id=account.tenant_id,
+        business_name=account.business_name,
+        label=account.label,
+        external_id=account.external_id,
+        person_name=account.person_name,
+        person_email=account.person_email,
+        is_pending=account.is_pending,
+        state=state,
+        next_step=NEXT_STEPS[state],
+        reasons=reasons_of(account, now),
+        kind=account.kind,
+        scope=account.scope,
+        access_token_expires_at=account.access_token_expires_at,
+        refresh_token_expires_at=ends_at,
+        refresh_days_left=max((ends_at - now).days, 0) if ends_at else None,
+        refreshed_at=account.refreshed_at,
+        connected_at=account.connected_at,
+        disconnected_at=account.disconnected_at,
+        access_token_masked=_masked(account, open_access_token) if with_tokens else None,
+        refresh_token_masked=_masked(account, open_refresh_token) if with_tokens else None,
+    )
+
+
+def _masked(account: Account, open_token: Callable[[Account], str | None]) -> str | None:
+    try:
+        token = open_token(account)
+    except SealBroken:
+        return "cannot be opened"
+    return f"…{token[-4:]}" if token and len(token) >= 16 else None

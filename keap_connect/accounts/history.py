@@ -1,0 +1,97 @@
+"""The add-only history: what happened to which account, by whom, told in plain sentences."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from keap_connect.clock import utc_now
+from keap_connect.database import read_session
+from keap_connect.models import AccountEvent
+
+
+class EventKind(StrEnum):
+    """What can happen; the values are stored."""
+
+    CONNECTED = "connected"
+    RECONNECTED = "reconnected"
+    PERSON_CHANGED = "person_changed"
+    OTHER_TENANT_CHOSEN = "other_tenant_chosen"
+    OTHER_PERSON_UPDATED = "other_person_updated"
+    DETAILS_FILLED_IN = "details_filled_in"
+    MOVED_HERE = "moved_here"
+    SCOPE_CHANGED = "scope_changed"
+    REFRESHED = "refreshed"
+    REFRESH_FAILED = "refresh_failed"
+    REFRESH_REFUSED = "refresh_refused"
+    OTHER_TENANT_ANSWERED = "other_tenant_answered"
+    RECONNECT_FAILED = "reconnect_failed"
+    DISCONNECTED = "disconnected"
+    ADMIN_CREATED = "admin_created"
+    ADMIN_SIGNED_IN = "admin_signed_in"
+    ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused"
+
+
+SENTENCES = {
+    EventKind.CONNECTED: "Connected by {person}.",
+    EventKind.RECONNECTED: "Reconnected by {person}: new tokens, same account.",
+    EventKind.PERSON_CHANGED: "Reconnected by {person}, who takes the place of {before}.",
+    EventKind.OTHER_TENANT_CHOSEN: "A reconnect ended at another Keap account, {tenant_id}. Nothing changed here.",
+    EventKind.OTHER_PERSON_UPDATED: (
+        "A reconnect was authorized by {person}, who has an account of their own; that one was updated instead."
+    ),
+    EventKind.DETAILS_FILLED_IN: "Keap told the details: {tenant_id}, authorized by {person}.",
+    EventKind.MOVED_HERE: "A grant of the same person, connected before Keap told who it was, moved here.",
+    EventKind.SCOPE_CHANGED: "Keap granted the scope {scope} instead of full.",
+    EventKind.REFRESHED: "Refreshed: new tokens are stored.",
+    EventKind.REFRESH_FAILED: "A refresh failed; the tokens are kept. {reason}",
+    EventKind.REFRESH_REFUSED: "Keap refused the refresh token for good. {reason}",
+    EventKind.OTHER_TENANT_ANSWERED: (
+        "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored."
+    ),
+    EventKind.RECONNECT_FAILED: "A reconnect did not succeed. {reason}",
+    EventKind.DISCONNECTED: "Disconnected: the tokens are forgotten.",
+    EventKind.ADMIN_CREATED: "Admin {email} was created.",
+    EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
+    EventKind.ADMIN_SIGN_IN_REFUSED: "A sign-in was refused.",
+}
+
+
+class Actor(StrEnum):
+    """Who acted, when it was no named admin."""
+
+    CUSTOMER = "customer"
+    SYSTEM = "system"
+    COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class EventView:
+    """An event as a page shows it."""
+
+    at: datetime
+    kind: str
+    actor: str
+    sentence: str
+
+
+def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
+    """Add one line, in the transaction of what it tells of. No secrets in `details`."""
+    session.add(AccountEvent(at=utc_now(), account_id=account_id, kind=kind, actor=actor, details=details))
+
+
+def list_events(account_id: int, limit: int = 50) -> list[EventView]:
+    """Return an account's newest events, newest first."""
+    query = (
+        select(AccountEvent).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id.desc()).limit(limit)
+    )
+    with read_session() as session:
+        return [EventView(row.at, row.kind, row.actor, _sentence(row)) for row in session.scalars(query)]
+
+
+def _sentence(event: AccountEvent) -> str:
+    words = {"person": "a person Keap has not named yet", "reason": "", **event.details}
+    return SENTENCES[EventKind(event.kind)].format_map(words).strip()

@@ -1,0 +1,112 @@
+"""An account's state, derived from the facts in its row, once in Python and once in SQL.
+
+`tests/accounts/test_state.py` holds the two together.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, case, false, or_
+
+from keap_connect.models import Account, CredentialKind
+
+REFRESH_TOKEN_LIFE = timedelta(days=45)
+REFRESH_TOKEN_WARNING = timedelta(days=10)
+FAILURES_AT_RISK = 3
+ATTEMPT_SECONDS = timedelta(seconds=60)
+
+
+class AccountState(StrEnum):
+    """What people and programs see (design: words and states)."""
+
+    ACTIVE = "active"
+    AT_RISK = "at_risk"
+    RECONNECT_REQUIRED = "reconnect_required"
+    DISCONNECTED = "disconnected"
+
+
+NEXT_STEPS = {
+    AccountState.ACTIVE: "Nothing to do: the connection is kept alive by itself.",
+    AccountState.AT_RISK: "It still works. Look at the reason below, and refresh or reconnect when it stays.",
+    AccountState.RECONNECT_REQUIRED: "A person must authorize again: press Reconnect and allow access at Keap.",
+    AccountState.DISCONNECTED: "Nothing is stored any more. Press Reconnect to connect this Keap account again.",
+}
+
+
+def state_of(account: Account, now: datetime) -> AccountState:
+    """Return the state that the row's facts amount to."""
+    if account.disconnected_at is not None:
+        return AccountState.DISCONNECTED
+    if account.refused_at is not None or _has_aged_out(account, now):
+        return AccountState.RECONNECT_REQUIRED
+    return AccountState.AT_RISK if _risks(account, now) else AccountState.ACTIVE
+
+
+def reasons_of(account: Account, now: datetime) -> list[str]:
+    """Say in plain sentences why an account is not simply active."""
+    if account.disconnected_at is not None:
+        return ["It was disconnected on request."]
+    reasons = []
+    if account.refused_at is not None:
+        reasons.append(f"Keap refused the stored grant for good. {account.failure_reason or ''}".strip())
+    elif _has_aged_out(account, now):
+        reasons.append("The grant aged out: Keap lets an unused refresh token live for 45 days.")
+    reasons += _risks(account, now)
+    return reasons
+
+
+def state_expression(now: datetime) -> ColumnElement[str]:
+    """The SQL twin of `state_of`."""
+    no_refresh_token = Account.kind == CredentialKind.ACCESS_TOKEN_ONLY
+    aged_out = or_(
+        Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
+        and_(no_refresh_token, Account.access_token_expires_at <= now),
+    )
+    in_doubt = or_(
+        Account.attempted_at <= now - ATTEMPT_SECONDS,
+        and_(Account.attempted_at.is_not(None), Account.failed_at >= Account.attempted_at),
+    )
+    at_risk = or_(
+        Account.failures >= FAILURES_AT_RISK,
+        in_doubt,
+        Account.access_token_expires_at <= now,
+        Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING,
+        false(),
+    )
+    return case(
+        (Account.disconnected_at.is_not(None), AccountState.DISCONNECTED.value),
+        (or_(Account.refused_at.is_not(None), aged_out), AccountState.RECONNECT_REQUIRED.value),
+        (at_risk, AccountState.AT_RISK.value),
+        else_=AccountState.ACTIVE.value,
+    )
+
+
+def is_in_doubt(account: Account, now: datetime) -> bool:
+    """Whether a refresh token was sent and its fate is unknown (an attempt under way is not in doubt yet)."""
+    if account.attempted_at is None:
+        return False
+    has_failed = account.failed_at is not None and account.failed_at >= account.attempted_at
+    return has_failed or account.attempted_at <= now - ATTEMPT_SECONDS
+
+
+def _has_aged_out(account: Account, now: datetime) -> bool:
+    if account.kind == CredentialKind.ACCESS_TOKEN_ONLY:
+        return _is_past(account.access_token_expires_at, now)
+    return _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
+
+
+def _risks(account: Account, now: datetime) -> list[str]:
+    risks = []
+    if account.failures >= FAILURES_AT_RISK:
+        risks.append(f"The last {account.failures} refreshes failed. {account.failure_reason or ''}".strip())
+    if is_in_doubt(account, now):
+        risks.append("A refresh was sent and its answer was lost: Keap may have rotated the token.")
+    if _is_past(account.access_token_expires_at, now):
+        risks.append("The access token has expired and was not refreshed yet.")
+    if _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING):
+        risks.append("Fewer than 10 of the 45 days of an unused refresh token are left.")
+    return risks
+
+
+def _is_past(moment: datetime | None, now: datetime) -> bool:
+    return moment is not None and moment <= now
