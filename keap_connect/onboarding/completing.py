@@ -1,0 +1,71 @@
+"""Filling in the details of a pending account once Keap tells them; its grant then goes where it belongs."""
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.credentials import open_access_token, open_refresh_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.accounts.history import Actor, EventKind, record
+from keap_connect.database import write_transaction
+from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.keap.identity import Identity, ask_identity
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import Account, AuthorizationFlow, SignIn
+from keap_connect.onboarding.placing import Grant, find_by_identity, place_grant, take_identity
+from keap_connect.runtime import runtime
+
+
+def complete_account(account_id: int) -> int:
+    """Ask Keap again who a pending account belongs to, and return the id under which it lives now.
+
+    An account of the same (tenant, person) takes over the grant; the pending row is then gone.
+
+    Raises:
+        AccountNotFound: there is none.
+        TemporarilyUnavailable: Keap did not tell, or a refresh is under way.
+        TenantConflict: Keap named two tenants for the grant.
+    """
+    account = get_account(account_id)
+    access_token = open_access_token(account)
+    if not account.is_pending or access_token is None:
+        return account_id
+    identity = ask_identity(runtime().keap, access_token, account.tenant_id)
+    if identity.keap_user_id is None or identity.tenant_id is None:
+        raise TemporarilyUnavailable("Keap did not tell who this account belongs to. Its tokens are kept.")
+    with write_transaction() as session:
+        pending = session.get(Account, account_id, with_for_update=True)
+        if pending is None or pending.generation != account.generation or pending.attempted_at is not None:
+            raise TemporarilyUnavailable("The account is changing right now. Try again in a minute.")
+        return _settle(session, pending, identity)
+
+
+def _settle(session: Session, pending: Account, identity: Identity) -> int:
+    wanted = session.get(Account, pending.reconnects_account_id) if pending.reconnects_account_id else None
+    is_same_tenant = wanted is not None and wanted.tenant_id == identity.tenant_id
+    if find_by_identity(session, identity) is None and not is_same_tenant:
+        take_identity(pending, identity)
+        pending.reconnects_account_id = None
+        person = identity.person_name or identity.person_email or "a person without a name"
+        details = {"tenant_id": identity.tenant_id, "person": person}
+        record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
+        return pending.id
+    return _move(session, pending, identity)
+
+
+def _move(session: Session, pending: Account, identity: Identity) -> int:
+    """Place the pending account's grant anew, and let what referred to the row follow."""
+    access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
+    if access_token is None or expires_at is None:
+        return pending.id
+    granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
+    issued_at = pending.refresh_token_issued_at
+    placement = place_grant(session, Grant(granted, identity), pending.reconnects_account_id)
+    if placement.account_id is None:
+        return pending.id
+    account = session.get_one(Account, placement.account_id)
+    account.refresh_token_issued_at = issued_at
+    record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)
+    for table in (SignIn, AuthorizationFlow):
+        session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
+    session.delete(pending)
+    return account.id

@@ -1,0 +1,52 @@
+"""Every way the journey can end; the words for each stand in web/ending_words.py."""
+
+from enum import StrEnum
+
+
+class Ending(StrEnum):
+    """The values are stored with the flow and appear in URLs of endings without a flow."""
+
+    # The grant is stored.
+    CONNECTED = "connected"
+    CONNECTED_PENDING = "connected_pending"
+    RECONNECTED = "reconnected"
+    PERSON_CHANGED = "person_changed"
+    OTHER_PERSON_UPDATED = "other_person_updated"
+    OTHER_TENANT_UPDATED = "other_tenant_updated"
+    # The grant waits for a decision.
+    HELD = "held"
+    DISCARDED = "discarded"
+    HELD_EXPIRED = "held_expired"
+    # Keap, or the person there, said no.
+    DENIED = "denied"
+    KEAP_ERROR = "keap_error"
+    # The callback itself is not one of ours, or is not whole.
+    STATE_MISSING = "state_missing"
+    STATE_UNKNOWN = "state_unknown"
+    STATE_EXPIRED = "state_expired"
+    STATE_FOREIGN = "state_foreign"
+    CODE_MISSING = "code_missing"
+    WRONG_ISSUER = "wrong_issuer"
+    # The code exchange failed.
+    CODE_REFUSED = "code_refused"
+    CLIENT_REFUSED = "client_refused"
+    KEAP_BUSY = "keap_busy"
+    KEAP_UNREACHABLE = "keap_unreachable"
+    KEAP_TROUBLE = "keap_trouble"
+    TENANT_CONFLICT = "tenant_conflict"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether a grant was stored, so the person has shown who they are."""
+        return self in STORED
+
+
+STORED = {
+    Ending.CONNECTED,
+    Ending.CONNECTED_PENDING,
+    Ending.RECONNECTED,
+    Ending.PERSON_CHANGED,
+    Ending.OTHER_PERSON_UPDATED,
+    Ending.OTHER_TENANT_UPDATED,
+}

@@ -1,0 +1,173 @@
+"""Authorization flows: started, claimed once, ended. State cannot be forged, replayed or used by another browser.
+
+`state` and the browser's cookie are stored as hashes only. A flow is claimed by one conditional UPDATE before
+anything is sent to Keap, so ten copies of one callback lead to one exchange.
+"""
+
+import hashlib
+import hmac
+import secrets
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from keap_connect.clock import utc_now
+from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.keap.authorization import new_authorization_request
+from keap_connect.models import AuthorizationFlow
+from keap_connect.onboarding.endings import Ending
+from keap_connect.runtime import runtime
+
+STATE_LIFE = timedelta(minutes=10)
+KEPT_FOR = timedelta(days=1)
+EXCHANGE_LIFE = timedelta(seconds=90)
+MOST_PENDING_PER_BROWSER = 50
+
+
+class FlowRefused(Exception):
+    """The callback belongs to no flow that may go on; `ending` says why."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.value)
+        self.ending = ending
+
+
+def start_flow(browser: str, reconnects_account_id: int | None = None) -> str:
+    """Start a flow for this browser and return the authorization URL to send it to.
+
+    Args:
+        browser: the random value of the browser's own cookie.
+        reconnects_account_id: the account that this flow is meant to reconnect.
+    """
+    request = new_authorization_request(runtime().keap)
+    now = utc_now()
+    flow = AuthorizationFlow(
+        ref=secrets.token_urlsafe(12),
+        state_hash=_hash(request.state),
+        browser_hash=_hash(browser),
+        reconnects_account_id=reconnects_account_id,
+        started_at=now,
+        expires_at=now + STATE_LIFE,
+    )
+    if request.code_verifier:
+        flow.code_verifier_sealed = runtime().cipher.seal(request.code_verifier, f"flow:{flow.ref}:code_verifier")
+    with write_transaction() as session:
+        _prune(session, flow.browser_hash)
+        session.add(flow)
+    return request.url
+
+
+def claim_flow(state: str | None, browser: str | None, *, consume: bool = True) -> tuple[AuthorizationFlow, bool]:
+    """Return the flow that a callback's state belongs to, and whether this callback is the one to act on it.
+
+    A second callback of the same browser gets the flow and False: it is shown the result of the first.
+
+    Args:
+        consume: False looks without claiming, for a callback that carries nothing to act on.
+
+    Raises:
+        FlowRefused: state missing, unknown, expired, or started by another browser.
+    """
+    if state is None:
+        raise FlowRefused(Ending.STATE_MISSING)
+    now = utc_now()
+    with write_transaction() as session:
+        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == _hash(state)))
+        if flow is None:
+            raise FlowRefused(Ending.STATE_UNKNOWN)
+        if not _is_browser_of(flow, browser):
+            raise FlowRefused(Ending.STATE_FOREIGN)
+        if flow.consumed_at is not None or not consume:
+            return flow, False
+        if flow.expires_at <= now:
+            raise FlowRefused(Ending.STATE_EXPIRED)
+        claim = (
+            update(AuthorizationFlow)
+            .where(AuthorizationFlow.id == flow.id, AuthorizationFlow.consumed_at.is_(None))
+            .values(consumed_at=now)
+        )
+        return flow, count_updated(session, claim) == 1
+
+
+def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
+    """Return a flow for its own browser, else None."""
+    with read_session() as session:
+        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref))
+    return flow if flow is not None and _is_browser_of(flow, browser) else None
+
+
+def open_code_verifier(flow: AuthorizationFlow) -> str | None:
+    """Return the PKCE verifier of a flow that has one."""
+    sealed = flow.code_verifier_sealed
+    return runtime().cipher.open(sealed, f"flow:{flow.ref}:code_verifier") if sealed else None
+
+
+def end_flow(
+    session: Session,
+    flow_id: int,
+    ending: Ending,
+    account_id: int | None = None,
+    keap_said: str | None = None,
+) -> None:
+    """Write down how a flow ended."""
+    session.execute(
+        update(AuthorizationFlow)
+        .where(AuthorizationFlow.id == flow_id)
+        .values(
+            ending=ending,
+            account_id=account_id,
+            keap_said=keap_said,
+            ended_at=utc_now(),
+            code_verifier_sealed=None,
+            held_grant_sealed=None,
+            held_until=None,
+        )
+    )
+
+
+def ending_of(flow: AuthorizationFlow) -> Ending | None:
+    """Return how a flow ended; None while its exchange runs."""
+    now = utc_now()
+    if flow.ending == Ending.HELD and flow.held_until is not None and flow.held_until <= now:
+        return Ending.HELD_EXPIRED
+    if flow.ending is not None:
+        return Ending(flow.ending)
+    if flow.consumed_at is not None and flow.consumed_at + EXCHANGE_LIFE <= now:
+        return Ending.INTERRUPTED
+    return None
+
+
+def count_unfinished() -> int:
+    """Count the people who set out within the last day and never came back."""
+    unfinished = select(func.count()).where(
+        AuthorizationFlow.consumed_at.is_(None), AuthorizationFlow.expires_at <= utc_now()
+    )
+    with read_session() as session:
+        return session.scalar(unfinished) or 0
+
+
+def _prune(session: Session, browser_hash: str) -> None:
+    """Forget flows of yesterday, held grants past their time, and a browser's oldest beyond its share."""
+    now = utc_now()
+    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.expires_at <= now - KEPT_FOR))
+    session.execute(
+        update(AuthorizationFlow)
+        .where(AuthorizationFlow.held_until <= now)
+        .values(held_grant_sealed=None, held_until=None, ending=Ending.HELD_EXPIRED)
+    )
+    pending = (
+        select(AuthorizationFlow.id)
+        .where(AuthorizationFlow.browser_hash == browser_hash, AuthorizationFlow.consumed_at.is_(None))
+        .order_by(AuthorizationFlow.id.desc())
+        .offset(MOST_PENDING_PER_BROWSER - 1)
+    )
+    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.id.in_(pending.scalar_subquery())))
+
+
+def _is_browser_of(flow: AuthorizationFlow, browser: str | None) -> bool:
+    return browser is not None and hmac.compare_digest(flow.browser_hash, _hash(browser))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

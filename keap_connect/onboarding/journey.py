@@ -1,0 +1,149 @@
+"""The callback, from what the browser brings to a stored account, and the decisions that may follow.
+
+Each step that waits for Keap stands outside any transaction. Whatever happens after the flow was claimed is
+written down as its ending, so a reload shows the same result.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.history import Actor, EventKind, record
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.errors import TenantConflict
+from keap_connect.keap.authorization import AuthorizationResponse
+from keap_connect.keap.identity import ask_identity
+from keap_connect.keap.judgement import Judgement, Verdict
+from keap_connect.keap.token_endpoint import exchange_code
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import AuthorizationFlow
+from keap_connect.onboarding.endings import Ending
+from keap_connect.onboarding.flows import FlowRefused, claim_flow, end_flow, open_code_verifier
+from keap_connect.onboarding.placing import Grant, place_grant
+from keap_connect.runtime import runtime
+
+HELD_FOR = timedelta(minutes=10)
+
+
+def receive_callback(response: AuthorizationResponse, browser: str | None) -> str:
+    """Act on a callback and return the `ref` of its flow, under which the result can be seen.
+
+    A second copy of a callback changes nothing and gets the same `ref`.
+
+    Raises:
+        FlowRefused: the callback belongs to no flow of this browser that may go on; nothing was sent to Keap.
+    """
+    if response.error and not response.state:
+        raise FlowRefused(_ending_of_error(response.error))
+    has_outcome = bool(response.error or response.code)
+    flow, is_first = claim_flow(response.state, browser, consume=has_outcome)
+    if is_first:
+        _act(flow, response)
+    elif not has_outcome and flow.consumed_at is None:
+        raise FlowRefused(Ending.CODE_MISSING)
+    return flow.ref
+
+
+def connect_held(flow: AuthorizationFlow) -> None:
+    """Store a grant that was held, as an account of its own; does nothing once it is gone."""
+
+    def place(session: Session) -> None:
+        held = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.id == flow.id).with_for_update())
+        if held is None or held.held_grant_sealed is None or held.held_until is None or held.held_until <= utc_now():
+            return
+        grant = Grant.from_json(runtime().cipher.open(held.held_grant_sealed, _held_place(held)))
+        placement = place_grant(session, grant)
+        end_flow(session, held.id, placement.ending, placement.account_id)
+
+    _with_second_try(place)
+
+
+def discard_held(flow: AuthorizationFlow) -> None:
+    """Forget a grant that was held."""
+    with write_transaction() as session:
+        held = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.id == flow.id).with_for_update())
+        if held is not None and held.held_grant_sealed is not None:
+            end_flow(session, held.id, Ending.DISCARDED, held.account_id)
+
+
+def open_held(flow: AuthorizationFlow) -> Grant | None:
+    """Return the grant that waits in a flow, to show whose it is."""
+    sealed = flow.held_grant_sealed
+    return Grant.from_json(runtime().cipher.open(sealed, _held_place(flow))) if sealed else None
+
+
+def _act(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
+    keap = runtime().keap
+    if keap.issuer and response.issuer and response.issuer != keap.issuer:
+        _fail(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer}.")
+    elif response.error:
+        _fail(flow, _ending_of_error(response.error), response.error_description or response.error)
+    elif response.code:
+        judgement = exchange_code(keap, response.code, open_code_verifier(flow))
+        if judgement.token_response is None:
+            _fail(flow, _ending_of_failure(judgement), judgement.reason)
+        else:
+            _store(flow, judgement.token_response)
+
+
+def _store(flow: AuthorizationFlow, granted: TokenResponse) -> None:
+    try:
+        identity = ask_identity(runtime().keap, granted.access_token, granted.tenant_id)
+    except TenantConflict as conflict:
+        _fail(flow, Ending.TENANT_CONFLICT, str(conflict))
+        return
+    grant = Grant(granted, identity)
+
+    def place(session: Session) -> None:
+        placement = place_grant(session, grant, flow.reconnects_account_id)
+        end_flow(session, flow.id, placement.ending, placement.account_id)
+        if placement.ending is Ending.HELD:
+            _hold(session, flow, grant)
+
+    _with_second_try(place)
+
+
+def _hold(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
+    held = session.get_one(AuthorizationFlow, flow.id)
+    held.held_grant_sealed = runtime().cipher.seal(grant.to_json(), _held_place(flow))
+    held.held_until = utc_now() + HELD_FOR
+
+
+def _fail(flow: AuthorizationFlow, ending: Ending, keap_said: str) -> None:
+    with write_transaction() as session:
+        end_flow(session, flow.id, ending, flow.reconnects_account_id, keap_said)
+        if flow.reconnects_account_id is not None:
+            account_id = flow.reconnects_account_id
+            record(session, EventKind.RECONNECT_FAILED, account_id, Actor.CUSTOMER, reason=keap_said)
+
+
+def _with_second_try(place: Callable[[Session], None]) -> None:
+    """Run in a transaction; when another process stored the same (tenant, person) meanwhile, find it and go on."""
+    try:
+        with write_transaction() as session:
+            place(session)
+    except IntegrityError:
+        with write_transaction() as session:
+            place(session)
+
+
+def _held_place(flow: AuthorizationFlow) -> str:
+    return f"flow:{flow.ref}:held_grant"
+
+
+def _ending_of_error(error: str) -> Ending:
+    return Ending.DENIED if error == "access_denied" else Ending.KEAP_ERROR
+
+
+def _ending_of_failure(judgement: Judgement) -> Ending:
+    if judgement.verdict is Verdict.REFUSED_FOR_GOOD:
+        return Ending.CODE_REFUSED
+    if judgement.verdict is Verdict.CLIENT_MISCONFIGURED:
+        return Ending.CLIENT_REFUSED
+    if not judgement.was_sent:
+        return Ending.KEAP_UNREACHABLE
+    return Ending.KEAP_TROUBLE if judgement.may_have_rotated else Ending.KEAP_BUSY
