@@ -1,0 +1,1 @@
+"""Who may come in: admins by password, customers by having authorized at Keap; sessions kept on the server."""
