@@ -1,0 +1,138 @@
+"""`flask --app app …`: what an operator does from a shell. Exit codes: 1 an error, 3 nothing to do."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+
+from keap_connect.access.admins import create_admin
+from keap_connect.accounts.directory import disconnect as disconnect_account
+from keap_connect.accounts.directory import list_accounts, view_account
+from keap_connect.accounts.history import Actor, list_events
+from keap_connect.errors import KeapConnectError
+from keap_connect.refreshing import refresh_account, valid_access_token
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+NOTHING_TO_DO = 3
+
+admins = AppGroup("admins", help="The people who may see and repair all accounts.")
+accounts = AppGroup("accounts", help="The connected Keap accounts.")
+
+
+def register_commands(app: Flask) -> None:
+    """Add our commands to `flask`."""
+    app.cli.add_command(admins)
+    app.cli.add_command(accounts)
+    app.cli.add_command(sandbox)
+
+
+def _plainly(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Turn our own errors into one sentence and exit code 1."""
+
+    @wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return command(*args, **kwargs)
+        except KeapConnectError as problem:
+            raise click.ClickException(str(problem)) from problem
+
+    return run
+
+
+@admins.command("create")
+@click.option("--email", required=True)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
+@click.option("--only-first", is_flag=True, help="Do nothing (exit code 3) when there is an admin already.")
+@_plainly
+def create(email: str, password_stdin: bool, only_first: bool) -> None:
+    """Make an admin."""
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    if create_admin(email, password, only_first=only_first) is None:
+        click.echo("There is an admin already.")
+        sys.exit(NOTHING_TO_DO)
+    click.echo(f"Admin {email.strip().lower()} was created.")
+
+
+@accounts.command("list")
+@click.argument("text", default="")
+@_plainly
+def list_(text: str) -> None:
+    """List accounts, what needs attention first; TEXT searches them."""
+    page = 1
+    while True:
+        found = list_accounts(text, page=page)
+        for account in found.accounts:
+            person = account.person_email or "-"
+            click.echo(
+                f"{account.id:>6}  {account.state:<18}  {account.tenant_id or '-':<10}  {person}  {account.title}"
+            )
+        if page >= found.pages:
+            break
+        page += 1
+
+
+@accounts.command("show")
+@click.argument("account_id", type=int)
+@_plainly
+def show(account_id: int) -> None:
+    """Show one account and its history."""
+    account = view_account(account_id)
+    for name in (
+        "id",
+        "state",
+        "next_step",
+        "tenant_id",
+        "business_name",
+        "person_name",
+        "person_email",
+        "kind",
+    ):
+        click.echo(f"{name:<24}{getattr(account, name) or '-'}")
+    for name in ("connected_at", "refreshed_at", "access_token_expires_at", "refresh_token_expires_at"):
+        moment = getattr(account, name)
+        click.echo(f"{name:<24}{moment.isoformat(timespec='seconds') if moment else '-'}")
+    for event in list_events(account_id):
+        click.echo(f"{event.at.isoformat(timespec='seconds')}  {event.actor}  {event.sentence}")
+
+
+@accounts.command("token")
+@click.argument("account_id", type=int)
+@_plainly
+def token(account_id: int) -> None:
+    """Print a valid access token; refresh first when it must."""
+    click.echo(valid_access_token(account_id, Actor.COMMAND_LINE))
+
+
+@accounts.command("refresh")
+@click.argument("account_id", type=int)
+@_plainly
+def refresh(account_id: int) -> None:
+    """Refresh one account now."""
+    refresh_account(account_id, Actor.COMMAND_LINE)
+    click.echo("Refreshed: new tokens are stored.")
+
+
+@accounts.command("disconnect")
+@click.argument("account_id", type=int)
+@click.confirmation_option(prompt="Forget the tokens of this account?")
+@_plainly
+def disconnect(account_id: int) -> None:
+    """Forget an account's tokens."""
+    disconnect_account(account_id, Actor.COMMAND_LINE)
+    click.echo("Disconnected. To withdraw the consent too, remove this app in Keap's API settings.")
+
+
+@click.command("sandbox", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def sandbox(arguments: tuple[str, ...]) -> None:
+    """Start the sandbox, a stand-in for Keap, as a program of its own."""
+    sys.exit(subprocess.call([sys.executable, "-m", "keap_connect.sandbox", *arguments]))  # noqa: S603

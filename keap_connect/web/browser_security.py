@@ -1,0 +1,122 @@
+"""What every page and every form owes the browser: headers, cookies, and the defence against forged requests."""
+
+import hashlib
+import hmac
+import secrets
+from urllib.parse import urlsplit
+
+from flask import Flask, abort, g, request
+from flask import Response as FlaskResponse
+from werkzeug.wrappers import Response
+
+from keap_connect.errors import KeapConnectError
+from keap_connect.runtime import runtime
+from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
+
+READING = {"GET", "HEAD", "OPTIONS"}
+COOKIE_BYTES = 32
+ONE_YEAR_SECONDS = 365 * 86400
+# Keap sends the browser on between hosts of its own, and Chromium holds form-action against each of them.
+KEAP_FORM_TARGETS = "https://*.infusionsoft.com https://*.keap.com https://*.thryv.com"
+
+
+class ForgedRequest(KeapConnectError):
+    """A state-changing request did not come from one of our own pages, or from one that is too old."""
+
+
+def protect_browsers(app: Flask, settings: Settings) -> None:
+    """Check each request, and set the security headers on each answer, errors included."""
+    headers = _headers(settings)
+
+    @app.before_request
+    def refuse_forged_requests() -> None:
+        if request.method in {"TRACE", "CONNECT"}:
+            abort(405)
+        if request.method not in READING:
+            _check_origin(settings.public_url)
+            sent = request.form.get("csrf_token", "")
+            if not hmac.compare_digest(sent.encode(), csrf_token().encode()):
+                raise ForgedRequest("The form carries no valid token.")
+
+    @app.after_request
+    def set_headers(response: FlaskResponse) -> FlaskResponse:
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        if request.endpoint != "static":
+            response.headers.setdefault("Cache-Control", "no-store")
+        elif response.status_code == 200 and "v" in request.args:
+            response.headers["Cache-Control"] = f"public, max-age={ONE_YEAR_SECONDS}, immutable"
+        if "new_browser" in g:
+            set_cookie(response, "browser", g.new_browser)
+        return response
+
+    app.jinja_env.globals["csrf_token"] = csrf_token
+
+
+def browser() -> str:
+    """Return this browser's own random value, and give it one if it has none.
+
+    It binds an authorization flow to the browser that started it, and is no sign-in.
+    """
+    if "new_browser" in g:
+        return str(g.new_browser)
+    known = read_cookie("browser")
+    if known is None:
+        g.new_browser = known = secrets.token_urlsafe(COOKIE_BYTES)
+    return known
+
+
+def csrf_token() -> str:
+    """Return the token that each form carries: bound to this browser and to its sign-ins."""
+    bound_to = [browser(), read_cookie("admin") or "", read_cookie("person") or ""]
+    key = runtime().settings.secret_key.encode()
+    return hmac.new(key, "\n".join(["csrf", *bound_to]).encode(), hashlib.sha256).hexdigest()
+
+
+def read_cookie(name: str) -> str | None:
+    """Return one of our cookies, or None when it is absent or cannot be ours."""
+    value = request.cookies.get(_cookie_name(name), "")
+    return value if 32 <= len(value) <= 100 and value.isascii() else None
+
+
+def set_cookie(response: Response, name: str, value: str) -> None:
+    """Set a cookie that scripts cannot read and that the callback, which comes from Keap, still carries."""
+    is_https = runtime().settings.is_https
+    response.set_cookie(_cookie_name(name), value, secure=is_https, httponly=True, samesite="Lax", path="/")
+
+
+def delete_cookie(response: Response, name: str) -> None:
+    """Take a cookie back."""
+    is_https = runtime().settings.is_https
+    response.delete_cookie(_cookie_name(name), secure=is_https, httponly=True, samesite="Lax", path="/")
+
+
+def _cookie_name(name: str) -> str:
+    return f"__Host-{name}" if runtime().settings.is_https else name
+
+
+def _check_origin(public_url: str) -> None:
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    # A page with `Referrer-Policy: no-referrer` sends `Origin: null`, so where the browser tells the site, that counts.
+    if site not in {None, "same-origin"} or (site is None and origin not in {None, public_url}):
+        raise ForgedRequest("The request came from another site.")
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    keap = urlsplit(settings.keap.authorize_url)
+    targets = KEAP_FORM_TARGETS if keap.hostname in KEAP_HOSTS else f"{keap.scheme}://{keap.netloc}"
+    headers = {
+        "Content-Security-Policy": (
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+            f"form-action 'self' {targets}; base-uri 'none'; frame-ancestors 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    }
+    if settings.is_https and urlsplit(settings.public_url).hostname not in LOOPBACK_HOSTS:
+        headers["Strict-Transport-Security"] = f"max-age={ONE_YEAR_SECONDS}; includeSubDomains"
+    return headers

@@ -1,0 +1,181 @@
+"""The customer's pages: start, callback, result, the decision about another tenant, and "Your accounts"."""
+
+from dataclasses import replace
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    flash,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from werkzeug.wrappers import Response as AnyResponse
+
+from keap_connect.access.sign_ins import end_sign_in, sign_in_person
+from keap_connect.accounts.directory import list_accounts_of, view_account
+from keap_connect.errors import AccountNotFound
+from keap_connect.keap.authorization import AuthorizationResponse
+from keap_connect.models import AuthorizationFlow
+from keap_connect.onboarding.endings import Ending
+from keap_connect.onboarding.flows import FlowRefused, ending_of, find_flow, start_flow
+from keap_connect.onboarding.journey import connect_held, discard_held, open_held, receive_callback
+from keap_connect.web.browser_security import browser, delete_cookie, read_cookie, set_cookie
+from keap_connect.web.door import Audience, current_person, open_to
+from keap_connect.web.ending_words import WORDS
+
+bp = Blueprint("connect", __name__)
+PREFETCH_HEADERS = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
+
+
+@bp.get("/")
+@open_to(Audience.ANYONE)
+def index() -> str:
+    """Show the one button."""
+    return render_template("connect/start.html")
+
+
+@bp.route("/connect", methods=["GET", "POST"])
+@open_to(Audience.ANYONE)
+def start() -> AnyResponse | str:
+    """Send the browser to Keap; GET shows the button, so that no link can start anything."""
+    if request.method == "GET":
+        return render_template("connect/start.html")
+    return redirect(start_flow(browser()), code=303)
+
+
+@bp.route("/reconnect/<int:account_id>", methods=["GET", "POST"])
+@open_to(Audience.OWNER)
+def reconnect(account_id: int) -> AnyResponse | str:
+    """Start again for one account, which a grant of another tenant can never change."""
+    account = view_account(account_id)
+    if request.method == "GET":
+        return render_template("connect/reconnect.html", account=account)
+    return redirect(start_flow(browser(), reconnects_account_id=account.id), code=303)
+
+
+@bp.get("/callback", provide_automatic_options=False)
+@open_to(Audience.ANYONE)
+def callback() -> AnyResponse:
+    """Take the browser back from Keap, act once, and go on to an address without code and state."""
+    if request.method != "GET":
+        abort(405)
+    if any("prefetch" in request.headers.get(name, "").lower() for name in PREFETCH_HEADERS):
+        return Response(status=204)
+    response = AuthorizationResponse.from_query(request.args.to_dict(flat=False))
+    try:
+        ref = receive_callback(response, read_cookie("browser"))
+    except FlowRefused as refused:
+        return redirect(url_for("connect.ended", code=refused.ending.value), code=303)
+    return redirect(url_for("connect.result", ref=ref), code=303)
+
+
+@bp.get("/connect/ended/<code>")
+@open_to(Audience.ANYONE)
+def ended(code: str) -> AnyResponse:
+    """Tell an ending that belongs to no flow of this browser; the address holds the ending and nothing else."""
+    if code not in WORDS or (WORDS[code].status == 200 and code not in {Ending.DENIED, Ending.KEAP_ERROR}):
+        abort(404)
+    return _show_ending(Ending(code))
+
+
+@bp.get("/connect/<ref>")
+@open_to(Audience.ANYONE)
+def result(ref: str) -> AnyResponse:
+    """Show how a flow of this browser ended, or that it is still running."""
+    flow = _get_flow(ref)
+    ending = ending_of(flow)
+    if ending is None:
+        page = render_template("connect/result.html", running=True, ending=None, account=None)
+        return make_response(page, {"Refresh": "2"})
+    if ending is Ending.HELD:
+        return _show_held(flow)
+    answer = _show_ending(ending, flow)
+    session_id = sign_in_person(flow) if ending.is_success else None
+    if session_id:
+        end_sign_in(read_cookie("person"))
+        set_cookie(answer, "person", session_id)
+    return answer
+
+
+@bp.post("/connect/<ref>/confirm")
+@open_to(Audience.ANYONE)
+def confirm(ref: str) -> AnyResponse:
+    """Decide about a grant for another Keap account than the one to reconnect."""
+    flow = _get_flow(ref)
+    if request.form.get("choice") == "connect":
+        connect_held(flow)
+    elif request.form.get("choice") == "discard":
+        discard_held(flow)
+    else:
+        abort(400)
+    return redirect(url_for("connect.result", ref=ref), code=303)
+
+
+@bp.get("/your-accounts")
+@open_to(Audience.PERSON)
+def your_accounts() -> str:
+    """Show a customer the accounts of the Keap user that they are."""
+    person = current_person()
+    accounts = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
+    return render_template("connect/your_accounts.html", accounts=accounts)
+
+
+@bp.post("/your-accounts/sign-out")
+@open_to(Audience.ANYONE)
+def forget_me() -> AnyResponse:
+    """End the customer's sign-in, on the server and in the browser."""
+    end_sign_in(read_cookie("person"))
+    flash("You are signed out here. Your Keap accounts stay connected.", "done")
+    answer = redirect(url_for("connect.index"), code=303)
+    delete_cookie(answer, "person")
+    return answer
+
+
+def _get_flow(ref: str) -> AuthorizationFlow:
+    flow = find_flow(ref, read_cookie("browser"))
+    if flow is None or flow.consumed_at is None:
+        abort(404)
+    return flow
+
+
+def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyResponse:
+    words = WORDS[ending]
+    account = view_account(flow.account_id) if flow and flow.account_id and ending.is_success else None
+    if not words.next_is_post:
+        next_url = url_for("connect.your_accounts")
+    elif flow and flow.reconnects_account_id:
+        next_url = url_for("connect.reconnect", account_id=flow.reconnects_account_id)
+    else:
+        next_url = url_for("connect.start")
+    page = render_template(
+        "connect/result.html",
+        running=False,
+        ending=replace(words, next_url=next_url),
+        account=account,
+        keap_said=flow.keap_said if flow else None,
+    )
+    return make_response(page, words.status)
+
+
+def _show_held(flow: AuthorizationFlow) -> AnyResponse:
+    grant = open_held(flow)
+    if grant is None or flow.account_id is None:
+        raise AccountNotFound("The account to reconnect is gone.")
+    found = grant.identity
+    return make_response(
+        render_template(
+            "connect/confirm.html",
+            ref=flow.ref,
+            account=view_account(flow.account_id),
+            found={
+                "tenant_id": found.tenant_id,
+                "business_name": found.business_name,
+                "person_email": found.person_email or found.person_name,
+                "expires_at": flow.held_until,
+            },
+        )
+    )

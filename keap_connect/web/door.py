@@ -1,0 +1,108 @@
+"""Who is asking, and who may: every view says for whom it is open, and one that says nothing is open to nobody."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
+from urllib.parse import quote
+
+from flask import Flask, current_app, g, redirect, request, url_for
+from werkzeug.wrappers import Response
+
+from keap_connect.access.sign_ins import find_admin, find_person
+from keap_connect.accounts.directory import list_accounts_of
+from keap_connect.errors import AccountNotFound, KeapConnectError
+from keap_connect.models import Admin, SignIn
+from keap_connect.web.browser_security import read_cookie
+
+View = TypeVar("View", bound=Callable[..., object])
+
+
+class Audience(StrEnum):
+    """For whom a view is open."""
+
+    ANYONE = "anyone"
+    ADMIN = "admin"
+    PERSON = "person"  # a customer who has authorized in this browser
+    OWNER = "owner"  # an admin, or the customer whose account the URL names
+
+
+class PersonUnknown(KeapConnectError):
+    """The page belongs to a customer, and this browser has not shown to be one."""
+
+
+def open_to(audience: Audience) -> Callable[[View], View]:
+    """Declare for whom a view is open."""
+
+    def declare(view: View) -> View:
+        view.audience = audience  # type: ignore[attr-defined]
+        return view
+
+    return declare
+
+
+def guard_pages(app: Flask) -> None:
+    """Ask at the door before each view runs."""
+
+    @app.before_request
+    def ask() -> Response | None:
+        if request.endpoint in {None, "static"}:
+            return None
+        audience = getattr(current_app.view_functions[request.endpoint or ""], "audience", None)
+        if audience is Audience.ANYONE:
+            return None
+        if audience is Audience.PERSON:
+            _get_person()
+            return None
+        if audience is Audience.OWNER and not current_admin():
+            _check_owner(_get_person())
+            return None
+        return _ask_admin()
+
+
+def current_admin() -> Admin | None:
+    """Return the admin who is signed in with this browser."""
+    if "admin" not in g:
+        g.admin = find_admin(read_cookie("admin"))
+    found: Admin | None = g.admin
+    return found
+
+
+def current_person() -> SignIn | None:
+    """Return the sign-in of the customer who authorized with this browser."""
+    if "person" not in g:
+        g.person = find_person(read_cookie("person"))
+    found: SignIn | None = g.person
+    return found
+
+
+def local_path(path: str) -> str | None:
+    """Return a path of ours that is safe to redirect to, else None.
+
+    Only a path with one leading slash and plain characters: no host, no scheme, no backslash, no control character.
+    """
+    plain = path.replace("/", "").replace("-", "").replace("_", "")
+    is_plain = path.startswith("/") and not path.startswith("//") and plain.isascii() and plain.isalnum()
+    return path if path == "/" or is_plain else None
+
+
+def _ask_admin() -> Response | None:
+    if current_admin():
+        return None
+    target = url_for("signin.sign_in")
+    if request.method == "GET" and local_path(request.path):
+        target += f"?next={quote(request.path)}"
+    return redirect(target, code=303)
+
+
+def _get_person() -> SignIn:
+    person = current_person()
+    if person is None:
+        raise PersonUnknown("This browser has not connected a Keap account lately.")
+    return person
+
+
+def _check_owner(person: SignIn) -> None:
+    account_id = (request.view_args or {}).get("account_id")
+    mine = list_accounts_of(person.account_id or 0, person.keap_user_id)
+    if account_id not in {account.id for account in mine}:
+        raise AccountNotFound("There is no such account among yours.")

@@ -1,0 +1,94 @@
+"""The one error page: what happened, what to do next, and a reference that is in the log."""
+
+import logging
+import secrets
+from http import HTTPStatus
+
+from flask import Flask, g, make_response, render_template, request, url_for
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from keap_connect.errors import AccountNotFound, KeapConnectError, SealBroken
+from keap_connect.web.browser_security import ForgedRequest
+from keap_connect.web.door import PersonUnknown
+
+log = logging.getLogger(__name__)
+
+WORDS = {
+    400: ("That request was not understood", "Something in the address or the form is missing or wrong."),
+    403: ("That is not allowed", "This browser may not do that."),
+    404: ("There is nothing here", "The address is wrong, or what it showed is gone."),
+    405: ("That is not how this address works", "Start from one of the pages instead."),
+    413: ("That was too much at once", "What was sent is larger than this app accepts."),
+    500: ("Something went wrong here", "It is our fault and was written down. Nothing was lost; try again."),
+    503: ("The database does not answer", "Nothing was changed. Try again in a minute."),
+}
+EXPLAINED = {
+    AccountNotFound: (
+        404,
+        "There is no such account",
+        "It may have been merged into another one, or never existed.",
+    ),
+    SealBroken: (
+        500,
+        "A stored secret does not open",
+        "It was sealed with another key, or edited. It was left as it is, and other accounts are not affected.",
+    ),
+    ForgedRequest: (
+        403,
+        "That form was too old",
+        "The page was open for long, or you signed in or out meanwhile. Go back, reload the page, and press again.",
+    ),
+    PersonUnknown: (
+        403,
+        "We do not know you in this browser",
+        "Connect your Keap account again: that shows who you are, needs no password here, and changes nothing else.",
+    ),
+}
+
+
+def show_errors(app: Flask) -> None:
+    """Register one handler for each kind of error."""
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        heading, explanation = WORDS.get(status, (HTTPStatus(status).phrase, "Start from one of the pages instead."))
+        return _page(status, heading, explanation, error)
+
+    @app.errorhandler(KeapConnectError)
+    def own_error(error: KeapConnectError) -> Response:
+        status, heading, explanation = EXPLAINED.get(type(error), (500, *WORDS[500]))
+        return _page(status, heading, explanation, error)
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(PoolTimeout)
+    def database_error(error: Exception) -> Response:
+        return _page(503, *WORDS[503], error)
+
+    @app.errorhandler(Exception)
+    def last_resort(error: Exception) -> Response:
+        return _page(500, *WORDS[500], error)
+
+
+def _page(status: int, heading: str, explanation: str, error: Exception) -> Response:
+    reference = secrets.token_hex(4)
+    # Only the kind of an unforeseen error is logged with its place: its text may hold what a person typed.
+    where = f"{request.method} {request.path}"
+    if status >= 500:
+        log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
+    else:
+        log.info("%s: %s (%s) at %s", reference, type(error).__name__, status, where)
+    g.admin, g.person = None, None  # the page must also come when the database does not
+    page = render_template(
+        "error.html",
+        status=status,
+        heading=heading,
+        explanation=explanation,
+        next_label="Go to the start page",
+        next_url=url_for("connect.index"),
+        reference=reference,
+    )
+    return make_response(page, status)
