@@ -28,8 +28,12 @@ ROOT = Path(__file__).parent.parent
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, *, serves: bool | None = None) -> Flask:
     """Build the application; tests pass their own settings.
+
+    Args:
+        serves: whether it will serve requests, so that the database must be ready. By default, when it is not built
+            for a command: `db upgrade` must run before the database is ready.
 
     Raises:
         SettingsError: the environment, or the database behind it, is not fit to start with.
@@ -47,7 +51,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     guard_pages(app)
     register_pages(app)
     register_commands(app)
-    if click.get_current_context(silent=True) is None:  # a command, such as `db upgrade`, comes before all holds
+    if serves is None:
+        serves = click.get_current_context(silent=True) is None
+    if serves:
         with app.app_context():
             prepare_to_serve(settings)
     return app

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oauthlib.oauth2 import WebApplicationClient
+from requests_oauthlib import OAuth2Session
 
 from keap_connect.keap.judgement import cut
-from keap_connect.keap.transport import keap_session
 from keap_connect.settings import KeapSettings
 
 STATE_BYTES = 32
@@ -70,6 +70,6 @@ def new_authorization_request(keap: KeapSettings) -> AuthorizationRequest:
         code_verifier = client.create_code_verifier(CODE_VERIFIER_LENGTH)
         code_challenge = client.create_code_challenge(code_verifier, "S256")
         challenge = {"code_challenge": code_challenge, "code_challenge_method": "S256"}
-    with keap_session(keap) as (session, _call):
-        url, _ = session.authorization_url(keap.authorize_url, state=state, scope="full", **challenge)
+    session = OAuth2Session(keap.client_id, redirect_uri=keap.redirect_uri, scope=["full"])
+    url, _ = session.authorization_url(keap.authorize_url, state=state, **challenge)
     return AuthorizationRequest(url, state, code_verifier)

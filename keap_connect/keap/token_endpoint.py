@@ -24,6 +24,7 @@ def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = Non
 
     Source: RFC 6749 section 4.1.3; Keap developer portal, "Getting Started with OAuth2".
     """
+
     def send(session: OAuth2Session, call: Call) -> None:
         session.fetch_token(
             keap.token_url,

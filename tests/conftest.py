@@ -1,0 +1,164 @@
+"""What all tests share: the sandbox as a real program, the app on a real port, both databases, people and a clock."""
+
+import base64
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from flask import Flask
+from flask_migrate import upgrade
+
+from keap_connect.access.admins import create_admin
+from keap_connect.application import create_app
+from keap_connect.database import Base, db
+from keap_connect.settings import Settings
+from tests.support.sandbox import Sandbox
+from tests.support.server import free_port, serve
+from tests.support.visitor import Visitor
+
+pytest_plugins = ["tests.support.browser", "tests.support.postgres", "tests.support.oidc_provider"]
+
+ADMIN_EMAIL = "admin@example.com"
+ADMIN_PASSWORD = "canary-password of the admin"
+SECRET_KEY = "canary-secret-key-" + "k" * 32
+TOKEN_KEY = base64.b64encode(bytes(range(32))).decode()
+
+
+@pytest.fixture(scope="session")
+def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """Give one sandbox for the whole run."""
+    with Sandbox.start(tmp_path_factory.mktemp("sandbox") / "sandbox.db") as running:
+        yield running
+
+
+@pytest.fixture
+def sandbox(sandbox_process: Sandbox) -> Sandbox:
+    """Give the sandbox, as new."""
+    sandbox_process.release()
+    sandbox_process.reset()
+    return sandbox_process
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a migrated SQLite file to copy from."""
+    path = tmp_path_factory.mktemp("sqlite") / "empty.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(new_database: Callable[[], str]) -> str:
+    """Give the URL of a migrated PostgreSQL database, emptied between tests."""
+    url = new_database()
+    _migrate(url)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give an empty, migrated database: each test that asks for one runs on both engines."""
+    if request.param == "sqlite":
+        path = tmp_path / "keap_connect.db"
+        shutil.copy(request.getfixturevalue("empty_sqlite"), path)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("migrated_postgres")
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        tables = ", ".join(f'"{name}"' for name in Base.metadata.tables)
+        connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def environ(sandbox: Sandbox, database_url: str) -> dict[str, str]:
+    """Give the environment that the app under test starts with; a test may change it before it asks for `app`."""
+    port = free_port()
+    return {
+        "PORT": str(port),
+        "PUBLIC_URL": f"http://localhost:{port}",
+        "SECRET_KEY": SECRET_KEY,
+        "TOKEN_KEYS": TOKEN_KEY,
+        "DATABASE_URL": database_url,
+        "KEAP_AUTHORIZE_URL": f"{sandbox.url}/app/oauth/authorize",
+        "KEAP_TOKEN_URL": f"{sandbox.url}/token",
+        "KEAP_API_URL": f"{sandbox.url}/crm/rest",
+        "LOG_LEVEL": "DEBUG",
+    }
+
+
+@pytest.fixture
+def settings(environ: dict[str, str]) -> Settings:
+    """Give the settings read from that environment."""
+    return Settings.from_env(environ)
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    """Give the app, listening on its port."""
+    built = create_app(settings)
+    with serve(built, settings.port):
+        yield built
+    with built.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def new_visitor(app: Flask, settings: Settings, sandbox: Sandbox) -> Callable[[], Visitor]:
+    """Give the function that makes another person with another browser."""
+    return lambda: Visitor(settings.public_url, sandbox)
+
+
+@pytest.fixture
+def visitor(new_visitor: Callable[[], Visitor]) -> Visitor:
+    """Give a customer who has not been here before."""
+    return new_visitor()
+
+
+@pytest.fixture
+def admin(app: Flask, new_visitor: Callable[[], Visitor]) -> Visitor:
+    """Give an admin, signed in."""
+    with app.app_context():
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+    person = new_visitor()
+    person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    return person
+
+
+class MovedClock:
+    """Moves the app's clock; the sandbox has one of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.offset = timedelta()
+        moved = self
+
+        class MovedDatetime(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:
+                return datetime.now(tz) + moved.offset
+
+        monkeypatch.setattr("keap_connect.clock.datetime", MovedDatetime)
+
+    def advance(self, **duration: float) -> None:
+        """Go forward, or back with a negative duration."""
+        self.offset += timedelta(**duration)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Give the app's clock, to be moved."""
+    return MovedClock(monkeypatch)
+
+
+def _migrate(url: str) -> None:
+    os.environ.setdefault("FLASK_SKIP_DOTENV", "1")
+    environ = {"PORT": "5000", "SECRET_KEY": SECRET_KEY, "TOKEN_KEYS": TOKEN_KEY, "DATABASE_URL": url}
+    migrating = create_app(Settings.from_env(environ), serves=False)
+    with migrating.app_context():
+        upgrade(directory=str(Path(__file__).parent.parent / "migrations"))
+        db.engine.dispose()
