@@ -8,7 +8,7 @@ import ssl
 import sys
 import time
 from functools import partial
-from pathlib import Path
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -75,7 +75,8 @@ def serve_sandbox(programs: Programs, place: Place) -> None:
 
 
 def serve_app(programs: Programs, place: Place) -> None:
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "warning"]
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws"]
+    command += ["--log-level", "error"]  # It would warn of the threads each time; the app's own log is not its matter.
     command += ["--host", "127.0.0.1", "--port", str(place.settings.port)]
     command += ["--workers", "1", "--blocking-threads", str(BLOCKING_THREADS)]
     if place.certificate:
@@ -90,8 +91,7 @@ def flask_command(*arguments: str) -> list[str]:
 
 def wait_for_answers(programs: Programs, place: Place) -> None:
     """Wait until everything we serve answers HTTP."""
-    authority = place.certificate.with_name("ca.pem") if place.certificate else None
-    waits = {"app": partial(answers, place.settings.port, authority)}
+    waits = {"app": partial(answers, place.settings.port, place)}
     if place.runs_sandbox:
         waits["sandbox"] = partial(answers, place.sandbox_port)
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -100,14 +100,16 @@ def wait_for_answers(programs: Programs, place: Place) -> None:
             raise CannotRun(f"The {name} did not answer within {START_TIMEOUT_SECONDS} seconds.")
 
 
-def answers(port: int, authority: Path | None = None) -> bool:
-    """Whether a program answers on this machine, by HTTPS if an authority is given; any answer will do."""
+def answers(port: int, app: Place | None = None) -> bool:
+    """Whether the sandbox, or the app as its place describes it, answers on this machine; any answer will do."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    if authority:
-        context = ssl.create_default_context(cafile=authority)
+    if app and app.certificate:
+        context = ssl.create_default_context(cafile=app.certificate.with_name("ca.pem"))
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+    # The app answers to its public name only.
+    headers = {"Host": urlsplit(app.settings.public_url).netloc} if app else {}
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", "/healthz", headers=headers)
         connection.getresponse()
     except (OSError, http.client.HTTPException):
         return False
@@ -117,15 +119,18 @@ def answers(port: int, authority: Path | None = None) -> bool:
 
 
 def create_first_admin(programs: Programs, place: Place) -> str | None:
-    """Make the first admin if there is none; return a password only if it was made up here."""
-    settings = place.settings
-    password = settings.admin_password or secrets.token_urlsafe(18)
-    command = flask_command("admins", "create", "--only-first", "--password-stdin")
-    command += ["--email", settings.admin_email or FIRST_ADMIN]
+    """Make the first admin if there is none, and return the password made up for it.
+
+    With ADMIN_EMAIL and ADMIN_PASSWORD the app does that itself, with the password the person chose.
+    """
+    if place.settings.admin_email:
+        return None
+    password = secrets.token_urlsafe(18)
+    command = flask_command("admins", "create", "--only-first", "--password-stdin", "--email", FIRST_ADMIN)
     code, output = programs.finish(command, place.environ, told=f"{password}\n")
     if code not in {0, ADMIN_EXISTS}:
         raise CannotRun("The first admin could not be made:", *last_lines(output))
-    return password if code == 0 and not settings.admin_password else None
+    return password if code == 0 else None
 
 
 def last_lines(output: str, count: int = 8) -> list[str]:
@@ -161,7 +166,7 @@ def describe(place: Place, password: str | None) -> str:
         lines += [
             "",
             "The first admin signs in with this; it is shown only once:",
-            f"  e-mail     {settings.admin_email or FIRST_ADMIN}",
+            f"  e-mail     {FIRST_ADMIN}",
             f"  password   {password}",
         ]
     return "\n".join([*lines, "", f"Everything is kept in {place.instance}. Ctrl-C ends it."])

@@ -19,9 +19,11 @@ def make_certificate(folder: Path) -> Path:
     if certificate.exists() and time.time() - certificate.stat().st_mtime < renew_after_seconds:
         return certificate
     folder.mkdir(mode=0o700, exist_ok=True)
-    not_after = datetime.now(UTC) + timedelta(days=CERTIFICATE_DAYS)
+    now = datetime.now(UTC)
     authority = trustme.CA(organization_name="Keap Connect on this machine")
-    leaf = authority.issue_cert("localhost", "127.0.0.1", "::1", not_after=not_after)
+    leaf = authority.issue_cert(
+        "localhost", "127.0.0.1", "::1", not_before=now, not_after=now + timedelta(days=CERTIFICATE_DAYS)
+    )
     authority.cert_pem.write_to_path(folder / "ca.pem")
     leaf.private_key_pem.write_to_path(certificate.with_suffix(".key"))
     certificate.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
