@@ -50,9 +50,7 @@ def generate_token(tenant_id: str) -> str | tuple[str, int]:
         grant_id = world.grants.open(client_id, current_person().person_id, tenant_id)
         pair = world.grants.issue_pair(grant_id, tenant_id)
     shows_refresh_token = world.switches.positions.show_refresh_token_on_api_access
-    return render_template(
-        "api_token.html", tenant=tenant, pair=pair, shows_refresh_token=shows_refresh_token
-    )
+    return render_template("api_token.html", tenant=tenant, pair=pair, shows_refresh_token=shows_refresh_token)
 
 
 @account_central_pages.get("/<tenant_id>/authorized-applications")

@@ -26,9 +26,7 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
-def create_sandbox(
-    store_path: Path, redirect_uri_mode: RedirectURIMode = RedirectURIMode.ALLOW_LOCALHOST
-) -> Flask:
+def create_sandbox(store_path: Path, redirect_uri_mode: RedirectURIMode = RedirectURIMode.ALLOW_LOCALHOST) -> Flask:
     """Build the application around one store.
 
     Raises:
@@ -65,9 +63,7 @@ def refuse_other_sites() -> tuple[str, int] | None:
         return None
     site = request.headers.get("Sec-Fetch-Site")
     origin = request.headers.get("Origin")
-    is_ours = (
-        site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.host
-    )
+    is_ours = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.host
     return None if is_ours else ("Another site may not do this.\n", 403)
 
 

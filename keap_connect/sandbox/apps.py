@@ -59,10 +59,7 @@ class Apps:
 
     def all(self) -> list[App]:
         rows = self._store.rows("SELECT * FROM app ORDER BY client_id")
-        added = [
-            App(row["client_id"], row["client_secret"], tuple(json.loads(row["redirect_uris"])))
-            for row in rows
-        ]
+        added = [App(row["client_id"], row["client_secret"], tuple(json.loads(row["redirect_uris"]))) for row in rows]
         if DEFAULT_APP.client_id in {app.client_id for app in added}:
             return added
         return [DEFAULT_APP, *added]

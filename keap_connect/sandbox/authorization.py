@@ -38,9 +38,7 @@ class AuthorizationRequest:
         return Response("", 302, {"Location": add_params_to_uri(self.redirect_uri, [*parameters, *state])})
 
     def refuse(self, error: str, description: str) -> Response:
-        return self.redirect_with(
-            ("error", error), ("error_description", description), ("error_uri", ERROR_URI)
-        )
+        return self.redirect_with(("error", error), ("error_description", description), ("error_uri", ERROR_URI))
 
     def deny(self) -> Response:
         return self.refuse("access_denied", "User denied access to resource")

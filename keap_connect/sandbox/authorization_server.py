@@ -98,9 +98,7 @@ class KeapRequestValidator(RequestValidator):
     ) -> bool:
         return scopes == ["full"]
 
-    def get_default_scopes(
-        self, client_id: str, request: Request, *args: object, **kwargs: object
-    ) -> list[str]:
+    def get_default_scopes(self, client_id: str, request: Request, *args: object, **kwargs: object) -> list[str]:
         return ["full"]
 
     def is_pkce_required(self, client_id: str, request: Request) -> bool:
@@ -196,9 +194,7 @@ class KeapRequestValidator(RequestValidator):
             self._world.grants.revoke(token.grant_id)
         return token if state == "live" else None
 
-    def get_original_scopes(
-        self, refresh_token: str, request: Request, *args: object, **kwargs: object
-    ) -> list[str]:
+    def get_original_scopes(self, refresh_token: str, request: Request, *args: object, **kwargs: object) -> list[str]:
         return ["full"]
 
     def is_within_original_scope(

@@ -52,9 +52,7 @@ def state() -> Body:
             for person in PEOPLE
         ],
         "tenants": [{"tenant_id": one, "name": name} for one, name in world.tenants.names().items()],
-        "apps": [
-            {"client_id": app.client_id, "redirect_uris": app.redirect_uris} for app in world.apps.all()
-        ],
+        "apps": [{"client_id": app.client_id, "redirect_uris": app.redirect_uris} for app in world.apps.all()],
     }
 
 
@@ -190,8 +188,6 @@ def rename_tenant(tenant_id: str) -> Body:
 def add_app() -> tuple[Body, int]:
     body = json_body()
     redirect_uris = field(body, "redirect_uris", list, [])
-    app = App(
-        field(body, "client_id", str), field(body, "client_secret", str), tuple(map(str, redirect_uris))
-    )
+    app = App(field(body, "client_id", str), field(body, "client_secret", str), tuple(map(str, redirect_uris)))
     current_world().apps.add(app)
     return {"client_id": app.client_id, "redirect_uris": app.redirect_uris}, 201

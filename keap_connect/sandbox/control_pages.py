@@ -14,6 +14,12 @@ from keap_connect.sandbox.world import current_world
 
 control_pages = Blueprint("control", __name__)
 
+FAMILIES = {
+    "statuses": "Error answers",
+    "bodies": "Wrong answers",
+    "network": "Trouble on the line",
+    "callbacks": "The way back to the client",
+}
 NEWEST_ROWS = 100
 DONE = {
     "clock": "The clock has been moved.",
@@ -37,9 +43,7 @@ def done(what: str) -> Response:
 
 @control_pages.get("/")
 def home() -> str:
-    return render_template(
-        "home.html", app=DEFAULT_APP, people=PEOPLE, tenants=current_world().tenants.names()
-    )
+    return render_template("home.html", app=DEFAULT_APP, people=PEOPLE, tenants=current_world().tenants.names())
 
 
 @control_pages.get("/sandbox/healthz")
@@ -57,6 +61,7 @@ def control() -> str:
         offset_seconds=world.clock.offset_seconds,
         active_faults=[(fault, FAULTS[fault.name]) for fault in world.faults.active()],
         faults=FAULTS.values(),
+        families=FAMILIES,
         endpoints=ENDPOINTS,
         switches=[(one, getattr(world.switches.positions, one.name)) for one in dataclasses.fields(Switches)],
         people=PEOPLE,
@@ -79,9 +84,7 @@ def ledger() -> str:
 @control_pages.post("/sandbox/clock")
 def move_clock() -> Response:
     world = current_world()
-    offset = (
-        0.0 if request.form.get("to") == "now" else world.clock.offset_seconds + number("advance_seconds")
-    )
+    offset = 0.0 if request.form.get("to") == "now" else world.clock.offset_seconds + number("advance_seconds")
     world.clock.move_to(offset)
     return done("clock")
 

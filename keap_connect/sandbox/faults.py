@@ -104,9 +104,7 @@ class Faults:
             matching = [fault for fault in self._active if matches(fault.endpoint, endpoint)]
             for fault in matching:
                 fault.calls_seen += 1
-                self._store.run(
-                    "UPDATE fault SET calls_seen = ? WHERE id = ?", fault.calls_seen, fault.fault_id
-                )
+                self._store.run("UPDATE fault SET calls_seen = ? WHERE id = ?", fault.calls_seen, fault.fault_id)
             return [fault for fault in matching if fault.is_due()]
 
 

@@ -9,7 +9,7 @@ import flask
 from werkzeug.serving import WSGIRequestHandler
 
 
-class ConnectionCut(ConnectionError):  # noqa: N818  (nothing has gone wrong)
+class ConnectionCut(ConnectionError):
     """Ends a request without the server's own answer; a reset (RST) instead of a normal end (FIN)."""
 
     def __init__(self, with_reset: bool) -> None:

@@ -29,9 +29,7 @@ def sign_in_url() -> str:
 
 @sign_in_pages.get("/app/signin")
 def show() -> str:
-    return render_template(
-        "sign_in.html", people=PEOPLE, tenants=current_world().tenants.names(), next=next_page()
-    )
+    return render_template("sign_in.html", people=PEOPLE, tenants=current_world().tenants.names(), next=next_page())
 
 
 @sign_in_pages.post("/app/signin")

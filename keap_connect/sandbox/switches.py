@@ -23,34 +23,28 @@ class Switches:
     """The positions of all switches; change them through `SwitchBoard`, which remembers them."""
 
     family_revocation: bool = switch(False, "Using a refresh token or a code twice ends the whole grant.")
+    rotation: bool = switch(True, "Refreshing replaces the refresh token; off: the old one stays.")
+    old_access_token_dies_on_refresh: bool = switch(False, "Refreshing ends the previous access token at once.")
+    second_consent_kills_first: bool = switch(False, "A new consent ends the same person's earlier grant.")
+    body_credentials_on_refresh: bool = switch(True, "Refreshing also accepts client credentials in the body.")
     pkce: bool = switch(False, "PKCE is enforced when a code challenge (S256) is sent; off: ignored.")
+    userinfo_v2_tenant_id: bool = switch(True, "User info v2 names the tenant.")
+    show_refresh_token_on_api_access: bool = switch(True, "The Generate API Token page also shows the refresh token.")
+    app_disabled: bool = switch(False, "Keap has disabled the developer app.")
     refresh_wording: str = switch(
         "invalid_request",
-        "Error code for a dead refresh token: today's, or the one used before 2020.",
+        "Error code for a dead refresh token: today's, or the one used before 2020",
         ("invalid_request", "invalid_grant"),
     )
-    body_credentials_on_refresh: bool = switch(
-        True, "Refreshing also accepts client credentials in the body."
-    )
-    old_access_token_dies_on_refresh: bool = switch(
-        False, "Refreshing ends the previous access token at once."
-    )
-    second_consent_kills_first: bool = switch(False, "A new consent ends the same person's earlier grant.")
-    rotation: bool = switch(True, "Refreshing replaces the refresh token; off: the old one stays.")
     redirect_uri_mode: str = switch(
         RedirectURIMode.ALLOW_LOCALHOST.value,
-        "Which redirection URIs are accepted.",
+        "Which redirection URIs are accepted",
         tuple(mode.value for mode in RedirectURIMode),
     )
-    revoke_delay_seconds: float = switch(0.0, "How long withdrawn access keeps working (Keap: up to 180 s).")
-    show_refresh_token_on_api_access: bool = switch(
-        True, "The Generate API Token page also shows the refresh token."
-    )
-    userinfo_v2_tenant_id: bool = switch(True, "User info v2 names the tenant.")
-    token_delay_seconds: float = switch(0.0, "Every token call takes this much longer.")
-    api_delay_seconds: float = switch(0.0, "Every REST call takes this much longer.")
-    app_disabled: bool = switch(False, "Keap has disabled the developer app.")
-    issue_expires_in: int = switch(86399, "Lifetime in seconds of the access tokens issued from now on.")
+    issue_expires_in: int = switch(86399, "Seconds that access tokens issued from now on live")
+    revoke_delay_seconds: float = switch(0.0, "Seconds that withdrawn access keeps working (Keap: up to 180)")
+    token_delay_seconds: float = switch(0.0, "Seconds that every token call takes longer")
+    api_delay_seconds: float = switch(0.0, "Seconds that every REST call takes longer")
 
 
 class SwitchBoard:

@@ -184,6 +184,3 @@ class Sandbox:
 def basic(client_id: str = CLIENT_ID, client_secret: str = CLIENT_SECRET) -> str:
     """The `Authorization` value of a client (RFC 6749 section 2.3.1)."""
     return "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
-
-
-__all__ = ["CLIENT_ID", "CLIENT_SECRET", "PERSON_IDS", "Sandbox", "basic"]

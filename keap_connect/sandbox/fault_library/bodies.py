@@ -17,9 +17,7 @@ def acted(call: Call, rotate: bool) -> Response:
     """What Keap would say; without acting, an answer of the same form whose tokens nobody knows."""
     if rotate:
         return call.act()
-    return json_answer(
-        IssuedPair(random_secret(28), random_secret(32), 86399, scope_of("ab123")).token_response()
-    )
+    return json_answer(IssuedPair(random_secret(28), random_secret(32), 86399, scope_of("ab123")).token_response())
 
 
 def changed(answer: Response, **changes: object) -> Response:

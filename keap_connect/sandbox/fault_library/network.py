@@ -20,8 +20,9 @@ def wait_for_client_to_leave(seconds: float) -> None:
     poll.poll(min(seconds, LONGEST_WAIT_SECONDS) * 1000)
 
 
-@fault('Acts, then waits before it answers; where="before" waits before it acts.', "F17-F19 F48")
+@fault("Answers late: acts, then waits.", "F17-F19 F48")
 def slow(call: Call, *, seconds: float = 5.0, where: str = "after") -> Response:
+    # where="before" waits first and acts then.
     if where == "before":
         wait_for_client_to_leave(seconds)
         return call.act()
@@ -30,7 +31,7 @@ def slow(call: Call, *, seconds: float = 5.0, where: str = "after") -> Response:
     return answer
 
 
-@fault("Reads the call and never answers; rotate=true acts first.", "F17")
+@fault("Reads the call and never answers.", "F17")
 def hang(call: Call, *, seconds: float = LONGEST_WAIT_SECONDS, rotate: bool = False) -> Response:
     if rotate:
         call.act()

@@ -41,6 +41,16 @@ class FaultKind:
     play: Callable[..., Response]
 
     @property
+    def family(self) -> str:
+        """The file it stands in: statuses, bodies, network or callbacks."""
+        return self.play.__module__.rpartition(".")[2]
+
+    @property
+    def groups(self) -> list[str]:
+        """Where it can be set, in the fewest words."""
+        return [one for one in (endpoints.TOKEN, endpoints.API, endpoints.AUTHORIZE) if one in self.endpoints]
+
+    @property
     def parameters(self) -> dict[str, object]:
         """Names and defaults: the keyword arguments of the function that plays the fault."""
         arguments = list(inspect.signature(self.play).parameters.values())[1:]
@@ -51,9 +61,7 @@ class FaultKind:
         known = self.parameters
         for name, value in given.items():
             if name not in known:
-                raise ValueError(
-                    f"{self.name} has no parameter {name!r}; it has: {', '.join(known) or 'none'}."
-                )
+                raise ValueError(f"{self.name} has no parameter {name!r}; it has: {', '.join(known) or 'none'}.")
             if not has_kind_of(value, known[name]):
                 raise ValueError(f"{name} of {self.name} has the wrong type; its default is {known[name]!r}.")
 

@@ -134,8 +134,6 @@ def refused_although_valid(call: Call) -> Response:
     return call.refuse()
 
 
-@fault(
-    "A redirect instead of an answer; without a location back to the same address, again and again.", "F15"
-)
+@fault("A redirect instead of an answer; without a location back to the same address, again and again.", "F15")
 def redirect(call: Call, *, status: int = 307, location: str = "") -> Response:  # noqa: ARG001  (it does not act)
     return Response("", status, {"Location": location or request.url})
