@@ -77,11 +77,7 @@ def _claims_below(node: ast.AST, owner: str) -> Iterator[Claim]:
             # Decorators are children of what they decorate, so its name is the right owner for them.
             yield from _claims_below(child, f"{owner}::{child.name}")
             continue
-        if (
-            isinstance(child, ast.Call)
-            and isinstance(child.func, ast.Attribute)
-            and child.func.attr == "proves"
-        ):
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr == "proves":
             for argument in child.args:
                 if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
                     raise ValueError(f"{owner}: write each number of `proves` as plain text.")
@@ -93,9 +89,7 @@ def _describe(title: str, path: Path, numbers: list[str], proven: dict[str, list
     lines = [f"{title} ({path.as_posix()}): {len(proven)} of {len(numbers)} have a test"]
     for number, claims in proven.items():
         names = list(dict.fromkeys(claim.test for claim in claims))
-        lines += [
-            f"  {label:<4} {name}" for label, name in zip([number] + [""] * len(names), names, strict=False)
-        ]
+        lines += [f"  {label:<4} {name}" for label, name in zip([number] + [""] * len(names), names, strict=False)]
     missing = [number for number in numbers if number not in proven]
     if missing:
         lines.append(f"  No test yet ({len(missing)}):")

@@ -64,9 +64,7 @@ def test_the_report_names_the_tests_and_what_has_none(project: Path) -> None:
     assert not strays
 
 
-def test_a_number_that_is_in_no_list_fails_the_command(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_number_that_is_in_no_list_fails_the_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "tests" / "test_x.py").write_text('pytestmark = pytest.mark.proves("R99")\n')
 
     assert proofs.main(project) == 1
@@ -74,9 +72,7 @@ def test_a_number_that_is_in_no_list_fails_the_command(
 
 
 def test_the_lists_are_whole_and_every_number_that_a_test_names_exists() -> None:
-    numbers = {
-        title: proofs.numbers_in((proofs.ROOT / path).read_text()) for title, path in proofs.LISTS.items()
-    }
+    numbers = {title: proofs.numbers_in((proofs.ROOT / path).read_text()) for title, path in proofs.LISTS.items()}
     _, strays = proofs.report()
 
     assert numbers["Requirements"] == [f"R{number:02}" for number in range(1, 97)]

@@ -105,9 +105,7 @@ def test_every_npm_package_has_a_hash_and_comes_from_the_public_registry() -> No
     for path, package in packages.items():
         if path:
             assert package["integrity"].startswith("sha512-"), path
-            assert package.get("resolved", "https://registry.npmjs.org/").startswith(
-                "https://registry.npmjs.org/"
-            )
+            assert package.get("resolved", "https://registry.npmjs.org/").startswith("https://registry.npmjs.org/")
 
 
 @pytest.mark.proves("R92")
