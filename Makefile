@@ -6,8 +6,9 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE := $(PY) -m piptools compile --quiet --allow-unsafe --generate-hashes --strip-extras \
 	--no-emit-index-url --no-emit-find-links
-# Options for pytest: make test ARGS="-k reconnect -x"
+# make test ARGS="-k reconnect -x" passes options to pytest; WORKERS=4 spreads the tests over processes.
 ARGS ?=
+WORKERS ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types proofs requirements clean
@@ -21,7 +22,7 @@ run: $(VENV)/run.stamp ## Start the app and, without Keap settings, the sandbox 
 test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run every test
 	@$(PY) -m tests.support.browser
 	@$(PY) -m tests.support.oidc_provider
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 lint: $(VENV)/test.stamp ## Check format and lint
 	@$(PY) -m ruff format --check .
