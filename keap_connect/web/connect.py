@@ -24,7 +24,7 @@ from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import FlowRefused, ending_of, find_flow, start_flow
 from keap_connect.onboarding.journey import connect_held, discard_held, open_held, receive_callback
 from keap_connect.web.browser_security import browser, delete_cookie, read_cookie, set_cookie
-from keap_connect.web.door import Audience, current_person, open_to
+from keap_connect.web.door import Audience, current_person, open_to, welcome_person
 from keap_connect.web.ending_words import WORDS
 
 bp = Blueprint("connect", __name__)
@@ -93,11 +93,13 @@ def result(ref: str) -> AnyResponse:
         return make_response(page, {"Refresh": "2"})
     if ending is Ending.HELD:
         return _show_held(flow)
-    answer = _show_ending(ending, flow)
     session_id = sign_in_person(flow) if ending.is_success else None
-    if session_id:
-        end_sign_in(read_cookie("person"))
-        set_cookie(answer, "person", session_id)
+    if session_id is None:
+        return _show_ending(ending, flow)
+    end_sign_in(read_cookie("person"))
+    welcome_person(session_id)
+    answer = _show_ending(ending, flow)
+    set_cookie(answer, "person", session_id)
     return answer
 
 

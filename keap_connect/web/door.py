@@ -75,6 +75,11 @@ def current_person() -> SignIn | None:
     return found
 
 
+def welcome_person(session_id: str) -> None:
+    """Let the page that answers this very request already know the customer who has just signed in."""
+    g.person = find_person(session_id)
+
+
 def local_path(path: str) -> str | None:
     """Return a path of ours that is safe to redirect to, else None.
 
