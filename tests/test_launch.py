@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -23,7 +25,7 @@ BLANK = dict.fromkeys(
         *("KEAP_CLIENT_ID", "KEAP_CLIENT_SECRET", "KEAP_CLIENT_SECRET_FILE", "KEAP_ISSUER", "KEAP_PKCE"),
         *("KEAP_AUTHORIZE_URL", "KEAP_TOKEN_URL", "KEAP_API_URL", "PUBLIC_URL", "HTTPS", "TRUSTED_PROXIES"),
         *("SECRET_KEY", "SECRET_KEY_FILE", "TOKEN_KEYS", "TOKEN_KEYS_FILE", "DATABASE_URL", "DATABASE_URL_FILE"),
-        *("ADMIN_EMAIL", "ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "LOG_LEVEL"),
+        *("ADMIN_EMAIL", "ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE"),
     ],
     "",
 )
@@ -97,36 +99,25 @@ def launched(instance: Path, command: list[str] = LAUNCH, **settings: str) -> It
             process.terminate()
 
 
-def refused(instance: Path, port: int | str | None = None, **settings: str) -> list[str]:
+def refused(instance: Path, port: int | str | None = None, project: Path = ROOT, **settings: str) -> list[str]:
     """Return the lines with which a launch refuses to start."""
     environ = environ_for(instance, free_port()) | settings
     if port is not None:
         environ["PORT"] = str(port)
-    finished = subprocess.run(LAUNCH, cwd=ROOT, env=environ, text=True, capture_output=True, timeout=60, check=False)
+    finished = subprocess.run(LAUNCH, cwd=project, env=environ, text=True, capture_output=True, timeout=60, check=False)
     assert finished.returncode == 1
     assert finished.stdout == ""
     return finished.stderr.splitlines()
 
 
-def descendants(pid: int) -> dict[int, str]:
-    """Return the processes below one, with their command lines."""
-    listed = subprocess.run(["ps", "-ewwo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
-    found: dict[int, str] = {}
-    parents = {pid}
-    while parents:
-        below = {int(row[0]): row[2] for row in rows if int(row[1]) in parents and len(row) == 3}
-        found |= below
-        parents = set(below)
-    return found
+def programs_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the processes below one."""
+    return psutil.Process(process.pid).children(recursive=True)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def still_running(programs: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that have not ended; a zombie has, it only waits for its parent to notice."""
+    return [program for program in programs if program.is_running() and program.status() != psutil.STATUS_ZOMBIE]
 
 
 def mode_of(path: Path) -> int:
@@ -163,7 +154,7 @@ def test_everything_it_makes_is_for_its_owner_only(first: Launched) -> None:
 @pytest.mark.proves("R92")
 def test_no_secret_stands_on_a_command_line(first: Launched) -> None:
     secrets = [(first.instance / name).read_text().strip() for name in ("secret_key", "token_keys")]
-    commands = "\n".join(descendants(first.process.pid).values())
+    commands = "\n".join(" ".join(program.cmdline()) for program in programs_of(first.process))
 
     assert "granian" in commands
     assert first.password
@@ -209,35 +200,35 @@ def test_a_second_start_is_fast_and_keeps_everything(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_every_program_it_started(tmp_path: Path) -> None:
     with launched(tmp_path / "instance") as running:
-        programs = descendants(running.process.pid)
+        programs = programs_of(running.process)
 
         assert running.stop(signal.SIGINT) == 0
 
     assert len(programs) >= 2
-    assert [command for pid, command in programs.items() if is_alive(pid)] == []
+    assert still_running(programs) == []
 
 
 def test_ending_make_run_leaves_nothing_behind(tmp_path: Path) -> None:
     with launched(tmp_path / "instance", command=["make", "--silent", "run"]) as running:
-        programs = descendants(running.process.pid)
+        programs = programs_of(running.process)
 
         running.stop(signal.SIGTERM)
 
     assert len(programs) >= 3
-    assert [command for pid, command in programs.items() if is_alive(pid)] == []
+    assert still_running(programs) == []
 
 
 def test_when_one_program_dies_the_others_end_and_it_says_which(tmp_path: Path) -> None:
     with launched(tmp_path / "instance") as running:
-        programs = descendants(running.process.pid)
-        (sandbox,) = (pid for pid, command in programs.items() if "keap_connect.sandbox" in command)
+        programs = programs_of(running.process)
+        (sandbox,) = (program for program in programs if "keap_connect.sandbox" in program.cmdline())
 
-        os.kill(sandbox, signal.SIGKILL)
+        sandbox.kill()
 
         assert running.process.wait(60) == 1
         assert running.process.stdout is not None
         assert "The sandbox ended by itself (signal 9)" in running.process.stdout.read()
-    assert [command for pid, command in programs.items() if is_alive(pid)] == []
+    assert still_running(programs) == []
 
 
 def test_https_serves_a_certificate_of_its_own(tmp_path: Path) -> None:
@@ -270,6 +261,16 @@ def test_half_and_wrong_settings_are_all_reported_at_once(tmp_path: Path) -> Non
     assert len(problems) == 4
     for word in ("PORT", "KEAP_CLIENT_SECRET", "SECRET_KEY", "HTTPS"):
         assert any(problem.startswith(word) for problem in problems), word
+
+
+def test_the_env_file_counts_and_the_environment_wins_over_it(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "keap_connect", project / "keap_connect")
+    (project / ".env").write_text("LOG_LEVEL=loudest\nHTTPS=perhaps\n")
+
+    (problem,) = refused(tmp_path / "instance", project=project, HTTPS="0")
+
+    assert problem.startswith("LOG_LEVEL")
 
 
 def test_https_and_another_public_url_do_not_go_together(tmp_path: Path) -> None:
