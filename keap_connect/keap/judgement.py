@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
+from keap_connect.clock import utc_now
 from keap_connect.keap.token_response import TokenResponse
 
 MOST_RETRY_AFTER_SECONDS = 3600
@@ -125,10 +126,10 @@ def retry_after_seconds(value: str | None) -> int | None:
         return min(int(text[:9]), MOST_RETRY_AFTER_SECONDS)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return int(min(max((when - datetime.now(UTC)).total_seconds(), 0), MOST_RETRY_AFTER_SECONDS))
+    return int(min(max((when - utc_now()).total_seconds(), 0), MOST_RETRY_AFTER_SECONDS))
 
 
 def cut(text: str, most: int = 200) -> str:
