@@ -243,6 +243,26 @@ def test_https_serves_a_certificate_of_its_own(tmp_path: Path) -> None:
         assert mode_of(instance / "tls" / "localhost.key") == 0o600
 
 
+def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone(tmp_path: Path, postgres_url: str) -> None:
+    chosen = {
+        "KEAP_CLIENT_ID": "client-id-of-a-real-app",
+        "KEAP_CLIENT_SECRET": "secret-of-a-real-app",
+        "PUBLIC_URL": "https://connect.example.com",
+        "DATABASE_URL": postgres_url.replace("postgresql+psycopg:", "postgresql:"),
+        "ADMIN_EMAIL": "owner@example.com",
+        "ADMIN_PASSWORD": "a password that the owner chose",
+    }
+    with launched(tmp_path / "instance", **chosen) as running:
+        response = requests.get(running.url, headers={"Host": "connect.example.com"}, timeout=10)
+
+        assert response.status_code == 200
+        assert "https://connect.example.com/callback" in running.output
+        assert not any("keap_connect.sandbox" in program.cmdline() for program in programs_of(running.process))
+        assert running.password is None
+        assert chosen["ADMIN_PASSWORD"] not in running.output
+        assert not (running.instance / "keap_connect.db").exists()
+
+
 def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path: Path) -> None:
     # A file in its place stops root, too.
     (tmp_path / "instance").write_text("")
