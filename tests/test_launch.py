@@ -46,7 +46,7 @@ class Launched:
 
     @property
     def sandbox_url(self) -> str:
-        return f"http://127.0.0.1:{self.port + 1}/"
+        return f"http://127.0.0.1:{self.port + 1}/sandbox"
 
     @property
     def password(self) -> str | None:

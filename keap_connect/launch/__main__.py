@@ -149,7 +149,7 @@ def describe(place: Place, password: str | None) -> str:
     ]
     if place.runs_sandbox:
         lines += [
-            f"  The sandbox's switches     {settings.sandbox_url}/",
+            f"  The sandbox's switches     {settings.sandbox_url}/sandbox",
             "",
             "It speaks to the sandbox, a stand-in for Keap with made-up people: set KEAP_CLIENT_ID and",
             "KEAP_CLIENT_SECRET to speak to Keap.",
