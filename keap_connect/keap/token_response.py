@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeGuard
 
 # Keap says 86399. A missing or senseless value means: look again in an hour, and never believe in more than a year.
 DEFAULT_EXPIRES_IN_SECONDS = 3600
@@ -35,17 +36,18 @@ class TokenResponse:
         """Build it from a parsed answer, or return None when the answer is not a usable grant."""
         access_token, refresh_token = body.get("access_token"), body.get("refresh_token")
         token_type, scope = body.get("token_type"), body.get("scope")
-        if not (isinstance(access_token, str) and access_token) or body.get("error"):
+        if not _is_token(access_token) or body.get("error"):
             return None
         if not (isinstance(token_type, str) and token_type.lower() == "bearer"):
             return None
-        if refresh_token is not None and not (isinstance(refresh_token, str) and refresh_token):
+        if refresh_token is not None and not _is_token(refresh_token):
             return None
         return cls(
             access_token=access_token,
             refresh_token=refresh_token,
             expires_at=sent_at + timedelta(seconds=expires_in_seconds(body.get("expires_in"))),
-            scope=scope if isinstance(scope, str) else None,
+            # No database holds every character of JSON, and no grant should be lost over one in its scope.
+            scope="".join(filter(str.isprintable, scope)) if isinstance(scope, str) else None,
         )
 
 
@@ -68,3 +70,8 @@ def normalize_tenant_id(value: object) -> str | None:
         return None
     short = value.strip().lower().removesuffix(".infusionsoft.com").removesuffix(".keap.com")
     return short if TENANT_ID.fullmatch(short) else None
+
+
+def _is_token(value: object) -> TypeGuard[str]:
+    """Whether it is some text that can be sent and stored; JSON can also write lone surrogates, UTF-8 cannot."""
+    return isinstance(value, str) and value != "" and not any("\ud800" <= part <= "\udfff" for part in value)
