@@ -1,6 +1,7 @@
 """`python -m keap_connect.sandbox`: starts the stand-in for Keap on a port of its own."""
 
 import argparse
+import os
 import signal
 import socket
 import sqlite3
@@ -27,7 +28,7 @@ def main() -> int:
     try:
         listener = socket.create_server((options.host, options.port), backlog=WAITING_CONNECTIONS)
     except OSError as error:
-        return fail(f"The sandbox cannot listen on {options.host}:{options.port}: {error.strerror}.")
+        return fail(f"The sandbox cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}.")
     port = listener.getsockname()[1]
     signal.signal(signal.SIGTERM, end)
     server = make_server(

@@ -87,9 +87,9 @@ class Sandbox:
 
     def control(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """Call `/sandbox/api` and return the JSON answer; a refusal is an error."""
-        answer = requests.request(
-            method, f"{self.url}/sandbox/api{path}", json=body, params=query, timeout=TIMEOUT_SECONDS
-        )
+        with new_browser() as browser:
+            url = f"{self.url}/sandbox/api{path}"
+            answer = browser.request(method, url, json=body, params=query, timeout=TIMEOUT_SECONDS)
         if answer.status_code >= 400:
             raise ValueError(f"{method} {path}: {answer.status_code} {answer.text}")
         return answer.json() if answer.content else None
@@ -155,7 +155,7 @@ class Sandbox:
 
     def signed_in(self, person: str = "ann.lee@example.com") -> requests.Session:
         """A browser's cookies after signing in as one of the made-up people."""
-        browser = requests.Session()
+        browser = new_browser()
         browser.post(
             f"{self.url}/app/signin",
             data={"person_id": PERSON_IDS[person]},
@@ -172,13 +172,21 @@ class Sandbox:
         allow: bool = True,
     ) -> str:
         """Sign in, pick a tenant, press Allow or Deny; returns the callback URL without following it."""
-        browser = self.signed_in(person)
-        page = browser.get(authorization_url, allow_redirects=False, timeout=TIMEOUT_SECONDS)
-        if page.status_code != 200:
-            return page.headers["Location"]
         decision = {"tenant_id": tenant, "decision": "allow" if allow else "deny"}
-        answer = browser.post(authorization_url, decision, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+        with self.signed_in(person) as browser:
+            answer = browser.get(authorization_url, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+            if answer.status_code == 200:
+                answer = browser.post(authorization_url, decision, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+        if "Location" not in answer.headers:
+            raise ValueError(f"The sandbox did not redirect: {answer.status_code} {answer.text}")
         return answer.headers["Location"]
+
+
+def new_browser() -> requests.Session:
+    """An empty cookie jar that goes straight to the sandbox, whatever proxy the environment names."""
+    browser = requests.Session()
+    browser.trust_env = False
+    return browser
 
 
 def basic(client_id: str = CLIENT_ID, client_secret: str = CLIENT_SECRET) -> str:

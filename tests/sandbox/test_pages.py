@@ -1,0 +1,58 @@
+"""The pages in a real browser: the journey with clicks, no script needed, axe finds nothing."""
+
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from tests.sandbox.client import REDIRECT_URI, Client, query_of
+from tests.support.sandbox import EVE, Sandbox
+
+HOME, CONTROL, LEDGER = "/", "/sandbox?done=fault", "/sandbox/ledger"
+CENTRAL, MESSAGE = "/app/central/home", "/nothing-here"
+API_ACCESS, APPLICATIONS = "/app/central/gh012/api-access", "/app/central/gh012/authorized-applications"
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
+def tab(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    scheme, width = request.param
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.mark.parametrize(
+    "path", [HOME, CONTROL, LEDGER, CENTRAL, API_ACCESS, APPLICATIONS, MESSAGE, "consent", "sign-in"]
+)
+def test_page_is_accessible_and_fits(sandbox: Sandbox, client: Client, tab: Page, path: str):
+    client.refresh(sandbox.grant("gh012", EVE)[0]["refresh_token"])
+    client.refresh("unknown")
+    sandbox.fault("slow", seconds=1)
+    if path not in (HOME, CONTROL, LEDGER, MESSAGE, "sign-in"):
+        tab.goto(f"{sandbox.url}/app/signin")
+        tab.get_by_role("button", name="Eve Stone").click()
+
+    tab.goto(client.authorization_url() if path in ("consent", "sign-in") else sandbox.url + path)
+
+    report = Axe().run(tab)
+    assert report.violations_count == 0, report.generate_report()
+    assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert tab.locator("h1").count() == 1
+
+
+def test_journey_without_javascript_ends_at_the_client(sandbox: Sandbox, client: Client, browser: Browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.route(f"{REDIRECT_URI}*", lambda route: route.fulfill(body="Hello from the client"))
+
+    page.goto(client.authorization_url())
+    page.get_by_role("button", name="Ann Lee").click()
+    page.get_by_role("link", name="Use another login").click()
+    page.get_by_role("button", name="Cleo Marsh").click()
+    assert page.get_by_label("Cedar & Sons").is_checked()
+    page.get_by_role("button", name="Allow").click()
+    page.wait_for_url(f"{REDIRECT_URI}*")
+
+    assert client.exchange(query_of(page.url)["code"]).json()["scope"] == "full|ef789.infusionsoft.com"
+    context.close()
