@@ -37,10 +37,11 @@ def find_system_chromium() -> str | None:
 
 def launch_browser(playwright: Playwright) -> Browser:
     """Start Chromium without a window; without one on the system, Playwright starts its own."""
-    options = list(LAUNCH_OPTIONS)
-    if os.geteuid() == 0:
-        options.append("--no-sandbox")  # Chromium refuses its own sandbox to root.
-    return playwright.chromium.launch(executable_path=find_system_chromium(), headless=True, args=options)
+    # Without `chromium_sandbox`, Playwright passes --no-sandbox: Chromium's own works neither as root nor in
+    # many containers, and the tests open no page but ours.
+    return playwright.chromium.launch(
+        executable_path=find_system_chromium(), headless=True, chromium_sandbox=False, args=LAUNCH_OPTIONS
+    )
 
 
 def ensure_browser() -> None:
