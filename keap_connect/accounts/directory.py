@@ -139,7 +139,7 @@ def disconnect(account_id: int, actor: str) -> None:
 
 def _count_states(session: Session, now: datetime) -> dict[str, int]:
     states = state_expression(now).label("state")
-    found = dict(session.execute(select(states, func.count()).group_by(states)).tuples().all())
+    found = dict(session.execute(select(states, func.count()).group_by(states)).all())
     return {state.value: found.get(state.value, 0) for state in AccountState}
 
 
