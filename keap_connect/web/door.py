@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import quote
 
-from flask import Flask, current_app, g, redirect, request, url_for
+from flask import Flask, abort, current_app, g, redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.sign_ins import find_admin, find_person
@@ -48,6 +48,8 @@ def guard_pages(app: Flask) -> None:
         if request.endpoint in {None, "static"}:
             return None
         audience = getattr(current_app.view_functions[request.endpoint or ""], "audience", None)
+        if audience is None:
+            abort(403)
         if audience is Audience.ANYONE:
             return None
         if audience is Audience.PERSON:

@@ -1,0 +1,94 @@
+"""An app without a socket, and the people who stand before its door, for tests/web and tests/access."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from flask import Flask
+
+from keap_connect.access.admins import create_admin
+from keap_connect.application import create_app
+from keap_connect.database import db
+from keap_connect.settings import Settings
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+from tests.web.direct import visit
+
+
+@pytest.fixture
+def environ(environ: dict[str, str], request: pytest.FixtureRequest) -> dict[str, str]:
+    """Give the environment of the app; a test changes it by an indirect parameter."""
+    return {**environ, **getattr(request, "param", {})}
+
+
+@pytest.fixture
+def new_app(settings: Settings) -> Iterator[Callable[[], Flask]]:
+    """Give the function that builds another instance of the app on the same database."""
+    built: list[Flask] = []
+
+    def build() -> Flask:
+        built.append(create_app(settings))
+        return built[-1]
+
+    yield build
+    for app in built:
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app(new_app: Callable[[], Flask]) -> Flask:
+    """Give the app; it listens nowhere, its visitors come in directly."""
+    return new_app()
+
+
+@pytest.fixture
+def new_visitor(app: Flask, sandbox: Sandbox) -> Callable[[], Visitor]:
+    """Give the function that makes another person with another browser."""
+    return lambda: visit(app, sandbox)
+
+
+@dataclass
+class World:
+    """Two customers, an admin and a stranger; the first customer has just chosen another tenant than her own."""
+
+    app: Flask
+    admin: Visitor
+    customer: Visitor
+    foreign_customer: Visitor
+    anonymous: Visitor
+    account_id: int
+    foreign_account_id: int
+    held_ref: str
+
+    def visitor(self, who: str) -> Visitor:
+        """Return a person by the name of their role."""
+        return {
+            "anonymous": self.anonymous,
+            "customer": self.customer,
+            "foreign customer": self.foreign_customer,
+            "admin": self.admin,
+        }[who]
+
+
+@pytest.fixture
+def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
+    """Give the people, each with what they got by their own clicks."""
+    customer, foreign_customer, admin = new_visitor(), new_visitor(), new_visitor()
+    customer.connect()
+    foreign_customer.connect(person="cleo.marsh@example.com", tenant="ef789")
+    held = customer.reconnect(1, tenant="cd456")
+    with app.app_context():
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+    admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    return World(
+        app=app,
+        admin=admin,
+        customer=customer,
+        foreign_customer=foreign_customer,
+        anonymous=new_visitor(),
+        account_id=1,
+        foreign_account_id=2,
+        held_ref=held.url.rpartition("/")[2],
+    )
