@@ -20,7 +20,14 @@ WAITING_CONNECTIONS = 1024
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; returns the exit code."""
-    options = parse_arguments()
+    signal.signal(signal.SIGTERM, end)
+    try:
+        return serve(parse_arguments())
+    except KeyboardInterrupt:
+        return 0
+
+
+def serve(options: argparse.Namespace) -> int:
     try:
         app = create_sandbox(options.store, RedirectURIMode(options.redirect_uri_mode))
     except (sqlite3.Error, OSError) as error:
@@ -30,7 +37,6 @@ def main() -> int:
     except OSError as error:
         return fail(f"The sandbox cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}.")
     port = listener.getsockname()[1]
-    signal.signal(signal.SIGTERM, end)
     server = make_server(
         options.host, port, app, threaded=True, request_handler=SandboxRequestHandler, fd=listener.fileno()
     )

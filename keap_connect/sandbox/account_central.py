@@ -1,7 +1,8 @@
 """Account Central: a customer's own pages, with API Access and the list of authorized applications."""
 
-from flask import Blueprint, Response, abort, redirect, render_template, request
+from flask import Blueprint, Response, abort, render_template, request
 
+from keap_connect.sandbox.answers import see_other
 from keap_connect.sandbox.people import Person, find_person
 from keap_connect.sandbox.sign_in import sign_in_url, signed_in_person, to_sign_in
 from keap_connect.sandbox.world import current_world
@@ -65,4 +66,4 @@ def withdraw(tenant_id: str) -> Response:
     reachable(tenant_id)
     person = find_person(request.form.get("person_id")) or abort(400, "Nobody has that number.")
     current_world().grants.withdraw(tenant_id, person.person_id, request.form.get("client_id"))
-    return redirect(request.path, code=303)  # type: ignore[return-value]
+    return see_other(request.path)

@@ -7,13 +7,13 @@ from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from keap_connect.sandbox.account_central import account_central_pages
+from keap_connect.sandbox.answers import error_body, json_response
 from keap_connect.sandbox.apps import RedirectURIMode
 from keap_connect.sandbox.authorization import authorization_pages
 from keap_connect.sandbox.authorization_server import KeapAuthorizationServer
 from keap_connect.sandbox.clock import iso
 from keap_connect.sandbox.control_api import control_api
 from keap_connect.sandbox.control_pages import control_pages
-from keap_connect.sandbox.keap_answers import error_body, json_response
 from keap_connect.sandbox.rest_api import rest_api
 from keap_connect.sandbox.sign_in import sign_in_pages
 from keap_connect.sandbox.token_endpoint import token_endpoint

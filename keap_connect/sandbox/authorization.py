@@ -11,11 +11,11 @@ from oauthlib.common import add_params_to_uri
 from oauthlib.oauth2.rfc6749.errors import FatalClientError, InvalidClientIdError, OAuth2Error
 
 from keap_connect.sandbox import endpoints
+from keap_connect.sandbox.answers import ERROR_URI
 from keap_connect.sandbox.apps import App, RedirectURIMode, is_acceptable
 from keap_connect.sandbox.authorization_server import Consent, current_authorization_server
 from keap_connect.sandbox.calls import answer
 from keap_connect.sandbox.fault_library import Call
-from keap_connect.sandbox.keap_answers import ERROR_URI
 from keap_connect.sandbox.people import Person
 from keap_connect.sandbox.sign_in import sign_in_url, signed_in_person, to_sign_in
 from keap_connect.sandbox.world import World, current_world

@@ -39,6 +39,10 @@ def field(body: Body, name: str, kind: type[T], default: T | None = None) -> T:
     return value
 
 
+def number(body: Body, name: str) -> float:
+    return float(field(body, name, int)) if isinstance(body.get(name), int) else field(body, name, float)
+
+
 @control_api.get("/state")
 def state() -> Body:
     world = current_world()
@@ -70,10 +74,9 @@ def reset() -> tuple[str, int]:
 def move_clock() -> Body:
     world, body = current_world(), json_body()
     if "offset_seconds" in body:
-        world.clock.move_to(float(field(body, "offset_seconds", float | int)))  # type: ignore[arg-type]
+        world.clock.move_to(number(body, "offset_seconds"))
     else:
-        advance = field(body, "advance_seconds", float | int)  # type: ignore[arg-type]
-        world.clock.move_to(world.clock.offset_seconds + advance)
+        world.clock.move_to(world.clock.offset_seconds + number(body, "advance_seconds"))
     return clock_body(world)
 
 

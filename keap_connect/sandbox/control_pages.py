@@ -3,8 +3,9 @@
 import dataclasses
 import json
 
-from flask import Blueprint, Response, abort, redirect, render_template, request
+from flask import Blueprint, Response, abort, render_template, request
 
+from keap_connect.sandbox.answers import see_other
 from keap_connect.sandbox.apps import DEFAULT_APP
 from keap_connect.sandbox.endpoints import ENDPOINTS
 from keap_connect.sandbox.fault_library import FAULTS
@@ -38,7 +39,7 @@ def refuse(error: ValueError) -> tuple[str, int]:
 
 
 def done(what: str) -> Response:
-    return redirect(f"/sandbox?done={what}", code=303)  # type: ignore[return-value]
+    return see_other(f"/sandbox?done={what}")
 
 
 @control_pages.get("/")

@@ -47,6 +47,14 @@ def find_person(person_id: object) -> Person | None:
     return next((person for person in PEOPLE if str(person.person_id) == str(person_id)), None)
 
 
+def get_person(person_id: int) -> Person:
+    """Get a person by number; a `LookupError` if there is none."""
+    person = find_person(person_id)
+    if person is None:
+        raise LookupError(f"Nobody has the number {person_id}.")
+    return person
+
+
 def local_user_number(person: Person, tenant_id: str) -> str:
     """Keap's `sub`: the user's number inside one tenant, so "1" in nearly all of them."""
     people = [candidate for candidate in PEOPLE if tenant_id in candidate.tenant_ids]

@@ -9,10 +9,7 @@ from collections.abc import Callable
 from flask import Blueprint, Response, request
 
 from keap_connect.sandbox import endpoints
-from keap_connect.sandbox.calls import Presented, answer
-from keap_connect.sandbox.fault_library import Call
-from keap_connect.sandbox.grants import Kind, Token
-from keap_connect.sandbox.keap_answers import (
+from keap_connect.sandbox.answers import (
     APP_DISABLED,
     EXPIRED,
     NO_TOKEN,
@@ -21,43 +18,58 @@ from keap_connect.sandbox.keap_answers import (
     fault_body,
     json_response,
 )
-from keap_connect.sandbox.people import Person, find_person, local_user_number
+from keap_connect.sandbox.calls import Presented, answer
+from keap_connect.sandbox.fault_library import Call
+from keap_connect.sandbox.grants import Kind, Token
+from keap_connect.sandbox.people import Person, get_person, local_user_number
 from keap_connect.sandbox.usage import usage_headers
 from keap_connect.sandbox.world import World, current_world
 
 rest_api = Blueprint("rest_api", __name__, url_prefix="/crm/rest")
 
 Body = dict[str, object]
+Describe = Callable[[World, Person, str], Body]
+ADDRESS: Body = {
+    "line1": "1 Example Way",
+    "line2": None,
+    "locality": "Phoenix",
+    "region": "Arizona",
+    "country_code": "USA",
+    "postal_code": "85001",
+}
 
 
 @rest_api.route("/<path:resource>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 def call(resource: str) -> Response:
     world = current_world()
     secret = bearer_token()
-    endpoint, resource_body = RESOURCES.get(resource, (endpoints.API, None))
+    endpoint, describe = RESOURCES.get(resource, (endpoints.API, None))
 
     def act() -> Response:
-        token = secret and world.grants.find(secret, Kind.ACCESS_TOKEN)
-        problem = gateway_problem(world, token) if token else UNKNOWN_TOKEN if secret else NO_TOKEN
-        if problem or not token:
-            return refusal(world, *(problem or NO_TOKEN))
-        if resource_body is None or request.method != "GET":
-            answer = json_response(json.dumps({"message": "Resource not found"}), 404)
-        else:
-            person = find_person(token.person_id)
-            assert person is not None  # noqa: S101  (only people of the list get tokens)
-            answer = json_response(json.dumps(resource_body(world, person, token.tenant_id)), 200)
-        answer.headers.update(usage_headers(world, token))
-        return answer
+        return behind_gateway(world, secret, describe)
 
     def refuse() -> Response:
         return refusal(world, *UNKNOWN_TOKEN)
 
-    return answer(
-        world,
-        Call(endpoint, act, refuse, world.grants),
-        Presented(Kind.ACCESS_TOKEN, secret) if secret else None,
-    )
+    presented = Presented(Kind.ACCESS_TOKEN, secret) if secret else None
+    return answer(world, Call(endpoint, act, refuse, world.grants), presented)
+
+
+def behind_gateway(world: World, secret: str, describe: Describe | None) -> Response:
+    """Check the token first; only then see whether there is anything at the path."""
+    if not secret:
+        return refusal(world, *NO_TOKEN)
+    token = world.grants.find(secret, Kind.ACCESS_TOKEN)
+    problem = gateway_problem(world, token) if token else UNKNOWN_TOKEN
+    if token is None or problem:
+        return refusal(world, *(problem or UNKNOWN_TOKEN))
+    if describe is None or request.method != "GET":
+        reply = json_response(json.dumps({"message": "Resource not found"}), 404)
+    else:
+        body = describe(world, get_person(token.person_id), token.tenant_id)
+        reply = json_response(json.dumps(body), 200)
+    reply.headers.update(usage_headers(world, token))
+    return reply
 
 
 def bearer_token() -> str:
@@ -74,9 +86,9 @@ def gateway_problem(world: World, token: Token) -> tuple[str, str] | None:
 
 def refusal(world: World, sentence: str, error_code: str) -> Response:
     """The gateway's 401; it carries Keap's headers too, all blank."""
-    answer = json_response(fault_body(sentence, error_code), 401)
-    answer.headers.update(usage_headers(world, None))
-    return answer
+    reply = json_response(fault_body(sentence, error_code), 401)
+    reply.headers.update(usage_headers(world, None))
+    return reply
 
 
 def user_info_v1(_: World, person: Person, tenant_id: str) -> Body:
@@ -120,29 +132,17 @@ def business_profile(world: World, _: Person, tenant_id: str) -> Body:
         "business_goals": [],
         "business_primary_color": None,
         "business_secondary_color": None,
-        "address": {
-            "line1": "1 Example Way",
-            "line2": None,
-            "locality": "Phoenix",
-            "region": "Arizona",
-            "country_code": "USA",
-            "postal_code": "85001",
-        },
+        "address": ADDRESS,
     }
 
 
 def account_profile(world: World, person: Person, tenant_id: str) -> Body:
     """Version 1 has a few more fields than the business profile of version 2."""
-    profile = business_profile(world, person, tenant_id)
-    address = profile["address"]
-    assert isinstance(address, dict)  # noqa: S101  (tells mypy)
-    return profile | {
-        "phone_ext": None,
-        "address": address | {"field": "BILLING", "zip_code": "85001", "zip_four": None},
-    }
+    address = ADDRESS | {"field": "BILLING", "zip_code": "85001", "zip_four": None}
+    return business_profile(world, person, tenant_id) | {"phone_ext": None, "address": address}
 
 
-RESOURCES: dict[str, tuple[str, Callable[[World, Person, str], Body]]] = {
+RESOURCES: dict[str, tuple[str, Describe]] = {
     "v1/oauth/connect/userinfo": (endpoints.USERINFO, user_info_v1),
     "v2/oauth/connect/userinfo": (endpoints.USERINFO, user_info_v2),
     "v1/account/profile": (endpoints.PROFILE, account_profile),

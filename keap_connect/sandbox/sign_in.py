@@ -2,8 +2,9 @@
 
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, abort, redirect, render_template, request
+from flask import Blueprint, Response, abort, render_template, request
 
+from keap_connect.sandbox.answers import see_other
 from keap_connect.sandbox.grants import digest, random_secret
 from keap_connect.sandbox.people import PEOPLE, Person, find_person
 from keap_connect.sandbox.world import current_world
@@ -37,7 +38,7 @@ def create() -> Response:
     person = find_person(request.form.get("person_id")) or abort(400, "Pick one of the people.")
     cookie = random_secret(32)
     current_world().store.run("INSERT INTO sign_in VALUES (?, ?)", digest(cookie), person.person_id)
-    answer = Response("", 303, {"Location": next_page()})
+    answer = see_other(next_page())
     answer.set_cookie(COOKIE, cookie, httponly=True, samesite="Lax")
     return answer
 
@@ -49,6 +50,4 @@ def next_page() -> str:
 
 
 def to_sign_in() -> Response:
-    answer = redirect(sign_in_url(), code=303)
-    assert isinstance(answer, Response)  # noqa: S101  (tells mypy what Flask's redirect makes)
-    return answer
+    return see_other(sign_in_url())

@@ -7,6 +7,7 @@ from flask import Blueprint, Response, request
 from oauthlib.oauth2.rfc6749.errors import InvalidRequestError, OAuth2Error
 
 from keap_connect.sandbox import endpoints
+from keap_connect.sandbox.answers import json_response
 from keap_connect.sandbox.authorization_server import (
     current_authorization_server,
     dead_code,
@@ -15,7 +16,6 @@ from keap_connect.sandbox.authorization_server import (
 from keap_connect.sandbox.calls import Presented, answer
 from keap_connect.sandbox.fault_library import Call
 from keap_connect.sandbox.grants import Kind
-from keap_connect.sandbox.keap_answers import json_response
 from keap_connect.sandbox.world import World, current_world
 
 token_endpoint = Blueprint("token_endpoint", __name__)

@@ -59,3 +59,15 @@ def query_of(url: str) -> dict[str, str]:
 def error_code(answer: requests.Response) -> str:
     """The error code in the gateway's fault."""
     return answer.json()["fault"]["detail"]["errorcode"]
+
+
+def state_of(sandbox: Sandbox, kind: str = "refresh_token", generation: int = 1) -> str:
+    """The state that the ledger gives to the first token of a kind and generation."""
+    tokens = sandbox.ledger()["tokens"]
+    return next(one["state"] for one in tokens if (one["kind"], one["generation"]) == (kind, generation))
+
+
+def last_outcome(sandbox: Sandbox) -> tuple[str, int | None]:
+    """Outcome and status of the latest presentation in the ledger."""
+    last = sandbox.ledger()["presentations"][-1]
+    return last["outcome"], last["status"]

@@ -1,28 +1,14 @@
-"""Every fault once, over real sockets: what the client sees, and whether the token was spent."""
+"""Every fault once: what the client sees, and whether the token was spent."""
 
 import json
 import re
-import socket
-import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from tests.sandbox.client import Client, error_code, query_of
-from tests.support.sandbox import Sandbox, basic, new_browser
-
-
-def state_of(sandbox: Sandbox, kind: str = "refresh_token", generation: int = 1) -> str:
-    tokens = sandbox.ledger()["tokens"]
-    return next(one["state"] for one in tokens if (one["kind"], one["generation"]) == (kind, generation))
-
-
-def last_outcome(sandbox: Sandbox) -> tuple[str, int | None]:
-    last = sandbox.ledger()["presentations"][-1]
-    return last["outcome"], last["status"]
-
+from tests.sandbox.client import Client, error_code, last_outcome, query_of, state_of
+from tests.support.sandbox import Sandbox, new_browser
 
 ERROR_ANSWERS = {
     "html_503": (503, "<html"),
@@ -162,127 +148,6 @@ def test_redirect_leads_where_it_is_told_or_in_a_circle(
 
     assert (elsewhere.status_code, elsewhere.headers["Location"]) == (status, "https://elsewhere.example.com/token")
     assert circle.headers["Location"] == f"{sandbox.url}/token"
-
-
-# The line: these tests speak HTTP over a plain socket, to see exactly what arrives.
-
-
-def send_refresh(sandbox: Sandbox, refresh_token: str) -> socket.socket:
-    body = f"grant_type=refresh_token&refresh_token={refresh_token}"
-    address = urlsplit(sandbox.url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=10)
-    connection.sendall(
-        f"POST /token HTTP/1.1\r\nHost: sandbox\r\nAuthorization: {basic()}\r\n"
-        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-    )
-    return connection
-
-
-def wait_for_state(sandbox: Sandbox, state: str) -> None:
-    ends_at = time.monotonic() + 5
-    while state_of(sandbox) != state:
-        assert time.monotonic() < ends_at
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize(("name", "state"), [("reset_before", "live"), ("reset_after", "used")])
-def test_reset_is_a_real_reset(sandbox: Sandbox, pair: dict[str, str], name: str, state: str):
-    sandbox.fault(name)
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection, pytest.raises(ConnectionResetError):
-        connection.recv(1)
-
-    assert state_of(sandbox) == state
-    assert last_outcome(sandbox) == (f"fault:{name}", None)
-
-
-def test_lost_answer_ends_the_connection_after_rotating(sandbox: Sandbox, pair: dict[str, str]):
-    sandbox.fault("lost_answer")
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        assert connection.recv(1) == b""
-
-    assert state_of(sandbox) == "used"
-
-
-@pytest.mark.parametrize(("rotate", "state"), [(False, "live"), (True, "used")])
-def test_hang_never_answers_until_the_client_leaves(sandbox: Sandbox, pair: dict[str, str], rotate: bool, state: str):
-    sandbox.fault("hang", rotate=rotate)
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        connection.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            connection.recv(1)
-        assert last_outcome(sandbox) == ("in flight", None)
-        wait_for_state(sandbox, state)
-
-
-def test_hang_ends_after_its_seconds(sandbox: Sandbox, pair: dict[str, str]):
-    sandbox.fault("hang", seconds=0.1)
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        assert connection.recv(1) == b""
-
-
-@pytest.mark.parametrize(("where", "state"), [("after", "used"), ("before", "live")])
-def test_slow_waits_after_or_before_acting(sandbox: Sandbox, pair: dict[str, str], where: str, state: str):
-    sandbox.fault("slow", seconds=1, where=where)
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        wait_for_state(sandbox, state)
-        assert last_outcome(sandbox) == ("in flight", None)
-        assert connection.recv(15) == b"HTTP/1.1 200 OK"
-
-
-def assert_drips(connection: socket.socket) -> bytes:
-    """Read for half a second what is sent at ten bytes a second; a busy machine may bundle a few."""
-    received, ends_at = b"", time.monotonic() + 0.5
-    while time.monotonic() < ends_at:
-        received += connection.recv(65536)
-    assert 2 <= len(received) <= 15
-    return received
-
-
-def test_drip_headers_sends_single_bytes_from_the_start(sandbox: Sandbox, pair: dict[str, str]):
-    sandbox.fault("drip_headers", seconds_per_byte=0.1)
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        assert b"HTTP/1.1 200 OK".startswith(assert_drips(connection))
-
-
-def test_drip_body_sends_the_headers_at_once(sandbox: Sandbox, pair: dict[str, str]):
-    sandbox.fault("drip_body", seconds_per_byte=0.1)
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        assert b"\r\n\r\n" in connection.recv(65536)
-        assert_drips(connection)
-
-
-def test_huge_body_is_valid_json_behind_its_blanks(client: Client, sandbox: Sandbox, pair: dict[str, str]):
-    sandbox.fault("huge_body", megabytes=3)
-
-    answer = client.refresh(pair["refresh_token"])
-
-    assert len(answer.content) > 3_000_000
-    assert "access_token" in answer.json()
-
-
-def test_huge_body_says_100_megabytes(sandbox: Sandbox, pair: dict[str, str]):
-    sandbox.fault("huge_body")
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        assert b"Content-Length: 100000" in connection.recv(4096)
-
-
-def test_endless_body_goes_on(sandbox: Sandbox, pair: dict[str, str]):
-    sandbox.fault("endless_body")
-
-    with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        received = 0
-        while received < 100_000:
-            received += len(connection.recv(65536))
-
-    assert received >= 100_000
 
 
 # The REST API
@@ -433,6 +298,6 @@ def test_every_fault_has_a_test_here(sandbox: Sandbox):
     choice = re.search(r'<select name="fault">.*?</select>', page, re.DOTALL)
     offered = set(re.findall(r'value="(\w+)"', choice[0]))
 
-    source = Path(__file__).read_text()
+    source = "".join(file.read_text() for file in Path(__file__).parent.glob("test_faults*.py"))
     assert len(offered) > 45
     assert {name for name in offered if f'"{name}"' not in source} == set()

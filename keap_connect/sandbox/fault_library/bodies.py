@@ -4,9 +4,9 @@ import json
 
 from flask import Response
 
+from keap_connect.sandbox.answers import html_page
 from keap_connect.sandbox.fault_library.registry import API, TOKEN, Call, fault, json_answer, json_object
 from keap_connect.sandbox.grants import IssuedPair, random_secret, scope_of
-from keap_connect.sandbox.keap_answers import html_page
 from keap_connect.sandbox.raw_answers import RawAnswer, head_bytes
 
 ODD_LETTERS = "é漢🔑"

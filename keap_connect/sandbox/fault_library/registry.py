@@ -51,10 +51,10 @@ class FaultKind:
         return [one for one in (endpoints.TOKEN, endpoints.API, endpoints.AUTHORIZE) if one in self.endpoints]
 
     @property
-    def parameters(self) -> dict[str, object]:
-        """Names and defaults: the keyword arguments of the function that plays the fault."""
-        arguments = list(inspect.signature(self.play).parameters.values())[1:]
-        return {argument.name: argument.default for argument in arguments}
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The keyword arguments of the function that plays the fault: names, types and defaults."""
+        arguments = inspect.signature(self.play).parameters.values()
+        return {argument.name: argument for argument in arguments if argument.kind is argument.KEYWORD_ONLY}
 
     def check(self, given: dict[str, object]) -> None:
         """Refuse parameters that the fault does not have, with a `ValueError`."""
@@ -62,23 +62,16 @@ class FaultKind:
         for name, value in given.items():
             if name not in known:
                 raise ValueError(f"{self.name} has no parameter {name!r}; it has: {', '.join(known) or 'none'}.")
-            if not has_kind_of(value, known[name]):
-                raise ValueError(f"{name} of {self.name} has the wrong type; its default is {known[name]!r}.")
+            if not fits(value, known[name]):
+                raise ValueError(f"{name} of {self.name} has the wrong type; its default is {known[name].default!r}.")
 
 
-def has_kind_of(value: object, default: object) -> bool:
-    if default is None or name_of_anything(default):
+def fits(value: object, parameter: inspect.Parameter) -> bool:
+    """Whether a JSON value has the type of a parameter; `object` takes any."""
+    if parameter.annotation is object:
         return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, int | float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(default))
-
-
-def name_of_anything(default: object) -> bool:
-    """The default "missing" stands for a parameter that takes any JSON value."""
-    return default == "missing"
+    kind = (int, float) if parameter.annotation is float else type(parameter.default)
+    return isinstance(value, kind) and isinstance(value, bool) == isinstance(parameter.default, bool)
 
 
 FAULTS: dict[str, FaultKind] = {}

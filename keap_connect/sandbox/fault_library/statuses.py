@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from flask import Response, request
 
+from keap_connect.sandbox.answers import APP_DISABLED, error_body, fault_body, html_page
 from keap_connect.sandbox.fault_library.registry import API, EVERYWHERE, FAULTS, TOKEN, Call, FaultKind, fault
-from keap_connect.sandbox.keap_answers import APP_DISABLED, error_body, fault_body, html_page
 
 JSON, HTML, PLAIN = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 

@@ -1,4 +1,4 @@
-"""Keap's answers in its own words: error bodies, gateway faults and the HTML pages of its front ends."""
+"""Answers used in several places: Keap's error bodies, gateway faults and front-end pages, and the redirect."""
 
 import json
 
@@ -30,3 +30,8 @@ def html_page(title: str, sentence: str) -> str:
 
 def json_response(body: str, status: int) -> Response:
     return Response(body, status, content_type="application/json")
+
+
+def see_other(address: str) -> Response:
+    """Send a browser on with GET, also after a POST."""
+    return Response("", 303, {"Location": address})
