@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 import requests
+from oauthlib.oauth2 import InsecureTransportError
 
 from keap_connect.errors import TenantConflict
 from keap_connect.keap.judgement import cut
@@ -71,7 +72,7 @@ def _first_answer(
             try:
                 response = session.get(keap.api_url + path)
                 body = json.loads(response.content)
-            except (requests.RequestException, ValueError, RecursionError):
+            except (requests.RequestException, InsecureTransportError, ValueError, RecursionError):
                 continue
         if response.status_code == 200 and isinstance(body, dict):
             return body, normalize_tenant_id(response.headers.get("x-keap-tenant-id"))

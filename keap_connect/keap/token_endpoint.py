@@ -8,6 +8,7 @@ from collections.abc import Callable
 from urllib.parse import quote_plus
 
 import requests
+from oauthlib.oauth2 import InsecureTransportError
 from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
@@ -83,6 +84,8 @@ def _ask(
             send(session, call)
         except _Judged as heard:
             return heard.judgement
+        except InsecureTransportError:
+            return no_answer("The token URL is plain http, so nothing was sent.", was_sent=False)
         except requests.TooManyRedirects as redirect:
             status = redirect.response.status_code if redirect.response is not None else 302
             return no_answer(f"Keap answered with a redirect ({status}), which is never followed.", was_sent=True)

@@ -158,12 +158,14 @@ class KeapAdapter(HTTPAdapter):
         response = super().send(request, *args, **kwargs)
         try:
             body = response.raw.read(SIZE_CAP_BYTES + 1, decode_content=True)
-        except (HTTPError, OSError) as problem:
+        except (HTTPError, OSError, ValueError) as problem:
             raise NoUsableAnswer(f"the answer broke off ({type(problem).__name__})") from problem
         finally:
             response.close()
-        # After a shutdown an unfinished body looks complete, so the clock has the last word.
-        if self.call.is_over():
+        # After a shutdown a body that only the end of the connection ends looks complete: there the clock has the
+        # last word. One whose end was told is whole, and a new pair in it must not be lost, however late it is read.
+        is_whole = response.raw.length_remaining == 0 or response.raw.chunked
+        if self.call.is_over() and not is_whole:
             raise NoUsableAnswer("the answer was not complete within the deadline")
         if len(body) > SIZE_CAP_BYTES:
             raise NoUsableAnswer(f"the answer was larger than {SIZE_CAP_BYTES} bytes")
