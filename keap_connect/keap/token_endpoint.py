@@ -36,7 +36,7 @@ def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = Non
             code_verifier=code_verifier,
         )
 
-    return _ask(keap, GrantType.AUTHORIZATION_CODE, code, send)
+    return _ask(keap, GrantType.AUTHORIZATION_CODE, (code, code_verifier), send)
 
 
 def refresh(keap: KeapSettings, refresh_token: str) -> Judgement:
@@ -52,7 +52,7 @@ def refresh(keap: KeapSettings, refresh_token: str) -> Judgement:
     def send(session: OAuth2Session, call: Call) -> None:
         session.refresh_token(keap.token_url, refresh_token=refresh_token, auth=basic, timeout=call.remaining_seconds())
 
-    return _ask(keap, GrantType.REFRESH_TOKEN, refresh_token, send)
+    return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send)
 
 
 class _Judged(Exception):
@@ -64,10 +64,13 @@ class _Judged(Exception):
 
 
 def _ask(
-    keap: KeapSettings, grant_type: GrantType, presented: str, send: Callable[[OAuth2Session, Call], None]
+    keap: KeapSettings,
+    grant_type: GrantType,
+    presented: tuple[str | None, ...],
+    send: Callable[[OAuth2Session, Call], None],
 ) -> Judgement:
     sent_at = utc_now()
-    secrets = (presented.encode(), keap.client_secret.encode())
+    secrets = [secret.encode() for secret in (*presented, keap.client_secret) if secret]
 
     def hear(response: requests.Response) -> requests.Response:
         body = response.content
