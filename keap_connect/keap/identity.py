@@ -49,11 +49,10 @@ def ask_identity(keap: KeapSettings, access_token: str, granted_tenant_id: str |
     named = sorted({tenant_id for tenant_id in told if tenant_id})
     if len(named) > 1:
         raise TenantConflict(f"Keap named two accounts for one grant: {' and '.join(named)}.")
-    keap_user_id = user.get("id") or user.get("global_user_id")
     names = (user.get("given_name"), user.get("family_name"))
     return Identity(
         tenant_id=named[0] if named else None,
-        keap_user_id=cut(str(keap_user_id), 100) if isinstance(keap_user_id, str | int) else None,
+        keap_user_id=_user_id(user.get("id") or user.get("global_user_id")),
         person_name=_text(" ".join(name for name in names if isinstance(name, str))),
         person_email=_text(user.get("email")),
         business_name=_text(company.get("name")),
@@ -77,6 +76,11 @@ def _first_answer(
         if response.status_code == 200 and isinstance(body, dict):
             return body, normalize_tenant_id(response.headers.get("x-keap-tenant-id"))
     return {}, None
+
+
+def _user_id(value: object) -> str | None:
+    is_id = isinstance(value, str | int) and not isinstance(value, bool)
+    return cut(str(value), 100) or None if is_id else None
 
 
 def _text(value: object) -> str | None:
