@@ -5,7 +5,7 @@ import hmac
 import secrets
 from urllib.parse import urlsplit
 
-from flask import Flask, abort, g, request
+from flask import Flask, g, request
 from flask import Response as FlaskResponse
 from werkzeug.wrappers import Response
 
@@ -30,9 +30,8 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def refuse_forged_requests() -> None:
-        if request.method in {"TRACE", "CONNECT"}:
-            abort(405)
-        if request.method not in READING:
+        # What no route accepts gets its 404 or 405 from the router, which also knows the methods to name.
+        if request.method not in READING and request.routing_exception is None:
             _check_origin(settings.public_url)
             sent = request.form.get("csrf_token", "")
             if not hmac.compare_digest(sent.encode(), csrf_token().encode()):
@@ -42,7 +41,7 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
     def set_headers(response: FlaskResponse) -> FlaskResponse:
         for name, value in headers.items():
             response.headers.setdefault(name, value)
-        if request.endpoint != "static":
+        if request.endpoint != "static" or response.status_code >= 400:
             response.headers.setdefault("Cache-Control", "no-store")
         elif response.status_code == 200 and "v" in request.args:
             response.headers["Cache-Control"] = f"public, max-age={ONE_YEAR_SECONDS}, immutable"

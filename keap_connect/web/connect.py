@@ -62,7 +62,7 @@ def reconnect(account_id: int) -> AnyResponse | str:
 def callback() -> AnyResponse:
     """Take the browser back from Keap, act once, and go on to an address without code and state."""
     if request.method != "GET":
-        abort(405)
+        abort(405, valid_methods=["GET"])
     if any("prefetch" in request.headers.get(name, "").lower() for name in PREFETCH_HEADERS):
         return Response(status=204)
     response = AuthorizationResponse.from_query(request.args.to_dict(flat=False))

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from flask import Flask, g, make_response, render_template, request, url_for
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 from werkzeug.wrappers import Response
 
 from keap_connect.errors import AccountNotFound, KeapConnectError, SealBroken
@@ -56,7 +56,16 @@ def show_errors(app: Flask) -> None:
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500
         heading, explanation = WORDS.get(status, (HTTPStatus(status).phrase, "Start from one of the pages instead."))
-        return _page(status, heading, explanation, error)
+        page = _page(status, heading, explanation, error)
+        if isinstance(error, MethodNotAllowed):
+            page.headers["Allow"] = ", ".join(sorted(error.valid_methods or []))
+        return page
+
+    @app.errorhandler(SecurityError)
+    def unknown_host(error: SecurityError) -> Response:
+        # No address can be built under a host that is not ours, so this answer has no links.
+        text = f"This app does not go by that host name. Reference: {_write_down(400, error)}\n"
+        return Response(text, 400, mimetype="text/plain")
 
     @app.errorhandler(KeapConnectError)
     def own_error(error: KeapConnectError) -> Response:
@@ -73,7 +82,8 @@ def show_errors(app: Flask) -> None:
         return _page(500, *WORDS[500], error)
 
 
-def _page(status: int, heading: str, explanation: str, error: Exception) -> Response:
+def _write_down(status: int, error: Exception) -> str:
+    """Log an error and return its reference."""
     reference = secrets.token_hex(4)
     # Only the kind of an unforeseen error is logged with its place: its text may hold what a person typed.
     where = f"{request.method} {request.path}"
@@ -81,6 +91,11 @@ def _page(status: int, heading: str, explanation: str, error: Exception) -> Resp
         log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
     else:
         log.info("%s: %s (%s) at %s", reference, type(error).__name__, status, where)
+    return reference
+
+
+def _page(status: int, heading: str, explanation: str, error: Exception) -> Response:
+    reference = _write_down(status, error)
     g.admin, g.person = None, None  # the page must also come when the database does not
     page = render_template(
         "error.html",
