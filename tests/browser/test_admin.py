@@ -1,0 +1,320 @@
+"""The clicks of an admin: sign in, find, repair, sign out; with scripts and without."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, expect
+
+from keap_connect.access.admins import create_admin
+from keap_connect.accounts.credentials import open_access_token, open_refresh_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.settings import Settings
+from tests.browser.person import Person, Watch
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+with_and_without_scripts = pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+
+
+@pytest.fixture
+def scripts() -> bool:
+    """Say whether the admin's browser runs scripts."""
+    return True
+
+
+@pytest.fixture
+def new_admin(
+    app: Flask, browser: Browser, settings: Settings, sandbox: Sandbox, scripts: bool
+) -> Iterator[Callable[[], Person]]:
+    """Give the function that opens one more browser at the sign-in page; the admin is in the database."""
+    with app.app_context():
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+    contexts, watches = [], []
+
+    def open_browser() -> Person:
+        contexts.append(browser.new_context(java_script_enabled=scripts, locale="en-US"))
+        watches.append(Watch.over(contexts[-1]))
+        person = Person(contexts[-1].new_page(), settings.public_url, sandbox)
+        person.open("/signin")
+        return person
+
+    yield open_browser
+    for context in contexts:
+        context.close()
+    assert [watch.complaints for watch in watches if watch.complaints] == []
+
+
+@pytest.fixture
+def admin(new_admin: Callable[[], Person]) -> Person:
+    """Give an admin, signed in, who looks at the list of accounts."""
+    person = new_admin()
+    sign_in(person)
+    person.sees("Accounts")
+    return person
+
+
+def sign_in(person: Person, password: str = ADMIN_PASSWORD) -> None:
+    """Fill in the sign-in form and send it."""
+    person.page.locator("[name=email]").fill(ADMIN_EMAIL)
+    person.page.locator("[name=password]").fill(password)
+    person.press("Sign in")
+
+
+def rows(admin: Person) -> list[str]:
+    """Return the Keap accounts that the list shows, by their names."""
+    return admin.page.locator("tbody a").all_inner_texts()
+
+
+def test_admin_without_an_account_is_told_what_to_do_first(admin: Person, settings: Settings):
+    admin.reads("No account is connected yet")
+
+    expect(admin.page.get_by_label("Address for customers")).to_have_value(f"{settings.public_url}/")
+    expect(admin.page.get_by_role("button", name="Copy")).to_be_visible()
+
+
+@with_and_without_scripts
+def test_admin_finds_all_accounts_and_searches_them(admin: Person, visitor: Visitor, scripts: bool):
+    for who, tenant in (("ann.lee", "ab123"), ("ann.lee", "cd456"), ("ben.ortiz", "ab123"), ("cleo.marsh", "ef789")):
+        visitor.connect(f"{who}@example.com", tenant)
+    admin.open("/accounts")
+    assert sorted(rows(admin)) == ["Acme Plumbing", "Acme Plumbing", "Bright Dental", "Cedar & Sons"]
+
+    admin.page.get_by_label("Search accounts").fill("acme ben")
+    admin.press("Search")
+
+    expect(admin.page.locator("tbody tr")).to_have_count(1)
+    admin.reads("Acme Plumbing", "Ben Ortiz")
+    admin.page.get_by_label("Search accounts").fill("nobody")
+    admin.press("Search")
+    admin.reads("Nothing found", "No account matches “nobody”")
+    admin.follow("Show all accounts")
+    expect(admin.page.locator("tbody tr")).to_have_count(4)
+
+
+@with_and_without_scripts
+def test_admin_filters_by_state(admin: Person, visitor: Visitor, sandbox: Sandbox, scripts: bool):
+    for tenant in ("ab123", "cd456"):
+        visitor.connect("ann.lee@example.com", tenant)
+    sandbox.withdraw("cd456")
+    admin.open("/accounts/2")
+    admin.press("Refresh now")
+    admin.reads("Reconnect required")
+    admin.open("/accounts")
+    admin.reads("1 account has to be reconnected")
+    assert rows(admin) == ["Bright Dental", "Acme Plumbing"]
+
+    for word, found in {
+        "Reconnect required 1": ["Bright Dental"],
+        "Active 1": ["Acme Plumbing"],
+        "All 2": None,
+    }.items():
+        admin.follow(word)
+        expect(admin.page.locator("nav [aria-current=true]")).to_have_text(word)
+        assert found is None or rows(admin) == found
+
+
+def test_account_page_shows_no_token(admin: Person, visitor: Visitor, app: Flask):
+    visitor.connect()
+
+    admin.open("/accounts")
+    admin.follow("Acme Plumbing")
+
+    admin.sees("Acme Plumbing")
+    with app.app_context():
+        tokens = [open_access_token(get_account(1)) or "", open_refresh_token(get_account(1)) or ""]
+    for token in tokens:
+        admin.reads(f"…{token[-4:]}")
+        assert token[:-4] not in admin.page.content()
+
+
+REFRESH_ANSWERS = {
+    "": "Refreshed: new tokens are stored.",
+    "html_503": "Not refreshed; the tokens are kept. Keap answered 503 (an HTML page).",
+    "rate_limited_quota_429": "Not refreshed; the tokens are kept. Keap asked us to slow down (429).",
+    "invalid_client_401": "Keap refused this app's client id or secret; the account itself is fine.",
+    "refused_although_valid": "A person must authorize again.",
+}
+
+
+@with_and_without_scripts
+@pytest.mark.parametrize("fault", REFRESH_ANSWERS)
+def test_refresh_now_says_plainly_how_it_went(
+    admin: Person, visitor: Visitor, sandbox: Sandbox, fault: str, scripts: bool
+):
+    visitor.connect()
+    if fault:
+        sandbox.fault(fault, "refresh")
+    admin.open("/accounts/1")
+
+    admin.press("Refresh now")
+
+    admin.sees("Acme Plumbing")
+    notice = admin.page.locator("main").locator("[role=status], [role=alert]")
+    expect(notice).to_contain_text(REFRESH_ANSWERS[fault])
+    admin.page.reload()
+    expect(notice).to_have_count(0)
+
+
+def test_refresh_whose_answer_was_lost_is_not_repeated_at_once(admin: Person, visitor: Visitor, sandbox: Sandbox):
+    visitor.connect()
+    sandbox.fault("lost_answer", "refresh", first=1)
+    admin.open("/accounts/1")
+    admin.press("Refresh now")
+    admin.reads("Not refreshed; the tokens are kept.", "At risk", "its answer was lost")
+
+    admin.press("Refresh now")
+
+    admin.reads("Try again in two minutes.")
+    assert sandbox.ledger()["totals"]["refreshes"] == 1
+
+
+@with_and_without_scripts
+def test_admin_asks_again_whose_account_a_pending_one_is(
+    admin: Person, visitor: Visitor, sandbox: Sandbox, scripts: bool
+):
+    sandbox.fault("json_500", "api")
+    visitor.connect("cleo.marsh@example.com", "ef789")
+    admin.open("/accounts/1")
+    admin.reads("Keap has not told us yet which account this is.")
+
+    admin.press("Ask Keap again")
+    admin.reads("Keap did not tell who this account belongs to. Its tokens are kept.")
+    sandbox.clear_faults()
+    admin.press("Ask Keap again")
+
+    admin.sees("Cedar & Sons")
+    admin.reads("The details are filled in.", "Cleo Marsh", "Keap told the details")
+
+
+@with_and_without_scripts
+def test_admin_reconnects_an_account(admin: Person, visitor: Visitor, sandbox: Sandbox, scripts: bool):
+    visitor.connect()
+    sandbox.withdraw("ab123")
+    admin.open("/accounts/1")
+    admin.press("Refresh now")
+    admin.reads("Reconnect required")
+
+    admin.follow("Reconnect")
+    admin.sees("Reconnect Acme Plumbing")
+    admin.press("Reconnect at Keap")
+    admin.sign_in_at_keap("Ann Lee")
+    admin.allow("ab123")
+
+    admin.sees("Your Keap account is connected again")
+    admin.open("/accounts/1")
+    admin.reads("Active", "Reconnected by Ann Lee", "Keap refused the refresh token for good")
+
+
+@with_and_without_scripts
+def test_admin_disconnects_an_account_after_a_question(admin: Person, visitor: Visitor, app: Flask, scripts: bool):
+    visitor.connect()
+    admin.open("/accounts/1")
+
+    admin.follow("Disconnect")
+    admin.sees("Disconnect Acme Plumbing?")
+    admin.press("Disconnect")
+
+    admin.sees("Acme Plumbing")
+    admin.reads("Acme Plumbing is disconnected; its tokens are forgotten here.", "Disconnected", ADMIN_EMAIL)
+    with app.app_context():
+        assert get_account(1).refresh_token_sealed is None
+
+
+def test_admin_who_was_signed_out_comes_back_to_the_page_they_wanted(new_admin: Callable[[], Person], visitor: Visitor):
+    visitor.connect()
+    person = new_admin()
+    person.open("/accounts/1")
+    person.sees("Sign in")
+
+    sign_in(person)
+
+    person.sees("Acme Plumbing")
+    expect(person.page).to_have_url(re.compile("/accounts/1$"))
+
+
+@with_and_without_scripts
+@pytest.mark.proves("F60", "R60")
+def test_copied_cookie_is_refused_after_sign_out(admin: Person, new_admin: Callable[[], Person], scripts: bool):
+    copied = admin.page.context.cookies()
+    thief = new_admin()
+    thief.page.context.add_cookies(copied)
+    thief.open("/accounts")
+    thief.sees("Accounts")
+
+    admin.press("Sign out")
+    admin.sees("Sign in")
+
+    thief.open("/accounts")
+    thief.sees("Sign in")
+
+
+@pytest.mark.proves("F60", "R59")
+def test_session_planted_before_the_sign_in_is_worth_nothing_after_it(new_admin: Callable[[], Person]):
+    victim, attacker = new_admin(), new_admin()
+    planted = {"name": "admin", "value": "A" * 43, "url": victim.public_url}
+    for person in (victim, attacker):
+        person.page.context.add_cookies([planted])
+        person.open("/signin")
+
+    sign_in(victim)
+
+    victim.sees("Accounts")
+    attacker.open("/accounts")
+    attacker.sees("Sign in")
+
+
+@with_and_without_scripts
+def test_wrong_password_is_told_beside_the_form(new_admin: Callable[[], Person], scripts: bool):
+    person = new_admin()
+
+    sign_in(person, "not the password")
+
+    person.sees("Sign in")
+    expect(person.page.get_by_role("alert")).to_be_visible()
+    expect(person.page.locator("[name=email]")).to_have_value(ADMIN_EMAIL)
+    expect(person.page.locator("[name=password]")).to_have_value("")
+    expect(person.page.locator("[name=password]")).to_have_accessible_description(re.compile("is wrong"))
+
+
+ELSEWHERE = [
+    "//evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "https:evil.example",
+    "https://evil.example/accounts",
+    "/%2f%2fevil.example",
+    "/%5cevil.example",
+    "/\t/evil.example",
+    "/\r\n/evil.example",
+    "\t//evil.example",
+    "javascript:alert(1)",
+    "@evil.example",
+    "/@evil.example/..//",
+    "data:text/html,<h1>evil</h1>",
+]
+
+
+@pytest.mark.proves("F59", "R16")
+def test_sign_in_leads_to_no_other_site(new_admin: Callable[[], Person]):
+    person = new_admin()
+    for target in ELSEWHERE[:6]:
+        person.page.context.clear_cookies()
+        person.open("/signin")
+        person.page.locator("[name=next]").evaluate("(field, value) => field.value = value", target)
+
+        sign_in(person)
+
+        person.sees("Accounts")
+
+
+@pytest.mark.proves("F59", "R16")
+def test_link_to_the_sign_in_page_cannot_name_another_site(new_admin: Callable[[], Person]):
+    person = new_admin()
+    for target in ELSEWHERE:
+        person.page.goto(f"{person.public_url}/signin?next=" + "".join(f"%{byte:02x}" for byte in target.encode()))
+
+        expect(person.page.locator("[name=next]")).to_have_value("")
