@@ -152,7 +152,7 @@ class _Reader:
             fits = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
         except ValueError:
             fits = False
-        if not fits or parts.username or parts.query or parts.fragment:
+        if not fits or "@" in parts.netloc or parts.query or parts.fragment:
             self.problems.append(f"{name} must be an address like https://host/path, without user, query or fragment.")
             return None
         return parts
@@ -169,7 +169,7 @@ class _Reader:
                 "PUBLIC_URL must start with https:// (Keap wants an HTTPS redirect URI; plain http is for "
                 "localhost only)."
             )
-        return value
+        return f"{parts.scheme}://{parts.netloc.lower()}"  # browsers compare it in this form
 
     def keap(self, public_url: str, is_loopback: bool, port: int) -> tuple[KeapSettings, str | None]:
         client_id, client_secret = self.text("KEAP_CLIENT_ID"), self.text("KEAP_CLIENT_SECRET")
@@ -185,7 +185,8 @@ class _Reader:
                 )
             sandbox_url = f"http://127.0.0.1:{port + 1}"
             defaults = {name: sandbox_url + path for name, path in SANDBOX_PATHS.items()}
-        urls = {name: self.keap_url(name, default, is_loopback) for name, default in defaults.items()}
+        has_client = bool(client_id)
+        urls = {name: self.keap_url(name, default, is_loopback, has_client) for name, default in defaults.items()}
         if sandbox_url:
             parts = urlsplit(urls["KEAP_AUTHORIZE_URL"])
             sandbox_url = f"{parts.scheme}://{parts.netloc}"
@@ -201,13 +202,15 @@ class _Reader:
         )
         return keap, sandbox_url
 
-    def keap_url(self, name: str, default: str, is_loopback: bool) -> str:
-        value = self.text(name) or default
-        parts = self.url(name, value)
-        if parts is None:
+    def keap_url(self, name: str, default: str, is_loopback: bool, has_client: bool) -> str:
+        value = self.text(name)
+        parts = self.url(name, value) if value else None
+        if value is None or parts is None:
             return default
         is_keap = parts.scheme == "https" and parts.hostname in KEAP_HOSTS and parts.port in {None, 443}
-        if not is_keap and not (is_loopback and parts.hostname in LOOPBACK_HOSTS):
+        if is_keap and not has_client:
+            self.problems.append(f"{name} is Keap's own, but KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing.")
+        elif not is_keap and not (is_loopback and parts.hostname in LOOPBACK_HOSTS):
             self.problems.append(
                 f"{name} must be https on one of Keap's hosts ({', '.join(sorted(KEAP_HOSTS))}); loopback "
                 "hosts only while PUBLIC_URL is on localhost."

@@ -1,0 +1,397 @@
+"""What the app can be told from outside: every problem at once, no secret in sight, and Keap's own hosts only."""
+
+import base64
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from keap_connect.errors import SettingsError
+from keap_connect.settings import KEAP_HOSTS, SANDBOX_CLIENT_ID, SECRETS, Settings
+
+ROOT = Path(__file__).parent.parent
+KEY = base64.b64encode(bytes(range(32))).decode()
+OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
+REQUIRED = {"SECRET_KEY": "canary-secret-key-" + "k" * 20, "TOKEN_KEYS": KEY}
+KEAP = {"KEAP_CLIENT_ID": "our-client-id", "KEAP_CLIENT_SECRET": "canary-client-secret"}
+PUBLIC = {"PUBLIC_URL": "https://connect.example.com"}
+# `make run` reads these two itself; the app never sees them.
+ONLY_FOR_MAKE_RUN = {"HTTPS", "INSTANCE_PATH"}
+
+
+def read(**environ):
+    return Settings.from_env(REQUIRED | environ)
+
+
+def problems_of(**environ):
+    with pytest.raises(SettingsError) as refusal:
+        read(**environ)
+    return refusal.value.problems
+
+
+# What holds by default
+
+
+def test_without_a_client_the_app_speaks_to_the_sandbox_on_the_next_port():
+    settings = read(PORT="6001")
+
+    assert settings.public_url == "http://localhost:6001"
+    assert settings.sandbox_url == "http://127.0.0.1:6002"
+    assert settings.keap.client_id == SANDBOX_CLIENT_ID
+    assert settings.keap.token_url == "http://127.0.0.1:6002/token"
+    assert settings.keap.redirect_uri == "http://localhost:6001/callback"
+
+
+def test_with_a_client_the_app_speaks_to_keap():
+    settings = read(**KEAP, **PUBLIC)
+
+    assert settings.sandbox_url is None
+    assert settings.keap.client_id == "our-client-id"
+    assert settings.keap.authorize_url == "https://signin.infusionsoft.com/app/oauth/authorize"
+    assert settings.keap.token_url == "https://api.infusionsoft.com/token"
+    assert settings.keap.api_url == "https://api.infusionsoft.com/crm/rest"
+    assert settings.keap.redirect_uri == "https://connect.example.com/callback"
+
+
+def test_blank_counts_as_not_set():
+    blank = {name: " " for name in names_that_are_read() if name not in REQUIRED}
+
+    assert read(**blank) == read()
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://connect.example.com/", "https://connect.example.com"),
+        ("HTTPS://Connect.Example.COM", "https://connect.example.com"),
+        ("https://connect.example.com:8443", "https://connect.example.com:8443"),
+    ],
+)
+def test_the_public_url_is_brought_into_one_form(url, normal):
+    settings = read(**KEAP, PUBLIC_URL=url)
+
+    assert settings.public_url == normal
+    assert settings.is_https
+
+
+@pytest.mark.parametrize(
+    ("url", "engine_url"),
+    [
+        ("postgres://u:p@db/name", "postgresql+psycopg://u:p@db/name"),
+        ("postgresql://u:p@db/name", "postgresql+psycopg://u:p@db/name"),
+        ("postgresql+psycopg://u:p@db/name", "postgresql+psycopg://u:p@db/name"),
+        ("sqlite:////data/app.db", "sqlite:////data/app.db"),
+    ],
+)
+def test_a_database_url_gets_the_driver_we_have(url, engine_url):
+    assert read(DATABASE_URL=url).database_url == engine_url
+
+
+def test_the_database_is_a_file_in_the_instance_folder_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert read().database_url == f"sqlite:///{tmp_path}/instance/keap_connect.db"
+
+
+@pytest.mark.parametrize("ring", [f"{KEY},{OTHER_KEY}", f" {KEY} , {OTHER_KEY} "])
+def test_token_keys_are_a_ring_in_order(ring):
+    assert read(TOKEN_KEYS=ring).token_keys == (bytes(range(32)), bytes(range(32, 64)))
+
+
+def test_a_url_safe_key_is_read_too():
+    key = bytes([251, 255]) * 4 + bytes(range(24))
+
+    assert read(TOKEN_KEYS=base64.urlsafe_b64encode(key).decode()).token_keys == (key,)
+
+
+def test_the_environment_wins_over_the_file(monkeypatch):
+    in_file = {"PORT": "6001", "LOG_LEVEL": "ERROR", "A_NAME_WITHOUT_VALUE": None}
+    monkeypatch.setattr("keap_connect.settings.dotenv_values", lambda: in_file)
+    monkeypatch.setattr(os, "environ", REQUIRED | {"PORT": "6002"})
+
+    settings = Settings.from_env()
+
+    assert (settings.port, settings.log_level) == (6002, "ERROR")
+
+
+# What is wrong
+
+WRONG = [
+    ("PORT", "http", "PORT must be a whole number"),
+    ("PORT", "65535", "PORT must be a whole number from 0 to 65534"),
+    ("PORT", "-1", "PORT must be a whole number"),
+    ("PORT", "\u0665\u0660", "PORT must be a whole number"),
+    ("TRUSTED_PROXIES", "many", "TRUSTED_PROXIES must be"),
+    ("TRUSTED_PROXIES", "11", "TRUSTED_PROXIES must be"),
+    ("LOG_LEVEL", "LOUD", "LOG_LEVEL must be one of DEBUG, INFO, WARNING, ERROR"),
+    ("KEAP_PKCE", "yes", "KEAP_PKCE must be one of ON, OFF"),
+    ("PUBLIC_URL", "connect.example.com", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "ftp://localhost", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://[::1", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://localhost:http", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://user@localhost", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://:password@localhost", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://localhost?x=y", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://localhost#top", "PUBLIC_URL must be an address"),
+    ("PUBLIC_URL", "https://localhost/app", "PUBLIC_URL must not have a path"),
+    ("PUBLIC_URL", "http://connect.example.com", "PUBLIC_URL must start with https://"),
+    ("PUBLIC_URL", "http://localhost.example.com", "PUBLIC_URL must start with https://"),
+    ("SECRET_KEY", "", "SECRET_KEY must be at least 32 random characters"),
+    ("SECRET_KEY", "short", "SECRET_KEY must be at least 32 random characters"),
+    ("SECRET_KEY", "changeme" * 8, "SECRET_KEY must be at least 32 random characters"),
+    ("SECRET_KEY", "Your-secret-key-goes-here-replace-it", "SECRET_KEY must be at least 32 random characters"),
+    ("TOKEN_KEYS", "", "TOKEN_KEYS: key 1 must be 32 random bytes"),
+    ("TOKEN_KEYS", "not base64 at all!", "TOKEN_KEYS: key 1 must be 32 random bytes"),
+    ("TOKEN_KEYS", base64.b64encode(bytes(range(16))).decode(), "TOKEN_KEYS: key 1 must be 32 random bytes"),
+    ("TOKEN_KEYS", base64.b64encode(bytes(range(33))).decode(), "TOKEN_KEYS: key 1 must be 32 random bytes"),
+    ("TOKEN_KEYS", base64.b64encode(bytes(32)).decode(), "TOKEN_KEYS: key 1 must be 32 random bytes"),
+    ("TOKEN_KEYS", base64.b64encode(b"changeme" * 4).decode(), "TOKEN_KEYS: key 1 must be 32 random bytes"),
+    ("TOKEN_KEYS", f"{KEY},short", "TOKEN_KEYS: key 2 must be 32 random bytes"),
+    ("TOKEN_KEYS", f"{KEY},", "TOKEN_KEYS: key 2 must be 32 random bytes"),
+    ("DATABASE_URL", "mysql://u:p@db/name", "DATABASE_URL must start with sqlite:/// or postgresql://"),
+    ("DATABASE_URL", "/data/app.db", "DATABASE_URL must start with"),
+    ("DATABASE_URL", "sqlite://", "DATABASE_URL must start with"),
+    ("ADMIN_EMAIL", "ann@example.com", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
+    ("ADMIN_PASSWORD", "canary-admin-password", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
+    ("KEAP_CLIENT_ID", "our-client-id", "KEAP_CLIENT_SECRET is missing"),
+    ("KEAP_CLIENT_SECRET", "canary-client-secret", "KEAP_CLIENT_ID is missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+def test_a_bad_value_is_named_and_the_only_problem(name, value, words):
+    problems = problems_of(**{name: value})
+
+    assert [problem for problem in problems if problem.startswith(words)], problems
+    assert len([problem for problem in problems if "KEAP_CLIENT_ID and" not in problem]) == 1
+
+
+def test_all_problems_are_told_at_once():
+    environ = {
+        "PORT": "no",
+        "PUBLIC_URL": "http://connect.example.com/path",
+        "SECRET_KEY": "",
+        "TOKEN_KEYS": "short,shorter",
+        "DATABASE_URL": "mysql://",
+        "ADMIN_EMAIL": "ann@example.com",
+        "KEAP_TOKEN_URL": "https://evil.example/token",
+        "KEAP_PKCE": "maybe",
+        "LOG_LEVEL": "LOUD",
+        "TRUSTED_PROXIES": "-1",
+    }
+
+    told = "\n".join(problems_of(**environ))
+
+    for name in environ:
+        assert name in told
+    assert told.count("TOKEN_KEYS: key") == 2
+    assert "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing" in told
+
+
+def test_no_problem_tells_a_secret():
+    secrets = {name: f"canary-{name}" for name in SECRETS}
+
+    told = str(problems_of(**secrets, PUBLIC_URL="http://connect.example.com"))
+
+    assert "canary" not in told
+
+
+# The right server
+
+
+@pytest.mark.proves("R24")
+@pytest.mark.parametrize("name", ["KEAP_AUTHORIZE_URL", "KEAP_TOKEN_URL", "KEAP_API_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/token",
+        "https://api.infusionsoft.com.evil.example/token",
+        "https://evil-infusionsoft.com/token",
+        "https://evil.infusionsoft.com/token",
+        "https://infusionsoft.com/token",
+        "https://api.infusionsoft.com:8443/token",
+        "http://api.infusionsoft.com/token",
+        "https://api.infusionsoft.com@evil.example/token",
+        "https://api.infusionsoft.com\\@evil.example/token",
+        "https://:password@api.infusionsoft.com/token",
+        "https://api.infusionsoft.com/token?next=evil",
+        "https://169.254.169.254/token",
+        "http://127.0.0.1:5001/token",
+        "http://localhost/token",
+        "https://localhost/token",
+        "file:///etc/passwd",
+        "token",
+    ],
+)
+def test_no_address_but_keaps_own_is_accepted_in_public(name, url):
+    problems = problems_of(**KEAP, **PUBLIC, **{name: url})
+
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{name} must be")
+
+
+@pytest.mark.parametrize("host", sorted(KEAP_HOSTS))
+def test_each_of_keaps_hosts_is_accepted(host):
+    url = f"https://{host}/token"
+
+    assert read(**KEAP, **PUBLIC, KEAP_TOKEN_URL=url).keap.token_url == url
+
+
+@pytest.mark.parametrize("host", ["localhost:5001", "127.0.0.1:5001", "[::1]:5001"])
+def test_loopback_is_accepted_only_while_the_app_itself_is_on_loopback(host):
+    url = f"http://{host}/token"
+
+    assert read(**KEAP, KEAP_TOKEN_URL=url, PUBLIC_URL="http://localhost:5000").keap.token_url == url
+    assert problems_of(**KEAP, KEAP_TOKEN_URL=url, **PUBLIC)[0].startswith("KEAP_TOKEN_URL must be https on one of")
+
+
+def test_loopback_is_no_way_to_any_other_host():
+    assert problems_of(KEAP_TOKEN_URL="http://192.168.1.1/token")[0].startswith("KEAP_TOKEN_URL must be https on")
+
+
+def test_the_sandbox_is_for_loopback_only():
+    assert problems_of(**PUBLIC) == [
+        "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing: without them the app speaks to the sandbox, and only when "
+        "PUBLIC_URL is on localhost."
+    ]
+
+
+@pytest.mark.parametrize("name", ["KEAP_AUTHORIZE_URL", "KEAP_TOKEN_URL", "KEAP_API_URL"])
+def test_keaps_own_addresses_without_a_client_are_half_a_setting(name):
+    problems = problems_of(**{name: "https://api.infusionsoft.com/token"})
+
+    assert problems == [f"{name} is Keap's own, but KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing."]
+
+
+def test_the_sandbox_may_stand_on_another_port():
+    settings = read(KEAP_AUTHORIZE_URL="http://127.0.0.1:7000/app/oauth/authorize")
+
+    assert settings.sandbox_url == "http://127.0.0.1:7000"
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_each_secret_may_stand_in_a_file(name, tmp_path):
+    values = {"TOKEN_KEYS": OTHER_KEY, "DATABASE_URL": "sqlite:////data/other.db"}
+    value = values.get(name, f"canary-{name}-" + "x" * 32)
+    (tmp_path / "secret").write_text(f"{value}\n")
+    partners = {"KEAP_CLIENT_SECRET": {"KEAP_CLIENT_ID": "c"}, "ADMIN_PASSWORD": {"ADMIN_EMAIL": "a@example.com"}}
+    environ = REQUIRED | partners.get(name, {})
+
+    by_file = Settings.from_env({**environ, name: "", f"{name}_FILE": str(tmp_path / "secret")})
+    by_name = Settings.from_env({**environ, name: value})
+
+    assert by_file == by_name
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_a_secret_given_twice_is_a_problem(name, tmp_path):
+    path = tmp_path / "secret"
+    path.write_text("canary-in-a-file")
+
+    problems = problems_of(**{name: "canary-in-the-environment", f"{name}_FILE": str(path)})
+
+    assert f"{name} and {name}_FILE are both set: keep one of them." in problems
+    assert "canary" not in str(problems)
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+@pytest.mark.parametrize("kind", ["missing", "folder", "binary"])
+def test_a_secret_file_that_cannot_be_read_is_a_problem(name, kind, tmp_path):
+    path = tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "binary":
+        path.write_bytes(b"\xff\xfe canary")
+    environ = {other: value for other, value in REQUIRED.items() if other != name}
+
+    with pytest.raises(SettingsError) as refusal:
+        Settings.from_env({**environ, f"{name}_FILE": str(path)})
+
+    assert [problem for problem in refusal.value.problems if problem.startswith(f"{name}_FILE cannot be read")]
+    assert "canary" not in str(refusal.value)
+
+
+def test_what_is_no_secret_has_no_file(tmp_path):
+    (tmp_path / "port").write_text("6001")
+
+    assert read(PORT_FILE=str(tmp_path / "port")).port == 5000
+
+
+def test_its_repr_shows_no_secret():
+    settings = read(
+        **KEAP,
+        DATABASE_URL="postgresql://user:canary-database-password@db/name",
+        ADMIN_EMAIL="ann@example.com",
+        ADMIN_PASSWORD="canary-admin-password",
+    )
+
+    shown = repr(settings) + str(settings) + repr(settings.keap)
+
+    assert "canary" not in shown
+    assert repr(settings.token_keys[0]) not in shown
+    assert "our-client-id" in shown
+
+
+# .env.example
+
+
+class RecordingEnvironment(dict):
+    """Notes each name that somebody asks for."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.asked = set()
+
+    def get(self, name, default=None):
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+def names_that_are_read():
+    environ = RecordingEnvironment(REQUIRED)
+    Settings.from_env(environ)
+    return environ.asked
+
+
+def example_lines():
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    return re.findall(r"^(#?)([A-Z_]+)=(.*)$", text, flags=re.MULTILINE)
+
+
+def test_env_example_explains_each_setting_once_and_no_other():
+    names = [name for _, name, _ in example_lines()]
+
+    assert len(names) == len(set(names))
+    assert set(names) - ONLY_FOR_MAKE_RUN == names_that_are_read()
+    assert set(names) >= ONLY_FOR_MAKE_RUN
+
+
+def test_make_run_reads_what_the_example_says_it_reads():
+    place = (ROOT / "keap_connect" / "launch" / "place.py").read_text(encoding="utf-8")
+
+    assert {name for name in ONLY_FOR_MAKE_RUN if f'value_of(environ, "{name}")' in place} == ONLY_FOR_MAKE_RUN
+
+
+def test_each_secret_has_its_file_in_the_example():
+    names = {name for _, name, _ in example_lines()}
+
+    assert {f"{name}_FILE" for name in SECRETS} == {name for name in names if name.endswith("_FILE")}
+
+
+def test_the_defaults_in_the_example_are_the_defaults():
+    defaults = {name: value for mark, name, value in example_lines() if mark and value}
+
+    assert set(defaults) >= {"PORT", "PUBLIC_URL", "LOG_LEVEL", "KEAP_PKCE", "KEAP_TOKEN_URL", "TRUSTED_PROXIES"}
+    assert read(**KEAP, **defaults) == read(**KEAP)
+
+
+def test_a_copy_of_the_example_changes_nothing():
+    copied = {name: value for mark, name, value in example_lines() if not mark}
+
+    assert set(copied.values()) == {""}
+    assert Settings.from_env(copied | REQUIRED) == read()
