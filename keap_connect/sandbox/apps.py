@@ -43,7 +43,7 @@ def is_acceptable(redirect_uri: str, mode: RedirectURIMode) -> bool:
         parts = urlsplit(redirect_uri)
     except ValueError:
         return False
-    if not parts.hostname or parts.fragment:
+    if not parts.hostname or parts.fragment or not redirect_uri.isprintable():
         return False
     if parts.scheme == "https":
         return True

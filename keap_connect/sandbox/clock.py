@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 from keap_connect.sandbox.store import Store
 
+CENTURY_SECONDS = 100 * 365 * 86400
+
 
 class Clock:
     """Tells the time in seconds since 1970; every lifetime in the sandbox is measured with it."""
@@ -18,7 +20,13 @@ class Clock:
         return time.time() + self.offset_seconds
 
     def move_to(self, offset_seconds: float) -> None:
-        """Set the distance from the computer's clock; negative values lie in the past."""
+        """Set the distance from the computer's clock; negative values lie in the past.
+
+        Raises:
+            ValueError: more than a century away, or no number at all.
+        """
+        if not abs(offset_seconds) <= CENTURY_SECONDS:
+            raise ValueError("The clock moves by a century at most.")
         self.offset_seconds = offset_seconds
         self._store.save_setting("clock_offset_seconds", offset_seconds)
 

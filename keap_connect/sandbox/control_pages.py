@@ -92,9 +92,10 @@ def move_clock() -> Response:
 
 @control_pages.post("/sandbox/faults")
 def set_fault() -> Response:
-    options = json.loads(request.form.get("parameters") or "{}")
-    if not isinstance(options, dict):
-        raise ValueError('Write the parameters as a JSON object, such as {"seconds": 10}.')
+    try:
+        options = dict(json.loads(request.form.get("parameters") or "{}"))
+    except (ValueError, TypeError):
+        raise ValueError('Write the parameters as a JSON object, such as {"seconds": 10}.') from None
     if (schedule := request.form.get("schedule", "")) in ("first", "every"):
         options[schedule] = int(number("calls"))
     current_world().faults.set(request.form.get("endpoint", ""), request.form.get("fault", ""), options)

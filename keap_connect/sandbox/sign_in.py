@@ -1,5 +1,6 @@
 """Signing in at the stand-in: pick one of the made-up people, no password. A cookie remembers whom."""
 
+import re
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, abort, render_template, request
@@ -46,7 +47,7 @@ def create() -> Response:
 def next_page() -> str:
     """Where to go after signing in: a page of the stand-in, nothing else."""
     wanted = request.args.get("next", HOME)
-    return wanted if wanted.startswith("/app/") else HOME
+    return wanted if re.fullmatch(r"/app/[!-~]*", wanted) else HOME
 
 
 def to_sign_in() -> Response:

@@ -43,10 +43,12 @@ def issue(world: World) -> Response:
     """Give Keap's answer to the form that came in, and do what it says."""
     if request.mimetype != "application/x-www-form-urlencoded" or not request.form.get("grant_type"):
         return error_response(InvalidRequestError("response_type or grant_type is required"))
+    if request.query_string:
+        return error_response(InvalidRequestError("URL query parameters are not allowed"))
     try:
         with world.store.transaction():
             headers, body, status = current_authorization_server().create_token_response(
-                request.url, "POST", list(request.form.items(multi=True)), dict(request.headers)
+                request.base_url, "POST", list(request.form.items(multi=True)), dict(request.headers)
             )
     except OAuth2Error as error:
         return error_response(error)

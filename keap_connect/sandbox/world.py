@@ -30,12 +30,13 @@ class World:
 
     def reset(self) -> None:
         """Be as new: no grants, tokens, ledger, faults, added apps, renamed tenants or sign-ins."""
-        self.holds.release()
         self.ledger.clear()
         self.store.forget_everything()
         self.clock.reload()
         self.switches.reload()
         self.faults.reload()
+        # Last, so that held calls find nothing left of what they came for.
+        self.holds.release()
 
 
 def current_world() -> World:

@@ -81,6 +81,8 @@ def test_wrong_parameter_is_sent_back_with_its_error(client: Client, changes: di
         {"redirect_uri": "http://example.com/callback"},
         {"redirect_uri": "javascript:alert(1)"},
         {"redirect_uri": "https://example.com/#fragment"},
+        {"redirect_uri": "https://example.com/\r\nX-Odd: 1"},
+        {"redirect_uri": "https://example.com/\r\nX-Odd: 1", "client_id": "unknown"},
     ],
 )
 def test_nobody_is_sent_to_an_unacceptable_address(client: Client, changes: dict[str, str]):
@@ -139,3 +141,19 @@ def test_consent_lists_the_tenants_of_the_login_and_shows_odd_names_as_text(clie
     assert re.findall(r'name="tenant_id" value="(\w+)"( checked)?', anns) == [("ab123", " checked"), ("cd456", "")]
     assert "<img" not in eves
     assert "&gt;&lt;img src=x onerror=alert(1)&gt;" in eves
+
+
+@pytest.mark.parametrize(
+    "next_page", ["https://evil.example.com/", "//evil.example.com/", "/app/\r\nX-Odd: 1", "/sandbox"]
+)
+def test_sign_in_leads_nowhere_else(sandbox: Sandbox, next_page: str):
+    with new_browser() as browser:
+        answer = browser.post(
+            f"{sandbox.url}/app/signin",
+            {"person_id": "4236128"},
+            params={"next": next_page},
+            allow_redirects=False,
+            timeout=10,
+        )
+
+    assert answer.headers["Location"] == "/app/central/home"

@@ -136,6 +136,13 @@ def test_bad_form_is_explained(sandbox: Sandbox):
     assert 'role="alert"' in answer.text
 
 
+@pytest.mark.parametrize("body", [{}, {"advance_seconds": "1"}, {"advance_seconds": True}, {"offset_seconds": 1e300}])
+def test_impossible_time_is_refused(sandbox: Sandbox, body: dict[str, object]):
+    with pytest.raises(ValueError, match="400"):
+        sandbox.control("POST", "/clock", body)
+    assert sandbox.state()["clock_offset_seconds"] == 0
+
+
 def test_unknown_address_is_json_for_programs_and_a_page_for_people(sandbox: Sandbox):
     with new_browser() as browser:
         program = browser.get(f"{sandbox.url}/sandbox/api/nothing", timeout=10)
