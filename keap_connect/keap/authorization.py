@@ -29,6 +29,8 @@ class AuthorizationRequest:
 class AuthorizationResponse:
     """The callback's query. None where a parameter is absent, empty, repeated or too long to be one of ours.
 
+    An `issuer` that is there but empty, repeated or too long is "", so that it counts as another one.
+
     Source: RFC 6749 sections 4.1.2 and 4.1.2.1; `iss` is RFC 9207.
     """
 
@@ -53,7 +55,7 @@ class AuthorizationResponse:
             code=single("code", LONGEST_CODE),
             error=cut(error) if error else None,
             error_description=cut(description) if description else None,
-            issuer=single("iss", 500),
+            issuer=(single("iss", 500) or "") if "iss" in query else None,
         )
 
 

@@ -78,8 +78,8 @@ def open_held(flow: AuthorizationFlow) -> Grant | None:
 
 def _act(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
     keap = runtime().keap
-    if keap.issuer and response.issuer and response.issuer != keap.issuer:
-        _fail(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer}.")
+    if keap.issuer and response.issuer is not None and response.issuer != keap.issuer:
+        _fail(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}.")
     elif response.error:
         _fail(flow, _ending_of_error(response.error), response.error_description or response.error)
     elif response.code:
