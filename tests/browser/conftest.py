@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, expect
 
 from keap_connect.settings import Settings
 from tests.browser.person import Person, Watch
 from tests.support.sandbox import Sandbox
+
+expect.set_options(timeout=15_000)  # a busy machine is no reason to fail
 
 
 @pytest.fixture
