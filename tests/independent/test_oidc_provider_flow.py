@@ -1,4 +1,4 @@
-"""The app against an authorization server that we did not write: strict PKCE, rotation, and replay that kills the grant.
+"""The app against an authorization server that we did not write: strict about PKCE, rotation and replay.
 
 It holds the app to the standards rather than to our own reading of them.
 """
