@@ -43,7 +43,7 @@ class TokenCipher:
             raise SealBroken(f"{place} was sealed with a key that is not in TOKEN_KEYS.")
         try:
             return cipher.decrypt(nonce, sealed[5 + NONCE_BYTES :], header + place.encode()).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: it was cut short, down to its nonce
             raise SealBroken(f"{place} does not open: it was edited or moved.") from None
 
 
