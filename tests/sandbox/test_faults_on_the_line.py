@@ -22,7 +22,7 @@ def send_refresh(sandbox: Sandbox, refresh_token: str) -> socket.socket:
 
 
 def wait_for_state(sandbox: Sandbox, state: str) -> None:
-    ends_at = time.monotonic() + 5
+    ends_at = time.monotonic() + 10
     while state_of(sandbox) != state:
         assert time.monotonic() < ends_at
         time.sleep(0.01)
@@ -78,11 +78,12 @@ def test_slow_waits_after_or_before_acting(sandbox: Sandbox, pair: dict[str, str
 
 
 def assert_drips(connection: socket.socket) -> bytes:
-    """Read for half a second what is sent at ten bytes a second; a busy machine may bundle a few."""
-    received, ends_at = b"", time.monotonic() + 0.5
-    while time.monotonic() < ends_at:
+    """Read a little of what is sent at ten bytes a second; a busy machine may bundle some."""
+    received, started_at = b"", time.monotonic()
+    while len(received) < 4:
         received += connection.recv(65536)
-    assert 2 <= len(received) <= 15
+    assert len(received) < 50
+    assert time.monotonic() - started_at > 0.1
     return received
 
 
@@ -90,7 +91,7 @@ def test_drip_headers_sends_single_bytes_from_the_start(sandbox: Sandbox, pair: 
     sandbox.fault("drip_headers", seconds_per_byte=0.1)
 
     with send_refresh(sandbox, pair["refresh_token"]) as connection:
-        assert b"HTTP/1.1 200 OK".startswith(assert_drips(connection))
+        assert assert_drips(connection).startswith(b"HTTP")
 
 
 def test_drip_body_sends_the_headers_at_once(sandbox: Sandbox, pair: dict[str, str]):
