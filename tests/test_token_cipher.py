@@ -1,12 +1,14 @@
 """What is sealed opens at its own place with a key of the ring, and in no other way."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from keap_connect.accounts.credentials import open_access_token
 from keap_connect.accounts.directory import get_account, view_account
-from keap_connect.database import write_transaction
+from keap_connect.application import create_app
+from keap_connect.database import db, write_transaction
 from keap_connect.errors import SealBroken
 from keap_connect.models import Account
 from keap_connect.refreshing import refresh_account, valid_access_token
@@ -23,7 +25,7 @@ def cipher():
     return TokenCipher((FIRST, SECOND))
 
 
-@settings(deadline=None)
+@hypothesis_settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=9000))
 def test_any_text_opens_as_it_was_sealed(text):
     cipher = TokenCipher((FIRST,))
@@ -89,6 +91,15 @@ def test_no_reason_tells_the_secret_or_a_key(cipher):
     assert SECRET not in str(refusal.value)
     assert SECRET not in repr(cipher)
     assert repr(FIRST) not in repr(vars(cipher))
+
+
+@pytest.fixture
+def app(settings):
+    """Give the app without a port of its own."""
+    built = create_app(settings)
+    yield built
+    with built.app_context():
+        db.engine.dispose()
 
 
 def swap_access_tokens(one, other):
