@@ -11,6 +11,7 @@ from keap_connect.database import db, read_session, write_transaction
 from keap_connect.keap.identity import Identity
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow
+from keap_connect.onboarding.journey import open_held
 from keap_connect.onboarding.placing import Grant, place_grant
 from tests.support.sandbox import PERSON_IDS, Sandbox
 
@@ -76,6 +77,14 @@ class Stored:
         with self._app.app_context():
             account = self.account(account_id)
             return open_access_token(account), open_refresh_token(account)
+
+    def held_tokens(self) -> list[str]:
+        """Return the tokens, in clear, of the grant that waits in the newest flow."""
+        with self._app.app_context():
+            grant = open_held(self.flows()[-1])
+        assert grant is not None
+        held = grant.token_response
+        return [token for token in (held.access_token, held.refresh_token) if token]
 
     def owner(self, account_id: int) -> tuple[str, int]:
         """Return the tenant and the person to whom the sandbox issued the stored tokens."""
