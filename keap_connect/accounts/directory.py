@@ -23,6 +23,7 @@ from keap_connect.errors import AccountNotFound, SealBroken
 from keap_connect.models import Account
 
 PAGE_SIZE = 50
+LARGEST_ID = 2**31 - 1  # the databases take a larger number for an error, not for an unknown id
 MOST_URGENT_FIRST = (
     AccountState.RECONNECT_REQUIRED,
     AccountState.AT_RISK,
@@ -77,10 +78,7 @@ def get_account(account_id: int) -> Account:
         AccountNotFound: there is none.
     """
     with read_session() as session:
-        account = session.get(Account, account_id)
-    if account is None:
-        raise AccountNotFound(f"There is no account {account_id}.")
-    return account
+        return _get(session, account_id)
 
 
 def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
@@ -128,13 +126,18 @@ def disconnect(account_id: int, actor: str) -> None:
         AccountNotFound: there is none.
     """
     with write_transaction() as session:
-        account = session.get(Account, account_id, with_for_update=True)
-        if account is None:
-            raise AccountNotFound(f"There is no account {account_id}.")
+        account = _get(session, account_id, lock=True)
         if account.disconnected_at is None:
             account.disconnected_at = utc_now()
             forget_credential(account)
             record(session, EventKind.DISCONNECTED, account.id, actor)
+
+
+def _get(session: Session, account_id: int, *, lock: bool = False) -> Account:
+    account = session.get(Account, account_id, with_for_update=lock) if account_id <= LARGEST_ID else None
+    if account is None:
+        raise AccountNotFound(f"There is no account {account_id}.")
+    return account
 
 
 def _count_states(session: Session, now: datetime) -> dict[str, int]:

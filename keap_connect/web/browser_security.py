@@ -5,7 +5,7 @@ import hmac
 import secrets
 from urllib.parse import urlsplit
 
-from flask import Flask, g, request
+from flask import Flask, abort, g, request
 from flask import Response as FlaskResponse
 from werkzeug.wrappers import Response
 
@@ -27,6 +27,12 @@ class ForgedRequest(KeapConnectError):
 def protect_browsers(app: Flask, settings: Settings) -> None:
     """Check each request, and set the security headers on each answer, errors included."""
     headers = _headers(settings)
+
+    @app.before_request
+    def refuse_null_characters() -> None:
+        # PostgreSQL keeps none in a text, so they belong into no value that we take.
+        if request.routing_exception is None and "\0" in "".join([request.path, *request.values.values()]):
+            abort(400)
 
     @app.before_request
     def refuse_forged_requests() -> None:
