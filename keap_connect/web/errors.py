@@ -3,6 +3,7 @@
 import logging
 import secrets
 from http import HTTPStatus
+from urllib.parse import quote
 
 from flask import Flask, g, make_response, render_template, request, url_for
 from sqlalchemy.exc import OperationalError
@@ -86,7 +87,7 @@ def _write_down(status: int, error: Exception) -> str:
     """Log an error and return its reference."""
     reference = secrets.token_hex(4)
     # Only the kind of an unforeseen error is logged with its place: its text may hold what a person typed.
-    where = f"{request.method} {request.path}"
+    where = quote(f"{request.method} {request.path}"[:200], safe="/ ")
     if status >= 500:
         log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
     else:

@@ -181,6 +181,31 @@ def test_fields_that_no_form_has_are_ignored(world: World):
         assert connection.execute(newest).scalar() is None
 
 
+@on_sqlite
+@pytest.mark.parametrize(
+    "path", ["/nothing%0a2026-01-01 FAKE line", "/a%0d%0ab", "/%1b[31mred", "/\u2028line", "/%c2%85"]
+)
+def test_no_address_breaks_out_of_its_line_in_the_log(visitor: Visitor, caplog: pytest.LogCaptureFixture, path: str):
+    send(visitor, "GET", path)
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "keap_connect.web.errors"]
+    assert len(lines) == 1
+    assert lines[0].isprintable()
+
+
+@on_sqlite
+def test_the_log_of_a_failed_statement_holds_nothing_that_was_typed(
+    visitor: Visitor, app: Flask, caplog: pytest.LogCaptureFixture
+):
+    with table_gone(app, "admin"):
+        visitor.get("/signin")
+        page = visitor.press("/signin", email="canary-address@example.com", password="canary-password")
+
+    assert page.status_code == 503
+    assert "no such table" in caplog.text
+    assert "canary" not in caplog.text
+
+
 # The database is gone
 
 
