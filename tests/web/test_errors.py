@@ -390,7 +390,7 @@ def assert_quarantined(world: World, sandbox: Sandbox, account_id: int) -> None:
 
 @pytest.mark.proves("R45", "F39")
 @on_sqlite
-@pytest.mark.parametrize("change", [flipped, of_another_key, of_another_version])
+@pytest.mark.parametrize("change", [flipped, of_another_key, of_another_version, cut_short, cut_to_the_header])
 def test_an_account_whose_seal_is_broken_leaves_the_others_alone(
     world: World, sandbox: Sandbox, change: Callable[[bytes], bytes]
 ):
