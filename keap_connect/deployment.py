@@ -4,10 +4,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import SealBroken, SettingsError
+from keap_connect.keap.judgement import cut
 from keap_connect.models import Account, Deployment
 from keap_connect.runtime import runtime
 
@@ -19,11 +20,17 @@ def check_deployment() -> list[str]:
     """Check schema and keys; return what the operator should know but can live with.
 
     Raises:
-        SettingsError: tables are missing, or TOKEN_KEYS does not open what is stored. Nothing was changed.
+        SettingsError: it does not answer, tables are missing, or TOKEN_KEYS does not open what is stored. Nothing was
+            changed.
     """
     newest = ScriptDirectory(current_app.extensions["migrate"].directory).get_current_head()
-    with db.engine.connect() as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
+    try:
+        with db.engine.connect() as connection:
+            present = MigrationContext.configure(connection).get_current_revision()
+    except OperationalError as problem:
+        raise SettingsError(
+            [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig))}"]
+        ) from None
     if present != newest:
         raise SettingsError(
             [f"The database is at revision {present}, this program needs {newest}: run `flask --app app db upgrade`."]

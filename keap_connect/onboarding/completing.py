@@ -22,13 +22,17 @@ def complete_account(account_id: int) -> int:
 
     Raises:
         AccountNotFound: there is none.
-        TemporarilyUnavailable: Keap did not tell, or a refresh is under way.
+        TemporarilyUnavailable: Keap did not tell, a refresh is under way, or the grant belongs to another client.
         TenantConflict: Keap named two tenants for the grant.
     """
     account = get_account(account_id)
     access_token = open_access_token(account)
     if not account.is_pending or access_token is None:
         return account_id
+    if (account.client_id, account.token_url) != (runtime().keap.client_id, runtime().keap.token_url):
+        raise TemporarilyUnavailable(
+            "This grant belongs to another client id or token URL than the settings name; it is never sent elsewhere."
+        )
     identity = ask_identity(runtime().keap, access_token, account.tenant_id)
     if identity.keap_user_id is None or identity.tenant_id is None:
         raise TemporarilyUnavailable("Keap did not tell who this account belongs to. Its tokens are kept.")
