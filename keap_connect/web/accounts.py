@@ -96,7 +96,7 @@ def disconnect(account_id: int) -> Response | str:
     """Ask once more, then forget the tokens."""
     account = view_account(account_id)
     back = url_for("accounts.show", account_id=account_id) if current_admin() else url_for("connect.your_accounts")
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("accounts/disconnect.html", account=account, cancel_url=back)
     disconnect_account(account_id, _actor())
     flash(

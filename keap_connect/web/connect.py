@@ -28,7 +28,7 @@ from keap_connect.web.door import Audience, current_person, open_to, welcome_per
 from keap_connect.web.ending_words import WORDS
 
 bp = Blueprint("connect", __name__)
-PREFETCH_HEADERS = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
+SPECULATIVE_HEADERS = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 
 
 @bp.get("/")
@@ -42,7 +42,7 @@ def index() -> str:
 @open_to(Audience.ANYONE)
 def start() -> AnyResponse | str:
     """Send the browser to Keap; GET shows the button, so that no link can start anything."""
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("connect/start.html")
     return redirect(start_flow(browser()), code=303)
 
@@ -52,7 +52,7 @@ def start() -> AnyResponse | str:
 def reconnect(account_id: int) -> AnyResponse | str:
     """Start again for one account, which a grant of another tenant can never change."""
     account = view_account(account_id)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("connect/reconnect.html", account=account)
     return redirect(start_flow(browser(), reconnects_account_id=account.id), code=303)
 
@@ -63,7 +63,8 @@ def callback() -> AnyResponse:
     """Take the browser back from Keap, act once, and go on to an address without code and state."""
     if request.method != "GET":
         abort(405, valid_methods=["GET"])
-    if any("prefetch" in request.headers.get(name, "").lower() for name in PREFETCH_HEADERS):
+    purposes = [request.headers.get(name, "").lower() for name in SPECULATIVE_HEADERS]
+    if any("prefetch" in purpose or "preview" in purpose for purpose in purposes):
         return Response(status=204)
     response = AuthorizationResponse.from_query(request.args.to_dict(flat=False))
     try:

@@ -17,7 +17,7 @@ bp = Blueprint("signin", __name__)
 def sign_in() -> Response:
     """Ask for e-mail and password; a new session replaces whatever was there."""
     next_path = local_path(request.values.get("next", ""))
-    if request.method == "GET":
+    if request.method != "POST":
         return _form(next_path)
     email = request.form.get("email", "")[:254]
     try:

@@ -1,0 +1,223 @@
+"""Requests that another site makes a signed-in browser send: refused, whatever they ask for, and nothing changed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+from sqlalchemy import text
+
+from keap_connect.database import Base, db
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+from tests.web.direct import send
+from tests.web.fixtures import World
+from tests.web.inventory import address, posts
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+# What each form sends besides its token. A new form needs a line here.
+FORMS = {
+    "connect.start": {},
+    "connect.reconnect": {},
+    "connect.confirm": {"choice": "connect"},
+    "connect.forget_me": {},
+    "accounts.refresh": {},
+    "accounts.complete": {},
+    "accounts.disconnect": {},
+    "signin.sign_in": {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD},
+    "signin.sign_out": {},
+}
+CROSS_SITE_HEADERS = (
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost"},
+    {"Origin": "http://localhost:1"},
+    {"Origin": "https://localhost"},
+    {"Origin": "null"},
+    {"Origin": ""},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": ""},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+    {"Sec-Fetch-Site": "nonsense"},
+)
+
+
+@pytest.fixture
+def victim(world: World) -> Visitor:
+    """Give a browser in which an admin and a customer are signed in, with a decision to make."""
+    world.customer.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    return world.customer
+
+
+@pytest.fixture
+def everything(app: Flask, sandbox: Sandbox) -> Callable[[], dict[str, Any]]:
+    """Give the function that reads all tables, and what the sandbox was sent."""
+
+    def read() -> dict[str, Any]:
+        with app.app_context(), db.engine.connect() as connection:
+            tables = {name: connection.execute(text(f"SELECT * FROM {name}")).all() for name in Base.metadata.tables}
+        return {**tables, "sent to Keap": sandbox.ledger()["presentations"]}
+
+    return read
+
+
+def token_of(visitor: Visitor) -> str:
+    """Return the token of this browser's forms."""
+    visitor.get("/signin")
+    return visitor.fields("/signin")["csrf_token"]
+
+
+def submit(world: World, visitor: Visitor, endpoint: str, token: str | None, **headers: str) -> requests.Response:
+    """Send a form, with or without a token."""
+    fields = FORMS[endpoint] | ({} if token is None else {"csrf_token": token})
+    return send(visitor, "POST", address(endpoint, world.account_id, world.held_ref), headers, data=fields)
+
+
+def refused_everywhere(
+    world: World, victim: Visitor, everything: Callable[[], dict[str, Any]], token: str | None, **headers: str
+) -> bool:
+    """Send every form, and say whether each was refused and nothing changed."""
+    before = everything()
+    statuses = {endpoint: submit(world, victim, endpoint, token, **headers).status_code for endpoint in FORMS}
+    assert statuses == dict.fromkeys(FORMS, 403)
+    assert everything() == before
+    return True
+
+
+def test_every_form_is_known_here(app: Flask):
+    assert set(posts(app)) == set(FORMS)
+
+
+@pytest.mark.parametrize("endpoint", FORMS)
+def test_a_form_of_our_own_goes_through(
+    world: World, victim: Visitor, everything: Callable[[], dict[str, Any]], endpoint: str
+):
+    token, before = token_of(victim), everything()
+
+    answer = submit(world, victim, endpoint, token, **{"Sec-Fetch-Site": "same-origin", "Origin": "null"})
+
+    assert answer.status_code == 303
+    assert everything() != before or endpoint == "accounts.complete"  # there is nothing to complete
+
+
+def test_every_kind_of_browser_gets_its_form_through(world: World, victim: Visitor):
+    old = [{}, {"Origin": victim.base_url}]
+    new = [{"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "same-origin", "Origin": "null"}]
+    token = token_of(victim)
+
+    assert [submit(world, victim, "connect.start", token, **headers).status_code for headers in old + new] == [303] * 4
+
+
+@pytest.mark.proves("R64")
+def test_no_form_is_taken_without_its_token(
+    world: World, victim: Visitor, everything: Callable[[], dict[str, Any]], new_visitor: Callable[[], Visitor]
+):
+    own = token_of(victim)
+    forged = (None, "", "0" * 64, own[:-1], own.upper() + " ", own + "0", "é" * 64, token_of(new_visitor()))
+
+    for token in forged:
+        assert refused_everywhere(world, victim, everything, token), token
+
+
+@pytest.mark.proves("R64")
+def test_no_form_is_taken_from_another_site_even_with_the_right_token(
+    world: World, victim: Visitor, everything: Callable[[], dict[str, Any]]
+):
+    token = token_of(victim)
+
+    for headers in CROSS_SITE_HEADERS:
+        assert refused_everywhere(world, victim, everything, token, **headers), headers
+
+
+@pytest.mark.proves("R64")
+def test_no_link_changes_anything(world: World, victim: Visitor, everything: Callable[[], dict[str, Any]]):
+    token, before = token_of(victim), everything()
+
+    for endpoint, fields in FORMS.items():
+        for method in ("GET", "HEAD", "OPTIONS"):
+            query = {**fields, "csrf_token": token}
+            send(victim, method, address(endpoint, world.account_id, world.held_ref), params=query)
+
+    assert everything() == before
+
+
+def test_a_token_in_the_address_or_in_json_is_none(
+    world: World, victim: Visitor, everything: Callable[[], dict[str, Any]]
+):
+    token, before = token_of(victim), everything()
+    path = address("accounts.disconnect", world.account_id)
+
+    answers = [
+        send(victim, "POST", path, params={"csrf_token": token}),
+        send(victim, "POST", path, json={"csrf_token": token}),
+        send(victim, "POST", path, {"X-CSRF-Token": token}),
+        send(victim, "POST", path, {"Content-Type": "text/plain"}, data=f"csrf_token={token}"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 403, 403]
+    assert everything() == before
+
+
+def test_a_method_in_disguise_is_not_taken(world: World, victim: Visitor, everything: Callable[[], dict[str, Any]]):
+    before = everything()
+    path = address("accounts.disconnect", world.account_id)
+
+    for disguise in ({"X-HTTP-Method-Override": "POST"}, {"X-Method-Override": "POST"}):
+        send(victim, "GET", path, disguise, params={"_method": "POST"})
+
+    assert everything() == before
+
+
+@pytest.mark.parametrize("changed", ["sign_in", "sign_out", "forget_me"])
+def test_a_token_ends_with_the_sign_in_that_it_was_made_under(world: World, changed: str):
+    visitor = world.customer
+    if changed == "sign_out":
+        visitor.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    old = token_of(visitor)
+    submit(world, visitor, f"{'connect' if changed == 'forget_me' else 'signin'}.{changed}", old)
+
+    refused = submit(world, visitor, "connect.start", old)
+    taken = submit(world, visitor, "connect.start", token_of(visitor))
+
+    assert (refused.status_code, taken.status_code) == (403, 303)
+    assert "too old" in refused.text
+
+
+def test_a_first_visit_without_cookies_has_a_form_that_works(new_visitor: Callable[[], Visitor]):
+    visitor = new_visitor()
+    token = token_of(visitor)
+
+    assert send(visitor, "POST", "/connect", data={"csrf_token": token}).status_code == 303
+
+    visitor.session.cookies.clear()
+    assert send(visitor, "POST", "/connect", data={"csrf_token": token}).status_code == 403
+
+
+@pytest.mark.proves("F57")
+def test_an_attackers_code_does_not_reach_keap_from_another_browser(
+    world: World, sandbox: Sandbox, new_visitor: Callable[[], Visitor], everything: Callable[[], dict[str, Any]]
+):
+    attackers = sandbox.consent(new_visitor().set_out(), person="eve.stone@example.com", tenant="gh012")
+    without_state = attackers.partition("&state=")[0]
+    before = everything()
+
+    pages = [world.customer.get(url) for url in (attackers, without_state, without_state + "&state=")]
+
+    assert [page.status_code for page in pages] == [400, 400, 400]
+    assert everything() == before
+    assert "gh012" not in world.customer.get("/your-accounts").text
+
+
+@pytest.mark.proves("F57")
+def test_nobody_can_be_signed_in_as_somebody_else(world: World, everything: Callable[[], dict[str, Any]]):
+    before = everything()
+
+    answer = submit(world, world.anonymous, "signin.sign_in", None, Origin="https://evil.example")
+
+    assert answer.status_code == 403
+    assert everything() == before
+    assert world.anonymous.get("/accounts").url.startswith(world.anonymous.base_url + "/signin")
