@@ -140,9 +140,9 @@ def ending_of(flow: AuthorizationFlow) -> Ending | None:
 
 def count_unfinished() -> int:
     """Count the people who set out within the last day and never came back."""
-    unfinished = select(func.count()).where(
-        AuthorizationFlow.consumed_at.is_(None), AuthorizationFlow.expires_at <= utc_now()
-    )
+    now = utc_now()
+    is_over = AuthorizationFlow.expires_at.between(now - KEPT_FOR, now)
+    unfinished = select(func.count()).where(AuthorizationFlow.consumed_at.is_(None), is_over)
     with read_session() as session:
         return session.scalar(unfinished) or 0
 
