@@ -23,6 +23,7 @@ from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.template_filters import add_filters
+from keap_connect.worker.instance import check_instance
 
 ROOT = Path(__file__).parent.parent
 log = logging.getLogger(__name__)
@@ -104,5 +105,6 @@ def prepare_to_serve(settings: Settings) -> None:
     """Check the database, say what the operator should know, and make the first admin if one is named."""
     for warning in check_deployment():
         log.warning(warning)
+    check_instance()
     if settings.admin_email and settings.admin_password:
         create_admin(settings.admin_email, settings.admin_password, only_first=True)

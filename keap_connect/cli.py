@@ -2,20 +2,26 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from keap_connect.access.admins import create_admin
 from keap_connect.accounts.directory import disconnect as disconnect_account
-from keap_connect.accounts.directory import list_accounts, view_account
+from keap_connect.accounts.directory import list_accounts, list_refreshable_ids, view_account
 from keap_connect.accounts.history import Actor, list_events
+from keap_connect.deployment import check_deployment
 from keap_connect.errors import KeapConnectError
-from keap_connect.refreshing import refresh_account, valid_access_token
+from keap_connect.refreshing import brakes
+from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.worker import instance
+from keap_connect.worker.due import reserve_calls
+from keap_connect.worker.loop import SweepWorker
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -29,6 +35,7 @@ def register_commands(app: Flask) -> None:
     """Add our commands to `flask`."""
     app.cli.add_command(admins)
     app.cli.add_command(accounts)
+    app.cli.add_command(worker)
     app.cli.add_command(sandbox)
 
 
@@ -109,16 +116,34 @@ def show(account_id: int) -> None:
 @_plainly
 def token(account_id: int) -> None:
     """Print a valid access token; refresh first when it must."""
-    click.echo(valid_access_token(account_id, Actor.COMMAND_LINE))
+    served = valid_token(account_id, Actor.COMMAND_LINE)
+    if served.warning:
+        click.echo(f"Warning: {served.warning}", err=True)
+    click.echo(served.access_token)
 
 
 @accounts.command("refresh")
-@click.argument("account_id", type=int)
+@click.argument("account_id", type=int, required=False)
+@click.option("--all", "everything", is_flag=True, help="Every account that has a refresh token, one after the other.")
 @_plainly
-def refresh(account_id: int) -> None:
-    """Refresh one account now."""
-    refresh_account(account_id, Actor.COMMAND_LINE)
-    click.echo("Refreshed: new tokens are stored.")
+def refresh(account_id: int | None, everything: bool) -> None:
+    """Refresh one account now, or all of them; Ctrl-C stops after the one under way."""
+    if everything == (account_id is not None):
+        raise click.UsageError("Name one account, or --all.")
+    if account_id is not None:
+        refresh_account(account_id, Actor.COMMAND_LINE)
+        click.echo("Refreshed: new tokens are stored.")
+        return
+    failed = []
+    with click.progressbar(list_refreshable_ids(), label="Refreshing", show_pos=True) as ids:
+        for each in ids:
+            time.sleep(reserve_calls(1))
+            try:
+                refresh_account(each, Actor.COMMAND_LINE)
+            except KeapConnectError as problem:
+                failed.append(f"Account {each}: {problem}")
+    click.echo("\n".join(failed) or "All are refreshed.")
+    sys.exit(1 if failed else 0)
 
 
 @accounts.command("disconnect")
@@ -129,6 +154,25 @@ def disconnect(account_id: int) -> None:
     """Forget an account's tokens."""
     disconnect_account(account_id, Actor.COMMAND_LINE)
     click.echo("Disconnected. To withdraw the consent too, remove this app in Keap's API settings.")
+
+
+@click.command("worker")
+@click.option("--once", is_flag=True, help="Refresh what is due now, then end.")
+@click.option("--confirm-only-one", is_flag=True, help="Confirm that no other installation uses these accounts.")
+@click.option("--resume", is_flag=True, help="Let the sweep go on after a mass refusal or a refused client.")
+@_plainly
+def worker(once: bool, confirm_only_one: bool, resume: bool) -> None:
+    """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
+    if resume:
+        for name in (brakes.MASS_REFUSAL, brakes.CLIENT_REFUSED):
+            brakes.end_alarm(name)
+    if confirm_only_one:
+        instance.confirm_only_one()
+    for warning in check_deployment():
+        click.echo(warning, err=True)
+    SweepWorker(current_app._get_current_object()).run(until_idle=once)  # type: ignore[attr-defined]
+    for alarm in brakes.list_alarms():
+        click.echo(f"The sweep is held: {alarm.reason}", err=True)
 
 
 @click.command("sandbox", context_settings={"ignore_unknown_options": True})

@@ -13,9 +13,25 @@ from typing import Any, cast
 from flask import Flask
 from flask_migrate import Migrate  # type: ignore[import-untyped]
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, CursorResult, DateTime, Dialect, Engine, MetaData, Update, event
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    DateTime,
+    Dialect,
+    Engine,
+    ExceptionContext,
+    Float,
+    MetaData,
+    Update,
+    event,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
+
+from keap_connect.clock import seconds_since_boot
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -52,6 +68,26 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class database_clock(FunctionElement[float]):  # noqa: N801
+    """Seconds on the one clock that all processes of this database share; for leases, never for expiry.
+
+    PostgreSQL's own clock; with SQLite, which lives on one machine, the time since boot, which no clock step moves.
+    """
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(database_clock, "sqlite")
+def _sqlite_clock(*_: object, **__: object) -> str:
+    return "seconds_since_boot()"
+
+
+@compiles(database_clock, "postgresql")
+def _postgresql_clock(*_: object, **__: object) -> str:
+    return "EXTRACT(EPOCH FROM clock_timestamp())::float8"
+
+
 class Base(DeclarativeBase):
     """The base of all tables; constraints get their names from the convention."""
 
@@ -74,8 +110,27 @@ def connect_database(app: Flask, url: str) -> None:
     db.init_app(app)
     migrate.init_app(app, db, render_as_batch=True)
     with app.app_context():
+        event.listen(db.engine, "handle_error", _note_trouble)
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
+
+
+class Trouble:
+    """When the database last failed this process, which counts its own start as such a time."""
+
+    last_at = seconds_since_boot()
+
+
+def seconds_since_trouble() -> float:
+    """Return how long the database has answered this process without failing."""
+    return seconds_since_boot() - Trouble.last_at
+
+
+def _note_trouble(context: ExceptionContext) -> None:
+    if isinstance(context.sqlalchemy_exception, DBAPIError) and not isinstance(
+        context.sqlalchemy_exception, IntegrityError
+    ):
+        Trouble.last_at = seconds_since_boot()
 
 
 def prepare_sqlite(engine: Engine) -> None:
@@ -86,6 +141,7 @@ def prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function("seconds_since_boot", 0, seconds_since_boot)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -62,13 +62,25 @@ class Account(Base):
     refresh_token_issued_at: Mapped[datetime | None]
     refreshed_at: Mapped[datetime | None]
 
-    # The attempt marker: set durably before a refresh token is sent, cleared when its fate is known.
+    # The attempt marker: set durably before a refresh token is sent, cleared when its fate is known. `lost_at` is
+    # when an attempt was made whose answer never came: Keap may have rotated.
     attempt_fingerprint: Mapped[str | None]
     attempted_at: Mapped[datetime | None]
+    lost_at: Mapped[datetime | None]
     failures: Mapped[int] = mapped_column(default=0)
     failed_at: Mapped[datetime | None]
     failure_reason: Mapped[str | None]
+    refusals: Mapped[int] = mapped_column(default=0, server_default="0")
     refused_at: Mapped[datetime | None]
+
+    # Who may present the refresh token now, and until when nobody may: seconds of the database's clock.
+    lease_owner: Mapped[str | None]
+    lease_ends: Mapped[float | None]
+    hold_until: Mapped[float | None]
+
+    # When the worker takes it up, and when a job last asked for a token.
+    next_refresh_at: Mapped[datetime | None] = mapped_column(index=True)
+    asked_at: Mapped[datetime | None]
 
     @property
     def is_pending(self) -> bool:
@@ -80,7 +92,7 @@ class AccountEvent(Base):
     """One line of history; rows are only ever added. `details` holds no secrets."""
 
     __tablename__ = "account_event"
-    __table_args__ = (Index(None, "account_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (Index(None, "account_id", "id"), Index(None, "at"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime]
@@ -166,3 +178,37 @@ class Deployment(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Worker(Base):
+    """One worker process and what it last said of itself; a row that is silent for a minute is a dead one."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+    refreshed: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    lag_seconds: Mapped[float] = mapped_column(default=0.0)
+    paused_until: Mapped[datetime | None]
+    pause_reason: Mapped[str | None]
+
+
+class Alarm(Base):
+    """Something that holds the sweep until it is mended; the dashboard shows it."""
+
+    __tablename__ = "alarm"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    raised_at: Mapped[datetime]
+    reason: Mapped[str]
+
+
+class RefreshBudget(Base):
+    """The one row that spreads the refreshes of all workers: when the next call may go, on the database's clock."""
+
+    __tablename__ = "refresh_budget"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    next_call: Mapped[float] = mapped_column(default=0.0)

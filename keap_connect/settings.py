@@ -5,6 +5,7 @@ All problems are found before any is reported, so that one look mends them all.
 
 import base64
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,9 @@ class Settings:
     database_url: str = field(repr=False)
     port: int = 5000
     sandbox_url: str | None = None
+    instance_path: Path = Path("instance")
+    instance_id: str | None = None
+    refresh_rate_per_minute: int = 600
     trusted_proxies: int = 0
     log_level: str = "INFO"
     admin_email: str | None = None
@@ -110,6 +114,9 @@ class _Reader:
             database_url=self.database_url(),
             port=port,
             sandbox_url=sandbox_url,
+            instance_path=self.instance_path(),
+            instance_id=self.instance_id(),
+            refresh_rate_per_minute=self.integer("REFRESH_RATE_PER_MINUTE", default=600, most=100_000),
             trusted_proxies=self.integer("TRUSTED_PROXIES", default=0, most=10),
             log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
             admin_email=self.text("ADMIN_EMAIL"),
@@ -241,8 +248,17 @@ class _Reader:
             keys.append(key)
         return tuple(keys)
 
+    def instance_path(self) -> Path:
+        return Path(self.text("INSTANCE_PATH") or "instance").absolute()
+
+    def instance_id(self) -> str | None:
+        value = self.text("INSTANCE_ID")
+        if value and not re.fullmatch(r"[A-Za-z0-9._-]{4,64}", value):
+            self.problems.append("INSTANCE_ID must be 4 to 64 letters, digits and . _ -")
+        return value
+
     def database_url(self) -> str:
-        value = self.text("DATABASE_URL") or "sqlite:///" + str(Path("instance/keap_connect.db").absolute())
+        value = self.text("DATABASE_URL") or f"sqlite:///{self.instance_path() / 'keap_connect.db'}"
         value = value.replace("postgres://", "postgresql://", 1)
         if value.startswith("postgresql://"):
             value = value.replace("postgresql://", "postgresql+psycopg://", 1)

@@ -76,7 +76,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def environ(sandbox: Sandbox, database_url: str) -> dict[str, str]:
+def environ(sandbox: Sandbox, database_url: str, tmp_path: Path) -> dict[str, str]:
     """Give the environment that the app under test starts with; a test may change it before it asks for `app`."""
     port = free_port()
     return {
@@ -88,6 +88,7 @@ def environ(sandbox: Sandbox, database_url: str) -> dict[str, str]:
         "KEAP_AUTHORIZE_URL": f"{sandbox.url}/app/oauth/authorize",
         "KEAP_TOKEN_URL": f"{sandbox.url}/token",
         "KEAP_API_URL": f"{sandbox.url}/crm/rest",
+        "INSTANCE_PATH": str(tmp_path / "instance"),
         "LOG_LEVEL": "DEBUG",
     }
 

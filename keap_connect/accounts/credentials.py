@@ -4,6 +4,7 @@ import hashlib
 
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.clock import utc_now
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, CredentialKind
@@ -53,19 +54,16 @@ def store_pair(account: Account, granted: TokenResponse) -> None:
     if granted.refresh_token:
         account.refresh_token_sealed = _seal(account, "refresh_token", granted.refresh_token)
         account.refresh_token_issued_at = now
-    account.attempt_fingerprint = account.attempted_at = None
-    account.failures, account.failed_at, account.failure_reason = 0, None, None
-    account.refused_at = None
+    account.next_refresh_at = next_refresh_at(account, now)
+    _clear_attempts(account)
 
 
 def forget_credential(account: Account) -> None:
     """Destroy the tokens and move the generation, so that a late answer cannot bring them back."""
     account.generation += 1
     account.access_token_sealed = account.refresh_token_sealed = None
-    account.access_token_expires_at = account.refresh_token_issued_at = None
-    account.attempt_fingerprint = account.attempted_at = None
-    account.failures, account.failed_at, account.failure_reason = 0, None, None
-    account.refused_at = None
+    account.access_token_expires_at = account.refresh_token_issued_at = account.next_refresh_at = None
+    _clear_attempts(account)
 
 
 def open_access_token(account: Account) -> str | None:
@@ -89,6 +87,14 @@ def open_refresh_token(account: Account) -> str | None:
 def fingerprint(token: str) -> str:
     """Name a token without telling it: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+def _clear_attempts(account: Account) -> None:
+    """Forget failures, doubt, refusals and the lease: they belonged to the pair that is gone."""
+    account.attempt_fingerprint = account.attempted_at = account.lost_at = None
+    account.failures, account.failed_at, account.failure_reason = 0, None, None
+    account.refusals, account.refused_at = 0, None
+    account.lease_owner = account.lease_ends = account.hold_until = None
 
 
 def _seal(account: Account, column: str, token: str) -> bytes:

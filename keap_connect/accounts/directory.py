@@ -119,6 +119,13 @@ def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountV
         return [_view(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
 
 
+def list_refreshable_ids() -> list[int]:
+    """Return the accounts that have a refresh token, soonest expiry first."""
+    refreshable = select(Account.id).where(Account.refresh_token_sealed.is_not(None))
+    with read_session() as session:
+        return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
+
+
 def disconnect(account_id: int, actor: str) -> None:
     """Forget an account's tokens at once; a refresh in flight cannot bring them back.
 

@@ -26,7 +26,9 @@ class EventKind(StrEnum):
     SCOPE_CHANGED = "scope_changed"
     REFRESHED = "refreshed"
     REFRESH_FAILED = "refresh_failed"
+    REFRESH_REFUSED_ONCE = "refresh_refused_once"
     REFRESH_REFUSED = "refresh_refused"
+    ANSWER_LOST = "answer_lost"
     OTHER_TENANT_ANSWERED = "other_tenant_answered"
     RECONNECT_FAILED = "reconnect_failed"
     DISCONNECTED = "disconnected"
@@ -48,7 +50,11 @@ SENTENCES = {
     EventKind.SCOPE_CHANGED: "Keap granted the scope {scope} instead of full.",
     EventKind.REFRESHED: "Refreshed: new tokens are stored.",
     EventKind.REFRESH_FAILED: "A refresh failed; the tokens are kept. {reason}",
+    EventKind.REFRESH_REFUSED_ONCE: "Keap refused the refresh token; it is tried once more before it counts. {reason}",
     EventKind.REFRESH_REFUSED: "Keap refused the refresh token for good. {reason}",
+    EventKind.ANSWER_LOST: (
+        "Keap refused the refresh token for good. Our own last attempt with it was at {when}, and its answer was lost."
+    ),
     EventKind.OTHER_TENANT_ANSWERED: (
         "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored."
     ),

@@ -48,8 +48,12 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
         return ["It was disconnected on request."]
     reasons = []
     if account.refused_at is not None:
-        reasons.append(f"Keap refused the stored grant for good. {account.failure_reason or ''}".strip())
-    elif _has_aged_out(account, now):
+        reasons.append(f"Keap refused the refresh token for good. {account.failure_reason or ''}".strip())
+        if account.lost_at is not None:
+            when = f"{account.lost_at:%Y-%m-%d %H:%M} UTC"
+            reasons.append(f"Our own last attempt with it was at {when}, and its answer was lost.")
+        return reasons
+    if _has_aged_out(account, now):
         reasons.append("The grant aged out: Keap lets an unused refresh token live for 45 days.")
     reasons += _risks(account, now)
     return reasons
@@ -62,10 +66,7 @@ def state_expression(now: datetime) -> ColumnElement[str]:
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
         and_(no_refresh_token, Account.access_token_expires_at <= now),
     )
-    in_doubt = or_(
-        Account.attempted_at <= now - ATTEMPT_SECONDS,
-        and_(Account.attempted_at.is_not(None), Account.failed_at >= Account.attempted_at),
-    )
+    in_doubt = or_(Account.lost_at.is_not(None), Account.attempted_at <= now - ATTEMPT_SECONDS)
     at_risk = or_(
         Account.failures >= FAILURES_AT_RISK,
         in_doubt,
@@ -83,10 +84,7 @@ def state_expression(now: datetime) -> ColumnElement[str]:
 
 def is_in_doubt(account: Account, now: datetime) -> bool:
     """Whether a refresh token was sent and its fate is unknown (an attempt under way is not in doubt yet)."""
-    if account.attempted_at is None:
-        return False
-    has_failed = account.failed_at is not None and account.failed_at >= account.attempted_at
-    return has_failed or account.attempted_at <= now - ATTEMPT_SECONDS
+    return account.lost_at is not None or _is_past(account.attempted_at, now - ATTEMPT_SECONDS)
 
 
 def _has_aged_out(account: Account, now: datetime) -> bool:

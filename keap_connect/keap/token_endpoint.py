@@ -4,6 +4,7 @@ oauthlib's own parser would take Keap's "Invalid Refresh Token" for a bad client
 token, so the compliance hooks hand the raw answer to our judge before oauthlib sees it.
 """
 
+import math
 from collections.abc import Callable
 from urllib.parse import quote_plus
 
@@ -39,10 +40,11 @@ def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = Non
     return _ask(keap, GrantType.AUTHORIZATION_CODE, (code, code_verifier), send)
 
 
-def refresh(keap: KeapSettings, refresh_token: str) -> Judgement:
+def refresh(keap: KeapSettings, refresh_token: str, must_end_by: float = math.inf) -> Judgement:
     """Trade a refresh token for a new pair; the old one is dead afterwards.
 
-    Store the result before doing anything else. Client id and secret travel by Basic authentication, form-encoded
+    Store the result before doing anything else. Nothing is sent unless the call's deadline lies before `must_end_by`
+    (seconds of `clock.seconds_since_boot`). Client id and secret travel by Basic authentication, form-encoded
     first (RFC 6749 section 2.3.1), as Keap documents for this grant.
 
     Source: RFC 6749 section 6; Keap developer portal, "Getting Started with OAuth2".
@@ -52,7 +54,7 @@ def refresh(keap: KeapSettings, refresh_token: str) -> Judgement:
     def send(session: OAuth2Session, call: Call) -> None:
         session.refresh_token(keap.token_url, refresh_token=refresh_token, auth=basic, timeout=call.remaining_seconds())
 
-    return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send)
+    return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send, must_end_by)
 
 
 class _Judged(Exception):
@@ -68,6 +70,7 @@ def _ask(
     grant_type: GrantType,
     presented: tuple[str | None, ...],
     send: Callable[[OAuth2Session, Call], None],
+    must_end_by: float = math.inf,
 ) -> Judgement:
     sent_at = utc_now()
     secrets = [secret.encode() for secret in (*presented, keap.client_secret) if secret]
@@ -80,7 +83,7 @@ def _ask(
         answer = Answer(response.status_code, body, response.headers.get("Retry-After"))
         raise _Judged(judge(grant_type, answer, sent_at))
 
-    with keap_session(keap) as (session, call):
+    with keap_session(keap, must_end_by=must_end_by) as (session, call):
         session.register_compliance_hook("access_token_response", hear)
         session.register_compliance_hook("refresh_token_response", hear)
         try:

@@ -4,6 +4,7 @@ The time-outs of `requests` limit single reads, so a server that drips a byte a 
 watchdog shuts the socket down at the deadline, whatever is going on: TLS, headers or body.
 """
 
+import math
 import os
 import queue
 import socket
@@ -36,8 +37,9 @@ class NoUsableAnswer(requests.RequestException):
 class Call:
     """One request to Keap: when it must be over, and whether anything of it was written."""
 
-    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        self.ends = seconds_since_boot() + deadline_seconds
+    def __init__(self, deadline_seconds: float | None = None, must_end_by: float = math.inf) -> None:
+        self.ends = seconds_since_boot() + (DEADLINE_SECONDS if deadline_seconds is None else deadline_seconds)
+        self.must_end_by = must_end_by
         self.sent = False
         self._watched: socket.socket | None = None
         self._watchdog: threading.Timer | None = None
@@ -58,9 +60,13 @@ class Call:
         self._watchdog.start()
 
     def last_look(self) -> None:
-        """Check, as the last act before writing, that a process frozen meanwhile does not send too late."""
-        if self.is_over():
-            raise NoUsableAnswer("the deadline passed before the request was written")
+        """Check, as the last act before writing, that a process frozen meanwhile does not send too late.
+
+        The whole call must fit between now and `must_end_by`, the end of the lease, on a clock that also counts
+        the time a machine was suspended.
+        """
+        if self.is_over() or self.ends > self.must_end_by:
+            raise NoUsableAnswer("the time to send it had passed before it was written")
         self.sent = True
 
     def close(self) -> None:
@@ -175,14 +181,17 @@ class KeapAdapter(HTTPAdapter):
 
 @contextmanager
 def keap_session(
-    keap: KeapSettings, token: Mapping[str, str] | None = None, deadline_seconds: float = DEADLINE_SECONDS
+    keap: KeapSettings,
+    token: Mapping[str, str] | None = None,
+    deadline_seconds: float | None = None,
+    must_end_by: float = math.inf,
 ) -> Iterator[tuple[OAuth2Session, Call]]:
     """Open a session for one request.
 
     It asks for no scope, since oauthlib raises a Warning when Keap answers `full|<tenant>` to `full`; it reads no
     proxy variables and no `.netrc`, which would replace the client's credentials.
     """
-    call = Call(deadline_seconds)
+    call = Call(deadline_seconds, must_end_by)
     session = OAuth2Session(keap.client_id, redirect_uri=keap.redirect_uri, token=dict(token) if token else None)
     session.trust_env = False
     session.max_redirects = 0

@@ -17,7 +17,7 @@ from keap_connect.errors import (
 )
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import count_unfinished
-from keap_connect.refreshing import refresh_account
+from keap_connect.refreshing.serving import refresh_account
 from keap_connect.runtime import runtime
 from keap_connect.web.door import Audience, current_admin, open_to
 

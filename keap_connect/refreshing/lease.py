@@ -1,0 +1,138 @@
+"""Who may present an account's refresh token now.
+
+A lease is one conditional UPDATE, committed durably before anything is sent; it also sets the attempt marker. Its
+times are written and compared on the database's clock. It is fixed, longer than any call, and never renewed.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, case, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from keap_connect.accounts.credentials import fingerprint, open_refresh_token
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.database import count_updated, database_clock, read_session, seconds_since_trouble, write_transaction
+from keap_connect.errors import AccountNotFound
+from keap_connect.models import Account, Alarm
+from keap_connect.refreshing import timing
+from keap_connect.runtime import runtime
+
+UNKNOWN_INSTANCE = "unknown_instance"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to present one refresh token once. `must_end_by` is on our own boot clock, counted from before it
+    was taken, so it never outlasts what the database wrote down."""
+
+    account: Account
+    refresh_token: str = field(repr=False)
+    owner: str
+    must_end_by: float
+
+
+@dataclass(frozen=True)
+class Situation:
+    """An account as it stands, and what keeps its refresh token from being presented now."""
+
+    account: Account
+    is_leased: bool
+    held_seconds: float
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody may present the token for a while."""
+        return self.held_seconds > 0
+
+
+def look(account_id: int) -> Situation:
+    """Read an account and its lease by the database's clock.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    with read_session() as session:
+        found = session.execute(select(Account, database_clock()).where(Account.id == account_id)).one_or_none()
+    if found is None:
+        raise AccountNotFound(f"There is no account {account_id}.")
+    account, now = found
+    is_leased = _ahead(account.lease_ends, now) > 0
+    return Situation(account, is_leased, max(_ahead(account.hold_until, now), doubt_after_trouble(account)))
+
+
+def take_lease(situation: Situation) -> Lease | None:
+    """Take the lease of an account, or return None when somebody else has it or nobody may.
+
+    Raises:
+        SealBroken: the stored refresh token does not open.
+    """
+    account = situation.account
+    refresh_token = open_refresh_token(account)
+    if refresh_token is None or not is_ours(account) or doubt_after_trouble(account) > 0:
+        return None
+    owner = secrets.token_hex(8)
+    taken_at = seconds_since_boot()
+    with write_transaction() as session:
+        taken = count_updated(
+            session,
+            update(Account)
+            .where(Account.id == account.id, Account.generation == account.generation, *is_free())
+            .values(
+                lease_owner=owner,
+                lease_ends=database_clock() + timing.LEASE_SECONDS,
+                hold_until=database_clock() + timing.DOUBT_WAIT_SECONDS,
+                # A marker that is still there is an attempt whose holder never came back.
+                lost_at=case((Account.lost_at.is_(None), Account.attempted_at), else_=Account.lost_at),
+                attempt_fingerprint=fingerprint(refresh_token),
+                attempted_at=utc_now(),
+            ),
+        )
+    return Lease(account, refresh_token, owner, taken_at + timing.LEASE_SECONDS) if taken == 1 else None
+
+
+def release(session: Session, account: Account, *, clear_marker: bool, hold_seconds: float) -> None:
+    """End a lease in the transaction that writes down how its attempt went."""
+    account.lease_owner = account.lease_ends = None
+    if clear_marker:
+        account.attempt_fingerprint = account.attempted_at = None
+    now = session.scalar(select(database_clock())) or 0.0
+    account.hold_until = now + hold_seconds if hold_seconds > 0 else None
+
+
+def is_free() -> tuple[ColumnElement[bool], ...]:
+    """The SQL condition: tokens are there, not refused, neither leased nor held, and this is no unknown clone."""
+    return (
+        Account.disconnected_at.is_(None),
+        Account.refresh_token_sealed.is_not(None),
+        Account.refused_at.is_(None),
+        ~select(Alarm.name).where(Alarm.name == UNKNOWN_INSTANCE).exists(),
+        _is_over(Account.lease_ends),
+        _is_over(Account.hold_until),
+    )
+
+
+def is_ours(account: Account) -> bool:
+    """Whether the grant was made to the client and token URL of today's settings; it is never sent elsewhere."""
+    return (account.client_id, account.token_url) == (runtime().keap.client_id, runtime().keap.token_url)
+
+
+def doubt_after_trouble(account: Account) -> float:
+    """Return how long a token with an attempt marker must wait because the database failed this process lately.
+
+    While it was down, the holder of the new pair could not store it; it gets the whole wait once the database is back.
+    A process counts its own start as such a time, since it cannot know.
+    """
+    if account.attempt_fingerprint is None:
+        return 0.0
+    return max(timing.DOUBT_WAIT_SECONDS - seconds_since_trouble(), 0.0)
+
+
+def _is_over(moment: InstrumentedAttribute[float | None]) -> ColumnElement[bool]:
+    now = database_clock()
+    return or_(moment.is_(None), moment <= now, moment > now + timing.LONGEST_BELIEVED_SECONDS)
+
+
+def _ahead(moment: float | None, now: float) -> float:
+    ahead = (moment or now) - now
+    return ahead if 0 < ahead <= timing.LONGEST_BELIEVED_SECONDS else 0.0

@@ -1,0 +1,218 @@
+"""Keeps a new pair that the database refused: sealed, in a file that was allocated and synced before it was needed.
+
+Each file belongs to the process that holds its lock. A process stores what it finds, its own and what dead
+processes left, as soon as the database answers, and before it takes its first lease. The file obeys the fence: a pair
+whose account has moved on changes nothing.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from flask import Flask, current_app
+from sqlalchemy.exc import SQLAlchemyError
+
+from keap_connect.database import write_transaction
+from keap_connect.errors import SealBroken, TemporarilyUnavailable
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.refreshing.storing import store_granted
+from keap_connect.runtime import runtime
+
+log = logging.getLogger(__name__)
+FOLDER = "recovery"
+FILE_BYTES = 64 * 1024
+RETRY_SECONDS = 1.0
+
+
+class RecoveryUnavailable(TemporarilyUnavailable):
+    """No recovery file can be allocated, so nothing may be sent."""
+
+
+@dataclass(frozen=True)
+class KeptPair:
+    """A granted pair and the generation of the account that it came from."""
+
+    account_id: int
+    generation: int
+    granted: TokenResponse = field(repr=False)
+
+
+class Slot:
+    """One allocated file, locked by this process."""
+
+    def __init__(self, path: Path, handle: int) -> None:
+        self.path = path
+        self.handle = handle
+        self.is_kept = False
+
+    def keep(self, pair: KeptPair, actor: str) -> None:
+        """Write a pair down durably, and store it as soon as the database answers."""
+        self.is_kept = True
+        try:
+            os.pwrite(self.handle, _sealed(pair, actor), 0)
+            os.fsync(self.handle)
+        except OSError as problem:
+            log.critical(
+                "The recovery file %s cannot be written (%s): the new tokens of account %s are in memory "
+                "only. Do not stop this process.",
+                self.path,
+                problem.strerror,
+                pair.account_id,
+            )
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        threading.Thread(target=_keep_trying, args=(app, self, pair, actor), daemon=True).start()
+
+
+class _Pool:
+    """The allocated files of this process that nobody uses at the moment."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.free: dict[Path, list[Slot]] = {}
+        self.replayed: set[Path] = set()
+
+
+_pool = _Pool()
+
+
+@contextlib.contextmanager
+def slot() -> Iterator[Slot]:
+    """Give an allocated file for one attempt.
+
+    Raises:
+        RecoveryUnavailable: the disk is full or the folder cannot be written.
+    """
+    folder = _folder()
+    with _pool.lock:
+        free = _pool.free.setdefault(folder, [])
+        taken = free.pop() if free else None
+    taken = taken or _allocate(folder)
+    try:
+        yield taken
+    finally:
+        if not taken.is_kept:
+            with _pool.lock:
+                _pool.free[folder].append(taken)
+
+
+def replay_first() -> None:
+    """Before this process takes its first lease: store what earlier processes left.
+
+    Raises:
+        SQLAlchemyError: the database does not answer; nothing was lost.
+    """
+    folder = _folder()
+    if folder in _pool.replayed:
+        return
+    replay()
+    _pool.replayed.add(folder)
+
+
+def replay() -> int:
+    """Store every kept pair whose process is gone, and return how many there were.
+
+    Raises:
+        SQLAlchemyError: the database does not answer; the files stay.
+    """
+    found = 0
+    for path in sorted(_folder().glob("*.pair")):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):  # taken care of, or its process is alive
+            found += _replay_file(path)
+    return found
+
+
+def _replay_file(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
+        if content:
+            try:
+                pair, actor = _opened(content)
+            except (ValueError, KeyError, SealBroken) as problem:
+                log.critical("The recovery file %s does not open (%s); it is put aside.", path, type(problem).__name__)
+                path.rename(path.with_suffix(".broken"))
+                return 0
+            _store(pair, actor)
+        os.ftruncate(handle, 0)
+        path.unlink()
+        return 1 if content else 0
+    finally:
+        os.close(handle)
+
+
+def _keep_trying(app: Flask, kept: Slot, pair: KeptPair, actor: str) -> None:
+    with app.app_context():
+        while True:
+            try:
+                _store(pair, actor)
+                break
+            except SQLAlchemyError:
+                time.sleep(RETRY_SECONDS)
+        with contextlib.suppress(OSError):
+            os.ftruncate(kept.handle, 0)
+            kept.path.unlink()
+        os.close(kept.handle)
+
+
+def _store(pair: KeptPair, actor: str) -> None:
+    with write_transaction() as session:
+        outcome = store_granted(session, pair.account_id, pair.generation, pair.granted, actor)
+    log.warning("A kept pair of account %s was taken from its recovery file: %s.", pair.account_id, outcome)
+
+
+def _allocate(folder: Path) -> Slot:
+    path = folder / f"{secrets.token_hex(8)}.pair"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(handle, b"\0" * FILE_BYTES, 0)
+        os.fsync(handle)
+        _sync_folder(folder)
+    except OSError as problem:
+        log.critical("No recovery file can be allocated in %s (%s); nothing is refreshed.", folder, problem.strerror)
+        path.unlink(missing_ok=True)
+        raise RecoveryUnavailable("The disk for the recovery file is full or cannot be written.") from problem
+    return Slot(path, handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sealed(pair: KeptPair, actor: str) -> bytes:
+    granted = {**asdict(pair.granted), "expires_at": pair.granted.expires_at.isoformat()}
+    sealed = runtime().cipher.seal(json.dumps(granted), _place(pair.account_id, pair.generation))
+    header = {"account_id": pair.account_id, "generation": pair.generation, "actor": actor}
+    return json.dumps({**header, "sealed": b64encode(sealed).decode()}).encode()
+
+
+def _opened(content: bytes) -> tuple[KeptPair, str]:
+    kept = json.loads(content)
+    account_id, generation = int(kept["account_id"]), int(kept["generation"])
+    granted = json.loads(runtime().cipher.open(b64decode(kept["sealed"]), _place(account_id, generation)))
+    granted["expires_at"] = datetime.fromisoformat(granted["expires_at"])
+    return KeptPair(account_id, generation, TokenResponse(**granted)), str(kept["actor"])
+
+
+def _place(account_id: int, generation: int) -> str:
+    return f"recovery:{account_id}:{generation}"
+
+
+def _folder() -> Path:
+    return runtime().settings.instance_path / FOLDER

@@ -1,0 +1,194 @@
+"""Hands out a valid access token: at once when it can, refreshing when it must, waiting for somebody else's refresh.
+
+A token that is still valid is served even when refreshing fails or the grant is dead, with a warning; only an explicit
+`min_validity_seconds` that cannot be met is refused.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from keap_connect.accounts.credentials import open_access_token
+from keap_connect.accounts.schedule import next_refresh_at
+from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.database import write_transaction
+from keap_connect.errors import (
+    AccountDisconnected,
+    ClientMisconfigured,
+    KeapConnectError,
+    ReconnectRequired,
+    TemporarilyUnavailable,
+)
+from keap_connect.models import Account
+from keap_connect.refreshing import timing
+from keap_connect.refreshing.lease import Situation, is_ours, look
+from keap_connect.refreshing.spender import Attempt, spend
+from keap_connect.refreshing.storing import Outcome
+
+ASKED_EVERY = timedelta(hours=1)
+_waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
+
+
+@dataclass(frozen=True)
+class ServedToken:
+    """A token that has not expired. `warning` says why it could not be made to last longer."""
+
+    access_token: str = field(repr=False)
+    expires_at: datetime | None
+    account: Account = field(repr=False)
+    warning: str | None = None
+
+
+def valid_token(
+    account_id: int,
+    actor: str,
+    min_validity_seconds: int | None = None,
+    patience_seconds: float | None = None,
+) -> ServedToken:
+    """Return an access token that is valid now, and for `min_validity_seconds` when given.
+
+    Raises:
+        AccountNotFound: there is none.
+        AccountDisconnected: its tokens were forgotten.
+        ReconnectRequired: the grant is dead, and no token is left that would do.
+        TemporarilyUnavailable: no token that would do can be had within the patience; nothing is lost.
+        ClientMisconfigured: the same, because Keap refuses our client.
+        SealBroken: the stored tokens do not open.
+    """
+    patience = timing.PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+    patient_until = seconds_since_boot() + patience
+    wanted = timing.REFRESH_WHEN_LEFT_SECONDS if min_validity_seconds is None else min_validity_seconds
+    situation = look(account_id)
+    _note_asked(situation.account)
+    if _lasts(situation.account, wanted):
+        return _serve(situation.account)
+    try:
+        account = _refreshed(situation, actor, patient_until, lambda now: _lasts(now, wanted))
+    except (ReconnectRequired, TemporarilyUnavailable, ClientMisconfigured) as refusal:
+        account = look(account_id).account
+        if min_validity_seconds is None and _lasts(account, 0):
+            return _serve(account, str(refusal))
+        raise
+    if not _lasts(account, min_validity_seconds or 0):
+        raise TemporarilyUnavailable("Keap grants no token that lasts as long as was asked for.", 60)
+    return _serve(account)
+
+
+def refresh_account(account_id: int, actor: str) -> None:
+    """Refresh now, whatever the current token's age.
+
+    Raises:
+        KeapConnectError: the same errors as `valid_token`; the tokens are kept.
+    """
+    situation = look(account_id)
+    patient_until = seconds_since_boot() + timing.PATIENCE_SECONDS
+    before = situation.account.generation
+    _refreshed(situation, actor, patient_until, lambda now: now.generation != before, ignores_back_off=True)
+
+
+def _refreshed(
+    situation: Situation,
+    actor: str,
+    patient_until: float,
+    is_enough: Callable[[Account], bool],
+    ignores_back_off: bool = False,
+) -> Account:
+    """Refresh, or wait until somebody else has; return the account once it has a new pair."""
+    account_id = situation.account.id
+    while True:
+        _check(situation)
+        if not situation.is_leased:
+            _check_hold(situation, ignores_back_off)
+            attempt = spend(situation, actor)
+            if attempt.outcome in {Outcome.STORED, Outcome.LATE}:
+                return look(account_id).account
+            if attempt.outcome is not Outcome.NOT_TAKEN:
+                raise _refusal(attempt)
+        situation = _wait(account_id, patient_until)
+        if is_enough(situation.account):
+            return situation.account
+
+
+def _check(situation: Situation) -> None:
+    account = situation.account
+    if account.disconnected_at is not None:
+        raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
+    if account.refused_at is not None or state_of(account, utc_now()) is AccountState.RECONNECT_REQUIRED:
+        raise ReconnectRequired("A person must authorize again: Keap refused the grant, or it aged out.")
+    if account.refresh_token_sealed is None:
+        raise ReconnectRequired("No refresh token is stored for this account; a person must authorize again.")
+    if not is_ours(account):
+        raise TemporarilyUnavailable(
+            "This grant belongs to another client id or token URL than the settings name; it is never sent elsewhere.",
+            3600,
+        )
+
+
+def _check_hold(situation: Situation, ignores_back_off: bool) -> None:
+    account = situation.account
+    if situation.is_held:
+        raise TemporarilyUnavailable(
+            "The last attempt's answer was lost or is being confirmed, so the refresh token rests for a while.",
+            int(situation.held_seconds) + 1,
+        )
+    if ignores_back_off or account.failures == 0 or account.next_refresh_at is None:
+        return
+    seconds = (account.next_refresh_at - utc_now()).total_seconds()
+    if seconds > 0:
+        raise TemporarilyUnavailable(account.failure_reason or "The last refresh failed.", int(seconds) + 1)
+
+
+def _wait(account_id: int, patient_until: float) -> Situation:
+    """Wait until the lease of somebody else has ended, and return how things stand then."""
+    if not _waiters.acquire(blocking=False):
+        raise TemporarilyUnavailable("Many callers wait for this refresh already.", 5)
+    try:
+        while True:
+            remaining = patient_until - seconds_since_boot()
+            if remaining <= 0:
+                raise TemporarilyUnavailable("A refresh is under way and takes longer than you wanted to wait.", 5)
+            time.sleep(min(timing.LOOK_EVERY_SECONDS * random.uniform(0.7, 1.3), remaining))  # noqa: S311
+            situation = look(account_id)
+            if not situation.is_leased:
+                return situation
+    finally:
+        _waiters.release()
+
+
+def _refusal(attempt: Attempt) -> KeapConnectError:
+    if attempt.outcome is Outcome.REFUSED:
+        return ReconnectRequired(attempt.reason)
+    if attempt.outcome is Outcome.CLIENT_REFUSED:
+        return ClientMisconfigured(attempt.reason)
+    return TemporarilyUnavailable(attempt.reason, attempt.retry_after_seconds or 30)
+
+
+def _lasts(account: Account, seconds: float) -> bool:
+    if account.access_token_sealed is None:
+        return False
+    expires_at = account.access_token_expires_at
+    return expires_at is None or expires_at > utc_now() + timedelta(seconds=seconds)
+
+
+def _serve(account: Account, warning: str | None = None) -> ServedToken:
+    access_token = open_access_token(account)
+    if access_token is None:
+        raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
+    return ServedToken(access_token, account.access_token_expires_at, account, warning)
+
+
+def _note_asked(account: Account) -> None:
+    """Remember, at most once an hour, that jobs use this account: it is then refreshed ahead of expiry."""
+    now = utc_now()
+    if account.disconnected_at is not None or (account.asked_at and account.asked_at > now - ASKED_EVERY):
+        return
+    with write_transaction() as session:
+        current = session.get(Account, account.id, with_for_update=True)
+        if current is not None:
+            current.asked_at = now
+            if current.failures == 0 and current.refusals == 0:
+                current.next_refresh_at = next_refresh_at(current, now)

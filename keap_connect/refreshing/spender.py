@@ -1,0 +1,108 @@
+"""Presents a refresh token once, and writes down what the answer means.
+
+Order is everything: a recovery file is allocated, the lease is committed, the connection is opened, the clock is
+asked once more, then the token is sent; the new pair is stored before anything else is done with it.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.keap.judgement import Judgement, Verdict
+from keap_connect.keap.token_endpoint import refresh
+from keap_connect.models import Account
+from keap_connect.refreshing import brakes, recovery, timing
+from keap_connect.refreshing.lease import Lease, Situation, release, take_lease
+from keap_connect.refreshing.storing import OTHER_TENANT, Outcome, note_failure, store_granted
+from keap_connect.runtime import runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt: how it ended, and Keap's answer in a sentence."""
+
+    outcome: Outcome
+    reason: str = ""
+    retry_after_seconds: int | None = None
+    is_keap_trouble: bool = False  # Keap as a whole answered badly, or not at all
+
+
+def spend(situation: Situation, actor: str) -> Attempt:
+    """Take the lease, present the refresh token, store what comes back.
+
+    Raises:
+        SealBroken: the stored refresh token does not open; nothing was sent.
+        SQLAlchemyError: the lease could not be written; nothing was sent.
+        RecoveryUnavailable: no recovery file could be allocated; nothing was sent.
+    """
+    recovery.replay_first()
+    with recovery.slot() as slot:
+        lease = take_lease(situation)
+        if lease is None:
+            return Attempt(Outcome.NOT_TAKEN)
+        judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by)
+        try:
+            return _settle(lease, judgement, actor)
+        except SQLAlchemyError as problem:
+            log.error("The answer for account %s could not be stored (%s).", lease.account.id, type(problem).__name__)
+            if judgement.token_response is None:
+                return Attempt(Outcome.FAILED, "The database did not answer.")
+            slot.keep(recovery.KeptPair(lease.account.id, lease.account.generation, judgement.token_response), actor)
+            return Attempt(Outcome.KEPT_ASIDE, "The new tokens are safe and will be stored once the database answers.")
+
+
+def _settle(lease: Lease, judgement: Judgement, actor: str) -> Attempt:
+    granted = judgement.token_response
+    with write_transaction() as session:
+        if granted is not None:
+            outcome = store_granted(session, lease.account.id, lease.account.generation, granted, actor)
+            return Attempt(outcome, OTHER_TENANT if outcome is Outcome.FAILED else judgement.reason)
+        account = session.get(Account, lease.account.id, with_for_update=True)
+        # A late refusal marks nothing: not when the pair is a newer one, and not when the lease went to somebody else.
+        if account is None or account.generation != lease.account.generation or account.lease_owner != lease.owner:
+            return Attempt(Outcome.LATE, judgement.reason)
+        outcome = _note_refusal_or_failure(session, account, judgement, actor)
+    is_trouble = judgement.verdict is Verdict.TRY_LATER
+    return Attempt(outcome, judgement.reason, judgement.retry_after_seconds, is_trouble)
+
+
+def _note_refusal_or_failure(session: Session, account: Account, judgement: Judgement, actor: str) -> Outcome:
+    if judgement.verdict is Verdict.REFUSED_FOR_GOOD:
+        return _note_refusal(session, account, judgement.reason, actor)
+    if judgement.verdict is Verdict.CLIENT_MISCONFIGURED:
+        brakes.raise_alarm(session, brakes.CLIENT_REFUSED, judgement.reason)
+        release(session, account, clear_marker=True, hold_seconds=0)
+        return Outcome.CLIENT_REFUSED
+    record(session, EventKind.REFRESH_FAILED, account.id, actor, reason=judgement.reason)
+    note_failure(session, account, judgement.reason, judgement.may_have_rotated, judgement.retry_after_seconds)
+    return Outcome.FAILED
+
+
+def _note_refusal(session: Session, account: Account, reason: str, actor: str) -> Outcome:
+    """Count a refusal; the second one, a while after the first, is for good, unless Keap refuses everybody."""
+    account.refusals += 1
+    account.failure_reason = reason
+    account.failed_at = utc_now()
+    account.next_refresh_at = utc_now() + timedelta(seconds=timing.CONFIRM_WAIT_SECONDS)
+    release(session, account, clear_marker=True, hold_seconds=timing.CONFIRM_WAIT_SECONDS)
+    record(session, EventKind.REFRESH_REFUSED_ONCE, account.id, actor, reason=reason)
+    session.flush()
+    if brakes.too_many_refusals(session):
+        account.refusals = 1
+        return Outcome.FAILED
+    if account.refusals < 2:
+        return Outcome.FAILED
+    account.refused_at = utc_now()
+    account.hold_until = account.next_refresh_at = None
+    kind = EventKind.ANSWER_LOST if account.lost_at else EventKind.REFRESH_REFUSED
+    when = f"{account.lost_at:%H:%M} UTC" if account.lost_at else ""
+    record(session, kind, account.id, actor, reason=reason, when=when)
+    return Outcome.REFUSED

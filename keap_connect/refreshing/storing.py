@@ -1,0 +1,67 @@
+"""Stores what a refresh brought, by the fence: only where the account still has the pair that it came from."""
+
+from datetime import timedelta
+from enum import StrEnum
+
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.credentials import store_pair
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.schedule import back_off_seconds
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import Account
+from keap_connect.refreshing import timing
+from keap_connect.refreshing.lease import release
+
+OTHER_TENANT = "Keap answered with a token of another account; it was not stored."
+
+
+class Outcome(StrEnum):
+    """How one attempt ended."""
+
+    STORED = "stored"
+    NOT_TAKEN = "not_taken"  # somebody else has the lease, or nobody may: nothing was sent
+    LATE = "late"  # the account moved on meanwhile: the answer changed nothing
+    REFUSED = "refused"
+    CLIENT_REFUSED = "client_refused"
+    FAILED = "failed"
+    KEPT_ASIDE = "kept_aside"  # the database refused the new pair: it waits in the recovery file
+
+
+def store_granted(session: Session, account_id: int, generation: int, granted: TokenResponse, actor: str) -> Outcome:
+    """Store a new pair where it belongs, by the generation that it came from; else change nothing."""
+    account = session.get(Account, account_id, with_for_update=True)
+    if account is None or account.generation != generation or account.disconnected_at is not None:
+        return Outcome.LATE
+    if granted.tenant_id and account.tenant_id and granted.tenant_id != account.tenant_id:
+        record(session, EventKind.OTHER_TENANT_ANSWERED, account.id, actor, tenant_id=granted.tenant_id)
+        note_failure(session, account, OTHER_TENANT, in_doubt=True)
+        return Outcome.FAILED
+    store_pair(account, granted)
+    account.refreshed_at = utc_now()
+    record(session, EventKind.REFRESHED, account.id, actor)
+    return Outcome.STORED
+
+
+def set_aside(account_id: int, reason: str) -> None:
+    """Note a failure of our own, such as a token that does not open, so that the account waits its turn."""
+    with write_transaction() as session:
+        account = session.get(Account, account_id, with_for_update=True)
+        if account is not None:
+            note_failure(session, account, reason, in_doubt=False)
+
+
+def note_failure(
+    session: Session, account: Account, reason: str, in_doubt: bool, retry_after_seconds: int | None = None
+) -> None:
+    """Write a failure down: back off, and while Keap may have rotated, keep the marker and let nobody present it."""
+    now = utc_now()
+    account.failures += 1
+    account.failed_at, account.failure_reason = now, reason
+    account.next_refresh_at = now + timedelta(seconds=back_off_seconds(account.failures, retry_after_seconds))
+    if in_doubt:
+        account.lost_at = account.lost_at or account.attempted_at
+    wait = timing.DOUBT_WAIT_SECONDS if in_doubt else 0
+    release(session, account, clear_marker=not in_doubt, hold_seconds=wait)

@@ -1,0 +1,13 @@
+"""How long things last, in seconds. A call's deadline (keap/transport.py) is half the lease, so none is renewed."""
+
+LEASE_SECONDS = 60.0
+# Nobody presents a token whose fate is unknown for this long: its holder may still come back with the new pair.
+DOUBT_WAIT_SECONDS = 120.0
+# Keap sometimes refuses a token that is valid, so a refusal counts only when it comes twice, this far apart.
+CONFIRM_WAIT_SECONDS = 60.0
+# A time of the database's clock further ahead than this was written before that clock was set back, or by another boot.
+LONGEST_BELIEVED_SECONDS = 3600.0
+REFRESH_WHEN_LEFT_SECONDS = 60.0
+PATIENCE_SECONDS = 10.0
+LOOK_EVERY_SECONDS = 0.15
+MOST_WAITERS = 8

@@ -1,0 +1,74 @@
+"""What is due, soonest expiry first, and the budget of calls that all workers share."""
+
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, case, func, select, update
+
+from keap_connect.clock import utc_now
+from keap_connect.database import database_clock, read_session, write_transaction
+from keap_connect.models import Account, RefreshBudget
+from keap_connect.refreshing.lease import is_free
+from keap_connect.runtime import runtime
+
+# A worker that dies after taking accounts up leaves them to others after this long.
+TAKEN_UP_FOR = timedelta(seconds=60)
+
+
+def take_up_due(most: int) -> list[int]:
+    """Take up to `most` due accounts, which no other worker then takes, and return their ids."""
+    now = utc_now()
+    due = (
+        select(Account.id)
+        .where(Account.next_refresh_at <= now, *_is_presentable())
+        .order_by(Account.access_token_expires_at, Account.id)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    taken = (
+        update(Account)
+        .where(Account.id.in_(due.scalar_subquery()))
+        .values(next_refresh_at=now + TAKEN_UP_FOR)
+        .returning(Account.id, Account.access_token_expires_at)
+        .execution_options(synchronize_session=False)
+    )
+    with write_transaction() as session:
+        rows = session.execute(taken).all()
+    return [row[0] for row in sorted(rows, key=lambda row: (row[1] is None, row[1], row[0]))]
+
+
+def lag_seconds() -> float:
+    """Return for how long the account that waits longest has been due."""
+    longest = select(func.min(Account.next_refresh_at)).where(*_is_presentable())
+    with read_session() as session:
+        due_at = session.scalar(longest)
+    return max((utc_now() - due_at).total_seconds(), 0.0) if due_at else 0.0
+
+
+def reserve_calls(calls: int) -> float:
+    """Reserve so many calls in the shared budget; return in how many seconds the first may go."""
+    per_minute = runtime().settings.refresh_rate_per_minute
+    if per_minute == 0:
+        return 0.0
+    now = database_clock()
+    spread = calls * 60.0 / per_minute
+    start = case((RefreshBudget.next_call > now, RefreshBudget.next_call), else_=now)
+    # A reservation further ahead than an hour is from before the clock was set back.
+    start = case((RefreshBudget.next_call > now + 3600.0, now), else_=start)
+    statement = (
+        update(RefreshBudget)
+        .values(next_call=start + spread)
+        .returning(RefreshBudget.next_call, now)
+        .execution_options(synchronize_session=False)
+    )
+    with write_transaction() as session:
+        row = session.execute(statement).one_or_none()
+        if row is None:
+            session.add(RefreshBudget(id=1, next_call=0.0))
+            session.flush()
+            row = session.execute(statement).one()
+    return max(float(row[0]) - spread - float(row[1]), 0.0)
+
+
+def _is_presentable() -> tuple[ColumnElement[bool], ...]:
+    keap = runtime().keap
+    return (*is_free(), Account.client_id == keap.client_id, Account.token_url == keap.token_url)

@@ -1,0 +1,151 @@
+"""The worker: takes up what is due, refreshes it in a bounded pool, and stops cleanly.
+
+Trouble with one account never makes another wait: each call has its own deadline, each failing account its own
+back-off, and what is due is taken soonest expiry first.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from types import FrameType
+
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from keap_connect.accounts.history import Actor
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.errors import KeapConnectError, SealBroken
+from keap_connect.onboarding.completing import complete_account
+from keap_connect.refreshing import brakes, recovery
+from keap_connect.refreshing.lease import look
+from keap_connect.refreshing.spender import Attempt, spend
+from keap_connect.refreshing.storing import Outcome, set_aside
+from keap_connect.runtime import runtime
+from keap_connect.worker.circuit import Circuit
+from keap_connect.worker.due import lag_seconds, reserve_calls, take_up_due
+from keap_connect.worker.heartbeat import Beat, beat, retire
+from keap_connect.worker.instance import check_instance
+
+log = logging.getLogger(__name__)
+CALLS_AT_ONCE = 16
+BATCH = 48
+IDLE_SECONDS = 2.0
+BEAT_SECONDS = 5.0
+CHECK_INSTANCE_SECONDS = 3600.0
+
+
+class SweepWorker:
+    """One worker process. Make one, then `run` it until it is told to stop."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.started_at = utc_now()
+        self.circuit = Circuit()
+        self.refreshed = self.failed = 0
+        self._stopping = threading.Event()
+        self._room = threading.Semaphore(CALLS_AT_ONCE)
+        self._lock = threading.Lock()
+        self._beat_due = self._instance_due = self._probe_due = 0.0
+        self._is_probing_client = False
+
+    def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """Take up nothing more; what is under way is finished and stored."""
+        self._stopping.set()
+
+    def run(self, until_idle: bool = False) -> None:
+        """Work until stopped; with until_idle, until nothing is due."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.stop)
+            signal.signal(signal.SIGINT, self.stop)
+        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="refresh") as pool:
+            while not self._stopping.is_set():
+                try:
+                    worked = self._sweep_once(pool)
+                except SQLAlchemyError as problem:
+                    log.error("The database does not answer (%s); trying again.", type(problem).__name__)
+                    worked = False
+                if not worked and until_idle:
+                    break
+                if not worked:
+                    self._stopping.wait(IDLE_SECONDS)
+        try:
+            retire(self.name)
+        except SQLAlchemyError:
+            log.warning("The worker ends without saying so: the database does not answer.")
+
+    def _sweep_once(self, pool: ThreadPoolExecutor) -> bool:
+        """Take up one batch; return False when there was nothing to do."""
+        recovery.replay()
+        self._keep_house()
+        most = self._allowed()
+        ids = take_up_due(most) if most else []
+        if not ids:
+            return False
+        rate = runtime().settings.refresh_rate_per_minute
+        starts_at = seconds_since_boot() + reserve_calls(len(ids))
+        for number, account_id in enumerate(ids):
+            due_at = starts_at + (number * 60.0 / rate if rate else 0.0)
+            if self._stopping.wait(max(due_at - seconds_since_boot(), 0.0)) or self.circuit.paused_seconds() > 0:
+                break  # what was taken up and not begun is due again in a minute
+            self._room.acquire()
+            pool.submit(self._refresh, account_id)
+        return True
+
+    def _refresh(self, account_id: int) -> None:
+        try:
+            with self.app.app_context():
+                try:
+                    attempt = spend(look(account_id), Actor.SYSTEM)
+                except SealBroken as problem:
+                    set_aside(account_id, str(problem))
+                    attempt = Attempt(Outcome.FAILED, str(problem))
+                self._note(attempt)
+                if attempt.outcome is Outcome.STORED and look(account_id).account.is_pending:
+                    complete_account(account_id)
+        except (KeapConnectError, SQLAlchemyError) as problem:
+            log.warning("Account %s was not refreshed: %s", account_id, type(problem).__name__)
+        finally:
+            self._room.release()
+
+    def _note(self, attempt: Attempt) -> None:
+        with self._lock:
+            self.refreshed += attempt.outcome is Outcome.STORED
+            self.failed += attempt.outcome in {Outcome.FAILED, Outcome.REFUSED, Outcome.CLIENT_REFUSED}
+        if attempt.outcome is Outcome.STORED:
+            self.circuit.note_success()
+            if self._is_probing_client:
+                self._is_probing_client = False
+                brakes.end_alarm(brakes.CLIENT_REFUSED)
+        elif attempt.is_keap_trouble:
+            self.circuit.note_failure(attempt.reason, attempt.retry_after_seconds)
+
+    def _allowed(self) -> int:
+        """Return how many accounts may be taken up now."""
+        alarms = {alarm.name for alarm in brakes.list_alarms()}
+        if alarms - {brakes.CLIENT_REFUSED} or self.circuit.paused_seconds() > 0:
+            return 0
+        if alarms:
+            if seconds_since_boot() < self._probe_due:
+                return 0
+            self._probe_due = seconds_since_boot() + brakes.PROBE_EVERY.total_seconds()
+            self._is_probing_client = True
+            return 1
+        return 1 if self.circuit.is_probing else BATCH
+
+    def _keep_house(self) -> None:
+        """Say that this worker lives, and look now and then whether this is still the living installation."""
+        now = seconds_since_boot()
+        if now >= self._instance_due:
+            check_instance()
+            self._instance_due = now + CHECK_INSTANCE_SECONDS
+        if now >= self._beat_due:
+            self._beat_due = now + BEAT_SECONDS
+            pause = self.circuit.paused_seconds()
+            paused_until = utc_now() + timedelta(seconds=pause) if pause else None
+            counts = (self.refreshed, self.failed, lag_seconds())
+            beat(Beat(self.name, self.started_at, *counts, paused_until, self.circuit.reason))
