@@ -182,7 +182,8 @@ def _allocate(folder: Path) -> Slot:
         _sync_folder(folder)
     except OSError as problem:
         log.critical("No recovery file can be allocated in %s (%s); nothing is refreshed.", folder, problem.strerror)
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise RecoveryUnavailable("The disk for the recovery file is full or cannot be written.") from problem
     return Slot(path, handle)
 

@@ -97,7 +97,7 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     session.flush()
     if brakes.too_many_refusals(session):
         account.refusals = 1
-        return Outcome.FAILED
+        return Outcome.BRAKED
     if account.refusals < 2:
         return Outcome.FAILED
     account.refused_at = utc_now()

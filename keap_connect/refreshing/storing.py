@@ -27,6 +27,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     CLIENT_REFUSED = "client_refused"
     FAILED = "failed"
+    BRAKED = "braked"  # refused, like so many others that the fault is hardly the account's
     KEPT_ASIDE = "kept_aside"  # the database refused the new pair: it waits in the recovery file
 
 

@@ -36,6 +36,7 @@ BATCH = 48
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
 CHECK_INSTANCE_SECONDS = 3600.0
+FAILURES = {Outcome.FAILED, Outcome.REFUSED, Outcome.CLIENT_REFUSED, Outcome.BRAKED}
 
 
 class SweepWorker:
@@ -51,7 +52,7 @@ class SweepWorker:
         self._room = threading.Semaphore(CALLS_AT_ONCE)
         self._lock = threading.Lock()
         self._beat_due = self._instance_due = self._probe_due = 0.0
-        self._is_probing_client = False
+        self._is_probing_client = self._is_braked = False
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         """Take up nothing more; what is under way is finished and stored."""
@@ -87,10 +88,11 @@ class SweepWorker:
         if not ids:
             return False
         rate = runtime().settings.refresh_rate_per_minute
+        self._is_braked = False
         starts_at = seconds_since_boot() + reserve_calls(len(ids))
         for number, account_id in enumerate(ids):
             due_at = starts_at + (number * 60.0 / rate if rate else 0.0)
-            if self._stopping.wait(max(due_at - seconds_since_boot(), 0.0)) or self.circuit.paused_seconds() > 0:
+            if self._stopping.wait(max(due_at - seconds_since_boot(), 0.0)) or self._must_pause():
                 break  # what was taken up and not begun is due again in a minute
             self._room.acquire()
             pool.submit(self._refresh, account_id)
@@ -115,7 +117,8 @@ class SweepWorker:
     def _note(self, attempt: Attempt) -> None:
         with self._lock:
             self.refreshed += attempt.outcome is Outcome.STORED
-            self.failed += attempt.outcome in {Outcome.FAILED, Outcome.REFUSED, Outcome.CLIENT_REFUSED}
+            self.failed += attempt.outcome in FAILURES
+        self._is_braked = self._is_braked or attempt.outcome in {Outcome.CLIENT_REFUSED, Outcome.BRAKED}
         if attempt.outcome is Outcome.STORED:
             self.circuit.note_success()
             if self._is_probing_client:
@@ -123,6 +126,9 @@ class SweepWorker:
                 brakes.end_alarm(brakes.CLIENT_REFUSED)
         elif attempt.is_keap_trouble:
             self.circuit.note_failure(attempt.reason, attempt.retry_after_seconds)
+
+    def _must_pause(self) -> bool:
+        return self._is_braked or self.circuit.paused_seconds() > 0
 
     def _allowed(self) -> int:
         """Return how many accounts may be taken up now."""
