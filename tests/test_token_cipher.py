@@ -11,7 +11,7 @@ from keap_connect.application import create_app
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import SealBroken
 from keap_connect.models import Account
-from keap_connect.refreshing import refresh_account, valid_access_token
+from keap_connect.refreshing.serving import refresh_account, valid_token
 from keap_connect.token_cipher import TokenCipher
 from tests.accounts.granted import row_of, store_account
 
@@ -127,11 +127,11 @@ def test_a_broken_row_is_reported_and_left_as_it_is_and_its_neighbors_work(app, 
         for broken in (one, other):
             assert view_account(broken, with_tokens=True).access_token_masked == "cannot be opened"
             with pytest.raises(SealBroken):
-                valid_access_token(broken, "test")
+                valid_token(broken, "test")
         with pytest.raises(SealBroken):
             refresh_account(one, "test")
 
         assert (row_of(one), row_of(other)) == before
         assert sandbox.ledger()["totals"]["token_calls"] == 0
         refresh_account(good, "test")
-        assert valid_access_token(good, "test") == open_access_token(get_account(good))
+        assert valid_token(good, "test").access_token == open_access_token(get_account(good))

@@ -62,6 +62,7 @@ def start(programs: Programs, place: Place) -> str:
         raise CannotRun("The database could not be brought up to date:", *last_lines(output))
     serve_app(programs, place)
     wait_for_answers(programs, place)
+    programs.serve("worker", flask_command("worker"), place.environ)
     # The last step, so that nothing can fail between making the password and showing it.
     return describe(place, create_first_admin(programs, place))
 

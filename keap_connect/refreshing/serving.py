@@ -4,12 +4,15 @@ A token that is still valid is served even when refreshing fails or the grant is
 `min_validity_seconds` that cannot be met is refused.
 """
 
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.credentials import open_access_token
 from keap_connect.accounts.schedule import next_refresh_at
@@ -29,6 +32,7 @@ from keap_connect.refreshing.lease import Situation, is_ours, look
 from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome
 
+log = logging.getLogger(__name__)
 ASKED_EVERY = timedelta(hours=1)
 _waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
 
@@ -63,7 +67,6 @@ def valid_token(
     patient_until = seconds_since_boot() + patience
     wanted = timing.REFRESH_WHEN_LEFT_SECONDS if min_validity_seconds is None else min_validity_seconds
     situation = look(account_id)
-    _note_asked(situation.account)
     if _lasts(situation.account, wanted):
         return _serve(situation.account)
     try:
@@ -178,6 +181,7 @@ def _serve(account: Account, warning: str | None = None) -> ServedToken:
     access_token = open_access_token(account)
     if access_token is None:
         raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
+    _note_asked(account)
     return ServedToken(access_token, account.access_token_expires_at, account, warning)
 
 
@@ -186,9 +190,12 @@ def _note_asked(account: Account) -> None:
     now = utc_now()
     if account.disconnected_at is not None or (account.asked_at and account.asked_at > now - ASKED_EVERY):
         return
-    with write_transaction() as session:
-        current = session.get(Account, account.id, with_for_update=True)
-        if current is not None:
-            current.asked_at = now
-            if current.failures == 0 and current.refusals == 0:
-                current.next_refresh_at = next_refresh_at(current, now)
+    try:
+        with write_transaction() as session:
+            current = session.get(Account, account.id, with_for_update=True)
+            if current is not None:
+                current.asked_at = now
+                if current.failures == 0 and current.refusals == 0:
+                    current.next_refresh_at = next_refresh_at(current, now)
+    except SQLAlchemyError:
+        log.warning("It could not be noted that account %s is in use; the token is served all the same.", account.id)

@@ -23,7 +23,7 @@ from keap_connect.database import read_session
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.models import AuthorizationFlow
 from keap_connect.onboarding.flows import open_code_verifier
-from keap_connect.refreshing import refresh_account
+from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OIDCProvider
