@@ -17,7 +17,7 @@ REQUIRED = {"SECRET_KEY": "canary-secret-key-" + "k" * 20, "TOKEN_KEYS": KEY}
 KEAP = {"KEAP_CLIENT_ID": "our-client-id", "KEAP_CLIENT_SECRET": "canary-client-secret"}
 PUBLIC = {"PUBLIC_URL": "https://connect.example.com"}
 # `make run` reads these two itself; the app never sees them.
-ONLY_FOR_MAKE_RUN = {"HTTPS", "INSTANCE_PATH"}
+ONLY_FOR_MAKE_RUN = {"HTTPS"}
 
 
 def read(**environ):
