@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 
 from keap_connect.errors import SettingsError
 
+DOTENV = Path(__file__).parent.parent / ".env"
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
 KEAP_URLS = {
@@ -81,7 +82,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Read `.env` and the environment (which wins).
+        """Read the project's `.env` and the environment (which wins).
 
         Args:
             environ: names and values to read instead of both, as the tests do.
@@ -90,7 +91,7 @@ class Settings:
             SettingsError: something is missing or wrong; it lists every problem.
         """
         if environ is None:
-            environ = {k: v for k, v in dotenv_values().items() if v is not None} | dict(os.environ)
+            environ = {k: v for k, v in dotenv_values(DOTENV).items() if v is not None} | dict(os.environ)
         return _Reader(environ).settings()
 
 

@@ -119,6 +119,12 @@ def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountV
         return [_view(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
 
 
+def count_states() -> dict[str, int]:
+    """Count the accounts in each state."""
+    with read_session() as session:
+        return _count_states(session, utc_now())
+
+
 def list_refreshable_ids() -> list[int]:
     """Return the accounts that have a refresh token, soonest expiry first."""
     refreshable = select(Account.id).where(Account.refresh_token_sealed.is_not(None))

@@ -29,6 +29,7 @@ class EventKind(StrEnum):
     REFRESH_REFUSED_ONCE = "refresh_refused_once"
     REFRESH_REFUSED = "refresh_refused"
     ANSWER_LOST = "answer_lost"
+    TOKEN_REJECTED = "token_rejected"  # noqa: S105
     OTHER_TENANT_ANSWERED = "other_tenant_answered"
     RECONNECT_FAILED = "reconnect_failed"
     DISCONNECTED = "disconnected"
@@ -55,6 +56,7 @@ SENTENCES = {
     EventKind.ANSWER_LOST: (
         "Keap refused the refresh token for good. Our own last attempt with it was at {when}, and its answer was lost."
     ),
+    EventKind.TOKEN_REJECTED: "A job reported that Keap refused the access token; it is refreshed next.",
     EventKind.OTHER_TENANT_ANSWERED: (
         "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored."
     ),

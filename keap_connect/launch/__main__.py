@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from keap_connect.launch.place import ROOT, Place, prepare
+from keap_connect.launch.place import Place, prepare
 from keap_connect.launch.problems import CannotRun, Stopped
 from keap_connect.launch.programs import Programs
-from keap_connect.settings import SECRETS
+from keap_connect.settings import DOTENV, SECRETS
 
 FIRST_ADMIN = "admin@example.com"
 ADMIN_EXISTS = 3  # exit code of `admins create --only-first` when there is nothing to do
@@ -45,7 +45,7 @@ def main() -> int:
 
 def known_from_file() -> dict[str, str]:
     """Return what `.env` says; the environment wins over it."""
-    return {name: value for name, value in dotenv_values(ROOT / ".env").items() if value is not None}
+    return {name: value for name, value in dotenv_values(DOTENV).items() if value is not None}
 
 
 def start(programs: Programs, place: Place) -> str:

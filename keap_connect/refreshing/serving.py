@@ -4,6 +4,7 @@ A token that is still valid is served even when refreshing fails or the grant is
 `min_validity_seconds` that cannot be met is refused.
 """
 
+import hmac
 import logging
 import random
 import threading
@@ -14,13 +15,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from keap_connect.accounts.credentials import open_access_token
+from keap_connect.accounts.credentials import fingerprint, open_access_token
+from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
 from keap_connect.errors import (
     AccountDisconnected,
+    AccountNotFound,
     ClientMisconfigured,
     KeapConnectError,
     ReconnectRequired,
@@ -91,6 +94,33 @@ def refresh_account(account_id: int, actor: str) -> None:
     patient_until = seconds_since_boot() + timing.PATIENCE_SECONDS
     before = situation.account.generation
     _refreshed(situation, actor, patient_until, lambda now: now.generation != before, ignores_back_off=True)
+
+
+def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> bool:
+    """Take a job's word that Keap refused an access token: it is not handed out again, and is refreshed next.
+
+    Args:
+        reported_fingerprint: the first 16 hex digits of the refused token's SHA-256.
+
+    Returns:
+        False for a stale report, which changes nothing: the token is not the current one.
+
+    Raises:
+        AccountNotFound, SealBroken.
+    """
+    with write_transaction() as session:
+        account = session.get(Account, account_id, with_for_update=True)
+        if account is None:
+            raise AccountNotFound(f"There is no account {account_id}.")
+        token = open_access_token(account)
+        if token is None or not hmac.compare_digest(fingerprint(token), reported_fingerprint):
+            return False
+        now = utc_now()
+        if account.access_token_expires_at is None or account.access_token_expires_at > now:
+            account.access_token_expires_at = now
+            account.next_refresh_at = now
+            record(session, EventKind.TOKEN_REJECTED, account.id, actor)
+    return True
 
 
 def _refreshed(

@@ -17,9 +17,11 @@ from keap_connect.errors import (
 )
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import count_unfinished
+from keap_connect.refreshing.brakes import list_alarms
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.runtime import runtime
 from keap_connect.web.door import Audience, current_admin, open_to
+from keap_connect.worker.heartbeat import list_workers
 
 bp = Blueprint("accounts", __name__, url_prefix="/accounts")
 LONGEST_SEARCH = 100
@@ -49,6 +51,8 @@ def index() -> str:
         page_url=page_url,
         start_url=runtime().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
+        workers=list_workers(),
+        alarms=list_alarms(),
     )
 
 

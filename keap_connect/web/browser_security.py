@@ -73,7 +73,8 @@ def browser() -> str:
 
 def csrf_token() -> str:
     """Return the token that each form carries: bound to this browser and to its sign-ins."""
-    bound_to = [browser(), read_cookie("admin") or "", read_cookie("person") or ""]
+    person = g.get("new_person") or read_cookie("person") or ""
+    bound_to = [browser(), read_cookie("admin") or "", person]
     key = runtime().settings.secret_key.encode()
     return hmac.new(key, "\n".join(["csrf", *bound_to]).encode(), hashlib.sha256).hexdigest()
 

@@ -12,6 +12,7 @@ from keap_connect.access.sign_ins import find_admin, find_person
 from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.errors import AccountNotFound, KeapConnectError
 from keap_connect.models import Admin, SignIn
+from keap_connect.settings import LOOPBACK_HOSTS
 from keap_connect.web.browser_security import read_cookie
 
 View = TypeVar("View", bound=Callable[..., object])
@@ -23,6 +24,7 @@ class Audience(StrEnum):
     ANYONE = "anyone"
     ADMIN = "admin"
     PERSON = "person"  # a customer who has authorized in this browser
+    LOOPBACK = "loopback"  # programs on this machine that did not come through a proxy
     OWNER = "owner"  # an admin, or the customer whose account the URL names
 
 
@@ -52,6 +54,8 @@ def guard_pages(app: Flask) -> None:
             abort(403)
         if audience is Audience.ANYONE:
             return None
+        if audience is Audience.LOOPBACK:
+            return None if _is_local() else abort(404)
         if audience is Audience.PERSON:
             _get_person()
             return None
@@ -78,8 +82,8 @@ def current_person() -> SignIn | None:
 
 
 def welcome_person(session_id: str) -> None:
-    """Let the page that answers this very request already know the customer who has just signed in."""
-    g.person = find_person(session_id)
+    """Let the page that answers this very request, and its forms, already know who has just signed in."""
+    g.person, g.new_person = find_person(session_id), session_id
 
 
 def local_path(path: str) -> str | None:
@@ -99,6 +103,11 @@ def _ask_admin() -> Response | None:
     if request.method == "GET" and local_path(request.path):
         target += f"?next={quote(request.path)}"
     return redirect(target, code=303)
+
+
+def _is_local() -> bool:
+    has_come_through_a_proxy = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via"))
+    return request.remote_addr in LOOPBACK_HOSTS and not has_come_through_a_proxy
 
 
 def _get_person() -> SignIn:

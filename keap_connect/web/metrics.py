@@ -1,0 +1,49 @@
+"""/metrics for monitoring, computed from the database, since the workers are other processes."""
+
+from collections.abc import Iterator
+
+from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from keap_connect.accounts.directory import count_states
+from keap_connect.refreshing.brakes import list_alarms
+from keap_connect.web.door import Audience, open_to
+from keap_connect.worker.due import lag_seconds
+from keap_connect.worker.heartbeat import list_workers
+
+bp = Blueprint("metrics", __name__)
+
+
+@bp.get("/metrics")
+@open_to(Audience.LOOPBACK)
+def metrics() -> Response:
+    """Answer in the text format of Prometheus."""
+    registry = CollectorRegistry()
+    registry.register(_FromDatabase())
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class _FromDatabase(Collector):
+    def collect(self) -> Iterator[Metric]:
+        workers = list_workers()
+        yield _family("accounts", "Accounts in each state.", "state", count_states())
+        yield _family("alarm", "What holds the sweep.", "name", {alarm.name: 1 for alarm in list_alarms()})
+        yield _family(
+            "lag_seconds", "For how long the account that waits longest has been due.", "", {"": lag_seconds()}
+        )
+        yield _family("workers", "Workers heard of within a minute.", "", {"": len(workers)})
+        paused = sum(worker.paused_until is not None for worker in workers)
+        yield _family("workers_paused", "Workers whose circuit is open.", "", {"": paused})
+        refreshed = {worker.name: worker.refreshed for worker in workers}
+        yield _family("refreshed", "Refreshes stored since the worker started.", "worker", refreshed)
+        failed = {worker.name: worker.failed for worker in workers}
+        yield _family("failed", "Refreshes that failed since the worker started.", "worker", failed)
+
+
+def _family(name: str, meaning: str, label: str, values: dict[str, int] | dict[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"keap_connect_{name}", meaning, labels=[label] if label else [])
+    for key, value in values.items():
+        family.add_metric([key] if label else [], value)
+    return family
