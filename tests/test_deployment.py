@@ -19,7 +19,7 @@ from keap_connect.errors import SettingsError, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.onboarding.completing import complete_account
-from keap_connect.refreshing import refresh_account, valid_access_token
+from keap_connect.refreshing.serving import refresh_account, valid_token
 from keap_connect.settings import Settings
 from keap_connect.token_cipher import TokenCipher
 from tests.accounts.granted import row_of, store_account
@@ -243,8 +243,8 @@ def test_foreign_grants_are_never_presented_elsewhere(start, stored, sandbox, el
         for act in (lambda: refresh_account(stored, "test"), lambda: complete_account(pending)):
             with pytest.raises(TemporarilyUnavailable, match="never sent elsewhere"):
                 act()
-        assert valid_access_token(stored, "test")
         assert (row_of(stored), row_of(pending)) == before
+        assert valid_token(stored, "test").access_token
 
     other_server.close()
     assert other_server.connections == []

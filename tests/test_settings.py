@@ -107,7 +107,7 @@ def test_a_url_safe_key_is_read_too():
 
 def test_the_environment_wins_over_the_file(monkeypatch):
     in_file = {"PORT": "6001", "LOG_LEVEL": "ERROR", "A_NAME_WITHOUT_VALUE": None}
-    monkeypatch.setattr("keap_connect.settings.dotenv_values", lambda: in_file)
+    monkeypatch.setattr("keap_connect.settings.dotenv_values", lambda _path: in_file)
     monkeypatch.setattr(os, "environ", REQUIRED | {"PORT": "6002"})
 
     settings = Settings.from_env()
