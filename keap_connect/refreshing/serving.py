@@ -138,7 +138,9 @@ def _refreshed(
             _check_hold(situation, ignores_back_off)
             attempt = spend(situation, actor)
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:
-                return look(account_id).account
+                situation = look(account_id)
+                _check(situation)  # a disconnect that came while Keap answered has the last word
+                return situation.account
             if attempt.outcome is not Outcome.NOT_TAKEN:
                 raise _refusal(attempt)
         situation = _wait(account_id, patient_until)
