@@ -101,7 +101,7 @@ def judge(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Judgement
     error = _oauth_error(body) if body is not None else None
     reason = f"Keap answered {answer.status} ({error or _kind_of(answer.body)})."
     if answer.status == 401 or b"developer inactive" in answer.body.lower():
-        return Judgement(Verdict.CLIENT_MISCONFIGURED, reason)
+        return Judgement(Verdict.CLIENT_MISCONFIGURED, reason, may_have_rotated=error is None)
     if error is None or answer.status >= 500 or answer.status == 408 or answer.status < 400:
         return Judgement(Verdict.TRY_LATER, reason, may_have_rotated=True, retry_after_seconds=retry_after)
     if error.names_the_client:

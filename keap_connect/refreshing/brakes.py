@@ -38,9 +38,11 @@ def raise_alarm(session: Session, name: str, reason: str) -> None:
 
 def end_alarm(name: str) -> bool:
     """Let the sweep go on; return whether it was held for this."""
-    with write_transaction() as session:
+    with read_session() as session:
         was_raised = is_raised(session, name)
-        session.execute(delete(Alarm).where(Alarm.name == name))
+    if was_raised:
+        with write_transaction() as session:
+            session.execute(delete(Alarm).where(Alarm.name == name))
     return was_raised
 
 

@@ -31,6 +31,7 @@ from keap_connect.errors import (
 )
 from keap_connect.models import Account
 from keap_connect.refreshing import timing
+from keap_connect.refreshing.brakes import CLIENT_REFUSED, end_alarm
 from keap_connect.refreshing.lease import Situation, is_ours, look
 from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome
@@ -137,6 +138,8 @@ def _refreshed(
         if not situation.is_leased:
             _check_hold(situation, ignores_back_off)
             attempt = spend(situation, actor)
+            if attempt.outcome is Outcome.STORED:
+                end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:
                 situation = look(account_id)
                 _check(situation)  # a disconnect that came while Keap answered has the last word

@@ -19,7 +19,7 @@ from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refreshing import brakes, recovery, timing
 from keap_connect.refreshing.lease import Lease, Situation, release, take_lease
-from keap_connect.refreshing.storing import OTHER_TENANT, Outcome, note_failure, store_granted
+from keap_connect.refreshing.storing import OTHER_TENANT, Outcome, note_failure, rest, store_granted
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def _note_refusal_or_failure(session: Session, account: Account, judgement: Judg
         return _note_refusal(session, account, judgement.reason, actor)
     if judgement.verdict is Verdict.CLIENT_MISCONFIGURED:
         brakes.raise_alarm(session, brakes.CLIENT_REFUSED, judgement.reason)
-        release(session, account, clear_marker=True, hold_seconds=0)
+        rest(session, account, in_doubt=judgement.may_have_rotated)
         return Outcome.CLIENT_REFUSED
     record(session, EventKind.REFRESH_FAILED, account.id, actor, reason=judgement.reason)
     note_failure(session, account, judgement.reason, judgement.may_have_rotated, judgement.retry_after_seconds)

@@ -62,6 +62,11 @@ def note_failure(
     account.failures += 1
     account.failed_at, account.failure_reason = now, reason
     account.next_refresh_at = now + timedelta(seconds=back_off_seconds(account.failures, retry_after_seconds))
+    rest(session, account, in_doubt=in_doubt)
+
+
+def rest(session: Session, account: Account, *, in_doubt: bool) -> None:
+    """End the lease; a token in doubt keeps its marker and rests, since its holder may still come back."""
     if in_doubt:
         account.lost_at = account.lost_at or account.attempted_at
     wait = timing.DOUBT_WAIT_SECONDS if in_doubt else 0

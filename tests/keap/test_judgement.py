@@ -94,6 +94,9 @@ NAMING_THE_CLIENT = [
     (401, fault("Client ID is not approved", "keymanagement.service.invalid_client-client_id_not_approved")),
     (401, fault("Invalid access token", "oauth.v2.InvalidAccessToken")),
     (401, fault("Access Token expired", "keymanagement.service.access_token_expired")),
+]
+# Ours to mend as well, but nothing that is well-formed says that the token was not spent.
+BARE_REFUSALS = [
     (401, "Unauthorized"),
     (401, ""),
     (401, HTML_400),
@@ -172,6 +175,7 @@ def cases(*parts):
     cases(
         (DEAD_GRANTS, REFUSED, SAFE),
         (NAMING_THE_CLIENT, MISCONFIGURED, SAFE),
+        (BARE_REFUSALS, MISCONFIGURED, ROTATED),
         (SLOW_DOWNS, LATER, SAFE),
         (TROUBLES, LATER, ROTATED),
         (OTHER_ERRORS, LATER, SAFE),
