@@ -68,5 +68,6 @@ class TooManyAttempts(KeapConnectError):
     """Sign-in is throttled."""
 
     def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__(f"Too many attempts. Try again in {-(-retry_after_seconds // 60)} minutes.")
+        minutes = -(-retry_after_seconds // 60)
+        super().__init__(f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
         self.retry_after_seconds = retry_after_seconds

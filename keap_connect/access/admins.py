@@ -1,6 +1,7 @@
 """Admins: made by command, signed in by password (argon2id), throttled per e-mail and per network address."""
 
 import hashlib
+import math
 from datetime import datetime, timedelta
 
 from argon2.exceptions import VerificationError
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import PasswordRefused, TooManyAttempts
 from keap_connect.models import Admin, SignInAttempt
 from keap_connect.runtime import runtime
@@ -54,8 +55,9 @@ def verify_password(email: str, password: str, address: str) -> Admin | None:
     email = email.strip().lower()
     limits = {f"address:{address}": ATTEMPTS_PER_ADDRESS, f"email:{_hash(email)}": ATTEMPTS_PER_EMAIL}
     with write_transaction() as session:
-        for subject, most in limits.items():
-            _throttle(session, subject, most)
+        waits = [_seconds_to_wait(session, subject, most) for subject, most in limits.items()]
+        if any(waits):
+            raise TooManyAttempts(max(waits))
         # Counted before the slow check, so that parallel guesses cannot slip through; forgiven on success.
         attempts = [SignInAttempt(subject=subject, at=utc_now()) for subject in limits]
         session.add_all(attempts)
@@ -64,7 +66,7 @@ def verify_password(email: str, password: str, address: str) -> Admin | None:
         admin = session.scalar(select(Admin).where(Admin.email == email))
     stored = admin.password_hash if admin else runtime().nobodys_hash
     try:
-        runtime().password_hasher.verify(stored, password[:LONGEST_PASSWORD])
+        runtime().password_hasher.verify(stored, password)
     except VerificationError:
         admin = None
     with write_transaction() as session:
@@ -77,16 +79,19 @@ def verify_password(email: str, password: str, address: str) -> Admin | None:
     return admin
 
 
-def _throttle(session: Session, subject: str, most: int) -> None:
+def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
+    """Return 0 when there may be another attempt now. Attempts of one subject are counted one after the other."""
+    take_turns(session, subject)
     since = utc_now() - WINDOW
     count, oldest = session.execute(
         select(func.count(SignInAttempt.id), func.min(SignInAttempt.at)).where(
             SignInAttempt.subject == subject, SignInAttempt.at > since
         )
     ).one()
-    if count >= most:
-        ends: datetime = oldest + WINDOW
-        raise TooManyAttempts(max(int((ends - utc_now()).total_seconds()), 1))
+    if count < most:
+        return 0
+    ends: datetime = oldest + WINDOW
+    return max(math.ceil((ends - utc_now()).total_seconds()), 1)
 
 
 def _rehash(session: Session, admin: Admin, password: str) -> None:
