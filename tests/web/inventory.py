@@ -26,6 +26,7 @@ AUDIENCES = {
     "accounts.disconnect": "owner",
     "health.healthz": "anyone",
     "health.readyz": "anyone",
+    "metrics.metrics": "loopback",
 }
 ADDRESSES = {
     "connect.index": "/",
@@ -46,6 +47,7 @@ ADDRESSES = {
     "accounts.disconnect": "/accounts/{account_id}/disconnect",
     "health.healthz": "/healthz",
     "health.readyz": "/readyz",
+    "metrics.metrics": "/metrics",
     "static": "/static/css/base.css",
 }
 

@@ -51,6 +51,7 @@ ODD_ADDRESSES = {
     "/connect/ended/held": 404,
     "/callback?state=%00&code=%00": 400,
     "/signin?next=%00": 400,
+    "/static/%00": 400,
 }
 HOSTILE_TEXTS = (
     '"><img src=x onerror=alert(1)>',

@@ -170,7 +170,7 @@ def test_a_changed_file_gets_another_address(new_app: Callable[[], Flask], tmp_p
     assert len(set(addresses)) == 2
 
 
-@pytest.mark.parametrize("path", ["/static/", "/static/css", "/static/../app.py", "/static/..%2fapp.py", "/static/%00"])
+@pytest.mark.parametrize("path", ["/static/", "/static/css", "/static/../app.py", "/static/..%2fapp.py"])
 def test_static_files_end_at_their_folder_and_list_nothing(visitor: Visitor, path: str):
     assert send(visitor, "GET", path).status_code == 404
 
