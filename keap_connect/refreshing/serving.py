@@ -27,6 +27,7 @@ from keap_connect.errors import (
     ClientMisconfigured,
     KeapConnectError,
     ReconnectRequired,
+    SealBroken,
     TemporarilyUnavailable,
 )
 from keap_connect.models import Account
@@ -75,7 +76,7 @@ def valid_token(
         return _serve(situation.account)
     try:
         account = _refreshed(situation, actor, patient_until, lambda now: _lasts(now, wanted))
-    except (ReconnectRequired, TemporarilyUnavailable, ClientMisconfigured) as refusal:
+    except (ReconnectRequired, TemporarilyUnavailable, ClientMisconfigured, SealBroken) as refusal:
         account = look(account_id).account
         if min_validity_seconds is None and _lasts(account, 0):
             return _serve(account, str(refusal))
@@ -147,6 +148,7 @@ def _refreshed(
             if attempt.outcome is not Outcome.NOT_TAKEN:
                 raise _refusal(attempt)
         situation = _wait(account_id, patient_until)
+        _check(situation)
         if is_enough(situation.account):
             return situation.account
 
