@@ -1,0 +1,139 @@
+"""Every page in every face, in one table; a page that is missing here fails a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from playwright.sync_api import Page
+
+from keap_connect.accounts.state import AccountState
+from keap_connect.onboarding.endings import Ending
+from keap_connect.web.ending_words import WORDS
+from tests.browser.world import ACCOUNTS, HOSTILE, LONG, THROTTLED_EMAIL
+from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
+
+Act = Callable[[Page], None]
+
+
+@dataclass(frozen=True)
+class Face:
+    """One look of one page.
+
+    Args:
+        path: may hold the names of the world's accounts in braces.
+        role: whose cookies the browser has.
+        act: what is done on the page, and leads to the face.
+    """
+
+    name: str
+    path: str
+    role: str = "nobody"
+    status: int = 200
+    act: Act | None = None
+
+
+def press(name: str) -> Act:
+    """Press a button."""
+    return lambda page: page.get_by_role("button", name=name, exact=True).click()
+
+
+def send(button: str, **fields: str) -> Act:
+    """Give the fields of these names other values, hidden ones too, and press a button."""
+
+    def act(page: Page) -> None:
+        for name, value in fields.items():
+            page.locator(f"main [name={name}]").first.evaluate("(field, value) => field.value = value", value)
+        page.locator("main").get_by_role("button", name=button, exact=True).click()
+
+    return act
+
+
+def unfold(page: Page) -> None:
+    """Open all that can be unfolded."""
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+
+
+def sign_in_as(email: str) -> Act:
+    """Try to sign in."""
+    return send("Sign in", email=email, password="not the password")
+
+
+WITHOUT_FLOW = [code for code, words in WORDS.items() if words.status != 200] + [Ending.DENIED, Ending.KEAP_ERROR]
+APP_FACES = [
+    Face("start", "/", act=unfold),
+    Face("start of a customer", "/", "customer"),
+    Face("start of an admin", "/", "admin"),
+    Face("connect", "/connect"),
+    *[Face(f"reconnect, {one}", f"/reconnect/{{{one}}}", "admin") for one in ACCOUNTS],
+    Face("reconnect of a customer", "/reconnect/{active}", "customer"),
+    *[Face(f"ended, {code}", f"/connect/ended/{code}", status=WORDS[code].status) for code in WITHOUT_FLOW],
+    *[Face(f"result, {code}", f"/connect/{code}", "returning", WORDS[code].status) for code in WORDS],
+    Face("result, long names", "/connect/connected-long", "returning"),
+    Face("result, hostile names", "/connect/connected-hostile", "returning"),
+    Face("result, hostile words of Keap", "/connect/keap-said", "returning"),
+    Face("result, running", "/connect/running", "returning"),
+    Face("question", "/connect/held", "returning"),
+    Face("question, long names", "/connect/held-long", "returning"),
+    Face("question, hostile names", "/connect/held-hostile", "returning"),
+    Face("your accounts, none", "/your-accounts", "customer of none"),
+    Face("your accounts, one", "/your-accounts", "customer of one"),
+    Face("your accounts, many", "/your-accounts", "customer"),
+    Face("accounts", "/accounts", "admin"),
+    Face("accounts, last page", "/accounts?page=2", "admin"),
+    *[Face(f"accounts, {state}", f"/accounts?state={state}", "admin") for state in AccountState],
+    Face("accounts, found", "/accounts?q=acme", "admin"),
+    Face("accounts, not found", f"/accounts?{urlencode({'q': HOSTILE})}", "admin"),
+    Face("accounts, long search", f"/accounts?{urlencode({'q': LONG[:100]})}", "admin"),
+    Face("accounts, none in this state", "/accounts?q=acme&state=disconnected", "admin"),
+    *[Face(f"account, {one}", f"/accounts/{{{one}}}", "admin") for one in ACCOUNTS],
+    Face("account, refresh refused", "/accounts/{lost}", "admin", act=press("Refresh now")),
+    *[Face(f"disconnect, {one}", f"/accounts/{{{one}}}/disconnect", "admin") for one in ("active", "long", "hostile")],
+    Face("disconnect of a customer", "/accounts/{active}/disconnect", "customer"),
+    Face("sign-in", "/signin?next=/accounts"),
+    Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
+    Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
+    Face(
+        "error 400", "/connect/held", "returning", 400, act=send("Connect Bright Dental as a new account", choice="x")
+    ),
+    Face("error 403, forged form", "/", status=403, act=send("Connect Keap", csrf_token="x")),
+    Face("error 403, unknown customer", "/your-accounts", status=403),
+    Face("error 404", "/nothing-here", status=404),
+    Face("error 404, no such account", "/accounts/999999", "admin", 404),
+    Face("error 405", "/signout", status=405),
+    Face("error 500", "/connect/nonsense", "returning", 500),
+    Face("error 500, broken seal", "/connect/held-broken", "returning", 500),
+]
+EMPTY_FACES = [Face("accounts, none", "/accounts", "admin")]
+
+ANN, DORA, EVE = "ann.lee@example.com", "dora.quist@example.com", "eve.stone@example.com"
+AUTHORIZE = "/app/oauth/authorize?" + urlencode(
+    {"client_id": CLIENT_ID, "redirect_uri": "http://localhost:5000/callback", "response_type": "code", "scope": "full"}
+)
+GENERATE = "Generate API Token"
+SANDBOX_FACES = [
+    Face("about", "/"),
+    Face("control", "/sandbox?done=fault", act=unfold),
+    Face("control, refused", "/sandbox", status=400, act=send("Set the fault", parameters="x")),
+    Face("ledger", "/sandbox/ledger"),
+    Face("sign-in", "/app/signin"),
+    Face("sign-in on the way", AUTHORIZE),
+    Face("consent", AUTHORIZE, ANN),
+    Face("consent, hostile name", AUTHORIZE, EVE),
+    Face("consent, no Keap app", AUTHORIZE, DORA),
+    Face("consent, wrong client", "/app/oauth/authorize?client_id=x", status=400),
+    Face("central", "/app/central/home", ANN),
+    Face("central, no Keap app", "/app/central/home", DORA),
+    Face("API access", "/app/central/gh012/api-access", EVE),
+    Face(
+        "API access, refused", "/app/central/ab123/api-access", ANN, 400,
+        act=send(GENERATE, client_id="x", client_secret="x"),
+    ),
+    Face(
+        "API token", "/app/central/ab123/api-access", ANN,
+        act=send(GENERATE, client_id=CLIENT_ID, client_secret=CLIENT_SECRET),
+    ),
+    Face("applications", "/app/central/gh012/authorized-applications", EVE),
+    Face("applications, none", "/app/central/cd456/authorized-applications", ANN),
+    Face("error 404", "/nothing-here", status=404),
+]  # fmt: skip
+SITES = {"app": APP_FACES, "empty": EMPTY_FACES, "sandbox": SANDBOX_FACES}

@@ -1,0 +1,119 @@
+"""Accounts in every state and flows with every ending, put straight into the database, for pages to be looked at."""
+
+import hashlib
+from datetime import datetime, timedelta
+from itertools import count
+
+from keap_connect.accounts.credentials import forget_credential, new_account, replace_credential
+from keap_connect.accounts.history import Actor, EventKind
+from keap_connect.accounts.state import AccountState
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.keap.identity import Identity
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import Account, AccountEvent, AuthorizationFlow
+from keap_connect.onboarding.endings import Ending
+from keap_connect.onboarding.placing import Grant
+from keap_connect.runtime import runtime
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+REFUSED = "Keap answered 400 (invalid_grant: Invalid refresh token)."
+BUSY = "Keap answered 503 (an HTML page)."
+numbers = count(1)
+
+
+def add_account(
+    company: str | None,
+    tenant_id: str | None,
+    person: str | None = "Jane Doe",
+    state: AccountState = AccountState.ACTIVE,
+    *,
+    connected: timedelta = 120 * DAY,
+    refreshed: timedelta = 5 * HOUR,
+    **facts: object,
+) -> int:
+    """Store an account with a made-up pair of tokens and a short history; return its id.
+
+    Args:
+        connected: how long ago it was connected.
+        refreshed: how long ago it was refreshed last.
+        facts: further columns, such as `label`.
+    """
+    now, number = utc_now(), next(numbers)
+    with write_transaction() as session:
+        account = new_account(session, tenant_id, f"made-up-{number}" if person else None)
+        expires_at = now - refreshed + DAY
+        scope = f"full|{tenant_id}.infusionsoft.com" if tenant_id else "full"
+        replace_credential(
+            account, TokenResponse(f"access-token-{number:06}", f"refresh-{number:08}", expires_at, scope)
+        )
+        account.business_name, account.person_name = company, person
+        account.person_email = f"{person.split()[0].lower()}@{tenant_id}.example.com" if person else None
+        account.created_at = account.connected_at = now - connected
+        account.refreshed_at = account.refresh_token_issued_at = now - refreshed
+        _bring_into(state, account, now)
+        for name, value in facts.items():
+            setattr(account, name, value)
+        session.add_all(_history(account, state, now))
+        return account.id
+
+
+def add_flow(
+    browser: str, ref: str, ending: Ending | str | None, account_id: int | None = None, **facts: object
+) -> None:
+    """Store a flow of the browser with this cookie, ended this way; without an ending its exchange is under way."""
+    now = utc_now()
+    flow = AuthorizationFlow(
+        ref=ref,
+        state_hash=_hash(f"state of {ref}"),
+        browser_hash=_hash(browser),
+        started_at=now,
+        expires_at=now + HOUR,
+        consumed_at=now,
+        ending=ending,
+        ended_at=now if ending else None,
+        account_id=account_id,
+        held_until=now + HOUR if ending == Ending.HELD else None,
+    )
+    for name, value in facts.items():
+        setattr(flow, name, value)
+    with write_transaction() as session:
+        session.add(flow)
+
+
+def sealed_grant(ref: str, identity: Identity) -> bytes:
+    """Return a grant sealed for the flow in which it is held."""
+    granted = TokenResponse("access-token-held", "refresh-token-held", utc_now() + DAY, "full")
+    return runtime().cipher.seal(Grant(granted, identity).to_json(), f"flow:{ref}:held_grant")
+
+
+def _bring_into(state: AccountState, account: Account, now: datetime) -> None:
+    if state is AccountState.AT_RISK:
+        account.failures, account.failed_at, account.failure_reason = 3, now, BUSY
+    elif state is AccountState.RECONNECT_REQUIRED:
+        account.failures, account.failed_at, account.failure_reason = 1, now - HOUR, REFUSED
+        account.refused_at = now - HOUR
+    elif state is AccountState.DISCONNECTED:
+        forget_credential(account)
+        account.disconnected_at = now - 2 * DAY
+
+
+def _history(account: Account, state: AccountState, now: datetime) -> list[AccountEvent]:
+    person = {"person": account.person_name or "a person Keap has not named yet"}
+    told = [(account.created_at, EventKind.CONNECTED, Actor.CUSTOMER, person)]
+    if account.refreshed_at and account.refreshed_at > account.created_at:
+        told.append((account.refreshed_at, EventKind.REFRESHED, Actor.SYSTEM, {}))
+    if state is AccountState.AT_RISK:
+        told.append((now, EventKind.REFRESH_FAILED, Actor.SYSTEM, {"reason": BUSY}))
+    elif state is AccountState.RECONNECT_REQUIRED:
+        told.append((now - HOUR, EventKind.REFRESH_REFUSED, Actor.SYSTEM, {"reason": REFUSED}))
+    elif state is AccountState.DISCONNECTED:
+        told.append((now - 2 * DAY, EventKind.DISCONNECTED, Actor.CUSTOMER, {}))
+    return [
+        AccountEvent(at=at, kind=kind, actor=actor, account_id=account.id, details=details)
+        for at, kind, actor, details in told
+    ]
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

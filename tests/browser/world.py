@@ -1,0 +1,162 @@
+"""What all faces of the pages are looked at in: accounts in every state, flows with every ending, people signed in."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+from flask import Flask
+from sqlalchemy import update
+
+from keap_connect.access.admins import ATTEMPTS_PER_EMAIL, create_admin, verify_password
+from keap_connect.access.sign_ins import sign_in_admin, sign_in_person
+from keap_connect.accounts.directory import PAGE_SIZE
+from keap_connect.accounts.state import AccountState
+from keap_connect.application import create_app
+from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
+from keap_connect.errors import TooManyAttempts
+from keap_connect.keap.identity import Identity
+from keap_connect.models import Account
+from keap_connect.onboarding.endings import Ending
+from keap_connect.onboarding.flows import find_flow
+from keap_connect.settings import Settings
+from keap_connect.web.ending_words import WORDS
+from tests.browser.seed import HOUR, add_account, add_flow, sealed_grant
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
+from tests.support.sandbox import EVE, PERSON_IDS, Sandbox, basic
+from tests.support.server import free_port, serve
+
+BROWSER = "b" * 43  # the cookie of the browser that all flows were started in
+THROTTLED_EMAIL = "throttled@example.com"
+HOSTILE = '"><img src=x onerror=alert(1)>'
+LONG = "Nordlicht" * 13 + "GmbH"  # 121 characters, and no place to break the line
+ACCOUNTS = ("active", "at_risk", "lost", "gone", "pending", "long", "hostile", "unreadable")
+
+Cookies = dict[str, str]
+
+
+@dataclass
+class World:
+    """Where the three sites are, what the accounts are called, and which cookies make a browser somebody's."""
+
+    sandbox: Sandbox
+    apps: dict[str, Flask] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+    accounts: dict[str, int] = field(default_factory=dict)
+    cookies: dict[tuple[str, str], Cookies] = field(default_factory=dict)
+
+
+@contextmanager
+def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[World]:
+    """Fill the sandbox and two apps, one of which stays without an account, and serve them."""
+    world = World(sandbox, urls={"sandbox": sandbox.url})
+    _fill_sandbox(world)
+    with ExitStack() as stack:
+        for site in ("app", "empty"):
+            settings = _settings(sandbox, shutil.copy(empty_sqlite, folder / f"{site}.db"))
+            app = create_app(settings)
+            stack.enter_context(serve(app, settings.port))
+            with app.app_context():
+                stack.callback(db.engine.dispose)
+                admin = create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+                assert admin is not None
+                world.cookies[site, "admin"] = {"admin": sign_in_admin(admin)}
+            world.apps[site], world.urls[site] = app, settings.public_url
+        with world.apps["app"].app_context():
+            _fill_accounts(world)
+            _fill_flows(world)
+            _sign_people_in(world)
+            _throttle()
+        yield world
+
+
+def _settings(sandbox: Sandbox, database: Path) -> Settings:
+    port = free_port()
+    return Settings.from_env(
+        {
+            "PORT": str(port),
+            "PUBLIC_URL": f"http://localhost:{port}",
+            "SECRET_KEY": SECRET_KEY,
+            "TOKEN_KEYS": TOKEN_KEY,
+            "DATABASE_URL": f"sqlite:///{database}",
+            "KEAP_AUTHORIZE_URL": f"{sandbox.url}/app/oauth/authorize",
+            "KEAP_TOKEN_URL": f"{sandbox.url}/token",
+            "KEAP_API_URL": f"{sandbox.url}/crm/rest",
+        }
+    )
+
+
+def _fill_sandbox(world: World) -> None:
+    sandbox = world.sandbox
+    sandbox.release()
+    sandbox.reset()
+    sandbox.rename("ab123", LONG)
+    token = sandbox.grant("gh012", EVE)[0]["refresh_token"]
+    for refresh_token in (token, token):
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        requests.post(f"{sandbox.url}/token", data=form, headers={"Authorization": basic()}, timeout=10)
+    sandbox.fault("slow", "profile", seconds=1.5, first=3)
+    for email in PERSON_IDS:
+        world.cookies["sandbox", email] = sandbox.signed_in(email).cookies.get_dict()
+
+
+def _fill_accounts(world: World) -> None:
+    mine = {"keap_user_id": "customer"}
+    states = AccountState
+    world.accounts |= {
+        "active": add_account("Acme Plumbing", "ab101", "Ann Lee", **mine),
+        "at_risk": add_account("Bright Dental", "cd102", "Ann Lee", states.AT_RISK, label="Dentist", **mine),
+        "lost": add_account("Cedar & Sons", "ef103", "Ann Lee", states.RECONNECT_REQUIRED, **mine),
+        "gone": add_account("Finn's Bikes", "ij104", "Ann Lee", states.DISCONNECTED, **mine),
+        "pending": add_account(None, None, None),
+        "long": add_account(LONG, "kl105", LONG, states.AT_RISK, external_id=LONG, failure_reason=LONG, **mine),
+        "hostile": add_account(HOSTILE, "mn106", HOSTILE, label=HOSTILE, external_id=HOSTILE, scope=HOSTILE, **mine),
+        "unreadable": add_account("Gone Key", "op107", "Ann Lee", access_token_sealed=b"not ours", **mine),
+        "only": add_account("Only One", "qr108", "Otto One"),
+        "taken": add_account("Taken Over", "st109", "Tom Taken"),
+    }
+    for number in range(PAGE_SIZE):
+        add_account(f"Company {number}", f"uv{200 + number}", f"Person {number}")
+
+
+def _fill_flows(world: World) -> None:
+    active, names = world.accounts["active"], world.accounts
+    for code in WORDS:
+        add_flow(BROWSER, code, code, active)
+    add_flow(BROWSER, "running", None, consumed_at=utc_now() + HOUR)  # so it is still running when its turn comes
+    add_flow(BROWSER, "connected-long", Ending.CONNECTED, names["long"])
+    add_flow(BROWSER, "connected-hostile", Ending.CONNECTED, names["hostile"])
+    add_flow(BROWSER, "keap-said", Ending.KEAP_ERROR, keap_said=HOSTILE + LONG)
+    add_flow(BROWSER, "nonsense", "no such ending")
+    add_flow(BROWSER, "held-broken", Ending.HELD, active, held_grant_sealed=b"not ours")
+    for ref, account, name in (
+        ("held", active, "Bright Dental"),
+        ("held-long", names["long"], LONG),
+        ("held-hostile", names["hostile"], HOSTILE),
+    ):
+        identity = Identity("cd456", "other", name, name, name)
+        add_flow(BROWSER, ref, Ending.HELD, account, held_grant_sealed=sealed_grant(ref, identity))
+
+
+def _sign_people_in(world: World) -> None:
+    """Let three customers in; one of them is left without an account, since another person took it over."""
+    for role, name in (("customer", "active"), ("customer of one", "only"), ("customer of none", "taken")):
+        add_flow(BROWSER, f"sign-in-{name}", Ending.CONNECTED, world.accounts[name])
+        flow = find_flow(f"sign-in-{name}", BROWSER)
+        session_id = sign_in_person(flow) if flow else None
+        assert session_id is not None
+        world.cookies["app", role] = {"browser": BROWSER, "person": session_id}
+    world.cookies["app", "returning"] = {"browser": BROWSER}
+    with write_transaction() as session:
+        taken = update(Account).where(Account.id == world.accounts["taken"])
+        session.execute(taken.values(keap_user_id="somebody else"))
+
+
+def _throttle() -> None:
+    """Fail so often with one e-mail address that the next try is refused, from an address of nobody else."""
+    with suppress(TooManyAttempts):
+        for _ in range(ATTEMPTS_PER_EMAIL + 1):
+            verify_password(THROTTLED_EMAIL, "not the password", "192.0.2.1")
