@@ -221,7 +221,7 @@ class TestCallbackIsNotWhole:
         assert_still_open(visitor, callback_url)
 
     @pytest.mark.proves("F57")
-    @pytest.mark.parametrize("state", ["A" * 43, "é漢🔑" * 14, "' OR 1=1 --", "\x00"])
+    @pytest.mark.parametrize("state", ["A" * 43, "é漢🔑" * 14, "' OR 1=1 --"])
     def test_state_that_did_not_come_from_here_is_refused(
         self, state: str, visitor: Visitor, assert_failed: AssertFailed
     ):

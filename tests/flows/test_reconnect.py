@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from keap_connect.clock import utc_now
 from keap_connect.onboarding.endings import Ending
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
@@ -73,12 +74,9 @@ class TestSameTenantAndPerson:
         assert stored.owner(1) == ("ab123", ANN)
         assert stored.history(1) == ["connected", "disconnected", "reconnected"]
 
-    def test_account_that_keap_refused_for_good_is_active_again(
-        self, ann: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
-    ):
-        sandbox.withdraw("ab123")
+    def test_account_that_keap_refused_for_good_is_active_again(self, ann: Visitor, admin: Visitor, stored: Stored):
+        stored.set(1, refused_at=utc_now(), refusals=2, failures=2, failure_reason="Invalid Refresh Token")
         admin.get("/accounts/1")
-        admin.press("/accounts/1/refresh")
         assert "Reconnect required" in admin.text
 
         ann.reconnect(1, person=ANN_LEE, tenant="ab123")
