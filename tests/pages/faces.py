@@ -25,6 +25,11 @@ MANY = 40  # as many rows as fit into a page's bytes when every one of them has 
 
 NOW = utc_now()
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WORKER = SimpleNamespace(lag_seconds=1.5, refreshed=812, failed=3, paused_until=None, pause_reason=None)
+PAUSED_WORKER = SimpleNamespace(
+    lag_seconds=640, refreshed=0, failed=40, paused_until=NOW + HOUR / 6, pause_reason="Keap answered 503 to 40 of 40."
+)
+ALARM = SimpleNamespace(reason="Keap refused 12 of 20 accounts within 10 minutes.")
 ACTIVE = AccountView(
     id=1,
     title="Blue Door Bakery",
@@ -99,6 +104,7 @@ LONGEST = replace(
     external_id="customer:" + "x" * 90,
     reasons=[LONG],
 )
+UNBROKEN = replace(ACTIVE, title="x" * 120, business_name="x" * 120, person_name="x" * 120, tenant_id="x" * 120)
 NASTY = replace(
     AT_RISK,
     title=HOSTILE,
@@ -119,7 +125,7 @@ EVENTS = [
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
 
 
-def listing(*accounts, query="", state="", page=1, pages=1, unfinished=0, counts=None):
+def listing(*accounts, query="", state="", page=1, pages=1, counts=None, **rest):
     if counts is None:
         counts = {state.value: sum(a.state is state for a in accounts) for state in AccountState}
     return {
@@ -133,7 +139,10 @@ def listing(*accounts, query="", state="", page=1, pages=1, unfinished=0, counts
         "pages": pages,
         "page_url": lambda number: f"/accounts?page={number}",
         "start_url": "https://connect.example.com/",
-        "unfinished": unfinished,
+        "unfinished": 0,
+        "workers": [WORKER],
+        "alarms": [],
+        **rest,
     }
 
 
@@ -164,6 +173,7 @@ FACES = {
     "reconnect": ("connect/reconnect.html", {"account": LOST, "person": True}),
     "reconnect, longest": ("connect/reconnect.html", {"account": LONGEST, "person": True}),
     "reconnect, hostile": ("connect/reconnect.html", {"account": NASTY, "admin": ADMIN}),
+    "reconnect, unbroken": ("connect/reconnect.html", {"account": UNBROKEN, "person": True}),
     "reconnect, pending": ("connect/reconnect.html", {"account": PENDING, "person": True}),
     "running": ("connect/result.html", {"running": True, "ending": None, "account": None}),
     "connected": ("connect/result.html", ended(Ending.CONNECTED, ACTIVE, person=True, sandbox_url=SANDBOX_URL)),
@@ -174,6 +184,7 @@ FACES = {
     "failed": ("connect/result.html", ended(Ending.KEAP_UNREACHABLE)),
     "decision": ("connect/confirm.html", decision(LOST)),
     "decision, longest": ("connect/confirm.html", decision(LONGEST, business_name=LONG, person_email=LONG_EMAIL)),
+    "decision, unbroken": ("connect/confirm.html", decision(UNBROKEN, business_name="x" * 120)),
     "decision, hostile": ("connect/confirm.html", decision(NASTY, business_name=HOSTILE, person_email=HOSTILE)),
     "decision, nothing known": ("connect/confirm.html", decision(PENDING, business_name=None, person_email=None)),
     "your accounts, none": ("connect/your_accounts.html", {"accounts": [], "person": True}),
@@ -182,14 +193,16 @@ FACES = {
         "connect/your_accounts.html",
         {"accounts": [LOST, AT_RISK, ACTIVE, GONE, PENDING], "person": True},
     ),
-    "your accounts, hard": ("connect/your_accounts.html", {"accounts": [LONGEST, NASTY], "person": True}),
+    "your accounts, hard": ("connect/your_accounts.html", {"accounts": [LONGEST, NASTY, UNBROKEN], "person": True}),
     "accounts, none": ("accounts/index.html", listing(unfinished=2)),
     "accounts, one": ("accounts/index.html", listing(ACTIVE)),
     "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3)),
+    "accounts, no worker": ("accounts/index.html", listing(ACTIVE, workers=[])),
+    "accounts, held": ("accounts/index.html", listing(LOST, workers=[WORKER, PAUSED_WORKER], alarms=[ALARM])),
     "accounts, the last page": ("accounts/index.html", listing(AT_RISK, ACTIVE, page=3, pages=3)),
     "accounts, hard": (
         "accounts/index.html",
-        listing(LONGEST, NASTY, AT_RISK, PENDING, KEY, GONE, query=HOSTILE, page=2, pages=3, unfinished=1),
+        listing(LONGEST, NASTY, UNBROKEN, AT_RISK, PENDING, KEY, GONE, query=HOSTILE, page=2, pages=3, unfinished=1),
     ),
     "accounts, not found": ("accounts/index.html", listing(query=HOSTILE, state="at_risk", counts={"active": 3})),
     "accounts, none in this state": ("accounts/index.html", listing(state="at_risk", counts={"active": 3})),
@@ -200,9 +213,11 @@ FACES = {
     "account, pending": ("accounts/show.html", {"account": PENDING, "events": [], "admin": ADMIN}),
     "account, a key": ("accounts/show.html", {"account": KEY, "events": [], "admin": ADMIN}),
     "account, longest": ("accounts/show.html", {"account": LONGEST, "events": NASTY_EVENTS, "admin": ADMIN}),
+    "account, unbroken": ("accounts/show.html", {"account": UNBROKEN, "events": EVENTS, "admin": ADMIN}),
     "account, hostile": ("accounts/show.html", {"account": NASTY, "events": NASTY_EVENTS, "admin": ADMIN}),
     "disconnect": ("accounts/disconnect.html", {"account": ACTIVE, "cancel_url": "/accounts/1", "admin": ADMIN}),
     "disconnect, longest": ("accounts/disconnect.html", {"account": LONGEST, "cancel_url": "/your-accounts"}),
+    "disconnect, unbroken": ("accounts/disconnect.html", {"account": UNBROKEN, "cancel_url": "/your-accounts"}),
     "disconnect, hostile": ("accounts/disconnect.html", {"account": NASTY, "cancel_url": "/your-accounts"}),
     "sign-in": ("signin.html", {"error": None, "email": "", "next_path": "/accounts"}),
     "sign-in, refused": ("signin.html", {"error": "E-mail or password is wrong.", "email": HOSTILE, "next_path": ""}),
