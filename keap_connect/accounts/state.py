@@ -88,8 +88,8 @@ def is_in_doubt(account: Account, now: datetime) -> bool:
 
 
 def _has_aged_out(account: Account, now: datetime) -> bool:
-    if account.kind == CredentialKind.ACCESS_TOKEN_ONLY:
-        return _is_past(account.access_token_expires_at, now)
+    if account.kind == CredentialKind.ACCESS_TOKEN_ONLY and _is_past(account.access_token_expires_at, now):
+        return True
     return _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
 
 

@@ -1,0 +1,132 @@
+"""The state of an account follows from the facts in its row, in Python and in SQL alike."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+import sqlalchemy
+from sqlalchemy import func, insert, select
+
+from keap_connect.accounts.state import NEXT_STEPS, AccountState, is_in_doubt, reasons_of, state_expression, state_of
+from keap_connect.models import Account, CredentialKind
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+HOUR, DAY, TICK = timedelta(hours=1), timedelta(days=1), timedelta(microseconds=1)
+ACTIVE, AT_RISK = AccountState.ACTIVE, AccountState.AT_RISK
+RECONNECT_REQUIRED, DISCONNECTED = AccountState.RECONNECT_REQUIRED, AccountState.DISCONNECTED
+
+HEALTHY = {
+    "kind": CredentialKind.OAUTH,
+    "failures": 0,
+    "refresh_token_issued_at": NOW - DAY,
+    "access_token_expires_at": NOW + HOUR,
+}
+
+
+def account(**facts):
+    return Account(**HEALTHY | facts)
+
+
+STATES = [
+    ({}, ACTIVE),
+    ({"kind": CredentialKind.SERVICE_ACCOUNT_KEY, "access_token_expires_at": None}, ACTIVE),
+    ({"kind": CredentialKind.ACCESS_TOKEN_ONLY, "refresh_token_issued_at": None}, ACTIVE),
+    ({"failures": 2, "failed_at": NOW}, ACTIVE),
+    ({"failures": 3, "failed_at": NOW}, AT_RISK),
+    ({"attempted_at": NOW}, ACTIVE),
+    ({"attempted_at": NOW - timedelta(seconds=60) + TICK}, ACTIVE),
+    ({"attempted_at": NOW - timedelta(seconds=60)}, AT_RISK),
+    ({"lost_at": NOW}, AT_RISK),
+    ({"lost_at": NOW, "attempted_at": NOW}, AT_RISK),
+    ({"access_token_expires_at": NOW + TICK}, ACTIVE),
+    ({"access_token_expires_at": NOW}, AT_RISK),
+    ({"refresh_token_issued_at": NOW - 35 * DAY + TICK}, ACTIVE),
+    ({"refresh_token_issued_at": NOW - 35 * DAY}, AT_RISK),
+    ({"refresh_token_issued_at": NOW - 45 * DAY + TICK}, AT_RISK),
+    ({"refresh_token_issued_at": NOW - 45 * DAY}, RECONNECT_REQUIRED),
+    ({"refused_at": NOW}, RECONNECT_REQUIRED),
+    ({"refused_at": NOW, "lost_at": NOW, "failures": 9}, RECONNECT_REQUIRED),
+    ({"kind": CredentialKind.ACCESS_TOKEN_ONLY, "access_token_expires_at": NOW}, RECONNECT_REQUIRED),
+    ({"kind": CredentialKind.SERVICE_ACCOUNT_KEY, "access_token_expires_at": NOW}, AT_RISK),
+    ({"disconnected_at": NOW}, DISCONNECTED),
+    ({"disconnected_at": NOW, "refused_at": NOW, "lost_at": NOW}, DISCONNECTED),
+]
+
+
+@pytest.mark.parametrize(("facts", "state"), STATES)
+def test_the_state_follows_from_the_facts(facts, state):
+    assert state_of(account(**facts), NOW) is state
+
+
+def test_sql_and_python_agree_on_every_mixture_of_facts(database_url):
+    facts = {
+        "kind": [CredentialKind.OAUTH, CredentialKind.ACCESS_TOKEN_ONLY, CredentialKind.PERSONAL_ACCESS_TOKEN],
+        "disconnected_at": [None, NOW],
+        "refused_at": [None, NOW],
+        "refresh_token_issued_at": [None, NOW - 35 * DAY + TICK, NOW - 35 * DAY, NOW - 45 * DAY + TICK, NOW - 45 * DAY],
+        "access_token_expires_at": [None, NOW - HOUR, NOW, NOW + TICK],
+        "failures": [0, 2, 3],
+        "lost_at": [None, NOW],
+        "attempted_at": [None, NOW, NOW - timedelta(seconds=60) + TICK, NOW - timedelta(seconds=60)],
+    }
+    always = {"client_id": "c", "token_url": "t", "created_at": NOW, "connected_at": NOW, "generation": 1}
+    rows = [dict(zip(facts, mixture, strict=True)) for mixture in product(*facts.values())]
+    engine = sqlalchemy.create_engine(database_url)
+    state = state_expression(NOW).label("state")
+
+    with engine.connect() as connection:
+        connection.execute(insert(Account), [row | always for row in rows])
+        told = connection.execute(select(Account.id, state).order_by(Account.id)).all()
+        counted = dict(connection.execute(select(state, func.count()).group_by(state)).all())
+    engine.dispose()
+
+    expected = [state_of(Account(**row), NOW).value for row in rows]
+    differing = [
+        (row, sql, python) for row, (_, sql), python in zip(rows, told, expected, strict=True) if sql != python
+    ]
+    assert differing == []
+    assert counted == {state: expected.count(state) for state in set(expected)}
+    assert len(counted) == 4
+
+
+@pytest.mark.parametrize(("facts", "state"), STATES)
+def test_whatever_is_not_active_says_why_and_what_to_do(facts, state):
+    reasons = reasons_of(account(**facts), NOW)
+
+    assert bool(reasons) is (state is not ACTIVE)
+    assert all(reason.endswith(".") for reason in reasons)
+    assert NEXT_STEPS[state].endswith(".")
+
+
+def test_every_state_has_a_next_step():
+    assert set(NEXT_STEPS) == set(AccountState)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"failures": 4, "failure_reason": "Keap answered 503."}, "The last 4 refreshes failed. Keap answered 503."),
+        ({"lost_at": NOW}, "its answer was lost: Keap may have rotated the token."),
+        ({"access_token_expires_at": NOW}, "The access token has expired and was not refreshed yet."),
+        (
+            {"refresh_token_issued_at": NOW - 36 * DAY},
+            "Fewer than 10 of the 45 days of an unused refresh token are left.",
+        ),
+        ({"refresh_token_issued_at": NOW - 46 * DAY}, "The grant aged out"),
+        ({"refused_at": NOW, "failure_reason": "Invalid."}, "Keap refused the refresh token for good. Invalid."),
+        ({"refused_at": NOW, "lost_at": NOW}, "Our own last attempt with it was at 2026-11-23 12:00 UTC"),
+        ({"disconnected_at": NOW}, "It was disconnected on request."),
+    ],
+)
+def test_the_reason_is_told_in_a_plain_sentence(facts, words):
+    assert words in " ".join(reasons_of(account(**facts), NOW))
+
+
+def test_an_attempt_under_way_is_not_in_doubt_yet():
+    assert not is_in_doubt(account(attempted_at=NOW - timedelta(seconds=30)), NOW)
+    assert is_in_doubt(account(attempted_at=NOW - timedelta(seconds=61)), NOW)
+
+
+@pytest.mark.parametrize("state", AccountState)
+def test_a_state_is_its_own_word(state):
+    assert str(state) == state.value == state.name.lower()
