@@ -11,6 +11,7 @@ from keap_connect.accounts.credentials import forget_credential, open_access_tok
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.state import (
     NEXT_STEPS,
+    PENDING_STEP,
     REFRESH_TOKEN_LIFE,
     AccountState,
     reasons_of,
@@ -20,10 +21,9 @@ from keap_connect.accounts.state import (
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountNotFound, SealBroken
-from keap_connect.models import Account
+from keap_connect.models import LARGEST_ID, Account
 
 PAGE_SIZE = 40  # a full page stays under 60 kB, styles and scripts included
-LARGEST_ID = 2**31 - 1  # the databases take a larger number for an error, not for an unknown id
 MOST_URGENT_FIRST = (
     AccountState.RECONNECT_REQUIRED,
     AccountState.AT_RISK,
@@ -188,7 +188,7 @@ def _view(account: Account, with_tokens: bool = False) -> AccountView:
         person_email=account.person_email,
         is_pending=account.is_pending,
         state=state,
-        next_step=NEXT_STEPS[state],
+        next_step=PENDING_STEP if account.is_pending and state is AccountState.ACTIVE else NEXT_STEPS[state],
         reasons=reasons_of(account, now),
         kind=account.kind,
         scope=account.scope,

@@ -32,6 +32,8 @@ NEXT_STEPS = {
     AccountState.DISCONNECTED: "Nothing is stored any more. Press Reconnect to connect this Keap account again.",
 }
 
+PENDING_STEP = "The connection works. Keap has still to tell whose account it is."
+
 
 def state_of(account: Account, now: datetime) -> AccountState:
     """Return the state that the row's facts amount to."""
