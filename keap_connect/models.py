@@ -9,6 +9,8 @@ from sqlalchemy.orm import Mapped, Mapper, mapped_column
 
 from keap_connect.database import Base
 
+LARGEST_ID = 2**31 - 1  # the databases take a larger number for an error, not for an unknown id
+
 
 class CredentialKind(StrEnum):
     """What we hold for an account (design: words and states)."""

@@ -14,7 +14,7 @@ from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, database_clock, read_session, seconds_since_trouble, write_transaction
 from keap_connect.errors import AccountNotFound
-from keap_connect.models import Account, Alarm
+from keap_connect.models import LARGEST_ID, Account, Alarm
 from keap_connect.refreshing import timing
 from keap_connect.runtime import runtime
 
@@ -52,8 +52,9 @@ def look(account_id: int) -> Situation:
     Raises:
         AccountNotFound: there is none.
     """
+    query = select(Account, database_clock()).where(Account.id == account_id)
     with read_session() as session:
-        found = session.execute(select(Account, database_clock()).where(Account.id == account_id)).one_or_none()
+        found = session.execute(query).one_or_none() if account_id <= LARGEST_ID else None
     if found is None:
         raise AccountNotFound(f"There is no account {account_id}.")
     account, now = found

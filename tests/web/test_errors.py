@@ -158,6 +158,10 @@ def test_an_exception_before_any_view_gives_the_calm_page(
 def test_odd_addresses_get_a_plain_answer_on_both_databases(admin: Visitor):
     assert {path: admin.get(path).status_code for path in ODD_ADDRESSES} == ODD_ADDRESSES
 
+    posted = ("refresh", "complete", "disconnect")
+    statuses = {press(admin, f"/accounts/{10**30}/{action}").status_code for action in posted}
+    assert statuses == {404}
+
 
 def test_a_null_character_in_a_form_is_refused_on_both_databases(visitor: Visitor):
     typed = {"email": "a@example.com", "password": "x" * 12, "next": ""}
