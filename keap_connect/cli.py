@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
+from sqlalchemy.exc import OperationalError
 
 from keap_connect.access.admins import create_admin
 from keap_connect.accounts.directory import disconnect as disconnect_account
@@ -40,14 +41,17 @@ def register_commands(app: Flask) -> None:
 
 
 def _plainly(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Turn our own errors into one sentence and exit code 1."""
+    """Turn our own errors, and a database that is not ready, into one sentence and exit code 1."""
 
     @wraps(command)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         try:
+            check_deployment()
             return command(*args, **kwargs)
         except KeapConnectError as problem:
             raise click.ClickException(str(problem)) from problem
+        except OperationalError as problem:
+            raise click.ClickException("The database does not answer. Try again in a minute.") from problem
 
     return run
 
@@ -103,10 +107,10 @@ def show(account_id: int) -> None:
         "person_email",
         "kind",
     ):
-        click.echo(f"{name:<24}{getattr(account, name) or '-'}")
+        click.echo(f"{name:<26}{getattr(account, name) or '-'}")
     for name in ("connected_at", "refreshed_at", "access_token_expires_at", "refresh_token_expires_at"):
         moment = getattr(account, name)
-        click.echo(f"{name:<24}{moment.isoformat(timespec='seconds') if moment else '-'}")
+        click.echo(f"{name:<26}{moment.isoformat(timespec='seconds') if moment else '-'}")
     for event in list_events(account_id):
         click.echo(f"{event.at.isoformat(timespec='seconds')}  {event.actor}  {event.sentence}")
 

@@ -1,0 +1,241 @@
+"""The commands as an operator types them: plain sentences, exit codes, and never a traceback."""
+
+import base64
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from keap_connect.accounts.credentials import open_access_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.application import create_app
+from keap_connect.database import db
+from keap_connect.settings import Settings
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.sandbox import Sandbox
+from tests.web.direct import visit
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+ROOT = Path(__file__).parent.parent
+OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
+NOT_OURS = ("KEAP_", "ADMIN_", "TOKEN_", "SECRET_", "DATABASE_", "PUBLIC_", "INSTANCE_", "TRUSTED_", "FLASK_")
+
+HOW_TO_RUN = {"capture_output": True, "text": True, "timeout": 60}
+Finished = subprocess.CompletedProcess[str]
+Flasks = Callable[..., Finished]
+
+
+@pytest.fixture
+def flask(environ: dict[str, str]) -> Flasks:
+    """Give the function that runs `flask --app app …` in the environment of the tests."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
+    command = [sys.executable, "-m", "flask", "--app", "app"]
+
+    def run(*arguments: str, typed: str = "", **changes: str) -> Finished:
+        inside = {**outside, **environ, "LOG_LEVEL": "INFO", "FLASK_SKIP_DOTENV": "1", **changes}
+        return subprocess.run([*command, *arguments], env=inside, input=typed, cwd=ROOT, check=False, **HOW_TO_RUN)
+
+    return run
+
+
+@pytest.fixture
+def app(settings: Settings, sandbox: Sandbox) -> Iterator[Flask]:
+    """Give the app on the same database, with one account in it."""
+    built = create_app(settings)
+    visit(built, sandbox).connect()
+    yield built
+    with built.app_context():
+        db.engine.dispose()
+
+
+def said(finished: Finished) -> str:
+    """Return what went to standard error, in one line; it is never a traceback."""
+    assert "Traceback" not in finished.stderr + finished.stdout
+    return " ".join(finished.stderr.split())
+
+
+def access_token(app: Flask) -> str | None:
+    """Return the stored access token."""
+    with app.app_context():
+        return open_access_token(get_account(1))
+
+
+def create_admin(flask: Flasks, *options: str, email: str = ADMIN_EMAIL, password: str = ADMIN_PASSWORD) -> Finished:
+    """Type a password into `admins create`."""
+    return flask("admins", "create", "--email", email, "--password-stdin", *options, typed=password + "\n")
+
+
+def test_the_first_admin_is_made_once_and_can_sign_in(flask: Flasks, settings: Settings):
+    password = "  spaces and ünïcode 🔑  "
+    first = create_admin(flask, "--only-first", email=" Admin@Example.COM ", password=password)
+    again = create_admin(flask, "--only-first", email="other@example.com")
+    app = create_app(settings)
+    visitor = visit(app)
+    visitor.sign_in(ADMIN_EMAIL, password)
+    with app.app_context():
+        db.engine.dispose()
+
+    assert (first.returncode, first.stdout) == (0, "Admin admin@example.com was created.\n")
+    assert (again.returncode, again.stdout) == (3, "There is an admin already.\n")
+    assert visitor.page.url.endswith("/accounts")
+    assert password.strip() not in first.stdout + first.stderr
+
+
+def test_an_admin_who_cannot_be_made_is_explained_in_one_sentence(flask: Flasks):
+    short = create_admin(flask, password="elevenchars")
+    no_address = create_admin(flask, email="somebody")
+    create_admin(flask)
+    twice = create_admin(flask, email=ADMIN_EMAIL.upper())
+
+    assert [one.returncode for one in (short, no_address, twice)] == [1, 1, 1]
+    assert said(short) == "Error: The password needs at least 12 characters."
+    assert said(no_address) == "Error: Give the admin's e-mail address, such as ann@example.com."
+    assert said(twice) == "Error: There is an admin admin@example.com already."
+
+
+def test_a_password_that_is_asked_for_is_asked_for_twice_and_not_shown(flask: Flasks):
+    differing = flask("admins", "create", "--email", ADMIN_EMAIL, typed="a password of mine\nanother one here\n")
+    equal = flask("admins", "create", "--email", ADMIN_EMAIL, typed="a password of mine\n" * 2)
+
+    assert (differing.returncode, "do not match" in differing.stdout + differing.stderr) == (1, True)
+    assert equal.returncode == 0
+    assert "a password of mine" not in equal.stdout + equal.stderr
+
+
+def test_accounts_are_listed_and_searched_on_one_line_each(flask: Flasks, app: Flask):
+    everything, found, nothing = (
+        flask("accounts", "list"),
+        flask("accounts", "list", "acme"),
+        flask("accounts", "list", "%"),
+    )
+
+    assert everything.stdout.split() == ["1", "active", "ab123", "ann.lee@example.com", "Acme", "Plumbing"]
+    assert found.stdout == everything.stdout
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+
+
+def test_one_account_is_shown_with_its_history_and_without_its_tokens(flask: Flasks, app: Flask):
+    shown = flask("accounts", "show", "1")
+
+    facts = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    assert (facts["state"], facts["tenant_id"], facts["person_name"]) == ("active", "ab123", "Ann Lee")
+    assert "Connected by Ann Lee." in shown.stdout
+    assert (access_token(app) or "?") not in shown.stdout
+
+
+def test_token_prints_the_token_and_nothing_else(flask: Flasks, app: Flask):
+    printed = flask("accounts", "token", "1", LOG_LEVEL="DEBUG")
+
+    assert (printed.returncode, printed.stdout) == (0, f"{access_token(app)}\n")
+    assert printed.stdout.strip() not in printed.stderr
+
+
+def test_refresh_stores_a_new_pair_and_says_so(flask: Flasks, app: Flask):
+    before = access_token(app)
+
+    finished = flask("accounts", "refresh", "1")
+
+    assert (finished.returncode, finished.stdout) == (0, "Refreshed: new tokens are stored.\n")
+    assert access_token(app) not in {before, None}
+
+
+def test_a_refresh_that_fails_says_why_and_keeps_the_tokens(flask: Flasks, app: Flask, sandbox: Sandbox):
+    before = access_token(app)
+    sandbox.fault("status", status=503, body="<h1>down</h1>")
+
+    finished = flask("accounts", "refresh", "1")
+
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert "Error: Keap answered 503 (an HTML page)." in said(finished)
+    assert access_token(app) == before
+
+
+def test_disconnect_asks_first_and_then_forgets(flask: Flasks, app: Flask):
+    changed_mind = flask("accounts", "disconnect", "1", typed="n\n")
+    kept = access_token(app)
+    done = flask("accounts", "disconnect", "1", "--yes")
+    token_afterwards = flask("accounts", "token", "1")
+
+    assert (changed_mind.returncode, kept is not None) == (1, True)
+    assert (done.returncode, done.stdout.startswith("Disconnected.")) == (0, True)
+    assert access_token(app) is None
+    assert (token_afterwards.returncode, token_afterwards.stdout) == (1, "")
+    assert said(token_afterwards) == "Error: This account was disconnected; its tokens are forgotten."
+
+
+@pytest.mark.parametrize("account_id", ["2", str(10**30)])
+def test_an_unknown_account_is_one_sentence_for_every_command(app: Flask, account_id: str):
+    runner = app.test_cli_runner()
+    for command in (["show"], ["token"], ["refresh"], ["disconnect", "--yes"]):
+        finished = runner.invoke(args=["accounts", *command, account_id])
+
+        assert (finished.exit_code, finished.stdout) == (1, "")
+        assert finished.stderr == f"Error: There is no account {account_id}.\n"
+
+
+def test_a_broken_seal_is_one_sentence(flask: Flasks, app: Flask, database_url: str):
+    connection = sqlite3.connect(database_url.removeprefix("sqlite:///"))
+    connection.execute("UPDATE account SET access_token_sealed = x'01020304050607'")
+    connection.commit()
+    connection.close()
+
+    finished = flask("accounts", "token", "1")
+
+    assert finished.returncode == 1
+    assert said(finished).startswith("Error: account:1:access_token was sealed with a key that is not in TOKEN_KEYS.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("admins", "create", "--email", ADMIN_EMAIL, "--password-stdin"),
+        ("accounts", "list"),
+        ("accounts", "token", "1"),
+        ("accounts", "disconnect", "1", "--yes"),
+        ("worker", "--once", "--resume"),
+    ],
+)
+def test_a_database_without_tables_is_one_sentence_that_says_what_to_do(
+    flask: Flasks, tmp_path: Path, arguments: tuple[str, ...]
+):
+    finished = flask(*arguments, typed=ADMIN_PASSWORD + "\n", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}")
+
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert said(finished).startswith("Error: The database is at revision None")
+    assert said(finished).endswith("run `flask --app app db upgrade`.")
+
+
+def test_a_database_that_is_not_there_or_of_another_key_is_one_sentence(flask: Flasks, app: Flask, tmp_path: Path):
+    nowhere = flask("accounts", "list", DATABASE_URL=f"sqlite:///{tmp_path / 'no such folder' / 'a.db'}")
+    stopped = flask("accounts", "list", DATABASE_URL=f"postgresql://keap:canary-password@/x?host={tmp_path}")
+    other_key = flask("accounts", "token", "1", TOKEN_KEYS=OTHER_KEY)
+
+    assert [one.returncode for one in (nowhere, stopped, other_key)] == [1, 1, 1]
+    assert [one.stdout for one in (nowhere, stopped, other_key)] == ["", "", ""]
+    assert "does not answer" in said(nowhere)
+    assert ("does not answer" in said(stopped), "canary-password" in stopped.stderr) == (True, False)
+    assert said(other_key).startswith("Error: TOKEN_KEYS does not open what is stored in this database")
+
+
+def test_a_database_that_fails_midway_is_one_sentence(app: Flask, database_url: str):
+    connection = sqlite3.connect(database_url.removeprefix("sqlite:///"))
+    connection.execute("ALTER TABLE account_event RENAME TO gone")
+    connection.close()
+
+    finished = app.test_cli_runner().invoke(args=["accounts", "show", "1"])
+
+    assert (finished.exit_code, finished.stderr) == (1, "Error: The database does not answer. Try again in a minute.\n")
+
+
+def test_wrong_settings_are_all_named_before_any_command_runs(flask: Flasks):
+    finished = flask("accounts", "list", SECRET_KEY="", TOKEN_KEYS="short")
+
+    assert finished.returncode == 1
+    assert "SECRET_KEY must be" in said(finished)
+    assert "TOKEN_KEYS: key 1 must be" in said(finished)
