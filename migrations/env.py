@@ -25,9 +25,11 @@ with engine.connect() as connection:
         transactional_ddl=True,
         **migrate.configure_args,
     )
-    with context.begin_transaction():
-        context.run_migrations()
-        if is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
-            raise RuntimeError("the migration would leave rows that refer to nothing; it was rolled back")
-    if is_sqlite:
-        driver.execute("PRAGMA foreign_keys=ON")
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+            if is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
+                raise RuntimeError("the migration would leave rows that refer to nothing; it was rolled back")
+    finally:
+        if is_sqlite:
+            driver.execute("PRAGMA foreign_keys=ON")

@@ -44,7 +44,7 @@ def upgrade() -> None:
         sa.Column("refused_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')",
-            name="ck_account_kind",
+            name=op.f("ck_account_kind"),
         ),
         sa.ForeignKeyConstraint(
             ["reconnects_account_id"],
@@ -137,7 +137,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("admin_id IS NOT NULL OR account_id IS NOT NULL", name="ck_sign_in_somebody"),
+        sa.CheckConstraint("admin_id IS NOT NULL OR account_id IS NOT NULL", name=op.f("ck_sign_in_somebody")),
         sa.ForeignKeyConstraint(
             ["account_id"], ["account.id"], name="fk_sign_in_account_id_account", ondelete="CASCADE"
         ),

@@ -1,0 +1,355 @@
+"""Migrations lead to the models and back, lose no row on the way, and happen as a whole or not at all."""
+
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, insert, select
+
+from keap_connect.application import create_app
+from keap_connect.database import Base, db
+from keap_connect.settings import Settings
+from tests.conftest import SECRET_KEY, TOKEN_KEY
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
+HEAD = REVISIONS[-1]
+THEN = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request, tmp_path):
+    """Give an empty database, without a table."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/migrating.db"
+    return request.getfixturevalue("new_database")()
+
+
+@pytest.fixture(autouse=True)
+def inside_the_app(database_url, tmp_path):
+    environ = {
+        "PORT": "5000",
+        "SECRET_KEY": SECRET_KEY,
+        "TOKEN_KEYS": TOKEN_KEY,
+        "DATABASE_URL": database_url,
+        "INSTANCE_PATH": str(tmp_path / "instance"),
+    }
+    app = create_app(Settings.from_env(environ), serves=False)
+    with app.app_context():
+        yield
+        db.engine.dispose()
+
+
+def go_up(revision="head", folder=MIGRATIONS):
+    upgrade(directory=str(folder), revision=revision)
+
+
+def go_down(revision="base", folder=MIGRATIONS):
+    downgrade(directory=str(folder), revision=revision)
+
+
+def revision_now():
+    with db.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+# What a schema is made of
+
+
+def described(engine):
+    """Return all that a reflection tells, as lines that can be compared; types in the words of their kind."""
+    inspector = sqlalchemy.inspect(engine)
+    lines = set()
+    for table in set(inspector.get_table_names()) - {"alembic_version"}:
+        for one in inspector.get_columns(table):
+            kind = one["type"]._type_affinity.__name__
+            lines.add(f"{table}.{one['name']}: {kind}, nullable {one['nullable']}, default {one['default']}")
+        constraints = [inspector.get_pk_constraint(table), *inspector.get_foreign_keys(table)]
+        constraints += [*inspector.get_unique_constraints(table), *inspector.get_check_constraints(table)]
+        for one in [*constraints, *inspector.get_indexes(table)]:
+            lines.add(f"{table}: {sorted((key, str(value)) for key, value in one.items() if value)}")
+    return lines
+
+
+@pytest.fixture
+def created_url(database_url, tmp_path, request):
+    """Give a second empty database of the same engine."""
+    if database_url.startswith("sqlite"):
+        return f"sqlite:///{tmp_path}/created.db"
+    return request.getfixturevalue("new_database")()
+
+
+def test_the_migrations_lead_to_the_models(created_url):
+    go_up()
+    created = sqlalchemy.create_engine(created_url)
+    Base.metadata.create_all(created)
+    ours, theirs = described(db.engine), described(created)
+    created.dispose()
+
+    assert sorted(ours - theirs) == []
+    assert sorted(theirs - ours) == []
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_every_constraint_has_a_name():
+    go_up()
+    inspector = sqlalchemy.inspect(db.engine)
+
+    for table in Base.metadata.tables:
+        key = inspector.get_pk_constraint(table)
+        # SQLite wants AUTOINCREMENT beside the column, where no name can stand.
+        is_nameless = (
+            db.engine.dialect.name == "sqlite"
+            and Base.metadata.tables[table].dialect_options["sqlite"]["autoincrement"]
+        )
+        named = [*([] if is_nameless else [key]), *inspector.get_foreign_keys(table)]
+        named += [*inspector.get_unique_constraints(table), *inspector.get_check_constraints(table)]
+        for one in named:
+            assert one["name"], f"{table}: {one}"
+            assert one["name"].startswith(("pk_", "fk_", "uq_", "ck_")), one["name"]
+
+
+def test_the_rules_of_the_tables_are_kept_by_the_database():
+    go_up()
+    fill_all_tables()
+    account = Base.metadata.tables["account"]
+    with db.engine.connect() as connection:
+        row = connection.execute(select(account)).mappings().first()
+    others = {name: value for name, value in row.items() if name not in {"id", "tenant_id", "external_id"}}
+
+    for broken in ({"kind": "password"}, {"tenant_id": row["tenant_id"]}, {"reconnects_account_id": 999}):
+        with pytest.raises(sqlalchemy.exc.IntegrityError), db.engine.begin() as connection:
+            connection.execute(insert(account).values(others | broken))
+
+
+def test_an_id_is_never_used_again():
+    go_up()
+    account = Base.metadata.tables["account"]
+    values = {"client_id": "c", "token_url": "t", "created_at": THEN, "connected_at": THEN, "kind": "oauth"}
+    ids = []
+    for _ in range(2):
+        with db.engine.begin() as connection:
+            ids += connection.execute(
+                insert(account).values(**values, generation=1, failures=0).returning(account.c.id)
+            )
+            connection.execute(account.delete())
+
+    assert ids[0] != ids[1]
+
+
+# Up and down
+
+
+def test_up_from_empty_and_down_to_empty():
+    for _ in range(2):
+        go_up()
+        assert revision_now() == HEAD
+
+        go_down()
+        assert revision_now() is None
+        assert set(sqlalchemy.inspect(db.engine).get_table_names()) == {"alembic_version"}
+
+
+def test_each_step_up_can_be_taken_back():
+    schemas = {None: set()}
+    for revision in REVISIONS:
+        go_up(revision)
+        schemas[revision] = described(db.engine)
+
+    for revision in [*reversed(REVISIONS[:-1]), None]:
+        go_down(revision or "base")
+        assert described(db.engine) == schemas[revision], revision
+
+
+def test_going_up_twice_changes_nothing():
+    go_up()
+    fill_all_tables()
+    before = all_rows()
+
+    go_up()
+
+    assert all_rows() == before
+
+
+def value_for(column, number):
+    """Return a value that fits a column; each row gets values of its own."""
+    if column.foreign_keys:
+        return 1 if number > 1 or column.table.name != "account" else None
+    if (column.table.name, column.name) == ("account", "kind"):
+        return "oauth"
+    kinds = {
+        Integer: number,
+        Float: number + 0.5,
+        Boolean: True,
+        DateTime: THEN + timedelta(microseconds=number),
+        LargeBinary: bytes([number, 0, 255]),
+        JSON: {"number": number, "text": "é"},
+    }
+    impl = getattr(column.type, "impl", column.type)
+    return next((value for kind, value in kinds.items() if isinstance(impl, kind)), f"{column.name} {number} é")
+
+
+def fill_all_tables():
+    with db.engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            for number in (1, 2):
+                connection.execute(insert(table), {one.name: value_for(one, number) for one in table.columns})
+
+
+def all_rows():
+    """Return what stands in each table, by the columns that it has now."""
+    with db.engine.connect() as connection:
+        present = sqlalchemy.MetaData()
+        present.reflect(connection)
+        return {
+            table.name: [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+            for table in present.sorted_tables
+            if table.name != "alembic_version"
+        }
+
+
+def test_no_row_is_lost_on_the_way_down_and_up_again():
+    go_up(REVISIONS[0])
+    first_columns = columns_now()
+    go_up()
+    fill_all_tables()
+    before = only(all_rows(), first_columns)
+
+    for revision in reversed(REVISIONS[:-1]):
+        go_down(revision)
+        assert only(all_rows(), first_columns) == before, revision
+    for revision in REVISIONS[1:]:
+        go_up(revision)
+        assert only(all_rows(), first_columns) == before, revision
+
+
+def columns_now():
+    inspector = sqlalchemy.inspect(db.engine)
+    names = set(inspector.get_table_names()) - {"alembic_version"}
+    return {table: [column["name"] for column in inspector.get_columns(table)] for table in names}
+
+
+def only(rows, tables):
+    return {name: [{column: row[column] for column in tables[name]} for row in rows[name]] for name in tables}
+
+
+# A revision that is not there yet
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Give a copy of the migrations, to be added to."""
+    return Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
+
+
+def add_revision(folder, number, after, up):
+    lines = "\n    ".join(up)
+    (folder / "versions" / f"{number}_test.py").write_text(
+        f'"""A revision of this test."""\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
+        f'revision, down_revision = "{number}", "{after}"\n\n\ndef upgrade():\n    {lines}\n'
+    )
+
+
+RECREATE_ACCOUNT = [
+    'recreate = "always" if op.get_bind().dialect.name == "sqlite" else "never"',
+    'with op.batch_alter_table("account", recreate=recreate) as account:',
+    '    account.add_column(sa.Column("added", sa.String(), server_default="x"))',
+]
+
+
+def test_a_parent_table_that_is_made_anew_keeps_the_rows_that_refer_to_it(folder):
+    go_up()
+    fill_all_tables()
+    before = all_rows()
+    add_revision(folder, "9001", HEAD, RECREATE_ACCOUNT)
+
+    go_up(folder=folder)
+
+    after = all_rows()
+    assert [row.pop("added") for row in after["account"]] == ["x", "x"]
+    assert after == before
+    assert len(after["sign_in"]) == len(after["authorization_flow"]) == 2
+
+
+def test_foreign_keys_are_watched_again_after_a_migration(folder):
+    go_up()
+    add_revision(folder, "9001", HEAD, RECREATE_ACCOUNT)
+    go_up(folder=folder)
+    sign_in = Base.metadata.tables["sign_in"]
+
+    orphan = {one.name: value_for(one, 1) for one in sign_in.columns} | {"account_id": 999, "admin_id": None}
+    with pytest.raises(sqlalchemy.exc.IntegrityError), db.engine.begin() as connection:
+        connection.execute(insert(sign_in), orphan)
+
+
+FAILURES = {
+    "an error of our own": ['raise RuntimeError("the migration fails")'],
+    "an error of the database": ['op.execute("INSERT INTO no_such_table VALUES (1)")'],
+    "a broken rule": ['op.execute("INSERT INTO account_event (id) VALUES (NULL)")'],
+}
+
+
+@pytest.mark.proves("F42")
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_a_migration_that_fails_leaves_everything_as_it_was(folder, failure):
+    go_up()
+    fill_all_tables()
+    before = all_rows(), described(db.engine)
+    add_revision(folder, "9001", HEAD, ['op.create_table("extra", sa.Column("id", sa.Integer(), primary_key=True))'])
+    add_revision(folder, "9002", "9001", ['op.execute("DELETE FROM account_event")', *RECREATE_ACCOUNT, *failure])
+
+    with pytest.raises((Exception, SystemExit)):
+        go_up(folder=folder)
+
+    assert (all_rows(), described(db.engine)) == before
+    assert revision_now() == HEAD
+
+
+@pytest.mark.proves("F42")
+def test_a_migration_that_would_leave_orphans_is_taken_back(folder):
+    go_up()
+    fill_all_tables()
+    before = all_rows()
+    add_revision(folder, "9001", HEAD, ['op.execute("UPDATE sign_in SET account_id = 999")'])
+
+    with pytest.raises((Exception, SystemExit)):
+        go_up(folder=folder)
+
+    assert all_rows() == before
+    assert revision_now() == HEAD
+
+
+def test_after_a_migration_that_failed_foreign_keys_are_watched_again(folder):
+    go_up()
+    add_revision(folder, "9001", HEAD, FAILURES["an error of our own"])
+    with pytest.raises((Exception, SystemExit)):
+        go_up(folder=folder)
+
+    sign_in = Base.metadata.tables["sign_in"]
+    orphan = {one.name: value_for(one, 1) for one in sign_in.columns} | {"account_id": 999, "admin_id": None}
+    with pytest.raises(sqlalchemy.exc.IntegrityError), db.engine.begin() as connection:
+        connection.execute(insert(sign_in), orphan)
+
+
+# The files themselves
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_revisions_are_numbered_in_a_row_and_say_why():
+    scripts = list(reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions())))
+
+    assert [one.revision for one in scripts] == [f"{number:04}" for number in range(1, len(scripts) + 1)]
+    for one in scripts:
+        title, _, reason = one.module.__doc__.partition("\n\n")
+        assert re.fullmatch(rf"{one.revision}_[a-z_]+\.py", Path(one.path).name)
+        assert title.endswith(".")
+        assert len(reason.split()) >= 5, one.path
