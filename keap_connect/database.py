@@ -143,12 +143,18 @@ def prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function("lower", 1, _lower, deterministic=True)
         connection.create_function("seconds_since_boot", 0, seconds_since_boot)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         if connection.get_execution_options().get("writes", False):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _lower(text: object) -> object:
+    """Stand in for SQLite's own, which knows the letters of English only, so that searches find alike everywhere."""
+    return text.lower() if isinstance(text, str) else text
 
 
 @contextmanager

@@ -1,0 +1,501 @@
+"""The admin's pages: finding accounts, the most urgent first, and looking at one without its secrets."""
+
+import html
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask
+
+from keap_connect.accounts.credentials import new_account, open_access_token, open_refresh_token, replace_credential
+from keap_connect.accounts.directory import PAGE_SIZE, get_account
+from keap_connect.accounts.history import SENTENCES, EventKind, record
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import Account
+from keap_connect.web import template_filters
+from tests.conftest import ADMIN_EMAIL
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
+ACCESS_TOKEN, REFRESH_TOKEN = "canary-access-token-of-4d9f", "canary-refresh-token-of-83b1"
+
+
+@pytest.fixture
+def add(app: Flask) -> Callable[..., int]:
+    """Give the function that stores an account with made-up tokens; `facts` set columns of its row."""
+
+    def store(**facts: object) -> int:
+        granted = TokenResponse(
+            ACCESS_TOKEN, REFRESH_TOKEN, utc_now() + timedelta(days=1), "full|ab123.infusionsoft.com"
+        )
+        with app.app_context(), write_transaction() as session:
+            account = new_account(session, None, None)
+            replace_credential(account, granted)
+            for name, value in {"keap_user_id": "4236128", "tenant_id": f"t{account.id}", **facts}.items():
+                setattr(account, name, value)
+        return account.id
+
+    return store
+
+
+@pytest.fixture
+def account_id(app: Flask, new_visitor: Callable[[], Visitor]) -> int:
+    """Give an account that a customer connected, with live tokens."""
+    new_visitor().connect()
+    return 1
+
+
+def listed(admin: Visitor, **query: object) -> list[str]:
+    """Return the titles on the dashboard, in their order."""
+    page = admin.get("/accounts", params=query).text
+    return [html.unescape(title) for title in re.findall(r'<a href="/accounts/\d+">(.*?)</a>', page)]
+
+
+def tabs(admin: Visitor) -> dict[str, int]:
+    """Return the words and numbers of the filter."""
+    return {word: int(number) for word, number in re.findall(r">([A-Z][a-z ]+) <b>(\d+)</b>", admin.page.text)}
+
+
+def notices(admin: Visitor) -> list[str]:
+    """Return the sentences that answer what was pressed."""
+    found = re.findall(r'<div class="notice[^"]*" role="(?:status|alert)">.*?<p>(.*?)</p>', admin.page.text, re.DOTALL)
+    return [html.unescape(sentence) for sentence in found]
+
+
+# The list
+
+
+@on_sqlite
+def test_an_empty_dashboard_says_how_to_begin(admin: Visitor):
+    admin.get("/accounts")
+
+    assert "No account is connected yet" in admin.text
+    assert f'value="{admin.base_url}/"' in admin.page.text
+    assert 'href="/connect"' in admin.page.text
+    assert listed(admin) == []
+
+
+@on_sqlite
+def test_one_account_is_listed_with_what_an_admin_wants_to_know(admin: Visitor, account_id: int):
+    admin.get("/accounts")
+
+    for fact in ("Active", "Acme Plumbing", "ab123", "Ann Lee", "ann.lee@example.com", "in 23 h", "44 days left"):
+        assert fact in admin.text
+    assert "1 account" in admin.text
+
+
+@pytest.fixture
+def searchable(add: Callable[..., int]) -> None:
+    """Let there be accounts that are told apart by a part of one word."""
+    add(business_name="Acme Plumbing", tenant_id="ab123", person_name="Ann Lee", person_email="ann@acme.example")
+    add(business_name="Bright 100% Dental", tenant_id="cd456", person_name="Ben O'Neil")
+    add(business_name="Under_score \\ Sons", tenant_id="ef789", label='The "best" one', external_id="crm:77")
+    add(business_name="Ärzte Öl & Söhne", tenant_id="gh012", person_name="Zoë Ångström")
+
+
+SEARCHES = {
+    "": {"Acme Plumbing", "Bright 100% Dental", 'The "best" one', "Ärzte Öl & Söhne"},
+    "   ": {"Acme Plumbing", "Bright 100% Dental", 'The "best" one', "Ärzte Öl & Söhne"},
+    "plumb": {"Acme Plumbing"},
+    "ACME": {"Acme Plumbing"},
+    "umbi ann": {"Acme Plumbing"},
+    "ann ab12": {"Acme Plumbing"},
+    "ann cd456": set(),
+    "@acme.ex": {"Acme Plumbing"},
+    "crm:77": {'The "best" one'},
+    "%": {"Bright 100% Dental"},
+    "100%": {"Bright 100% Dental"},
+    "1%0": set(),
+    "_": {'The "best" one'},
+    "r_s": {'The "best" one'},
+    "a_me": set(),
+    "\\": {'The "best" one'},
+    "\\%": set(),
+    "o'n": {"Bright 100% Dental"},
+    "' OR 1=1 --": set(),
+    '"best"': {'The "best" one'},
+    "ärzte": {"Ärzte Öl & Söhne"},
+    "ZOË ångström": {"Ärzte Öl & Söhne"},
+    "öl &": {"Ärzte Öl & Söhne"},
+    ACCESS_TOKEN: set(),
+    "4236128": set(),
+}
+
+
+@pytest.mark.usefixtures("searchable")
+def test_search_finds_parts_of_words_alike_on_both_databases(admin: Visitor):
+    assert {words: set(listed(admin, q=words)) for words in SEARCHES} == SEARCHES
+
+
+@on_sqlite
+@pytest.mark.usefixtures("searchable")
+def test_a_search_without_a_hit_says_what_was_looked_for(admin: Visitor):
+    assert listed(admin, q="no <such> thing") == []
+
+    assert "No account matches “no <such> thing”." in admin.text
+    assert 'value="no &lt;such&gt; thing"' in admin.page.text
+    assert 'href="/accounts"' in admin.page.text
+
+
+@pytest.fixture
+def urgent(add: Callable[..., int]) -> None:
+    """Let there be an account or two in each state, stored in no helpful order."""
+    now = utc_now()
+    add(business_name="Active, late", access_token_expires_at=now + timedelta(hours=20))
+    add(business_name="Gone", disconnected_at=now)
+    add(business_name="Risky, late", failures=3, access_token_expires_at=now + timedelta(hours=9))
+    add(business_name="Lost", refused_at=now, failure_reason="Invalid Refresh Token")
+    add(business_name="Active, soon", access_token_expires_at=now + timedelta(hours=2))
+    add(business_name="Risky, soon", access_token_expires_at=now - timedelta(hours=1))
+    add(business_name="Aged out", refresh_token_issued_at=now - timedelta(days=46), access_token_expires_at=now)
+
+
+STATES = {
+    "reconnect_required": ["Aged out", "Lost"],
+    "at_risk": ["Risky, soon", "Risky, late"],
+    "active": ["Active, soon", "Active, late"],
+    "disconnected": ["Gone"],
+}
+
+
+@pytest.mark.usefixtures("urgent")
+def test_the_most_urgent_come_first_and_the_soonest_expiry_among_them(admin: Visitor):
+    assert listed(admin) == [title for titles in STATES.values() for title in titles]
+
+
+@pytest.mark.usefixtures("urgent")
+def test_the_filter_shows_one_state_and_counts_all_of_them(admin: Visitor):
+    assert {state: listed(admin, state=state) for state in STATES} == STATES
+    assert listed(admin, state="active", q="soon") == ["Active, soon"]
+    assert len(listed(admin, state="no such state")) == 7
+
+    numbers = {"All": 7, "Active": 2, "At risk": 2, "Reconnect required": 2, "Disconnected": 1}
+    for query in ({}, {"state": "at_risk"}, {"q": "soon"}):
+        listed(admin, **query)
+        assert tabs(admin) == numbers
+    assert "2 accounts have to be reconnected, 2 are at risk." in admin.text
+
+
+@on_sqlite
+@pytest.mark.usefixtures("urgent")
+def test_a_filter_without_a_hit_and_a_calm_list_have_words_of_their_own(admin: Visitor, add: Callable[..., int]):
+    listed(admin, state="disconnected", q="soon")
+    assert "No account matches “soon” in this state." in admin.text
+
+
+@on_sqlite
+def test_a_list_in_which_all_is_well_says_so(admin: Visitor, add: Callable[..., int]):
+    add(business_name="Acme")
+
+    listed(admin)
+    assert "No account needs attention." in admin.text
+
+    listed(admin, state="at_risk")
+    assert "No account is in this state." in admin.text
+
+
+@on_sqlite
+def test_many_accounts_come_in_pages_that_lead_to_each_other(admin: Visitor, add: Callable[..., int]):
+    for number in range(2 * PAGE_SIZE + 3):
+        add(business_name=f"Acme {number:03}", access_token_expires_at=utc_now() + timedelta(days=2, minutes=number))
+    add(business_name="Not found")
+
+    def links() -> dict[str, str]:
+        found = re.findall(r'rel="(prev|next)" href="([^"]+)"', admin.page.text)
+        return {name: html.unescape(path) for name, path in found}
+
+    seen = listed(admin, q="acme", state="active")
+    assert set(links()) == {"next"}
+    while "next" in links():
+        admin.get(links()["next"])
+        seen += re.findall(r'<a href="/accounts/\d+">(.*?)</a>', admin.page.text)
+
+    assert seen == [f"Acme {number:03}" for number in range(2 * PAGE_SIZE + 3)]
+    assert "Page 3 of 3" in admin.text
+    assert "q=acme" in links()["prev"]
+    assert "state=active" in links()["prev"]
+    assert f"{2 * PAGE_SIZE + 3} accounts" in admin.text
+    for beyond in ("99", "10000000000000000000000"):
+        assert len(listed(admin, q="acme", page=beyond)) == 3
+    for before in ("0", "-7", "x", ""):
+        assert len(listed(admin, q="acme", page=before)) == PAGE_SIZE
+
+
+@on_sqlite
+def test_an_account_that_keap_has_told_nothing_about_has_a_name_all_the_same(admin: Visitor, add: Callable[..., int]):
+    pending = add(tenant_id=None, keap_user_id=None)
+
+    assert listed(admin) == ["New Keap account"]
+    assert "unknown" in admin.text
+    admin.get(f"/accounts/{pending}")
+    assert "Ask Keap again" in admin.text
+
+
+# One account
+
+
+@on_sqlite
+def test_no_page_shows_a_whole_token(admin: Visitor, add: Callable[..., int]):
+    account_id = add(business_name="Acme")
+    paths = ("/accounts", f"/accounts/{account_id}", f"/accounts/{account_id}/disconnect", f"/reconnect/{account_id}")
+
+    pages = {path: admin.get(path).text for path in paths}
+
+    assert not any("canary" in page for page in pages.values())
+    for path, page in pages.items():
+        assert ("…4d9f" in page, "…83b1" in page) == (path == f"/accounts/{account_id}",) * 2, path
+
+
+@on_sqlite
+@pytest.mark.parametrize(("token", "shown"), [("s" * 16, "…ssss"), ("short-token-15c", None)])
+def test_a_short_token_is_not_shown_even_in_part(
+    app: Flask, admin: Visitor, add: Callable[..., int], token: str, shown: str | None
+):
+    account_id = add()
+    with app.app_context(), write_transaction() as session:
+        granted = TokenResponse(token, token, utc_now() + timedelta(days=1))
+        replace_credential(session.get_one(Account, account_id), granted)
+
+    page = admin.get(f"/accounts/{account_id}").text
+
+    assert token not in page
+    assert (shown or "none") in page
+    assert shown or token[-4:] not in page
+
+
+@on_sqlite
+def test_an_account_page_tells_the_facts_and_the_next_step(admin: Visitor, account_id: int):
+    admin.get(f"/accounts/{account_id}")
+
+    facts = ("Acme Plumbing", "ab123", "Ann Lee", "ann.lee@example.com", "OAuth", "full|ab123.infusionsoft.com")
+    for fact in (*facts, "Nothing to do: the connection is kept alive by itself.", "Connected by Ann Lee.", "customer"):
+        assert fact in admin.text
+
+
+# What a page must say of each kind of event; every kind stands here.
+HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
+    EventKind.CONNECTED: ({"person": "Ann"}, "Connected by Ann."),
+    EventKind.RECONNECTED: ({"person": "Ann"}, "Reconnected by Ann: new tokens, same account."),
+    EventKind.PERSON_CHANGED: (
+        {"person": "Ben", "before": "Ann"},
+        "Reconnected by Ben, who takes the place of Ann.",
+    ),
+    EventKind.OTHER_TENANT_CHOSEN: (
+        {"tenant_id": "cd456"},
+        "A reconnect ended at another Keap account, cd456. Nothing changed here.",
+    ),
+    EventKind.OTHER_PERSON_UPDATED: (
+        {"person": "Ben"},
+        "A reconnect was authorized by Ben, who has an account of their own; that one was updated instead.",
+    ),
+    EventKind.DETAILS_FILLED_IN: (
+        {"tenant_id": "ab123", "person": "Ann"},
+        "Keap told the details: ab123, authorized by Ann.",
+    ),
+    EventKind.MOVED_HERE: (
+        {"from_account": "7"},
+        "A grant of the same person, connected before Keap told who it was, moved here.",
+    ),
+    EventKind.SCOPE_CHANGED: ({"scope": "read"}, "Keap granted the scope read instead of full."),
+    EventKind.REFRESHED: ({}, "Refreshed: new tokens are stored."),
+    EventKind.REFRESH_FAILED: ({"reason": "Keap is busy."}, "A refresh failed; the tokens are kept. Keap is busy."),
+    EventKind.REFRESH_REFUSED_ONCE: (
+        {"reason": "Bad token."},
+        "Keap refused the refresh token; it is tried once more before it counts. Bad token.",
+    ),
+    EventKind.REFRESH_REFUSED: ({"reason": "Bad token."}, "Keap refused the refresh token for good. Bad token."),
+    EventKind.ANSWER_LOST: (
+        {"when": "01:30 UTC"},
+        "Keap refused the refresh token for good. Our own last attempt with it was at 01:30 UTC, "
+        "and its answer was lost.",
+    ),
+    EventKind.TOKEN_REJECTED: ({}, "A job reported that Keap refused the access token; it is refreshed next."),
+    EventKind.OTHER_TENANT_ANSWERED: (
+        {"tenant_id": "zz999"},
+        "Keap answered a refresh with a token of another account, zz999; it was not stored.",
+    ),
+    EventKind.RECONNECT_FAILED: ({"reason": "Denied."}, "A reconnect did not succeed. Denied."),
+    EventKind.DISCONNECTED: ({}, "Disconnected: the tokens are forgotten."),
+    EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
+    EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
+    EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in was refused."),
+}
+
+
+@on_sqlite
+def test_the_history_tells_every_kind_of_event_in_a_sentence_newest_first(
+    app: Flask, admin: Visitor, add: Callable[..., int]
+):
+    assert set(HISTORY) == set(EventKind) == set(SENTENCES)
+    account_id, other_id = add(), add()
+    with app.app_context(), write_transaction() as session:
+        for kind, (details, _sentence) in HISTORY.items():
+            record(session, kind, account_id, ADMIN_EMAIL, **details)
+            session.flush()
+        record(session, EventKind.CONNECTED, other_id, "customer", person="Somebody else")
+
+    page = admin.get(f"/accounts/{account_id}").text
+    told = re.findall(r"<li><time.*?</time>\s*<div>(.*?) <small>admin@example.com</small></div></li>", page, re.DOTALL)
+
+    assert [html.unescape(sentence) for sentence in told] == [sentence for _, sentence in reversed(HISTORY.values())]
+    assert "Somebody else" not in page
+
+
+@on_sqlite
+def test_a_reason_with_braces_is_told_as_it_is(app: Flask, admin: Visitor, add: Callable[..., int]):
+    account_id = add()
+    with app.app_context(), write_transaction() as session:
+        record(session, EventKind.REFRESH_FAILED, account_id, "system", reason="{person} {0.__class__} {}")
+
+    assert "{person} {0.__class__} {}" in admin.get(f"/accounts/{account_id}").text
+
+
+# Refresh now
+
+OUTCOMES = {
+    None: "Refreshed: new tokens are stored.",
+    "html_503": "Not refreshed; the tokens are kept. Keap answered 503 (an HTML page).",
+    "json_500": "Not refreshed; the tokens are kept. Keap answered 500 (server_error: An error occurred).",
+    "html_403": "Not refreshed; the tokens are kept. Keap answered 403 (an HTML page).",
+    "rate_limited_quota_429": "Not refreshed; the tokens are kept. Keap asked us to slow down (429).",
+    "ok_html": "Not refreshed; the tokens are kept. Keap answered 200 without a usable token.",
+    "other_tenant_in_scope": "Not refreshed; the tokens are kept. Keap answered with a token of another account",
+    "refused_although_valid": "Not refreshed; the tokens are kept. Keap answered 400 (invalid_request: ",
+    "invalid_client_401": "Keap refused this app's client id or secret; the account itself is fine. Keap answered 401",
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize("fault", OUTCOMES, ids=str)
+def test_refresh_now_says_plainly_how_it_went(
+    app: Flask, admin: Visitor, account_id: int, sandbox: Sandbox, fault: str | None
+):
+    before = tokens(app, account_id)
+    if fault:
+        sandbox.fault(fault)
+
+    admin.get(f"/accounts/{account_id}")
+    admin.press(f"/accounts/{account_id}/refresh")
+
+    assert admin.page.url.endswith(f"/accounts/{account_id}")
+    assert [sentence.startswith(OUTCOMES[fault]) for sentence in notices(admin)] == [True], notices(admin)
+    assert (tokens(app, account_id) == before) == (fault is not None)
+    admin.get(f"/accounts/{account_id}")
+    assert notices(admin) == [], "said twice"
+
+
+def tokens(app: Flask, account_id: int) -> tuple[str | None, str | None]:
+    """Return both tokens in clear."""
+    with app.app_context():
+        account = get_account(account_id)
+        return open_access_token(account), open_refresh_token(account)
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({"refusals": 1}, "A person must authorize again. Keap answered 400"),
+        ({"refused_at": NOW}, "A person must authorize again. "),
+        ({"refresh_token_sealed": None, "kind": "access_token_only"}, "A person must authorize again. "),
+        ({"disconnected_at": NOW}, "A person must authorize again. This account was disconnected"),
+        ({"client_id": "another"}, "Not refreshed; the tokens are kept. This grant belongs to another client id"),
+        ({"refresh_token_sealed": b"\x01broken"}, "The stored token does not open, so nothing was sent. "),
+    ],
+)
+def test_refresh_now_says_plainly_why_nothing_can_be_refreshed(
+    app: Flask, admin: Visitor, account_id: int, sandbox: Sandbox, case: tuple[dict[str, object], str]
+):
+    facts, sentence = case
+    sandbox.withdraw("ab123")
+    with app.app_context(), write_transaction() as session:
+        account = session.get_one(Account, account_id)
+        for name, value in facts.items():
+            setattr(account, name, value)
+    admin.get("/accounts")
+    token = admin.fields("/signout")["csrf_token"]  # not every such account has a button to press
+
+    admin.page = admin.session.post(f"{admin.base_url}/accounts/1/refresh", data={"csrf_token": token})
+
+    assert [told.startswith(sentence) for told in notices(admin)] == [True], notices(admin)
+
+
+# Ask Keap again
+
+
+@on_sqlite
+def test_asking_keap_again_fills_the_details_in_or_says_that_keap_did_not_tell(
+    admin: Visitor, new_visitor: Callable[[], Visitor], sandbox: Sandbox
+):
+    sandbox.fault("html_503", endpoint="userinfo")
+    new_visitor().connect()
+    admin.get("/accounts/1")
+    admin.press("/accounts/1/complete")
+    assert notices(admin) == ["Keap did not tell who this account belongs to. Its tokens are kept."]
+
+    sandbox.clear_faults()
+    admin.press("/accounts/1/complete")
+    assert notices(admin) == ["The details are filled in."]
+    assert "Ann Lee" in admin.text
+
+
+# Dates
+
+AGES = {
+    0: "now",
+    9.9: "now",
+    -9.9: "now",
+    10: "in a moment",
+    -10: "a moment ago",
+    59: "in a moment",
+    -59: "a moment ago",
+    60: "in 1 min",
+    -60: "1 min ago",
+    119: "in 1 min",
+    3599: "in 59 min",
+    -3599: "59 min ago",
+    3600: "in 1 h",
+    -7200: "2 h ago",
+    86399: "in 23 h",
+    86400: "in 1 d",
+    -86400: "1 d ago",
+    45 * 86400: "in 45 d",
+    -400 * 86400: "400 d ago",
+}
+
+
+@pytest.fixture
+def _at_a_change_of_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_filters, "utc_now", lambda: NOW)
+
+
+@pytest.mark.usefixtures("_at_a_change_of_the_clocks")
+def test_relative_times_are_rounded_down_to_one_unit():
+    assert {age: template_filters.relative_time(NOW + timedelta(seconds=age)) for age in AGES} == AGES
+
+
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        (NOW, "2026-03-29 01:30 UTC"),
+        (datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC), "2028-02-29 23:59 UTC"),
+        (datetime(2026, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "2026-12-31 23:59 UTC"),
+    ],
+)
+def test_exact_times_are_utc_to_the_minute(moment: datetime, shown: str):
+    assert template_filters.exact_time(moment) == shown
+
+
+@on_sqlite
+def test_every_time_on_a_page_can_be_read_by_programs_too(admin: Visitor, account_id: int):
+    page = admin.get("/accounts").text + admin.get(f"/accounts/{account_id}").text
+    moments = [datetime.fromisoformat(value) for value in re.findall(r'<time datetime="([^"]+)"', page)]
+
+    assert len(moments) >= 5
+    assert {moment.utcoffset() for moment in moments} == {timedelta()}
