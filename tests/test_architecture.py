@@ -1,0 +1,316 @@
+"""The shape of the program, read from its source: who may import whom, and who may do what."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from keap_connect.keap.judgement import GrantType
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "keap_connect"
+
+# A part may import itself and the parts of the lines below its own, never one beside or above it.
+LAYERS = [
+    {"application"},
+    {"web", "cli"},
+    {"worker"},
+    {"onboarding", "refreshing", "access", "deployment"},
+    {"accounts"},
+    {"keap", "models", "runtime", "logs"},
+    {"settings", "token_cipher", "database"},
+    {"errors", "clock"},
+]
+# Programs of their own: `make run`, and the other party of the protocol.
+PROGRAMS = {"launch": {"settings", "errors"}, "sandbox": set()}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file. Those outside the package, such as app.py, have no part of their own."""
+
+    path: Path
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        """Its path below the package, such as ``keap/transport.py``."""
+        return self.path.relative_to(PACKAGE).as_posix()
+
+    @property
+    def part(self) -> str:
+        """The folder or file directly below the package that it belongs to."""
+        return self.path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+    def imports(self) -> Iterator[tuple[str, str]]:
+        """Give each imported module with each name taken from it; the name is empty for a plain `import`."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, "") for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((node.module or "", alias.name) for alias in node.names)
+
+    def own_imports(self) -> Iterator[str]:
+        """Give the parts of this package that it imports."""
+        for module, name in self.imports():
+            path = f"{module}.{name}" if module == "keap_connect" else module
+            if path.startswith("keap_connect."):
+                yield path.split(".")[1]
+
+    def calls(self) -> Iterator[ast.Call]:
+        return (node for node in ast.walk(self.tree) if isinstance(node, ast.Call))
+
+    def names(self) -> set[str]:
+        """Return every name and attribute in it."""
+        found = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+        found |= {node.attr for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
+        return found | {name for _, name in self.imports()}
+
+    def texts(self) -> list[str]:
+        """Return every text in it, docstrings aside."""
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(self.tree)
+            if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+        }
+        constants = (node for node in ast.walk(self.tree) if isinstance(node, ast.Constant))
+        return [one.value for one in constants if isinstance(one.value, str) and id(one) not in docstrings]
+
+
+def read(path: Path) -> Module:
+    return Module(path, ast.parse(path.read_text(encoding="utf-8")))
+
+
+MODULES = [read(path) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py" or path.parent != PACKAGE]
+APP = [module for module in MODULES if module.part not in PROGRAMS]
+OUTSIDE = [read(path) for path in [ROOT / "app.py", *sorted((ROOT / "migrations").rglob("*.py"))]]
+
+
+def breaking(rule, modules=APP):
+    """Return the files that break a rule."""
+    return sorted(module.path.relative_to(ROOT).as_posix() for module in modules if rule(module))
+
+
+# Arrows
+
+
+def test_every_part_has_its_place_in_the_order():
+    assert {module.part for module in MODULES} == set().union(*LAYERS) | set(PROGRAMS)
+    assert sum(map(len, LAYERS)) == len(set().union(*LAYERS))
+
+
+def test_imports_point_one_way():
+    rank = {part: number for number, layer in enumerate(LAYERS) for part in layer}
+    turned = {
+        f"{module.name} imports {imported}"
+        for module in APP
+        for imported in module.own_imports()
+        if imported != module.part and rank.get(imported, -1) <= rank[module.part]
+    }
+
+    assert turned == set()
+
+
+@pytest.mark.parametrize(("program", "allowed"), PROGRAMS.items())
+def test_a_program_of_its_own_shares_next_to_nothing(program, allowed):
+    imported = {part for module in MODULES if module.part == program for part in module.own_imports()}
+
+    assert imported - {program} <= allowed
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_nobody_imports_a_program_of_its_own(program):
+    others = [module for module in MODULES if module.part != program]
+
+    assert breaking(lambda module: program in module.own_imports(), others + OUTSIDE) == []
+
+
+def test_only_app_py_imports_the_wiring():
+    def imports_the_wiring(module):
+        return any(name == "keap_connect.application" for name, _ in module.imports())
+
+    assert breaking(imports_the_wiring, MODULES + OUTSIDE) == ["app.py"]
+
+
+def test_the_protocol_knows_no_web_framework_and_no_database():
+    foreign = ("flask", "werkzeug", "sqlalchemy", "flask_sqlalchemy", "alembic")
+
+    assert breaking(lambda one: one.part == "keap" and any(n.split(".")[0] in foreign for n, _ in one.imports())) == []
+
+
+def test_the_account_rules_know_no_request_and_no_page():
+    pages = {"request", "session", "g", "render_template", "redirect", "url_for", "flash", "Blueprint"}
+
+    def takes_part_in_pages(module):
+        return any(name == "flask" and taken in pages for name, taken in module.imports())
+
+    assert {Path(path).parts[1] for path in breaking(takes_part_in_pages)} == {"web"}
+
+
+def test_pages_hold_no_query():
+    def queries(module):
+        taken = {taken for name, taken in module.imports() if name.split(".")[0] == "sqlalchemy" and "exc" not in name}
+        return module.part in {"web", "cli"} and taken
+
+    assert breaking(queries) == ["keap_connect/web/health.py"]  # it asks whether the database answers
+
+
+# Who may do what
+
+
+def test_only_the_settings_read_the_environment():
+    def reads_the_environment(module):
+        return module.names() & {"environ", "environb", "getenv", "dotenv_values", "load_dotenv"}
+
+    assert breaking(reads_the_environment) == ["keap_connect/keap/transport.py", "keap_connect/settings.py"]
+
+
+def test_the_transport_sets_one_variable_and_reads_none():
+    transport = next(module for module in APP if module.name == "keap/transport.py")
+    parents = {child: node for node in ast.walk(transport.tree) for child in ast.iter_child_nodes(node)}
+    uses = [node for node in ast.walk(transport.tree) if isinstance(node, ast.Attribute) and node.attr == "environ"]
+
+    assert [ast.unparse(parents[parents[use]]) for use in uses] == ["os.environ['OAUTHLIB_INSECURE_TRANSPORT'] = '1'"]
+
+
+def test_only_the_clock_asks_for_the_time():
+    def asks_for_the_time(module):
+        return any(
+            ast.unparse(call.func)
+            in {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "time.time", "time.monotonic"}
+            or ast.unparse(call.func).startswith("time.clock_gettime")
+            for call in module.calls()
+        )
+
+    assert breaking(asks_for_the_time) == ["keap_connect/clock.py"]
+
+
+def test_only_the_spender_refreshes_and_only_the_journey_exchanges():
+    def presents(name):
+        return lambda module: ("keap_connect.keap.token_endpoint", name) in module.imports()
+
+    assert breaking(presents("refresh")) == ["keap_connect/refreshing/spender.py"]
+    assert breaking(presents("exchange_code")) == ["keap_connect/onboarding/journey.py"]
+    assert breaking(lambda module: "token_endpoint" in {name for _, name in module.imports()}) == []
+
+
+def test_few_open_a_refresh_token():
+    opening = breaking(lambda module: "open_refresh_token" in module.names())
+
+    assert opening == [
+        "keap_connect/accounts/directory.py",  # shows its last four characters
+        "keap_connect/onboarding/completing.py",  # moves a pending account's grant to where it belongs
+        "keap_connect/refreshing/lease.py",
+    ]
+
+
+def test_requests_leave_through_the_transport_alone():
+    def opens_a_line(module):
+        ways = {"requests.get", "requests.post", "requests.request", "requests.Session", "urlopen", "create_connection"}
+        return {ast.unparse(call.func) for call in module.calls()} & ways or any(
+            name.split(".")[0] in {"urllib3", "httpx", "aiohttp"} or name in {"http.client", "urllib.request"}
+            for name, _ in module.imports()
+        )
+
+    assert breaking(opens_a_line) == ["keap_connect/keap/transport.py"]
+
+
+def test_nobody_changes_or_deletes_history():
+    def changes_history(module):
+        changing = {"update", "delete", "bulk_update_mappings"}
+        calls = (call for call in module.calls() if ast.unparse(call.func).split(".")[-1] in changing)
+        return any("AccountEvent" in ast.unparse(argument) for call in calls for argument in call.args) or any(
+            word in text.upper()
+            for text in module.texts()
+            for word in ("UPDATE ACCOUNT_EVENT", "DELETE FROM ACCOUNT_EVENT")
+        )
+
+    assert breaking(changes_history, MODULES + OUTSIDE) == []
+
+
+# What is nowhere in the source
+
+
+@pytest.mark.proves("R17")
+def test_certificates_are_verified_everywhere():
+    def trusts_blindly(module):
+        keywords = {keyword.arg for call in module.calls() for keyword in call.keywords}
+        attributes = {node.attr for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)}
+        switches = {"verify", "cert_reqs", "cert_verify", "check_hostname", "assert_hostname", "verify_mode"}
+        words = {"CERT_NONE", "_create_unverified_context", "disable_warnings", "cert_verify"}
+        # Passwords are verified too, by a method of that name.
+        return keywords & switches or attributes & (switches - {"verify"}) or module.names() & words
+
+    assert breaking(trusts_blindly, MODULES) == []
+
+
+@pytest.mark.proves("R06")
+def test_there_are_two_grant_types_and_no_others():
+    clients = {
+        "LegacyApplicationClient",
+        "BackendApplicationClient",
+        "MobileApplicationClient",
+        "ServiceApplicationClient",
+    }
+    words = {"client_credentials", "implicit", "id_token", "urn:ietf:params:oauth:grant-type:device_code"}
+
+    assert {grant_type.value for grant_type in GrantType} == {"authorization_code", "refresh_token"}
+    assert breaking(lambda module: module.names() & clients, MODULES) == []
+    assert breaking(lambda module: words & set(module.texts())) == []
+    assert breaking(lambda module: any("response_type" in text for text in module.texts())) == []
+
+
+def test_no_weak_cipher_or_hash_protects_anything():
+    weak = {"md5", "sha1", "MD5", "SHA1", "ECB", "TripleDES", "ARC4", "Blowfish"}
+
+    assert breaking(lambda module: module.names() & weak, MODULES) == []
+
+
+def test_no_text_becomes_code():
+    dangerous = {"eval", "exec", "render_template_string", "os.system", "os.popen", "pickle.loads", "yaml.load"}
+
+    def runs_text(module):
+        shell = any(keyword.arg == "shell" for call in module.calls() for keyword in call.keywords)
+        return shell or {ast.unparse(call.func) for call in module.calls()} & dangerous
+
+    assert breaking(runs_text, MODULES) == []
+
+
+def test_no_file_has_a_name_that_says_nothing():
+    nothing = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base", "manager"}
+
+    assert (
+        breaking(lambda module: {part.removesuffix(".py") for part in module.name.split("/")} & nothing, MODULES) == []
+    )
+
+
+def public_definitions(node, owner=""):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+            yield f"{owner}{child.name}", child
+            if isinstance(child, ast.ClassDef):
+                yield from public_definitions(child, f"{child.name}.")
+
+
+def test_everything_public_says_what_it_is_for():
+    silent = [module.name for module in MODULES if not ast.get_docstring(module.tree)]
+    for module in APP:
+        definitions = public_definitions(module.tree)
+        silent += [f"{module.name}: {name}" for name, node in definitions if not ast.get_docstring(node)]
+
+    assert silent == []
+
+
+def test_the_reader_of_the_source_sees_what_it_looks_for():
+    """Each rule above is of use only when its reading finds the thing where it is."""
+    transport = next(module for module in APP if module.name == "keap/transport.py")
+
+    assert ("requests.adapters", "HTTPAdapter") in transport.imports()
+    assert "settings" in transport.own_imports()
+    assert "environ" in transport.names()
+    assert "https://" in transport.texts()
+    assert transport.tree.body[0].value.value not in transport.texts()
+    assert breaking(lambda module: any(getattr(node, "level", 0) for node in ast.walk(module.tree)), MODULES) == []
