@@ -3,57 +3,81 @@
 import json
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from select import select as wait_readable
 from typing import Any
 
 import psutil
 import pytest
 from flask import Flask
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
-from keap_connect.accounts.credentials import new_account, replace_credential
+from keap_connect.accounts.credentials import fingerprint, new_account, open_refresh_token, replace_credential
+from keap_connect.accounts.directory import disconnect
+from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
-from keap_connect.database import db, read_session, write_transaction
+from keap_connect.database import database_clock, db, read_session, write_transaction
+from keap_connect.keap.identity import Identity
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
+from keap_connect.onboarding.placing import Grant, Placement, place_grant
+from keap_connect.refreshing import brakes
+from keap_connect.refreshing.lease import look
 from keap_connect.settings import Settings
-from tests.support.sandbox import PERSON_IDS, Sandbox
+from tests.support.postgres import PostgresServer
+from tests.support.sandbox import ANN, Sandbox
 
 REPOSITORY = Path(__file__).parents[2]
-ANN = PERSON_IDS["ann.lee@example.com"]
+ANSWER_SECONDS = 120
 
 
 class Process:
     """One process of the app."""
 
-    def __init__(self, environ: dict[str, str], **settings: object) -> None:
+    def __init__(self, nursery: socket.socket, environ: dict[str, str], log: Path, **settings: object) -> None:
         extra = {name: str(value) for name, value in settings.items()}
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.spending_process"],
-            cwd=REPOSITORY,
-            env={**os.environ, **environ, "LOG_LEVEL": "WARNING", **extra},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.hear()["ready"] == self.popen.pid
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
+        self.log = log
+        with log.open("ab") as errors:
+            wanted = json.dumps({**os.environ, **environ, "LOG_LEVEL": "WARNING", **extra}).encode()
+            socket.send_fds(nursery, [wanted], [commands, answers, errors.fileno()])
+        os.close(commands)
+        os.close(answers)
+        self._heard = b""
+        self.pid = 0
+        ready = self.hear()
+        assert ready, log.read_text()
+        self.pid = ready["ready"]
 
     def tell(self, what: str, account_id: int | None = None, **options: object) -> None:
         """Start a command without waiting for its end."""
         named = {} if account_id is None else {"account_id": account_id}
-        self.popen.stdin.write(json.dumps({"what": what, **named, **options}) + "\n")
-        self.popen.stdin.flush()
+        command = {"what": what, **named, **options}
+        os.write(self._commands, json.dumps(command).encode() + b"\n")
 
     def hear(self) -> Any:
         """Wait for the answer; None when the process has died."""
-        line = self.popen.stdout.readline()
-        return json.loads(line) if line else None
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while b"\n" not in self._heard:
+            ready, _, _ = wait_readable([self._answers], [], [], max(deadline - time.monotonic(), 0))
+            assert ready, f"process {self.pid} does not answer: {self.log.read_text()}"
+            more = os.read(self._answers, 65536)
+            if not more:
+                until(lambda: not self.is_alive())
+                return None
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
+        return json.loads(line)
 
     def ask(self, what: str, account_id: int | None = None, **options: object) -> Any:
         """Do one thing and return its answer."""
@@ -63,76 +87,136 @@ class Process:
 
     def freeze(self) -> None:
         """Stop it where it stands."""
-        self.popen.send_signal(signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
+        until(self.is_stopped)
 
     def is_stopped(self) -> bool:
         """Whether it stands still."""
-        return psutil.Process(self.popen.pid).status() == psutil.STATUS_STOPPED
+        return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
     def thaw(self) -> None:
         """Let it go on."""
-        self.popen.send_signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return psutil.pid_exists(self.pid)
 
     def kill(self) -> None:
         """End it as a crash does."""
-        self.popen.kill()
-        self.popen.wait()
+        os.kill(self.pid, signal.SIGKILL)
+        until(lambda: not self.is_alive())
 
     def close(self) -> None:
         """End it."""
-        self.popen.stdin.close()
-        if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGCONT)
-            try:
-                self.popen.wait(40)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-        self.popen.wait()
-        self.popen.stdout.close()
+        os.close(self._commands)
+        os.close(self._answers)
+        if self.is_alive():
+            os.kill(self.pid, signal.SIGKILL)
+        until(lambda: not self.is_alive())
 
 
 class Stage:
     """The shared database, seen from outside the processes."""
 
-    def __init__(self, app: Flask, sandbox: Sandbox, environ: dict[str, str]) -> None:
+    def __init__(
+        self, app: Flask, sandbox: Sandbox, environ: dict[str, str], nursery: socket.socket, folder: Path
+    ) -> None:
         self.app = app
         self.sandbox = sandbox
         self.environ = environ
         self.processes: list[Process] = []
+        self._nursery = nursery
+        self._folder = folder
 
     def start(self, number: int = 1, **settings: object) -> list[Process]:
         """Start processes."""
-        started = [Process(self.environ, **settings) for _ in range(number)]
-        self.processes += started
+        started = []
+        for _ in range(number):
+            log = self._folder / f"process-{len(self.processes)}.log"
+            started.append(Process(self._nursery, self.environ, log, **settings))
+            self.processes.append(started[-1])
         return started
+
+    def logs(self) -> str:
+        """Return what all processes logged."""
+        return "".join(process.log.read_text() for process in self.processes)
 
     def add_accounts(self, number: int = 1, expires_in_seconds: float = -60) -> list[int]:
         """Store grants that the sandbox issued; by default their access token has expired."""
-        ids = []
         grants = self.sandbox.grant("ab123", ANN, number)
+        accounts = []
         with self.app.app_context(), write_transaction() as session:
             for index, grant in enumerate(grants):
                 account = new_account(session, "ab123", f"{ANN}" if index == 0 else f"other-{index}")
-                replace_credential(account, _token_response(grant))
+                replace_credential(account, token_response(grant))
                 account.access_token_expires_at = utc_now() + timedelta(seconds=expires_in_seconds)
                 account.asked_at = utc_now()
                 account.next_refresh_at = utc_now()
-                ids.append(account.id)
-        return ids
+                accounts.append(account)
+        return [account.id for account in accounts]
+
+    def add_pending_account(self) -> int:
+        """Store a grant of the first account's person, before Keap has told whose it is."""
+        (grant,) = self.sandbox.grant("ab123", ANN)
+        with self.app.app_context(), write_transaction() as session:
+            account = new_account(session, "ab123", None)
+            replace_credential(account, token_response(grant))
+        return account.id
+
+    def reconnect(self, account_id: int) -> Placement:
+        """Let the customer authorize again, as the callback does."""
+        account = self.row(account_id)
+        (grant,) = self.sandbox.grant("ab123", ANN)
+        placed = Grant(token_response(grant), Identity(account.tenant_id, account.keap_user_id))
+        with self.app.app_context(), write_transaction() as session:
+            return place_grant(session, placed, account_id)
+
+    def disconnect(self, account_id: int) -> None:
+        """Let the customer disconnect."""
+        with self.app.app_context():
+            disconnect(account_id, "test")
 
     def row(self, account_id: int) -> Account:
         """Read an account."""
         with self.app.app_context(), read_session() as session:
             return session.get_one(Account, account_id)
 
-    def change(self, account_id: int, **values: object) -> None:
-        """Change an account's row behind the app's back."""
+    def rows(self) -> list[Account]:
+        """Read all accounts."""
+        with self.app.app_context(), read_session() as session:
+            return session.query(Account).order_by(Account.id).all()
+
+    def change(self, *account_ids: int, **values: object) -> None:
+        """Change the rows of accounts behind the app's back."""
         with self.app.app_context(), write_transaction() as session:
-            session.execute(update(Account).where(Account.id == account_id).values(**values))
+            session.execute(update(Account).where(Account.id.in_(account_ids)).values(**values))
+
+    def state(self, account_id: int) -> AccountState:
+        """Return what people see of an account."""
+        return state_of(self.row(account_id), utc_now())
 
     def is_leased(self, account_id: int) -> bool:
-        """Whether some process has its lease."""
-        return self.row(account_id).lease_owner is not None
+        """Whether some process has its lease, and it has not ended."""
+        with self.app.app_context():
+            return look(account_id).is_leased
+
+    def is_held(self, account_id: int) -> bool:
+        """Whether its row says that nobody may present its token for a while."""
+        query = select(Account.hold_until, database_clock()).where(Account.id == account_id)
+        with self.app.app_context(), read_session() as session:
+            hold_until, now = session.execute(query).one()
+        return hold_until is not None and hold_until > now
+
+    def alarms(self) -> list[str]:
+        """Return what holds the sweep."""
+        with self.app.app_context():
+            return [alarm.name for alarm in brakes.list_alarms()]
+
+    def end_alarm(self, name: str) -> None:
+        """Let the sweep go on, as the admin does."""
+        with self.app.app_context():
+            assert brakes.end_alarm(name)
 
     def events(self, account_id: int) -> list[str]:
         """Return the kinds of its history, oldest first."""
@@ -140,21 +224,58 @@ class Stage:
         with self.app.app_context(), read_session() as session:
             return list(session.scalars(query, {"id": account_id}))
 
-    def refresh_presentations(self) -> list[dict[str, Any]]:
+    def presentations(self) -> list[dict[str, Any]]:
         """Return what the sandbox's ledger says of refresh tokens."""
         return [p for p in self.sandbox.ledger()["presentations"] if p["kind"] == "refresh_token"]
 
-    def is_reconciled(self, account_id: int) -> bool:
-        """Whether the stored refresh token is the live one of its grant in the sandbox's ledger."""
-        from keap_connect.accounts.credentials import fingerprint, open_refresh_token
+    def presented_twice(self) -> list[str]:
+        """Return the refresh tokens that were presented more than once."""
+        counts = Counter(p["fingerprint"] for p in self.presentations())
+        return [mark for mark, number in counts.items() if number > 1]
 
+    def is_reconciled(self, *account_ids: int) -> bool:
+        """Whether the stored refresh tokens are the live ones of their grants in the sandbox's ledger."""
         with self.app.app_context():
-            mark = fingerprint(open_refresh_token(self.row(account_id)))
+            marks = [fingerprint(open_refresh_token(self.row(account_id))) for account_id in account_ids]
         tokens = {token["fingerprint"]: token["state"] for token in self.sandbox.ledger()["tokens"]}
-        return tokens[mark] == "live"
+        return all(tokens.get(mark) == "live" for mark in marks)
+
+    def has_unread_answer(self) -> bool:
+        """Whether an answer of the sandbox lies at a client's end of a connection, and was not read yet."""
+        port = f":{int(self.sandbox.url.rpartition(':')[2]):04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return any(line[2].endswith(port) and int(line[4].partition(":")[2], 16) > 0 for line in lines)
 
 
-def until(condition: Callable[[], object], timeout: float = 30) -> object:
+class Outage:
+    """Takes the database away from everybody and gives it back."""
+
+    def __init__(self, stage: Stage, postgres: PostgresServer | None) -> None:
+        self.postgres = postgres
+        self.path = Path(stage.environ["DATABASE_URL"].removeprefix("sqlite:///"))
+        self.lock: sqlite3.Connection | None = None
+        self.is_away = False
+
+    def begin(self) -> None:
+        """PostgreSQL is stopped at once; an SQLite file is locked by another writer."""
+        self.is_away = True
+        if self.postgres:
+            self.postgres.kill()
+        else:
+            self.lock = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            self.lock.execute("BEGIN IMMEDIATE")
+
+    def end(self) -> None:
+        """All is well again."""
+        self.is_away = False
+        if self.postgres:
+            self.postgres.start()
+        elif self.lock:
+            self.lock.execute("ROLLBACK")
+            self.lock.close()
+
+
+def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
     """Wait for a condition and return what it gave."""
     deadline = time.monotonic() + timeout
     while True:
@@ -162,21 +283,46 @@ def until(condition: Callable[[], object], timeout: float = 30) -> object:
         if found:
             return found
         assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.03)
+        time.sleep(0.02)
+
+
+def token_response(grant: dict[str, Any]) -> TokenResponse:
+    """Read a grant that the sandbox issued."""
+    return TokenResponse(grant["access_token"], grant["refresh_token"], utc_now() + timedelta(days=1), grant["scope"])
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[socket.socket]:
+    """Give the socket of a program that has imported the app and forks its processes."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-m", "tests.support.spending_process", str(theirs.fileno())]
+    with ours, subprocess.Popen(command, cwd=REPOSITORY, pass_fds=[theirs.fileno()]) as program:
+        theirs.close()
+        yield ours
+        ours.close()
+        program.wait(ANSWER_SECONDS)
 
 
 @pytest.fixture
-def stage(settings: Settings, sandbox: Sandbox, environ: dict[str, str]) -> Iterator[Stage]:
+def stage(
+    settings: Settings, sandbox: Sandbox, environ: dict[str, str], nursery: socket.socket, tmp_path: Path
+) -> Iterator[Stage]:
     """Give the database, the sandbox, and the power to start processes."""
     app = create_app(settings)
-    built = Stage(app, sandbox, environ)
+    built = Stage(app, sandbox, environ, nursery, tmp_path)
     yield built
-    sandbox.release()
     for process in built.processes:
         process.close()
+    sandbox.release()
     with app.app_context():
         db.engine.dispose()
 
 
-def _token_response(grant: dict[str, Any]) -> TokenResponse:
-    return TokenResponse(grant["access_token"], grant["refresh_token"], utc_now() + timedelta(days=1), grant["scope"])
+@pytest.fixture
+def outage(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Outage]:
+    """Give the power to take the database away."""
+    is_postgres = stage.environ["DATABASE_URL"].startswith("postgresql")
+    built = Outage(stage, request.getfixturevalue("postgres") if is_postgres else None)
+    yield built
+    if built.is_away:
+        built.end()

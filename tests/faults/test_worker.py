@@ -58,7 +58,7 @@ def test_a_token_that_does_not_open_delays_nobody(stage: Stage):
     done = process.ask("sweep")
 
     assert done["refreshed"] == 19
-    assert all(stage.is_reconciled(account_id) for account_id in good)
+    assert stage.is_reconciled(*good)
     account = stage.row(poison)
     assert account.failures == 1
     assert account.next_refresh_at > utc_now()
@@ -71,7 +71,7 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     (process,) = stage.start(1)
 
     process.ask("sweep")
-    sent = len(stage.refresh_presentations())
+    sent = len(stage.presentations())
     rows = [stage.row(account_id) for account_id in ids]
     with stage.app.app_context():
         alarms = [alarm.name for alarm in brakes.list_alarms()]
@@ -85,7 +85,7 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     assert sent <= 20
     assert alarms == [brakes.CLIENT_REFUSED]
     assert all((row.refused_at, row.refusals) == (None, 0) for row in rows)
-    assert all(stage.is_reconciled(account_id) for account_id in ids)
+    assert stage.is_reconciled(*ids)
 
 
 @pytest.mark.proves("R34")
@@ -140,7 +140,7 @@ def test_a_circuit_opens_when_keap_as_a_whole_answers_badly(stage: Stage):
 
     process.ask("sweep")
 
-    assert len(stage.refresh_presentations()) < 40
+    assert len(stage.presentations()) < 40
     assert all(stage.row(account_id).refused_at is None for account_id in ids)
 
 
@@ -162,11 +162,11 @@ def test_a_restored_backup_and_a_clone_refresh_nothing_until_confirmed(stage: St
 
     assert alarms == [brakes.UNKNOWN_INSTANCE]
     assert not held["ok"]
-    assert stage.refresh_presentations() == []
+    assert stage.presentations() == []
     command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--once", "--confirm-only-one"]
     subprocess.run(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ}, check=True, timeout=60)
     assert stage.is_reconciled(account_id)
-    assert len(stage.refresh_presentations()) == 1
+    assert len(stage.presentations()) == 1
 
 
 @pytest.mark.proves("R39")

@@ -1,64 +1,179 @@
-"""A process of the app that does what a test tells it: one line of JSON in, one line out.
+"""Processes of the app that do what a test tells them: one line of JSON in, one line out.
 
-Run as `python -m tests.support.spending_process` with the app's environment. `PACE` divides the waits of the spender,
-so that a test need not wait for minutes; `CRASH_AT` kills the
-process at a named step of a refresh, `FREEZE_AT` stops it there.
+Run as `python -m tests.support.spending_process HANDLE`, it is a nursery: it has imported the app, which takes a
+second, and forks one process for each request that comes over the socket HANDLE. Each has its own environment:
+
+PACE                  divides the waits of the spender, so that a test need not wait for minutes
+CRASH_AT, FREEZE_AT   a step of a refresh at which the process kills or stops itself, such as `after_lease`
+CLOCK_SHIFT_SECONDS   how far its clock is off; the command `clock` moves it while it runs
+BUSY_TIMEOUT_MS       how long SQLite waits for another writer
+LEAST_REFUSED         from how many refused accounts on the sweep is held
 """
 
 import json
 import os
+import resource
 import signal
+import socket
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
-from keap_connect import database
+from flask import Flask
+
+from keap_connect import clock, database
 from keap_connect.application import create_app
-from keap_connect.errors import KeapConnectError
 from keap_connect.keap import transport
-from keap_connect.refreshing import spender, timing
-from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.refreshing import brakes, spender, timing
+from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
+from keap_connect.worker import loop
 from keap_connect.worker.loop import SweepWorker
 
+LONGEST_ENVIRON_BYTES = 65536
 
-def main() -> None:
-    """Answer commands until standard input ends."""
-    _set_pace(float(os.environ.get("PACE", "1")))
-    app = create_app()
-    _at(os.environ.get("CRASH_AT", ""), signal.SIGKILL)
-    _at(os.environ.get("FREEZE_AT", ""), signal.SIGSTOP)
-    worker = SweepWorker(app)
 
-    def call(what: str, account_id: int, **options: Any) -> dict[str, object]:
+def nurse(handle: int) -> None:
+    """Fork a process for each request until the other end of the socket closes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead need no mourning
+    with socket.socket(fileno=handle) as requests:
+        while True:
+            content, handles, _, _ = socket.recv_fds(requests, LONGEST_ENVIRON_BYTES, 3)
+            if not content:
+                return
+            if os.fork() == 0:
+                requests.detach()
+                os.close(handle)
+                _be_born(json.loads(content), handles)
+            for each in handles:
+                os.close(each)
+
+
+class ShiftedDatetime(datetime):
+    """A clock that is off."""
+
+    shift = timedelta()
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        """Return the time as this process believes it to be."""
+        return datetime.now(tz) + cls.shift
+
+
+class Life:
+    """One process of the app, and what it can be told."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.worker = SweepWorker(app)
+        self.working: threading.Thread | None = None
+
+    def obey(self, command: dict[str, Any]) -> list[dict[str, object]]:
+        """Do one thing, by as many callers at once as were asked for."""
+        act = getattr(self, command.pop("what"))
+        callers = command.pop("callers", 1)
+        with ThreadPoolExecutor(callers) as pool:
+            return [done.result() for done in [pool.submit(self._call, act, command) for _ in range(callers)]]
+
+    def _call(self, act: Callable[..., dict[str, object]], options: dict[str, Any]) -> dict[str, object]:
         started = time.monotonic()
-        with app.app_context():
+        with self.app.app_context():
             try:
-                if what == "refresh":
-                    refresh_account(account_id, "test")
-                    answer: dict[str, object] = {"ok": True}
-                else:
-                    served = valid_token(account_id, "test", **options)
-                    answer = {"ok": True, "token": served.access_token, "warning": served.warning}
-            except KeapConnectError as problem:
-                answer = {"ok": False, "error": type(problem).__name__, "message": str(problem)}
+                answer = {"ok": True, **act(**options)}
             except Exception as problem:  # the test decides what may be raised
                 answer = {"ok": False, "error": type(problem).__name__, "message": str(problem)[:200]}
         return {**answer, "seconds": time.monotonic() - started}
 
-    print(json.dumps({"ready": os.getpid()}), flush=True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        callers = command.pop("callers", 1)
-        if command["what"] == "sweep":
-            with app.app_context():
-                worker.run(until_idle=True)
-            answers: list[dict[str, object]] = [{"refreshed": worker.refreshed, "failed": worker.failed}]
-        else:
-            with ThreadPoolExecutor(callers) as pool:
-                answers = [one.result() for one in [pool.submit(call, **command) for _ in range(callers)]]
-        print(json.dumps(answers), flush=True)
+    def refresh(self, account_id: int) -> dict[str, object]:
+        """Refresh now."""
+        refresh_account(account_id, "test")
+        return {}
+
+    def valid_token(self, account_id: int, **options: Any) -> dict[str, object]:
+        """Hand out a token."""
+        served = valid_token(account_id, "test", **options)
+        return {"token": served.access_token, "warning": served.warning}
+
+    def report(self, account_id: int, fingerprint: str) -> dict[str, object]:
+        """Report an access token as refused by Keap, and ask for a better one."""
+        is_news = report_rejected(account_id, fingerprint, "test")
+        return {"is_news": is_news, "token": valid_token(account_id, "test").access_token}
+
+    def sweep(self) -> dict[str, object]:
+        """Refresh what is due."""
+        self.worker.run(until_idle=True)
+        return {"refreshed": self.worker.refreshed, "failed": self.worker.failed}
+
+    def take_up(self, account_id: int) -> dict[str, object]:
+        """Let the worker refresh one account, as when it has just taken it up."""
+        self.worker._room.acquire()
+        self.worker._refresh(account_id)
+        return {}
+
+    def work(self) -> dict[str, object]:
+        """Start the worker, for good."""
+
+        def run() -> None:
+            with self.app.app_context():
+                self.worker.run()
+
+        self.working = threading.Thread(target=run)
+        self.working.start()
+        return {}
+
+    def rest(self) -> dict[str, object]:
+        """Stop the worker, as SIGTERM does."""
+        self.worker.stop()
+        if self.working:
+            self.working.join()
+        return {"refreshed": self.worker.refreshed, "failed": self.worker.failed}
+
+    def clock(self, shift_seconds: float) -> dict[str, object]:
+        """Move this process's clock."""
+        ShiftedDatetime.shift = timedelta(seconds=shift_seconds)
+        return {}
+
+    def limit_files(self, most_bytes: int) -> dict[str, object]:
+        """Let no file grow beyond so many bytes, as a full disk does."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+        return {}
+
+
+def _be_born(environ: dict[str, str], handles: list[int]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environ)
+    for number, each in enumerate(handles):
+        os.dup2(each, number)
+        os.close(each)
+    code = 1
+    try:
+        _live()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _live() -> None:
+    database.Trouble.last_at = clock.seconds_since_boot()
+    _set_pace(float(os.environ.get("PACE", "1")))
+    clock.datetime = ShiftedDatetime  # type: ignore[misc]
+    ShiftedDatetime.shift = timedelta(seconds=float(os.environ.get("CLOCK_SHIFT_SECONDS", "0")))
+    brakes.LEAST_REFUSED = int(os.environ.get("LEAST_REFUSED", brakes.LEAST_REFUSED))
+    life = Life(create_app())
+    with os.fdopen(0) as commands, os.fdopen(1, "w") as answers:
+        _at(os.environ.get("CRASH_AT", ""), signal.SIGKILL)
+        _at(os.environ.get("FREEZE_AT", ""), signal.SIGSTOP)
+        print(json.dumps({"ready": os.getpid()}), file=answers, flush=True)
+        for line in commands:
+            print(json.dumps(life.obey(json.loads(line))), file=answers, flush=True)
+        life.rest()
 
 
 def _set_pace(pace: float) -> None:
@@ -66,18 +181,33 @@ def _set_pace(pace: float) -> None:
     for name in ("LEASE_SECONDS", "DOUBT_WAIT_SECONDS", "CONFIRM_WAIT_SECONDS"):
         setattr(timing, name, getattr(timing, name) / pace)
     transport.DEADLINE_SECONDS /= pace
+    loop.IDLE_SECONDS = 0.1
 
 
 def _at(step: str, sign: signal.Signals) -> None:
     """Send ourselves a signal at a step of the first refresh; no part of the program knows of this."""
-    if step == "after_lease":
+    if step == "before_lease":
+        spender.take_lease = _first(spender.take_lease, sign)
+    elif step == "after_lease":
         spender.take_lease = _then(spender.take_lease, sign)
+    elif step == "before_look":
+        transport.Call.last_look = _first(transport.Call.last_look, sign)  # type: ignore[method-assign]
+    elif step == "after_send":
+        transport._KeapConnection.request = _then(transport._KeapConnection.request, sign)  # type: ignore[method-assign]
     elif step == "after_answer":
         spender.refresh = _then(spender.refresh, sign)
     elif step == "before_commit":
         spender.store_granted = _then(spender.store_granted, sign)
     elif step == "after_commit":
         spender._settle = _then(spender._settle, sign)
+
+
+def _first(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]:
+    def signal_and_run(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), sign)
+        return step(*args, **kwargs)
+
+    return signal_and_run
 
 
 def _then(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]:
@@ -90,4 +220,4 @@ def _then(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    main()
+    nurse(int(sys.argv[1]))
