@@ -4,7 +4,11 @@ Order is everything: a recovery file is allocated, the lease is committed, the c
 asked once more, then the token is sent; the new pair is stored before anything else is done with it.
 """
 
+import contextlib
 import logging
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -44,7 +48,7 @@ def spend(situation: Situation, actor: str) -> Attempt:
         RecoveryUnavailable: no recovery file could be allocated; nothing was sent.
     """
     recovery.replay_first()
-    with recovery.slot() as slot:
+    with recovery.slot() as slot, _uninterrupted():
         lease = take_lease(situation)
         if lease is None:
             return Attempt(Outcome.NOT_TAKEN)
@@ -57,6 +61,23 @@ def spend(situation: Situation, actor: str) -> Attempt:
                 return Attempt(Outcome.FAILED, "The database did not answer.")
             slot.keep(recovery.KeptPair(lease.account.id, lease.account.generation, judgement.token_response), actor)
             return Attempt(Outcome.KEPT_ASIDE, "The new tokens are safe and will be stored once the database answers.")
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the attempt: between sending and storing they would lose the pair."""
+    waiting: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other thread is interrupted by signals
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            before[sign] = signal.signal(sign, lambda number, _frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler or signal.SIG_DFL)
+        for number in waiting:
+            signal.raise_signal(number)
 
 
 def _settle(lease: Lease, judgement: Judgement, actor: str) -> Attempt:
