@@ -59,8 +59,7 @@ class Slot:
         """Write a pair down durably, and store it as soon as the database answers."""
         self.is_kept = True
         try:
-            os.pwrite(self.handle, _sealed(pair, actor), 0)
-            os.fsync(self.handle)
+            _write(self.handle, _sealed(pair, actor))
         except OSError as problem:
             log.critical(
                 "The recovery file %s cannot be written (%s): the new tokens of account %s are in memory "
@@ -173,19 +172,32 @@ def _store(pair: KeptPair, actor: str) -> None:
 
 def _allocate(folder: Path) -> Slot:
     path = folder / f"{secrets.token_hex(8)}.pair"
+    fresh = path.with_suffix(".new")
+    handle = -1
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.pwrite(handle, b"\0" * FILE_BYTES, 0)
-        os.fsync(handle)
+        _write(handle, b"\0" * FILE_BYTES)
+        os.rename(fresh, path)  # locked already, so that no other process takes it for a dead one's
         _sync_folder(folder)
     except OSError as problem:
         log.critical("No recovery file can be allocated in %s (%s); nothing is refreshed.", folder, problem.strerror)
-        with contextlib.suppress(OSError):
-            path.unlink()
+        for each in (fresh, path):
+            with contextlib.suppress(OSError):
+                each.unlink()
+        if handle >= 0:
+            os.close(handle)  # else what was deleted would go on filling the disk
         raise RecoveryUnavailable("The disk for the recovery file is full or cannot be written.") from problem
     return Slot(path, handle)
+
+
+def _write(handle: int, content: bytes) -> None:
+    """Write all of it durably, or fail: on a disk that is nearly full the system writes a part of it, and succeeds."""
+    written = 0
+    while written < len(content):
+        written += os.pwrite(handle, content[written:], written)
+    os.fsync(handle)
 
 
 def _sync_folder(folder: Path) -> None:
