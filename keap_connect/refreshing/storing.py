@@ -47,21 +47,21 @@ def store_granted(session: Session, account_id: int, generation: int, granted: T
 
 
 def set_aside(account_id: int, reason: str) -> None:
-    """Note a failure of our own, such as a token that does not open, so that the account waits its turn."""
+    """Note a failure of our own, such as a token that does not open, so that the account waits its turn.
+
+    It ends no lease: a process that has a newer key may have one.
+    """
     with write_transaction() as session:
         account = session.get(Account, account_id, with_for_update=True)
         if account is not None:
-            note_failure(session, account, reason, in_doubt=False)
+            _back_off(account, reason)
 
 
 def note_failure(
     session: Session, account: Account, reason: str, in_doubt: bool, retry_after_seconds: int | None = None
 ) -> None:
     """Write a failure down: back off, and while Keap may have rotated, keep the marker and let nobody present it."""
-    now = utc_now()
-    account.failures += 1
-    account.failed_at, account.failure_reason = now, reason
-    account.next_refresh_at = now + timedelta(seconds=back_off_seconds(account.failures, retry_after_seconds))
+    _back_off(account, reason, retry_after_seconds)
     rest(session, account, in_doubt=in_doubt)
 
 
@@ -71,3 +71,10 @@ def rest(session: Session, account: Account, *, in_doubt: bool) -> None:
         account.lost_at = account.lost_at or account.attempted_at
     wait = timing.DOUBT_WAIT_SECONDS if in_doubt else 0
     release(session, account, clear_marker=not in_doubt, hold_seconds=wait)
+
+
+def _back_off(account: Account, reason: str, retry_after_seconds: int | None = None) -> None:
+    now = utc_now()
+    account.failures += 1
+    account.failed_at, account.failure_reason = now, reason
+    account.next_refresh_at = now + timedelta(seconds=back_off_seconds(account.failures, retry_after_seconds))
