@@ -32,6 +32,8 @@ OUTLINE = """() => ({
   lang: document.documentElement.lang,
   titled: document.title.trim().length > 0,
 })"""
+FIND_CROWDED = """() => [...document.querySelectorAll("main td")]
+  .filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.innerText)"""
 READ_TEXT = """() => {
   const controls = ".actions, .toolbar, .pager, .trail, nav, form, button, details, .visually-hidden, .screen-only";
   const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
@@ -53,6 +55,7 @@ class Visit:
     status: int
     bytes_sent: int
     requests_sent: int
+    crowded_cells: list[str]
     violations: list[str]
     outline: dict[str, object]
     sideways: int
@@ -85,6 +88,7 @@ def look_at(face: Face, site: str, world: World, browser: Browser) -> Visit:
         status=[answer.status for answer in answers if answer.request.is_navigation_request()][-1],
         bytes_sent=sum(sizes),
         requests_sent=len(sizes) + page.locator("link[rel=icon]").count(),  # Playwright keeps the icon to itself
+        crowded_cells=page.evaluate(FIND_CROWDED),
         violations=run_axe(page),
         outline=page.evaluate(OUTLINE),
         sideways=page.evaluate("document.documentElement.scrollWidth - innerWidth"),
@@ -148,6 +152,10 @@ def test_page_has_one_heading_one_main_landmark_a_title_and_a_language(visit: Vi
 
 def test_page_does_not_scroll_sideways_on_a_phone(visit: Visit):
     assert visit.sideways <= 0
+
+
+def test_nothing_sticks_out_of_its_table_cell(visit: Visit):
+    assert visit.crowded_cells == []
 
 
 def test_page_is_small(visit: Visit):
