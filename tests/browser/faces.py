@@ -103,7 +103,6 @@ APP_FACES = [
     Face("error 500", "/connect/nonsense", "returning", 500),
     Face("error 500, broken seal", "/connect/held-broken", "returning", 500),
 ]
-EMPTY_FACES = [Face("accounts, none", "/accounts", "admin")]
 
 ANN, DORA, EVE = "ann.lee@example.com", "dora.quist@example.com", "eve.stone@example.com"
 AUTHORIZE = "/app/oauth/authorize?" + urlencode(
@@ -136,4 +135,9 @@ SANDBOX_FACES = [
     Face("applications, none", "/app/central/cd456/authorized-applications", ANN),
     Face("error 404", "/nothing-here", status=404),
 ]  # fmt: skip
-SITES = {"app": APP_FACES, "empty": EMPTY_FACES, "sandbox": SANDBOX_FACES}
+SITES = {
+    "app": APP_FACES,
+    "one": [Face("accounts", "/accounts", "admin"), Face("account", "/accounts/1", "admin")],
+    "empty": [Face("accounts", "/accounts", "admin")],
+    "sandbox": SANDBOX_FACES,
+}

@@ -11,7 +11,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.keap.identity import Identity
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account, AccountEvent, AuthorizationFlow
+from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Worker
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.placing import Grant
 from keap_connect.runtime import runtime
@@ -79,6 +79,14 @@ def add_flow(
         setattr(flow, name, value)
     with write_transaction() as session:
         session.add(flow)
+
+
+def add_worker(**facts: object) -> None:
+    """Store what a worker said of itself; it is taken for alive for an hour."""
+    now = utc_now()
+    row = {"name": "worker-1", "started_at": now - 2 * DAY, "beat_at": now + HOUR, "refreshed": 412, "failed": 3}
+    with write_transaction() as session:
+        session.add(Worker(**row | facts))
 
 
 def sealed_grant(ref: str, identity: Identity) -> bytes:

@@ -19,12 +19,12 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.keap.identity import Identity
-from keap_connect.models import Account
+from keap_connect.models import Account, Alarm
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import find_flow
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
-from tests.browser.seed import HOUR, add_account, add_flow, sealed_grant
+from tests.browser.seed import HOUR, add_account, add_flow, add_worker, sealed_grant
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.support.sandbox import EVE, PERSON_IDS, Sandbox, basic
 from tests.support.server import free_port, serve
@@ -49,31 +49,8 @@ class World:
     cookies: dict[tuple[str, str], Cookies] = field(default_factory=dict)
 
 
-@contextmanager
-def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[World]:
-    """Fill the sandbox and two apps, one of which stays without an account, and serve them."""
-    world = World(sandbox, urls={"sandbox": sandbox.url})
-    _fill_sandbox(world)
-    with ExitStack() as stack:
-        for site in ("app", "empty"):
-            settings = _settings(sandbox, shutil.copy(empty_sqlite, folder / f"{site}.db"))
-            app = create_app(settings)
-            stack.enter_context(serve(app, settings.port))
-            with app.app_context():
-                stack.callback(db.engine.dispose)
-                admin = create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
-                assert admin is not None
-                world.cookies[site, "admin"] = {"admin": sign_in_admin(admin)}
-            world.apps[site], world.urls[site] = app, settings.public_url
-        with world.apps["app"].app_context():
-            _fill_accounts(world)
-            _fill_flows(world)
-            _sign_people_in(world)
-            _throttle()
-        yield world
-
-
-def _settings(sandbox: Sandbox, database: Path) -> Settings:
+def settings_for(sandbox: Sandbox, database: Path) -> Settings:
+    """Return settings for an app of its own on a free port, with an SQLite file and this sandbox."""
     port = free_port()
     return Settings.from_env(
         {
@@ -87,6 +64,33 @@ def _settings(sandbox: Sandbox, database: Path) -> Settings:
             "KEAP_API_URL": f"{sandbox.url}/crm/rest",
         }
     )
+
+
+@contextmanager
+def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[World]:
+    """Fill the sandbox and three apps, and serve them: one stays without an account, one gets a single one."""
+    world = World(sandbox, urls={"sandbox": sandbox.url})
+    _fill_sandbox(world)
+    with ExitStack() as stack:
+        for site in ("app", "one", "empty"):
+            settings = settings_for(sandbox, shutil.copy(empty_sqlite, folder / f"{site}.db"))
+            app = create_app(settings)
+            stack.enter_context(serve(app, settings.port))
+            with app.app_context():
+                stack.callback(db.engine.dispose)
+                admin = create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+                assert admin is not None
+                world.cookies[site, "admin"] = {"admin": sign_in_admin(admin)}
+            world.apps[site], world.urls[site] = app, settings.public_url
+        with world.apps["app"].app_context():
+            _fill_accounts(world)
+            _fill_flows(world)
+            _sign_people_in(world)
+            _throttle()
+            _trouble_the_worker()
+        with world.apps["one"].app_context():
+            add_account("Acme Plumbing", "ab101")
+        yield world
 
 
 def _fill_sandbox(world: World) -> None:
@@ -130,6 +134,7 @@ def _fill_flows(world: World) -> None:
     add_flow(BROWSER, "connected-long", Ending.CONNECTED, names["long"])
     add_flow(BROWSER, "connected-hostile", Ending.CONNECTED, names["hostile"])
     add_flow(BROWSER, "keap-said", Ending.KEAP_ERROR, keap_said=HOSTILE + LONG)
+    add_flow(BROWSER, "never-came-back", None, consumed_at=None, expires_at=utc_now() - HOUR)
     add_flow(BROWSER, "nonsense", "no such ending")
     add_flow(BROWSER, "held-broken", Ending.HELD, active, held_grant_sealed=b"not ours")
     for ref, account, name in (
@@ -160,3 +165,11 @@ def _throttle() -> None:
     with suppress(TooManyAttempts):
         for _ in range(ATTEMPTS_PER_EMAIL + 1):
             verify_password(THROTTLED_EMAIL, "not the password", "192.0.2.1")
+
+
+def _trouble_the_worker() -> None:
+    """Let a worker be behind and pause, and an alarm hold the sweep."""
+    now = utc_now()
+    add_worker(lag_seconds=900, paused_until=now + HOUR, pause_reason=HOSTILE)
+    with write_transaction() as session:
+        session.add(Alarm(name="client_refused", raised_at=now, reason=f"{HOSTILE} {LONG}"))
