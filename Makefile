@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types proofs requirements clean
+.PHONY: help run test test-long screenshots lint types proofs requirements clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,13 @@ run: $(VENV)/run.stamp ## Start the app and, without Keap settings, the sandbox 
 test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run every test
 	@$(PY) -m tests.support.browser
 	@$(PY) -m tests.support.oidc_provider
-	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) -m "not long" $(ARGS)
+
+test-long: $(VENV)/test.stamp ## Run the loops and the load that take minutes
+	@$(PY) -m pytest -m long $(ARGS)
+
+screenshots: $(VENV)/test.stamp ## Take pictures of the main pages into test-output/, and docs/accounts.png
+	@$(PY) -m tests.browser.take_screenshots test-output --readme
 
 lint: $(VENV)/test.stamp ## Check format and lint
 	@$(PY) -m ruff format --check .
