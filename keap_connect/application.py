@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 from flask import Flask
+from flask.cli import ScriptInfo
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.access.admins import create_admin
@@ -34,7 +35,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
 
     Args:
         serves: whether it will serve requests, so that the database must be ready. By default, when it is not built
-            for a command: `db upgrade` must run before the database is ready.
+            for a command of `flask`: `db upgrade` must run before the database is ready.
 
     Raises:
         SettingsError: the environment, or the database behind it, is not fit to start with.
@@ -53,7 +54,9 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     register_pages(app)
     register_commands(app)
     if serves is None:
-        serves = click.get_current_context(silent=True) is None
+        # Granian's own command is one of click's too, so it has to be a command of `flask`.
+        command = click.get_current_context(silent=True)
+        serves = command is None or command.find_object(ScriptInfo) is None
     if serves:
         with app.app_context():
             prepare_to_serve(settings)

@@ -308,6 +308,21 @@ def test_the_program_ends_with_all_its_reasons_and_no_traceback(start, environ, 
 
 
 @on_sqlite
+@pytest.mark.proves("R46", "F40", "F42")
+@pytest.mark.parametrize("trouble", ["wrong key", "old schema"])
+def test_the_server_ends_instead_of_serving_a_database_that_does_not_fit(environ, stored, set_revision, trouble):
+    if trouble == "old schema":
+        set_revision("0000")
+    changes = {"TOKEN_KEYS": OTHER_KEY} if trouble == "wrong key" else {}
+
+    ended = run(environ | changes, "-m", "granian", "--interface", "wsgi", "--port", environ["PORT"], "app:app")
+
+    assert ended.returncode != 0
+    assert "Keap Connect does not start:" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@on_sqlite
 @pytest.mark.proves("R46")
 @pytest.mark.parametrize("trouble", ["wrong key", "old schema", "no database"])
 def test_the_program_ends_with_one_sentence_when_the_database_does_not_fit(
