@@ -109,15 +109,12 @@ def test_a_password_that_is_asked_for_is_asked_for_twice_and_not_shown(flask: Fl
 
 
 def test_accounts_are_listed_and_searched_on_one_line_each(flask: Flasks, app: Flask):
-    everything, found, nothing = (
-        flask("accounts", "list"),
-        flask("accounts", "list", "acme"),
-        flask("accounts", "list", "%"),
-    )
+    everything = flask("accounts", "list")
+    found, nothing = (app.test_cli_runner().invoke(args=["accounts", "list", text]) for text in ("acme", "%"))
 
     assert everything.stdout.split() == ["1", "active", "ab123", "ann.lee@example.com", "Acme", "Plumbing"]
     assert found.stdout == everything.stdout
-    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
 
 
 def test_one_account_is_shown_with_its_history_and_without_its_tokens(flask: Flasks, app: Flask):
@@ -157,16 +154,28 @@ def test_a_refresh_that_fails_says_why_and_keeps_the_tokens(flask: Flasks, app: 
 
 
 def test_disconnect_asks_first_and_then_forgets(flask: Flasks, app: Flask):
-    changed_mind = flask("accounts", "disconnect", "1", typed="n\n")
+    changed_mind = app.test_cli_runner().invoke(args=["accounts", "disconnect", "1"], input="n\n")
     kept = access_token(app)
     done = flask("accounts", "disconnect", "1", "--yes")
     token_afterwards = flask("accounts", "token", "1")
 
-    assert (changed_mind.returncode, kept is not None) == (1, True)
+    assert (changed_mind.exit_code, kept is not None) == (1, True)
     assert (done.returncode, done.stdout.startswith("Disconnected.")) == (0, True)
     assert access_token(app) is None
     assert (token_afterwards.returncode, token_afterwards.stdout) == (1, "")
     assert said(token_afterwards) == "Error: This account was disconnected; its tokens are forgotten."
+
+
+def test_refreshing_all_names_those_that_fail(app: Flask, sandbox: Sandbox):
+    runner = app.test_cli_runner()
+    done = runner.invoke(args=["accounts", "refresh", "--all"])
+    sandbox.fault("html_503")
+    failed = runner.invoke(args=["accounts", "refresh", "--all"])
+    unclear = [runner.invoke(args=["accounts", "refresh", *arguments]).exit_code for arguments in ([], ["1", "--all"])]
+
+    assert (done.exit_code, done.stdout.endswith("All are refreshed.\n")) == (0, True)
+    assert (failed.exit_code, "Account 1: Keap answered 503 (an HTML page)." in failed.stdout) == (1, True)
+    assert unclear == [2, 2]
 
 
 @pytest.mark.parametrize("account_id", ["2", str(10**30)])
@@ -191,24 +200,32 @@ def test_a_broken_seal_is_one_sentence(flask: Flasks, app: Flask, database_url: 
     assert said(finished).startswith("Error: account:1:access_token was sealed with a key that is not in TOKEN_KEYS.")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_a_database_without_tables_is_one_sentence_that_says_what_to_do(flask: Flasks, tmp_path: Path):
+    for command in (["accounts", "list"], ["worker", "--once", "--resume", "--confirm-only-one"]):
+        finished = flask(*command, DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}")
+
+        assert (finished.returncode, finished.stdout) == (1, "")
+        assert said(finished).startswith("Error: The database is at revision None")
+        assert said(finished).endswith("run `flask --app app db upgrade`.")
+
+
+def test_no_command_about_admins_or_accounts_runs_without_tables(environ: dict[str, str], tmp_path: Path):
+    empty = f"sqlite:///{tmp_path / 'empty.db'}"
+    app = create_app(Settings.from_env({**environ, "DATABASE_URL": empty}), serves=False)
+    commands = (
         ("admins", "create", "--email", ADMIN_EMAIL, "--password-stdin"),
         ("accounts", "list"),
-        ("accounts", "token", "1"),
+        *(("accounts", command, "1") for command in ("show", "token", "refresh")),
+        ("accounts", "refresh", "--all"),
         ("accounts", "disconnect", "1", "--yes"),
-        ("worker", "--once", "--resume"),
-    ],
-)
-def test_a_database_without_tables_is_one_sentence_that_says_what_to_do(
-    flask: Flasks, tmp_path: Path, arguments: tuple[str, ...]
-):
-    finished = flask(*arguments, typed=ADMIN_PASSWORD + "\n", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}")
+    )
+    for arguments in commands:
+        finished = app.test_cli_runner().invoke(args=arguments, input=ADMIN_PASSWORD + "\n")
 
-    assert (finished.returncode, finished.stdout) == (1, "")
-    assert said(finished).startswith("Error: The database is at revision None")
-    assert said(finished).endswith("run `flask --app app db upgrade`.")
+        assert (finished.exit_code, finished.stdout) == (1, ""), arguments
+        assert finished.stderr.startswith("Error: The database is at revision None"), arguments
+    with app.app_context():
+        db.engine.dispose()
 
 
 def test_a_database_that_is_not_there_or_of_another_key_is_one_sentence(flask: Flasks, app: Flask, tmp_path: Path):
