@@ -44,6 +44,9 @@ def complete_account(account_id: int) -> int:
 
 
 def _settle(session: Session, pending: Account, identity: Identity) -> int:
+    # Whoever signed in by this grant is that person from now on, and no longer bound to this one account.
+    signed_in = update(SignIn).where(SignIn.account_id == pending.id)
+    session.execute(signed_in.values(keap_user_id=identity.keap_user_id))
     wanted = session.get(Account, pending.reconnects_account_id) if pending.reconnects_account_id else None
     is_same_tenant = wanted is not None and wanted.tenant_id == identity.tenant_id
     if find_by_identity(session, identity) is None and not is_same_tenant:

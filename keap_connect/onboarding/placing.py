@@ -8,14 +8,14 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.keap.identity import Identity
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account
+from keap_connect.models import Account, SignIn
 from keap_connect.onboarding.endings import Ending
 
 
@@ -81,6 +81,8 @@ def place_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
         pending.reconnects_account_id = wanted.id if wanted else None
         return Placement(Ending.CONNECTED_PENDING, pending.id)
     if wanted and wanted.keap_user_id is None:
+        # Whoever signed in by the grant before had no name, so it may be somebody else's account from now on.
+        session.execute(delete(SignIn).where(SignIn.account_id == wanted.id))
         _store(session, grant, wanted)
         return Placement(Ending.RECONNECTED, wanted.id)
     if wanted:

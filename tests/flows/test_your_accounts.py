@@ -87,6 +87,41 @@ class TestComingBack:
         assert ann.get("/accounts/1/disconnect").status_code == 404
 
     @sqlite_only
+    def test_person_without_a_name_yet_loses_the_account_to_whoever_reconnects_it(
+        self, visitor: Visitor, admin: Visitor, sandbox: Sandbox
+    ):
+        sandbox.fault("html_503", "api")
+        visitor.connect(person=ANN_LEE, tenant="ab123")
+        sandbox.clear_faults()
+
+        admin.reconnect(1, person=BEN_ORTIZ, tenant="ab123")
+
+        assert visitor.get("/your-accounts").status_code == 403
+        assert visitor.get("/accounts/1/disconnect").status_code == 403
+
+    @sqlite_only
+    @pytest.mark.parametrize("has_another_account", [True, False])
+    def test_person_whose_name_came_later_is_that_person_from_then_on(
+        self, has_another_account: bool, visitor: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
+    ):
+        sandbox.fault("html_503", "api")
+        visitor.connect(person=ANN_LEE, tenant="ab123")
+        sandbox.clear_faults()
+        if has_another_account:
+            stored.place("ab123", ANN_LEE)
+        stored.place("cd456", ANN_LEE)
+        admin.get("/accounts/1")
+        admin.press("/accounts/1/complete")
+
+        visitor.get("/your-accounts")
+        assert "Acme Plumbing" in visitor.text
+        assert "Bright Dental" in visitor.text
+        account_id = next(one.id for one in stored.accounts() if one.tenant_id == "ab123")
+        admin.reconnect(account_id, person=BEN_ORTIZ, tenant="ab123")
+        visitor.get("/your-accounts")
+        assert "Acme" not in visitor.text
+
+    @sqlite_only
     def test_customer_is_no_admin(self, ann: Visitor):
         for path in ("/accounts", "/accounts/1"):
             assert ann.get(path, allow_redirects=False).headers["Location"].startswith("/signin")
