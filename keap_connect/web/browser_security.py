@@ -5,7 +5,7 @@ import hmac
 import secrets
 from urllib.parse import urlsplit
 
-from flask import Flask, abort, g, request
+from flask import Flask, abort, g, request, url_for
 from flask import Response as FlaskResponse
 from werkzeug.wrappers import Response
 
@@ -49,7 +49,7 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
             response.headers.setdefault(name, value)
         if request.endpoint != "static" or response.status_code >= 400:
             response.headers.setdefault("Cache-Control", "no-store")
-        elif response.status_code == 200 and "v" in request.args:
+        elif response.status_code == 200 and request.full_path == url_for("static", **(request.view_args or {})):
             response.headers["Cache-Control"] = f"public, max-age={ONE_YEAR_SECONDS}, immutable"
         if "new_browser" in g:
             set_cookie(response, "browser", g.new_browser)
