@@ -12,6 +12,8 @@ from keap_connect.models import Account
 ASKED_LATELY = timedelta(days=7)
 AHEAD_OF_EXPIRY = timedelta(hours=2)
 IDLE_REFRESH = timedelta(days=30)
+# Whatever life Keap gives a token: the worker does not run in circles over it.
+SOONEST_REFRESH = timedelta(minutes=1)
 BACK_OFF_SECONDS = 30.0
 MOST_BACK_OFF_SECONDS = 1800.0
 
@@ -26,7 +28,7 @@ def next_refresh_at(account: Account, now: datetime) -> datetime | None:
         return idle_at
     # A token that lives shorter than our lead is refreshed when three quarters of its life are over.
     lead = min(AHEAD_OF_EXPIRY + _jitter(timedelta(hours=1)), (expires_at - now) / 4)
-    return min(expires_at - lead, idle_at)
+    return max(min(expires_at - lead, idle_at), now + SOONEST_REFRESH)
 
 
 def back_off_seconds(failures: int, retry_after_seconds: int | None = None) -> float:
