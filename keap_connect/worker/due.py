@@ -12,6 +12,8 @@ from keap_connect.runtime import runtime
 
 # A worker that dies after taking accounts up leaves them to others after this long.
 TAKEN_UP_FOR = timedelta(seconds=60)
+# A pair stored further ahead of now than this was stored while a clock was wrong.
+BEYOND_BELIEF = timedelta(hours=1)
 
 
 def take_up_due(most: int) -> list[int]:
@@ -34,6 +36,14 @@ def take_up_due(most: int) -> list[int]:
     with write_transaction() as session:
         rows = session.execute(taken).all()
     return [row[0] for row in sorted(rows, key=lambda row: (row[1] is None, row[1], row[0]))]
+
+
+def hurry_pairs_of_the_future() -> None:
+    """Make due what was stored while a clock was ahead: by its times the worker would come when Keap let it die."""
+    now = utc_now()
+    ahead = update(Account).where(Account.refresh_token_issued_at > now + BEYOND_BELIEF, Account.next_refresh_at > now)
+    with write_transaction() as session:
+        session.execute(ahead.values(next_refresh_at=now))
 
 
 def lag_seconds() -> float:

@@ -26,7 +26,7 @@ from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome, set_aside
 from keap_connect.runtime import runtime
 from keap_connect.worker.circuit import Circuit
-from keap_connect.worker.due import lag_seconds, reserve_calls, take_up_due
+from keap_connect.worker.due import hurry_pairs_of_the_future, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import Beat, beat, retire
 from keap_connect.worker.instance import check_instance
 
@@ -51,6 +51,7 @@ class SweepWorker:
         self._stopping = threading.Event()
         self._room = threading.Semaphore(CALLS_AT_ONCE)
         self._lock = threading.Lock()
+        self._under_way = 0
         self._beat_due = self._instance_due = self._probe_due = 0.0
         self._is_probing_client = self._is_braked = False
 
@@ -86,6 +87,8 @@ class SweepWorker:
         most = self._allowed()
         ids = take_up_due(most) if most else []
         if not ids:
+            if most and self._is_probing_client:
+                self._probe_due = 0.0  # nothing was due to probe with
             return False
         rate = runtime().settings.refresh_rate_per_minute
         self._is_braked = False
@@ -95,6 +98,8 @@ class SweepWorker:
             if self._stopping.wait(max(due_at - seconds_since_boot(), 0.0)) or self._must_pause():
                 break  # what was taken up and not begun is due again in a minute
             self._room.acquire()
+            with self._lock:
+                self._under_way += 1
             pool.submit(self._refresh, account_id)
         return True
 
@@ -112,6 +117,8 @@ class SweepWorker:
         except (KeapConnectError, SQLAlchemyError) as problem:
             log.warning("Account %s was not refreshed: %s", account_id, type(problem).__name__)
         finally:
+            with self._lock:
+                self._under_way -= 1
             self._room.release()
 
     def _note(self, attempt: Attempt) -> None:
@@ -141,13 +148,16 @@ class SweepWorker:
             self._probe_due = seconds_since_boot() + brakes.PROBE_EVERY.total_seconds()
             self._is_probing_client = True
             return 1
-        return 1 if self.circuit.is_probing else BATCH
+        if self.circuit.is_probing:
+            return 0 if self._under_way else 1
+        return BATCH
 
     def _keep_house(self) -> None:
-        """Say that this worker lives, and look now and then whether this is still the living installation."""
+        """Say that this worker lives; look now and then at the clock, and whether this is the living installation."""
         now = seconds_since_boot()
         if now >= self._instance_due:
             check_instance()
+            hurry_pairs_of_the_future()
             self._instance_due = now + CHECK_INSTANCE_SECONDS
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS

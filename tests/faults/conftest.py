@@ -142,13 +142,13 @@ class Stage:
         """Return what all processes logged."""
         return "".join(process.log.read_text() for process in self.processes)
 
-    def add_accounts(self, number: int = 1, expires_in_seconds: float = -60) -> list[int]:
+    def add_accounts(self, number: int = 1, expires_in_seconds: float = -60, tenant_id: str = "ab123") -> list[int]:
         """Store grants that the sandbox issued; by default their access token has expired."""
-        grants = self.sandbox.grant("ab123", ANN, number)
+        grants = self.sandbox.grant(tenant_id, ANN, number)
         accounts = []
         with self.app.app_context(), write_transaction() as session:
             for index, grant in enumerate(grants):
-                account = new_account(session, "ab123", f"{ANN}" if index == 0 else f"other-{index}")
+                account = new_account(session, tenant_id, f"{ANN}" if index == 0 else f"other-{index}")
                 replace_credential(account, token_response(grant))
                 account.access_token_expires_at = utc_now() + timedelta(seconds=expires_in_seconds)
                 account.asked_at = utc_now()

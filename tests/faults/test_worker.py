@@ -4,21 +4,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from keap_connect.accounts.credentials import fingerprint, open_refresh_token
+from keap_connect.accounts.schedule import next_refresh_at
+from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
-from keap_connect.models import Account, Deployment
+from keap_connect.models import Account, Deployment, Worker
 from keap_connect.refreshing import brakes
-from keap_connect.worker.due import lag_seconds, reserve_calls, take_up_due
+from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import list_workers
+from keap_connect.worker.loop import CALLS_AT_ONCE
+from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, until
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s, first pause of the circuit 0.25 s
 
 
 @pytest.fixture
@@ -31,78 +37,190 @@ def worker_program(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
     program.wait()
 
 
+def _run_worker_once(stage: Stage, *options: str) -> str:
+    command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--once", *options]
+    environ = {"PATH": "/usr/bin:/bin", **stage.environ}
+    finished = subprocess.run(
+        command, cwd=REPOSITORY, env=environ, check=True, timeout=120, capture_output=True, text=True
+    )
+    return finished.stdout + finished.stderr
+
+
+def _mark(stage: Stage, account_id: int) -> str:
+    with stage.app.app_context():
+        return fingerprint(open_refresh_token(stage.row(account_id)))
+
+
+# Starting, stopping, being seen
+
+
 @pytest.mark.proves("R42", "F30")
 def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, worker_program: subprocess.Popen[bytes]):
     stage.sandbox.hold("refresh")
     (account_id,) = stage.add_accounts()
-    stage.sandbox.wait_held(1, timeout=30)
+    stage.sandbox.wait_held(1, timeout=60)
+    with stage.app.app_context():
+        (seen,) = list_workers()
+        assert seen.name.endswith(f":{worker_program.pid}")
 
     worker_program.send_signal(signal.SIGTERM)
+    (late_id,) = stage.add_accounts(tenant_id="cd456")
     stage.sandbox.release()
 
-    assert worker_program.wait(40) == 0
+    assert worker_program.wait(60) == 0
     assert stage.is_reconciled(account_id)
     assert stage.row(account_id).refreshed_at is not None
+    assert stage.row(late_id).refreshed_at is None, "nothing more is taken up"
     with stage.app.app_context():
         assert list_workers() == []
 
 
-@pytest.mark.proves("R36")
+def test_a_worker_tells_what_it_does_and_is_missed_when_it_falls_silent(stage: Stage, clock: MovedClock):
+    stage.add_accounts(3)
+    stage.sandbox.fault("html_503", "refresh", first=1)
+    (process,) = stage.start(1)
+    process.ask("work")
+
+    def beat() -> Worker | None:
+        with stage.app.app_context():
+            return next((worker for worker in list_workers() if worker.refreshed == 2), None)
+
+    beating = until(beat)
+    process.kill()
+    clock.advance(seconds=61)
+
+    assert (beating.failed, beating.paused_until) == (1, None)
+    with stage.app.app_context():
+        assert list_workers() == []
+    clock.advance(days=1)
+    stage.start(1)[0].ask("sweep")
+    with stage.app.app_context(), read_session() as session:
+        assert session.scalar(text("SELECT count(*) FROM worker")) <= 1
+
+
+# One bad account, or many
+
+
+@pytest.mark.proves("R36", "F39")
 def test_a_token_that_does_not_open_delays_nobody(stage: Stage):
     poison, *good = stage.add_accounts(20)
-    stage.change(
-        poison, refresh_token_sealed=b"not sealed by anybody", access_token_expires_at=utc_now() - timedelta(1)
-    )
+    yesterday = utc_now() - timedelta(days=1)
+    stage.change(poison, refresh_token_sealed=b"not sealed by anybody", access_token_expires_at=yesterday)
     (process,) = stage.start(1)
 
     done = process.ask("sweep")
 
-    assert done["refreshed"] == 19
+    assert (done["refreshed"], done["failed"]) == (19, 1)
     assert stage.is_reconciled(*good)
     account = stage.row(poison)
     assert account.failures == 1
     assert account.next_refresh_at > utc_now()
+    assert account.refresh_token_sealed == b"not sealed by anybody", "quarantined, not overwritten"
+
+
+@SQLITE
+@pytest.mark.proves("F47", "R35")
+def test_poison_accounts_follow_their_back_off_and_the_good_ones_are_on_time(stage: Stage):
+    ids = stage.add_accounts(40)
+    poison, good = ids[:4], ids[4:]
+    stage.change(*poison, refresh_token_sealed=b"not sealed by anybody")
+    (process,) = stage.start(1)
+
+    process.ask("sweep")
+    assert stage.is_reconciled(*good)
+    tried_at: list[list[int]] = [[0] for _ in poison]
+    for minute in range(1, 181):
+        process.ask("clock", shift_seconds=60 * minute)
+        process.ask("sweep")
+        for moments, account_id in zip(tried_at, poison, strict=True):
+            if stage.row(account_id).failures > len(moments):
+                moments.append(minute)
+
+    for moments in tried_at:
+        assert 8 <= len(moments) <= 14  # 30 s, doubling up to 30 minutes, each 25 % more or less
+        assert moments[-1] - moments[-2] >= 20
+    assert len(stage.presentations()) == 36
 
 
 @pytest.mark.proves("R33", "F08")
 def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     ids = stage.add_accounts(30)
     stage.sandbox.fault("invalid_client_401", "refresh")
-    (process,) = stage.start(1)
+    first, second = stage.start(2)
 
-    process.ask("sweep")
+    first.ask("sweep")
     sent = len(stage.presentations())
-    rows = [stage.row(account_id) for account_id in ids]
-    with stage.app.app_context():
-        alarms = [alarm.name for alarm in brakes.list_alarms()]
+    second.ask("sweep")  # nothing is due for a while, so the probe waits
+    stage.change(*ids, next_refresh_at=utc_now())
+    second.ask("sweep")  # its one probe finds that it is still so
+    probed = len(stage.presentations()) - sent
+    second.ask("sweep")
+    assert len(stage.presentations()) == sent + 1, "the next probe is five minutes away"
+    rows = stage.rows()
+    alarms = stage.alarms()
     stage.sandbox.clear_faults()
-    with stage.app.app_context():
-        brakes.end_alarm(brakes.CLIENT_REFUSED)
-    for account_id in ids:
-        stage.change(account_id, next_refresh_at=utc_now())
-    process.ask("sweep")
+    stage.change(*ids, next_refresh_at=utc_now())
+    (third,) = stage.start(1)
+    third.ask("sweep")
+    third.ask("sweep")
 
-    assert sent <= 20
+    assert sent <= CALLS_AT_ONCE + 1
+    assert probed == 1
     assert alarms == [brakes.CLIENT_REFUSED]
-    assert all((row.refused_at, row.refusals) == (None, 0) for row in rows)
+    assert all((row.refused_at, row.refusals, row.failures) == (None, 0, 0) for row in rows)
+    assert stage.alarms() == [], "a probe that succeeds ends the alarm"
     assert stage.is_reconciled(*ids)
+    assert all(row.refreshed_at for row in stage.rows())
 
 
 @pytest.mark.proves("R34")
-def test_a_mass_refusal_marks_nobody_and_calls_the_admin(stage: Stage):
+def test_a_mass_refusal_marks_nobody_even_when_the_admin_lets_the_sweep_go_on(stage: Stage):
     ids = stage.add_accounts(30)
     stage.sandbox.fault("refused_although_valid", "refresh")
-    (process,) = stage.start(1, PACE=60)
+    (process,) = stage.start(1, PACE=PACE)
 
-    for _ in range(4):
+    process.ask("sweep")
+    held = stage.alarms()
+    sent = len(stage.presentations())
+    process.ask("sweep")
+    assert len(stage.presentations()) == sent, "the sweep is held"
+    refused = [row.id for row in stage.rows() if row.refusals]
+    for _ in range(2):
+        until(lambda: not any(stage.is_held(account_id) for account_id in refused))
+        stage.change(*refused, next_refresh_at=utc_now() - timedelta(days=1))
+        stage.end_alarm(brakes.MASS_REFUSAL)
         process.ask("sweep")
-        for account_id in ids:
-            stage.change(account_id, next_refresh_at=utc_now())
-    with stage.app.app_context():
-        alarms = [alarm.name for alarm in brakes.list_alarms()]
 
-    assert alarms == [brakes.MASS_REFUSAL]
-    assert [stage.row(account_id).refused_at for account_id in ids] == [None] * 30
+    twice = [account_id for account_id in ids if stage.events(account_id).count("refresh_refused_once") > 1]
+    assert held == stage.alarms() == [brakes.MASS_REFUSAL]
+    assert 5 <= len(refused) <= CALLS_AT_ONCE + 5
+    assert twice, "second refusals were reached"
+    assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
+
+
+@SQLITE
+@pytest.mark.proves("R34")
+def test_resume_lets_the_sweep_go_on_and_all_recover(stage: Stage):
+    ids = stage.add_accounts(8)
+    stage.sandbox.fault("refused_although_valid", "refresh")
+    (process,) = stage.start(1, PACE=PACE)
+    process.ask("sweep")
+    assert stage.alarms() == [brakes.MASS_REFUSAL]
+    stage.sandbox.clear_faults()
+    stage.change(*ids, next_refresh_at=utc_now(), hold_until=None)
+    sent = len(stage.presentations())
+
+    said = _run_worker_once(stage)
+    assert "The sweep is held: Keap refused" in said
+    assert len(stage.presentations()) == sent
+    said = _run_worker_once(stage, "--resume")
+
+    assert "held" not in said
+    assert stage.is_reconciled(*ids)
+    assert all(row.refreshed_at for row in stage.rows())
+
+
+# Spread, order, overlap
 
 
 @pytest.mark.proves("R37")
@@ -117,64 +235,195 @@ def test_the_budget_spreads_the_calls_of_all_workers(stage: Stage):
     assert third == pytest.approx(12.0, abs=0.5)
 
 
+@pytest.mark.proves("R37", "F46")
+def test_a_thousand_accounts_due_at_once_stay_under_the_limit(stage: Stage):
+    stage.add_accounts(1000)
+    workers = stage.start(2, REFRESH_RATE_PER_MINUTE=600)
+
+    for worker in workers:
+        worker.ask("work")
+    until(lambda: len(stage.presentations()) >= 60)
+    for worker in workers:
+        worker.tell("rest")
+    for worker in workers:
+        worker.hear()
+
+    _check_rate(stage, per_second=10)
+    assert stage.presented_twice() == []
+
+
+@pytest.mark.long
+@SQLITE
+@pytest.mark.proves("R37", "F46")
+def test_ten_thousand_accounts_due_at_once_are_done_under_the_limit(stage: Stage):
+    stage.add_accounts(10_000)
+    workers = stage.start(2, REFRESH_RATE_PER_MINUTE=3000)
+
+    for worker in workers:
+        worker.ask("work")
+    until(lambda: all(row.refreshed_at for row in stage.rows()), timeout=600)
+
+    _check_rate(stage, per_second=50)
+    assert stage.presented_twice() == []
+
+
+def _check_rate(stage: Stage, per_second: int) -> None:
+    """Check that in no stretch of five seconds more calls came than the rate allows, and a burst after a hiccup."""
+    at = [datetime.fromisoformat(p["at"]) for p in stage.presentations()]
+    for start in at:
+        stretch = [moment for moment in at if start <= moment < start + timedelta(seconds=5)]
+        assert len(stretch) <= 5 * per_second * 1.3 + 1
+
+
 @pytest.mark.proves("R36")
-def test_what_is_due_is_taken_up_once_and_soonest_expiry_first(stage: Stage):
+def test_what_is_due_is_taken_up_once_and_soonest_expiry_first(stage: Stage, clock: MovedClock):
     ids = stage.add_accounts(6)
     for hours, account_id in enumerate(reversed(ids)):
         stage.change(account_id, access_token_expires_at=utc_now() + timedelta(hours=hours))
 
     with stage.app.app_context():
+        waited = lag_seconds()
         first, second, nothing = take_up_due(4), take_up_due(4), take_up_due(4)
         lag = lag_seconds()
+        clock.advance(seconds=TAKEN_UP_FOR.total_seconds() + 1)
+        again = take_up_due(10)
 
+    assert waited > 0
     assert first + second == list(reversed(ids))
     assert nothing == []
     assert lag == 0.0
+    assert again == list(reversed(ids)), "a worker that dies leaves what it took up to others"
 
 
+@pytest.mark.proves("F32", "F48")
+def test_three_workers_whose_calls_outlast_the_interval_work_as_one_sweep(stage: Stage):
+    """The workers look every 0.1 s, each call takes a second."""
+    ids = stage.add_accounts(60)
+    stage.sandbox.switch(token_delay_seconds=1.0, family_revocation=True)
+    crew = stage.start(3)
+
+    for worker in crew:
+        worker.ask("work")
+    until(lambda: all(row.refreshed_at for row in stage.rows()))
+    refreshed = [worker.ask("rest")["refreshed"] for worker in crew]
+
+    assert sum(refreshed) == 60
+    assert len([number for number in refreshed if number]) > 1
+    assert len(stage.presentations()) == 60
+    assert stage.presented_twice() == []
+    assert stage.is_reconciled(*ids)
+
+
+# Keap as a whole answers badly
+
+
+@SQLITE
 @pytest.mark.proves("R35", "F01")
 def test_a_circuit_opens_when_keap_as_a_whole_answers_badly(stage: Stage):
-    ids = stage.add_accounts(60)
+    stage.add_accounts(60)
     stage.sandbox.fault("html_503", "refresh")
     (process,) = stage.start(1)
 
     process.ask("sweep")
 
-    assert len(stage.presentations()) < 40
-    assert all(stage.row(account_id).refused_at is None for account_id in ids)
+    assert 5 <= len(stage.presentations()) <= 5 + CALLS_AT_ONCE
+    assert all(row.refused_at is None for row in stage.rows())
+
+
+@SQLITE
+@pytest.mark.proves("F21")
+def test_a_circuit_probes_with_one_call_at_a_time(stage: Stage):
+    stage.add_accounts(60)
+    stage.sandbox.fault("html_503", "refresh")
+    (process,) = stage.start(1, PACE=10)  # deadline 3 s, first pause 1.5 s
+    process.ask("work")
+    until(lambda: len(stage.presentations()) >= 5)
+
+    stage.sandbox.hold("refresh")
+    stage.sandbox.wait_held(1)
+
+    with pytest.raises(TimeoutError):
+        stage.sandbox.wait_held(2, timeout=1)
+
+
+@SQLITE
+@pytest.mark.proves("F21", "F45")
+def test_after_a_day_without_keap_all_recover_inside_the_limit_and_soonest_first(stage: Stage):
+    ids = stage.add_accounts(40, expires_in_seconds=3600)
+    for index, account_id in enumerate(ids):
+        stage.change(account_id, access_token_expires_at=utc_now() + timedelta(hours=1, minutes=40 - index))
+    marks = {_mark(stage, account_id): account_id for account_id in ids}
+    stage.sandbox.fault("html_503", "refresh")
+    (process,) = stage.start(1, PACE=PACE, REFRESH_RATE_PER_MINUTE=600)
+    process.ask("work")
+    until(lambda: len(stage.presentations()) >= 8)  # the circuit is open and probes
+    process.ask("clock", shift_seconds=26 * 3600)
+    failed = until(lambda: [row.id for row in stage.rows() if row.failures])
+    states = {stage.state(account_id) for account_id in ids}
+
+    stage.sandbox.clear_faults()
+    until(lambda: any(p["outcome"] == "granted" for p in stage.presentations()))
+    process.ask("clock", shift_seconds=27 * 3600)  # whatever back-off there was is over
+    until(lambda: all(row.refreshed_at for row in stage.rows()))
+    process.ask("rest")
+
+    assert AccountState.RECONNECT_REQUIRED not in states
+    assert stage.is_reconciled(*ids)
+    granted = [marks[p["fingerprint"]] for p in stage.presentations() if p["outcome"] == "granted"]
+    first_tries = [account_id for account_id in granted if account_id not in failed]
+    in_order = sorted(first_tries, reverse=True)  # the last account expires first
+    out_of_place = [pair for pair in zip(first_tries, in_order, strict=True) if abs(pair[0] - pair[1]) > CALLS_AT_ONCE]
+    assert out_of_place == []
+    _check_rate(stage, per_second=10)
+
+
+# Whether this is the living installation
+
+
+@pytest.mark.proves("R41", "F41")
+def test_a_restored_backup_refreshes_nothing_until_confirmed(stage: Stage):
+    (account_id,) = stage.add_accounts()
+    stage.start(1)
+    with stage.app.app_context(), read_session() as session:
+        yesterday = session.get_one(Deployment, "instance").value
+    stage.start(1)[0].ask("refresh", account_id)  # life goes on after the backup was made
+    stage.change(account_id, access_token_expires_at=utc_now(), next_refresh_at=utc_now())
+    with stage.app.app_context(), write_transaction() as session:
+        session.get_one(Deployment, "instance").value = yesterday
+
+    _check_that_it_refreshes_only_once_confirmed(stage, account_id)
 
 
 @SQLITE
 @pytest.mark.proves("R41", "F41")
-def test_a_restored_backup_and_a_clone_refresh_nothing_until_confirmed(stage: Stage, tmp_path: Path):
+def test_a_clone_on_another_host_refreshes_nothing_until_confirmed(stage: Stage, tmp_path: Path):
     (account_id,) = stage.add_accounts()
-    stage.start(1)
-    with stage.app.app_context(), write_transaction() as session:
-        marker = session.get(Deployment, "instance")
-        older = marker.value.decode().rpartition(":")[0] + ":0"
-        marker.value = older.encode()
+    stage.environ["INSTANCE_PATH"] = str(tmp_path / "another host")
 
+    _check_that_it_refreshes_only_once_confirmed(stage, account_id)
+
+
+def _check_that_it_refreshes_only_once_confirmed(stage: Stage, account_id: int) -> None:
+    before = len(stage.presentations())
     (later,) = stage.start(1)
     later.ask("sweep")
     held = later.ask("valid_token", account_id)
-    with stage.app.app_context():
-        alarms = [alarm.name for alarm in brakes.list_alarms()]
 
-    assert alarms == [brakes.UNKNOWN_INSTANCE]
+    assert stage.alarms() == [brakes.UNKNOWN_INSTANCE]
     assert not held["ok"]
-    assert stage.presentations() == []
-    command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--once", "--confirm-only-one"]
-    subprocess.run(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ}, check=True, timeout=60)
+    assert "confirm" in _run_worker_once(stage)
+    assert len(stage.presentations()) == before
+    _run_worker_once(stage, "--confirm-only-one")
+    assert stage.alarms() == []
     assert stage.is_reconciled(account_id)
-    assert len(stage.presentations()) == 1
+    assert len(stage.presentations()) == before + 1
 
 
+@SQLITE
 @pytest.mark.proves("R39")
-def test_an_idle_account_is_refreshed_about_day_thirty_and_a_used_one_ahead_of_expiry(stage: Stage):
+def test_a_used_account_is_refreshed_ahead_of_expiry_and_an_idle_one_about_day_thirty(stage: Stage):
     idle, used = stage.add_accounts(2, expires_in_seconds=86_399)
     with stage.app.app_context(), write_transaction() as session:
-        from keap_connect.accounts.schedule import next_refresh_at
-
         rows = {row.id: row for row in session.query(Account)}
         rows[idle].asked_at = None
         idle_at = next_refresh_at(rows[idle], utc_now())
@@ -182,15 +431,3 @@ def test_an_idle_account_is_refreshed_about_day_thirty_and_a_used_one_ahead_of_e
 
     assert timedelta(days=28) < idle_at - utc_now() < timedelta(days=31)
     assert timedelta(hours=20) < used_at - utc_now() < timedelta(hours=22.1)
-
-
-def test_a_worker_says_that_it_lives(stage: Stage, worker_program: subprocess.Popen[bytes]):
-    def workers() -> list[str]:
-        with stage.app.app_context():
-            return [worker.name for worker in list_workers()]
-
-    found = until(workers)
-
-    assert str(worker_program.pid) in found[0]
-    with stage.app.app_context(), read_session() as session:
-        assert session.scalar(text("SELECT count(*) FROM worker")) == 1

@@ -31,7 +31,7 @@ from keap_connect.application import create_app
 from keap_connect.keap import transport
 from keap_connect.refreshing import brakes, spender, timing
 from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
-from keap_connect.worker import loop
+from keap_connect.worker import circuit, loop
 from keap_connect.worker.loop import SweepWorker
 
 LONGEST_ENVIRON_BYTES = 65536
@@ -111,6 +111,7 @@ class Life:
     def take_up(self, account_id: int) -> dict[str, object]:
         """Let the worker refresh one account, as when it has just taken it up."""
         self.worker._room.acquire()
+        self.worker._under_way += 1
         self.worker._refresh(account_id)
         return {}
 
@@ -182,6 +183,9 @@ def _set_pace(pace: float) -> None:
         setattr(timing, name, getattr(timing, name) / pace)
     transport.DEADLINE_SECONDS /= pace
     loop.IDLE_SECONDS = 0.1
+    loop.BEAT_SECONDS = 0.2
+    circuit.FIRST_PAUSE_SECONDS /= pace
+    circuit.LONGEST_PAUSE_SECONDS /= pace
 
 
 def _at(step: str, sign: signal.Signals) -> None:

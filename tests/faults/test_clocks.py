@@ -1,0 +1,151 @@
+"""Clocks that are off or jump: no storm, no early death, no lease that is not respected (R38, F43, F45)."""
+
+from datetime import timedelta
+
+import pytest
+
+from keap_connect.accounts.state import AccountState
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.models import Account
+from tests.faults.conftest import Stage, until
+
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+FIVE_MINUTES = 300
+DAY = 86_400
+PACE = 60  # lease 1 s, doubt wait 2 s
+
+
+@pytest.mark.proves("F43", "R26")
+@pytest.mark.parametrize("shift_seconds", [-FIVE_MINUTES, FIVE_MINUTES])
+def test_the_lease_of_a_host_is_respected_by_one_whose_clock_is_five_minutes_off(stage: Stage, shift_seconds: int):
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts(expires_in_seconds=-600)
+    here, there = stage.start(1) + stage.start(1, CLOCK_SHIFT_SECONDS=shift_seconds)
+    stage.sandbox.hold("refresh")
+    here.tell("valid_token", account_id)
+    stage.sandbox.wait_held(1)
+
+    there.tell("valid_token", account_id, callers=10, patience_seconds=1)
+    waited = {answer["error"] for answer in there.hear()}
+    swept = there.ask("sweep")
+    stage.sandbox.release()
+    here.hear()
+
+    assert waited == {"TemporarilyUnavailable"}
+    assert swept["refreshed"] == 0
+    assert len(stage.presentations()) == 1
+    assert there.ask("valid_token", account_id)["ok"]
+    assert stage.is_reconciled(account_id)
+
+
+@pytest.mark.proves("F43")
+@pytest.mark.parametrize("shift_seconds", [-FIVE_MINUTES, FIVE_MINUTES])
+def test_doubt_lasts_as_long_on_a_host_whose_clock_is_off(stage: Stage, shift_seconds: int):
+    (account_id,) = stage.add_accounts(expires_in_seconds=-600)
+    doomed, there = stage.start(1, PACE=PACE, CRASH_AT="after_lease") + stage.start(
+        1, PACE=PACE, CLOCK_SHIFT_SECONDS=shift_seconds
+    )
+    doomed.ask("refresh", account_id)
+    assert stage.is_held(account_id)
+
+    answer = there.ask("refresh", account_id)
+    was_held = stage.is_held(account_id)
+    until(lambda: there.ask("refresh", account_id)["ok"])
+
+    assert answer["error"] == "TemporarilyUnavailable"
+    assert was_held, "the machine is too slow for this test to tell"
+    assert len(stage.presentations()) == 1
+
+
+@pytest.mark.proves("R38", "F43")
+@pytest.mark.parametrize("shift_seconds", [-FIVE_MINUTES, FIVE_MINUTES, 45 * DAY, -45 * DAY])
+def test_a_clock_that_jumps_while_the_worker_runs_kills_nobody_and_starts_no_storm(stage: Stage, shift_seconds: int):
+    ids = stage.add_accounts(12, expires_in_seconds=80_000)
+    stage.change(*ids, next_refresh_at=utc_now() + timedelta(hours=20))
+    stage.sandbox.switch(family_revocation=True)
+    (worker,) = stage.start(1, REFRESH_RATE_PER_MINUTE=300)
+    worker.ask("sweep")
+    assert stage.presentations() == []
+
+    worker.ask("clock", shift_seconds=shift_seconds)
+    worker.ask("sweep")
+    worker.ask("sweep")
+    after_jump = len(stage.presentations())
+    worker.ask("clock", shift_seconds=0)
+    worker.ask("sweep")
+    worker.ask("sweep")
+    after_return = len(stage.presentations())
+
+    assert after_jump == (12 if shift_seconds > DAY else 0), "at most one refresh each"
+    assert after_return <= 24
+    assert stage.sandbox.ledger()["totals"]["peak_token_calls_per_second"] <= 300 / 60 + 1
+    assert stage.presented_twice() == []
+    assert stage.is_reconciled(*ids)
+    assert [stage.state(account_id) for account_id in ids] == [AccountState.ACTIVE] * 12
+    assert all((row.failures, row.refusals, row.refused_at) == (0, 0, None) for row in stage.rows())
+    served = worker.ask("valid_token", ids[0], min_validity_seconds=600)
+    assert served["ok"]
+
+
+@SQLITE
+@pytest.mark.proves("R38")
+def test_pairs_stored_while_the_clock_was_ahead_are_refreshed_before_keap_lets_them_die(stage: Stage):
+    """Else their times, which lie a month ahead of the truth, would let the worker come too late."""
+    ids = stage.add_accounts(3, expires_in_seconds=80_000)
+    (ahead,) = stage.start(1, CLOCK_SHIFT_SECONDS=45 * DAY)
+    ahead.ask("sweep")
+    assert len(stage.presentations()) == 3
+    (worker,) = stage.start(1)
+
+    worker.ask("sweep")
+    worker.ask("sweep")
+
+    assert len(stage.presentations()) == 6
+    rows = [stage.row(account_id) for account_id in ids]
+    assert all(row.access_token_expires_at < utc_now() + timedelta(days=2) for row in rows)
+    assert all(row.refresh_token_issued_at <= utc_now() for row in rows)
+    assert stage.is_reconciled(*ids)
+
+
+@SQLITE
+@pytest.mark.proves("R39")
+def test_an_account_nobody_asks_for_is_alive_after_sixty_days_and_was_refreshed_about_twice(stage: Stage):
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts(expires_in_seconds=DAY)
+    with stage.app.app_context(), write_transaction() as session:
+        from keap_connect.accounts.schedule import next_refresh_at
+
+        account = session.get_one(Account, account_id)
+        account.asked_at = None
+        account.next_refresh_at = next_refresh_at(account, utc_now())
+    (worker,) = stage.start(1)
+    refreshed_on = []
+
+    for day in range(1, 61):
+        stage.sandbox.advance(DAY)
+        worker.ask("clock", shift_seconds=day * DAY)
+        before = len(stage.presentations())
+        worker.ask("sweep")
+        refreshed_on += [day] * (len(stage.presentations()) - before)
+
+    assert len(refreshed_on) in {1, 2}, refreshed_on
+    assert 28 <= refreshed_on[0] <= 31
+    served = worker.ask("valid_token", account_id)
+    assert served["ok"], served
+    assert served["warning"] is None
+    assert stage.is_reconciled(account_id)
+
+
+@SQLITE
+@pytest.mark.proves("R39")
+def test_a_sweep_that_was_off_for_forty_days_is_seen_before_day_forty_five_and_catches_up(stage: Stage):
+    ids = stage.add_accounts(3, expires_in_seconds=DAY)
+    long_ago = utc_now() - timedelta(days=40)
+    stage.change(*ids, refresh_token_issued_at=long_ago, access_token_expires_at=long_ago)
+
+    assert {stage.state(account_id) for account_id in ids} == {AccountState.AT_RISK}
+    stage.start(1)[0].ask("sweep")
+
+    assert {stage.state(account_id) for account_id in ids} == {AccountState.ACTIVE}
+    assert stage.is_reconciled(*ids)
