@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 
+import keap_connect
+from keap_connect.keap.judgement import GrantType
 from keap_connect.onboarding.endings import Ending
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
@@ -568,3 +571,14 @@ class TestPKCE:
         visitor.connect()
 
         assert stored.flows()[-1].code_verifier_sealed is None
+
+
+@pytest.mark.proves("R06")
+def test_source_knows_no_other_grant_than_code_and_refresh_token():
+    package = Path(keap_connect.__file__).parent
+    sources = [path.read_text(encoding="utf-8") for path in package.rglob("*.py") if "sandbox" not in path.parts]
+
+    retired = ("MobileApplicationClient", "LegacyApplicationClient", "BackendApplicationClient", "response_type=token")
+    assert set(GrantType) == {"authorization_code", "refresh_token"}
+    assert sources
+    assert [name for name in retired if any(name in source for source in sources)] == []
