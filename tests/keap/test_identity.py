@@ -27,12 +27,6 @@ TENANT_HEADER = "x-keap-tenant-id: ab123.infusionsoft.com"
 ALL = Identity("ab123", str(ANN), "Ann Lee", "ann.lee@example.com", "Acme Plumbing")
 
 
-@pytest.fixture(autouse=True)
-def plain_http_to_loopback(monkeypatch):
-    """Lift oauthlib's ban, as the app does when all addresses are loopback."""
-    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
-
-
 def keap_at(url):
     return KeapSettings(
         client_id=CLIENT_ID,

@@ -69,12 +69,6 @@ OUTCOMES = {
 UNTIL_THE_DEADLINE = {"slow", "hang", "drip_headers", "drip_body", "endless_body"}
 
 
-@pytest.fixture(autouse=True)
-def plain_http_to_loopback(monkeypatch):
-    """Lift oauthlib's ban, as the app does when all addresses are loopback."""
-    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
-
-
 @pytest.fixture
 def keap(sandbox):
     return keap_at(sandbox.url, CLIENT_ID, CLIENT_SECRET)
