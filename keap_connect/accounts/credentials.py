@@ -84,6 +84,11 @@ def open_refresh_token(account: Account) -> str | None:
     return _open(account, "refresh_token", account.refresh_token_sealed)
 
 
+def is_ours(account: Account) -> bool:
+    """Whether the grant was made to the client and token URL of today's settings; it is never sent elsewhere."""
+    return (account.client_id, account.token_url) == (runtime().keap.client_id, runtime().keap.token_url)
+
+
 def fingerprint(token: str) -> str:
     """Name a token without telling it: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]

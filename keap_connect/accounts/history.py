@@ -23,6 +23,7 @@ class EventKind(StrEnum):
     OTHER_PERSON_UPDATED = "other_person_updated"
     DETAILS_FILLED_IN = "details_filled_in"
     MOVED_HERE = "moved_here"
+    NEWER_STAYED = "newer_stayed"
     SCOPE_CHANGED = "scope_changed"
     REFRESHED = "refreshed"
     REFRESH_FAILED = "refresh_failed"
@@ -48,6 +49,9 @@ SENTENCES = {
     ),
     EventKind.DETAILS_FILLED_IN: "Keap told the details: {tenant_id}, authorized by {person}.",
     EventKind.MOVED_HERE: "A grant of the same person, connected before Keap told who it was, moved here.",
+    EventKind.NEWER_STAYED: (
+        "An older grant of the same person, connected before Keap told who it was, was dropped: the newer one stays."
+    ),
     EventKind.SCOPE_CHANGED: "Keap granted the scope {scope} instead of full.",
     EventKind.REFRESHED: "Refreshed: new tokens are stored.",
     EventKind.REFRESH_FAILED: "A refresh failed; the tokens are kept. {reason}",

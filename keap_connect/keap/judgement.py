@@ -59,6 +59,7 @@ class Judgement:
     reason: str
     may_have_rotated: bool = False
     was_sent: bool = True
+    is_throttled: bool = False
     retry_after_seconds: int | None = None
     token_response: TokenResponse | None = None
 
@@ -97,7 +98,8 @@ def judge(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Judgement
         )
     retry_after = retry_after_seconds(answer.retry_after)
     if answer.status == 429:
-        return Judgement(Verdict.TRY_LATER, "Keap asked us to slow down (429).", retry_after_seconds=retry_after)
+        reason = "Keap asked us to slow down (429)."
+        return Judgement(Verdict.TRY_LATER, reason, is_throttled=True, retry_after_seconds=retry_after)
     error = _oauth_error(body) if body is not None else None
     reason = f"Keap answered {answer.status} ({error or _kind_of(answer.body)})."
     if answer.status == 401 or b"developer inactive" in answer.body.lower():

@@ -3,7 +3,7 @@
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import open_access_token, open_refresh_token
+from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.database import write_transaction
@@ -29,7 +29,7 @@ def complete_account(account_id: int) -> int:
     access_token = open_access_token(account)
     if not account.is_pending or access_token is None:
         return account_id
-    if (account.client_id, account.token_url) != (runtime().keap.client_id, runtime().keap.token_url):
+    if not is_ours(account):
         raise TemporarilyUnavailable(
             "This grant belongs to another client id or token URL than the settings name; it is never sent elsewhere."
         )
@@ -60,18 +60,21 @@ def _settle(session: Session, pending: Account, identity: Identity) -> int:
 
 
 def _move(session: Session, pending: Account, identity: Identity) -> int:
-    """Place the pending account's grant anew, and let what referred to the row follow."""
+    """Let the pending grant go where it belongs, unless a newer one is there, and what referred to the row follow."""
     access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
     if access_token is None or expires_at is None:
         return pending.id
-    granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
-    issued_at = pending.refresh_token_issued_at
-    placement = place_grant(session, Grant(granted, identity), pending.reconnects_account_id)
-    if placement.account_id is None:
-        return pending.id
-    account = session.get_one(Account, placement.account_id)
-    account.refresh_token_issued_at = issued_at
-    record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)
+    account = find_by_identity(session, identity)
+    if account is None or account.disconnected_at is not None or account.connected_at <= pending.connected_at:
+        granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
+        placement = place_grant(session, Grant(granted, identity), pending.reconnects_account_id)
+        if placement.account_id is None:
+            return pending.id
+        account = session.get_one(Account, placement.account_id)
+        account.refresh_token_issued_at = pending.refresh_token_issued_at
+        record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)
+    else:
+        record(session, EventKind.NEWER_STAYED, account.id, Actor.SYSTEM, from_account=pending.id)
     for table in (SignIn, AuthorizationFlow):
         session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
     session.delete(pending)

@@ -138,6 +138,12 @@ def ending_of(flow: AuthorizationFlow) -> Ending | None:
     return None
 
 
+def forget_past() -> None:
+    """Forget flows of yesterday, and wipe held grants past their ten minutes."""
+    with write_transaction() as session:
+        _forget_past(session)
+
+
 def count_unfinished() -> int:
     """Count the people who set out within the last day and never came back."""
     now = utc_now()
@@ -147,8 +153,7 @@ def count_unfinished() -> int:
         return session.scalar(unfinished) or 0
 
 
-def _prune(session: Session, browser_hash: str) -> None:
-    """Forget flows of yesterday, held grants past their time, and a browser's oldest beyond its share."""
+def _forget_past(session: Session) -> None:
     now = utc_now()
     session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.expires_at <= now - KEPT_FOR))
     session.execute(
@@ -156,6 +161,11 @@ def _prune(session: Session, browser_hash: str) -> None:
         .where(AuthorizationFlow.held_until <= now)
         .values(held_grant_sealed=None, held_until=None, ending=Ending.HELD_EXPIRED)
     )
+
+
+def _prune(session: Session, browser_hash: str) -> None:
+    """Forget what is past its time, and a browser's oldest flows beyond its share."""
+    _forget_past(session)
     pending = (
         select(AuthorizationFlow.id)
         .where(AuthorizationFlow.browser_hash == browser_hash, AuthorizationFlow.consumed_at.is_(None))

@@ -146,4 +146,4 @@ def _ending_of_failure(judgement: Judgement) -> Ending:
         return Ending.CLIENT_REFUSED
     if not judgement.was_sent:
         return Ending.KEAP_UNREACHABLE
-    return Ending.KEAP_TROUBLE if judgement.may_have_rotated else Ending.KEAP_BUSY
+    return Ending.KEAP_BUSY if judgement.is_throttled else Ending.KEAP_TROUBLE

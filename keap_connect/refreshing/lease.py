@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, case, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from keap_connect.accounts.credentials import fingerprint, open_refresh_token
+from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, database_clock, read_session, seconds_since_trouble, write_transaction
 from keap_connect.errors import AccountNotFound
 from keap_connect.models import LARGEST_ID, Account, Alarm
 from keap_connect.refreshing import timing
-from keap_connect.runtime import runtime
 
 UNKNOWN_INSTANCE = "unknown_instance"
 
@@ -111,11 +110,6 @@ def is_free() -> tuple[ColumnElement[bool], ...]:
         _is_over(Account.lease_ends),
         _is_over(Account.hold_until),
     )
-
-
-def is_ours(account: Account) -> bool:
-    """Whether the grant was made to the client and token URL of today's settings; it is never sent elsewhere."""
-    return (account.client_id, account.token_url) == (runtime().keap.client_id, runtime().keap.token_url)
 
 
 def doubt_after_trouble(account: Account) -> float:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from keap_connect.accounts.credentials import fingerprint, open_access_token
+from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState, state_of
@@ -33,7 +33,7 @@ from keap_connect.errors import (
 from keap_connect.models import Account
 from keap_connect.refreshing import timing
 from keap_connect.refreshing.brakes import CLIENT_REFUSED, end_alarm
-from keap_connect.refreshing.lease import Situation, is_ours, look
+from keap_connect.refreshing.lease import Situation, look
 from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome
 

@@ -72,11 +72,12 @@ def browser() -> str:
 
 
 def csrf_token() -> str:
-    """Return the token that each form carries: bound to this browser and to its sign-ins."""
-    person = g.get("new_person") or read_cookie("person") or ""
-    bound_to = [browser(), read_cookie("admin") or "", person]
-    key = runtime().settings.secret_key.encode()
-    return hmac.new(key, "\n".join(["csrf", *bound_to]).encode(), hashlib.sha256).hexdigest()
+    """Return the token that each form carries: bound to this browser and to the admin's sign-in.
+
+    Not to the customer's, which begins at the end of a journey while another tab may still show a start page.
+    """
+    bound_to = "\n".join(["csrf", browser(), read_cookie("admin") or ""])
+    return hmac.new(runtime().settings.secret_key.encode(), bound_to.encode(), hashlib.sha256).hexdigest()
 
 
 def read_cookie(name: str) -> str | None:

@@ -83,7 +83,7 @@ def current_person() -> SignIn | None:
 
 def welcome_person(session_id: str) -> None:
     """Let the page that answers this very request, and its forms, already know who has just signed in."""
-    g.person, g.new_person = find_person(session_id), session_id
+    g.person = find_person(session_id)
 
 
 def local_path(path: str) -> str | None:

@@ -191,7 +191,7 @@ WORDS = {
             Ending.INTERRUPTED,
             503,
             "The connection was interrupted",
-            "This app was interrupted while it finished your connection, so the permission you gave was not used. "
+            "This app was interrupted while it finished your connection, so your permission was not stored. "
             + NOTHING_CHANGED,
         ),
     )

@@ -20,6 +20,7 @@ from keap_connect.accounts.history import Actor
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.errors import KeapConnectError, SealBroken
 from keap_connect.onboarding.completing import complete_account
+from keap_connect.onboarding.flows import forget_past
 from keap_connect.refreshing import brakes, recovery
 from keap_connect.refreshing.lease import look
 from keap_connect.refreshing.spender import Attempt, spend
@@ -164,4 +165,5 @@ class SweepWorker:
             pause = self.circuit.paused_seconds()
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             counts = (self.refreshed, self.failed, lag_seconds())
+            forget_past()
             beat(Beat(self.name, self.started_at, *counts, paused_until, self.circuit.reason))

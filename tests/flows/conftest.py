@@ -4,20 +4,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
-from werkzeug.serving import BaseWSGIServer
 
 from keap_connect.database import db
 from tests.flows.recorder import Recorder
 from tests.flows.stored import Stored, presented_twice, token_calls
 from tests.support.sandbox import Sandbox
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_shutdown() -> Iterator[None]:
-    """Let the servers look every 20 ms, instead of every 500, whether they should stop: a third of the run's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseWSGIServer.serve_forever, "__defaults__", (0.02,))
-        yield
 
 
 @pytest.fixture

@@ -368,10 +368,6 @@ class TestPending:
         assert stored.owner(2) == ("cd456", ANN)
 
     @sqlite_only
-    @pytest.mark.xfail(
-        strict=True,
-        reason="The grant of a pending account moves whatever its age, so an older one takes the place of a newer one.",
-    )
     def test_older_unnamed_grant_does_not_replace_a_newer_one(
         self, visitor: Visitor, new_visitor: Callable[[], Visitor], admin: Visitor, stored: Stored, sandbox: Sandbox
     ):

@@ -338,11 +338,6 @@ class TestManyJourneysAtOnce:
         assert {stored.owner(account.id) for account in stored.accounts()} == {("ab123", ANN), ("cd456", ANN)}
 
     @sqlite_only
-    @pytest.mark.xfail(
-        strict=True,
-        reason="The form token is bound to the sign-in too, so a start page that was open when another tab of the "
-        "same browser connected is refused as too old (403); the person has to reload it.",
-    )
     def test_start_page_that_was_open_while_another_tab_connected_still_works(self, visitor: Visitor):
         waiting = visitor.get("/")
         visitor.connect(person=ANN_LEE, tenant="ab123")

@@ -21,7 +21,7 @@ def serve(app: Flask, port: int) -> Iterator[None]:
     """Serve the app until the end of the block."""
     server = make_server("127.0.0.1", port, app, threaded=True)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield

@@ -302,6 +302,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"from_account": "7"},
         "A grant of the same person, connected before Keap told who it was, moved here.",
     ),
+    EventKind.NEWER_STAYED: (
+        {"from_account": "7"},
+        "An older grant of the same person, connected before Keap told who it was, was dropped: the newer one stays.",
+    ),
     EventKind.SCOPE_CHANGED: ({"scope": "read"}, "Keap granted the scope read instead of full."),
     EventKind.REFRESHED: ({}, "Refreshed: new tokens are stored."),
     EventKind.REFRESH_FAILED: ({"reason": "Keap is busy."}, "A refresh failed; the tokens are kept. Keap is busy."),
