@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
 
 from keap_connect import database
 from keap_connect.accounts.credentials import (
@@ -528,6 +527,17 @@ def test_a_pair_of_another_tenant_is_not_stored(account, sandbox):
 
 
 @on_sqlite
+def test_another_scope_than_full_is_told(account, sandbox):
+    body = '{"access_token": "new", "refresh_token": "newer", "token_type": "bearer", "scope": "basic|ab123"}'
+    sandbox.fault("status", status=200, body=body)
+
+    refresh_account(account, "test")
+
+    sentences = [event.sentence for event in list_events(account)]
+    assert "Keap granted the scope basic|ab123 instead of full." in sentences
+
+
+@on_sqlite
 @pytest.mark.parametrize("fault", ["missing_scope", None])
 def test_a_pair_that_names_no_tenant_or_the_right_one_is_stored(account, sandbox, fault):
     if fault:
@@ -649,7 +659,7 @@ def test_a_caller_without_patience_hears_that_a_refresh_is_under_way(account, sa
 
 
 @pytest.mark.proves("R29")
-def test_without_a_durable_mark_nothing_is_sent(account, sandbox):
+def test_without_a_durable_mark_nothing_is_sent_and_a_token_that_holds_is_served(account, sandbox, clock):
     read_only = {"sqlite": "PRAGMA query_only=ON", "postgresql": "SET default_transaction_read_only = on"}
     statement = read_only[db.engine.dialect.name]
 
@@ -657,11 +667,14 @@ def test_without_a_durable_mark_nothing_is_sent(account, sandbox):
     def forbid_writing(connection, *_):
         connection.execute(statement)
 
-    with pytest.raises(DBAPIError, match=r"(?i)read-?only"):
+    with pytest.raises(TemporarilyUnavailable, match="takes no lease"):
         refresh_account(account, "test")
+    clock.advance(seconds=86_399 - 30)
+    late = valid_token(account, "test")
 
     assert refreshes(sandbox) == 0
-    assert served(account) == open_access_token(get_account(account))
+    assert late.access_token == open_access_token(get_account(account))
+    assert late.warning == "The database takes no lease, so nothing was sent."
 
 
 def test_the_mark_names_the_token_and_stands_before_it_is_sent(account, sandbox, in_background):

@@ -31,6 +31,11 @@ class TokenResponse:
         _, separator, host = (self.scope or "").partition("|")
         return normalize_tenant_id(host) if separator else None
 
+    @property
+    def has_full_scope(self) -> bool:
+        """Whether Keap granted what was asked for: `full` is the only scope there is."""
+        return (self.scope or "full").partition("|")[0] == "full"
+
     @classmethod
     def from_body(cls, body: Mapping[str, object], sent_at: datetime) -> "TokenResponse | None":
         """Build it from a parsed answer, or return None when the answer is not a usable grant."""

@@ -26,11 +26,6 @@ class Grant:
     token_response: TokenResponse = field(repr=False)
     identity: Identity
 
-    @property
-    def scope_is_full(self) -> bool:
-        """Whether Keap granted what was asked for: `full` is the only scope there is."""
-        return (self.token_response.scope or "full").partition("|")[0] == "full"
-
     def to_json(self) -> str:
         """Write it down, to be sealed."""
         token_response = asdict(self.token_response)
@@ -135,7 +130,7 @@ def _store(
     take_identity(account, grant.identity)
     replace_credential(account, grant.token_response)
     record(session, kind, account.id, Actor.CUSTOMER, person=_name(grant.identity), **details)
-    if not grant.scope_is_full:
+    if not grant.token_response.has_full_scope:
         record(session, EventKind.SCOPE_CHANGED, account.id, Actor.SYSTEM, scope=grant.token_response.scope)
 
 

@@ -138,7 +138,10 @@ def _refreshed(
         _check(situation)
         if not situation.is_leased:
             _check_hold(situation, ignores_back_off)
-            attempt = spend(situation, actor)
+            try:
+                attempt = spend(situation, actor)
+            except SQLAlchemyError as problem:
+                raise TemporarilyUnavailable("The database takes no lease, so nothing was sent.", 5) from problem
             if attempt.outcome is Outcome.STORED:
                 end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:

@@ -40,6 +40,8 @@ def store_granted(session: Session, account_id: int, generation: int, granted: T
         record(session, EventKind.OTHER_TENANT_ANSWERED, account.id, actor, tenant_id=granted.tenant_id)
         note_failure(session, account, OTHER_TENANT, in_doubt=True)
         return Outcome.FAILED
+    if not granted.has_full_scope and granted.scope != account.scope:
+        record(session, EventKind.SCOPE_CHANGED, account.id, actor, scope=granted.scope)
     store_pair(account, granted)
     account.refreshed_at = utc_now()
     record(session, EventKind.REFRESHED, account.id, actor)

@@ -106,7 +106,7 @@ def test_every_state_has_a_next_step():
     ("facts", "words"),
     [
         ({"failures": 4, "failure_reason": "Keap answered 503."}, "The last 4 refreshes failed. Keap answered 503."),
-        ({"lost_at": NOW}, "no usable answer came. Keap may have rotated; it is tried again by itself."),
+        ({"lost_at": NOW}, "no usable answer came. Keap may have rotated; it is tried again."),
         ({"access_token_expires_at": NOW}, "The access token has expired and was not refreshed yet."),
         (
             {"refresh_token_issued_at": NOW - 36 * DAY},
