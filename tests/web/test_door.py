@@ -10,7 +10,7 @@ from flask import Flask
 from keap_connect.web.door import Audience
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.visitor import Visitor
-from tests.web.direct import send, visit
+from tests.web.direct import send
 from tests.web.fixtures import World
 from tests.web.inventory import ADDRESSES, AUDIENCES, METHODS, address, routes
 
@@ -167,21 +167,6 @@ def test_a_foreign_account_and_a_missing_one_look_the_same_to_a_customer(world: 
 
     assert [one.status_code for one in foreign] == [404, 404]
     assert [without_reference(one.text) for one in foreign] == [without_reference(one.text) for one in missing]
-
-
-@pytest.mark.parametrize(
-    ("network_address", "headers"),
-    [
-        ("192.0.2.7", {}),
-        ("::ffff:192.0.2.7", {}),
-        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}),
-        ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}),
-        ("127.0.0.1", {"Via": "1.1 proxy"}),
-    ],
-)
-def test_figures_are_for_programs_on_this_machine_alone(app: Flask, network_address: str, headers: dict[str, str]):
-    assert send(visit(app), "GET", "/metrics").status_code == 200
-    assert send(visit(app, address=network_address), "GET", "/metrics", headers).status_code == 404
 
 
 def test_a_customer_sees_their_own_accounts_and_no_others(world: World):
