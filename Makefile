@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long screenshots lint types proofs requirements clean
+.PHONY: help run test test-long bench bench-refresh screenshots lint types proofs requirements clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run ev
 
 test-long: $(VENV)/test.stamp ## Run the loops and the load that take minutes
 	@$(PY) -m pytest -m long $(ARGS)
+
+bench: bench-refresh ## Measure all that has a figure to keep
+
+bench-refresh: $(VENV)/test.stamp ## Measure the sweep beside a bare loop, 5 minutes a round (N=10000 ROUNDS=1)
+	@$(PY) -m bench.refresh
 
 screenshots: $(VENV)/test.stamp ## Take pictures of the main pages into test-output/, and docs/accounts.png
 	@$(PY) -m tests.browser.take_screenshots test-output --readme
