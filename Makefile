@@ -8,7 +8,7 @@ COMPILE := $(PY) -m piptools compile --quiet --allow-unsafe --generate-hashes --
 	--no-emit-index-url --no-emit-find-links
 # make test ARGS="-k reconnect -x" passes options to pytest; WORKERS=4 spreads the tests over processes.
 ARGS ?=
-WORKERS ?= 0
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long bench bench-refresh screenshots lint types proofs requirements clean
@@ -22,7 +22,7 @@ run: $(VENV)/run.stamp ## Start the app and, without Keap settings, the sandbox 
 test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run every test
 	@$(PY) -m tests.support.browser
 	@$(PY) -m tests.support.oidc_provider
-	@$(PY) -m pytest -n $(WORKERS) -m "not long" $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)
 
 test-long: $(VENV)/test.stamp ## Run the loops and the load that take minutes
 	@$(PY) -m pytest -m long $(ARGS)

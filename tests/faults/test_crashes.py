@@ -80,6 +80,7 @@ def test_a_process_killed_while_keap_answers_is_in_doubt_and_then_told_honestly(
 
 @pytest.mark.proves("F24", "R26")
 @pytest.mark.parametrize("step", ["after_lease", "before_look"])
+@pytest.mark.long  # depends on the pace of a busy machine
 def test_a_process_frozen_between_claim_and_send_sends_nothing(stage: Stage, step: str):
     stage.sandbox.switch(family_revocation=True)
     (account_id,) = stage.add_accounts()

@@ -180,7 +180,7 @@ def test_nothing_is_sent_when_the_lease_cannot_be_written(stage: Stage, outage: 
     answer = process.ask("refresh", account_id)
     outage.end()
 
-    assert answer["error"] == "OperationalError"
+    assert answer["error"] == "TemporarilyUnavailable"
     assert stage.presentations() == []
     until(lambda: process.ask("refresh", account_id)["ok"])
     assert len(stage.presentations()) == 1
@@ -303,7 +303,7 @@ def test_nothing_is_sent_when_the_disk_of_the_database_is_full(stage: Stage):
 
     answer = process.ask("refresh", second)
 
-    assert answer["error"] == "OperationalError"
+    assert answer["error"] == "TemporarilyUnavailable"
     assert len(stage.presentations()) == 1
     assert process.ask("valid_token", first)["ok"]  # other reads work
 

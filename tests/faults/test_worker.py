@@ -75,6 +75,7 @@ def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, wor
         assert list_workers() == []
 
 
+@pytest.mark.long  # depends on the pace of a busy machine
 def test_a_worker_tells_what_it_does_and_is_missed_when_it_falls_silent(stage: Stage, clock: MovedClock):
     stage.add_accounts(3)
     stage.sandbox.fault("html_503", "refresh", first=1)
@@ -332,6 +333,7 @@ def test_a_circuit_opens_when_keap_as_a_whole_answers_badly(stage: Stage):
 
 @SQLITE
 @pytest.mark.proves("F21")
+@pytest.mark.long  # depends on the pace of a busy machine
 def test_a_circuit_probes_with_one_call_at_a_time(stage: Stage):
     stage.add_accounts(60)
     stage.sandbox.fault("html_503", "refresh")
