@@ -1,13 +1,15 @@
 """The clicks of a person who connects Keap, in Chromium, with the content security policy in force."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from flask import Flask
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.person import Person, Watch
 from tests.support.sandbox import Sandbox
+from tests.support.server import free_port, serve
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -292,22 +294,30 @@ def test_hostile_error_text_from_keap_is_text(person: Person, watch: Watch):
     expect(person.page.locator("main img, main script")).to_have_count(0)
 
 
+@pytest.fixture
+def other_site() -> Iterator[Flask]:
+    """Give a site of somebody else, for views to be added; its address is in `SERVER_NAME`."""
+    port = free_port()
+    site = Flask("other_site", static_folder=None)
+    site.config["SERVER_NAME"] = f"127.0.0.1:{port}"
+    with serve(site, port):
+        yield site
+
+
 @pytest.mark.proves("F69", "R65")
-def test_page_framed_by_another_origin_is_refused(page: Page, person: Person):
+def test_page_framed_by_another_origin_is_refused(page: Page, person: Person, watch: Watch, other_site: Flask):
     paths = ["/", "/your-accounts", "/accounts/1/disconnect", "/signin", "/nowhere"]
-    frames = [f'<iframe name="{path}" src="{person.public_url}{path}"></iframe>' for path in paths]
-    frames.append('<iframe name="own" src="/own"></iframe>')
+    frames = "".join(f'<iframe name="{path}" src="{person.public_url}{path}"></iframe>' for path in paths)
+    other_site.add_url_rule("/", view_func=lambda: f'{frames}<iframe name="own" src="/own"></iframe>')
+    other_site.add_url_rule("/own", "own", lambda: "<h1>Framed</h1>")
 
-    def play_other_site(route: Route) -> None:
-        is_framed = route.request.url.endswith("/own")
-        route.fulfill(content_type="text/html", body="<h1>Framed</h1>" if is_framed else "".join(frames))
-
-    page.route("http://evil.example/**", play_other_site)
-    page.goto("http://evil.example/")
+    page.goto(f"http://{other_site.config['SERVER_NAME']}/")
 
     expect(page.frame_locator("[name=own]").get_by_role("heading")).to_have_text("Framed")
     shown = {frame.name: urlsplit(frame.url).scheme for frame in page.frames if frame.name in paths}
     assert shown == dict.fromkeys(paths, "chrome-error")
+    assert [words for words in watch.complaints if "frame-ancestors" not in words] == []
+    watch.complaints.clear()
 
 
 def test_cookies_are_kept_from_scripts_and_from_other_sites(person: Person, context: BrowserContext):
