@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import select
 
 from keap_connect.database import Base, db
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
@@ -55,11 +55,15 @@ def victim(world: World) -> Visitor:
 
 @pytest.fixture
 def everything(app: Flask, sandbox: Sandbox) -> Callable[[], dict[str, Any]]:
-    """Give the function that reads all tables, and what the sandbox was sent."""
+    """Give the function that reads all tables, but for who was seen when, and what the sandbox was sent."""
 
     def read() -> dict[str, Any]:
+        queries = {
+            name: select(*(column for column in table.columns if column.name != "last_seen_at"))
+            for name, table in Base.metadata.tables.items()
+        }
         with app.app_context(), db.engine.connect() as connection:
-            tables = {name: connection.execute(text(f"SELECT * FROM {name}")).all() for name in Base.metadata.tables}
+            tables = {name: connection.execute(query).all() for name, query in queries.items()}
         return {**tables, "sent to Keap": sandbox.ledger()["presentations"]}
 
     return read
