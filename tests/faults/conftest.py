@@ -1,5 +1,6 @@
 """Several real processes on one database, and accounts to fight over."""
 
+import contextlib
 import json
 import os
 import signal
@@ -111,7 +112,7 @@ class Process:
         """End it."""
         os.close(self._commands)
         os.close(self._answers)
-        if self.is_alive():
+        with contextlib.suppress(ProcessLookupError):  # it may end by itself, now that its commands have ended
             os.kill(self.pid, signal.SIGKILL)
         until(lambda: not self.is_alive())
 
