@@ -667,14 +667,14 @@ def test_without_a_durable_mark_nothing_is_sent_and_a_token_that_holds_is_served
     def forbid_writing(connection, *_):
         connection.execute(statement)
 
-    with pytest.raises(TemporarilyUnavailable, match="takes no lease"):
+    with pytest.raises(TemporarilyUnavailable, match="database fails"):
         refresh_account(account, "test")
     clock.advance(seconds=86_399 - 30)
     late = valid_token(account, "test")
 
     assert refreshes(sandbox) == 0
     assert late.access_token == open_access_token(get_account(account))
-    assert late.warning == "The database takes no lease, so nothing was sent."
+    assert late.warning == "The database fails right now. Nothing is lost; try again."
 
 
 def test_the_mark_names_the_token_and_stands_before_it_is_sent(account, sandbox, in_background):

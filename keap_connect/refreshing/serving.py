@@ -4,12 +4,13 @@ A token that is still valid is served even when refreshing fails or the grant is
 `min_validity_seconds` that cannot be met is refused.
 """
 
+import contextlib
 import hmac
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -42,6 +43,16 @@ ASKED_EVERY = timedelta(hours=1)
 _waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
 
 
+@contextlib.contextmanager
+def _outages_are_temporary() -> Iterator[None]:
+    """Whoever asks for a token hears of a database that does not answer as of anything else that passes."""
+    try:
+        yield
+    except SQLAlchemyError as problem:
+        log.warning("A token could not be served or refreshed: the database fails (%s).", type(problem).__name__)
+        raise TemporarilyUnavailable("The database fails right now. Nothing is lost; try again.", 5) from problem
+
+
 @dataclass(frozen=True)
 class ServedToken:
     """A token that has not expired. `warning` says why it could not be made to last longer."""
@@ -52,6 +63,7 @@ class ServedToken:
     warning: str | None = None
 
 
+@_outages_are_temporary()
 def valid_token(
     account_id: int,
     actor: str,
@@ -64,7 +76,8 @@ def valid_token(
         AccountNotFound: there is none.
         AccountDisconnected: its tokens were forgotten.
         ReconnectRequired: the grant is dead, and no token is left that would do.
-        TemporarilyUnavailable: no token that would do can be had within the patience; nothing is lost.
+        TemporarilyUnavailable: no token that would do can be had within the patience, or the database does not
+            answer; nothing is lost.
         ClientMisconfigured: the same, because Keap refuses our client.
         SealBroken: the stored tokens do not open.
     """
@@ -75,17 +88,20 @@ def valid_token(
     if _lasts(situation.account, wanted):
         return _serve(situation.account)
     try:
-        account = _refreshed(situation, actor, patient_until, lambda now: _lasts(now, wanted))
+        with _outages_are_temporary():
+            account = _refreshed(situation, actor, patient_until, lambda now: _lasts(now, wanted))
     except (ReconnectRequired, TemporarilyUnavailable, ClientMisconfigured, SealBroken) as refusal:
-        account = look(account_id).account
-        if min_validity_seconds is None and _lasts(account, 0):
-            return _serve(account, str(refusal))
+        with contextlib.suppress(SQLAlchemyError):
+            situation = look(account_id)
+        if min_validity_seconds is None and _lasts(situation.account, 0):
+            return _serve(situation.account, str(refusal))
         raise
     if not _lasts(account, min_validity_seconds or 0):
         raise TemporarilyUnavailable("Keap grants no token that lasts as long as was asked for.", 60)
     return _serve(account)
 
 
+@_outages_are_temporary()
 def refresh_account(account_id: int, actor: str) -> None:
     """Refresh now, whatever the current token's age.
 
@@ -98,6 +114,7 @@ def refresh_account(account_id: int, actor: str) -> None:
     _refreshed(situation, actor, patient_until, lambda now: now.generation != before, ignores_back_off=True)
 
 
+@_outages_are_temporary()
 def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> bool:
     """Take a job's word that Keap refused an access token: it is not handed out again, and is refreshed next.
 
@@ -108,7 +125,7 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
         False for a stale report, which changes nothing: the token is not the current one.
 
     Raises:
-        AccountNotFound, SealBroken.
+        AccountNotFound, SealBroken, TemporarilyUnavailable.
     """
     with write_transaction() as session:
         account = session.get(Account, account_id, with_for_update=True)
@@ -138,10 +155,7 @@ def _refreshed(
         _check(situation)
         if not situation.is_leased:
             _check_hold(situation, ignores_back_off)
-            try:
-                attempt = spend(situation, actor)
-            except SQLAlchemyError as problem:
-                raise TemporarilyUnavailable("The database takes no lease, so nothing was sent.", 5) from problem
+            attempt = spend(situation, actor)
             if attempt.outcome is Outcome.STORED:
                 end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:

@@ -59,6 +59,24 @@ def test_a_pair_the_database_refused_is_stored_once_it_is_back(stage: Stage, out
     assert len(stage.presentations()) == 1
 
 
+@pytest.mark.proves("R75", "F33", "F34")
+def test_a_token_that_holds_is_served_while_the_database_is_away(stage: Stage, outage: Outage):
+    (account_id,) = stage.add_accounts(expires_in_seconds=45)  # so short that a refresh is tried first
+    (process,) = stage.start(1, BUSY_TIMEOUT_MS=200)
+    stage.sandbox.hold("refresh", where="after")
+    process.tell("valid_token", account_id)
+    stage.sandbox.wait_held(1)
+    outage.begin()
+    stage.sandbox.release()
+
+    (answer,) = process.hear()
+    outage.end()
+
+    assert answer["token"]
+    assert "safe" in answer["warning"]
+    until(lambda: stage.is_reconciled(account_id))
+
+
 @pytest.mark.proves("R30", "F34")
 def test_a_pair_survives_the_death_of_its_process_and_a_restart(stage: Stage, outage: Outage):
     (account_id,) = stage.add_accounts()
