@@ -1,8 +1,10 @@
 """Refreshing: a pair is replaced by a better one or stays byte for byte, and no refresh token is presented twice."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 from sqlalchemy import event
@@ -33,9 +35,9 @@ from keap_connect.keap import token_endpoint
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.transport import keap_session
 from keap_connect.models import Account, CredentialKind
-from keap_connect.refreshing import lease, storing, timing
-from keap_connect.refreshing.brakes import CLIENT_REFUSED, list_alarms
-from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.refreshing import brakes, lease, serving, storing, timing
+from keap_connect.refreshing.brakes import CLIENT_REFUSED, Probe, list_alarms
+from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
 from tests.accounts.granted import row_of, store_account
 from tests.support.server import free_port
 
@@ -451,6 +453,51 @@ def test_a_refusal_of_our_client_is_an_alarm_and_leaves_the_account_as_it_is(acc
     assert [alarm.name for alarm in list_alarms()] == [CLIENT_REFUSED]
 
 
+@pytest.mark.proves("R33", "F08")
+def test_two_accounts_that_raise_the_same_alarm_at_once_both_end_their_lease(account, sandbox, in_background):
+    other = store_account(sandbox, tenant_id="cd456")
+    sandbox.fault("invalid_client_401", "refresh")
+    sandbox.hold("refresh", "after")
+    started = [in_background(refresh_account, each, "test") for each in (account, other)]
+    sandbox.wait_held(2)
+    both_look, is_raised = Barrier(2), brakes.is_raised
+
+    def look_together(session, name):
+        found = is_raised(session, name)
+        with contextlib.suppress(BrokenBarrierError):  # where writers wait for each other anyway, only one comes
+            both_look.wait(1)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(brakes, "is_raised", look_together)
+        sandbox.release()
+        refusals = [each.exception(30) for each in started]
+
+    assert [type(refusal) for refusal in refusals] == [ClientMisconfigured, ClientMisconfigured]
+    assert [row_of(each)["lease_owner"] for each in (account, other)] == [None, None]
+
+
+@on_sqlite
+@pytest.mark.proves("R33", "F08")
+def test_jobs_ask_keap_once_in_a_while_whether_it_still_refuses_our_client(account, sandbox, clock, monkeypatch):
+    monkeypatch.setattr(serving, "_probe", Probe())
+    sandbox.fault(CLIENT_REFUSALS[0])
+    with pytest.raises(ClientMisconfigured):
+        refresh_account(account, "a person may always ask")
+    clock.advance(seconds=86_399)
+
+    for _ in range(4):
+        with pytest.raises(ClientMisconfigured, match="401"):
+            valid_token(account, "test")
+    asked = refreshes(sandbox)
+    sandbox.clear_faults()
+    serving._probe.give_back()
+
+    assert asked == 2
+    assert served(account)
+    assert list_alarms() == []
+
+
 @on_sqlite
 @pytest.mark.parametrize("fault", BARE_CLIENT_REFUSALS)
 def test_a_refusal_of_our_client_that_says_nothing_of_the_token_leaves_it_in_doubt(account, sandbox, fault):
@@ -846,11 +893,15 @@ def test_a_disconnected_account_has_nothing_to_serve(account, sandbox, act):
     assert refreshes(sandbox) == 0
 
 
-@on_sqlite
-@pytest.mark.parametrize("act", [refresh_account, valid_token])
-def test_an_account_that_is_not_there_is_not_found(act):
+def report_a_token(account_id, actor):
+    report_rejected(account_id, "0" * 16, actor)
+
+
+@pytest.mark.parametrize("account_id", [999, 2**31, 10**30])
+@pytest.mark.parametrize("act", [refresh_account, valid_token, report_a_token])
+def test_an_account_that_is_not_there_is_not_found(act, account_id):
     with pytest.raises(AccountNotFound):
-        act(999, "test")
+        act(account_id, "test")
 
 
 @on_sqlite

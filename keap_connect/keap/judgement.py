@@ -15,7 +15,8 @@ from keap_connect.clock import utc_now
 from keap_connect.keap.token_response import TokenResponse
 
 MOST_RETRY_AFTER_SECONDS = 3600
-NAMES_THE_CLIENT = re.compile(r"client|developer inactive", re.IGNORECASE)
+# RFC 6749 section 5.2 says of a dead grant that it may have been "issued to another client": that blames the grant.
+NAMES_THE_CLIENT = re.compile(r"(?<!another )client|developer inactive", re.IGNORECASE)
 DEAD_REFRESH_TOKEN = re.compile(
     r"(?=.*refresh[ _-]?token)(?=.*(invalid|expired|not approved|revoked|unknown|not found|used))",
     re.IGNORECASE | re.DOTALL,

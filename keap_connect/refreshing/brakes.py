@@ -1,26 +1,45 @@
 """What holds the sweep, and calls the admin, instead of harming every account at once."""
 
 import logging
+import threading
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.history import EventKind
-from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.models import AccountEvent, Alarm
-from keap_connect.refreshing.lease import UNKNOWN_INSTANCE
+from keap_connect.refreshing.lease import CLIENT_REFUSED, UNKNOWN_INSTANCE
 
 log = logging.getLogger(__name__)
 __all__ = ["CLIENT_REFUSED", "MASS_REFUSAL", "UNKNOWN_INSTANCE"]
 MASS_REFUSAL = "mass_refusal"
-CLIENT_REFUSED = "client_refused"
 WINDOW = timedelta(minutes=10)
 LEAST_REFUSED = 5
 REFUSED_SHARE = 0.2
-# A refused client is asked again by one refresh now and then; a success ends the alarm.
-PROBE_EVERY = timedelta(minutes=5)
+PROBE_EVERY_SECONDS = 300.0
+
+
+class Probe:
+    """While Keap refuses our client, one refresh now and then asks whether it still does; a success ends the alarm."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due_at = 0.0
+
+    def take(self) -> bool:
+        """Return whether the caller may be the one that asks now. Thread-safe."""
+        with self._lock:
+            is_due = seconds_since_boot() >= self._due_at
+            if is_due:
+                self._due_at = seconds_since_boot() + PROBE_EVERY_SECONDS
+            return is_due
+
+    def give_back(self) -> None:
+        """Let the next one ask: there was nothing to ask with."""
+        self._due_at = 0.0
 
 
 def is_raised(session: Session, name: str) -> bool:
@@ -30,6 +49,9 @@ def is_raised(session: Session, name: str) -> bool:
 
 def raise_alarm(session: Session, name: str, reason: str) -> None:
     """Hold the sweep; the first reason stays until the alarm is ended."""
+    if is_raised(session, name):
+        return
+    take_turns(session, f"alarm:{name}")
     if not is_raised(session, name):
         log.critical("The sweep is held (%s): %s", name, reason)
         session.add(Alarm(name=name, raised_at=utc_now(), reason=reason))

@@ -18,6 +18,7 @@ from keap_connect.models import LARGEST_ID, Account, Alarm
 from keap_connect.refreshing import timing
 
 UNKNOWN_INSTANCE = "unknown_instance"
+CLIENT_REFUSED = "client_refused"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Situation:
     account: Account
     is_leased: bool
     held_seconds: float
+    client_refusal: str | None  # what Keap said when it refused our own client, while that alarm lasts
 
     @property
     def is_held(self) -> bool:
@@ -51,14 +53,16 @@ def look(account_id: int) -> Situation:
     Raises:
         AccountNotFound: there is none.
     """
-    query = select(Account, database_clock()).where(Account.id == account_id)
+    alarm = select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery()
+    query = select(Account, database_clock(), alarm).where(Account.id == account_id)
     with read_session() as session:
         found = session.execute(query).one_or_none() if account_id <= LARGEST_ID else None
     if found is None:
         raise AccountNotFound(f"There is no account {account_id}.")
-    account, now = found
+    account, now, client_refusal = found
     is_leased = _ahead(account.lease_ends, now) > 0
-    return Situation(account, is_leased, max(_ahead(account.hold_until, now), doubt_after_trouble(account)))
+    held_seconds = max(_ahead(account.hold_until, now), doubt_after_trouble(account))
+    return Situation(account, is_leased, held_seconds, client_refusal)
 
 
 def take_lease(situation: Situation) -> Lease | None:

@@ -24,7 +24,6 @@ from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
 from keap_connect.errors import (
     AccountDisconnected,
-    AccountNotFound,
     ClientMisconfigured,
     KeapConnectError,
     ReconnectRequired,
@@ -33,7 +32,7 @@ from keap_connect.errors import (
 )
 from keap_connect.models import Account
 from keap_connect.refreshing import timing
-from keap_connect.refreshing.brakes import CLIENT_REFUSED, end_alarm
+from keap_connect.refreshing.brakes import CLIENT_REFUSED, Probe, end_alarm
 from keap_connect.refreshing.lease import Situation, look
 from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome
@@ -41,6 +40,7 @@ from keap_connect.refreshing.storing import Outcome
 log = logging.getLogger(__name__)
 ASKED_EVERY = timedelta(hours=1)
 _waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
+_probe = Probe()
 
 
 @contextlib.contextmanager
@@ -127,10 +127,9 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
     Raises:
         AccountNotFound, SealBroken, TemporarilyUnavailable.
     """
+    look(account_id)  # raises when there is none
     with write_transaction() as session:
-        account = session.get(Account, account_id, with_for_update=True)
-        if account is None:
-            raise AccountNotFound(f"There is no account {account_id}.")
+        account = session.get_one(Account, account_id, with_for_update=True)
         token = open_access_token(account)
         if token is None or not hmac.compare_digest(fingerprint(token), reported_fingerprint):
             return False
@@ -192,6 +191,8 @@ def _check_hold(situation: Situation, ignores_back_off: bool) -> None:
             "The last attempt's answer was lost or is being confirmed, so the refresh token rests for a while.",
             int(situation.held_seconds) + 1,
         )
+    if situation.client_refusal and not ignores_back_off and not _probe.take():
+        raise ClientMisconfigured(situation.client_refusal)
     if ignores_back_off or account.failures == 0 or account.next_refresh_at is None:
         return
     seconds = (account.next_refresh_at - utc_now()).total_seconds()

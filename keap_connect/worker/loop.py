@@ -53,7 +53,8 @@ class SweepWorker:
         self._room = threading.Semaphore(CALLS_AT_ONCE)
         self._lock = threading.Lock()
         self._under_way = 0
-        self._beat_due = self._instance_due = self._probe_due = 0.0
+        self._beat_due = self._instance_due = 0.0
+        self._probe = brakes.Probe()
         self._is_probing_client = self._is_braked = False
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
@@ -89,7 +90,7 @@ class SweepWorker:
         ids = take_up_due(most) if most else []
         if not ids:
             if most and self._is_probing_client:
-                self._probe_due = 0.0  # nothing was due to probe with
+                self._probe.give_back()  # nothing was due to probe with
             return False
         rate = runtime().settings.refresh_rate_per_minute
         self._is_braked = False
@@ -144,9 +145,8 @@ class SweepWorker:
         if alarms - {brakes.CLIENT_REFUSED} or self.circuit.paused_seconds() > 0:
             return 0
         if alarms:
-            if seconds_since_boot() < self._probe_due:
+            if not self._probe.take():
                 return 0
-            self._probe_due = seconds_since_boot() + brakes.PROBE_EVERY.total_seconds()
             self._is_probing_client = True
             return 1
         if self.circuit.is_probing:

@@ -67,6 +67,7 @@ DEAD_GRANTS = [
     (400, keap("invalid_request", "The refresh-token was revoked")),
     (400, keap("invalid_grant")),
     (400, keap("Invalid_Grant", "No")),
+    (400, keap("invalid_grant", "The refresh token is invalid, expired, revoked, or was issued to another client.")),
     (400, apigee("invalid_request", "Invalid Refresh Token")),
     (400, apigee("invalid_grant", "refresh token expired")),
     (400, fault("Invalid Refresh Token", "keymanagement.service.invalid_refresh_token")),
