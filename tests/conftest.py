@@ -3,6 +3,7 @@
 import base64
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,9 @@ ADMIN_EMAIL = "admin@example.com"
 ADMIN_PASSWORD = "canary-password of the admin"
 SECRET_KEY = "canary-secret-key-" + "k" * 32
 TOKEN_KEY = base64.b64encode(bytes(range(32))).decode()
+
+# Else the programs that a run in the background of a shell starts would ignore Ctrl-C, as such a run itself does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -40,12 +40,17 @@ def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = Non
     return _ask(keap, GrantType.AUTHORIZATION_CODE, (code, code_verifier), send)
 
 
-def refresh(keap: KeapSettings, refresh_token: str, must_end_by: float = math.inf) -> Judgement:
+def refresh(
+    keap: KeapSettings,
+    refresh_token: str,
+    must_end_by: float = math.inf,
+    may_send: Callable[[], bool] | None = None,
+) -> Judgement:
     """Trade a refresh token for a new pair; the old one is dead afterwards.
 
-    Store the result before doing anything else. Nothing is sent unless the call's deadline lies before `must_end_by`
-    (seconds of `clock.seconds_since_boot`). Client id and secret travel by Basic authentication, form-encoded
-    first (RFC 6749 section 2.3.1), as Keap documents for this grant.
+    Store the result before doing anything else. Nothing is sent unless, once the connection is open, `may_send` says
+    so and the call's deadline lies before `must_end_by` (seconds of `clock.seconds_since_boot`). Client id and secret
+    travel by Basic authentication, form-encoded first (RFC 6749 section 2.3.1), as Keap documents for this grant.
 
     Source: RFC 6749 section 6; Keap developer portal, "Getting Started with OAuth2".
     """
@@ -54,7 +59,7 @@ def refresh(keap: KeapSettings, refresh_token: str, must_end_by: float = math.in
     def send(session: OAuth2Session, call: Call) -> None:
         session.refresh_token(keap.token_url, refresh_token=refresh_token, auth=basic, timeout=call.remaining_seconds())
 
-    return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send, must_end_by)
+    return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send, must_end_by=must_end_by, may_send=may_send)
 
 
 class _Judged(Exception):
@@ -70,7 +75,9 @@ def _ask(
     grant_type: GrantType,
     presented: tuple[str | None, ...],
     send: Callable[[OAuth2Session, Call], None],
+    *,
     must_end_by: float = math.inf,
+    may_send: Callable[[], bool] | None = None,
 ) -> Judgement:
     sent_at = utc_now()
     secrets = [secret.encode() for secret in (*presented, keap.client_secret) if secret]
@@ -83,7 +90,7 @@ def _ask(
         answer = Answer(response.status_code, body, response.headers.get("Retry-After"))
         raise _Judged(judge(grant_type, answer, sent_at))
 
-    with keap_session(keap, must_end_by=must_end_by) as (session, call):
+    with keap_session(keap, must_end_by=must_end_by, may_send=may_send) as (session, call):
         session.register_compliance_hook("access_token_response", hear)
         session.register_compliance_hook("refresh_token_response", hear)
         try:

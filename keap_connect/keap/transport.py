@@ -9,7 +9,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,9 +37,15 @@ class NoUsableAnswer(requests.RequestException):
 class Call:
     """One request to Keap: when it must be over, and whether anything of it was written."""
 
-    def __init__(self, deadline_seconds: float | None = None, must_end_by: float = math.inf) -> None:
+    def __init__(
+        self,
+        deadline_seconds: float | None = None,
+        must_end_by: float = math.inf,
+        may_send: Callable[[], bool] | None = None,
+    ) -> None:
         self.ends = seconds_since_boot() + (DEADLINE_SECONDS if deadline_seconds is None else deadline_seconds)
         self.must_end_by = must_end_by
+        self.may_send = may_send
         self.sent = False
         self._watched: socket.socket | None = None
         self._watchdog: threading.Timer | None = None
@@ -63,8 +69,10 @@ class Call:
         """Check, as the last act before writing, that a process frozen meanwhile does not send too late.
 
         The whole call must fit between now and `must_end_by`, the end of the lease, on a clock that also counts
-        the time a machine was suspended.
+        the time a machine was suspended. `may_send` is asked before, since it takes time.
         """
+        if self.may_send and not self.may_send():
+            raise NoUsableAnswer("somebody else had settled the matter before it was written")
         if self.is_over() or self.ends > self.must_end_by:
             raise NoUsableAnswer("the time to send it had passed before it was written")
         self.sent = True
@@ -185,13 +193,14 @@ def keap_session(
     token: Mapping[str, str] | None = None,
     deadline_seconds: float | None = None,
     must_end_by: float = math.inf,
+    may_send: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[OAuth2Session, Call]]:
     """Open a session for one request.
 
     It asks for no scope, since oauthlib raises a Warning when Keap answers `full|<tenant>` to `full`; it reads no
     proxy variables and no `.netrc`, which would replace the client's credentials.
     """
-    call = Call(deadline_seconds, must_end_by)
+    call = Call(deadline_seconds, must_end_by, may_send)
     session = OAuth2Session(keap.client_id, redirect_uri=keap.redirect_uri, token=dict(token) if token else None)
     session.trust_env = False
     session.max_redirects = 0

@@ -4,10 +4,12 @@ A lease is one conditional UPDATE, committed durably before anything is sent; it
 times are written and compared on the database's clock. It is fixed, longer than any call, and never renewed.
 """
 
+import logging
 import secrets
 from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, case, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
@@ -17,6 +19,7 @@ from keap_connect.errors import AccountNotFound
 from keap_connect.models import LARGEST_ID, Account, Alarm
 from keap_connect.refreshing import timing
 
+log = logging.getLogger(__name__)
 UNKNOWN_INSTANCE = "unknown_instance"
 CLIENT_REFUSED = "client_refused"
 
@@ -93,6 +96,22 @@ def take_lease(situation: Situation) -> Lease | None:
             ),
         )
     return Lease(account, refresh_token, owner, taken_at + timing.LEASE_SECONDS) if taken == 1 else None
+
+
+def is_still_held(lease: Lease) -> bool:
+    """Whether the account still has this pair and this lease, by one more look at the database.
+
+    A process that was frozen for longer than lease and doubt may come back with the new pair just after somebody else
+    took the lease; the old token must not be sent then. Without an answer of the database it is not sent either.
+    """
+    account = lease.account
+    held = (Account.id == account.id, Account.generation == account.generation, Account.lease_owner == lease.owner)
+    try:
+        with read_session() as session:
+            return session.scalar(select(Account.id).where(*held)) is not None
+    except SQLAlchemyError as problem:
+        log.warning("Nothing is sent for account %s: the database fails (%s).", account.id, type(problem).__name__)
+        return False
 
 
 def release(session: Session, account: Account, *, clear_marker: bool, hold_seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Presents a refresh token once, and writes down what the answer means.
 
-Order is everything: a recovery file is allocated, the lease is committed, the connection is opened, the clock is
-asked once more, then the token is sent; the new pair is stored before anything else is done with it.
+Order is everything: a recovery file is allocated, the lease is committed, the connection is opened, database and clock
+are asked once more, then the token is sent; the new pair is stored before anything else is done with it.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -22,7 +23,7 @@ from keap_connect.keap.judgement import Judgement, Verdict
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refreshing import brakes, recovery, timing
-from keap_connect.refreshing.lease import Lease, Situation, release, take_lease
+from keap_connect.refreshing.lease import Lease, Situation, is_still_held, release, take_lease
 from keap_connect.refreshing.storing import OTHER_TENANT, Outcome, note_failure, rest, store_granted
 from keap_connect.runtime import runtime
 
@@ -52,7 +53,8 @@ def spend(situation: Situation, actor: str) -> Attempt:
         lease = take_lease(situation)
         if lease is None:
             return Attempt(Outcome.NOT_TAKEN)
-        judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by)
+        held = partial(is_still_held, lease)
+        judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
         try:
             return _settle(lease, judgement, actor)
         except SQLAlchemyError as problem:

@@ -80,22 +80,44 @@ def test_a_process_killed_while_keap_answers_is_in_doubt_and_then_told_honestly(
 
 @pytest.mark.proves("F24", "R26")
 @pytest.mark.parametrize("step", ["after_lease", "before_look"])
-@pytest.mark.long  # depends on the pace of a busy machine
 def test_a_process_frozen_between_claim_and_send_sends_nothing(stage: Stage, step: str):
     stage.sandbox.switch(family_revocation=True)
     (account_id,) = stage.add_accounts()
-    (frozen, other) = stage.start(1, PACE=PACE, FREEZE_AT=step) + stage.start(1, PACE=PACE)
+    (frozen,) = stage.start(1, PACE=PACE, FREEZE_AT=step)
     frozen.tell("refresh", account_id)
     until(frozen.is_stopped)
+    assert stage.row(account_id).attempt_fingerprint is not None
+    until(lambda: not stage.is_leased(account_id))
+
+    frozen.thaw()
+    answer = frozen.hear()[0]
+
+    assert answer["error"] == "TemporarilyUnavailable"
+    assert stage.presentations() == []
+    assert _ask_until_settled(stage.start(1, PACE=PACE)[0], account_id)["ok"]
+    assert stage.is_reconciled(account_id)
+
+
+@pytest.mark.proves("F24", "R26")
+def test_a_process_sends_nothing_once_the_pair_of_a_frozen_one_is_stored_after_all(stage: Stage):
+    """The frozen one comes back just when another, after lease and doubt, has taken the lease but not sent yet."""
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    frozen = _freeze_with_an_answer(stage, account_id)
+    until(lambda: not stage.is_held(account_id))
+    (other,) = stage.start(1, FREEZE_AT="before_look", AGE_SECONDS=1000)
+    other.tell("refresh", account_id)
+    until(other.is_stopped)
     assert stage.is_leased(account_id)
 
-    answer = _ask_until_settled(other, account_id)
     frozen.thaw()
-    frozen.hear()
+    assert frozen.hear()[0]["ok"]
+    other.thaw()
+    other.hear()
 
-    assert answer["ok"]
-    assert [p["outcome"] for p in stage.presentations()] == ["granted"]
+    assert len(stage.presentations()) == 1
     assert stage.is_reconciled(account_id)
+    assert stage.state(account_id) is AccountState.ACTIVE
 
 
 def _freeze_with_an_answer(stage: Stage, account_id: int, **settings: object) -> Process:

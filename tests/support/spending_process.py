@@ -6,6 +6,7 @@ second, and forks one process for each request that comes over the socket HANDLE
 PACE                  divides the waits of the spender, so that a test need not wait for minutes
 CRASH_AT, FREEZE_AT   a step of a refresh at which the process kills or stops itself, such as `after_lease`
 CLOCK_SHIFT_SECONDS   how far its clock is off; the command `clock` moves it while it runs
+AGE_SECONDS           for how long it has known the database to answer
 BUSY_TIMEOUT_MS       how long SQLite waits for another writer
 LEAST_REFUSED         from how many refused accounts on the sweep is held
 """
@@ -133,6 +134,10 @@ class Life:
             self.working.join()
         return {"refreshed": self.worker.refreshed, "failed": self.worker.failed}
 
+    def circuit(self) -> dict[str, object]:
+        """Tell whether the worker pauses, and how many calls are under way."""
+        return {"is_open": self.worker.circuit.reason is not None, "under_way": self.worker._under_way}
+
     def clock(self, shift_seconds: float) -> dict[str, object]:
         """Move this process's clock."""
         ShiftedDatetime.shift = timedelta(seconds=shift_seconds)
@@ -162,7 +167,7 @@ def _be_born(environ: dict[str, str], handles: list[int]) -> None:
 
 
 def _live() -> None:
-    database.Trouble.last_at = clock.seconds_since_boot()
+    database.Trouble.last_at = clock.seconds_since_boot() - float(os.environ.get("AGE_SECONDS", "0"))
     _set_pace(float(os.environ.get("PACE", "1")))
     clock.datetime = ShiftedDatetime  # type: ignore[misc]
     ShiftedDatetime.shift = timedelta(seconds=float(os.environ.get("CLOCK_SHIFT_SECONDS", "0")))
@@ -208,7 +213,7 @@ def _at(step: str, sign: signal.Signals) -> None:
 
 def _first(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]:
     def signal_and_run(*args: Any, **kwargs: Any) -> Any:
-        os.kill(os.getpid(), sign)
+        _take_effect_at_once(sign)
         return step(*args, **kwargs)
 
     return signal_and_run
@@ -217,10 +222,15 @@ def _first(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]
 def _then(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]:
     def run_and_signal(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
-        os.kill(os.getpid(), sign)
+        _take_effect_at_once(sign)
         return result
 
     return run_and_signal
+
+
+def _take_effect_at_once(sign: signal.Signals) -> None:
+    """Another thread would get the signal first, and this one would run on for a moment."""
+    signal.pthread_kill(threading.get_ident(), sign)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,393 @@
+"""Random interleavings of all that can happen to an account, against a Keap that ends a grant when a token is replayed.
+
+Attempts run in threads of their own and wait at Keap until the machine lets them go on, so every order of sending,
+answering, losing, crashing, freezing, reconnecting and disconnecting comes up. Time is virtual. After each step the
+invariants of docs/requirements.md hold (I1, I3, I4, I5).
+"""
+
+import math
+import queue
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy.exc import OperationalError
+
+from keap_connect import clock, database
+from keap_connect.accounts.credentials import (
+    fingerprint,
+    new_account,
+    open_access_token,
+    open_refresh_token,
+    replace_credential,
+)
+from keap_connect.accounts.directory import disconnect
+from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import KeapConnectError
+from keap_connect.keap.identity import Identity
+from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.transport import Call, NoUsableAnswer
+from keap_connect.models import Account, AccountEvent
+from keap_connect.onboarding.placing import Grant, place_grant
+from keap_connect.refreshing import brakes, recovery, spender
+from keap_connect.refreshing.lease import look
+from keap_connect.refreshing.serving import report_rejected, valid_token
+from keap_connect.refreshing.timing import CONFIRM_WAIT_SECONDS, DOUBT_WAIT_SECONDS
+from tests.faults.conftest import Stage
+
+REFUSED = Answer(400, b'{"error": "invalid_grant", "error_description": "Invalid refresh token"}')
+THROTTLED = Answer(429, b"")
+GATEWAY = Answer(504, b"<html>")
+TENANTS = ("ab123", "cd456")
+STEPS = ["set out"] * 5 + ["go on"] * 6 + ["time passes"] * 4 + ["reconnect", "disconnect", "report", "clock steps"]
+STEPS += ["crash", "crash", "crash", "database away"]
+FATES = ["granted"] * 3 + ["answer lost", "false refusal", "504 before Keap acts", "throttled"]
+
+
+class VirtualTime:
+    """Stands in for the module `time` in the one place that asks for it, and for the wall clock."""
+
+    CLOCK_BOOTTIME = CLOCK_MONOTONIC = 0
+
+    def __init__(self) -> None:
+        self.boot = 10_000.0
+        self.wall_step = 0.0
+        virtual = self
+
+        class VirtualDatetime(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:
+                return datetime.now(tz) + timedelta(seconds=virtual.boot - 10_000 + virtual.wall_step)
+
+        self.datetime = VirtualDatetime
+
+    def clock_gettime(self, _clock: int) -> float:
+        """Return the seconds since boot."""
+        return self.boot
+
+
+class AtOnce(threading.Thread):
+    """A thread whose work is done when `start` returns."""
+
+    def start(self) -> None:
+        """Do it now."""
+        self.run()
+
+
+@dataclass
+class Presentation:
+    """One refresh token that reached Keap. `wait_seconds`: how long nobody may present it again."""
+
+    token: str
+    at: float
+    wait_seconds: float = DOUBT_WAIT_SECONDS
+    succeeded_before: float = math.inf  # the number of the first presentation after its pair was stored
+
+
+class ModelKeap:
+    """Rotates; a spent refresh token that comes back ends its whole grant."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, str] = {}  # refresh token -> tenant
+        self.grants: dict[str, str] = {}  # refresh token -> the first one of its grant
+        self.spent: dict[str, str] = {}  # refresh token -> the token that followed it
+        self.presented: list[Presentation] = []
+        self.refusals: Counter[str] = Counter()
+
+    def grant(self, tenant_id: str) -> TokenResponse:
+        """Issue a pair of a new grant."""
+        token = secrets.token_hex(8)
+        self.live[token], self.grants[token] = tenant_id, token
+        return self._pair(token, tenant_id)
+
+    def present(self, token: str) -> TokenResponse | None:
+        """Rotate a live token; end the grant of a spent one, and refuse."""
+        if token in self.live:
+            tenant_id = self.live.pop(token)
+            fresh = secrets.token_hex(8)
+            self.live[fresh], self.spent[token], self.grants[fresh] = tenant_id, fresh, self.grants[token]
+            return self._pair(fresh, tenant_id)
+        while token in self.spent:
+            token = self.spent[token]
+        self.live.pop(token, None)
+        return None
+
+    def _pair(self, token: str, tenant_id: str) -> TokenResponse:
+        expires_at = utc_now() + timedelta(days=1)
+        return TokenResponse("access-" + secrets.token_hex(8), token, expires_at, f"full|{tenant_id}")
+
+
+class _Crash(BaseException):
+    """The process is gone at this very point."""
+
+
+@dataclass
+class Flight:
+    """One attempt, stopped at Keap's door: first before it is sent, then before the answer is read."""
+
+    account_id: int
+    fate: str
+    at_door: queue.Queue[str] = field(default_factory=queue.Queue)
+    go_on: queue.Queue[str] = field(default_factory=queue.Queue)
+    presentation: Presentation | None = None
+
+    def wait(self) -> str:
+        """Return where it stands now: `claimed`, `sent` or `over`."""
+        return self.at_door.get(timeout=30)
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Two accounts of two tenants, and everything that may happen to them."""
+
+    stage: Stage
+    time: VirtualTime
+    patch: pytest.MonkeyPatch
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keap = ModelKeap()
+        self.flights: list[Flight] = []
+        self.lost_grants: set[int] = set()  # accounts whose present grant had an answer lost, or a crash
+        self.local = threading.local()
+        self.time.boot += 10_000
+        self.time.wall_step = 0.0
+        database.Trouble.last_at = 0.0
+        self.patch.setattr(spender, "refresh", self._refresh)
+        self.patch.setattr(brakes, "LEAST_REFUSED", 1000)
+        self.patch.setattr(recovery, "threading", SimpleNamespace(Thread=AtOnce))
+
+    def teardown(self) -> None:
+        for flight in list(self.flights):
+            flight.go_on.put("crash")
+            while flight.wait() != "over":
+                flight.go_on.put("crash")
+
+    # What the app believes it calls
+
+    def _refresh(
+        self, _keap: object, refresh_token: str, must_end_by: float, may_send: Callable[[], bool]
+    ) -> Judgement:
+        flight: Flight = self.local.flight
+        call = Call(must_end_by=must_end_by, may_send=may_send)
+        self._stop_at_door(flight, "claimed")
+        try:
+            call.last_look()
+        except NoUsableAnswer as problem:
+            return no_answer(str(problem), was_sent=call.sent)
+        sent_at = utc_now()
+        presentation = flight.presentation = Presentation(refresh_token, seconds_since_boot())
+        self.keap.presented.append(presentation)
+        judgement = self._answer(flight, presentation, sent_at)
+        self._stop_at_door(flight, "sent")
+        return judgement
+
+    def _answer(self, flight: Flight, presentation: Presentation, sent_at: datetime) -> Judgement:
+        if flight.fate == "throttled":
+            presentation.wait_seconds = 0.0
+            return judge(GrantType.REFRESH_TOKEN, THROTTLED, sent_at)
+        if flight.fate == "504 before Keap acts":
+            return judge(GrantType.REFRESH_TOKEN, GATEWAY, sent_at)
+        granted = None if flight.fate == "false refusal" else self.keap.present(presentation.token)
+        if flight.fate == "answer lost":
+            self.lost_grants.add(flight.account_id)
+            return no_answer("Keap did not answer.", was_sent=True)
+        if granted is None:
+            presentation.wait_seconds = CONFIRM_WAIT_SECONDS
+            self.keap.refusals[presentation.token] += 1
+            return judge(GrantType.REFRESH_TOKEN, REFUSED, sent_at)
+        return Judgement(judge(GrantType.REFRESH_TOKEN, REFUSED, sent_at).verdict.GRANTED, "", token_response=granted)
+
+    def _stop_at_door(self, flight: Flight, where: str) -> None:
+        flight.at_door.put(where)
+        if flight.go_on.get(timeout=30) == "crash":
+            self.lost_grants.add(flight.account_id)
+            raise _Crash
+
+    # What happens
+
+    @initialize()
+    def connect(self) -> None:
+        with self.stage.app.app_context(), write_transaction() as session:
+            for table in (Account, AccountEvent):
+                session.query(table).delete()
+            accounts = []
+            for tenant_id in TENANTS:
+                account = new_account(session, tenant_id, "1")
+                replace_credential(account, self.keap.grant(tenant_id))
+                accounts.append(account)
+            session.flush()
+            self.ids = [account.id for account in accounts]
+            self.newest = {account.id: open_refresh_token(account) for account in accounts}
+
+    @rule(
+        what=st.sampled_from(STEPS),
+        which=st.integers(0, 3),
+        fate=st.sampled_from(FATES),
+        by_worker=st.booleans(),
+        seconds=st.sampled_from([1, 31, 61, 61, 91, 121, 121, 3600]),
+    )
+    def step(self, what: str, which: int, fate: str, by_worker: bool, seconds: int) -> None:
+        """One thing happens: weighted, so that attempts meet each other often."""
+        account = which % 2
+        if what == "time passes":
+            self.time.boot += seconds  # attempts under way are frozen then
+        elif what == "clock steps":
+            self.time.wall_step = float(seconds * (-1) ** which)
+        elif what == "reconnect" or (what == "set out" and self._row(self.ids[account]).disconnected_at):
+            self._reconnect(account)
+        elif what == "disconnect":
+            self._disconnect(account)
+        elif what == "report":
+            self._report(account)
+        elif self.flights and (what != "set out" or len(self.flights) > 3):
+            self._go_on(self.flights[which % len(self.flights)], what)
+        else:
+            self._set_out(account, fate, by_worker)
+
+    def _set_out(self, which: int, fate: str, by_worker: bool) -> None:
+        """A worker or a job sets out to refresh; it gets as far as Keap's door, or hears why not."""
+        flight = Flight(self.ids[which], fate)
+
+        def run() -> None:
+            self.local.flight = flight
+            with self.stage.app.app_context():
+                try:
+                    if by_worker:
+                        spender.spend(look(flight.account_id), "worker")
+                    else:
+                        valid_token(flight.account_id, "job", min_validity_seconds=10**9, patience_seconds=0)
+                except (KeapConnectError, _Crash):
+                    pass
+                finally:
+                    flight.at_door.put("over")
+
+        threading.Thread(target=run).start()
+        if flight.wait() != "over":
+            self.flights.append(flight)
+
+    def _go_on(self, flight: Flight, how: str) -> None:
+        """An attempt takes its next step: it is sent, or its answer is read and written down."""
+        before = self._row(flight.account_id).generation
+        with pytest.MonkeyPatch.context() as patch:
+            if how == "database away" and flight.presentation:
+                self._let_one_commit_fail(patch)
+            flight.go_on.put("crash" if how == "crash" else "on")
+            where = flight.wait()
+        if where == "over":
+            self.flights.remove(flight)
+            is_stored = self._row(flight.account_id).generation > before
+            if flight.presentation and flight.fate == "granted" and is_stored:
+                flight.presentation.succeeded_before = len(self.keap.presented)
+
+    def _reconnect(self, which: int) -> None:
+        grant = Grant(self.keap.grant(TENANTS[which]), Identity(TENANTS[which], "1"))
+        self.newest[self.ids[which]] = grant.token_response.refresh_token
+        with self.stage.app.app_context(), write_transaction() as session:
+            place_grant(session, grant, self.ids[which])
+        self.lost_grants.discard(self.ids[which])
+
+    def _disconnect(self, which: int) -> None:
+        with self.stage.app.app_context():
+            disconnect(self.ids[which], "customer")
+        self.lost_grants.discard(self.ids[which])
+
+    def _report(self, which: int) -> None:
+        """A job says that Keap refused the token it has."""
+        with self.stage.app.app_context():
+            token = open_access_token(self._row(self.ids[which]))
+            report_rejected(self.ids[which], fingerprint(token or ""), "job")
+
+    # What holds after each step
+
+    @invariant()
+    def no_token_is_presented_too_early_or_after_a_success(self) -> None:
+        """I1."""
+        last: dict[str, Presentation] = {}
+        for number, each in enumerate(self.keap.presented):
+            earlier = last.get(each.token)
+            if earlier:
+                assert number < earlier.succeeded_before, "a spent token was presented again"
+                assert each.at - earlier.at >= earlier.wait_seconds, "a token was presented again too early"
+            last[each.token] = each
+
+    @invariant()
+    def each_account_has_the_newest_pair_or_says_what_is_wrong(self) -> None:
+        """I3, I4, I5."""
+        for account_id, tenant_id in zip(getattr(self, "ids", []), TENANTS, strict=False):
+            account = self._row(account_id)
+            with self.stage.app.app_context():
+                token = open_refresh_token(account)
+                state = state_of(account, utc_now())
+            if token is None:
+                assert state is AccountState.DISCONNECTED
+                continue
+            assert self.keap.live.get(token, tenant_id) == tenant_id
+            assert self.keap.grants[token] == self.newest[account_id], "an older grant came back"
+            assert account.refusals <= self.keap.refusals[token], "a refusal of another token was counted"
+            if account.refused_at is not None:
+                assert self.keap.refusals[token] >= 2, "marked without two refusals of the stored token"
+            under_way = any(flight.account_id == account_id for flight in self.flights)
+            if token not in self.keap.live and not under_way:
+                assert account_id in self.lost_grants, "a grant was lost although every answer came"
+                said = account.attempt_fingerprint or account.lost_at or account.refused_at or account.refusals
+                assert said, "silently wrong"
+
+    def _row(self, account_id: int) -> Account:
+        with self.stage.app.app_context(), read_session() as session:
+            return session.get_one(Account, account_id)
+
+    def _let_one_commit_fail(self, patch: pytest.MonkeyPatch) -> None:
+        settle = spender._settle
+
+        def fail_once(*_: object) -> None:
+            patch.setattr(spender, "_settle", settle)
+            raise OperationalError("COMMIT", {}, Exception("the database is away"))
+
+        patch.setattr(spender, "_settle", fail_once)
+
+
+@pytest.fixture
+def machine(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> type[Interleavings]:
+    """Give the machine, with a clock of its own."""
+    time = VirtualTime()
+    monkeypatch.setattr(clock, "time", time)
+    monkeypatch.setattr(clock, "datetime", time.datetime)
+    return type("Machine", (Interleavings,), {"stage": stage, "time": time, "patch": monkeypatch})
+
+
+def _run(machine: type[Interleavings], examples: int, steps: int, *, derandomize: bool = False) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            derandomize=derandomize,
+            phases=[Phase.generate],
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.proves("R26", "R31", "R32", "R40", "F09", "F18", "F24")
+def test_no_interleaving_breaks_an_invariant(machine: type[Interleavings]):
+    _run(machine, examples=25, steps=40, derandomize=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.proves("R26", "R31", "R32", "R40", "F09", "F18", "F24")
+def test_no_interleaving_of_many_breaks_an_invariant(machine: type[Interleavings]):
+    _run(machine, examples=600, steps=80)
