@@ -130,7 +130,8 @@ class AuthorizationFlow(Base):
     keap_said: Mapped[str | None]
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
     person_signed_in_at: Mapped[datetime | None]
-    # A grant for another tenant than the one to reconnect waits here, sealed, until the person has decided.
+    # A fresh grant is kept here, sealed, until it is known whose it is; one for another tenant than the one to
+    # reconnect waits here until `held_until` for the person to decide.
     held_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     held_until: Mapped[datetime | None]
 

@@ -97,6 +97,17 @@ def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
     return flow if flow is not None and _is_browser_of(flow, browser) else None
 
 
+def find_interrupted() -> AuthorizationFlow | None:
+    """Return a flow whose grant was kept by a process that is gone, if there is one."""
+    interrupted = select(AuthorizationFlow).where(
+        AuthorizationFlow.consumed_at <= utc_now() - EXCHANGE_LIFE,
+        AuthorizationFlow.ending.is_(None),
+        AuthorizationFlow.held_grant_sealed.is_not(None),
+    )
+    with read_session() as session:
+        return session.scalar(interrupted.order_by(AuthorizationFlow.id).limit(1))
+
+
 def open_code_verifier(flow: AuthorizationFlow) -> str | None:
     """Return the PKCE verifier of a flow that has one."""
     sealed = flow.code_verifier_sealed

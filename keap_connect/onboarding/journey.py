@@ -4,7 +4,9 @@ Each step that waits for Keap stands outside any transaction. Whatever happens a
 written down as its ending, so a reload shows the same result.
 """
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import select
@@ -14,18 +16,19 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import TenantConflict
+from keap_connect.errors import SealBroken, TenantConflict
 from keap_connect.keap.authorization import AuthorizationResponse
-from keap_connect.keap.identity import ask_identity
+from keap_connect.keap.identity import Identity, ask_identity
 from keap_connect.keap.judgement import Judgement, Verdict
 from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import AuthorizationFlow
 from keap_connect.onboarding.endings import Ending
-from keap_connect.onboarding.flows import FlowRefused, claim_flow, end_flow, open_code_verifier
+from keap_connect.onboarding.flows import FlowRefused, claim_flow, end_flow, find_interrupted, open_code_verifier
 from keap_connect.onboarding.placing import Grant, place_grant
 from keap_connect.runtime import runtime
 
+log = logging.getLogger(__name__)
 HELD_FOR = timedelta(minutes=10)
 
 
@@ -50,16 +53,8 @@ def receive_callback(response: AuthorizationResponse, browser: str | None) -> st
 
 def connect_held(flow: AuthorizationFlow) -> None:
     """Store a grant that was held, as an account of its own; does nothing once it is gone."""
-
-    def place(session: Session) -> None:
-        held = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.id == flow.id).with_for_update())
-        if held is None or held.held_grant_sealed is None or held.held_until is None or held.held_until <= utc_now():
-            return
-        grant = Grant.from_json(runtime().cipher.open(held.held_grant_sealed, _held_place(held)))
-        placement = place_grant(session, grant)
-        end_flow(session, held.id, placement.ending, placement.account_id)
-
-    _with_second_try(place)
+    if flow.held_until is not None and flow.held_until > utc_now():
+        _place_kept(flow)
 
 
 def discard_held(flow: AuthorizationFlow) -> None:
@@ -87,19 +82,53 @@ def _act(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
         if judgement.token_response is None:
             _fail(flow, _ending_of_failure(judgement), judgement.reason)
         else:
-            _store(flow, judgement.token_response)
+            finish(_keep(flow, judgement.token_response))
 
 
-def _store(flow: AuthorizationFlow, granted: TokenResponse) -> None:
+def finish(flow: AuthorizationFlow) -> None:
+    """Ask Keap whose the kept grant of a flow is, and let it go where it belongs; does nothing once it is gone."""
+    kept = open_held(flow)
+    if kept is None:
+        return
+    granted = kept.token_response
     try:
         identity = ask_identity(runtime().keap, granted.access_token, granted.tenant_id)
     except TenantConflict as conflict:
         _fail(flow, Ending.TENANT_CONFLICT, str(conflict))
-        return
-    grant = Grant(granted, identity)
+    else:
+        _place_kept(flow, identity, flow.reconnects_account_id)
 
+
+def finish_interrupted() -> None:
+    """Finish flows whose process died between Keap's grant and its account: one, since Keap may be slow."""
+    flow = find_interrupted()
+    if flow is None:
+        return
+    log.warning("The grant of an interrupted journey is taken up again.")
+    try:
+        finish(flow)
+    except SealBroken as problem:
+        _fail(flow, Ending.INTERRUPTED, str(problem))
+
+
+def _keep(flow: AuthorizationFlow, granted: TokenResponse) -> AuthorizationFlow:
+    """Store the fresh grant before anything else is done with it: the process may die while Keap tells whose it is."""
+    with write_transaction() as session:
+        kept = session.get_one(AuthorizationFlow, flow.id)
+        kept.held_grant_sealed = runtime().cipher.seal(Grant(granted, Identity()).to_json(), _held_place(flow))
+    return kept
+
+
+def _place_kept(
+    flow: AuthorizationFlow, identity: Identity | None = None, reconnects_account_id: int | None = None
+) -> None:
     def place(session: Session) -> None:
-        placement = place_grant(session, grant, flow.reconnects_account_id)
+        kept = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.id == flow.id).with_for_update())
+        grant = open_held(kept) if kept is not None else None
+        if grant is None:
+            return
+        grant = replace(grant, identity=identity or grant.identity)
+        placement = place_grant(session, grant, reconnects_account_id)
         end_flow(session, flow.id, placement.ending, placement.account_id)
         if placement.ending is Ending.HELD:
             _hold(session, flow, grant)
@@ -108,7 +137,7 @@ def _store(flow: AuthorizationFlow, granted: TokenResponse) -> None:
 
 
 def _hold(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
-    held = session.get_one(AuthorizationFlow, flow.id)
+    held = session.get_one(AuthorizationFlow, flow.id, populate_existing=True)
     held.held_grant_sealed = runtime().cipher.seal(grant.to_json(), _held_place(flow))
     held.held_until = utc_now() + HELD_FOR
 

@@ -22,7 +22,7 @@ from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.models import AuthorizationFlow
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import FlowRefused, ending_of, find_flow, start_flow
-from keap_connect.onboarding.journey import connect_held, discard_held, open_held, receive_callback
+from keap_connect.onboarding.journey import connect_held, discard_held, finish, open_held, receive_callback
 from keap_connect.web.browser_security import browser, delete_cookie, read_cookie, set_cookie
 from keap_connect.web.door import Audience, current_person, open_to, welcome_person
 from keap_connect.web.ending_words import WORDS
@@ -88,6 +88,9 @@ def ended(code: str) -> AnyResponse:
 def result(ref: str) -> AnyResponse:
     """Show how a flow of this browser ended, or that it is still running."""
     flow = _get_flow(ref)
+    if ending_of(flow) is Ending.INTERRUPTED:
+        finish(flow)
+        flow = _get_flow(ref)
     ending = ending_of(flow)
     if ending is None:
         page = render_template("connect/result.html", running=True, ending=None, account=None)

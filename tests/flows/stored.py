@@ -51,6 +51,11 @@ class Stored:
         with self._app.app_context(), write_transaction() as session:
             session.execute(update(Account).where(Account.id == account_id).values(**values))
 
+    def edit_kept_grant(self) -> None:
+        """Let what flows keep sealed not open any more."""
+        with self._app.app_context(), write_transaction() as session:
+            session.execute(update(AuthorizationFlow).values(held_grant_sealed=b"edited by somebody"))
+
     def flows(self) -> list[AuthorizationFlow]:
         """Return all flows, oldest first."""
         with self._app.app_context(), read_session() as session:
