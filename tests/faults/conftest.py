@@ -130,12 +130,12 @@ class Stage:
         self._nursery = nursery
         self._folder = folder
 
-    def start(self, number: int = 1, **settings: object) -> list[Process]:
-        """Start processes."""
+    def start(self, number: int = 1, nursery: socket.socket | None = None, **settings: object) -> list[Process]:
+        """Start processes, on this machine or in another nursery."""
         started = []
         for _ in range(number):
             log = self._folder / f"process-{len(self.processes)}.log"
-            started.append(Process(self._nursery, self.environ, log, **settings))
+            started.append(Process(nursery or self._nursery, self.environ, log, **settings))
             self.processes.append(started[-1])
         return started
 
@@ -292,16 +292,26 @@ def token_response(grant: dict[str, Any]) -> TokenResponse:
     return TokenResponse(grant["access_token"], grant["refresh_token"], utc_now() + timedelta(days=1), grant["scope"])
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[socket.socket]:
-    """Give the socket of a program that has imported the app and forks its processes."""
+@contextlib.contextmanager
+def open_nursery(**environ: str) -> Iterator[socket.socket]:
+    """Start a program that has imported the app and forks its processes; give its socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.support.spending_process", str(theirs.fileno())]
-    with ours, subprocess.Popen(command, cwd=REPOSITORY, pass_fds=[theirs.fileno()]) as program:
+    environ = {**os.environ, **environ}
+    with ours, subprocess.Popen(command, cwd=REPOSITORY, env=environ, pass_fds=[theirs.fileno()]) as program:
         theirs.close()
-        yield ours
-        ours.close()
-        program.wait(ANSWER_SECONDS)
+        try:
+            yield ours
+        finally:
+            ours.close()
+            program.wait(ANSWER_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[socket.socket]:
+    """Give the nursery of this machine."""
+    with open_nursery() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
-from tests.faults.conftest import Stage, until
+from tests.faults.conftest import Stage, open_nursery, until
+from tests.support.faketime import shifted_clock
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 FIVE_MINUTES = 300
@@ -36,6 +37,32 @@ def test_the_lease_of_a_host_is_respected_by_one_whose_clock_is_five_minutes_off
     assert swept["refreshed"] == 0
     assert len(stage.presentations()) == 1
     assert there.ask("valid_token", account_id)["ok"]
+    assert stage.is_reconciled(account_id)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.proves("F43", "R26")
+@pytest.mark.parametrize("shift_seconds", [-FIVE_MINUTES, FIVE_MINUTES])
+def test_a_whole_host_whose_clock_is_off_respects_the_lease_of_another(stage: Stage, shift_seconds: int):
+    """Here the system's clock is off, not only the app's."""
+    (account_id,) = stage.add_accounts(expires_in_seconds=-600)
+    (here,) = stage.start()
+    stage.sandbox.hold("refresh")
+    here.tell("refresh", account_id)
+    stage.sandbox.wait_held(1)
+    stage.change(account_id, next_refresh_at=utc_now() - timedelta(seconds=600))  # due by every clock
+    with open_nursery(**shifted_clock(shift_seconds)) as elsewhere:
+        (there,) = stage.start(nursery=elsewhere, AGE_SECONDS=1000)
+
+        swept = there.ask("sweep")
+        waited = there.ask("valid_token", account_id, patience_seconds=0)
+        stage.sandbox.release()
+
+        assert (swept["refreshed"], swept["failed"]) == (0, 0)
+        assert waited["error"] == "TemporarilyUnavailable"
+        assert here.hear()[0]["ok"]
+        assert there.ask("valid_token", account_id)["ok"]
+    assert len(stage.presentations()) == 1
     assert stage.is_reconciled(account_id)
 
 

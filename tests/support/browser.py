@@ -3,7 +3,6 @@
 `python -m tests.support.browser` makes sure that there is one; `make test` runs it first.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+
+from tests.support.packages import install_by_apt
 
 SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LAUNCH_OPTIONS = [
@@ -56,17 +57,9 @@ def ensure_browser() -> None:
 
 
 def _install_by_apt() -> bool:
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return False
-    print("Installing Chromium by apt-get …", flush=True)
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-        if subprocess.run(
-            ["apt-get", "-qq", *arguments], env=environ, stdout=subprocess.DEVNULL, check=False
-        ).returncode:
-            return False
+    is_installed = install_by_apt("chromium")
     find_system_chromium.cache_clear()
-    return find_system_chromium() is not None
+    return is_installed and find_system_chromium() is not None
 
 
 @pytest.fixture(scope="session")
