@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from keap_connect.database import db, read_session, write_transaction
-from keap_connect.errors import SealBroken, SettingsError
+from keap_connect.errors import DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.judgement import cut
 from keap_connect.models import Account, Deployment
 from keap_connect.runtime import runtime
@@ -20,15 +20,15 @@ def check_deployment() -> list[str]:
     """Check schema and keys; return what the operator should know but can live with.
 
     Raises:
-        SettingsError: it does not answer, tables are missing, or TOKEN_KEYS does not open what is stored. Nothing was
-            changed.
+        DatabaseSilent: it does not answer.
+        SettingsError: tables are missing, or TOKEN_KEYS does not open what is stored.
     """
     newest = ScriptDirectory(current_app.extensions["migrate"].directory).get_current_head()
     try:
         with db.engine.connect() as connection:
             present = MigrationContext.configure(connection).get_current_revision()
     except OperationalError as problem:
-        raise SettingsError(
+        raise DatabaseSilent(
             [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig))}"]
         ) from None
     if present != newest:

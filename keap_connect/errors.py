@@ -2,6 +2,7 @@
 
 KeapConnectError
   SettingsError           the environment is not fit to start with; `problems` lists all of it
+    DatabaseSilent        the database that the settings name does not answer
   SealBroken              a stored secret does not open: wrong key, moved or edited ciphertext
   AccountNotFound         no such account, or not one that the asker may see
   ReconnectRequired       Keap refused the grant for good, or it aged out: a person must authorize again
@@ -26,6 +27,10 @@ class SettingsError(KeapConnectError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class DatabaseSilent(SettingsError):
+    """The database that the settings name does not answer: it is down, or the wrong one is named."""
 
 
 class SealBroken(KeapConnectError):
