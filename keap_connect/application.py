@@ -13,6 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.access.admins import create_admin
 from keap_connect.cli import register_commands
+from keap_connect.cli.doctor import doctor
 from keap_connect.database import connect_database
 from keap_connect.deployment import check_deployment
 from keap_connect.keap.transport import allow_loopback_http
@@ -60,6 +61,14 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     if serves:
         with app.app_context():
             prepare_to_serve(settings)
+    return app
+
+
+def create_unfit_app(problems: list[str]) -> Flask:
+    """Build an app that can do nothing but let the doctor say what is wrong with its settings."""
+    app = Flask("keap_connect")
+    app.config["UNFIT_SETTINGS"] = problems
+    app.cli.add_command(doctor)
     return app
 
 

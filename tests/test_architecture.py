@@ -16,6 +16,7 @@ PACKAGE = ROOT / "keap_connect"
 LAYERS = [
     {"application"},
     {"web", "cli"},
+    {"doctor"},
     {"worker"},
     {"onboarding", "refreshing", "access", "deployment"},
     {"accounts"},
