@@ -17,6 +17,7 @@ from keap_connect.doctor.finding import Health
 from keap_connect.models import Account, Alarm, Worker
 from keap_connect.settings import Settings
 from tests.support.sandbox import Sandbox
+from tests.support.scripted import scripted
 from tests.support.server import free_port
 from tests.test_cli import Flasks, flask, said  # noqa: F401
 from tests.web.direct import visit
@@ -141,12 +142,14 @@ def test_a_token_endpoint_that_is_away_or_ill_is_found_and_presented_nothing(app
     sandbox.clear_ledger()
     well, _ = examined(app)
     presented = sandbox.ledger()["presentations"]
-    sandbox.fault("status", status=503)
-    ill, found_ill = examined(app)
-    settings = app.extensions["keap_connect"].settings
-    object.__setattr__(settings.keap, "token_url", f"http://127.0.0.1:{free_port()}/token")
+    keap = app.extensions["keap_connect"].settings.keap
+    with scripted(lambda _: (503, {})) as ill_keap:
+        object.__setattr__(keap, "token_url", f"{ill_keap.url}/token")
+        ill, found_ill = examined(app)
+    object.__setattr__(keap, "token_url", f"http://127.0.0.1:{free_port()}/token")
     away, found_away = examined(app)
 
+    assert [(one.method, one.body, one.bearer) for one in ill_keap.asked] == [("GET", b"", "")]
     assert presented == []
     assert (well, ill, away) == (0, 1, 1)
     assert "503" in found_ill["token endpoint"][0]["sentence"]
