@@ -20,11 +20,12 @@ from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
-from keap_connect.web import accounts, connect, health, metrics, signin
+from keap_connect.web import accounts, audit, connect, health, metrics, signin
 from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.template_filters import add_filters
+from keap_connect.web.whereabouts import note_whereabouts
 from keap_connect.worker.instance import check_instance
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
+    note_whereabouts(app)
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
@@ -87,7 +89,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     """Add the pages, and what all templates may use."""
-    for blueprint in (connect.bp, signin.bp, accounts.bp, health.bp, metrics.bp):
+    for blueprint in (connect.bp, signin.bp, accounts.bp, audit.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     show_errors(app)
     add_filters(app)

@@ -229,7 +229,8 @@ def test_nobody_changes_or_deletes_history():
             for word in ("UPDATE ACCOUNT_EVENT", "DELETE FROM ACCOUNT_EVENT")
         )
 
-    assert breaking(changes_history, MODULES + OUTSIDE) == []
+    # Old rows leave by the operator's command alone, which writes down that it did.
+    assert breaking(changes_history, MODULES + OUTSIDE) == ["keap_connect/accounts/audit_trail.py"]
 
 
 # What is nowhere in the source

@@ -24,7 +24,7 @@ from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
-from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
 from tests.web.direct import visit
 
@@ -257,6 +257,22 @@ def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):
     assert (swept, done) == (0, {"refreshed": [1], "failed": [], "left": 0})
     assert (gone, idle, left["refreshed"]) == (0, 3, [])
     assert json.loads(worked.stdout) == {"refreshed": 0, "failed": 0, "held_by": []}
+
+
+def test_the_history_is_listed_and_pruned_only_when_told_twice(app: Flask, clock: MovedClock):
+    runner = app.test_cli_runner()
+    _, listed = in_process(app, "audit", "list", "--account", "1")
+    young = runner.invoke(args=["audit", "prune", "--older-than", "29d", "--yes"])
+    nothing, _ = in_process(app, "audit", "prune", "--older-than", "400d")
+    clock.advance(days=401)
+    changed_mind = runner.invoke(args=["audit", "prune", "--older-than", "400d"], input="n\n")
+    done, pruned = in_process(app, "audit", "prune", "--older-than", "400d", "--yes")
+    left = runner.invoke(args=["audit", "list"])
+
+    assert [one["kind"] for one in listed] == ["connected"]
+    assert (young.exit_code, nothing, changed_mind.exit_code) == (2, 3, 1)
+    assert (done, pruned) == (0, {"pruned": 1})
+    assert left.stdout.splitlines()[1:] == [line for line in left.stdout.splitlines() if "1 events from before" in line]
 
 
 def test_ctrl_c_lets_the_refresh_under_way_end_and_begins_no_other(

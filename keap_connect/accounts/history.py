@@ -1,5 +1,6 @@
 """The add-only history: what happened to which account, by whom, told in plain sentences."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -37,6 +38,9 @@ class EventKind(StrEnum):
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
     ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused"
+    ADMIN_SIGNED_OUT = "admin_signed_out"
+    CUSTOMER_SIGNED_OUT = "customer_signed_out"
+    HISTORY_PRUNED = "history_pruned"
 
 
 SENTENCES = {
@@ -69,7 +73,14 @@ SENTENCES = {
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
     EventKind.ADMIN_SIGN_IN_REFUSED: "A sign-in was refused.",
+    EventKind.ADMIN_SIGNED_OUT: "Admin {email} signed out.",
+    EventKind.CUSTOMER_SIGNED_OUT: "The customer signed out.",
+    EventKind.HISTORY_PRUNED: "{count} events from before {until} were deleted from the history.",
 }
+
+
+# The network address that the request under way came from; edges that have one set it.
+acting_from: ContextVar[str | None] = ContextVar("acting_from", default=None)
 
 
 class Actor(StrEnum):
@@ -92,6 +103,9 @@ class EventView:
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
     """Add one line, in the transaction of what it tells of. No secrets in `details`."""
+    address = acting_from.get()
+    if address is not None:
+        details["address"] = address
     session.add(AccountEvent(at=utc_now(), account_id=account_id, kind=kind, actor=actor, details=details))
 
 
@@ -101,9 +115,10 @@ def list_events(account_id: int, limit: int = 50) -> list[EventView]:
         select(AccountEvent).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id.desc()).limit(limit)
     )
     with read_session() as session:
-        return [EventView(row.at, row.kind, row.actor, _sentence(row)) for row in session.scalars(query)]
+        return [EventView(row.at, row.kind, row.actor, sentence_of(row)) for row in session.scalars(query)]
 
 
-def _sentence(event: AccountEvent) -> str:
+def sentence_of(event: AccountEvent) -> str:
+    """Tell an event in words."""
     words = {"person": "a person Keap has not named yet", "reason": "", **event.details}
     return SENTENCES[EventKind(event.kind)].format_map(words).strip()

@@ -6,10 +6,10 @@ A command reads its arguments, calls one function and says how it went: in words
 
 from flask import Flask
 
-from keap_connect.cli import accounts, admins, doctor, sandbox, worker
+from keap_connect.cli import accounts, admins, audit, doctor, sandbox, worker
 
 
 def register_commands(app: Flask) -> None:
     """Add our commands to `flask`."""
-    for command in (accounts.accounts, admins.admins, worker.worker, doctor.doctor, sandbox.sandbox):
+    for command in (accounts.accounts, admins.admins, audit.audit, worker.worker, doctor.doctor, sandbox.sandbox):
         app.cli.add_command(command)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
+from keap_connect.accounts.audit_trail import TrailRow
 from keap_connect.accounts.directory import AccountView
-from keap_connect.accounts.history import EventView
+from keap_connect.accounts.history import EventKind, EventView
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.clock import utc_now
 from keap_connect.onboarding.endings import Ending
@@ -21,7 +22,7 @@ LONG = (
 LONG_EMAIL = "a.very.long.local-part.that.somebody.really.has@subdomain.of.a.really-long-company-name.example.com"
 ADMIN = SimpleNamespace(email="admin@example.com")
 SANDBOX_URL = "http://127.0.0.1:5001"
-MANY = 40  # as many rows as fit into a page's bytes when every one of them has a reason to show
+MANY = 38  # as many rows as fit into a page's bytes when every one of them has a reason to show
 
 NOW = utc_now()
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -146,6 +147,22 @@ def listing(*accounts, query="", state="", page=1, pages=1, counts=None, **rest)
     }
 
 
+def trail(*events, older=False, **asked):
+    return {
+        "admin": ADMIN,
+        "events": list(events),
+        "asked": asked,
+        "kinds": list(EventKind),
+        "newest_url": None,
+        "older_url": "/audit?before=7" if older else None,
+        "csv_url": "/audit.csv",
+    }
+
+
+def told(sentence, actor="admin@example.com", title="Blue Door Bakery", address="203.0.113.7"):
+    return TrailRow(7, NOW, "disconnected", sentence, actor, address, 1, title, "")
+
+
 def ended(ending, account=None, keap_said=None, **shared):
     words = replace(WORDS[ending], next_url="/connect" if WORDS[ending].next_is_post else "/your-accounts")
     return {"running": False, "ending": words, "account": account, "keap_said": keap_said, **shared}
@@ -219,6 +236,19 @@ FACES = {
     "disconnect, longest": ("accounts/disconnect.html", {"account": LONGEST, "cancel_url": "/your-accounts"}),
     "disconnect, unbroken": ("accounts/disconnect.html", {"account": UNBROKEN, "cancel_url": "/your-accounts"}),
     "disconnect, hostile": ("accounts/disconnect.html", {"account": NASTY, "cancel_url": "/your-accounts"}),
+    "audit, empty": ("audit/index.html", trail()),
+    "audit, not found": ("audit/index.html", trail(kind="disconnected", who=HOSTILE, **{"from": "2026-11-01"})),
+    "audit, full": ("audit/index.html", trail(*[told("Refreshed: new tokens are stored.")] * 50, older=True)),
+    "audit, hard": (
+        "audit/index.html",
+        trail(
+            told(LONG, LONG_EMAIL, LONG, "2001:db8:85a3:8d3:1319:8a2e:370:7348"),
+            told(HOSTILE, HOSTILE, HOSTILE, HOSTILE),
+            told("x" * 120, "x" * 120, "x" * 120),
+            told("A job's token.", "system", None, None),
+            account=HOSTILE,
+        ),
+    ),
     "sign-in": ("signin.html", {"error": None, "email": "", "next_path": "/accounts"}),
     "sign-in, refused": ("signin.html", {"error": "E-mail or password is wrong.", "email": HOSTILE, "next_path": ""}),
     "error of the visitor": ("error.html", error(404)),
