@@ -6,6 +6,7 @@ from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from keap_connect.accounts.state import KEYS
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.judgement import cut
@@ -64,7 +65,9 @@ def _foreign_grants() -> list[str]:
         foreign = session.scalars(
             select(Account.id).where(
                 Account.disconnected_at.is_(None),
-                (Account.client_id != keap.client_id) | (Account.token_url != keap.token_url),
+                # A key belongs to a Keap account and to no client.
+                ((Account.client_id != keap.client_id) & Account.kind.not_in(KEYS))
+                | (Account.token_url != keap.token_url),
             )
         ).all()
     if not foreign:

@@ -7,9 +7,14 @@ KeapConnectError
   AccountNotFound         no such account, or not one that the asker may see
   ReconnectRequired       Keap refused the grant for good, or it aged out: a person must authorize again
   AccountDisconnected     we forgot the tokens on request
+  NotRefreshable          the credential is a key: it does not expire, so there is nothing to refresh
   TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
+  NameRefused             a label or external id breaks a rule; the message says which, `field` where
+  ImportRefused           what was to be imported was not stored; the message says why
+    CredentialRefused     Keap refuses the token or key itself
+    LinesRefused          a file was not stored, since of some lines each has a problem: `problems` by line number
   PasswordRefused         a new password breaks a rule; the message says which
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
 
@@ -49,6 +54,10 @@ class AccountDisconnected(KeapConnectError):
     """The tokens were forgotten on request."""
 
 
+class NotRefreshable(KeapConnectError):
+    """A key does not expire, so there is nothing to refresh."""
+
+
 class TemporarilyUnavailable(KeapConnectError):
     """Nothing is lost; asking again later may succeed."""
 
@@ -63,6 +72,30 @@ class ClientMisconfigured(KeapConnectError):
 
 class TenantConflict(KeapConnectError):
     """Keap named two different tenants for one grant, so it belongs to neither here."""
+
+
+class NameRefused(KeapConnectError):
+    """A label or external id breaks a rule."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ImportRefused(KeapConnectError):
+    """A credential or a file of them was not stored, and nothing was changed."""
+
+
+class CredentialRefused(ImportRefused):
+    """Keap refuses the token or key itself."""
+
+
+class LinesRefused(ImportRefused):
+    """A file was not stored because of some of its lines."""
+
+    def __init__(self, problems: dict[int, str]) -> None:
+        super().__init__("\n".join(f"Line {number}: {problem}" for number, problem in sorted(problems.items())))
+        self.problems = problems
 
 
 class PasswordRefused(KeapConnectError):

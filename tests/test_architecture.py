@@ -189,12 +189,15 @@ def test_only_the_clock_asks_for_the_time():
     assert breaking(asks_for_the_time) == ["keap_connect/clock.py"]
 
 
-def test_only_the_spender_refreshes_and_only_the_journey_exchanges():
+def test_only_the_spender_refreshes_and_few_exchange():
     def presents(name):
         return lambda module: ("keap_connect.keap.token_endpoint", name) in module.imports()
 
     assert breaking(presents("refresh")) == ["keap_connect/refreshing/spender.py"]
-    assert breaking(presents("exchange_code")) == ["keap_connect/onboarding/journey.py"]
+    assert breaking(presents("exchange_code")) == [
+        "keap_connect/onboarding/client_check.py",  # sends a code that cannot be one
+        "keap_connect/onboarding/journey.py",
+    ]
     assert breaking(lambda module: "token_endpoint" in {name for _, name in module.imports()}) == []
 
 

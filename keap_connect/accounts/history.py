@@ -32,6 +32,12 @@ class EventKind(StrEnum):
     REFRESH_REFUSED = "refresh_refused"
     ANSWER_LOST = "answer_lost"
     TOKEN_REJECTED = "token_rejected"  # noqa: S105
+    CREDENTIAL_REJECTED = "credential_rejected"
+    IMPORTED = "imported"
+    IMPORTED_AGAIN = "imported_again"
+    FILE_IMPORTED = "file_imported"
+    EXPORTED = "exported"
+    CLIENT_CHECKED = "client_checked"
     OTHER_TENANT_ANSWERED = "other_tenant_answered"
     RECONNECT_FAILED = "reconnect_failed"
     DISCONNECTED = "disconnected"
@@ -65,6 +71,12 @@ SENTENCES = {
         "Keap refused the refresh token for good. Our own last attempt with it was at {when}, and its answer was lost."
     ),
     EventKind.TOKEN_REJECTED: "A job reported that Keap refused the access token; it is refreshed next.",
+    EventKind.CREDENTIAL_REJECTED: "A job reported that Keap refused the token or key; it is not handed out again.",
+    EventKind.IMPORTED: "Imported: {credential} of {person}.",
+    EventKind.IMPORTED_AGAIN: "Imported again: {credential} of {person} took the place of what was stored.",
+    EventKind.FILE_IMPORTED: "A file of {count} accounts was imported.",
+    EventKind.EXPORTED: "{count} accounts were exported, without tokens.",
+    EventKind.CLIENT_CHECKED: "Client id and secret were checked at Keap. {reason}",
     EventKind.OTHER_TENANT_ANSWERED: (
         "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored."
     ),

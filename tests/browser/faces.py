@@ -53,6 +53,12 @@ def unfold(page: Page) -> None:
     page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
 
 
+def make_and_list(page: Page) -> None:
+    """Make a key in the sandbox and go back to the list of them."""
+    press("Make a Service Account Key")(page)
+    page.get_by_role("link", name="API Settings").click()
+
+
 def sign_in_as(email: str) -> Act:
     """Try to sign in."""
     return send("Sign in", email=email, password="not the password")
@@ -134,6 +140,9 @@ SANDBOX_FACES = [
         "API token", "/app/central/ab123/api-access", ANN,
         act=send(GENERATE, client_id=CLIENT_ID, client_secret=CLIENT_SECRET),
     ),
+    Face("API settings, none", "/app/central/gh012/api-settings", EVE),
+    Face("API settings", "/app/central/cd456/api-settings", ANN, act=make_and_list),
+    Face("API key", "/app/central/ab123/api-settings", ANN, act=press("Make a Personal Access Token")),
     Face("applications", "/app/central/gh012/authorized-applications", EVE),
     Face("applications, none", "/app/central/cd456/authorized-applications", ANN),
     Face("error 404", "/nothing-here", status=404),

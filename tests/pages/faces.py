@@ -3,6 +3,7 @@
 A face is what a view would hand to its template; what all templates share is added when it is rendered.
 """
 
+import base64
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -12,8 +13,13 @@ from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.history import EventKind, EventView
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.clock import utc_now
+from keap_connect.onboarding.client_check import ClientCheck, ClientStanding
 from keap_connect.onboarding.endings import Ending
+from keap_connect.onboarding.held_files import HeldFile
+from keap_connect.onboarding.import_files import MOST_LINES, PreviewLine
+from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
+from keap_connect.web.setup_steps import list_steps
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 LONG = (
@@ -173,6 +179,45 @@ def decision(account, **found):
     return {"ref": "ref", "account": account, "found": {**usual, "expires_at": NOW + HOUR / 6, **found}}
 
 
+def guide(settings, check=None, connected=0, workers=0, **rest):
+    steps = list_steps(settings, check, connected, workers)
+    return {
+        "admin": ADMIN,
+        "steps": steps,
+        "done": sum(step.tick in {"done", "not_needed"} for step in steps),
+        "next_step": next((step for step in steps if step.tick in {"to_do", "trouble"}), None),
+        "checked_at": check.checked_at if check else None,
+        "client_id": settings.keap.client_id,
+        "redirect_uri": settings.keap.redirect_uri,
+        "authorize_url": f"{settings.keap.authorize_url}?client_id={settings.keap.client_id}&scope=full",
+        "guide_url": f"{settings.keap.authorize_url}?client_id={settings.keap.client_id}",
+        "start_url": f"{settings.public_url}/",
+        **rest,
+    }
+
+
+def settings_at(public_url, client_id=""):
+    key = base64.b64encode(bytes(range(32))).decode()
+    secret = "s" * 16 if client_id else ""
+    return Settings.from_env(
+        {"PUBLIC_URL": public_url, "SECRET_KEY": "k" * 32, "TOKEN_KEYS": key}
+        | {"KEAP_CLIENT_ID": client_id, "KEAP_CLIENT_SECRET": secret}
+    )
+
+
+def one_import(error=None, **rest):
+    usual = {"admin": ADMIN, "error": error, "wrong_field": "", "kind": "pasted_token", "client_id": "c" * 32}
+    return {**usual, "label": None, "external_id": None, **rest}
+
+
+def file_import(error=None, problems=None, held=None):
+    return {"admin": ADMIN, "error": error, "problems": problems or {}, "held": held}
+
+
+def held(*lines):
+    return HeldFile(b"", list(lines), NOW + HOUR / 6)
+
+
 def error(status):
     return {
         "status": status,
@@ -183,6 +228,13 @@ def error(status):
         "reference": "8f3a21c0",
     }
 
+
+LINE = PreviewLine(2, "oauth", "ab101", "Blue Door Bakery", "Jane Doe", "Blue Door Bakery")
+NASTY_LINE = PreviewLine(3, "service_account_key", HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+LONG_LINE = PreviewLine(4, "personal_access_token", "x" * 120, LONG, LONG_EMAIL, LONG)
+SANDBOX, LIVE = settings_at("http://localhost:5000"), settings_at("https://connect.example.com", "c" * 32)
+KNOWN = ClientCheck(ClientStanding.KNOWN, "Keap answered 400 (invalid_grant: Authorization code is invalid).", NOW)
+REFUSED = replace(KNOWN, standing=ClientStanding.REFUSED, reason=HOSTILE)
 
 FACES = {
     "start": ("connect/start.html", {}),
@@ -249,6 +301,30 @@ FACES = {
             account=HOSTILE,
         ),
     ),
+    "setup in the sandbox": ("setup/index.html", guide(SANDBOX, sandbox_url=SANDBOX_URL)),
+    "setup, the client is known": ("setup/index.html", guide(LIVE, KNOWN)),
+    "setup, all done": ("setup/index.html", guide(LIVE, KNOWN, connected=3, workers=1)),
+    "setup, refused with hostile words": (
+        "setup/index.html",
+        guide(settings_at("https://intranet", "c" * 32), REFUSED, connected=1, workers=2),
+    ),
+    "import": ("imports/one.html", one_import()),
+    "import, refused": (
+        "imports/one.html",
+        one_import("A label is one line of at most 200 characters.", wrong_field="label", label=LONG * 2),
+    ),
+    "import, hostile": ("imports/one.html", one_import(HOSTILE, label=HOSTILE, external_id=HOSTILE)),
+    "import of a file": ("imports/file.html", file_import()),
+    "import of a file, refused": ("imports/file.html", file_import("The file is not UTF-8 text.")),
+    "import of a file, bad lines": ("imports/file.html", file_import(problems={2: LONG, 17: "The kind is missing."})),
+    "import of a file, looked through": ("imports/file.html", file_import(held=held(LINE, LONG_LINE))),
+    "import of a file, hostile": (
+        "imports/file.html",
+        file_import(HOSTILE, problems={3: HOSTILE}, held=held(NASTY_LINE)),
+    ),
+    "import of a file, most lines": ("imports/file.html", file_import(held=held(*[LINE] * MOST_LINES))),
+    "export": ("exports/accounts.html", {"admin": ADMIN, "error": None}),
+    "export, refused": ("exports/accounts.html", {"admin": ADMIN, "error": "The password is wrong."}),
     "sign-in": ("signin.html", {"error": None, "email": "", "next_path": "/accounts"}),
     "sign-in, refused": ("signin.html", {"error": "E-mail or password is wrong.", "email": HOSTILE, "next_path": ""}),
     "error of the visitor": ("error.html", error(404)),

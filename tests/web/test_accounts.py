@@ -320,6 +320,24 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "and its answer was lost.",
     ),
     EventKind.TOKEN_REJECTED: ({}, "A job reported that Keap refused the access token; it is refreshed next."),
+    EventKind.CREDENTIAL_REJECTED: (
+        {},
+        "A job reported that Keap refused the token or key; it is not handed out again.",
+    ),
+    EventKind.IMPORTED: (
+        {"credential": "a Personal Access Token", "person": "Jane"},
+        "Imported: a Personal Access Token of Jane.",
+    ),
+    EventKind.IMPORTED_AGAIN: (
+        {"credential": "an access token and a refresh token", "person": "Jane"},
+        "Imported again: an access token and a refresh token of Jane took the place of what was stored.",
+    ),
+    EventKind.FILE_IMPORTED: ({"count": 3}, "A file of 3 accounts was imported."),
+    EventKind.EXPORTED: ({"count": 3}, "3 accounts were exported, without tokens."),
+    EventKind.CLIENT_CHECKED: (
+        {"reason": "Keap knows the client."},
+        "Client id and secret were checked at Keap. Keap knows the client.",
+    ),
     EventKind.OTHER_TENANT_ANSWERED: (
         {"tenant_id": "zz999"},
         "Keap answered a refresh with a token of another account, zz999; it was not stored.",
