@@ -25,7 +25,7 @@ from keap_connect.models import Account
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import ANN, Sandbox
 from tests.web.direct import visit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -275,6 +275,31 @@ def test_the_history_is_listed_and_pruned_only_when_told_twice(app: Flask, clock
     assert left.stdout.splitlines()[1:] == [line for line in left.stdout.splitlines() if "1 events from before" in line]
 
 
+def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Flask, sandbox: Sandbox, tmp_path: Path):
+    runner = app.test_cli_runner()
+    granted = sandbox.grant("cd456", ANN)[0]
+    lines = (
+        f"kind,access_token,refresh_token,label\noauth,{granted['access_token']},{granted['refresh_token']},Dentist\n"
+    )
+    bad = runner.invoke(args=["accounts", "import", "-", "--dry-run"], input=lines + "oauth,,,\n")
+    looked_at = runner.invoke(args=["accounts", "import", "-", "--dry-run", "--json"], input=lines)
+    unchanged = list_accounts_of(app)
+    (tmp_path / "credentials.csv").write_text(lines)
+    code, imported = in_process(app, "accounts", "import", str(tmp_path / "credentials.csv"))
+    exported = runner.invoke(args=["accounts", "export"])
+
+    assert (bad.exit_code, "Line 3:" in bad.stdout, unchanged) == (1, True, ["Acme Plumbing"])
+    assert [line["tenant_id"] for line in json.loads(looked_at.stdout)["lines"]] == ["cd456"]
+    assert (code, imported) == (0, {"imported": [2]})
+    assert list_accounts_of(app) == ["Acme Plumbing", "Dentist"]
+    assert [line.split(",")[2] for line in exported.stdout.splitlines()] == ["tenant_id", "ab123", "cd456"]
+    assert granted["access_token"] not in exported.stdout
+
+
+def list_accounts_of(app: Flask) -> list[str]:
+    return sorted(account["title"] for account in in_process(app, "accounts", "list")[1])
+
+
 def test_ctrl_c_lets_the_refresh_under_way_end_and_begins_no_other(
     app: Flask, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
@@ -316,7 +341,9 @@ def test_every_command_of_ours_has_help_with_examples_and_speaks_json(app: Flask
         text = app.test_cli_runner().invoke(args=[*path, "--help"]).stdout
         assert f"flask --app app {' '.join(path)}" in text, path
         assert "Exit codes: 0 done" in text, path
-        assert "as_json" in {parameter.name for parameter in command.params}, path
+        # The export is a CSV file; `accounts list --json` is its other form.
+        speaks_json = "as_json" in {parameter.name for parameter in command.params}
+        assert speaks_json == (path != ("accounts", "export")), path
 
 
 # When it cannot work

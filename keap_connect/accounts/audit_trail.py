@@ -84,8 +84,7 @@ def trail_as_csv(wanted: Wanted) -> Iterator[str]:
     while True:
         page = search_trail(wanted, before, BATCH)
         for row in page.rows:
-            at = row.at.isoformat(timespec="milliseconds")
-            yield csv_line((at, row.kind, row.sentence, row.actor, row.address, row.account_id, row.details))
+            yield csv_line((row.at, row.kind, row.sentence, row.actor, row.address, row.account_id, row.details))
         before = page.next_before
         if before is None:
             return

@@ -1,13 +1,12 @@
 """All accounts as CSV, without tokens, and harmless in a spreadsheet."""
 
-import csv
-import io
 from collections.abc import Iterator
 from datetime import datetime
 
 from sqlalchemy import func, select
 
 from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.spreadsheet import csv_line
 from keap_connect.accounts.state import REFRESH_TOKEN_LIFE, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
@@ -29,8 +28,6 @@ COLUMNS = (
     "refreshed_at",
 )
 READ_AT_ONCE = 500
-# A spreadsheet takes what begins with one of these for a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_csv(actor: str) -> Iterator[str]:
@@ -45,7 +42,7 @@ def export_csv(actor: str) -> Iterator[str]:
 
 
 def _pieces() -> Iterator[str]:
-    yield _csv([COLUMNS])
+    yield csv_line(COLUMNS)
     last_id = 0
     while True:
         # A few rows at a time, so that a slow download holds no transaction.
@@ -55,13 +52,13 @@ def _pieces() -> Iterator[str]:
         if not accounts:
             return
         now = utc_now()
-        yield _csv([_row(account, now) for account in accounts])
+        yield "".join(csv_line(_row(account, now)) for account in accounts)
         last_id = accounts[-1].id
 
 
-def _row(account: Account, now: datetime) -> tuple[str, ...]:
+def _row(account: Account, now: datetime) -> tuple[object, ...]:
     issued_at = account.refresh_token_issued_at
-    values = (
+    return (
         account.id,
         state_of(account, now),
         account.tenant_id,
@@ -76,17 +73,3 @@ def _row(account: Account, now: datetime) -> tuple[str, ...]:
         account.connected_at,
         account.refreshed_at,
     )
-    return tuple(_cell(value) for value in values)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
-
-
-def _csv(rows: list[tuple[str, ...]]) -> str:
-    piece = io.StringIO(newline="")
-    csv.writer(piece).writerows(rows)
-    return piece.getvalue()
