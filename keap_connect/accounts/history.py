@@ -37,6 +37,8 @@ class EventKind(StrEnum):
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
     ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused"
+    API_KEY_ISSUED = "api_key_issued"
+    API_KEY_REVOKED = "api_key_revoked"
 
 
 SENTENCES = {
@@ -69,6 +71,8 @@ SENTENCES = {
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
     EventKind.ADMIN_SIGN_IN_REFUSED: "A sign-in was refused.",
+    EventKind.API_KEY_ISSUED: "API key {key_id} ({name}) was issued for {scopes}.",
+    EventKind.API_KEY_REVOKED: "API key {key_id} ({name}) was revoked.",
 }
 
 
