@@ -17,6 +17,10 @@ KeapConnectError
     LinesRefused          a file was not stored, since of some lines each has a problem: `problems` by line number
   PasswordRefused         a new password breaks a rule; the message says which
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
+  APIKeyUnfit             a new API key breaks a rule; the message says which
+  APIKeyNotFound          there is no such API key to revoke
+  APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
+  InsufficientScope       the API key may not do this; `scope` names what it lacks
 
 What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
 """
@@ -109,3 +113,23 @@ class TooManyAttempts(KeapConnectError):
         minutes = -(-retry_after_seconds // 60)
         super().__init__(f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
         self.retry_after_seconds = retry_after_seconds
+
+
+class APIKeyUnfit(KeapConnectError):
+    """A new API key breaks a rule."""
+
+
+class APIKeyNotFound(KeapConnectError):
+    """There is no such API key."""
+
+
+class APIKeyRefused(KeapConnectError):
+    """The API key is unknown, revoked or expired; which of these is nobody's business."""
+
+
+class InsufficientScope(KeapConnectError):
+    """The API key is valid, and may not do this."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope {scope}.")
+        self.scope = scope

@@ -47,6 +47,8 @@ class EventKind(StrEnum):
     ADMIN_SIGNED_OUT = "admin_signed_out"
     CUSTOMER_SIGNED_OUT = "customer_signed_out"
     HISTORY_PRUNED = "history_pruned"
+    API_KEY_ISSUED = "api_key_issued"
+    API_KEY_REVOKED = "api_key_revoked"
 
 
 SENTENCES = {
@@ -88,6 +90,8 @@ SENTENCES = {
     EventKind.ADMIN_SIGNED_OUT: "Admin {email} signed out.",
     EventKind.CUSTOMER_SIGNED_OUT: "The customer signed out.",
     EventKind.HISTORY_PRUNED: "{count} events from before {until} were deleted from the history.",
+    EventKind.API_KEY_ISSUED: "API key {key_id} ({name}) was issued for {scopes}.",
+    EventKind.API_KEY_REVOKED: "API key {key_id} ({name}) was revoked.",
 }
 
 
