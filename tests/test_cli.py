@@ -16,11 +16,13 @@ import click
 import pytest
 from flask import Flask
 
+from keap_connect.access.api_keys import verify_api_key
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.accounts.directory import disconnect, get_account
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
+from keap_connect.errors import APIKeyRefused
 from keap_connect.models import Account
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
@@ -298,6 +300,27 @@ def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Fla
 
 def list_accounts_of(app: Flask) -> list[str]:
     return sorted(account["title"] for account in in_process(app, "accounts", "list")[1])
+
+
+def test_a_key_is_shown_once_listed_and_revoked(app: Flask):
+    made, issued = in_process(app, "api-keys", "create", "sync", "--account", "1", "--expires-in", "30d")
+    listed = app.test_cli_runner().invoke(args=["api-keys", "list"])
+    with app.app_context():
+        known = verify_api_key(issued["key"])
+    changed_mind = app.test_cli_runner().invoke(args=["api-keys", "revoke", "1"], input="n\n")
+    revoked, _ = in_process(app, "api-keys", "revoke", "1", "--yes")
+    again, _ = in_process(app, "api-keys", "revoke", "1")
+    missing, refusal = in_process(app, "api-keys", "revoke", "99", "--yes")
+    wrong = app.test_cli_runner().invoke(args=["api-keys", "create", "sync", "--scope", "everything"])
+
+    assert (made, issued["scopes"], issued["account_ids"]) == (0, ["tokens:read"], [1])
+    assert known.may_see(1)
+    assert "usable" in listed.stdout
+    assert issued["key"] not in listed.stdout
+    assert (changed_mind.exit_code, revoked, again) == (1, 0, 3)
+    assert (missing, refusal["error"], wrong.exit_code) == (1, "not_found", 2)
+    with app.app_context(), pytest.raises(APIKeyRefused):
+        verify_api_key(issued["key"])
 
 
 def test_ctrl_c_lets_the_refresh_under_way_end_and_begins_no_other(

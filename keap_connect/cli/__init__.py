@@ -6,12 +6,20 @@ A command reads its arguments, calls one function and says how it went: in words
 
 from flask import Flask
 
-from keap_connect.cli import accounts, accounts_files, admins, audit, doctor, sandbox, worker
+from keap_connect.cli import accounts, accounts_files, admins, api_keys, audit, doctor, sandbox, worker
 
 
 def register_commands(app: Flask) -> None:
     """Add our commands to `flask`."""
     for command in (accounts_files.import_file, accounts_files.export):
         accounts.accounts.add_command(command)
-    for command in (accounts.accounts, admins.admins, audit.audit, worker.worker, doctor.doctor, sandbox.sandbox):
+    for command in (
+        accounts.accounts,
+        api_keys.api_keys,
+        admins.admins,
+        audit.audit,
+        worker.worker,
+        doctor.doctor,
+        sandbox.sandbox,
+    ):
         app.cli.add_command(command)

@@ -1,6 +1,5 @@
 """`flask audit …`: the history from a shell, and the one way in which old rows leave it."""
 
-import re
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -12,29 +11,11 @@ from keap_connect.accounts.audit_trail import LEAST_KEPT, Wanted, count_older, p
 from keap_connect.accounts.history import EventKind
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.cli.accounts import AccountName
+from keap_connect.cli.ages import Days
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
 
-AGE = re.compile(r"([0-9]{1,5})d")
-
 audit = AppGroup("audit", help="Who did what to which account, when and from where.")
-
-
-class Age(click.ParamType[timedelta]):
-    """A number of days, such as 400d."""
-
-    name = "age"
-
-    def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it, and refuse an age that is always kept."""
-        if isinstance(value, timedelta):
-            return value
-        found = AGE.fullmatch(value)
-        if found is None:
-            self.fail(f"{value!r} is not a number of days, such as 400d", param, ctx)
-        if timedelta(days=int(found[1])) < LEAST_KEPT:
-            self.fail(f"the last {LEAST_KEPT.days} days are always kept", param, ctx)
-        return timedelta(days=int(found[1]))
 
 
 @audit.command("list", epilog=help_with("audit list --who ann@example.com", "audit list --account 7 --json"))
@@ -56,7 +37,9 @@ def list_(kind: str | None, account: str | None, who: str, limit: int, as_json: 
 
 
 @audit.command("prune", epilog=help_with("audit prune --older-than 400d", "audit prune --older-than 400d --yes"))
-@click.option("--older-than", type=Age(), required=True, help="In days, such as 400d; the last 30 days always stay.")
+@click.option(
+    "--older-than", type=Days(LEAST_KEPT), required=True, help="In days, such as 400d; the last 30 days always stay."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @plainly

@@ -14,6 +14,7 @@ from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
     AccountDisconnected,
     AccountNotFound,
+    APIKeyNotFound,
     ClientMisconfigured,
     DatabaseSilent,
     KeapConnectError,
@@ -44,6 +45,7 @@ ANSWERS: dict[type[KeapConnectError], tuple[ExitCode, str]] = {
     ClientMisconfigured: (ExitCode.COME_BACK_LATER, "temporarily_unavailable"),
     DatabaseSilent: (ExitCode.COME_BACK_LATER, "temporarily_unavailable"),
     AccountNotFound: (ExitCode.FAILED, "not_found"),
+    APIKeyNotFound: (ExitCode.FAILED, "not_found"),
 }
 SENTENCE = (
     "Exit codes: 0 done, 1 error, 2 wrong use, 3 nothing to do, 4 come back later, 5 a person must reconnect. "
