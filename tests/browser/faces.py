@@ -64,6 +64,18 @@ def sign_in_as(email: str) -> Act:
     return send("Sign in", email=email, password="not the password")
 
 
+def look_through(content: str) -> Act:
+    """Send a file to be looked through."""
+
+    def act(page: Page) -> None:
+        file = {"name": "accounts.csv", "mimeType": "text/csv", "buffer": content.encode()}
+        page.get_by_label("CSV file").set_input_files(file)
+        press("Look through the file")(page)
+
+    return act
+
+
+BAD_FILE = "kind,access_token\nnonsense,xxxxxxxx\npersonal_access_token\n"
 WITHOUT_FLOW = [code for code, words in WORDS.items() if words.status != 200] + [Ending.DENIED, Ending.KEAP_ERROR]
 APP_FACES = [
     Face("start", "/", act=unfold),
@@ -98,6 +110,19 @@ APP_FACES = [
     Face("audit", "/audit", "admin"),
     Face("audit, found", "/audit?kind=admin_sign_in_refused&from=2026-01-01", "admin"),
     Face("audit, not found", f"/audit?{urlencode({'who': HOSTILE})}", "admin"),
+    Face("setup", "/setup", "admin"),
+    Face("import", "/import", "admin"),
+    Face(
+        "import, refused",
+        "/import",
+        "admin",
+        401,
+        act=send("Import", access_token="not-a-token", password="not the password", label=LONG),
+    ),
+    Face("import of a file", "/import/file", "admin"),
+    Face("import of a file, bad lines", "/import/file", "admin", 400, act=look_through(BAD_FILE)),
+    Face("export", "/export", "admin"),
+    Face("export, refused", "/export", "admin", 401, act=send("Download the file", password="not the password")),
     Face("sign-in", "/signin?next=/accounts"),
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
     Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
