@@ -347,6 +347,17 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
     EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in was refused."),
+    EventKind.ADMIN_SIGNED_OUT: ({"email": "a@example.com"}, "Admin a@example.com signed out."),
+    EventKind.CUSTOMER_SIGNED_OUT: ({}, "The customer signed out."),
+    EventKind.HISTORY_PRUNED: (
+        {"count": 5, "until": "2026-11-25 00:00 UTC"},
+        "5 events from before 2026-11-25 00:00 UTC were deleted from the history.",
+    ),
+    EventKind.API_KEY_ISSUED: (
+        {"key_id": 1, "name": "sync", "scopes": "tokens:read"},
+        "API key 1 (sync) was issued for tokens:read.",
+    ),
+    EventKind.API_KEY_REVOKED: ({"key_id": 1, "name": "sync"}, "API key 1 (sync) was revoked."),
 }
 
 
