@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from keap_connect.errors import SettingsError
 
@@ -271,4 +273,9 @@ class _Reader:
             value = value.replace("postgresql://", "postgresql+psycopg://", 1)
         if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
             self.problems.append("DATABASE_URL must start with sqlite:/// or postgresql://.")
+            return value
+        try:
+            make_url(value)
+        except (ArgumentError, ValueError):  # its text may hold the password, so it is not quoted
+            self.problems.append("DATABASE_URL has not the form of an address: look at its host and port.")
         return value

@@ -1,5 +1,6 @@
 """What lies on this host: who may read it, whether something waits in it, and how much room is left."""
 
+import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ TOO_FEW_BYTES = 50_000_000
 
 def look_at_modes() -> Iterator[Finding]:
     """A file is private when it, or the folder around it, is closed to everybody but its owner."""
-    exposed = [path for path in _private_paths() if path.exists() and _is_open(path) and _is_open(path.parent)]
+    exposed = [path for path in _private_paths() if _is_open(path) and _is_open(path.parent)]
     for path in exposed:
         mode = "700" if path.is_dir() else "600"
         yield wrong("file modes", f"{path} can be read by other users of this machine.", f"chmod {mode} {path}")
@@ -48,7 +49,7 @@ def look_at_recovery() -> Iterator[Finding]:
 def look_at_disk() -> Iterator[Finding]:
     """Measure the room where recovery files, and with SQLite the database, are written."""
     place = runtime().settings.instance_path
-    while not place.exists():
+    while not os.path.exists(place):
         place = place.parent
     free = shutil.disk_usage(place).free
     sentence = f"{free / 1e9:.1f} GB are free at {place}."
@@ -72,4 +73,7 @@ def _private_paths() -> Iterator[Path]:
 
 
 def _is_open(path: Path) -> bool:
-    return bool(path.stat().st_mode & OTHERS)
+    try:
+        return bool(path.stat().st_mode & OTHERS)
+    except OSError:
+        return False  # it is not there, or in a folder that is closed to us as well

@@ -144,7 +144,7 @@ def _first_byte(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(1)
-    except FileNotFoundError:  # it was stored meanwhile
+    except OSError:  # it was stored meanwhile, or it is not ours to read
         return b""
 
 
