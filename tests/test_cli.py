@@ -338,6 +338,12 @@ def test_ctrl_c_lets_the_refresh_under_way_end_and_begins_no_other(
     assert (code, len(told["refreshed"]), told["failed"], told["left"]) == (1, 1, [], 1)
 
 
+def test_a_list_ends_at_its_limit(app: Flask, sandbox: Sandbox):
+    visit(app, sandbox).connect(tenant="cd456")
+
+    assert [len(in_process(app, "accounts", "list", *limit)[1]) for limit in ([], ["--limit", "1"])] == [2, 1]
+
+
 def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):
     with app.app_context(), write_transaction() as session:
         session.get_one(Account, 1).label = "\x1b[2J\x07\u202eAcme"

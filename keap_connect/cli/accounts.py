@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 
 import click
 from flask.cli import AppGroup
@@ -54,11 +55,12 @@ account_argument = click.argument("account", type=AccountName())
 )
 @click.argument("text", default="")
 @click.option("--state", type=click.Choice([state.value for state in AccountState]))
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many; all without it.")
 @json_option
 @plainly
-def list_(text: str, state: str | None, as_json: bool) -> None:
+def list_(text: str, state: str | None, limit: int | None, as_json: bool) -> None:
     """List accounts, what needs attention first; TEXT searches them."""
-    found = list(_all_accounts(text, state or ""))
+    found = list(islice(_all_accounts(text, state or ""), limit))
     if as_json:
         show_json([_facts(account) for account in found])
     elif found:
