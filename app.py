@@ -2,10 +2,13 @@
 
 import sys
 
-from keap_connect.application import create_app
+from keap_connect.application import create_app, create_unfit_app
 from keap_connect.errors import SettingsError
 
 try:
     app = create_app()
 except SettingsError as refusal:
-    sys.exit("Keap Connect does not start:\n" + "\n".join(f"- {problem}" for problem in refusal.problems))
+    if "doctor" in sys.argv:  # `flask --app app doctor` looks at what does not start, too
+        app = create_unfit_app(refusal.problems)
+    else:
+        sys.exit("Keap Connect does not start:\n" + "\n".join(f"- {problem}" for problem in refusal.problems))

@@ -13,17 +13,19 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.access.admins import create_admin
 from keap_connect.cli import register_commands
+from keap_connect.cli.doctor import doctor
 from keap_connect.database import connect_database
 from keap_connect.deployment import check_deployment
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
-from keap_connect.web import accounts, connect, health, metrics, signin
+from keap_connect.web import accounts, audit, connect, exports, health, imports, metrics, setup, signin
 from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.template_filters import add_filters
+from keap_connect.web.whereabouts import note_whereabouts
 from keap_connect.worker.instance import check_instance
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +51,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
+    note_whereabouts(app)
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
@@ -60,6 +63,14 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     if serves:
         with app.app_context():
             prepare_to_serve(settings)
+    return app
+
+
+def create_unfit_app(problems: list[str]) -> Flask:
+    """Build an app that can do nothing but let the doctor say what is wrong with its settings."""
+    app = Flask("keap_connect")
+    app.config["UNFIT_SETTINGS"] = problems
+    app.cli.add_command(doctor)
     return app
 
 
@@ -78,7 +89,8 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     """Add the pages, and what all templates may use."""
-    for blueprint in (connect.bp, signin.bp, accounts.bp, health.bp, metrics.bp):
+    pages = (connect, signin, accounts, audit, setup, imports, exports, health, metrics)
+    for blueprint in (page.bp for page in pages):
         app.register_blueprint(blueprint)
     show_errors(app)
     add_filters(app)

@@ -6,8 +6,9 @@ from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from keap_connect.accounts.state import KEYS
 from keap_connect.database import db, read_session, write_transaction
-from keap_connect.errors import SealBroken, SettingsError
+from keap_connect.errors import DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.judgement import cut
 from keap_connect.models import Account, Deployment
 from keap_connect.runtime import runtime
@@ -20,15 +21,15 @@ def check_deployment() -> list[str]:
     """Check schema and keys; return what the operator should know but can live with.
 
     Raises:
-        SettingsError: it does not answer, tables are missing, or TOKEN_KEYS does not open what is stored. Nothing was
-            changed.
+        DatabaseSilent: it does not answer.
+        SettingsError: tables are missing, or TOKEN_KEYS does not open what is stored.
     """
     newest = ScriptDirectory(current_app.extensions["migrate"].directory).get_current_head()
     try:
         with db.engine.connect() as connection:
             present = MigrationContext.configure(connection).get_current_revision()
     except OperationalError as problem:
-        raise SettingsError(
+        raise DatabaseSilent(
             [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig))}"]
         ) from None
     if present != newest:
@@ -64,7 +65,9 @@ def _foreign_grants() -> list[str]:
         foreign = session.scalars(
             select(Account.id).where(
                 Account.disconnected_at.is_(None),
-                (Account.client_id != keap.client_id) | (Account.token_url != keap.token_url),
+                # A key belongs to a Keap account and to no client.
+                ((Account.client_id != keap.client_id) & Account.kind.not_in(KEYS))
+                | (Account.token_url != keap.token_url),
             )
         ).all()
     if not foreign:

@@ -2,15 +2,25 @@
 
 KeapConnectError
   SettingsError           the environment is not fit to start with; `problems` lists all of it
+    DatabaseSilent        the database that the settings name does not answer
   SealBroken              a stored secret does not open: wrong key, moved or edited ciphertext
   AccountNotFound         no such account, or not one that the asker may see
   ReconnectRequired       Keap refused the grant for good, or it aged out: a person must authorize again
   AccountDisconnected     we forgot the tokens on request
+  NotRefreshable          the credential is a key: it does not expire, so there is nothing to refresh
   TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
+  NameRefused             a label or external id breaks a rule; the message says which, `field` where
+  ImportRefused           what was to be imported was not stored; the message says why
+    CredentialRefused     Keap refuses the token or key itself
+    LinesRefused          a file was not stored, since of some lines each has a problem: `problems` by line number
   PasswordRefused         a new password breaks a rule; the message says which
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
+  APIKeyUnfit             a new API key breaks a rule; the message says which
+  APIKeyNotFound          there is no such API key to revoke
+  APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
+  InsufficientScope       the API key may not do this; `scope` names what it lacks
 
 What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
 """
@@ -26,6 +36,10 @@ class SettingsError(KeapConnectError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class DatabaseSilent(SettingsError):
+    """The database that the settings name does not answer: it is down, or the wrong one is named."""
 
 
 class SealBroken(KeapConnectError):
@@ -44,6 +58,10 @@ class AccountDisconnected(KeapConnectError):
     """The tokens were forgotten on request."""
 
 
+class NotRefreshable(KeapConnectError):
+    """A key does not expire, so there is nothing to refresh."""
+
+
 class TemporarilyUnavailable(KeapConnectError):
     """Nothing is lost; asking again later may succeed."""
 
@@ -60,6 +78,30 @@ class TenantConflict(KeapConnectError):
     """Keap named two different tenants for one grant, so it belongs to neither here."""
 
 
+class NameRefused(KeapConnectError):
+    """A label or external id breaks a rule."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ImportRefused(KeapConnectError):
+    """A credential or a file of them was not stored, and nothing was changed."""
+
+
+class CredentialRefused(ImportRefused):
+    """Keap refuses the token or key itself."""
+
+
+class LinesRefused(ImportRefused):
+    """A file was not stored because of some of its lines."""
+
+    def __init__(self, problems: dict[int, str]) -> None:
+        super().__init__("\n".join(f"Line {number}: {problem}" for number, problem in sorted(problems.items())))
+        self.problems = problems
+
+
 class PasswordRefused(KeapConnectError):
     """A new password breaks a rule."""
 
@@ -71,3 +113,23 @@ class TooManyAttempts(KeapConnectError):
         minutes = -(-retry_after_seconds // 60)
         super().__init__(f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
         self.retry_after_seconds = retry_after_seconds
+
+
+class APIKeyUnfit(KeapConnectError):
+    """A new API key breaks a rule."""
+
+
+class APIKeyNotFound(KeapConnectError):
+    """There is no such API key."""
+
+
+class APIKeyRefused(KeapConnectError):
+    """The API key is unknown, revoked or expired; which of these is nobody's business."""
+
+
+class InsufficientScope(KeapConnectError):
+    """The API key is valid, and may not do this."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope {scope}.")
+        self.scope = scope

@@ -174,6 +174,49 @@ class SignInAttempt(Base):
     at: Mapped[datetime]
 
 
+class APIKey(Base):
+    """The credential of a program that calls the token API; only the hash of its secret part is kept."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (UniqueConstraint("public_id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str]
+    secret_hash: Mapped[str]
+    name: Mapped[str]
+    scopes: Mapped[str]  # separated by spaces, as in RFC 6749
+    # Null: all accounts. A list, also an empty one: these and no others.
+    account_ids: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class HandOutCount(Base):
+    """How often somebody was handed an account's access token within an hour; the audit log has each single time."""
+
+    __tablename__ = "hand_out_count"
+
+    actor: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    number: Mapped[int]
+
+
+class ImportOnce(Base):
+    """An import that named an Idempotency-Key, so that asking for it again imports nothing twice; kept a day."""
+
+    __tablename__ = "import_once"
+
+    api_key_id: Mapped[int] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"), primary_key=True)
+    key_hash: Mapped[str] = mapped_column(primary_key=True)
+    asked_hash: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(index=True)
+    account_id: Mapped[int | None]  # null while it is under way
+
+
 class Deployment(Base):
     """Facts about this installation: the key check value proves that TOKEN_KEYS fits the database."""
 

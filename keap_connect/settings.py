@@ -6,12 +6,14 @@ All problems are found before any is reported, so that one look mends them all.
 import base64
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from keap_connect.errors import SettingsError
 
@@ -74,6 +76,8 @@ class Settings:
     log_level: str = "INFO"
     admin_email: str | None = None
     admin_password: str | None = field(default=None, repr=False)
+    # Where secrets were read from: for the doctor, who looks at the modes.
+    secret_files: tuple[Path, ...] = field(default=(), compare=False)
 
     @property
     def is_https(self) -> bool:
@@ -90,16 +94,18 @@ class Settings:
         Raises:
             SettingsError: something is missing or wrong; it lists every problem.
         """
-        if environ is None:
-            environ = {k: v for k, v in dotenv_values(DOTENV).items() if v is not None} | dict(os.environ)
-        return _Reader(environ).settings()
+        if environ is not None:
+            return _Reader(environ).settings()
+        written = {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
+        return _Reader(written | dict(os.environ), [DOTENV] if written else []).settings()
 
 
 class _Reader:
     """Reads one environment and collects what is wrong with it."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], secret_files: Sequence[Path] = ()) -> None:
         self.environ = environ
+        self.secret_files = list(secret_files)
         self.problems: list[str] = []
 
     def settings(self) -> Settings:
@@ -122,6 +128,7 @@ class _Reader:
             log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
             admin_email=self.text("ADMIN_EMAIL"),
             admin_password=self.text("ADMIN_PASSWORD"),
+            secret_files=tuple(self.secret_files),
         )
         if bool(settings.admin_email) != bool(settings.admin_password):
             self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
@@ -137,6 +144,7 @@ class _Reader:
         elif path:
             try:
                 value = Path(path).read_text(encoding="utf-8").strip()
+                self.secret_files.append(Path(path))
             except (OSError, UnicodeDecodeError) as problem:
                 self.problems.append(f"{name}_FILE cannot be read ({type(problem).__name__}): check {path}.")
         return value or None
@@ -265,4 +273,9 @@ class _Reader:
             value = value.replace("postgresql://", "postgresql+psycopg://", 1)
         if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
             self.problems.append("DATABASE_URL must start with sqlite:/// or postgresql://.")
+            return value
+        try:
+            make_url(value)
+        except (ArgumentError, ValueError):  # its text may hold the password, so it is not quoted
+            self.problems.append("DATABASE_URL has not the form of an address: look at its host and port.")
         return value

@@ -1,23 +1,33 @@
 """The commands as an operator types them: plain sentences, exit codes, and never a traceback."""
 
 import base64
+import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from flask import Flask
 
-from keap_connect.accounts.credentials import open_access_token
-from keap_connect.accounts.directory import get_account
+from keap_connect.access.api_keys import verify_api_key
+from keap_connect.accounts.credentials import fingerprint, open_access_token
+from keap_connect.accounts.directory import disconnect, get_account
 from keap_connect.application import create_app
-from keap_connect.database import db
+from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
+from keap_connect.errors import APIKeyRefused
+from keap_connect.models import Account
+from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
-from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
-from tests.support.sandbox import Sandbox
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.sandbox import ANN, Sandbox
 from tests.web.direct import visit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -112,7 +122,9 @@ def test_accounts_are_listed_and_searched_on_one_line_each(flask: Flasks, app: F
     everything = flask("accounts", "list")
     found, nothing = (app.test_cli_runner().invoke(args=["accounts", "list", text]) for text in ("acme", "%"))
 
-    assert everything.stdout.split() == ["1", "active", "ab123", "ann.lee@example.com", "Acme", "Plumbing"]
+    headings, line = everything.stdout.splitlines()
+    assert line.split() == ["1", "active", "ab123", "-", "ann.lee@example.com", "Acme", "Plumbing"]
+    assert headings.index("TITLE") == line.index("Acme")
     assert found.stdout == everything.stdout
     assert (nothing.exit_code, nothing.stdout) == (0, "")
 
@@ -148,7 +160,7 @@ def test_a_refresh_that_fails_says_why_and_keeps_the_tokens(flask: Flasks, app: 
 
     finished = flask("accounts", "refresh", "1")
 
-    assert (finished.returncode, finished.stdout) == (1, "")
+    assert (finished.returncode, finished.stdout) == (4, "")
     assert "Error: Keap answered 503 (an HTML page)." in said(finished)
     assert access_token(app) == before
 
@@ -162,7 +174,7 @@ def test_disconnect_asks_first_and_then_forgets(flask: Flasks, app: Flask):
     assert (changed_mind.exit_code, kept is not None) == (1, True)
     assert (done.returncode, done.stdout.startswith("Disconnected.")) == (0, True)
     assert access_token(app) is None
-    assert (token_afterwards.returncode, token_afterwards.stdout) == (1, "")
+    assert (token_afterwards.returncode, token_afterwards.stdout) == (5, "")
     assert said(token_afterwards) == "Error: This account was disconnected; its tokens are forgotten."
 
 
@@ -174,7 +186,7 @@ def test_refreshing_all_names_those_that_fail(app: Flask, sandbox: Sandbox):
     unclear = [runner.invoke(args=["accounts", "refresh", *arguments]).exit_code for arguments in ([], ["1", "--all"])]
 
     assert (done.exit_code, done.stdout.endswith("All are refreshed.\n")) == (0, True)
-    assert (failed.exit_code, "Account 1: Keap answered 503 (an HTML page)." in failed.stdout) == (1, True)
+    assert (failed.exit_code, "Account 1: Keap answered 503 (an HTML page)." in failed.stdout) == (4, True)
     assert unclear == [2, 2]
 
 
@@ -186,6 +198,184 @@ def test_an_unknown_account_is_one_sentence_for_every_command(app: Flask, accoun
 
         assert (finished.exit_code, finished.stdout) == (1, "")
         assert finished.stderr == f"Error: There is no account {account_id}.\n"
+
+
+# Programs that read the answers
+
+
+def in_process(app: Flask, *arguments: str) -> tuple[int, Any]:
+    """Run a command with --json inside this process; return its exit code and the one document it printed."""
+    finished = app.test_cli_runner().invoke(args=[*arguments, "--json"])
+    return finished.exit_code, json.loads(finished.stdout)
+
+
+def test_an_account_may_be_named_by_the_id_its_owner_gave_it(app: Flask):
+    with app.app_context(), write_transaction() as session:
+        session.get_one(Account, 1).external_id = "acme:7"
+
+    _, shown = in_process(app, "accounts", "show", "external:acme:7")
+    unknown, refusal = in_process(app, "accounts", "show", "external:nobody")
+    no_name = app.test_cli_runner().invoke(args=["accounts", "show", "acme"])
+
+    assert (shown["id"], shown["external_id"], shown["events"][0]["kind"]) == (1, "acme:7", "connected")
+    assert (unknown, refusal["error"]) == (1, "not_found")
+    assert no_name.exit_code == 2
+
+
+def test_a_token_comes_as_the_token_api_gives_it(app: Flask):
+    code, served = in_process(app, "accounts", "token", "1")
+
+    assert code == 0
+    assert served["access_token"] == access_token(app)
+    assert (served["state"], served["token_type"], served["tenant_id"]) == ("active", "bearer", "ab123")
+    assert served["fingerprint"] == fingerprint(served["access_token"])
+    assert datetime.fromisoformat(served["expires_at"]) > utc_now() + timedelta(seconds=served["expires_in"] - 5)
+
+
+def test_the_exit_code_tells_a_job_to_come_back_later_or_to_call_a_person(app: Flask, sandbox: Sandbox):
+    sandbox.fault("status", status=503, first=1)
+    later, told = in_process(app, "accounts", "refresh", "1")
+    too_long = app.test_cli_runner().invoke(args=["accounts", "token", "1", "--min-validity", "3601"])
+    with app.app_context():
+        disconnect(1, "a test")
+    person, forgotten = in_process(app, "accounts", "token", "1")
+
+    assert (later, told["error"], told["retry_after_seconds"]) == (4, "temporarily_unavailable", 30)
+    assert (too_long.exit_code, too_long.stdout) == (2, "")
+    assert (person, forgotten["error"]) == (5, "disconnected")
+
+
+def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):
+    listed, accounts = in_process(app, "accounts", "list", "--state", "active")
+    none, nothing = in_process(app, "accounts", "list", "--state", "at_risk")
+    swept, done = in_process(app, "accounts", "refresh", "--all")
+    gone, _ = in_process(app, "accounts", "disconnect", "1", "--yes")
+    idle, left = in_process(app, "accounts", "refresh", "--all")
+    worked = flask("worker", "--once", "--json")
+
+    assert (listed, [one["title"] for one in accounts]) == (0, ["Acme Plumbing"])
+    assert not any("masked" in name for name in accounts[0])
+    assert (none, nothing) == (0, [])
+    assert (swept, done) == (0, {"refreshed": [1], "failed": [], "left": 0})
+    assert (gone, idle, left["refreshed"]) == (0, 3, [])
+    assert json.loads(worked.stdout) == {"refreshed": 0, "failed": 0, "held_by": []}
+
+
+def test_the_history_is_listed_and_pruned_only_when_told_twice(app: Flask, clock: MovedClock):
+    runner = app.test_cli_runner()
+    _, listed = in_process(app, "audit", "list", "--account", "1")
+    young = runner.invoke(args=["audit", "prune", "--older-than", "29d", "--yes"])
+    nothing, _ = in_process(app, "audit", "prune", "--older-than", "400d")
+    clock.advance(days=401)
+    changed_mind = runner.invoke(args=["audit", "prune", "--older-than", "400d"], input="n\n")
+    done, pruned = in_process(app, "audit", "prune", "--older-than", "400d", "--yes")
+    left = runner.invoke(args=["audit", "list"])
+
+    assert [one["kind"] for one in listed] == ["connected"]
+    assert (young.exit_code, nothing, changed_mind.exit_code) == (2, 3, 1)
+    assert (done, pruned) == (0, {"pruned": 1})
+    assert left.stdout.splitlines()[1:] == [line for line in left.stdout.splitlines() if "1 events from before" in line]
+
+
+def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Flask, sandbox: Sandbox, tmp_path: Path):
+    runner = app.test_cli_runner()
+    granted = sandbox.grant("cd456", ANN)[0]
+    lines = (
+        f"kind,access_token,refresh_token,label\noauth,{granted['access_token']},{granted['refresh_token']},Dentist\n"
+    )
+    bad = runner.invoke(args=["accounts", "import", "-", "--dry-run"], input=lines + "oauth,,,\n")
+    looked_at = runner.invoke(args=["accounts", "import", "-", "--dry-run", "--json"], input=lines)
+    unchanged = list_accounts_of(app)
+    (tmp_path / "credentials.csv").write_text(lines)
+    code, imported = in_process(app, "accounts", "import", str(tmp_path / "credentials.csv"))
+    exported = runner.invoke(args=["accounts", "export"])
+
+    assert (bad.exit_code, "Line 3:" in bad.stdout, unchanged) == (1, True, ["Acme Plumbing"])
+    assert [line["tenant_id"] for line in json.loads(looked_at.stdout)["lines"]] == ["cd456"]
+    assert (code, imported) == (0, {"imported": [2]})
+    assert list_accounts_of(app) == ["Acme Plumbing", "Dentist"]
+    assert [line.split(",")[2] for line in exported.stdout.splitlines()] == ["tenant_id", "ab123", "cd456"]
+    assert granted["access_token"] not in exported.stdout
+
+
+def list_accounts_of(app: Flask) -> list[str]:
+    return sorted(account["title"] for account in in_process(app, "accounts", "list")[1])
+
+
+def test_a_key_is_shown_once_listed_and_revoked(app: Flask):
+    made, issued = in_process(app, "api-keys", "create", "sync", "--account", "1", "--expires-in", "30d")
+    listed = app.test_cli_runner().invoke(args=["api-keys", "list"])
+    with app.app_context():
+        known = verify_api_key(issued["key"])
+    changed_mind = app.test_cli_runner().invoke(args=["api-keys", "revoke", "1"], input="n\n")
+    revoked, _ = in_process(app, "api-keys", "revoke", "1", "--yes")
+    again, _ = in_process(app, "api-keys", "revoke", "1")
+    missing, refusal = in_process(app, "api-keys", "revoke", "99", "--yes")
+    wrong = app.test_cli_runner().invoke(args=["api-keys", "create", "sync", "--scope", "everything"])
+
+    assert (made, issued["scopes"], issued["account_ids"]) == (0, ["tokens:read"], [1])
+    assert known.may_see(1)
+    assert "usable" in listed.stdout
+    assert issued["key"] not in listed.stdout
+    assert (changed_mind.exit_code, revoked, again) == (1, 0, 3)
+    assert (missing, refusal["error"], wrong.exit_code) == (1, "not_found", 2)
+    with app.app_context(), pytest.raises(APIKeyRefused):
+        verify_api_key(issued["key"])
+
+
+def test_ctrl_c_lets_the_refresh_under_way_end_and_begins_no_other(
+    app: Flask, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    visit(app, sandbox).connect(tenant="cd456")
+
+    def interrupted(account_id: int, actor: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        refresh_account(account_id, actor)
+
+    monkeypatch.setattr("keap_connect.cli.accounts.refresh_account", interrupted)
+    code, told = in_process(app, "accounts", "refresh", "--all")
+
+    assert (code, len(told["refreshed"]), told["failed"], told["left"]) == (1, 1, [], 1)
+
+
+def test_a_list_ends_at_its_limit(app: Flask, sandbox: Sandbox):
+    visit(app, sandbox).connect(tenant="cd456")
+
+    assert [len(in_process(app, "accounts", "list", *limit)[1]) for limit in ([], ["--limit", "1"])] == [2, 1]
+
+
+def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):
+    with app.app_context(), write_transaction() as session:
+        session.get_one(Account, 1).label = "\x1b[2J\x07\u202eAcme"
+
+    listed = app.test_cli_runner().invoke(args=["accounts", "list"])
+
+    assert "\x1b" not in listed.stdout
+    assert listed.stdout.splitlines()[1].endswith("\ufffd[2J\ufffd\ufffdAcme")
+
+
+def every_command(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, *path, name)
+        else:
+            yield (*path, name), command
+
+
+def test_every_command_of_ours_has_help_with_examples_and_speaks_json(app: Flask):
+    ours = [(path, command) for path, command in every_command(app.cli) if path != ("sandbox",) and path[0] != "db"]
+
+    assert len(ours) >= 7
+    for path, command in ours:
+        text = app.test_cli_runner().invoke(args=[*path, "--help"]).stdout
+        assert f"flask --app app {' '.join(path)}" in text, path
+        assert "Exit codes: 0 done" in text, path
+        # The export is a CSV file; `accounts list --json` is its other form.
+        speaks_json = "as_json" in {parameter.name for parameter in command.params}
+        assert speaks_json == (path != ("accounts", "export")), path
+
+
+# When it cannot work
 
 
 def test_a_broken_seal_is_one_sentence(flask: Flasks, app: Flask, database_url: str):
@@ -233,7 +423,7 @@ def test_a_database_that_is_not_there_or_of_another_key_is_one_sentence(flask: F
     stopped = flask("accounts", "list", DATABASE_URL=f"postgresql://keap:canary-password@/x?host={tmp_path}")
     other_key = flask("accounts", "token", "1", TOKEN_KEYS=OTHER_KEY)
 
-    assert [one.returncode for one in (nowhere, stopped, other_key)] == [1, 1, 1]
+    assert [one.returncode for one in (nowhere, stopped, other_key)] == [4, 4, 1]
     assert [one.stdout for one in (nowhere, stopped, other_key)] == ["", "", ""]
     assert "does not answer" in said(nowhere)
     assert ("does not answer" in said(stopped), "canary-password" in stopped.stderr) == (True, False)
@@ -247,7 +437,7 @@ def test_a_database_that_fails_midway_is_one_sentence(app: Flask, database_url: 
 
     finished = app.test_cli_runner().invoke(args=["accounts", "show", "1"])
 
-    assert (finished.exit_code, finished.stderr) == (1, "Error: The database does not answer. Try again in a minute.\n")
+    assert (finished.exit_code, finished.stderr) == (4, "Error: The database does not answer. Try again in a minute.\n")
 
 
 def test_wrong_settings_are_all_named_before_any_command_runs(flask: Flasks):

@@ -153,6 +153,7 @@ WRONG = [
     ("DATABASE_URL", "mysql://u:p@db/name", "DATABASE_URL must start with sqlite:/// or postgresql://"),
     ("DATABASE_URL", "/data/app.db", "DATABASE_URL must start with"),
     ("DATABASE_URL", "sqlite://", "DATABASE_URL must start with"),
+    ("DATABASE_URL", "postgresql://u:p@db:port/name", "DATABASE_URL has not the form of an address"),
     ("ADMIN_EMAIL", "ann@example.com", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
     ("ADMIN_PASSWORD", "canary-admin-password", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
     ("KEAP_CLIENT_ID", "our-client-id", "KEAP_CLIENT_SECRET is missing"),

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, select, update
 
+from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
@@ -62,6 +63,19 @@ def end_sign_in(session_id: str | None) -> None:
     if session_id:
         with write_transaction() as session:
             session.execute(delete(SignIn).where(SignIn.id_hash == _hash(session_id)))
+
+
+def sign_out(session_id: str | None) -> None:
+    """End a session because its owner asks for it, and write that down."""
+    sign_in = _find(session_id)
+    end_sign_in(session_id)
+    if sign_in is None:
+        return
+    with write_transaction() as session:
+        if sign_in.admin_id is None:
+            record(session, EventKind.CUSTOMER_SIGNED_OUT, sign_in.account_id, Actor.CUSTOMER)
+        elif admin := session.get(Admin, sign_in.admin_id):
+            record(session, EventKind.ADMIN_SIGNED_OUT, None, admin.email, email=admin.email)
 
 
 def _open(sign_in: SignIn) -> str:

@@ -1,14 +1,21 @@
 """How a credential is kept in its account's row: sealed, replaced as a whole, forgotten at once."""
 
 import hashlib
+from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.clock import utc_now
-from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.token_response import DEFAULT_EXPIRES_IN_SECONDS, TokenResponse
 from keap_connect.models import Account, CredentialKind
 from keap_connect.runtime import runtime
+
+LONGEST_ACCESS_TOKEN_LIFE = timedelta(days=1)
+IMPORTED_LIFE = {
+    CredentialKind.OAUTH: timedelta(seconds=DEFAULT_EXPIRES_IN_SECONDS),
+    CredentialKind.ACCESS_TOKEN_ONLY: LONGEST_ACCESS_TOKEN_LIFE,
+}
 
 
 def new_account(session: Session, tenant_id: str | None, keap_user_id: str | None) -> Account:
@@ -30,15 +37,30 @@ def new_account(session: Session, tenant_id: str | None, keap_user_id: str | Non
 
 def replace_credential(account: Account, granted: TokenResponse) -> None:
     """Store a new grant in the place of whatever was there; the old pair is gone as a whole."""
-    account.kind = CredentialKind.OAUTH if granted.refresh_token else CredentialKind.ACCESS_TOKEN_ONLY
-    account.client_id = runtime().keap.client_id
-    account.token_url = runtime().keap.token_url
-    account.connected_at = utc_now()
-    account.disconnected_at = None
-    account.refresh_token_sealed = None
-    account.refresh_token_issued_at = None
-    account.refreshed_at = None
+    _start_anew(account, CredentialKind.OAUTH if granted.refresh_token else CredentialKind.ACCESS_TOKEN_ONLY)
     store_pair(account, granted)
+
+
+def store_imported(account: Account, kind: CredentialKind, access_token: str, refresh_token: str | None) -> None:
+    """Store what a person pasted, and Keap has just accepted, in the place of whatever was there.
+
+    Keap does not tell when a pasted token was made. Since it still worked, that was at most a day ago: an access token
+    alone ends a day from now at the latest, and of a refresh token's 45 days one is counted as gone. A pair is
+    refreshed as soon as a worker is there, which tells what Keap did not. Keys do not expire.
+    """
+    now = utc_now()
+    _start_anew(account, kind)
+    account.generation += 1
+    account.scope = None
+    account.access_token_sealed = _seal(account, "access_token", access_token)
+    life = IMPORTED_LIFE.get(kind)
+    account.access_token_expires_at = now + life if life else None
+    account.next_refresh_at = None
+    if refresh_token:
+        account.refresh_token_sealed = _seal(account, "refresh_token", refresh_token)
+        account.refresh_token_issued_at = now - LONGEST_ACCESS_TOKEN_LIFE
+        account.next_refresh_at = now
+    _clear_attempts(account)
 
 
 def store_pair(account: Account, granted: TokenResponse) -> None:
@@ -56,6 +78,17 @@ def store_pair(account: Account, granted: TokenResponse) -> None:
         account.refresh_token_issued_at = now
     account.next_refresh_at = next_refresh_at(account, now)
     _clear_attempts(account)
+
+
+def _start_anew(account: Account, kind: CredentialKind) -> None:
+    account.kind = kind
+    account.client_id = runtime().keap.client_id
+    account.token_url = runtime().keap.token_url
+    account.connected_at = utc_now()
+    account.disconnected_at = None
+    account.refresh_token_sealed = None
+    account.refresh_token_issued_at = None
+    account.refreshed_at = None
 
 
 def forget_credential(account: Account) -> None:

@@ -10,10 +10,9 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.credentials import forget_credential, open_access_token, open_refresh_token
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.state import (
-    NEXT_STEPS,
-    PENDING_STEP,
     REFRESH_TOKEN_LIFE,
     AccountState,
+    next_step_of,
     reasons_of,
     state_expression,
     state_of,
@@ -188,7 +187,7 @@ def _view(account: Account, with_tokens: bool = False) -> AccountView:
         person_email=account.person_email,
         is_pending=account.is_pending,
         state=state,
-        next_step=PENDING_STEP if account.is_pending and state is AccountState.ACTIVE else NEXT_STEPS[state],
+        next_step=next_step_of(account, state),
         reasons=reasons_of(account, now),
         kind=account.kind,
         scope=account.scope,

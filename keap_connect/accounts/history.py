@@ -1,5 +1,6 @@
 """The add-only history: what happened to which account, by whom, told in plain sentences."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -31,12 +32,23 @@ class EventKind(StrEnum):
     REFRESH_REFUSED = "refresh_refused"
     ANSWER_LOST = "answer_lost"
     TOKEN_REJECTED = "token_rejected"  # noqa: S105
+    CREDENTIAL_REJECTED = "credential_rejected"
+    IMPORTED = "imported"
+    IMPORTED_AGAIN = "imported_again"
+    FILE_IMPORTED = "file_imported"
+    EXPORTED = "exported"
+    CLIENT_CHECKED = "client_checked"
     OTHER_TENANT_ANSWERED = "other_tenant_answered"
     RECONNECT_FAILED = "reconnect_failed"
     DISCONNECTED = "disconnected"
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
     ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused"
+    ADMIN_SIGNED_OUT = "admin_signed_out"
+    CUSTOMER_SIGNED_OUT = "customer_signed_out"
+    HISTORY_PRUNED = "history_pruned"
+    API_KEY_ISSUED = "api_key_issued"
+    API_KEY_REVOKED = "api_key_revoked"
 
 
 SENTENCES = {
@@ -61,6 +73,12 @@ SENTENCES = {
         "Keap refused the refresh token for good. Our own last attempt with it was at {when}, and its answer was lost."
     ),
     EventKind.TOKEN_REJECTED: "A job reported that Keap refused the access token; it is refreshed next.",
+    EventKind.CREDENTIAL_REJECTED: "A job reported that Keap refused the token or key; it is not handed out again.",
+    EventKind.IMPORTED: "Imported: {credential} of {person}.",
+    EventKind.IMPORTED_AGAIN: "Imported again: {credential} of {person} took the place of what was stored.",
+    EventKind.FILE_IMPORTED: "A file of {count} accounts was imported.",
+    EventKind.EXPORTED: "{count} accounts were exported, without tokens.",
+    EventKind.CLIENT_CHECKED: "Client id and secret were checked at Keap. {reason}",
     EventKind.OTHER_TENANT_ANSWERED: (
         "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored."
     ),
@@ -69,7 +87,16 @@ SENTENCES = {
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
     EventKind.ADMIN_SIGN_IN_REFUSED: "A sign-in was refused.",
+    EventKind.ADMIN_SIGNED_OUT: "Admin {email} signed out.",
+    EventKind.CUSTOMER_SIGNED_OUT: "The customer signed out.",
+    EventKind.HISTORY_PRUNED: "{count} events from before {until} were deleted from the history.",
+    EventKind.API_KEY_ISSUED: "API key {key_id} ({name}) was issued for {scopes}.",
+    EventKind.API_KEY_REVOKED: "API key {key_id} ({name}) was revoked.",
 }
+
+
+# The network address that the request under way came from; edges that have one set it.
+acting_from: ContextVar[str | None] = ContextVar("acting_from", default=None)
 
 
 class Actor(StrEnum):
@@ -92,6 +119,9 @@ class EventView:
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
     """Add one line, in the transaction of what it tells of. No secrets in `details`."""
+    address = acting_from.get()
+    if address is not None:
+        details["address"] = address
     session.add(AccountEvent(at=utc_now(), account_id=account_id, kind=kind, actor=actor, details=details))
 
 
@@ -101,9 +131,10 @@ def list_events(account_id: int, limit: int = 50) -> list[EventView]:
         select(AccountEvent).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id.desc()).limit(limit)
     )
     with read_session() as session:
-        return [EventView(row.at, row.kind, row.actor, _sentence(row)) for row in session.scalars(query)]
+        return [EventView(row.at, row.kind, row.actor, sentence_of(row)) for row in session.scalars(query)]
 
 
-def _sentence(event: AccountEvent) -> str:
+def sentence_of(event: AccountEvent) -> str:
+    """Tell an event in words."""
     words = {"person": "a person Keap has not named yet", "reason": "", **event.details}
     return SENTENCES[EventKind(event.kind)].format_map(words).strip()

@@ -25,6 +25,7 @@ class AccountState(StrEnum):
     DISCONNECTED = "disconnected"
 
 
+KEYS = {CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY}
 NEXT_STEPS = {
     AccountState.ACTIVE: "Nothing to do: the connection is kept alive by itself.",
     AccountState.AT_RISK: "It still works. Look at the reason below, and refresh or reconnect when it stays.",
@@ -33,6 +34,34 @@ NEXT_STEPS = {
 }
 
 PENDING_STEP = "The connection works. Keap has still to tell whose account it is."
+# Nothing of these kinds can be refreshed: what is to be done about them is another thing.
+STEPS_WITHOUT_REFRESH = {
+    (CredentialKind.ACCESS_TOKEN_ONLY, AccountState.ACTIVE): (
+        "It works until its token expires, and cannot be refreshed. Press Reconnect for a connection that lasts."
+    ),
+    (CredentialKind.ACCESS_TOKEN_ONLY, AccountState.RECONNECT_REQUIRED): (
+        "Press Reconnect and allow access at Keap, or import another token."
+    ),
+    (CredentialKind.PERSONAL_ACCESS_TOKEN, AccountState.ACTIVE): (
+        "Nothing to do: a Personal Access Token does not expire. To end it, delete it in Keap's API settings."
+    ),
+    (CredentialKind.SERVICE_ACCOUNT_KEY, AccountState.ACTIVE): (
+        "Nothing to do: a Service Account Key does not expire. To end it, delete it in Keap's API settings."
+    ),
+    (CredentialKind.PERSONAL_ACCESS_TOKEN, AccountState.RECONNECT_REQUIRED): (
+        "Import another key, or press Reconnect and allow access at Keap."
+    ),
+    (CredentialKind.SERVICE_ACCOUNT_KEY, AccountState.RECONNECT_REQUIRED): (
+        "Import another key, or press Reconnect and allow access at Keap."
+    ),
+}
+
+
+ENDED = {
+    CredentialKind.ACCESS_TOKEN_ONLY: "The access token has expired, and there is no refresh token.",
+    CredentialKind.PERSONAL_ACCESS_TOKEN: "A job reported that Keap refuses the Personal Access Token.",
+    CredentialKind.SERVICE_ACCOUNT_KEY: "A job reported that Keap refuses the Service Account Key.",
+}
 
 
 def state_of(account: Account, now: datetime) -> AccountState:
@@ -42,6 +71,13 @@ def state_of(account: Account, now: datetime) -> AccountState:
     if account.refused_at is not None or _has_aged_out(account, now):
         return AccountState.RECONNECT_REQUIRED
     return AccountState.AT_RISK if _risks(account, now) else AccountState.ACTIVE
+
+
+def next_step_of(account: Account, state: AccountState) -> str:
+    """Say what to do about an account that is in this state."""
+    if account.is_pending and state is AccountState.ACTIVE:
+        return PENDING_STEP
+    return STEPS_WITHOUT_REFRESH.get((CredentialKind(account.kind), state), NEXT_STEPS[state])
 
 
 def reasons_of(account: Account, now: datetime) -> list[str]:
@@ -55,6 +91,8 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
             when = f"{account.lost_at:%Y-%m-%d %H:%M} UTC"
             reasons.append(f"Our own last attempt with it was at {when}, and its answer was lost.")
         return reasons
+    if _has_ended(account, now):
+        return [ENDED[CredentialKind(account.kind)]]
     if _has_aged_out(account, now):
         reasons.append("The grant aged out: Keap lets an unused refresh token live for 45 days.")
     reasons += _risks(account, now)
@@ -63,7 +101,7 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
 
 def state_expression(now: datetime) -> ColumnElement[str]:
     """The SQL twin of `state_of`."""
-    no_refresh_token = Account.kind == CredentialKind.ACCESS_TOKEN_ONLY
+    no_refresh_token = Account.kind != CredentialKind.OAUTH
     aged_out = or_(
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
         and_(no_refresh_token, Account.access_token_expires_at <= now),
@@ -90,9 +128,12 @@ def is_in_doubt(account: Account, now: datetime) -> bool:
 
 
 def _has_aged_out(account: Account, now: datetime) -> bool:
-    if account.kind == CredentialKind.ACCESS_TOKEN_ONLY and _is_past(account.access_token_expires_at, now):
-        return True
-    return _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
+    return _has_ended(account, now) or _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
+
+
+def _has_ended(account: Account, now: datetime) -> bool:
+    """Whether what can not be refreshed has expired, or was reported as refused, which sets its expiry to then."""
+    return account.kind != CredentialKind.OAUTH and _is_past(account.access_token_expires_at, now)
 
 
 def _risks(account: Account, now: datetime) -> list[str]:

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 from oauthlib.oauth2 import WebApplicationClient
 from requests_oauthlib import OAuth2Session
@@ -57,6 +58,19 @@ class AuthorizationResponse:
             error_description=cut(description) if description else None,
             issuer=(single("iss", 500) or "") if "iss" in query else None,
         )
+
+
+def plain_authorization_url(keap: KeapSettings, redirect_uri: str | None) -> str:
+    """Return the authorization URL without `state`, to be read and copied, not to be followed by a visitor.
+
+    Without a redirect URI it is the link of Keap's own guide, which ends in Account Central.
+
+    Source: RFC 6749 section 4.1.1; Keap developer portal, "Getting Started with OAuth2", step Request Permission.
+    """
+    if redirect_uri is None:
+        return f"{keap.authorize_url}?{urlencode({'client_id': keap.client_id})}"
+    client = WebApplicationClient(keap.client_id)
+    return str(client.prepare_request_uri(keap.authorize_url, redirect_uri=redirect_uri, scope=["full"]))
 
 
 def new_authorization_request(keap: KeapSettings) -> AuthorizationRequest:

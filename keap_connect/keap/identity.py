@@ -1,15 +1,16 @@
 """Who authorized, for which tenant, of which company: asked of Keap's REST API with the fresh access token.
 
-Every answer may be missing; the tokens are kept all the same and the details are filled in later.
+Every answer may be missing; fresh tokens are kept all the same and the details are filled in later. Only of what is
+imported, which can be done again, nothing may be missing.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import requests
 from oauthlib.oauth2 import InsecureTransportError
 
-from keap_connect.errors import TenantConflict
+from keap_connect.errors import CredentialRefused, TemporarilyUnavailable, TenantConflict
 from keap_connect.keap.judgement import cut
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.keap.transport import keap_session
@@ -31,6 +32,15 @@ class Identity:
     business_name: str | None = None
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What one question brought: a JSON object, and the tenant that the answer's header names."""
+
+    body: dict[str, object] = field(default_factory=dict)
+    tenant_id: str | None = None
+    was_refused: bool = False
+
+
 def ask_identity(keap: KeapSettings, access_token: str, granted_tenant_id: str | None) -> Identity:
     """Ask who an access token speaks for.
 
@@ -43,26 +53,48 @@ def ask_identity(keap: KeapSettings, access_token: str, granted_tenant_id: str |
     Source: Keap REST API, UserInfo v2 (`id`, `tenant_id`) and v1 (`global_user_id`); BusinessProfile v2 and
     account profile v1; header `x-keap-tenant-id` on every answer. `sub` is "1" in many tenants and never used.
     """
-    user, user_tenant_id = _first_answer(keap, access_token, USER_INFO_PATHS)
-    company, company_tenant_id = _first_answer(keap, access_token, COMPANY_PATHS)
-    told = (granted_tenant_id, user_tenant_id, company_tenant_id, normalize_tenant_id(user.get("tenant_id")))
+    user = _first_answer(keap, access_token, USER_INFO_PATHS)
+    return _identity(user, _first_answer(keap, access_token, COMPANY_PATHS), granted_tenant_id)
+
+
+def get_identity(keap: KeapSettings, access_token: str) -> Identity:
+    """Ask who an imported token or key speaks for, of which nothing is known yet; tenant and person are never None.
+
+    Raises:
+        CredentialRefused: Keap does not accept it.
+        TemporarilyUnavailable: Keap did not tell tenant and person.
+        TenantConflict: Keap named two different tenants for it.
+
+    Source: as for `ask_identity`; a Personal Access Token or Service Account Key travels as Bearer, too.
+    """
+    user = _first_answer(keap, access_token, USER_INFO_PATHS)
+    if user.was_refused:
+        raise CredentialRefused("Keap does not accept this token or key: it may be mistyped, expired or deleted.")
+    if user.body:
+        identity = _identity(user, _first_answer(keap, access_token, COMPANY_PATHS), None)
+        if identity.tenant_id and identity.keap_user_id:
+            return identity
+    raise TemporarilyUnavailable("Keap did not tell whose token or key this is. Try again in a minute.")
+
+
+def _identity(user: _Told, company: _Told, granted_tenant_id: str | None) -> Identity:
+    told = (granted_tenant_id, user.tenant_id, company.tenant_id, normalize_tenant_id(user.body.get("tenant_id")))
     named = sorted({tenant_id for tenant_id in told if tenant_id})
     if len(named) > 1:
         raise TenantConflict(f"Keap named two accounts for one grant: {' and '.join(named)}.")
-    names = (user.get("given_name"), user.get("family_name"))
+    names = (user.body.get("given_name"), user.body.get("family_name"))
     return Identity(
         tenant_id=named[0] if named else None,
-        keap_user_id=_user_id(user.get("id") or user.get("global_user_id")),
+        keap_user_id=_user_id(user.body.get("id") or user.body.get("global_user_id")),
         person_name=_text(" ".join(name for name in names if isinstance(name, str))),
-        person_email=_text(user.get("email")),
-        business_name=_text(company.get("name")),
+        person_email=_text(user.body.get("email")),
+        business_name=_text(company.body.get("name")),
     )
 
 
-def _first_answer(
-    keap: KeapSettings, access_token: str, paths: tuple[str, ...]
-) -> tuple[dict[str, object], str | None]:
-    """Return the first usable JSON object and the tenant its header names; ({}, None) when there is none."""
+def _first_answer(keap: KeapSettings, access_token: str, paths: tuple[str, ...]) -> _Told:
+    """Return the first usable answer; an empty one when there is none, which was refused when each was a 401."""
+    refusals = 0
     for path in paths:
         with keap_session(keap, {"access_token": access_token, "token_type": "bearer"}, DEADLINE_SECONDS) as (
             session,
@@ -70,12 +102,13 @@ def _first_answer(
         ):
             try:
                 response = session.get(keap.api_url + path)
+                refusals += response.status_code == 401
                 body = json.loads(response.content)
             except (requests.RequestException, InsecureTransportError, ValueError, RecursionError):
                 continue
         if response.status_code == 200 and isinstance(body, dict):
-            return body, normalize_tenant_id(response.headers.get("x-keap-tenant-id"))
-    return {}, None
+            return _Told(body, normalize_tenant_id(response.headers.get("x-keap-tenant-id")))
+    return _Told(was_refused=refusals == len(paths))
 
 
 def _user_id(value: object) -> str | None:

@@ -130,6 +130,24 @@ def replay() -> int:
     return found
 
 
+def list_kept() -> list[Path]:
+    """Return the files in which a pair waits for the database, whoever holds them."""
+    return [path for path in sorted(_folder().glob("*.pair")) if _first_byte(path).strip(b"\0")]
+
+
+def list_broken() -> list[Path]:
+    """Return the files that did not open and were put aside."""
+    return sorted(_folder().glob("*.broken"))
+
+
+def _first_byte(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1)
+    except OSError:  # it was stored meanwhile, or it is not ours to read
+        return b""
+
+
 def _replay_file(path: Path) -> int:
     handle = os.open(path, os.O_RDWR)
     try:

@@ -19,18 +19,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.schedule import next_refresh_at
-from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
     KeapConnectError,
+    NotRefreshable,
     ReconnectRequired,
     SealBroken,
     TemporarilyUnavailable,
 )
-from keap_connect.models import Account
+from keap_connect.models import Account, CredentialKind
 from keap_connect.refreshing import timing
 from keap_connect.refreshing.brakes import CLIENT_REFUSED, Probe, end_alarm
 from keap_connect.refreshing.lease import Situation, look
@@ -39,6 +40,7 @@ from keap_connect.refreshing.storing import Outcome
 
 log = logging.getLogger(__name__)
 ASKED_EVERY = timedelta(hours=1)
+MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
 _waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
 _probe = Probe()
 
@@ -86,7 +88,8 @@ def valid_token(
     wanted = timing.REFRESH_WHEN_LEFT_SECONDS if min_validity_seconds is None else min_validity_seconds
     situation = look(account_id)
     if _lasts(situation.account, wanted):
-        return _serve(situation.account)
+        is_bare = situation.account.kind == CredentialKind.ACCESS_TOKEN_ONLY
+        return _serve(situation.account, MAY_END_EARLIER if is_bare else None)
     try:
         with _outages_are_temporary():
             account = _refreshed(situation, actor, patient_until, lambda now: _lasts(now, wanted))
@@ -106,9 +109,12 @@ def refresh_account(account_id: int, actor: str) -> None:
     """Refresh now, whatever the current token's age.
 
     Raises:
+        NotRefreshable: it is a key; nothing needs to be done.
         KeapConnectError: the same errors as `valid_token`; the tokens are kept.
     """
     situation = look(account_id)
+    if situation.account.kind in KEYS and situation.account.disconnected_at is None:
+        raise NotRefreshable("Keys are not refreshed: they do not expire.")
     patient_until = seconds_since_boot() + timing.PATIENCE_SECONDS
     before = situation.account.generation
     _refreshed(situation, actor, patient_until, lambda now: now.generation != before, ignores_back_off=True)
@@ -116,7 +122,7 @@ def refresh_account(account_id: int, actor: str) -> None:
 
 @_outages_are_temporary()
 def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> bool:
-    """Take a job's word that Keap refused an access token: it is not handed out again, and is refreshed next.
+    """Take a job's word that Keap refused an access token: it is not handed out again, and is refreshed if it can be.
 
     Args:
         reported_fingerprint: the first 16 hex digits of the refused token's SHA-256.
@@ -136,8 +142,11 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
         now = utc_now()
         if account.access_token_expires_at is None or account.access_token_expires_at > now:
             account.access_token_expires_at = now
-            account.next_refresh_at = now
-            record(session, EventKind.TOKEN_REJECTED, account.id, actor)
+            if account.refresh_token_sealed is None:
+                record(session, EventKind.CREDENTIAL_REJECTED, account.id, actor)
+            else:
+                account.next_refresh_at = now
+                record(session, EventKind.TOKEN_REJECTED, account.id, actor)
     return True
 
 
@@ -173,10 +182,10 @@ def _check(situation: Situation) -> None:
     account = situation.account
     if account.disconnected_at is not None:
         raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
+    if account.refresh_token_sealed is None:
+        raise ReconnectRequired("There is no refresh token for this account; a person must authorize again.")
     if account.refused_at is not None or state_of(account, utc_now()) is AccountState.RECONNECT_REQUIRED:
         raise ReconnectRequired("A person must authorize again: Keap refused the grant, or it aged out.")
-    if account.refresh_token_sealed is None:
-        raise ReconnectRequired("No refresh token is stored for this account; a person must authorize again.")
     if not is_ours(account):
         raise TemporarilyUnavailable(
             "This grant belongs to another client id or token URL than the settings name; it is never sent elsewhere.",

@@ -8,6 +8,7 @@ from werkzeug.exceptions import HTTPException
 
 from keap_connect.sandbox.account_central import account_central_pages
 from keap_connect.sandbox.answers import error_body, json_response
+from keap_connect.sandbox.api_settings import api_settings_pages
 from keap_connect.sandbox.apps import RedirectURIMode
 from keap_connect.sandbox.authorization import authorization_pages
 from keap_connect.sandbox.authorization_server import KeapAuthorizationServer
@@ -42,6 +43,7 @@ def create_sandbox(store_path: Path, redirect_uri_mode: RedirectURIMode = Redire
         token_endpoint,
         rest_api,
         account_central_pages,
+        api_settings_pages,
         control_api,
         control_pages,
     ):

@@ -11,13 +11,13 @@ from oauthlib.common import add_params_to_uri
 from oauthlib.oauth2.rfc6749.errors import FatalClientError, InvalidClientIdError, OAuth2Error
 
 from keap_connect.sandbox import endpoints
-from keap_connect.sandbox.answers import ERROR_URI
+from keap_connect.sandbox.answers import ERROR_URI, see_other
 from keap_connect.sandbox.apps import App, RedirectURIMode, is_acceptable
 from keap_connect.sandbox.authorization_server import Consent, current_authorization_server
 from keap_connect.sandbox.calls import answer
 from keap_connect.sandbox.fault_library import Call
 from keap_connect.sandbox.people import Person
-from keap_connect.sandbox.sign_in import sign_in_url, signed_in_person, to_sign_in
+from keap_connect.sandbox.sign_in import HOME, sign_in_url, signed_in_person, to_sign_in
 from keap_connect.sandbox.world import World, current_world
 
 authorization_pages = Blueprint("authorization", __name__)
@@ -46,6 +46,8 @@ class AuthorizationRequest:
 
 @authorization_pages.get("/app/oauth/authorize")
 def show() -> Response | str:
+    if "redirect_uri" not in request.args and current_world().apps.find(request.args.get("client_id")):
+        return see_other(HOME)  # where the link of Keap's own guide ends: it names the client id alone
     wish = authorization_request(current_world())
     if isinstance(wish, Response):
         return wish

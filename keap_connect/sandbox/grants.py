@@ -30,6 +30,7 @@ class Kind(StrEnum):
     CODE = "code"
     ACCESS_TOKEN = "access_token"  # noqa: S105  (the name of a kind)
     REFRESH_TOKEN = "refresh_token"  # noqa: S105
+    KEY = "key"
 
 
 def random_secret(length: int) -> str:

@@ -21,6 +21,7 @@ from keap_connect.sandbox.answers import (
 from keap_connect.sandbox.calls import Presented, answer
 from keap_connect.sandbox.fault_library import Call
 from keap_connect.sandbox.grants import Kind, Token
+from keap_connect.sandbox.keys import PREFIX
 from keap_connect.sandbox.people import Person, get_person, local_user_number
 from keap_connect.sandbox.usage import usage_headers
 from keap_connect.sandbox.world import World, current_world
@@ -42,7 +43,7 @@ ADDRESS: Body = {
 @rest_api.route("/<path:resource>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 def call(resource: str) -> Response:
     world = current_world()
-    secret = bearer_token()
+    secret = presented_secret()
     endpoint, describe = RESOURCES.get(resource, (endpoints.API, None))
 
     def act() -> Response:
@@ -51,16 +52,17 @@ def call(resource: str) -> Response:
     def refuse() -> Response:
         return refusal(world, *UNKNOWN_TOKEN)
 
-    presented = Presented(Kind.ACCESS_TOKEN, secret) if secret else None
+    kind = Kind.KEY if secret.startswith(PREFIX) else Kind.ACCESS_TOKEN
+    presented = Presented(kind, secret) if secret else None
     return answer(world, Call(endpoint, act, refuse, world.grants), presented)
 
 
 def behind_gateway(world: World, secret: str, describe: Describe | None) -> Response:
-    """Check the token first; only then see whether there is anything at the path."""
+    """Check the token or key first; only then see whether there is anything at the path."""
     if not secret:
         return refusal(world, *NO_TOKEN)
-    token = world.grants.find(secret, Kind.ACCESS_TOKEN)
-    problem = gateway_problem(world, token) if token else UNKNOWN_TOKEN
+    token = world.keys.use(secret) or world.grants.find(secret, Kind.ACCESS_TOKEN)
+    problem = gateway_problem(world, token) if isinstance(token, Token) else None
     if token is None or problem:
         return refusal(world, *(problem or UNKNOWN_TOKEN))
     if describe is None or request.method != "GET":
@@ -72,10 +74,13 @@ def behind_gateway(world: World, secret: str, describe: Describe | None) -> Resp
     return reply
 
 
-def bearer_token() -> str:
-    """The credential behind `Bearer`; empty if there is none (RFC 6750 section 2.1)."""
+def presented_secret() -> str:
+    """The credential behind `Bearer` (RFC 6750 section 2.1), or the key in Keap's own header; empty if neither."""
     scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
-    return credential.strip() if scheme.lower() == "bearer" else ""
+    if scheme.lower() == "bearer":
+        return credential.strip()
+    key = request.headers.get("X-Keap-API-Key", "").strip()
+    return key if key.startswith(PREFIX) else ""
 
 
 def gateway_problem(world: World, token: Token) -> tuple[str, str] | None:

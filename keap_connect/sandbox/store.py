@@ -26,6 +26,9 @@ CREATE TABLE IF NOT EXISTS token (
   issued_at REAL NOT NULL, expires_at REAL NOT NULL, used_at REAL, revoked_at REAL,
   redirect_uri TEXT, code_challenge TEXT);
 CREATE INDEX IF NOT EXISTS token_by_grant ON token (grant_id);
+CREATE TABLE IF NOT EXISTS api_key (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, person_id INTEGER NOT NULL,
+  tenant_id TEXT NOT NULL, ending TEXT NOT NULL, created_at REAL NOT NULL, used_at REAL, deleted_at REAL);
 CREATE TABLE IF NOT EXISTS presentation (
   number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, fingerprint TEXT NOT NULL,
   path TEXT NOT NULL, outcome TEXT NOT NULL, status INTEGER, overlapped INTEGER NOT NULL);
@@ -33,7 +36,7 @@ CREATE TABLE IF NOT EXISTS fault (
   id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, name TEXT NOT NULL, schedule TEXT NOT NULL,
   parameters TEXT NOT NULL, calls_seen INTEGER NOT NULL);
 """
-TABLES = ("setting", "app", "tenant", "sign_in", "access_grant", "token", "presentation", "fault")
+TABLES = ("setting", "app", "tenant", "sign_in", "access_grant", "token", "api_key", "presentation", "fault")
 
 Value = str | int | float | None
 

@@ -7,11 +7,13 @@ import threading
 from collections import Counter
 
 from keap_connect.sandbox.grants import Token
+from keap_connect.sandbox.keys import Key
 from keap_connect.sandbox.world import World
 
 MINUTE, DAY = 60, 86400
-# (family, limit, seconds) of the developer app over all tenants, and of one tenant over all credentials.
+# (limit, seconds) of the developer app over all tenants, of one key, and of one tenant over all credentials.
 PRODUCT_THROTTLE, PRODUCT_QUOTA = (1500, MINUTE), (150_000, DAY)
+KEY_THROTTLE, KEY_QUOTA = (240, MINUTE), (30_000, DAY)
 TENANT_MINUTE, TENANT_DAY = (10_000, MINUTE), (250_000, DAY)
 UNITS = {MINUTE: "minute", DAY: "day"}
 FIELDS = ("limit", "time-unit", "interval", "available", "used")
@@ -20,7 +22,7 @@ _lock = threading.Lock()
 _used: Counter[tuple[str, int, int]] = Counter()
 
 
-def usage_headers(world: World, token: Token | None) -> dict[str, str]:
+def usage_headers(world: World, token: Token | Key | None) -> dict[str, str]:
     """All headers of one answer; blank when nobody is known."""
     if token is None:
         families = ("product-throttle", "product-quota", "tenant-throttle")
@@ -28,13 +30,14 @@ def usage_headers(world: World, token: Token | None) -> dict[str, str]:
         names += ["x-keap-tenant-id", "x-keap-product-spike-limit", "x-keap-product-quota-expiry-time"]
         return dict.fromkeys(names, "")
     now = world.clock.now()
+    is_key = isinstance(token, Key)
     headers = {
         "x-keap-tenant-id": f"{token.tenant_id}.infusionsoft.com",
-        "x-keap-product-spike-limit": "25ps",
+        "x-keap-product-spike-limit": "10ps" if is_key else "25ps",
         "x-keap-product-quota-expiry-time": str((int(now // DAY) + 1) * DAY * 1000),
     }
-    throttle = count(token.client_id, PRODUCT_THROTTLE, now)
-    quota = count(token.client_id, PRODUCT_QUOTA, now)
+    throttle = count(token.client_id, KEY_THROTTLE if is_key else PRODUCT_THROTTLE, now)
+    quota = count(token.client_id, KEY_QUOTA if is_key else PRODUCT_QUOTA, now)
     # On the wire the tenant's two limits stand side by side, with a bar between them.
     minute, day = count(token.tenant_id, TENANT_MINUTE, now), count(token.tenant_id, TENANT_DAY, now)
     both = tuple(f"{one}|{other}" for one, other in zip(minute, day, strict=True))

@@ -10,6 +10,7 @@ from keap_connect.sandbox.clock import Clock
 from keap_connect.sandbox.faults import Faults
 from keap_connect.sandbox.grants import Grants
 from keap_connect.sandbox.holds import Holds
+from keap_connect.sandbox.keys import Keys
 from keap_connect.sandbox.ledger import Ledger
 from keap_connect.sandbox.people import Tenants
 from keap_connect.sandbox.store import Store
@@ -24,12 +25,13 @@ class World:
         self.apps = Apps(self.store)
         self.tenants = Tenants(self.store)
         self.grants = Grants(self.store, self.clock, self.switches)
+        self.keys = Keys(self.store, self.clock, self.switches)
         self.ledger = Ledger(self.store, self.clock)
         self.faults = Faults(self.store)
         self.holds = Holds()
 
     def reset(self) -> None:
-        """Be as new: no grants, tokens, ledger, faults, added apps, renamed tenants or sign-ins."""
+        """Be as new: no grants, tokens, keys, ledger, faults, added apps, renamed tenants or sign-ins."""
         self.ledger.clear()
         self.store.forget_everything()
         self.clock.reload()

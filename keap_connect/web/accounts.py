@@ -10,6 +10,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
+    NotRefreshable,
     ReconnectRequired,
     SealBroken,
     TemporarilyUnavailable,
@@ -77,6 +78,8 @@ def refresh(account_id: int) -> Response:
         flash(f"Keap refused this app's client id or secret; the account itself is fine. {refusal}", "failed")
     except SealBroken as refusal:
         flash(f"The stored token does not open, so nothing was sent. {refusal}", "failed")
+    except NotRefreshable as refusal:
+        flash(str(refusal), "attention")
     except TemporarilyUnavailable as refusal:
         flash(f"Not refreshed; the tokens are kept. {refusal}", "attention")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, abort, g, request, url_for
@@ -13,6 +15,7 @@ from keap_connect.errors import KeapConnectError
 from keap_connect.runtime import runtime
 from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
 
+View = TypeVar("View", bound=Callable[..., object])
 READING = {"GET", "HEAD", "OPTIONS"}
 COOKIE_BYTES = 32
 ONE_YEAR_SECONDS = 365 * 86400
@@ -27,6 +30,12 @@ class ForgedRequest(KeapConnectError):
 def protect_browsers(app: Flask, settings: Settings) -> None:
     """Check each request, and set the security headers on each answer, errors included."""
     headers = _headers(settings)
+
+    @app.before_request
+    def allow_larger_body() -> None:
+        most_bytes = getattr(app.view_functions.get(request.endpoint or ""), "most_bytes", None)
+        if most_bytes is not None:
+            request.max_content_length = most_bytes
 
     @app.before_request
     def refuse_null_characters() -> None:
@@ -56,6 +65,16 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
         return response
 
     app.jinja_env.globals["csrf_token"] = csrf_token
+
+
+def takes_up_to(most_bytes: int) -> Callable[[View], View]:
+    """Declare that a view takes larger bodies than all others do."""
+
+    def declare(view: View) -> View:
+        view.most_bytes = most_bytes  # type: ignore[attr-defined]
+        return view
+
+    return declare
 
 
 def browser() -> str:

@@ -1,5 +1,6 @@
 """The customer's pages: start, callback, result, the decision about another tenant, and "Your accounts"."""
 
+import logging
 from dataclasses import replace
 
 from flask import (
@@ -15,7 +16,7 @@ from flask import (
 )
 from werkzeug.wrappers import Response as AnyResponse
 
-from keap_connect.access.sign_ins import end_sign_in, sign_in_person
+from keap_connect.access.sign_ins import end_sign_in, sign_in_person, sign_out
 from keap_connect.accounts.directory import list_accounts_of, view_account
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
@@ -28,6 +29,7 @@ from keap_connect.web.door import Audience, current_person, open_to, welcome_per
 from keap_connect.web.ending_words import WORDS
 
 bp = Blueprint("connect", __name__)
+log = logging.getLogger(__name__)
 SPECULATIVE_HEADERS = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 
 
@@ -70,6 +72,8 @@ def callback() -> AnyResponse:
     try:
         ref = receive_callback(response, read_cookie("browser"))
     except FlowRefused as refused:
+        # A line of the log and no row of the history, which strangers could fill so.
+        log.warning("A callback was refused (%s) from %s.", refused.ending.value, request.remote_addr)
         return redirect(url_for("connect.ended", code=refused.ending.value), code=303)
     return redirect(url_for("connect.result", ref=ref), code=303)
 
@@ -134,7 +138,7 @@ def your_accounts() -> str:
 @open_to(Audience.ANYONE)
 def forget_me() -> AnyResponse:
     """End the customer's sign-in, on the server and in the browser."""
-    end_sign_in(read_cookie("person"))
+    sign_out(read_cookie("person"))
     flash("You are signed out here. Your Keap accounts stay connected.", "done")
     answer = redirect(url_for("connect.index"), code=303)
     delete_cookie(answer, "person")

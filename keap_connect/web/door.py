@@ -73,6 +73,18 @@ def current_admin() -> Admin | None:
     return found
 
 
+def get_admin() -> Admin:
+    """Return the admin who is signed in, in a view that is open to admins only.
+
+    Raises:
+        LookupError: nobody is.
+    """
+    admin = current_admin()
+    if admin is None:
+        raise LookupError("No admin is signed in.")
+    return admin
+
+
 def current_person() -> SignIn | None:
     """Return the sign-in of the customer who authorized with this browser."""
     if "person" not in g:

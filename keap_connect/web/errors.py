@@ -91,7 +91,7 @@ def _write_down(status: int, error: Exception) -> str:
     if status >= 500:
         log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
     else:
-        log.info("%s: %s (%s) at %s", reference, type(error).__name__, status, where)
+        log.info("%s: %s (%s) at %s from %s", reference, type(error).__name__, status, where, request.remote_addr)
     return reference
 
 

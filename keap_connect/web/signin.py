@@ -5,6 +5,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.admins import verify_password
 from keap_connect.access.sign_ins import end_sign_in, sign_in_admin
+from keap_connect.access.sign_ins import sign_out as end_session
 from keap_connect.errors import TooManyAttempts
 from keap_connect.web.browser_security import delete_cookie, read_cookie, set_cookie
 from keap_connect.web.door import Audience, local_path, open_to
@@ -38,7 +39,7 @@ def sign_in() -> Response:
 @open_to(Audience.ANYONE)
 def sign_out() -> Response:
     """End the admin's session, on the server and in the browser."""
-    end_sign_in(read_cookie("admin"))
+    end_session(read_cookie("admin"))
     answer = redirect(url_for("signin.sign_in"), code=303)
     delete_cookie(answer, "admin")
     return answer

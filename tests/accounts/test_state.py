@@ -7,7 +7,15 @@ import pytest
 import sqlalchemy
 from sqlalchemy import func, insert, select
 
-from keap_connect.accounts.state import NEXT_STEPS, AccountState, is_in_doubt, reasons_of, state_expression, state_of
+from keap_connect.accounts.state import (
+    NEXT_STEPS,
+    AccountState,
+    is_in_doubt,
+    next_step_of,
+    reasons_of,
+    state_expression,
+    state_of,
+)
 from keap_connect.models import Account, CredentialKind
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -47,7 +55,8 @@ STATES = [
     ({"refused_at": NOW}, RECONNECT_REQUIRED),
     ({"refused_at": NOW, "lost_at": NOW, "failures": 9}, RECONNECT_REQUIRED),
     ({"kind": CredentialKind.ACCESS_TOKEN_ONLY, "access_token_expires_at": NOW}, RECONNECT_REQUIRED),
-    ({"kind": CredentialKind.SERVICE_ACCOUNT_KEY, "access_token_expires_at": NOW}, AT_RISK),
+    ({"kind": CredentialKind.SERVICE_ACCOUNT_KEY, "access_token_expires_at": NOW}, RECONNECT_REQUIRED),
+    ({"kind": CredentialKind.PERSONAL_ACCESS_TOKEN, "access_token_expires_at": NOW}, RECONNECT_REQUIRED),
     ({"disconnected_at": NOW}, DISCONNECTED),
     ({"disconnected_at": NOW, "refused_at": NOW, "lost_at": NOW}, DISCONNECTED),
 ]
@@ -116,10 +125,29 @@ def test_every_state_has_a_next_step():
         ({"refused_at": NOW, "failure_reason": "Invalid."}, "Keap refused the refresh token for good. Invalid."),
         ({"refused_at": NOW, "lost_at": NOW}, "Our own last attempt with it was at 2026-11-23 12:00 UTC"),
         ({"disconnected_at": NOW}, "It was disconnected on request."),
+        (
+            {"kind": CredentialKind.ACCESS_TOKEN_ONLY, "access_token_expires_at": NOW},
+            "The access token has expired, and there is no refresh token.",
+        ),
+        (
+            {"kind": CredentialKind.SERVICE_ACCOUNT_KEY, "access_token_expires_at": NOW},
+            "A job reported that Keap refuses the Service Account Key.",
+        ),
     ],
 )
 def test_the_reason_is_told_in_a_plain_sentence(facts, words):
     assert words in " ".join(reasons_of(account(**facts), NOW))
+
+
+def test_what_cannot_be_refreshed_gets_one_reason_and_steps_of_its_own():
+    known = {"tenant_id": "ab123", "keap_user_id": "1", "refresh_token_issued_at": None}
+    for kind in set(CredentialKind) - {CredentialKind.OAUTH}:
+        ended = account(kind=kind, access_token_expires_at=NOW, **known)
+
+        assert len(reasons_of(ended, NOW)) == 1
+        assert "mport another" in next_step_of(ended, RECONNECT_REQUIRED)
+        assert "kept alive" not in next_step_of(account(kind=kind, **known), ACTIVE)
+        assert next_step_of(ended, DISCONNECTED) == NEXT_STEPS[DISCONNECTED]
 
 
 def test_an_attempt_under_way_is_not_in_doubt_yet():

@@ -53,11 +53,29 @@ def unfold(page: Page) -> None:
     page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
 
 
+def make_and_list(page: Page) -> None:
+    """Make a key in the sandbox and go back to the list of them."""
+    press("Make a Service Account Key")(page)
+    page.get_by_role("link", name="API Settings").click()
+
+
 def sign_in_as(email: str) -> Act:
     """Try to sign in."""
     return send("Sign in", email=email, password="not the password")
 
 
+def look_through(content: str) -> Act:
+    """Send a file to be looked through."""
+
+    def act(page: Page) -> None:
+        file = {"name": "accounts.csv", "mimeType": "text/csv", "buffer": content.encode()}
+        page.get_by_label("CSV file").set_input_files(file)
+        press("Look through the file")(page)
+
+    return act
+
+
+BAD_FILE = "kind,access_token\nnonsense,xxxxxxxx\npersonal_access_token\n"
 WITHOUT_FLOW = [code for code, words in WORDS.items() if words.status != 200] + [Ending.DENIED, Ending.KEAP_ERROR]
 APP_FACES = [
     Face("start", "/", act=unfold),
@@ -89,6 +107,22 @@ APP_FACES = [
     Face("account, refresh refused", "/accounts/{lost}", "admin", act=press("Refresh now")),
     *[Face(f"disconnect, {one}", f"/accounts/{{{one}}}/disconnect", "admin") for one in ("active", "long", "hostile")],
     Face("disconnect of a customer", "/accounts/{active}/disconnect", "customer"),
+    Face("audit", "/audit", "admin"),
+    Face("audit, found", "/audit?kind=admin_sign_in_refused&from=2026-01-01", "admin"),
+    Face("audit, not found", f"/audit?{urlencode({'who': HOSTILE})}", "admin"),
+    Face("setup", "/setup", "admin"),
+    Face("import", "/import", "admin"),
+    Face(
+        "import, refused",
+        "/import",
+        "admin",
+        401,
+        act=send("Import", access_token="not-a-token", password="not the password", label=LONG),
+    ),
+    Face("import of a file", "/import/file", "admin"),
+    Face("import of a file, bad lines", "/import/file", "admin", 400, act=look_through(BAD_FILE)),
+    Face("export", "/export", "admin"),
+    Face("export, refused", "/export", "admin", 401, act=send("Download the file", password="not the password")),
     Face("sign-in", "/signin?next=/accounts"),
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
     Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
@@ -131,6 +165,9 @@ SANDBOX_FACES = [
         "API token", "/app/central/ab123/api-access", ANN,
         act=send(GENERATE, client_id=CLIENT_ID, client_secret=CLIENT_SECRET),
     ),
+    Face("API settings, none", "/app/central/gh012/api-settings", EVE),
+    Face("API settings", "/app/central/cd456/api-settings", ANN, act=make_and_list),
+    Face("API key", "/app/central/ab123/api-settings", ANN, act=press("Make a Personal Access Token")),
     Face("applications", "/app/central/gh012/authorized-applications", EVE),
     Face("applications, none", "/app/central/cd456/authorized-applications", ANN),
     Face("error 404", "/nothing-here", status=404),

@@ -125,7 +125,11 @@ class TestSameTenantOtherPerson:
         assert (account.id, account.keap_user_id, account.person_email) == (1, str(BEN), BEN_ORTIZ)
         assert (account.label, account.external_id) == ("Acme", "crm:7")
         assert stored.owner(1) == ("ab123", BEN)
-        assert stored.details(1, "person_changed") == {"before": "Ann Lee", "person": "Ben Ortiz"}
+        assert stored.details(1, "person_changed") == {
+            "before": "Ann Lee",
+            "person": "Ben Ortiz",
+            "address": "127.0.0.1",
+        }
 
     def test_person_with_an_account_gets_that_one_updated_and_the_page_of_the_other_says_so(
         self, ann: Visitor, admin: Visitor, stored: Stored

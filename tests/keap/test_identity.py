@@ -5,8 +5,8 @@ from dataclasses import astuple, replace
 
 import pytest
 
-from keap_connect.errors import TenantConflict
-from keap_connect.keap.identity import Identity, ask_identity
+from keap_connect.errors import CredentialRefused, TemporarilyUnavailable, TenantConflict
+from keap_connect.keap.identity import Identity, ask_identity, get_identity
 from keap_connect.settings import KeapSettings
 from tests.keap.raw_server import RawServer, http
 from tests.support.sandbox import ANN, BEN, CLIENT_ID, CLIENT_SECRET, EVE
@@ -231,3 +231,37 @@ def test_nobody_knows_the_tenant_when_nobody_tells_it(sandbox):
 
 def test_an_access_token_that_no_header_can_carry_tells_nothing(api):
     assert astuple(ask_identity(api.keap, "é漢🔑", "ab123")) == ("ab123", None, None, None, None)
+
+
+def test_an_imported_token_is_asked_for_its_tenant_and_its_person(api):
+    api.answer(USER_V2, {key: value for key, value in ANN_V2.items() if key != "tenant_id"}, TENANT_HEADER)
+    api.answer(COMPANY_V2, ACME)
+
+    assert get_identity(api.keap, "the-access-token") == ALL
+
+
+@pytest.mark.parametrize(
+    ("statuses", "error"),
+    [
+        (("401 Unauthorized", "401 Unauthorized"), CredentialRefused),
+        (("401 Unauthorized", "503 Busy"), TemporarilyUnavailable),
+        (("500 Oops", "429 Slow"), TemporarilyUnavailable),
+        (("403 Forbidden", "403 Forbidden"), TemporarilyUnavailable),
+    ],
+)
+def test_an_imported_token_counts_as_refused_only_when_keap_says_so(api, statuses, error):
+    for path, status in zip((USER_V2, USER_V1), statuses, strict=True):
+        api.answer(path, ANN_V2, status=status)
+
+    with pytest.raises(error):
+        get_identity(api.keap, "the-access-token")
+
+    assert api.asked == [USER_V2, USER_V1]
+
+
+@pytest.mark.parametrize("missing", ["id", "tenant_id"])
+def test_an_imported_token_without_tenant_or_person_is_not_taken(api, missing):
+    api.answer(USER_V2, {key: value for key, value in ANN_V2.items() if key != missing})
+
+    with pytest.raises(TemporarilyUnavailable):
+        get_identity(api.keap, "the-access-token")

@@ -3,16 +3,23 @@
 A face is what a view would hand to its template; what all templates share is added when it is rendered.
 """
 
+import base64
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
+from keap_connect.accounts.audit_trail import TrailRow
 from keap_connect.accounts.directory import AccountView
-from keap_connect.accounts.history import EventView
+from keap_connect.accounts.history import EventKind, EventView
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.clock import utc_now
+from keap_connect.onboarding.client_check import ClientCheck, ClientStanding
 from keap_connect.onboarding.endings import Ending
+from keap_connect.onboarding.held_files import HeldFile
+from keap_connect.onboarding.import_files import MOST_LINES, PreviewLine
+from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
+from keap_connect.web.setup_steps import list_steps
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 LONG = (
@@ -21,7 +28,7 @@ LONG = (
 LONG_EMAIL = "a.very.long.local-part.that.somebody.really.has@subdomain.of.a.really-long-company-name.example.com"
 ADMIN = SimpleNamespace(email="admin@example.com")
 SANDBOX_URL = "http://127.0.0.1:5001"
-MANY = 40  # as many rows as fit into a page's bytes when every one of them has a reason to show
+MANY = 38  # as many rows as fit into a page's bytes when every one of them has a reason to show
 
 NOW = utc_now()
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -146,6 +153,22 @@ def listing(*accounts, query="", state="", page=1, pages=1, counts=None, **rest)
     }
 
 
+def trail(*events, older=False, **asked):
+    return {
+        "admin": ADMIN,
+        "events": list(events),
+        "asked": asked,
+        "kinds": list(EventKind),
+        "newest_url": None,
+        "older_url": "/audit?before=7" if older else None,
+        "csv_url": "/audit.csv",
+    }
+
+
+def told(sentence, actor="admin@example.com", title="Blue Door Bakery", address="203.0.113.7"):
+    return TrailRow(7, NOW, "disconnected", sentence, actor, address, 1, title, "")
+
+
 def ended(ending, account=None, keap_said=None, **shared):
     words = replace(WORDS[ending], next_url="/connect" if WORDS[ending].next_is_post else "/your-accounts")
     return {"running": False, "ending": words, "account": account, "keap_said": keap_said, **shared}
@@ -154,6 +177,45 @@ def ended(ending, account=None, keap_said=None, **shared):
 def decision(account, **found):
     usual = {"tenant_id": "xy987", "business_name": "Harbor & Pine Dental", "person_email": "priya@harborpine.example"}
     return {"ref": "ref", "account": account, "found": {**usual, "expires_at": NOW + HOUR / 6, **found}}
+
+
+def guide(settings, check=None, connected=0, workers=0, **rest):
+    steps = list_steps(settings, check, connected, workers)
+    return {
+        "admin": ADMIN,
+        "steps": steps,
+        "done": sum(step.tick in {"done", "not_needed"} for step in steps),
+        "next_step": next((step for step in steps if step.tick in {"to_do", "trouble"}), None),
+        "checked_at": check.checked_at if check else None,
+        "client_id": settings.keap.client_id,
+        "redirect_uri": settings.keap.redirect_uri,
+        "authorize_url": f"{settings.keap.authorize_url}?client_id={settings.keap.client_id}&scope=full",
+        "guide_url": f"{settings.keap.authorize_url}?client_id={settings.keap.client_id}",
+        "start_url": f"{settings.public_url}/",
+        **rest,
+    }
+
+
+def settings_at(public_url, client_id=""):
+    key = base64.b64encode(bytes(range(32))).decode()
+    secret = "s" * 16 if client_id else ""
+    return Settings.from_env(
+        {"PUBLIC_URL": public_url, "SECRET_KEY": "k" * 32, "TOKEN_KEYS": key}
+        | {"KEAP_CLIENT_ID": client_id, "KEAP_CLIENT_SECRET": secret}
+    )
+
+
+def one_import(error=None, **rest):
+    usual = {"admin": ADMIN, "error": error, "wrong_field": "", "kind": "pasted_token", "client_id": "c" * 32}
+    return {**usual, "label": None, "external_id": None, **rest}
+
+
+def file_import(error=None, problems=None, held=None):
+    return {"admin": ADMIN, "error": error, "problems": problems or {}, "held": held}
+
+
+def held(*lines):
+    return HeldFile(b"", list(lines), NOW + HOUR / 6)
 
 
 def error(status):
@@ -166,6 +228,13 @@ def error(status):
         "reference": "8f3a21c0",
     }
 
+
+LINE = PreviewLine(2, "oauth", "ab101", "Blue Door Bakery", "Jane Doe", "Blue Door Bakery")
+NASTY_LINE = PreviewLine(3, "service_account_key", HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+LONG_LINE = PreviewLine(4, "personal_access_token", "x" * 120, LONG, LONG_EMAIL, LONG)
+SANDBOX, LIVE = settings_at("http://localhost:5000"), settings_at("https://connect.example.com", "c" * 32)
+KNOWN = ClientCheck(ClientStanding.KNOWN, "Keap answered 400 (invalid_grant: Authorization code is invalid).", NOW)
+REFUSED = replace(KNOWN, standing=ClientStanding.REFUSED, reason=HOSTILE)
 
 FACES = {
     "start": ("connect/start.html", {}),
@@ -219,6 +288,43 @@ FACES = {
     "disconnect, longest": ("accounts/disconnect.html", {"account": LONGEST, "cancel_url": "/your-accounts"}),
     "disconnect, unbroken": ("accounts/disconnect.html", {"account": UNBROKEN, "cancel_url": "/your-accounts"}),
     "disconnect, hostile": ("accounts/disconnect.html", {"account": NASTY, "cancel_url": "/your-accounts"}),
+    "audit, empty": ("audit/index.html", trail()),
+    "audit, not found": ("audit/index.html", trail(kind="disconnected", who=HOSTILE, **{"from": "2026-11-01"})),
+    "audit, full": ("audit/index.html", trail(*[told("Refreshed: new tokens are stored.")] * 50, older=True)),
+    "audit, hard": (
+        "audit/index.html",
+        trail(
+            told(LONG, LONG_EMAIL, LONG, "2001:db8:85a3:8d3:1319:8a2e:370:7348"),
+            told(HOSTILE, HOSTILE, HOSTILE, HOSTILE),
+            told("x" * 120, "x" * 120, "x" * 120),
+            told("A job's token.", "system", None, None),
+            account=HOSTILE,
+        ),
+    ),
+    "setup in the sandbox": ("setup/index.html", guide(SANDBOX, sandbox_url=SANDBOX_URL)),
+    "setup, the client is known": ("setup/index.html", guide(LIVE, KNOWN)),
+    "setup, all done": ("setup/index.html", guide(LIVE, KNOWN, connected=3, workers=1)),
+    "setup, refused with hostile words": (
+        "setup/index.html",
+        guide(settings_at("https://intranet", "c" * 32), REFUSED, connected=1, workers=2),
+    ),
+    "import": ("imports/one.html", one_import()),
+    "import, refused": (
+        "imports/one.html",
+        one_import("A label is one line of at most 200 characters.", wrong_field="label", label=LONG * 2),
+    ),
+    "import, hostile": ("imports/one.html", one_import(HOSTILE, label=HOSTILE, external_id=HOSTILE)),
+    "import of a file": ("imports/file.html", file_import()),
+    "import of a file, refused": ("imports/file.html", file_import("The file is not UTF-8 text.")),
+    "import of a file, bad lines": ("imports/file.html", file_import(problems={2: LONG, 17: "The kind is missing."})),
+    "import of a file, looked through": ("imports/file.html", file_import(held=held(LINE, LONG_LINE))),
+    "import of a file, hostile": (
+        "imports/file.html",
+        file_import(HOSTILE, problems={3: HOSTILE}, held=held(NASTY_LINE)),
+    ),
+    "import of a file, most lines": ("imports/file.html", file_import(held=held(*[LINE] * MOST_LINES))),
+    "export": ("exports/accounts.html", {"admin": ADMIN, "error": None}),
+    "export, refused": ("exports/accounts.html", {"admin": ADMIN, "error": "The password is wrong."}),
     "sign-in": ("signin.html", {"error": None, "email": "", "next_path": "/accounts"}),
     "sign-in, refused": ("signin.html", {"error": "E-mail or password is wrong.", "email": HOSTILE, "next_path": ""}),
     "error of the visitor": ("error.html", error(404)),

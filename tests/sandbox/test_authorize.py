@@ -77,7 +77,7 @@ def test_wrong_parameter_is_sent_back_with_its_error(client: Client, changes: di
     "changes",
     [
         {"client_id": "unknown", "redirect_uri": "http://example.com/"},
-        {"redirect_uri": None},
+        {"client_id": "unknown", "redirect_uri": None},
         {"redirect_uri": "http://example.com/callback"},
         {"redirect_uri": "javascript:alert(1)"},
         {"redirect_uri": "https://example.com/#fragment"},
@@ -90,6 +90,12 @@ def test_nobody_is_sent_to_an_unacceptable_address(client: Client, changes: dict
 
     assert answer.status_code == 400
     assert "Location" not in answer.headers
+
+
+def test_link_with_the_client_id_alone_ends_in_account_central(client: Client):
+    answer = get(client.authorization_url(redirect_uri=None))
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/app/central/home")
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,21 @@ class Sandbox:
         )
         return browser
 
+    def make_key(
+        self, kind: str = "personal_access_token", person: str = "ann.lee@example.com", tenant: str = "ab123"
+    ) -> str:
+        """Make a key in a Keap app's API Settings; returns it as the page shows it."""
+        with self.signed_in(person) as browser:
+            url = f"{self.url}/app/central/{tenant}/api-settings"
+            return _shown(browser.post(url, {"kind": kind}, timeout=TIMEOUT_SECONDS).text, "key")
+
+    def generate_token(self, person: str = "ann.lee@example.com", tenant: str = "ab123") -> tuple[str, str]:
+        """Generate a token on the API Access page; returns access token and refresh token, "" where none is shown."""
+        form = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+        with self.signed_in(person) as browser:
+            page = browser.post(f"{self.url}/app/central/{tenant}/api-access", form, timeout=TIMEOUT_SECONDS).text
+        return _shown(page, "access_token"), _shown(page, "refresh_token")
+
     def consent(
         self,
         authorization_url: str,
@@ -180,6 +195,11 @@ class Sandbox:
         if "Location" not in answer.headers:
             raise ValueError(f"The sandbox did not redirect: {answer.status_code} {answer.text}")
         return answer.headers["Location"]
+
+
+def _shown(page: str, name: str) -> str:
+    found = re.search(rf'data-name="{name}">([\w-]+)<', page)
+    return found[1] if found else ""
 
 
 def new_browser() -> requests.Session:

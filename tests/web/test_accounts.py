@@ -320,6 +320,24 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "and its answer was lost.",
     ),
     EventKind.TOKEN_REJECTED: ({}, "A job reported that Keap refused the access token; it is refreshed next."),
+    EventKind.CREDENTIAL_REJECTED: (
+        {},
+        "A job reported that Keap refused the token or key; it is not handed out again.",
+    ),
+    EventKind.IMPORTED: (
+        {"credential": "a Personal Access Token", "person": "Jane"},
+        "Imported: a Personal Access Token of Jane.",
+    ),
+    EventKind.IMPORTED_AGAIN: (
+        {"credential": "an access token and a refresh token", "person": "Jane"},
+        "Imported again: an access token and a refresh token of Jane took the place of what was stored.",
+    ),
+    EventKind.FILE_IMPORTED: ({"count": 3}, "A file of 3 accounts was imported."),
+    EventKind.EXPORTED: ({"count": 3}, "3 accounts were exported, without tokens."),
+    EventKind.CLIENT_CHECKED: (
+        {"reason": "Keap knows the client."},
+        "Client id and secret were checked at Keap. Keap knows the client.",
+    ),
     EventKind.OTHER_TENANT_ANSWERED: (
         {"tenant_id": "zz999"},
         "Keap answered a refresh with a token of another account, zz999; it was not stored.",
@@ -329,6 +347,17 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
     EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in was refused."),
+    EventKind.ADMIN_SIGNED_OUT: ({"email": "a@example.com"}, "Admin a@example.com signed out."),
+    EventKind.CUSTOMER_SIGNED_OUT: ({}, "The customer signed out."),
+    EventKind.HISTORY_PRUNED: (
+        {"count": 5, "until": "2026-11-25 00:00 UTC"},
+        "5 events from before 2026-11-25 00:00 UTC were deleted from the history.",
+    ),
+    EventKind.API_KEY_ISSUED: (
+        {"key_id": 1, "name": "sync", "scopes": "tokens:read"},
+        "API key 1 (sync) was issued for tokens:read.",
+    ),
+    EventKind.API_KEY_REVOKED: ({"key_id": 1, "name": "sync"}, "API key 1 (sync) was revoked."),
 }
 
 

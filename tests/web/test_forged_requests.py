@@ -29,7 +29,15 @@ FORMS = {
     "accounts.disconnect": {},
     "signin.sign_in": {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD},
     "signin.sign_out": {},
+    "setup.check": {},
+    "imports.one": {},
+    "imports.file": {},
+    "imports.confirm": {},
+    "exports.accounts": {"password": ADMIN_PASSWORD},
 }
+# What a form says that has come through the door, where it is not sent on: a file, or that something is missing.
+OTHER_ANSWERS = {"imports.one": 401, "imports.file": 400, "imports.confirm": 400, "exports.accounts": 200}
+CHANGES_NOTHING = {"accounts.complete", "imports.file", "imports.confirm"}  # there is nothing to complete or to store
 CROSS_SITE_HEADERS = (
     {"Origin": "https://evil.example"},
     {"Origin": "http://localhost"},
@@ -104,8 +112,8 @@ def test_a_form_of_our_own_goes_through(
 
     answer = submit(world, victim, endpoint, token, **{"Sec-Fetch-Site": "same-origin", "Origin": "null"})
 
-    assert answer.status_code == 303
-    assert everything() != before or endpoint == "accounts.complete"  # there is nothing to complete
+    assert answer.status_code == OTHER_ANSWERS.get(endpoint, 303)
+    assert everything() != before or endpoint in CHANGES_NOTHING
 
 
 def test_every_kind_of_browser_gets_its_form_through(world: World, victim: Visitor):

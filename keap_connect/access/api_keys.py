@@ -1,0 +1,263 @@
+"""API keys: how programs come in. A key is shown once; only a hash of its secret part is stored.
+
+`kc_<public id>_<secret><checksum>`: the prefix names it to secret scanners, the public id finds its row, the secret
+has 192 random bits, and the CRC-32 tells a mistyped key from a guessed one without asking the database.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import or_, select, update
+
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.clock import utc_now
+from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
+from keap_connect.models import LARGEST_ID, Account, APIKey
+
+PREFIX = "kc_"
+SHAPE = re.compile(r"(kc_([0-9a-f]{16})_([0-9a-f]{48}))([0-9a-f]{8})")
+USED_EVERY = timedelta(hours=1)
+LONGEST_NAME = 80
+MOST_ACCOUNTS = 1000
+NOBODYS_HASH = "0" * 64  # compared with when there is no such key, so that the answer takes as long
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    ACCOUNTS_READ = "accounts:read"
+    ACCOUNTS_WRITE = "accounts:write"
+    TOKENS_READ = "tokens:read"
+
+
+@dataclass(frozen=True)
+class APIKeyView:
+    """A key as a page or a command shows it."""
+
+    id: int
+    public_id: str
+    name: str
+    scopes: list[str]
+    account_ids: list[int] | None
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a program can still come in with it."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > utc_now())
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A new key; `text` is what the program sends, and nobody can tell it again."""
+
+    text: str = field(repr=False)
+    row: APIKeyView
+
+
+@dataclass(frozen=True)
+class VerifiedKey:
+    """Who a program is, and what it may do; `account_ids` is None when all accounts are open to it."""
+
+    id: int
+    name: str
+    scopes: frozenset[str]
+    account_ids: frozenset[int] | None
+
+    @property
+    def actor(self) -> str:
+        """How the history names it."""
+        return f"API key {self.id} ({self.name})"
+
+    def require(self, scope: str) -> None:
+        """Refuse what the key may not do.
+
+        Raises:
+            InsufficientScope: it lacks the scope.
+        """
+        if scope not in self.scopes:
+            raise InsufficientScope(scope)
+
+    def may_see(self, account_id: int) -> bool:
+        """Whether an account is open to it; one that is not looks like a missing one."""
+        return self.account_ids is None or account_id in self.account_ids
+
+
+def issue_api_key(
+    name: str,
+    scopes: Iterable[str],
+    actor: str,
+    expires_at: datetime | None = None,
+    account_ids: Iterable[int] | None = None,
+) -> IssuedKey:
+    """Make a key.
+
+    Args:
+        account_ids: the only accounts it is for; None for all, also those to come.
+
+    Raises:
+        APIKeyUnfit: the name, a scope, the expiry or an account will not do.
+    """
+    name, wanted = name.strip(), set(scopes)
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        raise APIKeyUnfit(f"Give the key a name of at most {LONGEST_NAME} characters.")
+    if not wanted or wanted - set(Scope):
+        raise APIKeyUnfit(f"Choose what the key may do: {', '.join(Scope)}.")
+    if expires_at is not None and expires_at <= utc_now():
+        raise APIKeyUnfit("The key must expire in the future.")
+    only = None if account_ids is None else sorted(set(account_ids))
+    public_id = secrets.token_hex(8)
+    text, secret_hash = _new_text(public_id)
+    with write_transaction() as session:
+        if only is not None:
+            _check_accounts(only, set(session.scalars(select(Account.id).where(Account.id.in_(_storable(only))))))
+        key = APIKey(
+            public_id=public_id,
+            secret_hash=secret_hash,
+            name=name,
+            scopes=" ".join(scope for scope in Scope if scope in wanted),
+            account_ids=only,
+            created_at=utc_now(),
+            created_by=actor,
+            expires_at=expires_at,
+        )
+        session.add(key)
+        session.flush()
+        record(session, EventKind.API_KEY_ISSUED, None, actor, key_id=key.id, name=name, scopes=key.scopes)
+    return IssuedKey(text, _view(key))
+
+
+def list_api_keys() -> list[APIKeyView]:
+    """Return all keys, the revoked ones too, newest first."""
+    with read_session() as session:
+        return [_view(key) for key in session.scalars(select(APIKey).order_by(APIKey.id.desc()))]
+
+
+def get_api_key(key_id: int) -> APIKeyView:
+    """Return one key.
+
+    Raises:
+        APIKeyNotFound: there is none.
+    """
+    with read_session() as session:
+        key = session.get(APIKey, key_id) if key_id <= LARGEST_ID else None
+    if key is None:
+        raise APIKeyNotFound(f"There is no API key {key_id}.")
+    return _view(key)
+
+
+def revoke_api_key(key_id: int, actor: str) -> None:
+    """Refuse a key from now on, in every process.
+
+    Raises:
+        APIKeyNotFound: there is none.
+    """
+    key = get_api_key(key_id)
+    with write_transaction() as session:
+        alive = update(APIKey).where(APIKey.id == key_id, APIKey.revoked_at.is_(None))
+        if count_updated(session, alive.values(revoked_at=utc_now())):
+            record(session, EventKind.API_KEY_REVOKED, None, actor, key_id=key_id, name=key.name)
+
+
+def verify_api_key(text: str) -> VerifiedKey:
+    """Say whose key this is.
+
+    Raises:
+        APIKeyRefused: it is malformed, unknown, revoked or expired; all look the same.
+    """
+    shown = read_api_key(text)
+    with read_session() as session:
+        key = session.scalar(select(APIKey).where(APIKey.public_id == shown.public_id))
+    is_right = shown.fits(key.secret_hash if key else NOBODYS_HASH)
+    if key is None or not is_right or not _view(key).is_usable:
+        raise APIKeyRefused("The API key is not valid.")
+    _note_used(key)
+    only = None if key.account_ids is None else frozenset(key.account_ids)
+    return VerifiedKey(key.id, key.name, frozenset(key.scopes.split()), only)
+
+
+@dataclass(frozen=True)
+class ShownKey:
+    """The two parts of a key that a program shows."""
+
+    public_id: str
+    secret_hash: str = field(repr=False)
+
+    def fits(self, stored_hash: str) -> bool:
+        """Compare in constant time."""
+        return hmac.compare_digest(self.secret_hash, stored_hash)
+
+
+def read_api_key(text: str) -> ShownKey:
+    """Take a key apart; whether it is one of ours only its row can tell.
+
+    Raises:
+        APIKeyRefused: it is malformed, or its checksum is wrong.
+    """
+    parts = SHAPE.fullmatch(text)
+    if parts is None or _checksum(parts[1]) != parts[4]:
+        raise APIKeyRefused("The API key is not valid.")
+    return ShownKey(parts[2], _hash(parts[3]))
+
+
+def _new_text(public_id: str) -> tuple[str, str]:
+    secret = secrets.token_hex(24)
+    text = f"{PREFIX}{public_id}_{secret}"
+    return text + _checksum(text), _hash(secret)
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _hash(secret: str) -> str:
+    """The secret is random, so that a fast hash is as good as a slow one."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _note_used(key: APIKey) -> None:
+    now = utc_now()
+    if key.last_used_at and key.last_used_at > now - USED_EVERY:
+        return
+    unnoted = or_(APIKey.last_used_at.is_(None), APIKey.last_used_at <= now - USED_EVERY)
+    with write_transaction() as session:
+        session.execute(update(APIKey).where(APIKey.id == key.id, unnoted).values(last_used_at=now))
+
+
+def _storable(account_ids: list[int]) -> list[int]:
+    return [each for each in account_ids if 0 < each <= LARGEST_ID]
+
+
+def _check_accounts(wanted: list[int], present: set[int]) -> None:
+    if not 1 <= len(wanted) <= MOST_ACCOUNTS:
+        raise APIKeyUnfit(f"Name from 1 to {MOST_ACCOUNTS} accounts, or none to open all of them.")
+    missing = [str(each) for each in wanted if each not in present]
+    if missing:
+        raise APIKeyUnfit(f"There is no account {', '.join(missing[:5])}.")
+
+
+def _view(key: APIKey) -> APIKeyView:
+    return APIKeyView(
+        id=key.id,
+        public_id=key.public_id,
+        name=key.name,
+        scopes=key.scopes.split(),
+        account_ids=key.account_ids,
+        created_at=key.created_at,
+        created_by=key.created_by,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+        last_used_at=key.last_used_at,
+    )

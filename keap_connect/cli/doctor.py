@@ -1,0 +1,35 @@
+"""`flask doctor`: what is wrong with this installation, and what to do."""
+
+import sys
+from dataclasses import asdict
+
+import click
+from flask.cli import with_appcontext
+
+from keap_connect.cli.exit_codes import ExitCode, help_with
+from keap_connect.cli.output import cell, json_option, show_json
+from keap_connect.doctor.examination import examine
+from keap_connect.doctor.finding import Health
+
+MARKS = {Health.WELL: "ok", Health.ATTENTION: "look", Health.WRONG: "WRONG", Health.UNKNOWN: "?"}
+
+
+@click.command("doctor", epilog=help_with("doctor", "doctor --json"))
+@json_option
+@with_appcontext
+def doctor(as_json: bool) -> None:
+    """Check settings, database, keys, clocks, the line to Keap, workers, files and disk; exit code 1 when one is wrong.
+
+    It works with wrong settings and without a database too, sends no secret anywhere, and mends nothing.
+    """
+    findings = examine()
+    is_wrong = any(finding.health is Health.WRONG for finding in findings)
+    if as_json:
+        show_json({"is_well": not is_wrong, "findings": [asdict(finding) for finding in findings]})
+    else:
+        width = max(len(finding.subject) for finding in findings)
+        for finding in findings:
+            click.echo(f"{MARKS[finding.health]:<6} {finding.subject:<{width}}  {cell(finding.sentence)}")
+            if finding.advice:
+                click.echo(f"{'':<6} {'':<{width}}  -> {cell(finding.advice)}")
+    sys.exit(ExitCode.FAILED if is_wrong else ExitCode.DONE)

@@ -1,0 +1,38 @@
+"""`flask worker`: refreshes accounts ahead of time."""
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from keap_connect.cli.exit_codes import help_with, plainly
+from keap_connect.cli.output import json_option, show_json
+from keap_connect.deployment import check_deployment
+from keap_connect.refreshing import brakes
+from keap_connect.worker import instance
+from keap_connect.worker.loop import SweepWorker
+
+
+@click.command("worker", epilog=help_with("worker", "worker --once", "worker --confirm-only-one"))
+@click.option("--once", is_flag=True, help="Refresh what is due now, then end.")
+@click.option("--confirm-only-one", is_flag=True, help="Confirm that no other installation uses these accounts.")
+@click.option("--resume", is_flag=True, help="Let the sweep go on after a mass refusal or a refused client.")
+@json_option
+@with_appcontext
+@plainly
+def worker(once: bool, confirm_only_one: bool, resume: bool, as_json: bool) -> None:
+    """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
+    if resume:
+        for name in (brakes.MASS_REFUSAL, brakes.CLIENT_REFUSED):
+            brakes.end_alarm(name)
+    if confirm_only_one:
+        instance.confirm_only_one()
+    for warning in check_deployment():
+        click.echo(warning, err=True)
+    sweep = SweepWorker(current_app._get_current_object())  # type: ignore[attr-defined]
+    sweep.run(until_idle=once)
+    alarms = brakes.list_alarms()
+    if as_json:
+        names = [alarm.name for alarm in alarms]
+        show_json({"refreshed": sweep.refreshed, "failed": sweep.failed, "held_by": names})
+    for alarm in alarms:
+        click.echo(f"The sweep is held: {alarm.reason}", err=True)

@@ -1,0 +1,30 @@
+"""Whether Keap's token endpoint can be reached from here, over TLS that holds."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from keap_connect.doctor.clocks import compare_with_keap
+from keap_connect.doctor.finding import Finding, well, wrong
+from keap_connect.keap.greeting import greet_token_endpoint
+from keap_connect.runtime import runtime
+
+
+def look_at_keap() -> Iterator[Finding]:
+    """Ask for nothing, and see whether an answer comes."""
+    host = urlsplit(runtime().keap.token_url).netloc
+    greeting = greet_token_endpoint(runtime().keap)
+    if greeting.problem:
+        yield wrong(
+            "token endpoint",
+            f"{host}: {greeting.problem}",
+            "Let this machine reach it (name service, firewall, certificates); stored tokens are served meanwhile.",
+        )
+        return
+    if greeting.status is not None and greeting.status >= 500:
+        yield wrong(
+            "token endpoint", f"{host} answers {greeting.status}.", "Wait: Keap is in trouble. See its status page."
+        )
+    else:
+        yield well("token endpoint", f"{host} answers{' over TLS' if greeting.is_tls else ''}.")
+    if greeting.date:
+        yield compare_with_keap(greeting.date)

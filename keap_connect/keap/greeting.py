@@ -1,0 +1,46 @@
+"""A request to the token endpoint that carries nothing: is it there, does its certificate hold, what time is it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import requests
+
+from keap_connect.keap.transport import NoUsableAnswer, keap_session
+from keap_connect.settings import KeapSettings
+
+DEADLINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What came back. `problem` says why nothing did."""
+
+    is_tls: bool
+    status: int | None = None
+    date: datetime | None = None
+    problem: str | None = None
+
+
+def greet_token_endpoint(keap: KeapSettings) -> Greeting:
+    """Send a GET without any credential, which every token endpoint refuses. Takes 10 seconds at most."""
+    is_tls = keap.token_url.startswith("https://")
+    with keap_session(keap, deadline_seconds=DEADLINE_SECONDS) as (session, _call):
+        try:
+            answer = session.get(keap.token_url)
+        except requests.exceptions.SSLError:
+            return Greeting(is_tls, problem="Its certificate was not accepted.")
+        except requests.TooManyRedirects:
+            return Greeting(is_tls, problem="It answers with a redirect, which is never followed.")
+        except NoUsableAnswer as problem:
+            return Greeting(is_tls, problem=f"Its answer was not usable: {problem}.")
+        except requests.RequestException as problem:
+            return Greeting(is_tls, problem=f"It cannot be reached ({type(problem).__name__}).")
+    return Greeting(is_tls, answer.status_code, _date(answer.headers.get("Date")))
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,161 @@
+"""Taking in a credential that a person brings from Keap by hand: pasted tokens, or a key without expiry.
+
+It is checked against Keap's user info before anything is stored, which also tells whose it is. Other than a consent, an
+import can be repeated: so whatever is not clear is refused, and nothing is changed.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.credentials import new_account, store_imported
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.state import KEYS, AccountState, state_of
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.errors import ImportRefused, NameRefused
+from keap_connect.keap.identity import Identity, get_identity
+from keap_connect.models import Account, CredentialKind
+from keap_connect.onboarding.placing import find_by_identity, take_identity
+from keap_connect.runtime import runtime
+
+TOKEN = re.compile(r"[!-~]{8,2000}")
+KEY_PREFIX = "KeapAK"
+EXTERNAL_ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
+LONGEST_LABEL = 200
+CREDENTIAL_WORDS = {
+    CredentialKind.OAUTH: "an access token with its refresh token",
+    CredentialKind.ACCESS_TOKEN_ONLY: "an access token",
+    CredentialKind.PERSONAL_ACCESS_TOKEN: "a Personal Access Token",
+    CredentialKind.SERVICE_ACCOUNT_KEY: "a Service Account Key",
+}
+
+
+@dataclass(frozen=True)
+class ImportedCredential:
+    """What a person brings. `access_token` is the key itself where it is a key."""
+
+    kind: CredentialKind
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A credential, and what its account is to be called; None leaves a name as it is."""
+
+    credential: ImportedCredential
+    external_id: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Something incoming, and whose it is by Keap's own word."""
+
+    incoming: Incoming
+    identity: Identity
+
+
+def import_credential(
+    credential: ImportedCredential, actor: str, external_id: str | None = None, label: str | None = None
+) -> int:
+    """Check a credential at Keap and store it in the account it belongs to, a new one if need be; return its id.
+
+    Raises:
+        ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one.
+        NameRefused: external id or label breaks a rule, or another account has that external id.
+        TemporarilyUnavailable: Keap did not tell whose it is.
+        TenantConflict: Keap named two tenants for it.
+
+    Whatever is raised, nothing was changed.
+    """
+    incoming = Incoming(credential, external_id or None, label or None)
+    check_form(incoming)
+    checked = Checked(incoming, get_identity(runtime().keap, credential.access_token))
+    try:
+        with write_transaction() as session:
+            return place(session, checked, actor)
+    except IntegrityError:  # the same (tenant, person), or the same external id, was stored at the same moment
+        with write_transaction() as session:
+            return place(session, checked, actor)
+
+
+def check_form(incoming: Incoming) -> None:
+    """Check what can be seen without Keap.
+
+    Raises:
+        ImportRefused, NameRefused.
+    """
+    credential = incoming.credential
+    is_key = credential.kind in KEYS
+    what = "key" if is_key else "access token"
+    if not TOKEN.fullmatch(credential.access_token):
+        raise ImportRefused(f"The {what} is missing, or has characters that none has: copy it whole, without spaces.")
+    if credential.refresh_token is not None and not TOKEN.fullmatch(credential.refresh_token):
+        raise ImportRefused("The refresh token has characters that none has: copy it whole, without spaces.")
+    if credential.kind is CredentialKind.OAUTH and credential.refresh_token is None:
+        raise ImportRefused("The refresh token is missing. Without one it is an access token only.")
+    if credential.kind is not CredentialKind.OAUTH and credential.refresh_token is not None:
+        raise ImportRefused(f"A refresh token does not belong to {CREDENTIAL_WORDS[credential.kind]} alone.")
+    if not is_key and credential.access_token.startswith(KEY_PREFIX):
+        raise ImportRefused(
+            f"What begins with {KEY_PREFIX} is a key: a Personal Access Token or a Service Account Key."
+        )
+    if incoming.external_id is not None and not EXTERNAL_ID.fullmatch(incoming.external_id):
+        raise NameRefused("external_id", "An external id has letters, digits and . _ : - only, at most 200 of them.")
+    label = incoming.label
+    if label is not None and not (label.isprintable() and len(label) <= LONGEST_LABEL):
+        raise NameRefused("label", f"A label is one line of at most {LONGEST_LABEL} characters.")
+
+
+def find_place(session: Session, checked: Checked) -> Account | None:
+    """Return the account, locked, in which it would be stored; None where it would become a new one.
+
+    Raises:
+        ImportRefused: what is stored there works for longer than what would take its place.
+        NameRefused: another account has the external id.
+    """
+    account = find_by_identity(session, checked.identity)
+    if checked.incoming.external_id is not None:
+        has_it = select(Account.id).where(Account.external_id == checked.incoming.external_id)
+        holder = session.scalar(has_it)
+        if holder is not None and (account is None or holder != account.id):
+            raise NameRefused("external_id", "Another account has this external id.")
+    if account is None or checked.incoming.credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
+        return account
+    works = state_of(account, utc_now()) in {AccountState.ACTIVE, AccountState.AT_RISK}
+    if works and account.kind != CredentialKind.ACCESS_TOKEN_ONLY:
+        raise ImportRefused(
+            "This Keap account is connected already, and lastingly. An access token alone would end that within a day."
+        )
+    return account
+
+
+def place(session: Session, checked: Checked, actor: str) -> int:
+    """Store it, in the caller's transaction; return the account's id. The same errors as `find_place`.
+
+    Raises:
+        IntegrityError: the same (tenant, person) was stored at the same moment; place it again.
+    """
+    incoming, identity = checked.incoming, checked.identity
+    known = find_place(session, checked)
+    account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
+    take_identity(account, identity)
+    credential = incoming.credential
+    store_imported(account, credential.kind, credential.access_token, credential.refresh_token)
+    account.external_id = incoming.external_id or account.external_id
+    account.label = incoming.label or account.label
+    record(
+        session,
+        EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED,
+        account.id,
+        actor,
+        credential=CREDENTIAL_WORDS[credential.kind],
+        person=identity.person_name or identity.person_email or "a person without a name",
+    )
+    session.flush()
+    return account.id

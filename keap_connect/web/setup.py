@@ -1,0 +1,50 @@
+"""The setup guide: Keap's own steps with where each stands, and the check of the token endpoint."""
+
+from flask import Blueprint, flash, redirect, render_template, url_for
+from werkzeug.wrappers import Response
+
+from keap_connect.accounts.directory import count_states
+from keap_connect.accounts.state import AccountState
+from keap_connect.keap.authorization import plain_authorization_url
+from keap_connect.onboarding.client_check import ClientStanding, check_client, find_client_check
+from keap_connect.runtime import runtime
+from keap_connect.web.door import Audience, get_admin, open_to
+from keap_connect.web.setup_steps import Tick, list_steps
+from keap_connect.worker.heartbeat import list_workers
+
+bp = Blueprint("setup", __name__, url_prefix="/setup")
+
+
+@bp.get("")
+@open_to(Audience.ADMIN)
+def index() -> str:
+    """Show the guide."""
+    settings, keap, check, counts = runtime().settings, runtime().keap, find_client_check(), count_states()
+    connected = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK]
+    steps = list_steps(settings, check, connected, len(list_workers()))
+    return render_template(
+        "setup/index.html",
+        steps=steps,
+        done=sum(step.tick in {Tick.DONE, Tick.NOT_NEEDED} for step in steps),
+        next_step=next((step for step in steps if step.tick in {Tick.TO_DO, Tick.TROUBLE}), None),
+        checked_at=check.checked_at if check else None,
+        client_id=keap.client_id,
+        redirect_uri=keap.redirect_uri,
+        authorize_url=plain_authorization_url(keap, keap.redirect_uri),
+        guide_url=plain_authorization_url(keap, None),
+        start_url=settings.public_url + url_for("connect.index"),
+    )
+
+
+@bp.post("/check")
+@open_to(Audience.ADMIN)
+def check() -> Response:
+    """Ask the token endpoint whether it knows the client, and say what it said."""
+    checked = check_client(get_admin().email)
+    if checked.standing is ClientStanding.KNOWN:
+        flash(f"The token endpoint knows the client: it refused only the code. {checked.reason}", "done")
+    elif checked.standing is ClientStanding.REFUSED:
+        flash(f"The token endpoint refuses the client id or the secret. {checked.reason}", "failed")
+    else:
+        flash(f"The token endpoint did not tell whether it knows the client. {checked.reason}", "attention")
+    return redirect(url_for("setup.index") + "#check", code=303)

@@ -1,0 +1,67 @@
+"""The export: all accounts, no token, no formula."""
+
+import csv
+import io
+
+import pytest
+from flask import Flask
+
+from keap_connect.accounts import exporting
+from keap_connect.accounts.exporting import COLUMNS, export_csv
+from keap_connect.application import create_app
+from keap_connect.database import db
+from keap_connect.settings import Settings
+from tests.flows.stored import Stored
+from tests.support.sandbox import Sandbox
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1")
+
+
+@pytest.fixture
+def app(settings: Settings) -> Flask:
+    """Give the app without a port."""
+    built = create_app(settings)
+    with built.app_context():
+        yield built
+        db.engine.dispose()
+
+
+def read(pieces) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO("".join(pieces), newline="")))
+
+
+def test_every_account_is_exported_once_in_pieces_and_without_tokens(
+    app: Flask, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    stored = Stored(app, sandbox)
+    monkeypatch.setattr(exporting, "READ_AT_ONCE", 2)
+    ids = [stored.place(tenant) for tenant in ("ab123", "cd456", "ef789")]
+
+    pieces = list(export_csv("admin@example.com"))
+
+    rows = read(pieces)
+    assert len(pieces) == 3
+    assert [row["id"] for row in rows] == [str(one) for one in ids]
+    assert tuple(rows[0]) == COLUMNS
+    assert (rows[0]["state"], rows[0]["tenant_id"], rows[0]["person"]) == ("active", "ab123", "Ann Lee")
+    assert rows[0]["connected_at"].endswith("+00:00")
+    tokens = [token for one in ids for token in stored.tokens(one) if token]
+    assert len(tokens) == 6
+    assert not any(token[-8:] in "".join(pieces) for token in tokens)
+    assert stored.rows("account_event")[-1][3:5] == ("exported", "admin@example.com")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.proves("R67", "F62")
+def test_what_a_spreadsheet_would_take_for_a_formula_is_text(app: Flask, sandbox: Sandbox):
+    stored = Stored(app, sandbox)
+    stored.place(business_name='=HYPERLINK("http://evil.example","x")', external_id="-1+1", person_name='"><img src=x>')
+    for number, formula in enumerate(FORMULAS):
+        stored.place(f"zz{number:03}", label=formula)
+
+    rows = read(export_csv("admin@example.com"))
+
+    assert rows[0]["business_name"] == '\'=HYPERLINK("http://evil.example","x")'
+    assert rows[0]["external_id"] == "'-1+1"
+    assert rows[0]["person"] == '"><img src=x>'
+    assert [row["label"] for row in rows[1:]] == [f"'{formula}" for formula in FORMULAS]

@@ -1,0 +1,204 @@
+"""The doctor finds each fault that it is there for, says what to do, and works when nothing else does."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from keap_connect.application import create_app, create_unfit_app
+from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
+from keap_connect.doctor.clocks import compare, look_at_database_clock
+from keap_connect.doctor.finding import Health
+from keap_connect.models import Account, Alarm, Worker
+from keap_connect.settings import Settings
+from tests.support.sandbox import Sandbox
+from tests.support.scripted import scripted
+from tests.support.server import free_port
+from tests.test_cli import Flasks, flask, said  # noqa: F401
+from tests.web.direct import visit
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+Examine = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def app(settings: Settings, sandbox: Sandbox) -> Iterator[Flask]:
+    """Give the app with one account, a worker that was just heard of, and a folder that is closed to others."""
+    Path(settings.database_url.removeprefix("sqlite:///")).chmod(0o600)
+    built = create_app(settings)
+    visit(built, sandbox).connect()
+    settings.instance_path.chmod(0o700)
+    with built.app_context():
+        with write_transaction() as session:
+            session.add(Worker(name="here:1", started_at=utc_now(), beat_at=utc_now()))
+        yield built
+        db.engine.dispose()
+
+
+def examined(app: Flask) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """Return the exit code, and by their subjects the findings that are not well."""
+    finished = app.test_cli_runner().invoke(args=["doctor", "--json"])
+    found: dict[str, list[dict[str, str]]] = {}
+    for finding in json.loads(finished.stdout)["findings"]:
+        if finding["health"] != "well":
+            found.setdefault(finding["subject"], []).append(finding)
+    return finished.exit_code, found
+
+
+@on_sqlite
+def test_a_healthy_installation_is_well(app: Flask):
+    assert examined(app) == (0, {})
+
+    shown = app.test_cli_runner().invoke(args=["doctor"])
+
+    assert (shown.exit_code, "WRONG" in shown.stdout) == (0, False)
+    for subject in ("settings", "database", "keys", "token endpoint", "clock", "worker", "file modes", "disk"):
+        assert f"ok     {subject} " in shown.stdout
+
+
+def silence_the_worker(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Worker, "here:1").beat_at = utc_now() - timedelta(minutes=2)
+    return "worker"
+
+
+def let_the_work_wait(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Account, 1).next_refresh_at = utc_now() - timedelta(hours=1)
+    return "worker"
+
+
+def raise_an_alarm(app: Flask) -> str:
+    with write_transaction() as session:
+        session.add(Alarm(name="client_refused", raised_at=utc_now(), reason="Keap refused our client."))
+    return "alarm"
+
+
+def move_the_grants(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Account, 1).client_id = "another client"
+    return "grants"
+
+
+def lose_an_account(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Account, 1).refused_at = utc_now()
+    return "accounts"
+
+
+def open_the_folder(app: Flask) -> str:
+    folder = app.extensions["keap_connect"].settings.instance_path
+    for path in (folder, folder.parent):
+        path.chmod(0o755)
+    return "file modes"
+
+
+def keep_a_pair(app: Flask) -> str:
+    folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.pair").write_bytes(b"{}" + b"\0" * 10)
+    (folder / "free.pair").write_bytes(b"\0" * 10)
+    return "recovery"
+
+
+def put_a_file_aside(app: Flask) -> str:
+    folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.broken").write_bytes(b"?")
+    return "recovery"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("harm", "is_wrong"),
+    [
+        (silence_the_worker, True),
+        (let_the_work_wait, False),
+        (raise_an_alarm, True),
+        (move_the_grants, False),
+        (lose_an_account, False),
+        (open_the_folder, True),
+        (keep_a_pair, True),
+        (put_a_file_aside, True),
+    ],
+)
+def test_each_fault_is_found_alone_with_advice(app: Flask, harm: Callable[[Flask], str], is_wrong: bool):
+    subject = harm(app)
+
+    code, found = examined(app)
+
+    assert (code, list(found), len(found[subject])) == (int(is_wrong), [subject], 1)
+    assert found[subject][0]["health"] == ("wrong" if is_wrong else "attention")
+    assert found[subject][0]["advice"]
+
+
+@on_sqlite
+def test_a_token_endpoint_that_is_away_or_ill_is_found_and_presented_nothing(app: Flask, sandbox: Sandbox):
+    sandbox.clear_ledger()
+    well, _ = examined(app)
+    presented = sandbox.ledger()["presentations"]
+    keap = app.extensions["keap_connect"].settings.keap
+    with scripted(lambda _: (503, {})) as ill_keap:
+        object.__setattr__(keap, "token_url", f"{ill_keap.url}/token")
+        ill, found_ill = examined(app)
+    object.__setattr__(keap, "token_url", f"http://127.0.0.1:{free_port()}/token")
+    away, found_away = examined(app)
+
+    assert [(one.method, one.body, one.bearer) for one in ill_keap.asked] == [("GET", b"", "")]
+    assert presented == []
+    assert (well, ill, away) == (0, 1, 1)
+    assert "503" in found_ill["token endpoint"][0]["sentence"]
+    assert "cannot be reached" in found_away["token endpoint"][0]["sentence"]
+
+
+@pytest.mark.parametrize(("seconds", "health"), [(0, "well"), (-29, "well"), (31, "wrong"), (-31, "wrong")])
+def test_clocks_may_differ_by_half_a_minute(seconds: int, health: str):
+    assert compare("clock", seconds).health == Health(health)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_clock_of_postgresql_is_compared_with_ours(settings: Settings, clock):
+    built = create_app(settings)
+    with built.app_context():
+        agreeing = list(look_at_database_clock())
+        clock.advance(minutes=5)
+        differing = list(look_at_database_clock())
+        db.engine.dispose()
+
+    assert [one.health for one in agreeing + differing] == [Health.WELL, Health.WRONG]
+    assert "300 seconds ahead" in differing[0].sentence or "299" in differing[0].sentence
+
+
+@on_sqlite
+def test_without_a_database_the_rest_is_still_looked_at(environ: dict[str, str], sandbox: Sandbox, tmp_path: Path):
+    def look(url: str) -> dict[str, list[dict[str, str]]]:
+        app = create_app(Settings.from_env({**environ, "DATABASE_URL": url}), serves=False)
+        code, found = examined(app)
+        with app.app_context():
+            db.engine.dispose()
+        assert code == 1
+        return found
+
+    nowhere = look(f"sqlite:///{tmp_path / 'no such folder' / 'a.db'}")
+    empty = look(f"sqlite:///{tmp_path / 'empty.db'}")
+
+    assert "does not answer" in nowhere["database"][0]["sentence"]
+    assert "db upgrade" in empty["database"][0]["sentence"]
+    assert [set(found) for found in (nowhere, empty)] == [{"database", "workers"}] * 2
+
+
+@on_sqlite
+def test_wrong_settings_are_findings_too(flask: Flasks):  # noqa: F811
+    finished = flask("doctor", SECRET_KEY="", TOKEN_KEYS="short")
+    code, found = examined(create_unfit_app(["SECRET_KEY must be longer."]))
+
+    assert finished.returncode == 1
+    assert "SECRET_KEY must be" in finished.stdout
+    assert "TOKEN_KEYS: key 1 must be" in finished.stdout
+    assert said(finished) == ""
+    assert (code, found["settings"][0]["sentence"]) == (1, "SECRET_KEY must be longer.")

@@ -1,0 +1,174 @@
+"""Import and export by their pages: the password once more, nothing pasted comes back, and all or nothing."""
+
+import re
+
+import pytest
+import requests
+from flask import Flask
+
+from keap_connect.onboarding.import_files import MOST_BYTES
+from tests.conftest import ADMIN_PASSWORD
+from tests.flows.stored import Stored
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+HEADER = "kind,access_token,refresh_token,external_id,label\n"
+
+
+@pytest.fixture
+def stored(app: Flask, sandbox: Sandbox) -> Stored:
+    """Give a look into what the app has stored."""
+    return Stored(app, sandbox)
+
+
+def bring(admin: Visitor, **fields: str) -> requests.Response:
+    """Fill in the form for one credential and send it."""
+    admin.get("/import")
+    return admin.press("/import", **{"kind": "pasted_token", "password": ADMIN_PASSWORD, **fields})
+
+
+def send_file(admin: Visitor, content: str | bytes) -> requests.Response:
+    """Choose a file and press the button that looks through it."""
+    admin.get("/import/file")
+    files = {"file": ("accounts.csv", content, "text/csv")}
+    admin.page = admin.session.post(f"{admin.base_url}/import/file", data=admin.fields("/import/file"), files=files)
+    return admin.page
+
+
+def test_token_from_the_page_of_keap_becomes_an_account(admin: Visitor, stored: Stored, sandbox: Sandbox):
+    access_token, refresh_token = sandbox.generate_token()
+
+    bring(admin, access_token=f" {access_token}\n", refresh_token=refresh_token, label="Blue Door", external_id="c:1")
+
+    assert "/accounts/1" in admin.page.url
+    assert "Blue Door" in admin.text
+    assert "Imported: an access token with its refresh token of Ann Lee." in admin.text
+    assert stored.tokens(1) == (access_token, refresh_token)
+
+
+def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandbox):
+    bring(admin, kind="service_account_key", access_token=sandbox.make_key("service_account_key"))
+
+    page = admin.page.text
+    assert re.search(r"<dt>Expires</dt>\s*<dd><span class=\"muted\">never</span>", page)
+    assert "Refresh now" not in page
+    assert "<meter" not in page
+    assert "<meter" not in admin.get("/accounts").text
+
+
+def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox: Sandbox):
+    bring(admin, access_token=sandbox.generate_token()[0])
+
+    assert "at the latest" in admin.text
+    assert "cannot be refreshed" in admin.text
+    assert "Refresh now" not in admin.text
+
+
+@pytest.mark.proves("R58")
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ({"password": "not the password"}, 401, "The password is wrong. Nothing was imported."),
+        ({"password": ""}, 401, "The password is wrong. Nothing was imported."),
+        ({"kind": "oauth"}, 400, "Say what it is that you bring."),
+        ({"kind": "personal_access_token"}, 400, "A refresh token does not belong to a Personal Access Token alone."),
+        ({"external_id": "a b"}, 400, "An external id has letters"),
+        ({}, 400, "Keap does not accept this token or key"),
+    ],
+)
+def test_what_is_refused_changes_nothing_and_is_not_shown_again(
+    admin: Visitor, stored: Stored, fields: dict[str, str], status: int, words: str
+):
+    canary = {"access_token": "canary-access-token", "refresh_token": "canary-refresh-token", "label": "Kept label"}
+
+    page = bring(admin, **canary, **fields)
+
+    assert (page.status_code, stored.rows()) == (status, [])
+    assert words in admin.text
+    assert "canary-" not in page.text
+    assert "Kept label" in page.text
+
+
+def test_file_is_looked_through_then_imported_and_shows_no_token(admin: Visitor, stored: Stored, sandbox: Sandbox):
+    keys = [sandbox.make_key(tenant=tenant) for tenant in ("ab123", "cd456")]
+    content = HEADER + "".join(f"personal_access_token,{key},,,\n" for key in keys)
+
+    preview = send_file(admin, content)
+
+    assert preview.url.endswith("/import/file")
+    assert "2 lines are good: 2 new, 0 here already" in admin.text
+    assert "KeapAK" not in preview.text
+    assert stored.rows() == []
+    admin.press("/import/file/confirm", password="not the password")
+    assert (admin.page.status_code, stored.rows()) == (401, [])
+    admin.press("/import/file/confirm", password=ADMIN_PASSWORD)
+    assert "2 accounts were imported." in admin.text
+    assert [stored.tokens(one)[0] for one in (1, 2)] == keys
+    assert "lines are good" not in admin.get("/import/file").text
+
+
+def test_bad_lines_are_named_and_the_file_does_not_wait(admin: Visitor, stored: Stored, sandbox: Sandbox):
+    page = send_file(
+        admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\npersonal_access_token,canary-x,,,\n"
+    )
+
+    assert page.status_code == 400
+    assert "1 line is not right. Nothing was stored. Line 3: Keap does not accept" in admin.text
+    assert "canary" not in page.text
+    admin.get("/import/file")
+    assert "confirm" not in admin.page.text
+    assert stored.rows() == []
+
+
+def test_file_can_be_forgotten_and_goes_after_ten_minutes(admin: Visitor, stored: Stored, sandbox: Sandbox, clock):
+    content = f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n"
+    send_file(admin, content)
+    admin.press("/import/file/confirm", choice="drop")
+    assert "Look through the file" in admin.text
+    send_file(admin, content)
+    clock.advance(minutes=11)
+
+    admin.press("/import/file/confirm", password=ADMIN_PASSWORD)
+
+    assert admin.page.status_code == 400
+    assert "has waited for longer than ten minutes" in admin.text
+    assert stored.rows() == []
+
+
+@pytest.mark.proves("R69")
+def test_only_the_page_for_files_takes_more_than_the_others(admin: Visitor):
+    largest = b"x\n" * (MOST_BYTES // 2)
+
+    assert "first line must name the columns" in send_file(admin, largest).text
+    assert send_file(admin, b"x" * (MOST_BYTES + 1)).status_code == 400
+    assert send_file(admin, b"x" * (MOST_BYTES + 100_000)).status_code == 413
+    admin.get("/import")
+    assert admin.press("/import", access_token="x" * 100_000).status_code == 413
+
+
+@pytest.mark.proves("R58")
+def test_export_asks_for_the_password_and_comes_as_a_file(admin: Visitor, stored: Stored):
+    stored.place()
+    admin.get("/export")
+    refused = admin.press("/export", password="not the password")
+    assert (refused.status_code, refused.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
+
+    file = admin.press("/export", password=ADMIN_PASSWORD)
+
+    assert file.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert file.headers["Cache-Control"] == "no-store"
+    assert re.fullmatch(
+        r'attachment; filename="keap-accounts-\d{4}-\d\d-\d\d.csv"', file.headers["Content-Disposition"]
+    )
+    assert file.text.splitlines()[1].startswith("1,active,ab123,Acme Plumbing,Ann Lee,")
+    assert not any(token in file.text for token in stored.tokens(1) if token)
+
+
+def test_guessing_the_password_is_throttled_here_too(admin: Visitor):
+    for _ in range(11):
+        admin.get("/export")
+        answer = admin.press("/export", password="not the password")
+
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) > 0
