@@ -129,6 +129,29 @@ class TestKnownAccount:
         assert stored.account().kind == TOKEN_ONLY
         assert view_account(account_id).state is AccountState.ACTIVE
 
+    def test_pair_that_was_refreshed_here_cannot_come_back_over_its_own_successor(
+        self, stored: Stored, sandbox: Sandbox
+    ):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        assert import_credential(credential, ADMIN) == account_id  # nothing was done with it yet
+        refresh_account(account_id, ADMIN)
+        before = stored.rows()
+
+        with pytest.raises(ImportRefused, match="was imported before"):
+            import_credential(credential, ADMIN)
+
+        assert stored.rows() == before
+        refresh_account(account_id, ADMIN)
+
+    def test_pair_whose_refresh_is_under_way_cannot_be_sent_a_second_time(self, stored: Stored, sandbox: Sandbox):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        stored.set(account_id, attempted_at=datetime.now(UTC))
+
+        with pytest.raises(ImportRefused, match="was imported before"):
+            import_credential(credential, ADMIN)
+
     def test_same_token_of_a_day_may_come_again(self, stored: Stored, sandbox: Sandbox):
         credential = bring(sandbox, TOKEN_ONLY)
 
