@@ -16,7 +16,7 @@ from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import ImportRefused, NameRefused
+from keap_connect.errors import ExternalIdTaken, ImportRefused, NameRefused
 from keap_connect.keap.identity import Identity, get_identity
 from keap_connect.models import Account, AccountEvent, CredentialKind
 from keap_connect.onboarding.placing import find_by_identity, take_identity
@@ -36,11 +36,15 @@ CREDENTIAL_WORDS = {
 
 @dataclass(frozen=True)
 class ImportedCredential:
-    """What a person brings. `access_token` is the key itself where it is a key."""
+    """What a person or a program brings. `access_token` is the key itself where it is a key.
 
-    kind: CredentialKind
+    `expires_in`: seconds that the access token has left, where somebody knows; of a key it is not asked.
+    """
+
     access_token: str = field(repr=False)
     refresh_token: str | None = field(default=None, repr=False)
+    expires_in: int | None = None
+    kind: CredentialKind = CredentialKind.OAUTH
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def import_credential(
 
     Raises:
         ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one.
-        NameRefused: external id or label breaks a rule, or another account has that external id.
+        NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not tell whose it is.
         TenantConflict: Keap named two tenants for it.
 
@@ -117,14 +121,14 @@ def find_place(session: Session, checked: Checked) -> Account | None:
 
     Raises:
         ImportRefused: what is stored there works for longer than what would take its place, or comes from it.
-        NameRefused: another account has the external id.
+        ExternalIdTaken: another account has the external id.
     """
     account = find_by_identity(session, checked.identity)
     if checked.incoming.external_id is not None:
         has_it = select(Account.id).where(Account.external_id == checked.incoming.external_id)
         holder = session.scalar(has_it)
         if holder is not None and (account is None or holder != account.id):
-            raise NameRefused("external_id", "Another account has this external id.")
+            raise ExternalIdTaken
     if account is None:
         return None
     _refuse_spent(session, account, checked.incoming.credential.refresh_token)
@@ -149,7 +153,7 @@ def place(session: Session, checked: Checked, actor: str) -> int:
     account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
     take_identity(account, identity)
     credential = incoming.credential
-    store_imported(account, credential.kind, credential.access_token, credential.refresh_token)
+    store_imported(account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in)
     account.external_id = incoming.external_id or account.external_id
     account.label = incoming.label or account.label
     details = {
