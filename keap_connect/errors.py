@@ -12,6 +12,7 @@ KeapConnectError
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
   NameRefused             a label or external id breaks a rule; the message says which, `field` where
+    ExternalIdTaken       another account has this external id already
   ImportRefused           what was to be imported was not stored; the message says why
     CredentialRefused     Keap refuses the token or key itself
     LinesRefused          a file was not stored, since of some lines each has a problem: `problems` by line number
@@ -84,6 +85,13 @@ class NameRefused(KeapConnectError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class ExternalIdTaken(NameRefused):
+    """Another account has this external id already."""
+
+    def __init__(self, message: str = "Another account has this external id already.") -> None:
+        super().__init__("external_id", message)
 
 
 class ImportRefused(KeapConnectError):

@@ -218,7 +218,10 @@ class ImportOnce(Base):
 
 
 class Deployment(Base):
-    """Facts about this installation: the key check value proves that TOKEN_KEYS fits the database."""
+    """Facts about this installation: the key check value proves that TOKEN_KEYS fits the database.
+
+    A file that was looked through waits here, too, sealed, until its admin imports it.
+    """
 
     __tablename__ = "deployment"
 

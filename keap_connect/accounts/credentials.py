@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.clock import utc_now
-from keap_connect.keap.token_response import DEFAULT_EXPIRES_IN_SECONDS, TokenResponse
+from keap_connect.keap.token_response import DEFAULT_EXPIRES_IN_SECONDS, TokenResponse, expires_in_seconds
 from keap_connect.models import Account, CredentialKind
 from keap_connect.runtime import runtime
 
@@ -41,8 +41,17 @@ def replace_credential(account: Account, granted: TokenResponse) -> None:
     store_pair(account, granted)
 
 
-def store_imported(account: Account, kind: CredentialKind, access_token: str, refresh_token: str | None) -> None:
-    """Store what a person pasted, and Keap has just accepted, in the place of whatever was there.
+def store_imported(
+    account: Account,
+    kind: CredentialKind,
+    access_token: str,
+    refresh_token: str | None,
+    expires_in: int | None = None,
+) -> None:
+    """Store what a person or program brought, and Keap has just accepted, in the place of whatever was there.
+
+    Args:
+        expires_in: seconds that the access token has left, where somebody knows.
 
     Keap does not tell when a pasted token was made. Since it still worked, that was at most a day ago: an access token
     alone ends a day from now at the latest, and of a refresh token's 45 days one is counted as gone. A pair is
@@ -54,6 +63,8 @@ def store_imported(account: Account, kind: CredentialKind, access_token: str, re
     account.scope = None
     account.access_token_sealed = _seal(account, "access_token", access_token)
     life = IMPORTED_LIFE.get(kind)
+    if life and expires_in is not None:
+        life = min(timedelta(seconds=expires_in_seconds(expires_in)), LONGEST_ACCESS_TOKEN_LIFE)
     account.access_token_expires_at = now + life if life else None
     account.next_refresh_at = None
     if refresh_token:

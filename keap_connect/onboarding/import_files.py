@@ -168,9 +168,8 @@ def _incoming(names: list[str], row: list[str]) -> Incoming:
     values = dict(zip(names, (value.strip() for value in row), strict=True))
     if values["kind"] not in set(CredentialKind):
         raise ImportRefused(f"The kind must be one of {', '.join(CredentialKind)}.")
-    credential = ImportedCredential(
-        CredentialKind(values["kind"]), values["access_token"], values.get("refresh_token") or None
-    )
+    refresh_token = values.get("refresh_token") or None
+    credential = ImportedCredential(values["access_token"], refresh_token, kind=CredentialKind(values["kind"]))
     return Incoming(credential, values.get("external_id") or None, values.get("label") or None)
 
 

@@ -11,14 +11,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import new_account, store_imported
+from keap_connect.accounts.credentials import fingerprint, new_account, store_imported
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import ImportRefused, NameRefused
+from keap_connect.errors import ExternalIdTaken, ImportRefused, NameRefused
 from keap_connect.keap.identity import Identity, get_identity
-from keap_connect.models import Account, CredentialKind
+from keap_connect.models import Account, AccountEvent, CredentialKind
 from keap_connect.onboarding.placing import find_by_identity, take_identity
 from keap_connect.runtime import runtime
 
@@ -36,11 +36,15 @@ CREDENTIAL_WORDS = {
 
 @dataclass(frozen=True)
 class ImportedCredential:
-    """What a person brings. `access_token` is the key itself where it is a key."""
+    """What a person or a program brings. `access_token` is the key itself where it is a key.
 
-    kind: CredentialKind
+    `expires_in`: seconds that the access token has left, where somebody knows; of a key it is not asked.
+    """
+
     access_token: str = field(repr=False)
     refresh_token: str | None = field(default=None, repr=False)
+    expires_in: int | None = None
+    kind: CredentialKind = CredentialKind.OAUTH
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def import_credential(
 
     Raises:
         ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one.
-        NameRefused: external id or label breaks a rule, or another account has that external id.
+        NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not tell whose it is.
         TenantConflict: Keap named two tenants for it.
 
@@ -116,16 +120,19 @@ def find_place(session: Session, checked: Checked) -> Account | None:
     """Return the account, locked, in which it would be stored; None where it would become a new one.
 
     Raises:
-        ImportRefused: what is stored there works for longer than what would take its place.
-        NameRefused: another account has the external id.
+        ImportRefused: what is stored there works for longer than what would take its place, or comes from it.
+        ExternalIdTaken: another account has the external id.
     """
     account = find_by_identity(session, checked.identity)
     if checked.incoming.external_id is not None:
         has_it = select(Account.id).where(Account.external_id == checked.incoming.external_id)
         holder = session.scalar(has_it)
         if holder is not None and (account is None or holder != account.id):
-            raise NameRefused("external_id", "Another account has this external id.")
-    if account is None or checked.incoming.credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
+            raise ExternalIdTaken
+    if account is None:
+        return None
+    _refuse_spent(session, account, checked.incoming.credential.refresh_token)
+    if checked.incoming.credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
         return account
     works = state_of(account, utc_now()) in {AccountState.ACTIVE, AccountState.AT_RISK}
     if works and account.kind != CredentialKind.ACCESS_TOKEN_ONLY:
@@ -146,16 +153,34 @@ def place(session: Session, checked: Checked, actor: str) -> int:
     account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
     take_identity(account, identity)
     credential = incoming.credential
-    store_imported(account, credential.kind, credential.access_token, credential.refresh_token)
+    store_imported(account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in)
     account.external_id = incoming.external_id or account.external_id
     account.label = incoming.label or account.label
-    record(
-        session,
-        EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED,
-        account.id,
-        actor,
-        credential=CREDENTIAL_WORDS[credential.kind],
-        person=identity.person_name or identity.person_email or "a person without a name",
-    )
+    details = {
+        "credential": CREDENTIAL_WORDS[credential.kind],
+        "person": identity.person_name or identity.person_email or "a person without a name",
+        "generation": account.generation,
+    }
+    if credential.refresh_token:
+        details["fingerprint"] = fingerprint(credential.refresh_token)
+    record(session, EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED, account.id, actor, **details)
     session.flush()
     return account.id
+
+
+def _refuse_spent(session: Session, account: Account, refresh_token: str | None) -> None:
+    """Refuse a refresh token that was imported here before, unless nothing can have been done with it since.
+
+    Its access token may still work, but it would take the place of the very pair that it was traded for.
+    """
+    imports = select(AccountEvent.details).where(
+        AccountEvent.account_id == account.id,
+        AccountEvent.kind.in_([EventKind.IMPORTED, EventKind.IMPORTED_AGAIN]),
+    )
+    for details in session.scalars(imports) if refresh_token else ():
+        is_untouched = account.generation == details["generation"] and account.attempted_at is None
+        if details.get("fingerprint") == fingerprint(refresh_token or "") and not is_untouched:
+            raise ImportRefused(
+                "This refresh token was imported before, and the account has moved on since. It works only once: "
+                "generate another one."
+            )

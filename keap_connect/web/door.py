@@ -73,15 +73,11 @@ def current_admin() -> Admin | None:
     return found
 
 
-def get_admin() -> Admin:
-    """Return the admin who is signed in, in a view that is open to admins only.
-
-    Raises:
-        LookupError: nobody is.
-    """
+def signed_in_admin() -> Admin:
+    """Return the admin in a view that is open to admins alone."""
     admin = current_admin()
     if admin is None:
-        raise LookupError("No admin is signed in.")
+        abort(403)
     return admin
 
 

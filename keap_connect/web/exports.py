@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.clock import utc_now
 from keap_connect.errors import TooManyAttempts
-from keap_connect.web.door import Audience, get_admin, open_to
+from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("exports", __name__, url_prefix="/export")
@@ -26,7 +26,7 @@ def accounts() -> Response:
         answer = _form(str(refusal), 429)
         answer.headers["Retry-After"] = str(refusal.retry_after_seconds)
         return answer
-    download = FlaskResponse(stream_with_context(export_csv(get_admin().email)), mimetype="text/csv")
+    download = FlaskResponse(stream_with_context(export_csv(signed_in_admin().email)), mimetype="text/csv")
     download.headers["Content-Disposition"] = f'attachment; filename="keap-accounts-{utc_now():%Y-%m-%d}.csv"'
     return download
 

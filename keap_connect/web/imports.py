@@ -17,7 +17,7 @@ from keap_connect.onboarding.import_files import MOST_BYTES, import_file, previe
 from keap_connect.onboarding.importing import ImportedCredential, import_credential
 from keap_connect.runtime import runtime
 from keap_connect.web.browser_security import takes_up_to
-from keap_connect.web.door import Audience, get_admin, open_to
+from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
@@ -35,7 +35,9 @@ def one() -> Response:
     try:
         if not password_is_right():
             return _one_form(PASSWORD_WRONG, 401, "password")
-        account_id = import_credential(_pasted_credential(), get_admin().email, _text("external_id"), _text("label"))
+        account_id = import_credential(
+            _pasted_credential(), signed_in_admin().email, _text("external_id"), _text("label")
+        )
     except TooManyAttempts as refusal:
         return _later(_one_form(str(refusal), 429, "password"), refusal)
     except NameRefused as refusal:
@@ -57,14 +59,14 @@ def file() -> Response:
         return _file_form()
     sent = request.files.get("file")
     content = sent.read() if sent else b""
-    forget_held_file(get_admin().id)
+    forget_held_file(signed_in_admin().id)
     try:
         preview = preview_file(content)
     except ImportRefused as refusal:
         return _file_form(str(refusal), status=400)
     if preview.problems:
         return _file_form(problems=preview.problems, status=400)
-    hold_file(get_admin().id, content, preview)
+    hold_file(signed_in_admin().id, content, preview)
     return redirect(url_for("imports.file"), code=303)
 
 
@@ -72,7 +74,7 @@ def file() -> Response:
 @open_to(Audience.ADMIN)
 def confirm() -> Response:
     """Import the file that waits, or drop it."""
-    admin, held = get_admin(), find_held_file(get_admin().id)
+    admin, held = signed_in_admin(), find_held_file(signed_in_admin().id)
     if held is None:
         return _file_form(
             "The file has waited for longer than ten minutes and was forgotten. Send it again.", status=400
@@ -99,7 +101,7 @@ def _pasted_credential() -> ImportedCredential:
         kind = CredentialKind.OAUTH if refresh_token else CredentialKind.ACCESS_TOKEN_ONLY
     elif kind not in {CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY}:
         raise ImportRefused("Say what it is that you bring.")
-    return ImportedCredential(CredentialKind(kind), _text("access_token") or "", refresh_token)
+    return ImportedCredential(_text("access_token") or "", refresh_token, kind=CredentialKind(kind))
 
 
 def _text(name: str) -> str | None:
@@ -125,6 +127,6 @@ def _one_form(error: str | None = None, status: int = 200, wrong_field: str = ""
 
 
 def _file_form(error: str | None = None, problems: dict[int, str] | None = None, status: int = 200) -> Response:
-    held = find_held_file(get_admin().id)
+    held = find_held_file(signed_in_admin().id)
     page = render_template("imports/file.html", error=error, problems=problems or {}, held=held)
     return make_response(page, status)

@@ -3,7 +3,7 @@
 from flask import request
 
 from keap_connect.access.admins import verify_password
-from keap_connect.web.door import get_admin
+from keap_connect.web.door import signed_in_admin
 
 
 def password_is_right() -> bool:
@@ -13,4 +13,4 @@ def password_is_right() -> bool:
         TooManyAttempts: too many failures; nothing was checked.
     """
     password = request.form.get("password", "")
-    return verify_password(get_admin().email, password, request.remote_addr or "unknown") is not None
+    return verify_password(signed_in_admin().email, password, request.remote_addr or "unknown") is not None

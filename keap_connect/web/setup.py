@@ -8,7 +8,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.onboarding.client_check import ClientStanding, check_client, find_client_check
 from keap_connect.runtime import runtime
-from keap_connect.web.door import Audience, get_admin, open_to
+from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.setup_steps import Tick, list_steps
 from keap_connect.worker.heartbeat import list_workers
 
@@ -40,7 +40,7 @@ def index() -> str:
 @open_to(Audience.ADMIN)
 def check() -> Response:
     """Ask the token endpoint whether it knows the client, and say what it said."""
-    checked = check_client(get_admin().email)
+    checked = check_client(signed_in_admin().email)
     if checked.standing is ClientStanding.KNOWN:
         flash(f"The token endpoint knows the client: it refused only the code. {checked.reason}", "done")
     elif checked.standing is ClientStanding.REFUSED:

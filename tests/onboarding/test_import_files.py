@@ -97,7 +97,7 @@ def test_bad_lines_are_named_and_nothing_is_stored(spoil: Callable[[bytes], obje
     if spoil is preview_file:
         assert list(problems) == [3, 4, 5, 6, 7, 8, 9, 10]
         assert "same Keap account and person as line 2" in problems[3]
-        assert "Another account has this external id" in problems[9]
+        assert "Another account has this external id already" in problems[9]
     assert set(problems) >= {3, 4, 5, 6, 7, 8}
     assert key not in str(problems)
     assert stored.rows() == before

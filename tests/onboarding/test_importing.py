@@ -53,9 +53,9 @@ def stored(app: Flask, sandbox: Sandbox) -> Stored:
 def bring(sandbox: Sandbox, kind: CredentialKind, tenant: str = "ab123") -> ImportedCredential:
     """Fetch a credential from the sandbox, as a person would."""
     if kind in {PERSONAL, SERVICE}:
-        return ImportedCredential(kind, sandbox.make_key(kind, tenant=tenant))
+        return ImportedCredential(sandbox.make_key(kind, tenant=tenant), kind=kind)
     access_token, refresh_token = sandbox.generate_token(tenant=tenant)
-    return ImportedCredential(kind, access_token, refresh_token if kind is OAUTH else None)
+    return ImportedCredential(access_token, refresh_token if kind is OAUTH else None, kind=kind)
 
 
 @pytest.mark.parametrize("kind", CredentialKind)
@@ -78,6 +78,17 @@ def test_each_kind_is_kept_as_its_own_with_whose_it_is_and_an_honest_expiry(
     assert view_account(account.id).refresh_days_left == (43 if kind is OAUTH else None)
     assert stored.history(account.id) == ["imported"]
     assert credential.access_token not in str(stored.rows("account_event"))
+
+
+@sqlite_only
+@pytest.mark.parametrize(("seconds", "counted"), [(600, 600), (10**9, 86400)])
+def test_expiry_that_somebody_knows_counts_up_to_a_day(seconds: int, counted: int, stored: Stored, sandbox: Sandbox):
+    access_token, refresh_token = sandbox.generate_token()
+
+    import_credential(ImportedCredential(access_token, refresh_token, seconds), ADMIN)
+
+    left = stored.account().access_token_expires_at - datetime.now(UTC)
+    assert timedelta(seconds=counted) - MINUTE < left <= timedelta(seconds=counted)
 
 
 def test_imported_pair_is_refreshed_like_any_other_and_soon(stored: Stored, sandbox: Sandbox):
@@ -129,6 +140,29 @@ class TestKnownAccount:
         assert stored.account().kind == TOKEN_ONLY
         assert view_account(account_id).state is AccountState.ACTIVE
 
+    def test_pair_that_was_refreshed_here_cannot_come_back_over_its_own_successor(
+        self, stored: Stored, sandbox: Sandbox
+    ):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        assert import_credential(credential, ADMIN) == account_id  # nothing was done with it yet
+        refresh_account(account_id, ADMIN)
+        before = stored.rows()
+
+        with pytest.raises(ImportRefused, match="was imported before"):
+            import_credential(credential, ADMIN)
+
+        assert stored.rows() == before
+        refresh_account(account_id, ADMIN)
+
+    def test_pair_whose_refresh_is_under_way_cannot_be_sent_a_second_time(self, stored: Stored, sandbox: Sandbox):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        stored.set(account_id, attempted_at=datetime.now(UTC))
+
+        with pytest.raises(ImportRefused, match="was imported before"):
+            import_credential(credential, ADMIN)
+
     def test_same_token_of_a_day_may_come_again(self, stored: Stored, sandbox: Sandbox):
         credential = bring(sandbox, TOKEN_ONLY)
 
@@ -142,19 +176,19 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("credential", "names", "error"),
         [
-            (ImportedCredential(TOKEN_ONLY, ""), {}, ImportRefused),
-            (ImportedCredential(TOKEN_ONLY, "two words of it"), {}, ImportRefused),
-            (ImportedCredential(TOKEN_ONLY, "x" * 2001), {}, ImportRefused),
-            (ImportedCredential(TOKEN_ONLY, "tökentökentöken"), {}, ImportRefused),
-            (ImportedCredential(OAUTH, "x" * 28), {}, ImportRefused),
-            (ImportedCredential(OAUTH, "x" * 28, "not\none"), {}, ImportRefused),
-            (ImportedCredential(TOKEN_ONLY, "x" * 28, "y" * 32), {}, ImportRefused),
-            (ImportedCredential(PERSONAL, "KeapAK-" + "x" * 50, "y" * 32), {}, ImportRefused),
-            (ImportedCredential(TOKEN_ONLY, "KeapAK-" + "x" * 50), {}, ImportRefused),
-            (ImportedCredential(PERSONAL, "x" * 28), {"external_id": "a b"}, NameRefused),
-            (ImportedCredential(PERSONAL, "x" * 28), {"external_id": "x" * 201}, NameRefused),
-            (ImportedCredential(PERSONAL, "x" * 28), {"label": "two\nlines"}, NameRefused),
-            (ImportedCredential(PERSONAL, "x" * 28), {"label": "x" * 201}, NameRefused),
+            (ImportedCredential("", kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("two words of it", kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("x" * 2001, kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("tökentökentöken", kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("x" * 28, kind=OAUTH), {}, ImportRefused),
+            (ImportedCredential("x" * 28, "not\none", kind=OAUTH), {}, ImportRefused),
+            (ImportedCredential("x" * 28, "y" * 32, kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("KeapAK-" + "x" * 50, "y" * 32, kind=PERSONAL), {}, ImportRefused),
+            (ImportedCredential("KeapAK-" + "x" * 50, kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "a b"}, NameRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "x" * 201}, NameRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "two\nlines"}, NameRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "x" * 201}, NameRefused),
         ],
         ids=str,
     )

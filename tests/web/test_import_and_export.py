@@ -36,7 +36,9 @@ def send_file(admin: Visitor, content: str | bytes) -> requests.Response:
     return admin.page
 
 
-def test_token_from_the_page_of_keap_becomes_an_account(admin: Visitor, stored: Stored, sandbox: Sandbox):
+def test_token_from_the_page_of_keap_becomes_an_account(
+    admin: Visitor, stored: Stored, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+):
     access_token, refresh_token = sandbox.generate_token()
 
     bring(admin, access_token=f" {access_token}\n", refresh_token=refresh_token, label="Blue Door", external_id="c:1")
@@ -45,6 +47,7 @@ def test_token_from_the_page_of_keap_becomes_an_account(admin: Visitor, stored: 
     assert "Blue Door" in admin.text
     assert "Imported: an access token with its refresh token of Ann Lee." in admin.text
     assert stored.tokens(1) == (access_token, refresh_token)
+    assert not any(token in caplog.text for token in (access_token, refresh_token))
 
 
 def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandbox):
@@ -67,26 +70,31 @@ def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox:
 
 @pytest.mark.proves("R58")
 @pytest.mark.parametrize(
-    ("fields", "status", "words"),
+    ("fields", "answer"),
     [
-        ({"password": "not the password"}, 401, "The password is wrong. Nothing was imported."),
-        ({"password": ""}, 401, "The password is wrong. Nothing was imported."),
-        ({"kind": "oauth"}, 400, "Say what it is that you bring."),
-        ({"kind": "personal_access_token"}, 400, "A refresh token does not belong to a Personal Access Token alone."),
-        ({"external_id": "a b"}, 400, "An external id has letters"),
-        ({}, 400, "Keap does not accept this token or key"),
+        ({"password": "not the password"}, (401, "The password is wrong. Nothing was imported.")),
+        ({"password": ""}, (401, "The password is wrong. Nothing was imported.")),
+        ({"kind": "oauth"}, (400, "Say what it is that you bring.")),
+        ({"kind": "personal_access_token"}, (400, "A refresh token does not belong to a Personal Access Token alone.")),
+        ({"external_id": "a b"}, (400, "An external id has letters")),
+        ({}, (400, "Keap does not accept this token or key")),
     ],
 )
 def test_what_is_refused_changes_nothing_and_is_not_shown_again(
-    admin: Visitor, stored: Stored, fields: dict[str, str], status: int, words: str
+    admin: Visitor,
+    stored: Stored,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, str],
+    answer: tuple[int, str],
 ):
     canary = {"access_token": "canary-access-token", "refresh_token": "canary-refresh-token", "label": "Kept label"}
 
     page = bring(admin, **canary, **fields)
 
-    assert (page.status_code, stored.rows()) == (status, [])
-    assert words in admin.text
-    assert "canary-" not in page.text
+    assert page.status_code == answer[0]
+    assert answer[1] in admin.text
+    assert stored.rows() == []
+    assert "canary-" not in page.text + caplog.text
     assert "Kept label" in page.text
 
 
