@@ -104,8 +104,10 @@ def _cookie_name(name: str) -> str:
 
 def _check_origin(public_url: str) -> None:
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    # A page with `Referrer-Policy: no-referrer` sends `Origin: null`, so where the browser tells the site, that counts.
-    if site not in {None, "same-origin"} or (site is None and origin not in {None, public_url}):
+    # Our own pages have `Referrer-Policy: no-referrer` and send `Origin: null`, so where the browser tells the site,
+    # that counts. One that does not, such as Safari before 16.4, tells nothing by `null`, as by no Origin at all: then
+    # the form's token alone decides, and no other site can know it.
+    if site not in {None, "same-origin"} or (site is None and origin not in {None, "null", public_url}):
         raise ForgedRequest("The request came from another site.")
 
 
