@@ -41,7 +41,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
         SettingsError: the environment, or the database behind it, is not fit to start with.
     """
     settings = settings or Settings.from_env()
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
     proxies = settings.trusted_proxies
