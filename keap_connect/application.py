@@ -13,13 +13,14 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.access.admins import create_admin
 from keap_connect.cli import register_commands
+from keap_connect.cli_admins import admins as admins_commands
 from keap_connect.database import connect_database
 from keap_connect.deployment import check_deployment
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
-from keap_connect.web import accounts, connect, health, metrics, signin
+from keap_connect.web import accounts, admins, connect, health, metrics, profile, signin
 from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     guard_pages(app)
     register_pages(app)
     register_commands(app)
+    app.cli.add_command(admins_commands)
     if serves is None:
         # Granian's own command is one of click's too, so it has to be a command of `flask`.
         command = click.get_current_context(silent=True)
@@ -78,7 +80,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     """Add the pages, and what all templates may use."""
-    for blueprint in (connect.bp, signin.bp, accounts.bp, health.bp, metrics.bp):
+    for blueprint in (connect.bp, signin.bp, profile.bp, accounts.bp, admins.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     show_errors(app)
     add_filters(app)

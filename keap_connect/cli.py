@@ -1,4 +1,4 @@
-"""`flask --app app …`: what an operator does from a shell. Exit codes: 1 an error, 3 nothing to do."""
+"""`flask --app app …`: what an operator does from a shell. Exit code 1 is an error."""
 
 import subprocess
 import sys
@@ -12,7 +12,6 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import OperationalError
 
-from keap_connect.access.admins import create_admin
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, list_refreshable_ids, view_account
 from keap_connect.accounts.history import Actor, list_events
@@ -26,21 +25,18 @@ from keap_connect.worker.loop import SweepWorker
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-NOTHING_TO_DO = 3
 
-admins = AppGroup("admins", help="The people who may see and repair all accounts.")
 accounts = AppGroup("accounts", help="The connected Keap accounts.")
 
 
 def register_commands(app: Flask) -> None:
     """Add our commands to `flask`."""
-    app.cli.add_command(admins)
     app.cli.add_command(accounts)
     app.cli.add_command(worker)
     app.cli.add_command(sandbox)
 
 
-def _plainly(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def plainly(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Turn our own errors, and a database that is not ready, into one sentence and exit code 1."""
 
     @wraps(command)
@@ -56,26 +52,9 @@ def _plainly(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
     return run
 
 
-@admins.command("create")
-@click.option("--email", required=True)
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
-@click.option("--only-first", is_flag=True, help="Do nothing (exit code 3) when there is an admin already.")
-@_plainly
-def create(email: str, password_stdin: bool, only_first: bool) -> None:
-    """Make an admin."""
-    if password_stdin:
-        password = sys.stdin.readline().rstrip("\n")
-    else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    if create_admin(email, password, only_first=only_first) is None:
-        click.echo("There is an admin already.")
-        sys.exit(NOTHING_TO_DO)
-    click.echo(f"Admin {email.strip().lower()} was created.")
-
-
 @accounts.command("list")
 @click.argument("text", default="")
-@_plainly
+@plainly
 def list_(text: str) -> None:
     """List accounts, what needs attention first; TEXT searches them."""
     page = 1
@@ -93,7 +72,7 @@ def list_(text: str) -> None:
 
 @accounts.command("show")
 @click.argument("account_id", type=int)
-@_plainly
+@plainly
 def show(account_id: int) -> None:
     """Show one account and its history."""
     account = view_account(account_id)
@@ -117,7 +96,7 @@ def show(account_id: int) -> None:
 
 @accounts.command("token")
 @click.argument("account_id", type=int)
-@_plainly
+@plainly
 def token(account_id: int) -> None:
     """Print a valid access token; refresh first when it must."""
     served = valid_token(account_id, Actor.COMMAND_LINE)
@@ -129,7 +108,7 @@ def token(account_id: int) -> None:
 @accounts.command("refresh")
 @click.argument("account_id", type=int, required=False)
 @click.option("--all", "everything", is_flag=True, help="Every account that has a refresh token, one after the other.")
-@_plainly
+@plainly
 def refresh(account_id: int | None, everything: bool) -> None:
     """Refresh one account now, or all of them; Ctrl-C stops after the one under way."""
     if everything == (account_id is not None):
@@ -153,7 +132,7 @@ def refresh(account_id: int | None, everything: bool) -> None:
 @accounts.command("disconnect")
 @click.argument("account_id", type=int)
 @click.confirmation_option(prompt="Forget the tokens of this account?")
-@_plainly
+@plainly
 def disconnect(account_id: int) -> None:
     """Forget an account's tokens."""
     disconnect_account(account_id, Actor.COMMAND_LINE)
@@ -164,7 +143,7 @@ def disconnect(account_id: int) -> None:
 @click.option("--once", is_flag=True, help="Refresh what is due now, then end.")
 @click.option("--confirm-only-one", is_flag=True, help="Confirm that no other installation uses these accounts.")
 @click.option("--resume", is_flag=True, help="Let the sweep go on after a mass refusal or a refused client.")
-@_plainly
+@plainly
 def worker(once: bool, confirm_only_one: bool, resume: bool) -> None:
     """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
     if resume:

@@ -9,7 +9,11 @@ KeapConnectError
   TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
+  AdminNotFound           no such admin
+  AdminRefused            nobody can be made an admin under that e-mail address; the message says why
+  LastAdmin               nobody would be left who may act
   PasswordRefused         a new password breaks a rule; the message says which
+  CodeRefused             a code is wrong, used or too old
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
 
 What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
@@ -60,8 +64,24 @@ class TenantConflict(KeapConnectError):
     """Keap named two different tenants for one grant, so it belongs to neither here."""
 
 
+class AdminNotFound(KeapConnectError):
+    """There is no such admin."""
+
+
+class AdminRefused(KeapConnectError):
+    """Nobody can be made an admin under that e-mail address."""
+
+
+class LastAdmin(KeapConnectError):
+    """Nobody would be left who may act."""
+
+
 class PasswordRefused(KeapConnectError):
     """A new password breaks a rule."""
+
+
+class CodeRefused(KeapConnectError):
+    """A code is wrong, used or too old."""
 
 
 class TooManyAttempts(KeapConnectError):

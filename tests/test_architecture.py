@@ -15,6 +15,7 @@ PACKAGE = ROOT / "keap_connect"
 # A part may import itself and the parts of the lines below its own, never one beside or above it.
 LAYERS = [
     {"application"},
+    {"cli_admins"},
     {"web", "cli"},
     {"worker"},
     {"onboarding", "refreshing", "access", "deployment"},

@@ -37,6 +37,17 @@ class EventKind(StrEnum):
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
     ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused"
+    ADMIN_ROLE_CHANGED = "admin_role_changed"
+    ADMIN_REMOVED = "admin_removed"
+    PASSWORD_REFUSED = "password_refused"  # noqa: S105
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    NEW_PASSWORD_CODE_ISSUED = "new_password_code_issued"  # noqa: S105
+    SIGN_INS_ENDED = "sign_ins_ended"
+    SECOND_FACTOR_ON = "second_factor_on"
+    SECOND_FACTOR_OFF = "second_factor_off"
+    SECOND_FACTOR_REFUSED = "second_factor_refused"
+    RECOVERY_CODE_USED = "recovery_code_used"
+    RECOVERY_CODES_MADE = "recovery_codes_made"
 
 
 SENTENCES = {
@@ -69,6 +80,17 @@ SENTENCES = {
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
     EventKind.ADMIN_SIGN_IN_REFUSED: "A sign-in was refused.",
+    EventKind.ADMIN_ROLE_CHANGED: "{email} got the role {role}.",
+    EventKind.ADMIN_REMOVED: "{email} is no longer an admin.",
+    EventKind.PASSWORD_REFUSED: "A wrong password was given before a dangerous act.",
+    EventKind.PASSWORD_CHANGED: "The password of {email} was changed.",
+    EventKind.NEW_PASSWORD_CODE_ISSUED: "A code to choose a new password was made for {email}.",
+    EventKind.SIGN_INS_ENDED: "Sign-ins of {email} were ended.",
+    EventKind.SECOND_FACTOR_ON: "The second factor of {email} was switched on.",
+    EventKind.SECOND_FACTOR_OFF: "The second factor of {email} was switched off.",
+    EventKind.SECOND_FACTOR_REFUSED: "A wrong code was given as the second factor of {email}.",
+    EventKind.RECOVERY_CODE_USED: "A recovery code of {email} was used up.",
+    EventKind.RECOVERY_CODES_MADE: "New recovery codes were made for {email}.",
 }
 
 

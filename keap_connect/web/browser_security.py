@@ -86,10 +86,20 @@ def read_cookie(name: str) -> str | None:
     return value if 32 <= len(value) <= 100 and value.isascii() else None
 
 
-def set_cookie(response: Response, name: str, value: str) -> None:
-    """Set a cookie that scripts cannot read and that the callback, which comes from Keap, still carries."""
-    is_https = runtime().settings.is_https
-    response.set_cookie(_cookie_name(name), value, secure=is_https, httponly=True, samesite="Lax", path="/")
+def set_cookie(response: Response, name: str, value: str, lifetime_seconds: int | None = None) -> None:
+    """Set a cookie that scripts cannot read and that the callback, which comes from Keap, still carries.
+
+    It ends with the browser, unless it is given a lifetime.
+    """
+    response.set_cookie(
+        _cookie_name(name),
+        value,
+        max_age=lifetime_seconds,
+        secure=runtime().settings.is_https,
+        httponly=True,
+        samesite="Lax",
+        path="/",
+    )
 
 
 def delete_cookie(response: Response, name: str) -> None:

@@ -12,9 +12,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 from werkzeug.wrappers import Response
 
 from keap_connect import logs
-from keap_connect.errors import AccountNotFound, KeapConnectError, SealBroken
+from keap_connect.errors import AccountNotFound, AdminNotFound, KeapConnectError, SealBroken
 from keap_connect.web.browser_security import ForgedRequest
-from keap_connect.web.door import PersonUnknown
+from keap_connect.web.door import MayOnlyLook, PersonUnknown
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,12 @@ EXPLAINED = {
         404,
         "There is no such account",
         "It may have been merged into another one, or never existed.",
+    ),
+    AdminNotFound: (404, "There is no such admin", "They may have been removed, or never existed."),
+    MayOnlyLook: (
+        403,
+        "You may look, and not act",
+        "Your role here is viewer. Ask an admin to do it, or to give you the role of an admin.",
     ),
     SealBroken: (
         500,
