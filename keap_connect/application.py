@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import ScriptInfo
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -16,6 +16,7 @@ from keap_connect.cli import register_commands
 from keap_connect.cli_admins import admins as admins_commands
 from keap_connect.database import connect_database
 from keap_connect.deployment import check_deployment
+from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
@@ -35,8 +36,8 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     """Build the application; tests pass their own settings.
 
     Args:
-        serves: whether it will serve requests, so that the database must be ready. By default, when it is not built
-            for a command of `flask`: `db upgrade` must run before the database is ready.
+        serves: whether it will serve requests, so that settings and database must be fit for it. By default, when it
+            is not built for a command of `flask` other than `run`: `db upgrade` must run before the database is ready.
 
     Raises:
         SettingsError: the environment, or the database behind it, is not fit to start with.
@@ -55,14 +56,16 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     register_pages(app)
     register_commands(app)
     app.cli.add_command(admins_commands)
-    if serves is None:
-        # Granian's own command is one of click's too, so it has to be a command of `flask`.
-        command = click.get_current_context(silent=True)
-        serves = command is None or command.find_object(ScriptInfo) is None
-    if serves:
+    if _will_serve() if serves is None else serves:
         with app.app_context():
             prepare_to_serve(settings)
     return app
+
+
+def _will_serve() -> bool:
+    # Granian's own command is one of click's too, so it has to be a command of `flask`.
+    command = click.get_current_context(silent=True)
+    return command is None or command.find_object(ScriptInfo) is None or command.info_name == "run"
 
 
 def flask_config(settings: Settings) -> dict[str, object]:
@@ -107,9 +110,18 @@ def version_static_files(app: Flask) -> None:
 
 
 def prepare_to_serve(settings: Settings) -> None:
-    """Check the database, say what the operator should know, and make the first admin if one is named."""
+    """Check the database, say what the operator should know, and make the first admin if one is named.
+
+    Raises:
+        SettingsError: it is not fit to serve people with.
+    """
+    if current_app.debug and not settings.is_loopback:
+        raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
     for warning in check_deployment():
         log.warning(warning)
     check_instance()
     if settings.admin_email and settings.admin_password:
-        create_admin(settings.admin_email, settings.admin_password, only_first=True)
+        try:
+            create_admin(settings.admin_email, settings.admin_password, only_first=True)
+        except (PasswordRefused, AdminRefused) as refusal:
+            raise SettingsError([f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}"]) from None
