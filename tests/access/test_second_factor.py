@@ -1,5 +1,6 @@
 """The second factor: what a phone or a recovery code is good for, once, and nothing without the password."""
 
+import logging
 import re
 from collections.abc import Callable
 
@@ -212,3 +213,28 @@ def test_a_new_password_does_not_skip_it(
 
     assert visitor.page.url.endswith("/signin/code")
     assert not is_signed_in(visitor)
+
+
+@pytest.mark.proves("R86", "F68")
+def test_no_secret_of_the_door_stands_in_the_log(
+    app: Flask,
+    admin: Visitor,
+    clock: MovedClock,
+    new_password_code: Callable[[], str],
+    caplog: pytest.LogCaptureFixture,
+):
+    caplog.set_level(logging.DEBUG)
+    in_hand = Secured(admin)
+    clock.advance(seconds=2 * STEP_SECONDS)
+    newcomer, password, code = visit(app), "canary password of mine", new_password_code()
+    newcomer.get("/new-password")
+    newcomer.press("/new-password", code=code, new_password="canary")
+    newcomer.press("/new-password", code=code, new_password=password)
+    newcomer.sign_in(ADMIN_EMAIL, password)
+    half = newcomer.session.cookies["second-step"]
+    statuses = [give(newcomer, one) for one in ("canary-code", in_hand.recovery_codes[0])]
+
+    assert statuses == [401, 303]
+    cookies = [newcomer.session.cookies[name] for name in ("admin", "device", "browser")]
+    secrets = [in_hand.seed, *in_hand.recovery_codes, code, password, half, "canary", *cookies]
+    assert [one for one in secrets if one in caplog.text] == []

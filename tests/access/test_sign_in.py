@@ -182,6 +182,7 @@ def test_an_email_address_is_found_however_it_is_typed(visitor: Visitor, email: 
     assert try_password(visitor, ADMIN_PASSWORD, email).status_code == 303
 
 
+@pytest.mark.proves("R55")
 @on_sqlite
 @pytest.mark.usefixtures("owner")
 def test_an_unknown_email_and_a_wrong_password_are_told_apart_by_nothing(visitor: Visitor, checks: list[str]):
@@ -550,6 +551,7 @@ def test_one_kind_of_session_does_not_serve_as_the_other(app: Flask, signed_in: 
     assert (is_in(as_person, "person"), is_in(as_admin, "admin")) == (False, False)
 
 
+@pytest.mark.proves("R61")
 @pytest.mark.parametrize("who", ["admin", "person"])
 def test_an_idle_session_ends_and_a_used_one_goes_on(signed_in: dict[str, Visitor], clock: MovedClock, who: str):
     almost = IDLE_LIMIT.total_seconds() - 60
