@@ -104,7 +104,8 @@ def find_waiting(ticket: str | None) -> Admin | None:
     """Return the admin who has still to give the second factor."""
     with read_session() as session:
         found = find_ticket(session, TicketPurpose.SECOND_STEP, ticket)
-        return session.get(Admin, found.admin_id) if found else None
+        admin = session.get(Admin, found.admin_id) if found else None
+    return admin if admin and admin.totp_on_at else None  # it may have been switched off meanwhile
 
 
 def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str | None, address: str) -> bool:
