@@ -48,9 +48,9 @@ class Secured:
 
 @pytest.fixture
 def secured(admin: Visitor, clock: MovedClock) -> Secured:
-    """Give what the admin has in hand; the code that switched it on is past."""
+    """Give what the admin has in hand; the code that switched it on is past, and a time step has just begun."""
     in_hand = Secured(admin)
-    clock.advance(seconds=2 * STEP_SECONDS)
+    clock.advance(seconds=5 * STEP_SECONDS - utc_now().timestamp() % STEP_SECONDS)
     return in_hand
 
 
