@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import ScriptInfo
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -16,11 +16,24 @@ from keap_connect.cli import register_commands
 from keap_connect.cli.doctor import doctor
 from keap_connect.database import connect_database
 from keap_connect.deployment import check_deployment
+from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
-from keap_connect.web import accounts, audit, connect, exports, health, imports, metrics, setup, signin
+from keap_connect.web import (
+    accounts,
+    admins,
+    audit,
+    connect,
+    exports,
+    health,
+    imports,
+    metrics,
+    profile,
+    setup,
+    signin,
+)
 from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
@@ -36,14 +49,14 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     """Build the application; tests pass their own settings.
 
     Args:
-        serves: whether it will serve requests, so that the database must be ready. By default, when it is not built
-            for a command of `flask`: `db upgrade` must run before the database is ready.
+        serves: whether it will serve requests, so that settings and database must be fit for it. By default, when it
+            is not built for a command of `flask` other than `run`: `db upgrade` must run before the database is ready.
 
     Raises:
         SettingsError: the environment, or the database behind it, is not fit to start with.
     """
     settings = settings or Settings.from_env()
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
     proxies = settings.trusted_proxies
@@ -56,11 +69,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     guard_pages(app)
     register_pages(app)
     register_commands(app)
-    if serves is None:
-        # Granian's own command is one of click's too, so it has to be a command of `flask`.
-        command = click.get_current_context(silent=True)
-        serves = command is None or command.find_object(ScriptInfo) is None
-    if serves:
+    if _will_serve() if serves is None else serves:
         with app.app_context():
             prepare_to_serve(settings)
     return app
@@ -72,6 +81,12 @@ def create_unfit_app(problems: list[str]) -> Flask:
     app.config["UNFIT_SETTINGS"] = problems
     app.cli.add_command(doctor)
     return app
+
+
+def _will_serve() -> bool:
+    # Granian's own command is one of click's too, so it has to be a command of `flask`.
+    command = click.get_current_context(silent=True)
+    return command is None or command.find_object(ScriptInfo) is None or command.info_name == "run"
 
 
 def flask_config(settings: Settings) -> dict[str, object]:
@@ -89,7 +104,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     """Add the pages, and what all templates may use."""
-    pages = (connect, signin, accounts, audit, setup, imports, exports, health, metrics)
+    pages = (connect, signin, profile, accounts, admins, audit, setup, imports, exports, health, metrics)
     for blueprint in (page.bp for page in pages):
         app.register_blueprint(blueprint)
     show_errors(app)
@@ -117,9 +132,18 @@ def version_static_files(app: Flask) -> None:
 
 
 def prepare_to_serve(settings: Settings) -> None:
-    """Check the database, say what the operator should know, and make the first admin if one is named."""
+    """Check the database, say what the operator should know, and make the first admin if one is named.
+
+    Raises:
+        SettingsError: it is not fit to serve people with.
+    """
+    if current_app.debug and not settings.is_loopback:
+        raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
     for warning in check_deployment():
         log.warning(warning)
     check_instance()
     if settings.admin_email and settings.admin_password:
-        create_admin(settings.admin_email, settings.admin_password, only_first=True)
+        try:
+            create_admin(settings.admin_email, settings.admin_password, only_first=True)
+        except (PasswordRefused, AdminRefused) as refusal:
+            raise SettingsError([f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}"]) from None

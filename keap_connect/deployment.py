@@ -36,11 +36,16 @@ def check_deployment() -> list[str]:
         raise SettingsError(
             [f"The database is at revision {present}, this program needs {newest}: run `flask --app app db upgrade`."]
         )
-    _check_keys()
+    check_keys()
     return _foreign_grants()
 
 
-def _check_keys() -> None:
+def check_keys() -> None:
+    """Prove that TOKEN_KEYS opens what is stored; a new database learns its key here.
+
+    Raises:
+        SettingsError: it does not.
+    """
     with read_session() as session:
         stored = session.get(Deployment, KEY_CHECK)
     if stored is None:
@@ -49,7 +54,7 @@ def _check_keys() -> None:
             with write_transaction() as session:
                 session.add(Deployment(name=KEY_CHECK, value=sealed))
         except IntegrityError:
-            _check_keys()  # another process was first
+            check_keys()  # another process was first
         return
     try:
         runtime().cipher.open(stored.value, KEY_CHECK)

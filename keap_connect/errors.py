@@ -16,7 +16,11 @@ KeapConnectError
   ImportRefused           what was to be imported was not stored; the message says why
     CredentialRefused     Keap refuses the token or key itself
     LinesRefused          a file was not stored, since of some lines each has a problem: `problems` by line number
+  AdminNotFound           no such admin
+  AdminRefused            nobody can be made an admin under that e-mail address; the message says why
+  LastAdmin               nobody would be left who may act
   PasswordRefused         a new password breaks a rule; the message says which
+  CodeRefused             a code is wrong, used or too old
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
   APIKeyUnfit             a new API key breaks a rule; the message says which
   APIKeyNotFound          there is no such API key to revoke
@@ -110,8 +114,24 @@ class LinesRefused(ImportRefused):
         self.problems = problems
 
 
+class AdminNotFound(KeapConnectError):
+    """There is no such admin."""
+
+
+class AdminRefused(KeapConnectError):
+    """Nobody can be made an admin under that e-mail address."""
+
+
+class LastAdmin(KeapConnectError):
+    """Nobody would be left who may act."""
+
+
 class PasswordRefused(KeapConnectError):
     """A new password breaks a rule."""
+
+
+class CodeRefused(KeapConnectError):
+    """A code is wrong, used or too old."""
 
 
 class TooManyAttempts(KeapConnectError):

@@ -136,16 +136,57 @@ class AuthorizationFlow(Base):
     held_until: Mapped[datetime | None]
 
 
+class Role(StrEnum):
+    """What an admin may do."""
+
+    ADMIN = "admin"  # see and repair all accounts, and say who else may
+    VIEWER = "viewer"  # see all accounts, change nothing, read no secret
+
+
 class Admin(Base):
-    """A person who may see and repair all accounts."""
+    """A person who may see all accounts and, unless a mere viewer, repair them."""
 
     __tablename__ = "admin"
-    __table_args__ = (UniqueConstraint("email"),)
+    __table_args__ = (UniqueConstraint("email"), CheckConstraint("role IN ('admin', 'viewer')", name="role"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str]
     password_hash: Mapped[str]
     created_at: Mapped[datetime]
+    role: Mapped[str] = mapped_column(default=Role.ADMIN, server_default="admin")
+    # The second factor: its seed waits here until the first right code switches it on. `totp_step` is the time step
+    # (of 30 seconds) of the last code that was taken, so that none is taken twice.
+    totp_seed_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    totp_on_at: Mapped[datetime | None]
+    totp_step: Mapped[int | None]
+
+
+class RecoveryCode(Base):
+    """The hash of a code that stands in for the second factor, once: its row goes when it is used."""
+
+    __tablename__ = "recovery_code"
+
+    code_hash: Mapped[str] = mapped_column(primary_key=True)
+    admin_id: Mapped[int] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"), index=True)
+
+
+class TicketPurpose(StrEnum):
+    """What a ticket is good for."""
+
+    NEW_PASSWORD = "new_password"  # noqa: S105
+    SECOND_STEP = "second_step"  # the password was right, and the second factor is still asked for
+
+
+class Ticket(Base):
+    """A random value, kept as a hash, that lets one admin take one step within a short time."""
+
+    __tablename__ = "ticket"
+    __table_args__ = (CheckConstraint("purpose IN ('new_password', 'second_step')", name="purpose"),)
+
+    ticket_hash: Mapped[str] = mapped_column(primary_key=True)
+    purpose: Mapped[str]
+    admin_id: Mapped[int] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"), index=True)
+    expires_at: Mapped[datetime]
 
 
 class SignIn(Base):
@@ -158,13 +199,16 @@ class SignIn(Base):
     admin_id: Mapped[int | None] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"))
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"))
     keap_user_id: Mapped[str | None]  # who authorized; null while Keap has not told
+    # Where an admin signed in, for the list of their sign-ins.
+    address: Mapped[str | None]
+    browser: Mapped[str | None]
     created_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class SignInAttempt(Base):
-    """One failed sign-in, counted per e-mail address and per network address; pruned after a day."""
+    """One wrong guess, counted for each subject that it concerns; pruned after a day."""
 
     __tablename__ = "sign_in_attempt"
     __table_args__ = (Index(None, "subject", "at"),)

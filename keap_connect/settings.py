@@ -42,6 +42,7 @@ SECRETS = {
 }
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("JSON", "TEXT")
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,16 @@ class Settings:
     refresh_rate_per_minute: int = 600
     trusted_proxies: int = 0
     log_level: str = "INFO"
+    log_format: str = "TEXT"
     admin_email: str | None = None
     admin_password: str | None = field(default=None, repr=False)
     # Where secrets were read from: for the doctor, who looks at the modes.
     secret_files: tuple[Path, ...] = field(default=(), compare=False)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the app is for the people of this machine alone."""
+        return urlsplit(self.public_url).hostname in LOOPBACK_HOSTS
 
     @property
     def is_https(self) -> bool:
@@ -126,6 +133,7 @@ class _Reader:
             refresh_rate_per_minute=self.integer("REFRESH_RATE_PER_MINUTE", default=600, most=100_000),
             trusted_proxies=self.integer("TRUSTED_PROXIES", default=0, most=10),
             log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
+            log_format=self.choice("LOG_FORMAT", LOG_FORMATS, default="TEXT" if is_loopback else "JSON"),
             admin_email=self.text("ADMIN_EMAIL"),
             admin_password=self.text("ADMIN_PASSWORD"),
             secret_files=tuple(self.secret_files),
@@ -235,7 +243,7 @@ class _Reader:
 
     def secret_key(self) -> str:
         value = self.text("SECRET_KEY") or ""
-        if len(value) < 32 or value.lower().startswith(PLACEHOLDERS):
+        if len(value) < 32 or len(set(value)) < 8 or value.lower().startswith(PLACEHOLDERS):
             self.problems.append(
                 "SECRET_KEY must be at least 32 random characters: "
                 'python -c "import secrets; print(secrets.token_urlsafe(32))"'

@@ -97,6 +97,29 @@ def test_the_first_admin_is_made_once_and_can_sign_in(flask: Flasks, settings: S
     assert password.strip() not in first.stdout + first.stderr
 
 
+@pytest.mark.proves("R51", "R53")
+def test_a_code_on_the_terminal_lets_somebody_choose_their_own_password(flask: Flasks, settings: Settings):
+    made = flask("admins", "create", "--email", ADMIN_EMAIL, "--role", "viewer", "--with-code")
+    reset = flask("admins", "reset-password", "--email", ADMIN_EMAIL.upper(), "--second-factor-off")
+    nobody = flask("admins", "reset-password", "--email", "nobody@example.com")
+    listed = flask("admins", "list")
+    app = create_app(settings)
+    visitor = visit(app)
+    statuses = []
+    for code in (made.stdout.split()[-1], reset.stdout.split()[-1]):
+        visitor.get("/new-password")
+        statuses.append(visitor.press("/new-password", False, code=code, new_password="a password of mine").status_code)
+    visitor.sign_in(ADMIN_EMAIL, "a password of mine")
+    with app.app_context():
+        db.engine.dispose()
+
+    assert statuses == [422, 303]  # the newer code replaced the older one
+    assert visitor.page.url.endswith("/accounts")
+    assert f"Open {settings.public_url}/new-password and give this code, within a day:" in made.stdout
+    assert said(nobody) == "Error: There is no admin nobody@example.com."
+    assert listed.stdout.split() == ["1", "viewer", "-", ADMIN_EMAIL]
+
+
 def test_an_admin_who_cannot_be_made_is_explained_in_one_sentence(flask: Flasks):
     short = create_admin(flask, password="elevenchars")
     no_address = create_admin(flask, email="somebody")
@@ -404,6 +427,8 @@ def test_no_command_about_admins_or_accounts_runs_without_tables(environ: dict[s
     app = create_app(Settings.from_env({**environ, "DATABASE_URL": empty}), serves=False)
     commands = (
         ("admins", "create", "--email", ADMIN_EMAIL, "--password-stdin"),
+        ("admins", "list"),
+        ("admins", "reset-password", "--email", ADMIN_EMAIL),
         ("accounts", "list"),
         *(("accounts", command, "1") for command in ("show", "token", "refresh")),
         ("accounts", "refresh", "--all"),

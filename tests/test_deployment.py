@@ -342,3 +342,36 @@ def test_the_program_ends_with_one_sentence_when_the_database_does_not_fit(
     assert ended.stderr.startswith("Keap Connect does not start:\n- ")
     assert len(ended.stderr.splitlines()) == 2
     assert content_of(database_url) == before
+
+
+@on_sqlite
+@pytest.mark.proves("R46", "R91")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"TOKEN_KEYS": OTHER_KEY}, "TOKEN_KEYS does not open what is stored"),
+        (
+            {"ADMIN_EMAIL": "ann@example.com", "ADMIN_PASSWORD": "keapconnect2026"},
+            "ADMIN_EMAIL and ADMIN_PASSWORD make",
+        ),
+        (
+            {
+                "FLASK_DEBUG": "1",
+                "PUBLIC_URL": "https://connect.example.com",
+                "KEAP_CLIENT_ID": "client",
+                "KEAP_CLIENT_SECRET": "secret",
+                "KEAP_AUTHORIZE_URL": "",
+                "KEAP_TOKEN_URL": "",
+                "KEAP_API_URL": "",
+            },
+            "FLASK_DEBUG (or --debug) shows the source",
+        ),
+    ],
+    ids=["wrong key", "weak password", "debug"],
+)
+def test_flask_run_serves_nothing_that_is_not_fit(environ, stored, changes, words):
+    ended = run(environ | changes, "-m", "flask", "--app", "app", "run", "--port", environ["PORT"])
+
+    assert ended.returncode != 0
+    assert f"Keap Connect does not start:\n- {words}" in ended.stderr
+    assert "Running on" not in ended.stdout + ended.stderr

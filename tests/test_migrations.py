@@ -21,6 +21,8 @@ from tests.conftest import SECRET_KEY, TOKEN_KEY
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
 HEAD = REVISIONS[-1]
+# What columns hold that take only some values.
+CHOSEN = {("account", "kind"): "oauth", ("admin", "role"): "viewer", ("ticket", "purpose"): "new_password"}
 THEN = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
@@ -184,8 +186,8 @@ def value_for(column, number):
     """Return a value that fits a column; each row gets values of its own."""
     if column.foreign_keys:
         return 1 if number > 1 or column.table.name != "account" else None
-    if (column.table.name, column.name) == ("account", "kind"):
-        return "oauth"
+    if (column.table.name, column.name) in CHOSEN:
+        return CHOSEN[column.table.name, column.name]
     kinds = {
         Integer: number,
         Float: number + 0.5,

@@ -54,6 +54,12 @@ def test_with_a_client_the_app_speaks_to_keap():
     assert settings.keap.redirect_uri == "https://connect.example.com/callback"
 
 
+def test_the_log_is_for_people_on_this_machine_and_for_programs_elsewhere():
+    assert read().log_format == "TEXT"
+    assert read(**KEAP, **PUBLIC).log_format == "JSON"
+    assert read(**KEAP, **PUBLIC, LOG_FORMAT="text").log_format == "TEXT"
+
+
 def test_blank_counts_as_not_set():
     blank = {name: " " for name in names_that_are_read() if name not in REQUIRED}
 
@@ -125,6 +131,7 @@ WRONG = [
     ("TRUSTED_PROXIES", "many", "TRUSTED_PROXIES must be"),
     ("TRUSTED_PROXIES", "11", "TRUSTED_PROXIES must be"),
     ("LOG_LEVEL", "LOUD", "LOG_LEVEL must be one of DEBUG, INFO, WARNING, ERROR"),
+    ("LOG_FORMAT", "xml", "LOG_FORMAT must be one of JSON, TEXT"),
     ("KEAP_PKCE", "yes", "KEAP_PKCE must be one of ON, OFF"),
     ("PUBLIC_URL", "connect.example.com", "PUBLIC_URL must be an address"),
     ("PUBLIC_URL", "ftp://localhost", "PUBLIC_URL must be an address"),
@@ -140,6 +147,7 @@ WRONG = [
     ("PUBLIC_URL", "http://localhost.example.com", "PUBLIC_URL must start with https://"),
     ("SECRET_KEY", "", "SECRET_KEY must be at least 32 random characters"),
     ("SECRET_KEY", "short", "SECRET_KEY must be at least 32 random characters"),
+    ("SECRET_KEY", "k" * 40, "SECRET_KEY must be at least 32 random characters"),
     ("SECRET_KEY", "changeme" * 8, "SECRET_KEY must be at least 32 random characters"),
     ("SECRET_KEY", "Your-secret-key-goes-here-replace-it", "SECRET_KEY must be at least 32 random characters"),
     ("TOKEN_KEYS", "", "TOKEN_KEYS: key 1 must be 32 random bytes"),
@@ -161,6 +169,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.proves("R91")
 @pytest.mark.parametrize(("name", "value", "words"), WRONG)
 def test_a_bad_value_is_named_and_the_only_problem(name, value, words):
     problems = problems_of(**{name: value})

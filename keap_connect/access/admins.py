@@ -1,105 +1,172 @@
-"""Admins: made by command, signed in by password (argon2id), throttled per e-mail and per network address."""
+"""Who the admins are: made by command, by settings or by another admin; one of them at least may act."""
 
-import hashlib
-import math
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 
-from argon2.exceptions import VerificationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from keap_connect.access.passwords import make_hash, nobodys_password_hash
+from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
+from keap_connect.access.tickets import issue_ticket
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
-from keap_connect.errors import PasswordRefused, TooManyAttempts
-from keap_connect.models import Admin, SignInAttempt
-from keap_connect.runtime import runtime
+from keap_connect.errors import AdminNotFound, AdminRefused, LastAdmin
+from keap_connect.models import LARGEST_ID, Admin, Role, SignIn, TicketPurpose
 
-SHORTEST_PASSWORD = 12
-LONGEST_PASSWORD = 1024
-ATTEMPTS_PER_ADDRESS = 20
-ATTEMPTS_PER_EMAIL = 10
-WINDOW = timedelta(minutes=15)
-KEPT_FOR = timedelta(days=1)
+LONGEST_EMAIL = 254
 
 
-def create_admin(email: str, password: str, *, only_first: bool = False) -> Admin | None:
+@dataclass(frozen=True)
+class AdminView:
+    """An admin as the list shows them."""
+
+    id: int
+    email: str
+    role: str
+    created_at: datetime
+    has_second_factor: bool
+    sign_ins: int
+    last_seen_at: datetime | None
+
+
+def create_admin(
+    email: str, password: str, *, role: Role = Role.ADMIN, actor: str = Actor.COMMAND_LINE, only_first: bool = False
+) -> Admin | None:
     """Make an admin; with only_first, return None when there is one already.
 
     Raises:
-        PasswordRefused: the password breaks a rule, the e-mail address is none or is taken.
+        PasswordRefused: the password breaks a rule.
+        AdminRefused: the e-mail address is none, or is taken.
     """
-    email = email.strip().lower()
-    if "@" not in email or len(email) > 254:
-        raise PasswordRefused("Give the admin's e-mail address, such as ann@example.com.")
-    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise PasswordRefused(f"The password needs at least {SHORTEST_PASSWORD} characters.")
-    password_hash = runtime().password_hasher.hash(password)
+    email = _checked(email)
+    password_hash = make_hash(password, email)
     with write_transaction() as session:
         if only_first and session.scalar(select(func.count(Admin.id))):
             return None
-        if session.scalar(select(Admin).where(Admin.email == email)):
-            raise PasswordRefused(f"There is an admin {email} already.")
-        admin = Admin(email=email, password_hash=password_hash, created_at=utc_now())
-        session.add(admin)
-        record(session, EventKind.ADMIN_CREATED, None, Actor.COMMAND_LINE, email=email)
-    return admin
+        return _add(session, email, password_hash, role, actor)
 
 
-def verify_password(email: str, password: str, address: str) -> Admin | None:
-    """Return the admin whose password this is, else None; unknown and wrong take the same time.
+def invite_admin(email: str, role: Role, actor: str) -> str:
+    """Make an admin without a password, and return the code with which they choose one, once.
 
     Raises:
-        TooManyAttempts: too many failures for this e-mail or network address; nothing was checked.
+        AdminRefused: the e-mail address is none, or is taken.
     """
-    email = email.strip().lower()
-    limits = {f"address:{address}": ATTEMPTS_PER_ADDRESS, f"email:{_hash(email)}": ATTEMPTS_PER_EMAIL}
+    email = _checked(email)
+    password_hash = nobodys_password_hash()
     with write_transaction() as session:
-        waits = [_seconds_to_wait(session, subject, most) for subject, most in limits.items()]
-        if any(waits):
-            raise TooManyAttempts(max(waits))
-        # Counted before the slow check, so that parallel guesses cannot slip through; forgiven on success.
-        attempts = [SignInAttempt(subject=subject, at=utc_now()) for subject in limits]
-        session.add_all(attempts)
-        session.execute(delete(SignInAttempt).where(SignInAttempt.at <= utc_now() - KEPT_FOR))
+        admin = _add(session, email, password_hash, role, actor)
+        session.flush()
+        return issue_ticket(session, TicketPurpose.NEW_PASSWORD, admin.id)
+
+
+def list_admins() -> list[AdminView]:
+    """Return all of them by e-mail address, with how many sign-ins each has open."""
+    query = (
+        select(Admin, func.count(SignIn.id_hash), func.max(SignIn.last_seen_at))
+        .outerjoin(SignIn, (SignIn.admin_id == Admin.id) & is_alive())
+        .group_by(Admin.id)
+        .order_by(Admin.email)
+    )
     with read_session() as session:
-        admin = session.scalar(select(Admin).where(Admin.email == email))
-    stored = admin.password_hash if admin else runtime().nobodys_hash
-    try:
-        runtime().password_hasher.verify(stored, password)
-    except VerificationError:
-        admin = None
-    with write_transaction() as session:
-        kind = EventKind.ADMIN_SIGNED_IN if admin else EventKind.ADMIN_SIGN_IN_REFUSED
-        record(session, kind, None, address, email=admin.email if admin else None)
-        if admin:
-            ids = [attempt.id for attempt in attempts]
-            session.execute(delete(SignInAttempt).where(SignInAttempt.id.in_(ids)))
-            _rehash(session, admin, password)
+        return [_view(*row) for row in session.execute(query)]
+
+
+def view_admin(admin_id: int) -> AdminView:
+    """Return one of them.
+
+    Raises:
+        AdminNotFound: there is none.
+    """
+    found = [admin for admin in list_admins() if admin.id == admin_id]
+    if not found:
+        raise AdminNotFound("There is no such admin.")
+    return found[0]
+
+
+def get_admin(email: str) -> Admin:
+    """Return the admin of an e-mail address.
+
+    Raises:
+        AdminNotFound: there is none.
+    """
+    with read_session() as session:
+        admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
+    if admin is None:
+        raise AdminNotFound(f"There is no admin {email.strip().lower()}.")
     return admin
 
 
-def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
-    """Return 0 when there may be another attempt now. Attempts of one subject are counted one after the other."""
-    take_turns(session, subject)
-    since = utc_now() - WINDOW
-    count, oldest = session.execute(
-        select(func.count(SignInAttempt.id), func.min(SignInAttempt.at)).where(
-            SignInAttempt.subject == subject, SignInAttempt.at > since
-        )
-    ).one()
-    if count < most:
-        return 0
-    ends: datetime = oldest + WINDOW
-    return max(math.ceil((ends - utc_now()).total_seconds()), 1)
+def change_role(admin_id: int, role: Role, actor: str) -> None:
+    """Give an admin another role; their sign-ins end, since those were made under the old one.
+
+    Raises:
+        AdminNotFound: there is none.
+        LastAdmin: nobody would be left who may act.
+    """
+    with write_transaction() as session:
+        admin = _get(session, admin_id)
+        if role is not Role.ADMIN:
+            _keep_one(session, admin_id)
+        admin.role = role
+        end_all_sign_ins(session, admin_id)
+        record(session, EventKind.ADMIN_ROLE_CHANGED, None, actor, email=admin.email, role=role)
 
 
-def _rehash(session: Session, admin: Admin, password: str) -> None:
-    """Raise the cost of a stored hash when today's is higher."""
-    hasher = runtime().password_hasher
-    if hasher.check_needs_rehash(admin.password_hash):
-        session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
+def remove_admin(admin_id: int, actor: str) -> None:
+    """Forget an admin; their sign-ins end.
+
+    Raises:
+        AdminNotFound: there is none.
+        LastAdmin: nobody would be left who may act.
+    """
+    with write_transaction() as session:
+        admin = _get(session, admin_id)
+        _keep_one(session, admin_id)
+        session.execute(delete(Admin).where(Admin.id == admin_id))
+        record(session, EventKind.ADMIN_REMOVED, None, actor, email=admin.email)
 
 
-def _hash(email: str) -> str:
-    return hashlib.sha256(email.encode()).hexdigest()[:32]
+def _checked(email: str) -> str:
+    email = email.strip().lower()
+    if "@" not in email or len(email) > LONGEST_EMAIL or not email.isprintable():
+        raise AdminRefused("Give the admin's e-mail address, such as ann@example.com.")
+    return email
+
+
+def _add(session: Session, email: str, password_hash: str, role: Role, actor: str) -> Admin:
+    take_turns(session, "admins")
+    if session.scalar(select(Admin).where(Admin.email == email)):
+        raise AdminRefused(f"There is an admin {email} already.")
+    admin = Admin(email=email, password_hash=password_hash, created_at=utc_now(), role=role)
+    session.add(admin)
+    record(session, EventKind.ADMIN_CREATED, None, actor, email=email, role=role)
+    return admin
+
+
+def _get(session: Session, admin_id: int) -> Admin:
+    take_turns(session, "admins")
+    admin = session.get(Admin, admin_id) if admin_id <= LARGEST_ID else None
+    if admin is None:
+        raise AdminNotFound("There is no such admin.")
+    return admin
+
+
+def _keep_one(session: Session, admin_id: int) -> None:
+    others = select(func.count(Admin.id)).where(Admin.role == Role.ADMIN, Admin.id != admin_id)
+    if not session.scalar(others):
+        raise LastAdmin("That is the last one who may act here: make somebody else an admin first.")
+
+
+def _view(admin: Admin, sign_ins: int, last_seen_at: datetime | None) -> AdminView:
+    return AdminView(
+        id=admin.id,
+        email=admin.email,
+        role=admin.role,
+        created_at=admin.created_at,
+        has_second_factor=admin.totp_on_at is not None,
+        sign_ins=sign_ins,
+        last_seen_at=last_seen_at,
+    )

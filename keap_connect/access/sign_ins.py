@@ -2,9 +2,11 @@
 
 import hashlib
 import secrets
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
@@ -15,11 +17,27 @@ ID_BYTES = 32
 IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
 SEEN_EVERY = timedelta(minutes=1)
+REF_LENGTH = 16
 
 
-def sign_in_admin(admin: Admin) -> str:
+@dataclass(frozen=True)
+class SignInView:
+    """One of an admin's sign-ins, as their page shows it. `ref` names it and opens nothing."""
+
+    ref: str
+    address: str | None
+    browser: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    is_this_one: bool
+
+
+def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None = None) -> str:
     """Open a session for an admin and return its id, for the cookie alone."""
-    return _open(SignIn(admin_id=admin.id))
+    session_id = _open(SignIn(admin_id=admin.id, address=address, browser=browser))
+    with write_transaction() as session:
+        record(session, EventKind.ADMIN_SIGNED_IN, None, address or Actor.SYSTEM, email=admin.email)
+    return session_id
 
 
 def sign_in_person(flow: AuthorizationFlow) -> str | None:
@@ -78,6 +96,57 @@ def sign_out(session_id: str | None) -> None:
             record(session, EventKind.ADMIN_SIGNED_OUT, None, admin.email, email=admin.email)
 
 
+def is_alive() -> ColumnElement[bool]:
+    """Return the condition under which a sign-in still holds."""
+    now = utc_now()
+    return (SignIn.expires_at > now) & (SignIn.last_seen_at > now - IDLE_LIMIT)
+
+
+def list_sign_ins(admin_id: int, session_id: str | None) -> list[SignInView]:
+    """Return an admin's open sign-ins, last seen first; `session_id` is the one that is asking."""
+    own = _hash(session_id or "")
+    query = select(SignIn).where(SignIn.admin_id == admin_id, is_alive()).order_by(SignIn.last_seen_at.desc())
+    with read_session() as session:
+        return [
+            SignInView(
+                one.id_hash[:REF_LENGTH],
+                one.address,
+                one.browser,
+                one.created_at,
+                one.last_seen_at,
+                one.id_hash == own,
+            )
+            for one in session.scalars(query)
+        ]
+
+
+def end_sign_in_of(admin_id: int, ref: str) -> None:
+    """End one of an admin's sign-ins, from any browser of theirs."""
+    with write_transaction() as session:
+        session.execute(
+            delete(SignIn).where(SignIn.admin_id == admin_id, SignIn.id_hash.startswith(ref, autoescape=True))
+        )
+
+
+def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
+    """End all of an admin's sign-ins but the one that is asking."""
+    with write_transaction() as session:
+        session.execute(delete(SignIn).where(SignIn.admin_id == admin.id, SignIn.id_hash != _hash(session_id or "")))
+        record(session, EventKind.SIGN_INS_ENDED, None, admin.email, email=admin.email)
+
+
+def end_all_sign_ins(session: Session, admin_id: int) -> None:
+    """End all of an admin's sign-ins, in the transaction of what makes that necessary."""
+    session.execute(delete(SignIn).where(SignIn.admin_id == admin_id))
+
+
+def end_sign_ins_by(actor: str, admin_id: int, email: str) -> None:
+    """End all sign-ins of an admin, on the word of another one."""
+    with write_transaction() as session:
+        end_all_sign_ins(session, admin_id)
+        record(session, EventKind.SIGN_INS_ENDED, None, actor, email=email)
+
+
 def _open(sign_in: SignIn) -> str:
     session_id = secrets.token_urlsafe(ID_BYTES)
     now = utc_now()
@@ -94,11 +163,8 @@ def _find(session_id: str | None) -> SignIn | None:
     if not session_id:
         return None
     now = utc_now()
-    alive = select(SignIn).where(
-        SignIn.id_hash == _hash(session_id), SignIn.expires_at > now, SignIn.last_seen_at > now - IDLE_LIMIT
-    )
     with read_session() as session:
-        found = session.scalar(alive)
+        found = session.scalar(select(SignIn).where(SignIn.id_hash == _hash(session_id), is_alive()))
     if found and found.last_seen_at <= now - SEEN_EVERY:
         with write_transaction() as session:
             session.execute(update(SignIn).where(SignIn.id_hash == found.id_hash).values(last_seen_at=now))

@@ -49,6 +49,17 @@ class EventKind(StrEnum):
     HISTORY_PRUNED = "history_pruned"
     API_KEY_ISSUED = "api_key_issued"
     API_KEY_REVOKED = "api_key_revoked"
+    ADMIN_ROLE_CHANGED = "admin_role_changed"
+    ADMIN_REMOVED = "admin_removed"
+    PASSWORD_REFUSED = "password_refused"  # noqa: S105
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    NEW_PASSWORD_CODE_ISSUED = "new_password_code_issued"  # noqa: S105
+    SIGN_INS_ENDED = "sign_ins_ended"
+    SECOND_FACTOR_ON = "second_factor_on"
+    SECOND_FACTOR_OFF = "second_factor_off"
+    SECOND_FACTOR_REFUSED = "second_factor_refused"
+    RECOVERY_CODE_USED = "recovery_code_used"
+    RECOVERY_CODES_MADE = "recovery_codes_made"
 
 
 SENTENCES = {
@@ -92,6 +103,17 @@ SENTENCES = {
     EventKind.HISTORY_PRUNED: "{count} events from before {until} were deleted from the history.",
     EventKind.API_KEY_ISSUED: "API key {key_id} ({name}) was issued for {scopes}.",
     EventKind.API_KEY_REVOKED: "API key {key_id} ({name}) was revoked.",
+    EventKind.ADMIN_ROLE_CHANGED: "{email} got the role {role}.",
+    EventKind.ADMIN_REMOVED: "{email} is no longer an admin.",
+    EventKind.PASSWORD_REFUSED: "A wrong password was given before a dangerous act.",
+    EventKind.PASSWORD_CHANGED: "The password of {email} was changed.",
+    EventKind.NEW_PASSWORD_CODE_ISSUED: "A code to choose a new password was made for {email}.",
+    EventKind.SIGN_INS_ENDED: "Sign-ins of {email} were ended.",
+    EventKind.SECOND_FACTOR_ON: "The second factor of {email} was switched on.",
+    EventKind.SECOND_FACTOR_OFF: "The second factor of {email} was switched off.",
+    EventKind.SECOND_FACTOR_REFUSED: "A wrong code was given as the second factor of {email}.",
+    EventKind.RECOVERY_CODE_USED: "A recovery code of {email} was used up.",
+    EventKind.RECOVERY_CODES_MADE: "New recovery codes were made for {email}.",
 }
 
 

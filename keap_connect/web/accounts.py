@@ -29,7 +29,7 @@ LONGEST_SEARCH = 100
 
 
 @bp.get("")
-@open_to(Audience.ADMIN)
+@open_to(Audience.VIEWER)
 def index() -> str:
     """Show all accounts, what needs attention first."""
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
@@ -58,7 +58,7 @@ def index() -> str:
 
 
 @bp.get("/<int:account_id>")
-@open_to(Audience.ADMIN)
+@open_to(Audience.VIEWER)
 def show(account_id: int) -> str:
     """Show one account with masked tokens and its history."""
     account = view_account(account_id, with_tokens=True)

@@ -105,10 +105,20 @@ def read_cookie(name: str) -> str | None:
     return value if 32 <= len(value) <= 100 and value.isascii() else None
 
 
-def set_cookie(response: Response, name: str, value: str) -> None:
-    """Set a cookie that scripts cannot read and that the callback, which comes from Keap, still carries."""
-    is_https = runtime().settings.is_https
-    response.set_cookie(_cookie_name(name), value, secure=is_https, httponly=True, samesite="Lax", path="/")
+def set_cookie(response: Response, name: str, value: str, lifetime_seconds: int | None = None) -> None:
+    """Set a cookie that scripts cannot read and that the callback, which comes from Keap, still carries.
+
+    It ends with the browser, unless it is given a lifetime.
+    """
+    response.set_cookie(
+        _cookie_name(name),
+        value,
+        max_age=lifetime_seconds,
+        secure=runtime().settings.is_https,
+        httponly=True,
+        samesite="Lax",
+        path="/",
+    )
 
 
 def delete_cookie(response: Response, name: str) -> None:
@@ -123,8 +133,10 @@ def _cookie_name(name: str) -> str:
 
 def _check_origin(public_url: str) -> None:
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    # A page with `Referrer-Policy: no-referrer` sends `Origin: null`, so where the browser tells the site, that counts.
-    if site not in {None, "same-origin"} or (site is None and origin not in {None, public_url}):
+    # Our own pages have `Referrer-Policy: no-referrer` and send `Origin: null`, so where the browser tells the site,
+    # that counts. One that does not, such as Safari before 16.4, tells nothing by `null`, as by no Origin at all: then
+    # the form's token alone decides, and no other site can know it.
+    if site not in {None, "same-origin"} or (site is None and origin not in {None, "null", public_url}):
         raise ForgedRequest("The request came from another site.")
 
 

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access.sign_ins import find_admin, find_person
 from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.errors import AccountNotFound, KeapConnectError
-from keap_connect.models import Admin, SignIn
+from keap_connect.models import Admin, Role, SignIn
 from keap_connect.settings import LOOPBACK_HOSTS
 from keap_connect.web.browser_security import read_cookie
 
@@ -22,14 +22,19 @@ class Audience(StrEnum):
     """For whom a view is open."""
 
     ANYONE = "anyone"
-    ADMIN = "admin"
+    VIEWER = "viewer"  # an admin of any role: pages that show, and what concerns only oneself
+    ADMIN = "admin"  # an admin who may act
     PERSON = "person"  # a customer who has authorized in this browser
     LOOPBACK = "loopback"  # programs on this machine that did not come through a proxy
-    OWNER = "owner"  # an admin, or the customer whose account the URL names
+    OWNER = "owner"  # an admin who may act, or the customer whose account the URL names
 
 
 class PersonUnknown(KeapConnectError):
     """The page belongs to a customer, and this browser has not shown to be one."""
+
+
+class MayOnlyLook(KeapConnectError):
+    """A viewer asked for what only an admin may do."""
 
 
 def open_to(audience: Audience) -> Callable[[View], View]:
@@ -59,10 +64,13 @@ def guard_pages(app: Flask) -> None:
         if audience is Audience.PERSON:
             _get_person()
             return None
-        if audience is Audience.OWNER and not current_admin():
+        if audience is Audience.OWNER and not may_act():
             _check_owner(_get_person())
             return None
-        return _ask_admin()
+        refusal = _ask_admin()
+        if refusal is None and audience is not Audience.VIEWER and not may_act():
+            raise MayOnlyLook("A viewer may not do that.")
+        return refusal
 
 
 def current_admin() -> Admin | None:
@@ -71,6 +79,12 @@ def current_admin() -> Admin | None:
         g.admin = find_admin(read_cookie("admin"))
     found: Admin | None = g.admin
     return found
+
+
+def may_act() -> bool:
+    """Whether an admin is signed in who is more than a viewer."""
+    admin = current_admin()
+    return admin is not None and admin.role == Role.ADMIN
 
 
 def signed_in_admin() -> Admin:

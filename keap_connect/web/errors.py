@@ -11,9 +11,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 from werkzeug.wrappers import Response
 
-from keap_connect.errors import AccountNotFound, KeapConnectError, SealBroken
+from keap_connect import logs
+from keap_connect.errors import AccountNotFound, AdminNotFound, KeapConnectError, SealBroken
 from keap_connect.web.browser_security import ForgedRequest
-from keap_connect.web.door import PersonUnknown
+from keap_connect.web.door import MayOnlyLook, PersonUnknown
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,12 @@ EXPLAINED = {
         404,
         "There is no such account",
         "It may have been merged into another one, or never existed.",
+    ),
+    AdminNotFound: (404, "There is no such admin", "They may have been removed, or never existed."),
+    MayOnlyLook: (
+        403,
+        "You may look, and not act",
+        "Your role here is viewer. Ask an admin to do it, or to give you the role of an admin.",
     ),
     SealBroken: (
         500,
@@ -51,7 +58,9 @@ EXPLAINED = {
 
 
 def show_errors(app: Flask) -> None:
-    """Register one handler for each kind of error."""
+    """Give each request a reference for the log, and register one handler for each kind of error."""
+    # Before all others, so that whatever refuses the request can already be found by it.
+    app.before_request_funcs.setdefault(None, []).insert(0, _name_request)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -83,9 +92,13 @@ def show_errors(app: Flask) -> None:
         return _page(500, *WORDS[500], error)
 
 
+def _name_request() -> None:
+    logs.reference.set(secrets.token_hex(4))
+
+
 def _write_down(status: int, error: Exception) -> str:
     """Log an error and return its reference."""
-    reference = secrets.token_hex(4)
+    reference = logs.reference.get() or secrets.token_hex(4)
     # Only the kind of an unforeseen error is logged with its place: its text may hold what a person typed.
     where = quote(f"{request.method} {request.path}"[:200], safe="/ ")
     if status >= 500:

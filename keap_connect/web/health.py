@@ -1,11 +1,13 @@
-"""Whether this process lives and can serve; discloses nothing else."""
+"""Whether this process lives, and whether the installation is ready; discloses nothing else.
+
+A load balancer asks /healthz: a process that lives hands out valid tokens even while no worker does its part. /readyz
+is for whoever is to be woken up.
+"""
 
 from flask import Blueprint
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
-from keap_connect.database import read_session
 from keap_connect.web.door import Audience, open_to
+from keap_connect.worker.readiness import is_ready
 
 bp = Blueprint("health", __name__)
 
@@ -20,10 +22,5 @@ def healthz() -> tuple[str, int]:
 @bp.get("/readyz")
 @open_to(Audience.ANYONE)
 def readyz() -> tuple[str, int]:
-    """Answer 200 when the database answers, else 503."""
-    try:
-        with read_session() as session:
-            session.execute(text("SELECT 1"))
-    except SQLAlchemyError:
-        return "not ready\n", 503
-    return "ready\n", 200
+    """Answer 200 when database, key and sweep are in order, else 503."""
+    return ("ready\n", 200) if is_ready() else ("not ready\n", 503)

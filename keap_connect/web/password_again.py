@@ -1,16 +1,15 @@
-"""The password once more, before a dangerous act: a stolen cookie alone is not enough."""
+"""The password once more, before an act that a stolen cookie alone must not be able to do."""
 
 from flask import request
 
-from keap_connect.access.admins import verify_password
+from keap_connect.access.passwords import verify_again
 from keap_connect.web.door import signed_in_admin
 
 
 def password_is_right() -> bool:
-    """Whether the form that was sent holds the signed-in admin's password.
+    """Whether the form's field `password` holds the password of the admin who is signed in.
 
     Raises:
-        TooManyAttempts: too many failures; nothing was checked.
+        TooManyAttempts: too many wrong ones; nothing was checked.
     """
-    password = request.form.get("password", "")
-    return verify_password(signed_in_admin().email, password, request.remote_addr or "unknown") is not None
+    return verify_again(signed_in_admin(), request.form.get("password", ""))

@@ -10,6 +10,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.onboarding.endings import Ending
 from keap_connect.web.ending_words import WORDS
 from tests.browser.world import ACCOUNTS, HOSTILE, LONG, THROTTLED_EMAIL
+from tests.conftest import ADMIN_PASSWORD
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
 
 Act = Callable[[Page], None]
@@ -126,6 +127,22 @@ APP_FACES = [
     Face("sign-in", "/signin?next=/accounts"),
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
     Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
+    Face("second step", "/signin/code", "at the second step"),
+    Face("second step, refused", "/signin/code", "at the second step", 401, act=send("Go on", code="000000")),
+    Face("new password", "/new-password"),
+    Face("new password, refused", "/new-password", status=422, act=send("Store it", code=HOSTILE, new_password="x")),
+    Face("profile, hostile browser", "/profile", "viewer"),
+    Face("profile, second factor on", "/profile", "secured"),
+    Face("profile, wrong password", "/profile", "viewer", act=send("Set it up", password="not the password")),
+    Face("second factor", "/profile/second-factor", "enrolling"),
+    Face("second factor, refused", "/profile/second-factor", "enrolling", 422, act=send("Switch it on", code="000000")),
+    Face("recovery codes", "/profile", "secured", act=send("Make new recovery codes", password=ADMIN_PASSWORD)),
+    Face("admins", "/admins", "admin"),
+    Face("an admin", "/admins/1", "admin"),
+    Face("a new admin", "/admins", "admin", act=send("Let them in", email="new@example.com", password=ADMIN_PASSWORD)),
+    Face("accounts of a viewer", "/accounts", "viewer"),
+    Face("account of a viewer", "/accounts/{pending}", "viewer"),
+    Face("error 403, a viewer", "/admins", "viewer", 403),
     Face(
         "error 400", "/connect/held", "returning", 400, act=send("Connect Bright Dental as a new account", choice="x")
     ),

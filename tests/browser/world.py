@@ -10,7 +10,9 @@ import requests
 from flask import Flask
 from sqlalchemy import update
 
-from keap_connect.access.admins import ATTEMPTS_PER_EMAIL, create_admin, verify_password
+from keap_connect.access.admins import create_admin
+from keap_connect.access.passwords import ATTEMPTS_PER_EMAIL, verify_password
+from keap_connect.access.second_factor import begin_second_step, prepare
 from keap_connect.access.sign_ins import sign_in_admin, sign_in_person
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.state import AccountState
@@ -19,7 +21,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.keap.identity import Identity
-from keap_connect.models import Account, Alarm
+from keap_connect.models import Account, Admin, Alarm, Role
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import find_flow
 from keap_connect.settings import Settings
@@ -86,6 +88,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _fill_accounts(world)
             _fill_flows(world)
             _sign_people_in(world)
+            _sign_admins_in(world)
             _throttle()
             _trouble_the_worker()
         with world.apps["one"].app_context():
@@ -158,6 +161,25 @@ def _sign_people_in(world: World) -> None:
     with write_transaction() as session:
         taken = update(Account).where(Account.id == world.accounts["taken"])
         session.execute(taken.values(keap_user_id="somebody else"))
+
+
+def _sign_admins_in(world: World) -> None:
+    """Let in a viewer, an admin with a second factor and one who sets it up; stop one at the second step."""
+    admins = {
+        name: create_admin(f"{name}@example.com", ADMIN_PASSWORD, role=Role.VIEWER if name == "viewer" else Role.ADMIN)
+        for name in ("viewer", "secured", "enrolling")
+    }
+    for name, admin in admins.items():
+        assert admin is not None
+        if name != "viewer":
+            prepare(admin)
+        browsers = [HOSTILE, None, "Firefox on Windows"]
+        world.cookies["app", name] = {"admin": [sign_in_admin(admin, "192.0.2.1", one) for one in browsers][-1]}
+    secured = admins["secured"]
+    assert secured is not None
+    with write_transaction() as session:
+        session.execute(update(Admin).where(Admin.id == secured.id).values(totp_on_at=utc_now()))
+    world.cookies["app", "at the second step"] = {"second-step": begin_second_step(secured)}
 
 
 def _throttle() -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
+from keap_connect.access.admins import AdminView
+from keap_connect.access.sign_ins import SignInView
 from keap_connect.accounts.audit_trail import TrailRow
 from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.history import EventKind, EventView
@@ -19,6 +21,7 @@ from keap_connect.onboarding.held_files import HeldFile
 from keap_connect.onboarding.import_files import MOST_LINES, PreviewLine
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
+from keap_connect.web.qr_code import draw_qr_code
 from keap_connect.web.setup_steps import list_steps
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
@@ -26,7 +29,8 @@ LONG = (
     "Northern Lights Horticultural Supplies, Greenhouse Engineering and Seasonal Landscaping Cooperative of Springfield"
 )
 LONG_EMAIL = "a.very.long.local-part.that.somebody.really.has@subdomain.of.a.really-long-company-name.example.com"
-ADMIN = SimpleNamespace(email="admin@example.com")
+ADMIN = SimpleNamespace(email="admin@example.com", role="admin", totp_on_at=None)
+VIEWER = SimpleNamespace(email="viewer@example.com", role="viewer", totp_on_at=None)
 SANDBOX_URL = "http://127.0.0.1:5001"
 MANY = 38  # as many rows as fit into a page's bytes when every one of them has a reason to show
 
@@ -235,6 +239,34 @@ LONG_LINE = PreviewLine(4, "personal_access_token", "x" * 120, LONG, LONG_EMAIL,
 SANDBOX, LIVE = settings_at("http://localhost:5000"), settings_at("https://connect.example.com", "c" * 32)
 KNOWN = ClientCheck(ClientStanding.KNOWN, "Keap answered 400 (invalid_grant: Authorization code is invalid).", NOW)
 REFUSED = replace(KNOWN, standing=ClientStanding.REFUSED, reason=HOSTILE)
+SECURED = SimpleNamespace(email="admin@example.com", role="admin", totp_on_at=NOW - DAY)
+RECOVERY_CODE = "abcdef-ghijkl-mnopqr-stuvwx"
+
+
+def sign_in(**changes):
+    usual = {
+        "ref": "0123456789abcdef",
+        "address": "192.0.2.7",
+        "browser": "Firefox on Windows",
+        "created_at": NOW - HOUR,
+        "last_seen_at": NOW - HOUR / 30,
+        "is_this_one": False,
+    }
+    return SignInView(**{**usual, **changes})
+
+
+def profile(*sign_ins, admin=ADMIN, recovery_codes=0):
+    return {"admin": admin, "sign_ins": sign_ins, "recovery_codes": recovery_codes}
+
+
+def enrolment(error=None):
+    side, path = draw_qr_code("otpauth://totp/Keap%20Connect:admin%40example.com?secret=MADEUP&issuer=Keap%20Connect")
+    return {"admin": ADMIN, "seed": "MADEUP" * 5, "side": side, "path": path, "error": error}
+
+
+def in_list(email="admin@example.com", role="admin"):
+    return AdminView(1, email, role, NOW - 30 * DAY, role == "admin", 2, NOW - HOUR)
+
 
 FACES = {
     "start": ("connect/start.html", {}),
@@ -325,8 +357,42 @@ FACES = {
     "import of a file, most lines": ("imports/file.html", file_import(held=held(*[LINE] * MOST_LINES))),
     "export": ("exports/accounts.html", {"admin": ADMIN, "error": None}),
     "export, refused": ("exports/accounts.html", {"admin": ADMIN, "error": "The password is wrong."}),
-    "sign-in": ("signin.html", {"error": None, "email": "", "next_path": "/accounts"}),
-    "sign-in, refused": ("signin.html", {"error": "E-mail or password is wrong.", "email": HOSTILE, "next_path": ""}),
+    "account of a viewer": ("accounts/show.html", {"account": PENDING, "events": EVENTS, "admin": VIEWER}),
+    "accounts of a viewer": ("accounts/index.html", listing(ACTIVE, admin=VIEWER)),
+    "sign-in": ("signin/password.html", {"error": None, "email": "", "next_path": "/accounts"}),
+    "sign-in, refused": (
+        "signin/password.html",
+        {"error": "E-mail or password is wrong.", "email": HOSTILE, "next_path": ""},
+    ),
+    "second step": ("signin/code.html", {"error": None, "next_path": "/accounts"}),
+    "second step, refused": ("signin/code.html", {"error": "That code is wrong.", "next_path": ""}),
+    "new password": ("signin/new_password.html", {"error": None, "code": ""}),
+    "new password, refused": ("signin/new_password.html", {"error": "That code is used.", "code": HOSTILE}),
+    "profile": ("profile/show.html", profile(sign_in(is_this_one=True))),
+    "profile, second factor on": (
+        "profile/show.html",
+        profile(sign_in(is_this_one=True), sign_in(), admin=SECURED, recovery_codes=1),
+    ),
+    "profile, hostile": (
+        "profile/show.html",
+        profile(sign_in(browser=HOSTILE, address=HOSTILE), sign_in(browser=None)),
+    ),
+    "second factor": ("profile/second_factor.html", enrolment()),
+    "second factor, refused": ("profile/second_factor.html", enrolment(error="That code is wrong.")),
+    "recovery codes": ("profile/recovery_codes.html", {"codes": [RECOVERY_CODE] * 10, "admin": ADMIN}),
+    "admins": ("admins/index.html", {"admins": [in_list(), in_list(VIEWER.email, "viewer")], "admin": ADMIN}),
+    "admins, hard": ("admins/index.html", {"admins": [in_list(HOSTILE), in_list(LONG_EMAIL)] * 20, "admin": ADMIN}),
+    "an admin": ("admins/show.html", {"shown": in_list(), "admin": ADMIN}),
+    "a viewer, hostile": ("admins/show.html", {"shown": in_list(HOSTILE, "viewer"), "admin": ADMIN}),
+    "code for an admin": (
+        "admins/code.html",
+        {
+            "email": LONG_EMAIL,
+            "code": "made-up-" * 4,
+            "address": "https://connect.example.com/new-password",
+            "admin": ADMIN,
+        },
+    ),
     "error of the visitor": ("error.html", error(404)),
     "error of ours": ("error.html", error(500)),
 }

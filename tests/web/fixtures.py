@@ -10,11 +10,14 @@ from jinja2 import FileSystemBytecodeCache
 from keap_connect.access.admins import create_admin
 from keap_connect.application import create_app
 from keap_connect.database import db
+from keap_connect.models import Role
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
+
+VIEWER_EMAIL = "viewer@example.com"
 
 
 @pytest.fixture
@@ -59,10 +62,11 @@ def new_visitor(app: Flask, sandbox: Sandbox) -> Callable[[], Visitor]:
 
 @dataclass
 class World:
-    """Two customers, an admin and a stranger; the first customer has just chosen another tenant than her own."""
+    """Two customers, an admin, a viewer and a stranger; the first customer has chosen another tenant than her own."""
 
     app: Flask
     admin: Visitor
+    viewer: Visitor
     customer: Visitor
     foreign_customer: Visitor
     anonymous: Visitor
@@ -77,22 +81,26 @@ class World:
             "customer": self.customer,
             "foreign customer": self.foreign_customer,
             "admin": self.admin,
+            "viewer": self.viewer,
         }[who]
 
 
 @pytest.fixture
 def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
     """Give the people, each with what they got by their own clicks."""
-    customer, foreign_customer, admin = new_visitor(), new_visitor(), new_visitor()
+    customer, foreign_customer, admin, viewer = new_visitor(), new_visitor(), new_visitor(), new_visitor()
     customer.connect()
     foreign_customer.connect(person="cleo.marsh@example.com", tenant="ef789")
     held = customer.reconnect(1, tenant="cd456")
     with app.app_context():
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        create_admin(VIEWER_EMAIL, ADMIN_PASSWORD, role=Role.VIEWER)
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD)
     return World(
         app=app,
         admin=admin,
+        viewer=viewer,
         customer=customer,
         foreign_customer=foreign_customer,
         anonymous=new_visitor(),

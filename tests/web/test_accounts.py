@@ -358,6 +358,23 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "API key 1 (sync) was issued for tokens:read.",
     ),
     EventKind.API_KEY_REVOKED: ({"key_id": 1, "name": "sync"}, "API key 1 (sync) was revoked."),
+    EventKind.ADMIN_ROLE_CHANGED: ({"email": "a@example.com", "role": "viewer"}, "a@example.com got the role viewer."),
+    EventKind.ADMIN_REMOVED: ({"email": "a@example.com"}, "a@example.com is no longer an admin."),
+    EventKind.PASSWORD_REFUSED: ({}, "A wrong password was given before a dangerous act."),
+    EventKind.PASSWORD_CHANGED: ({"email": "a@example.com"}, "The password of a@example.com was changed."),
+    EventKind.NEW_PASSWORD_CODE_ISSUED: (
+        {"email": "a@example.com"},
+        "A code to choose a new password was made for a@example.com.",
+    ),
+    EventKind.SIGN_INS_ENDED: ({"email": "a@example.com"}, "Sign-ins of a@example.com were ended."),
+    EventKind.SECOND_FACTOR_ON: ({"email": "a@example.com"}, "The second factor of a@example.com was switched on."),
+    EventKind.SECOND_FACTOR_OFF: ({"email": "a@example.com"}, "The second factor of a@example.com was switched off."),
+    EventKind.SECOND_FACTOR_REFUSED: (
+        {"email": "a@example.com"},
+        "A wrong code was given as the second factor of a@example.com.",
+    ),
+    EventKind.RECOVERY_CODE_USED: ({"email": "a@example.com"}, "A recovery code of a@example.com was used up."),
+    EventKind.RECOVERY_CODES_MADE: ({"email": "a@example.com"}, "New recovery codes were made for a@example.com."),
 }
 
 

@@ -16,16 +16,17 @@ from tests.web.inventory import ADDRESSES, AUDIENCES, METHODS, address, routes
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
-IN, SIGN_IN, UNKNOWN, NOT_FOUND = "in", "to the sign-in", "not known here", "no such account"
+IN, SIGN_IN, REFUSED, NOT_FOUND = "in", "to the sign-in", "refused", "no such account"
+EVERYBODY = ("anonymous", "customer", "foreign customer", "viewer", "admin")
 OPEN_TO = {
-    "anyone": {"anonymous": IN, "customer": IN, "foreign customer": IN, "admin": IN},
-    "browser": {"anonymous": IN, "customer": IN, "foreign customer": IN, "admin": IN},
-    "loopback": {"anonymous": IN, "customer": IN, "foreign customer": IN, "admin": IN},
-    "person": {"anonymous": UNKNOWN, "customer": IN, "foreign customer": IN, "admin": UNKNOWN},
-    "owner": {"anonymous": UNKNOWN, "customer": IN, "foreign customer": NOT_FOUND, "admin": IN},
-    "admin": {"anonymous": SIGN_IN, "customer": SIGN_IN, "foreign customer": SIGN_IN, "admin": IN},
+    "anyone": (IN, IN, IN, IN, IN),
+    "browser": (IN, IN, IN, IN, IN),
+    "loopback": (IN, IN, IN, IN, IN),
+    "person": (REFUSED, IN, IN, REFUSED, REFUSED),
+    "owner": (REFUSED, IN, NOT_FOUND, REFUSED, IN),
+    "viewer": (SIGN_IN, SIGN_IN, SIGN_IN, IN, IN),
+    "admin": (SIGN_IN, SIGN_IN, SIGN_IN, REFUSED, IN),
 }
-EVERYBODY = ("anonymous", "customer", "foreign customer", "admin")
 LOCAL_PATHS = ("/accounts", "/accounts/7", "/your-accounts", "/", "/a_b-c/d")
 HOSTILE_PATHS = (
     "//evil.example",
@@ -76,7 +77,7 @@ def let_in(world: World, who: str, method: str, endpoint: str, entered: list[str
     assert entered == [], f"{endpoint} ran and was refused"
     if answer.status_code == 303 and answer.headers["Location"].partition("?")[0] == "/signin":
         return SIGN_IN
-    refusals = {403: UNKNOWN, 404: NOT_FOUND}
+    refusals = {403: REFUSED, 404: NOT_FOUND}
     return refusals.get(answer.status_code, f"status {answer.status_code}")
 
 
@@ -84,7 +85,7 @@ def let_in(world: World, who: str, method: str, endpoint: str, entered: list[str
 def entered(world: World) -> list[str]:
     """Give the endpoints whose view ran: each view only writes its name there."""
     ran: list[str] = []
-    for visitor in (world.customer, world.foreign_customer, world.anonymous, world.admin):
+    for visitor in (world.visitor(who) for who in EVERYBODY):
         visitor.get("/")
         visitor.session.headers["X-Token"] = visitor.fields("/connect")["csrf_token"]
 
@@ -111,6 +112,7 @@ def test_every_route_declares_its_audience_and_stands_in_the_inventory(app: Flas
     assert set(Audience) == set(listed.values())
 
 
+@pytest.mark.proves("R57")
 @pytest.mark.parametrize("who", EVERYBODY)
 def test_door_opens_to_whom_the_inventory_says_and_to_nobody_else(world: World, entered: list[str], who: str):
     methods_of = routes(world.app)
@@ -122,13 +124,16 @@ def test_door_opens_to_whom_the_inventory_says_and_to_nobody_else(world: World, 
     }
 
     expected = {
-        (endpoint, method): OPEN_TO[AUDIENCES[endpoint]][who] if method in methods_of[endpoint] else "405"
+        (endpoint, method): OPEN_TO[AUDIENCES[endpoint]][EVERYBODY.index(who)]
+        if method in methods_of[endpoint]
+        else "405"
         for endpoint in AUDIENCES
         for method in METHODS
     }
     assert answers == expected
 
 
+@pytest.mark.proves("R57")
 def test_a_route_that_declares_nothing_is_open_to_nobody(world: World):
     ran = []
     world.app._got_first_request = False  # Flask adds no route once it has served

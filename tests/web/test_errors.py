@@ -481,7 +481,8 @@ def name_everything(world: World, name: str) -> None:
         details = json.dumps({"reason": name})
         session.execute(text("UPDATE account_event SET details = :details"), {"details": details})
         session.execute(text("UPDATE account_event SET actor = :name"), {"name": name})
-        session.execute(text("UPDATE admin SET email = :email"), {"email": name})
+        session.execute(text("UPDATE admin SET email = :email WHERE role = 'admin'"), {"email": name})
+        session.execute(text("UPDATE sign_in SET browser = :name, address = :name"), {"name": name})
 
 
 def pages_with_names(world: World, name: str) -> dict[str, str]:
@@ -492,6 +493,9 @@ def pages_with_names(world: World, name: str) -> dict[str, str]:
         "search": world.admin.get("/accounts", params={"q": name}).text,
         "one account": world.admin.get("/accounts/1").text,
         "disconnect": world.admin.get("/accounts/1/disconnect").text,
+        "profile": world.admin.get("/profile").text,
+        "admins": world.admin.get("/admins").text,
+        "an admin": world.admin.get("/admins/1").text,
         "reconnect": world.customer.get("/reconnect/1").text,
         "your accounts": world.customer.get("/your-accounts").text,
         "another tenant": world.customer.get(f"/connect/{world.held_ref}").text,

@@ -1,0 +1,147 @@
+"""Passwords of admins: verified with argon2id, throttled, changed by whoever knows the old one or holds a ticket."""
+
+import secrets
+
+from argon2.exceptions import VerificationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from keap_connect.access.devices import is_device_of
+from keap_connect.access.password_rules import check_password
+from keap_connect.access.sign_ins import end_all_sign_ins
+from keap_connect.access.throttle import count_attempt, forgive, hashed
+from keap_connect.access.tickets import end_tickets, find_ticket, issue_ticket, take_ticket
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import AdminNotFound, CodeRefused
+from keap_connect.models import Admin, TicketPurpose
+from keap_connect.runtime import runtime
+
+ATTEMPTS_PER_ADDRESS = 20
+ATTEMPTS_PER_EMAIL = 10
+ATTEMPTS_PER_DEVICE = 10
+ATTEMPTS_AGAIN = 10
+
+
+def verify_password(email: str, password: str, address: str, device: str | None = None) -> Admin | None:
+    """Return the admin whose password this is, else None; unknown and wrong take the same time.
+
+    A browser that this admin has signed in with before has a limit of its own, whatever others guess meanwhile.
+
+    Raises:
+        TooManyAttempts: too many failures for this device, e-mail or network address; nothing was checked.
+    """
+    email = email.strip().lower()
+    with read_session() as session:
+        admin = session.scalar(select(Admin).where(Admin.email == email))
+    limits = {f"address:{address}": ATTEMPTS_PER_ADDRESS, f"email:{hashed(email)}": ATTEMPTS_PER_EMAIL}
+    if admin and device and is_device_of(admin, device):
+        limits = {f"device:{hashed(device)}": ATTEMPTS_PER_DEVICE}
+    attempts = count_attempt(limits)
+    is_right = _is_right(admin, password)
+    with write_transaction() as session:
+        if admin and is_right:
+            forgive(session, attempts)
+            _rehash(session, admin, password)
+        else:
+            record(session, EventKind.ADMIN_SIGN_IN_REFUSED, None, address, email=None)
+    return admin if is_right else None
+
+
+def verify_again(admin: Admin, password: str) -> bool:
+    """Whether an admin who is signed in knows the password; asked before dangerous acts.
+
+    Raises:
+        TooManyAttempts: too many wrong ones; nothing was checked.
+    """
+    attempts = count_attempt({f"again:{admin.id}": ATTEMPTS_AGAIN})
+    is_right = _is_right(admin, password)
+    with write_transaction() as session:
+        if is_right:
+            forgive(session, attempts)
+        else:
+            record(session, EventKind.PASSWORD_REFUSED, None, admin.email)
+    return is_right
+
+
+def change_password(admin: Admin, password: str) -> None:
+    """Store a new password.
+
+    Raises:
+        PasswordRefused: it breaks a rule.
+    """
+    password_hash = make_hash(password, admin.email)
+    with write_transaction() as session:
+        session.get_one(Admin, admin.id).password_hash = password_hash
+        end_tickets(session, admin.id)
+        record(session, EventKind.PASSWORD_CHANGED, None, admin.email, email=admin.email)
+
+
+def issue_new_password_code(email: str, actor: str) -> str:
+    """Return a code with which an admin may choose a new password, once. It replaces no second factor.
+
+    Raises:
+        AdminNotFound: there is no such admin.
+    """
+    with write_transaction() as session:
+        admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
+        if admin is None:
+            raise AdminNotFound(f"There is no admin {email.strip().lower()}.")
+        record(session, EventKind.NEW_PASSWORD_CODE_ISSUED, None, actor, email=admin.email)
+        return issue_ticket(session, TicketPurpose.NEW_PASSWORD, admin.id)
+
+
+def redeem_new_password_code(code: str, password: str, address: str) -> None:
+    """Store a new password for whoever holds the code, and end all their sign-ins.
+
+    Raises:
+        CodeRefused: the code is unknown, used or too old.
+        PasswordRefused: the password breaks a rule; the code still holds.
+        TooManyAttempts: too many wrong codes from this network address.
+    """
+    attempts = count_attempt({f"address:{address}": ATTEMPTS_PER_ADDRESS})
+    with read_session() as session:
+        found = find_ticket(session, TicketPurpose.NEW_PASSWORD, code.strip())
+        admin = session.get_one(Admin, found.admin_id) if found else None
+    if admin is None:
+        raise CodeRefused("That code is wrong, used or too old: ask for a new one.")
+    password_hash = make_hash(password, admin.email)
+    with write_transaction() as session:
+        if take_ticket(session, TicketPurpose.NEW_PASSWORD, code.strip()) is None:
+            raise CodeRefused("That code is used: ask for a new one.")
+        forgive(session, attempts)
+        session.get_one(Admin, admin.id).password_hash = password_hash
+        end_tickets(session, admin.id)
+        end_all_sign_ins(session, admin.id)
+        record(session, EventKind.PASSWORD_CHANGED, None, address, email=admin.email)
+
+
+def make_hash(password: str, email: str) -> str:
+    """Return what is stored of a new password.
+
+    Raises:
+        PasswordRefused: it breaks a rule.
+    """
+    check_password(password, email)
+    return runtime().password_hasher.hash(password)
+
+
+def nobodys_password_hash() -> str:
+    """Return the hash of a password that nobody knows, for an admin who has not chosen one yet."""
+    return runtime().password_hasher.hash(secrets.token_urlsafe())
+
+
+def _is_right(admin: Admin | None, password: str) -> bool:
+    stored = admin.password_hash if admin else runtime().nobodys_hash
+    try:
+        runtime().password_hasher.verify(stored, password)
+    except VerificationError:
+        return False
+    return admin is not None
+
+
+def _rehash(session: Session, admin: Admin, password: str) -> None:
+    """Raise the cost of a stored hash when today's is higher."""
+    hasher = runtime().password_hasher
+    if hasher.check_needs_rehash(admin.password_hash):
+        session.get_one(Admin, admin.id).password_hash = hasher.hash(password)

@@ -1,0 +1,169 @@
+"""The second factor: a code of six digits that a phone makes (TOTP), or a recovery code that works once.
+
+Source: RFC 6238 with its usual parameters (SHA-1, 6 digits, 30 seconds), which all authenticator apps know.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+
+import pyotp
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from keap_connect.access.devices import is_device_of
+from keap_connect.access.throttle import count_attempt, forgive, hashed
+from keap_connect.access.tickets import find_ticket, issue_ticket, take_ticket
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.clock import utc_now
+from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.errors import CodeRefused
+from keap_connect.models import Admin, RecoveryCode, TicketPurpose
+from keap_connect.runtime import runtime
+
+ISSUER = "Keap Connect"
+STEP_SECONDS = 30
+RECOVERY_CODES = 10
+RECOVERY_CODE_BYTES = 15  # 24 letters: 120 bits, so that a plain hash is enough
+ATTEMPTS_AT_CODE = 5
+
+
+def prepare(admin: Admin) -> None:
+    """Make a new seed; it counts for nothing until a code of it has switched the second factor on."""
+    sealed = runtime().cipher.seal(pyotp.random_base32(), _place(admin.id))
+    with write_transaction() as session:
+        session.execute(
+            update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None)).values(totp_seed_sealed=sealed)
+        )
+
+
+def waiting_seed(admin: Admin) -> str | None:
+    """Return the seed that waits to be switched on; once it is on, nobody sees it again."""
+    if admin.totp_seed_sealed is None or admin.totp_on_at is not None:
+        return None
+    return runtime().cipher.open(admin.totp_seed_sealed, _place(admin.id))
+
+
+def enrolment_uri(admin: Admin, seed: str) -> str:
+    """Return the address that the QR code holds for the app on the phone."""
+    return pyotp.TOTP(seed).provisioning_uri(name=admin.email, issuer_name=ISSUER)
+
+
+def switch_on(admin: Admin, code: str) -> list[str]:
+    """Switch it on with a first right code, and return the recovery codes, which are shown this once.
+
+    Raises:
+        CodeRefused: the code is wrong, or there is no seed that waits.
+        TooManyAttempts: too many wrong ones.
+    """
+    attempts = count_attempt({f"second-factor:{admin.id}": ATTEMPTS_AT_CODE})
+    seed = waiting_seed(admin)
+    step = _step_of(code, seed) if seed else None
+    if step is None:
+        raise CodeRefused("That code is wrong. Give the one that the app on your phone shows now.")
+    with write_transaction() as session:
+        forgive(session, attempts)
+        waits = update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None))
+        if count_updated(session, waits.values(totp_on_at=utc_now(), totp_step=step)) != 1:
+            raise CodeRefused("The second factor is on already.")
+        record(session, EventKind.SECOND_FACTOR_ON, None, admin.email, email=admin.email)
+        return _new_recovery_codes(session, admin.id)
+
+
+def switch_off(admin: Admin, actor: str) -> None:
+    """Forget the seed and the recovery codes."""
+    with write_transaction() as session:
+        values = {"totp_seed_sealed": None, "totp_on_at": None, "totp_step": None}
+        session.execute(update(Admin).where(Admin.id == admin.id).values(values))
+        session.execute(delete(RecoveryCode).where(RecoveryCode.admin_id == admin.id))
+        record(session, EventKind.SECOND_FACTOR_OFF, None, actor, email=admin.email)
+
+
+def make_recovery_codes(admin: Admin) -> list[str]:
+    """Return new recovery codes; the old ones are worth nothing afterwards."""
+    with write_transaction() as session:
+        record(session, EventKind.RECOVERY_CODES_MADE, None, admin.email, email=admin.email)
+        return _new_recovery_codes(session, admin.id)
+
+
+def count_recovery_codes(admin: Admin) -> int:
+    """Return how many are left."""
+    with read_session() as session:
+        query = select(func.count(RecoveryCode.code_hash)).where(RecoveryCode.admin_id == admin.id)
+        return session.scalar(query) or 0
+
+
+def begin_second_step(admin: Admin) -> str:
+    """Return a ticket for an admin whose password was right, for the cookie alone."""
+    with write_transaction() as session:
+        return issue_ticket(session, TicketPurpose.SECOND_STEP, admin.id)
+
+
+def find_waiting(ticket: str | None) -> Admin | None:
+    """Return the admin who has still to give the second factor."""
+    with read_session() as session:
+        found = find_ticket(session, TicketPurpose.SECOND_STEP, ticket)
+        admin = session.get(Admin, found.admin_id) if found else None
+    return admin if admin and admin.totp_on_at else None  # it may have been switched off meanwhile
+
+
+def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str | None, address: str) -> bool:
+    """Whether the code is right; it and the ticket are used up then.
+
+    Raises:
+        TooManyAttempts: too many wrong ones from this device, or for this admin; nothing was checked.
+    """
+    is_known = device is not None and is_device_of(admin, device)
+    whose = f"device:{hashed(device or '')}" if is_known else str(admin.id)
+    attempts = count_attempt({f"second-step:{whose}": ATTEMPTS_AT_CODE})
+    with write_transaction() as session:
+        if _take_code(session, admin, code, address) and take_ticket(session, TicketPurpose.SECOND_STEP, ticket):
+            forgive(session, attempts)
+            return True
+    with write_transaction() as session:
+        record(session, EventKind.SECOND_FACTOR_REFUSED, None, address, email=admin.email)
+    return False
+
+
+def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
+    """Use a code up, of the phone or of the recovery list; no code is taken twice."""
+    seed = runtime().cipher.open(admin.totp_seed_sealed or b"", _place(admin.id))
+    step = _step_of(code, seed)
+    if step is not None:
+        unused = or_(Admin.totp_step.is_(None), Admin.totp_step < step)
+        return count_updated(session, update(Admin).where(Admin.id == admin.id, unused).values(totp_step=step)) == 1
+    used = session.scalar(
+        delete(RecoveryCode)
+        .where(RecoveryCode.admin_id == admin.id, RecoveryCode.code_hash == _hash(code))
+        .returning(RecoveryCode.admin_id)
+    )
+    if used is not None:
+        record(session, EventKind.RECOVERY_CODE_USED, None, address, email=admin.email)
+    return used is not None
+
+
+def _step_of(code: str, seed: str) -> int | None:
+    """Return the time step that a code belongs to: now, or one to either side, for clocks that differ a little."""
+    totp, now = pyotp.TOTP(seed), int(utc_now().timestamp()) // STEP_SECONDS
+    given = "".join(code.split()).encode()
+    matching = [
+        step for step in (now - 1, now, now + 1) if hmac.compare_digest(totp.generate_otp(step).encode(), given)
+    ]
+    return max(matching, default=None)
+
+
+def _new_recovery_codes(session: Session, admin_id: int) -> list[str]:
+    codes = [base64.b32encode(secrets.token_bytes(RECOVERY_CODE_BYTES)).decode().lower() for _ in range(RECOVERY_CODES)]
+    session.execute(delete(RecoveryCode).where(RecoveryCode.admin_id == admin_id))
+    session.add_all(RecoveryCode(code_hash=_hash(code), admin_id=admin_id) for code in codes)
+    return ["-".join(code[at : at + 6] for at in range(0, len(code), 6)) for code in codes]
+
+
+def _hash(code: str) -> str:
+    plain = "".join(code.split()).replace("-", "").lower()
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _place(admin_id: int) -> str:
+    return f"admin:{admin_id}:totp_seed"

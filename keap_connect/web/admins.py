@@ -1,0 +1,71 @@
+"""Who may come in: the list of admins, and what one admin may do about another, always with the password again."""
+
+from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from keap_connect.access.admins import change_role, invite_admin, list_admins, remove_admin, view_admin
+from keap_connect.access.passwords import issue_new_password_code
+from keap_connect.access.sign_ins import end_sign_ins_by
+from keap_connect.errors import AdminRefused, LastAdmin, TooManyAttempts
+from keap_connect.models import Role
+from keap_connect.runtime import runtime
+from keap_connect.web.door import Audience, open_to, signed_in_admin
+from keap_connect.web.password_again import password_is_right
+
+bp = Blueprint("admins", __name__, url_prefix="/admins")
+
+
+@bp.route("", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+def index() -> Response:
+    """List all admins; make one more, and show the code with which they choose their password."""
+    if request.method != "POST":
+        return make_response(render_template("admins/index.html", admins=list_admins()))
+    email = request.form.get("email", "")
+    role = Role.ADMIN if request.form.get("role") == Role.ADMIN else Role.VIEWER
+    try:
+        if password_is_right():
+            return _show_code(email, invite_admin(email, role, signed_in_admin().email))
+        flash("Your password is wrong. Nothing was changed.", "failed")
+    except (AdminRefused, TooManyAttempts) as refusal:
+        flash(str(refusal), "failed")
+    return redirect(url_for("admins.index"), code=303)
+
+
+@bp.route("/<int:admin_id>", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+def show(admin_id: int) -> Response:
+    """Show one admin, and do what was chosen about them."""
+    if request.method != "POST":
+        return make_response(render_template("admins/show.html", shown=view_admin(admin_id)))
+    try:
+        if password_is_right():
+            return _do(request.form.get("act", ""), admin_id)
+        flash("Your password is wrong. Nothing was changed.", "failed")
+    except (LastAdmin, TooManyAttempts) as refusal:
+        flash(f"{refusal} Nothing was changed.", "failed")
+    return redirect(url_for("admins.show", admin_id=admin_id), code=303)
+
+
+def _do(act: str, admin_id: int) -> Response:
+    shown, actor = view_admin(admin_id), signed_in_admin().email
+    if act == "code":
+        return _show_code(shown.email, issue_new_password_code(shown.email, actor))
+    if act == "remove":
+        remove_admin(admin_id, actor)
+        flash(f"{shown.email} may no longer come in.", "done")
+        return redirect(url_for("admins.index"), code=303)
+    if act == "end_sign_ins":
+        end_sign_ins_by(actor, admin_id, shown.email)
+        flash(f"All sign-ins of {shown.email} are ended.", "done")
+    elif act in set(Role):
+        change_role(admin_id, Role(act), actor)
+        flash(f"{shown.email} now has the role {act}, and signs in anew.", "done")
+    else:
+        flash("Choose what to do. Nothing was changed.", "attention")
+    return redirect(url_for("admins.show", admin_id=admin_id), code=303)
+
+
+def _show_code(email: str, code: str) -> Response:
+    address = runtime().settings.public_url + url_for("signin.new_password")
+    return make_response(render_template("admins/code.html", email=email.strip().lower(), code=code, address=address))

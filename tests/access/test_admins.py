@@ -1,0 +1,201 @@
+"""Who the admins are: let in by another with a code, given a role, removed; one who may act always stays."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from keap_connect.access.admins import change_role, create_admin, remove_admin
+from keap_connect.errors import LastAdmin
+from keap_connect.models import Admin, Role, SignIn
+from tests.access.test_sign_in import copy_of, is_signed_in, stored
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.visitor import Visitor
+from tests.web.direct import send, visit
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+NEW = "new@example.com"
+
+
+def let_in(admin: Visitor, **fields: str) -> str | None:
+    """Fill in the form for one more admin; return the code that is shown."""
+    admin.get("/admins")
+    admin.press("/admins", **{"email": NEW, "role": "viewer", "password": ADMIN_PASSWORD, **fields})
+    found = re.search(r'id="code" value="([\w-]{32})"', admin.page.text)
+    return found[1] if found else None
+
+
+def act(admin: Visitor, admin_id: int, what: str, password: str = ADMIN_PASSWORD) -> str:
+    """Do something about an admin; return the page that follows."""
+    admin.get(f"/admins/{admin_id}")
+    admin.press(f"/admins/{admin_id}", act=what, password=password)
+    return admin.text
+
+
+@pytest.fixture
+def viewer(app: Flask, admin: Visitor, new_visitor: Callable[[], Visitor]) -> Visitor:
+    """Give a viewer, signed in; their id is 2."""
+    with app.app_context():
+        create_admin("viewer@example.com", ADMIN_PASSWORD, role=Role.VIEWER)
+    visitor = new_visitor()
+    visitor.sign_in("viewer@example.com", ADMIN_PASSWORD)
+    return visitor
+
+
+@pytest.mark.proves("R51")
+def test_somebody_is_let_in_with_a_code_and_chooses_their_own_password(app: Flask, admin: Visitor):
+    code = let_in(admin)
+    assert code is not None
+    assert code not in admin.get("/admins").text
+    newcomer = visit(app)
+    newcomer.get("/new-password")
+    newcomer.press("/new-password", code=code, new_password="a password of the new one")
+
+    newcomer.sign_in(NEW, "a password of the new one")
+
+    assert is_signed_in(newcomer)
+    assert stored(app, select(Admin.role).order_by(Admin.id)) == ["admin", "viewer"]
+
+
+@pytest.mark.proves("R58")
+@on_sqlite
+def test_a_stolen_cookie_alone_lets_nobody_in_and_changes_no_role(app: Flask, admin: Visitor, viewer: Visitor):
+    thief = copy_of(admin, app)
+
+    assert let_in(thief, password="not the password") is None
+    for what in ("admin", "remove", "code", "end_sign_ins"):
+        assert "password is wrong" in act(thief, 2, what, "not the password")
+    assert stored(app, select(Admin.role).order_by(Admin.id)) == ["admin", "viewer"]
+    assert is_signed_in(viewer)
+
+
+@on_sqlite
+@pytest.mark.parametrize(("email", "words"), [("nobody", "Give the admin"), (ADMIN_EMAIL.upper(), "already")])
+def test_an_address_that_is_none_or_taken_is_refused(admin: Visitor, email: str, words: str):
+    assert let_in(admin, email=email) is None
+    assert words in admin.text
+
+
+@pytest.mark.proves("R69")
+@on_sqlite
+def test_a_role_that_there_is_not_makes_a_viewer(app: Flask, admin: Visitor):
+    let_in(admin, role="owner", is_admin="1")
+
+    assert stored(app, select(Admin.role).order_by(Admin.id)) == ["admin", "viewer"]
+
+
+@pytest.mark.proves("R57", "R59")
+def test_a_new_role_holds_at_once_and_ends_the_sign_ins_of_the_old_one(app: Flask, admin: Visitor, viewer: Visitor):
+    assert send(viewer, "GET", "/admins").status_code == 403
+
+    act(admin, 2, "admin")
+
+    assert not is_signed_in(viewer)
+    viewer.sign_in("viewer@example.com", ADMIN_PASSWORD)
+    assert viewer.get("/admins").status_code == 200
+
+
+@pytest.mark.proves("R60")
+@on_sqlite
+def test_whoever_is_removed_is_out_at_once(app: Flask, admin: Visitor, viewer: Visitor):
+    assert "may no longer come in" in act(admin, 2, "remove")
+
+    assert not is_signed_in(viewer)
+    assert viewer.sign_in("viewer@example.com", ADMIN_PASSWORD).status_code == 401
+    assert admin.get("/admins/2").status_code == 404
+
+
+@pytest.mark.proves("R61")
+@on_sqlite
+def test_an_admin_ends_all_sign_ins_of_another(admin: Visitor, viewer: Visitor):
+    act(admin, 2, "end_sign_ins")
+
+    assert (is_signed_in(admin), is_signed_in(viewer)) == (True, False)
+
+
+@on_sqlite
+@pytest.mark.parametrize("what", ["viewer", "remove"])
+def test_the_last_one_who_may_act_stays(app: Flask, admin: Visitor, viewer: Visitor, what: str):
+    assert "last one who may act" in act(admin, 1, what)
+
+    assert stored(app, select(Admin.role).order_by(Admin.id)) == ["admin", "viewer"]
+    assert is_signed_in(admin)
+
+
+def test_two_admins_who_demote_each_other_at_once_leave_one(app: Flask, in_parallel: Callable[..., list[object]]):
+    with app.app_context():
+        ids = [create_admin(f"{name}@example.com", ADMIN_PASSWORD).id for name in ("one", "two")]
+
+    def demote(admin_id: int) -> str:
+        with app.app_context():
+            try:
+                change_role(admin_id, Role.VIEWER, "other")
+            except LastAdmin:
+                return "stayed"
+            return "demoted"
+
+    assert sorted(in_parallel(demote, ids)) == ["demoted", "stayed"]
+
+
+@on_sqlite
+def test_an_admin_takes_all_their_rows_along(app: Flask, admin: Visitor, viewer: Visitor):
+    with app.app_context():
+        remove_admin(2, "test")
+
+    assert stored(app, select(func.count(SignIn.id_hash)).where(SignIn.admin_id == 2)) == [0]
+
+
+# Where one is signed in
+
+
+@pytest.mark.proves("R61")
+def test_everybody_sees_their_own_sign_ins_and_ends_one_or_all_others(app: Flask, admin: Visitor, viewer: Visitor):
+    elsewhere = [visit(app, address=f"192.0.2.{number}") for number in (1, 2, 3)]
+    for visitor in elsewhere:
+        visitor.session.headers["User-Agent"] = "Mozilla/5.0 (Windows NT 10.0) Gecko/20100101 Firefox/140.0"
+        visitor.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+
+    admin.get("/profile")
+    assert admin.text.count("Firefox on Windows") == 3
+    assert "192.0.2.3" in admin.text
+    assert "192.0.2.3" not in viewer.get("/profile").text
+    newest_first = admin.fields("/profile/sign-ins/end")["ref"]
+
+    admin.press("/profile/sign-ins/end", ref=newest_first)
+    assert [is_signed_in(one) for one in elsewhere].count(False) == 1
+    admin.get("/profile")
+    admin.press("/profile/sign-ins/end", ref="")
+    assert [is_signed_in(one) for one in elsewhere] == [False, False, False]
+    assert (is_signed_in(admin), is_signed_in(viewer)) == (True, True)
+
+
+@on_sqlite
+@pytest.mark.parametrize("ref", ["%", "_" * 16, "0123456789abcdef"])
+def test_nobody_ends_a_sign_in_of_somebody_else(app: Flask, admin: Visitor, viewer: Visitor, ref: str):
+    theirs = stored(app, select(SignIn.id_hash).where(SignIn.admin_id == 1))[0][:16]
+    for one in (ref, theirs):
+        viewer.get("/profile")
+        form = {"csrf_token": viewer.fields("/profile/password")["csrf_token"], "ref": one}
+        viewer.session.post(viewer.base_url + "/profile/sign-ins/end", data=form)
+
+    assert (is_signed_in(admin), is_signed_in(viewer)) == (True, True)
+
+
+@pytest.mark.proves("R60")
+@on_sqlite
+def test_signing_out_clears_what_the_browser_keeps_and_leaves_the_cookies_of_others(admin: Visitor):
+    answer = admin.press("/signout", follow=False)
+
+    assert answer.headers["Clear-Site-Data"] == '"cache", "storage"'
+
+
+@pytest.mark.proves("R57")
+@on_sqlite
+def test_a_viewer_sees_no_button_that_they_may_not_press(viewer: Visitor):
+    viewer.connect()
+    shown = [viewer.get(path).text for path in ("/accounts", "/accounts/1", "/profile")]
+
+    for action in ("/refresh", "/disconnect", "/reconnect/", "/complete", "/admins"):
+        assert not re.search(rf'(?:action|href)="[^"]*{action}', "".join(shown)), action

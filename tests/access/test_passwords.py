@@ -1,0 +1,215 @@
+"""Passwords: which are taken, who may change one, and what a change ends."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from keap_connect.access import password_rules
+from keap_connect.access.password_rules import LONGEST_PASSWORD, SHORTEST_PASSWORD, check_password
+from keap_connect.access.passwords import ATTEMPTS_AGAIN, ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_DEVICE, ATTEMPTS_PER_EMAIL
+from keap_connect.errors import PasswordRefused
+from keap_connect.models import Admin
+from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.visitor import Visitor
+from tests.web.direct import visit
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+NEW = "another password of mine"
+
+
+@pytest.mark.proves("R52")
+@pytest.mark.parametrize(
+    "password",
+    [
+        "twelve chars",
+        "correct horse battery staple",
+        "a" * 64 + "b" * 64,
+        "пароль из слов",
+        "🔑" * 12,
+        " " * 11 + "x" * 9,
+    ],
+)
+def test_a_long_password_of_any_characters_is_taken(password: str):
+    check_password(password, ADMIN_EMAIL)
+
+
+@pytest.mark.proves("R52")
+@pytest.mark.parametrize(
+    ("password", "words"),
+    [
+        ("elevenchars", "at least 12"),
+        ("x" * (LONGEST_PASSWORD + 1), "at most"),
+        ("1q2w3e4r5t6y", "most common"),
+        ("1Q2W3E4R5T6Y", "most common"),
+        ("123456789123", "most common"),
+        ("keapconnect2026", "little more than the name"),
+        ("Keap Connect!", "little more than the name"),
+        ("InfusionsoftAdmin1", "little more than the name"),
+        ("ann.lee@agency.example", "little more than the name"),
+        ("AnnLeeAgency123", "little more than the name"),
+    ],
+)
+def test_a_password_that_is_tried_first_is_refused(password: str, words: str):
+    with pytest.raises(PasswordRefused, match=words):
+        check_password(password, "ann.lee@agency.example")
+
+
+@pytest.mark.proves("R52")
+def test_each_password_of_the_shipped_list_is_long_enough_to_matter_and_refused():
+    listed = (Path(password_rules.__file__).parent / "common_passwords.txt").read_text().splitlines()
+
+    assert len(listed) > 150
+    assert [one for one in listed if len(one) < SHORTEST_PASSWORD] == []
+    for one in listed:
+        with pytest.raises(PasswordRefused):
+            check_password(one, ADMIN_EMAIL)
+
+
+def change(visitor: Visitor, password: str = ADMIN_PASSWORD, new: str = NEW, **fields: str) -> str:
+    """Fill in the form that changes the password; return the page that follows."""
+    visitor.get("/profile")
+    form = {**visitor.fields("/profile/password"), "password": password, "new_password": new, **fields}
+    visitor.page = visitor.session.post(visitor.base_url + "/profile/password", data=form)
+    return visitor.text
+
+
+@pytest.fixture
+def elsewhere(app: Flask, admin: Visitor) -> Visitor:
+    """Give a second browser of the same admin."""
+    visitor = visit(app)
+    visitor.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    return visitor
+
+
+@pytest.mark.proves("R53")
+def test_a_change_wants_the_password_of_now_and_ends_the_other_sign_ins(app: Flask, admin: Visitor, elsewhere: Visitor):
+    assert "password is wrong" in change(admin, password="not the password")
+    assert is_signed_in(elsewhere)
+
+    assert "new password is stored" in change(admin)
+
+    assert (is_signed_in(admin), is_signed_in(elsewhere)) == (True, False)
+    assert [try_password(visit(app), one).status_code for one in (ADMIN_PASSWORD, NEW)] == [401, 303]
+
+
+@pytest.mark.proves("R53")
+@on_sqlite
+def test_the_other_sign_ins_may_go_on(admin: Visitor, elsewhere: Visitor):
+    change(admin, end_others="")
+
+    assert is_signed_in(elsewhere)
+
+
+@pytest.mark.proves("R52")
+@on_sqlite
+@pytest.mark.parametrize("new", ["short", "1q2w3e4r5t6y", "keapconnect2026"])
+def test_a_change_to_a_bad_password_changes_nothing(app: Flask, admin: Visitor, new: str):
+    before = stored(app, select(Admin.password_hash))
+
+    assert "Nothing was changed" in change(admin, new=new)
+    assert stored(app, select(Admin.password_hash)) == before
+
+
+@pytest.mark.proves("R52")
+@on_sqlite
+def test_a_new_password_is_stored_to_its_last_space(app: Flask, admin: Visitor):
+    change(admin, new=f"  {NEW} ")
+
+    assert [try_password(visit(app), one).status_code for one in (NEW, f"  {NEW} ")] == [401, 303]
+
+
+@pytest.mark.proves("R58")
+@on_sqlite
+def test_a_stolen_cookie_guesses_the_password_only_so_often(admin: Visitor, clock: MovedClock):
+    for _ in range(ATTEMPTS_AGAIN):
+        change(admin, password="not the password")
+
+    assert "Too many attempts" in change(admin)
+    clock.advance(minutes=16)
+    admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    assert "new password is stored" in change(admin)
+
+
+# A code for a new password
+
+
+def redeem(visitor: Visitor, code: str, password: str = NEW) -> int:
+    """Give a code and a new password; return the status of the answer."""
+    visitor.get("/new-password")
+    return visitor.press("/new-password", follow=False, code=code, new_password=password).status_code
+
+
+@pytest.mark.proves("R51", "R53")
+def test_a_code_works_once_and_ends_all_sign_ins(app: Flask, admin: Visitor, new_password_code: Callable[[], str]):
+    code = new_password_code()
+    assert code not in everything_stored(app)
+
+    assert redeem(visit(app), f" {code} ") == 303
+
+    assert not is_signed_in(admin)
+    assert redeem(visit(app), code, "a third password of mine") == 422
+    assert [try_password(visit(app), one).status_code for one in (ADMIN_PASSWORD, NEW)] == [401, 303]
+
+
+@pytest.mark.proves("R51")
+@on_sqlite
+def test_a_code_that_is_old_replaced_or_made_up_opens_nothing(
+    app: Flask, admin: Visitor, new_password_code: Callable[[], str], clock: MovedClock
+):
+    replaced, newest = new_password_code(), new_password_code()
+
+    assert [redeem(visit(app), one) for one in (replaced, "made up", "")] == [422, 422, 422]
+    clock.advance(hours=24, seconds=1)
+    assert redeem(visit(app), newest) == 422
+
+
+@on_sqlite
+def test_a_code_survives_a_bad_password(app: Flask, admin: Visitor, new_password_code: Callable[[], str]):
+    code = new_password_code()
+
+    assert [redeem(visit(app), code, one) for one in ("short", NEW)] == [422, 303]
+
+
+@on_sqlite
+def test_codes_are_not_guessed_for_long(app: Flask):
+    statuses = [redeem(visit(app), f"guess {number}") for number in range(ATTEMPTS_PER_ADDRESS + 1)]
+
+    assert statuses == [422] * ATTEMPTS_PER_ADDRESS + [429]
+
+
+# Browsers that are known
+
+
+@pytest.mark.proves("R54", "F65")
+@on_sqlite
+def test_a_known_browser_has_a_budget_and_no_more(app: Flask, admin: Visitor):
+    admin.press("/signout")
+    statuses = [try_password(admin).status_code for _ in range(ATTEMPTS_PER_DEVICE + 1)]
+
+    assert statuses == [401] * ATTEMPTS_PER_DEVICE + [429]
+    assert try_password(visit(app), ADMIN_PASSWORD).status_code == 303
+
+
+@pytest.mark.proves("R54")
+@on_sqlite
+@pytest.mark.parametrize("device", ["", "x" * 22 + "." + "0" * 64, "no.signature" * 4])
+def test_a_made_up_device_has_no_budget_of_its_own(app: Flask, admin: Visitor, device: str):
+    stranger = visit(app)
+    stranger.session.cookies.set("device", device, domain="localhost.local", path="/")
+    statuses = [try_password(stranger).status_code for _ in range(ATTEMPTS_PER_EMAIL + 1)]
+
+    assert statuses[-1] == 429
+
+
+@pytest.mark.proves("R54")
+@on_sqlite
+def test_a_device_of_one_admin_is_worth_nothing_at_another_address(app: Flask, admin: Visitor, other_admin: str):
+    admin.press("/signout")
+    statuses = [try_password(admin, email=other_admin).status_code for _ in range(ATTEMPTS_PER_EMAIL + 1)]
+
+    assert statuses[-1] == 429
+    assert try_password(visit(app, address="192.0.2.9"), email=other_admin).status_code == 429

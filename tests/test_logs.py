@@ -1,0 +1,76 @@
+"""The form of the log: a line for each event, whatever it says, and the reference of the request that led to it."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from keap_connect.logs import TEXT, JSONLines, PlainLines, reference
+from tests.support.visitor import Visitor
+from tests.web.fixtures import app, compiled_templates, environ, new_app, new_visitor  # noqa: F401
+
+HOSTILE = "Ann\r\nFAKE line\x1b[31m red\x9b32m\u2028next \u202eback\x00"
+
+
+def record_of(message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    return logging.LogRecord("keap_connect.test", logging.WARNING, "", 0, message, arguments, exc_info)
+
+
+@pytest.mark.proves("R87")
+def test_a_json_line_says_when_how_grave_who_and_what():
+    record = record_of("%s of %s", 1, "Ann")
+    token = reference.set("8f3a21c0")
+
+    line = json.loads(JSONLines().format(record))
+    reference.reset(token)
+
+    assert datetime.fromisoformat(line.pop("time")) <= datetime.now(UTC)
+    assert line == {
+        "level": "WARNING",
+        "logger": "keap_connect.test",
+        "message": "1 of Ann",
+        "reference": "8f3a21c0",
+    }
+
+
+@pytest.mark.proves("R87", "F68")
+@pytest.mark.parametrize("formatter", [JSONLines(), PlainLines(TEXT)], ids=["json", "text"])
+def test_what_comes_from_outside_stays_on_its_line_and_colors_nothing(formatter: logging.Formatter):
+    written = formatter.format(record_of("connected: %s", HOSTILE))
+
+    assert len(written.splitlines()) == 1
+    assert not [one for one in written if ord(one) < 32 or 126 < ord(one) < 160]
+    assert "FAKE line" in written
+
+
+@pytest.mark.proves("R87")
+def test_an_exception_is_one_field_of_its_line():
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as error:
+        written = JSONLines().format(record_of("failed", error=error))
+
+    assert len(written.splitlines()) == 1
+    assert written.isascii()
+    assert json.loads(written)["exception"].startswith("Traceback (most recent call last):")
+    assert sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.proves("R87", "R89")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_reference_on_an_error_page_stands_in_the_lines_of_its_request(
+    visitor: Visitor, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONLines())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+
+    pages = [visitor.get(path).text for path in ("/nothing-here", "/nothing-there")]
+
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    told = [line["reference"] for line in lines if line["logger"] == "keap_connect.web.errors"]
+    assert len(set(told)) == 2
+    assert [f"<code>{one}</code>" in page for one, page in zip(told, pages, strict=True)] == [True, True]

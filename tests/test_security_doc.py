@@ -1,0 +1,64 @@
+"""SECURITY.md tells the truth: its figures are those of the program, its settings exist and have these defaults."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from keap_connect.access import devices, password_rules, passwords, second_factor, sign_ins, throttle, tickets
+from keap_connect.application import flask_config
+from keap_connect.keap import transport
+from keap_connect.models import TicketPurpose
+from keap_connect.refreshing.timing import DOUBT_WAIT_SECONDS
+from keap_connect.settings import LOG_FORMATS, Settings
+from tests.test_settings import REQUIRED, names_that_are_read, read
+
+TEXT = " ".join((Path(__file__).parent.parent / "SECURITY.md").read_text(encoding="utf-8").split())
+WINDOW = f"in {throttle.WINDOW.seconds // 60} minutes"
+AT_CODE = second_factor.ATTEMPTS_AT_CODE
+ENTRIES = {
+    "window": f"Wrong passwords {WINDOW}",
+    "passwords": (
+        f"{passwords.ATTEMPTS_PER_ADDRESS} per network address and {passwords.ATTEMPTS_PER_EMAIL} per e-mail address; "
+        f"from a browser that this admin has signed in with before, {passwords.ATTEMPTS_PER_DEVICE} of its own"
+    ),
+    "codes": f"{AT_CODE} per admin; from such a browser, {AT_CODE} of its own",
+    "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin",
+    "known": f"{devices.LIFETIME_SECONDS // 86400} days, or until `SECRET_KEY` changes",
+    "silence": f"after {sign_ins.IDLE_LIMIT.seconds // 60} minutes of silence",
+    "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
+    "second step": f"Time for the second step | {tickets.LIFETIMES[TicketPurpose.SECOND_STEP].seconds // 60} minutes",
+    "new password": f"within {tickets.LIFETIMES[TicketPurpose.NEW_PASSWORD].total_seconds() / 3600:.0f} hours",
+    "length": f"{password_rules.SHORTEST_PASSWORD} to {password_rules.LONGEST_PASSWORD} characters",
+    "step": f"at most {second_factor.STEP_SECONDS} seconds early or late",
+    "recovery": f"{second_factor.RECOVERY_CODES} recovery codes of {second_factor.RECOVERY_CODE_BYTES * 8} bits",
+    "call": (
+        f"{transport.DEADLINE_SECONDS:.0f} seconds in all, {transport.CONNECT_SECONDS:.0f} to connect, "
+        f"{transport.SIZE_CAP_BYTES // 1_000_000} MB at most"
+    ),
+    "doubt": f"the token rests for {DOUBT_WAIT_SECONDS:.0f} seconds",
+    "request": f"{flask_config(Settings.from_env(REQUIRED))['MAX_CONTENT_LENGTH'] // 1024} kB",
+}
+
+
+@pytest.mark.proves("R54", "R61", "R95")
+@pytest.mark.parametrize("words", ENTRIES.values(), ids=ENTRIES)
+def test_each_figure_is_the_one_in_the_program(words: str):
+    assert words in TEXT
+
+
+@pytest.mark.proves("R95")
+def test_each_setting_that_is_named_exists():
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", TEXT))
+
+    assert named >= {"TOKEN_KEYS", "SECRET_KEY", "TRUSTED_PROXIES", "LOG_FORMAT", "ADMIN_EMAIL"}
+    assert named - names_that_are_read() == set()
+
+
+@pytest.mark.proves("R95")
+def test_each_default_is_the_stated_one():
+    table = dict(re.findall(r"\| `([A-Z_]+)` \| `([^`]+)`", TEXT.partition("## Settings that matter here")[2]))
+
+    assert set(table) == {"PUBLIC_URL", "TRUSTED_PROXIES", "LOG_LEVEL", "LOG_FORMAT"}
+    assert table["LOG_FORMAT"].upper() in LOG_FORMATS
+    assert read(**table) == read()

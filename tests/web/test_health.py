@@ -1,0 +1,67 @@
+"""/healthz and /readyz: red when something is wrong that somebody must mend, and silent about what."""
+
+from dataclasses import replace
+
+import pytest
+from flask import Flask
+from sqlalchemy import update
+
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.models import Account
+from keap_connect.token_cipher import TokenCipher
+from keap_connect.worker.heartbeat import Beat, beat
+from keap_connect.worker.readiness import LONGEST_LAG_SECONDS
+from tests.conftest import MovedClock
+from tests.support.visitor import Visitor
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def readiness(visitor: Visitor) -> tuple[int, str]:
+    answer = visitor.get("/readyz")
+    assert visitor.get("/healthz").text == "ok\n"
+    return answer.status_code, answer.text
+
+
+@pytest.fixture
+def due_account(app: Flask, visitor: Visitor) -> None:
+    """Let there be an account that is due now."""
+    visitor.connect()
+    with app.app_context(), write_transaction() as session:
+        session.execute(update(Account).values(next_refresh_at=utc_now()))
+
+
+@pytest.mark.proves("R90")
+def test_without_an_account_no_worker_is_missed(visitor: Visitor, app: Flask, clock: MovedClock):
+    clock.advance(days=40)
+
+    assert readiness(visitor) == (200, "ready\n")
+
+
+@pytest.mark.proves("R90")
+@pytest.mark.usefixtures("due_account")
+def test_a_sweep_that_has_stopped_turns_it_red_and_a_worker_turns_it_green(
+    visitor: Visitor, app: Flask, clock: MovedClock
+):
+    clock.advance(seconds=LONGEST_LAG_SECONDS - 60)
+    assert readiness(visitor) == (200, "ready\n")
+
+    clock.advance(seconds=120)
+    assert readiness(visitor) == (503, "not ready\n")
+
+    with app.app_context():
+        beat(Beat("one", utc_now(), 0, 0, 900.0, None, None))
+    assert readiness(visitor) == (200, "ready\n")
+    clock.advance(seconds=61)
+    assert readiness(visitor) == (503, "not ready\n")
+
+
+@pytest.mark.proves("R90")
+def test_a_key_that_does_not_fit_turns_it_red(visitor: Visitor, app: Flask):
+    assert readiness(visitor) == (200, "ready\n")
+
+    wrong = TokenCipher((bytes(range(32, 64)),))
+    app.extensions["keap_connect"] = replace(app.extensions["keap_connect"], cipher=wrong)
+
+    assert readiness(visitor) == (503, "not ready\n")
