@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.database import write_transaction
+from keap_connect.database import take_turns, write_transaction
 from keap_connect.models import Account, Deployment
 from keap_connect.refreshing import brakes
 from keap_connect.runtime import runtime
@@ -28,6 +28,7 @@ ADVICE = (
 def check_instance() -> bool:
     """Compare database and host, move the counter on, and return whether refreshing is allowed."""
     with write_transaction() as session:
+        take_turns(session, INSTANCE)  # else a process that starts at the same moment makes the database look old
         problem = _problem(session)
         if problem:
             brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, f"{problem} {ADVICE}")
@@ -71,7 +72,7 @@ def _move_on(session: Session, at_least: int = 0) -> None:
     session.commit()
     path = _marker_path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(f".{secrets.token_hex(4)}")  # another process may be writing at this moment, too
     fresh.write_text(text, encoding="ascii")
     os.replace(fresh, path)
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from keap_connect.models import Account, Deployment, Worker
 from keap_connect.refreshing import brakes
 from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import list_workers
+from keap_connect.worker.instance import check_instance
 from keap_connect.worker.loop import CALLS_AT_ONCE
 from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, until
@@ -392,6 +394,21 @@ def test_a_restored_backup_refreshes_nothing_until_confirmed(stage: Stage):
         session.get_one(Deployment, "instance").value = yesterday
 
     _check_that_it_refreshes_only_once_confirmed(stage, account_id)
+
+
+@pytest.mark.proves("R41")
+def test_processes_that_start_together_take_the_database_for_no_backup(stage: Stage):
+    stage.add_accounts()
+
+    def check() -> bool:
+        with stage.app.app_context():
+            return check_instance()
+
+    with ThreadPoolExecutor(8) as pool:
+        allowed = [pool.submit(check) for _ in range(40)]
+
+    assert all(each.result() for each in allowed)
+    assert stage.alarms() == []
 
 
 @SQLITE
