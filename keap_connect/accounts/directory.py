@@ -24,6 +24,7 @@ from keap_connect.errors import AccountNotFound, SealBroken
 from keap_connect.models import LARGEST_ID, Account
 
 PAGE_SIZE = 40  # a full page stays under 60 kB, styles and scripts included
+NAMELESS = "New Keap account"
 MOST_URGENT_FIRST = (
     AccountState.RECONNECT_REQUIRED,
     AccountState.AT_RISK,
@@ -58,6 +59,11 @@ class AccountView:
     disconnected_at: datetime | None
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
+
+    @property
+    def public_title(self) -> str:
+        """What its customer sees: the label is the integrator's own word for them."""
+        return self.business_name or self.tenant_id or NAMELESS
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,7 @@ def _view(account: Account, with_tokens: bool = False) -> AccountView:
     ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at else None
     return AccountView(
         id=account.id,
-        title=account.label or account.business_name or account.tenant_id or "New Keap account",
+        title=account.label or account.business_name or account.tenant_id or NAMELESS,
         tenant_id=account.tenant_id,
         business_name=account.business_name,
         label=account.label,

@@ -104,7 +104,7 @@ def disconnect(account_id: int) -> Response | str:
         return render_template("accounts/disconnect.html", account=account, cancel_url=back)
     disconnect_account(account_id, _actor())
     flash(
-        f"{account.title} is disconnected; its tokens are forgotten here. "
+        f"{account.title if current_admin() else account.public_title} is disconnected; its tokens are forgotten here. "
         "To withdraw the consent at Keap too, remove this app in Keap's API settings.",
         "done",
     )
