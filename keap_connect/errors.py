@@ -9,6 +9,10 @@ KeapConnectError
   TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
+  LinkGone                a reconnect link is unknown, used, expired or revoked; which one, nobody is told
+  NameRefused             a label or external id breaks a rule; the message says which, `field` where
+    ExternalIdTaken       another account has this external id already
+  FormUsed                a form that works once was sent a second time
   PasswordRefused         a new password breaks a rule; the message says which
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
 
@@ -58,6 +62,29 @@ class ClientMisconfigured(KeapConnectError):
 
 class TenantConflict(KeapConnectError):
     """Keap named two different tenants for one grant, so it belongs to neither here."""
+
+
+class LinkGone(KeapConnectError):
+    """A reconnect link that opens nothing, or nothing any more."""
+
+
+class NameRefused(KeapConnectError):
+    """A label or external id breaks a rule."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ExternalIdTaken(NameRefused):
+    """Another account has this external id already."""
+
+    def __init__(self, message: str = "Another account has this external id already.") -> None:
+        super().__init__("external_id", message)
+
+
+class FormUsed(KeapConnectError):
+    """A form that works once was sent a second time."""
 
 
 class PasswordRefused(KeapConnectError):

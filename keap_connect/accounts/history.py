@@ -33,6 +33,12 @@ class EventKind(StrEnum):
     TOKEN_REJECTED = "token_rejected"  # noqa: S105
     OTHER_TENANT_ANSWERED = "other_tenant_answered"
     RECONNECT_FAILED = "reconnect_failed"
+    RECONNECT_LINK_MADE = "reconnect_link_made"
+    RECONNECT_LINK_USED = "reconnect_link_used"
+    RECONNECT_LINK_REVOKED = "reconnect_link_revoked"
+    TOKEN_REVEALED = "token_revealed"  # noqa: S105
+    LABEL_CHANGED = "label_changed"
+    EXTERNAL_ID_CHANGED = "external_id_changed"
     DISCONNECTED = "disconnected"
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
@@ -65,6 +71,12 @@ SENTENCES = {
         "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored."
     ),
     EventKind.RECONNECT_FAILED: "A reconnect did not succeed. {reason}",
+    EventKind.RECONNECT_LINK_MADE: "A reconnect link was made; it works once, until {until}.",
+    EventKind.RECONNECT_LINK_USED: "The reconnect link made by {made_by} was used, and works no more.",
+    EventKind.RECONNECT_LINK_REVOKED: "The reconnect link made by {made_by} was revoked before it was used.",
+    EventKind.TOKEN_REVEALED: "The access token was shown.",
+    EventKind.LABEL_CHANGED: "The label was changed from {before} to {after}.",
+    EventKind.EXTERNAL_ID_CHANGED: "The external id was changed from {before} to {after}.",
     EventKind.DISCONNECTED: "Disconnected: the tokens are forgotten.",
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",

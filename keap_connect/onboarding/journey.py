@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
-from keap_connect.database import write_transaction
+from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TenantConflict
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.identity import ask_identity
@@ -24,6 +24,7 @@ from keap_connect.models import AuthorizationFlow
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import FlowRefused, claim_flow, end_flow, open_code_verifier
 from keap_connect.onboarding.placing import Grant, place_grant
+from keap_connect.onboarding.reconnect_links import still_works, use_up
 from keap_connect.runtime import runtime
 
 HELD_FOR = timedelta(minutes=10)
@@ -58,6 +59,7 @@ def connect_held(flow: AuthorizationFlow) -> None:
         grant = Grant.from_json(runtime().cipher.open(held.held_grant_sealed, _held_place(held)))
         placement = place_grant(session, grant)
         end_flow(session, held.id, placement.ending, placement.account_id)
+        use_up(session, held)
 
     _with_second_try(place)
 
@@ -82,6 +84,8 @@ def _act(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
         _fail(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}.")
     elif response.error:
         _fail(flow, _ending_of_error(response.error), response.error_description or response.error)
+    elif response.code and not _link_still_works(flow):
+        _fail(flow, Ending.LINK_GONE, None, "Its link had been used or revoked meanwhile, so Keap was not asked.")
     elif response.code:
         judgement = exchange_code(keap, response.code, open_code_verifier(flow))
         if judgement.token_response is None:
@@ -99,10 +103,14 @@ def _store(flow: AuthorizationFlow, granted: TokenResponse) -> None:
     grant = Grant(granted, identity)
 
     def place(session: Session) -> None:
-        placement = place_grant(session, grant, flow.reconnects_account_id)
+        # Two people with one link may have come this far: the grant of the second is stored as a visit without a link.
+        wanted = flow.reconnects_account_id if still_works(session, flow) else None
+        placement = place_grant(session, grant, wanted)
         end_flow(session, flow.id, placement.ending, placement.account_id)
         if placement.ending is Ending.HELD:
             _hold(session, flow, grant)
+        elif wanted is not None:
+            use_up(session, flow)
 
     _with_second_try(place)
 
@@ -113,12 +121,17 @@ def _hold(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
     held.held_until = utc_now() + HELD_FOR
 
 
-def _fail(flow: AuthorizationFlow, ending: Ending, keap_said: str) -> None:
+def _link_still_works(flow: AuthorizationFlow) -> bool:
+    with read_session() as session:
+        return still_works(session, flow)
+
+
+def _fail(flow: AuthorizationFlow, ending: Ending, keap_said: str | None, reason: str = "") -> None:
     with write_transaction() as session:
         end_flow(session, flow.id, ending, flow.reconnects_account_id, keap_said)
         if flow.reconnects_account_id is not None:
             account_id = flow.reconnects_account_id
-            record(session, EventKind.RECONNECT_FAILED, account_id, Actor.CUSTOMER, reason=keap_said)
+            record(session, EventKind.RECONNECT_FAILED, account_id, Actor.CUSTOMER, reason=keap_said or reason)
 
 
 def _with_second_try(place: Callable[[Session], None]) -> None:
