@@ -19,7 +19,7 @@ from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
-from keap_connect.web import accounts, connect, health, metrics, signin
+from keap_connect.web import accounts, connect, health, metrics, reconnect_links, reveal, signin
 from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
@@ -78,7 +78,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     """Add the pages, and what all templates may use."""
-    for blueprint in (connect.bp, signin.bp, accounts.bp, health.bp, metrics.bp):
+    for blueprint in (connect.bp, signin.bp, accounts.bp, reveal.bp, reconnect_links.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     show_errors(app)
     add_filters(app)

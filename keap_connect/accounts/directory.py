@@ -23,7 +23,7 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountNotFound, SealBroken
 from keap_connect.models import LARGEST_ID, Account
 
-PAGE_SIZE = 40  # a full page stays under 60 kB, styles and scripts included
+PAGE_SIZE = 36  # a full page stays under 60 kB, styles and scripts included
 NAMELESS = "New Keap account"
 MOST_URGENT_FIRST = (
     AccountState.RECONNECT_REQUIRED,
@@ -57,6 +57,8 @@ class AccountView:
     refreshed_at: datetime | None
     connected_at: datetime
     disconnected_at: datetime | None
+    asked_at: datetime | None = None
+    has_access_token: bool = False
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
 
@@ -204,6 +206,8 @@ def _view(account: Account, with_tokens: bool = False) -> AccountView:
         refreshed_at=account.refreshed_at,
         connected_at=account.connected_at,
         disconnected_at=account.disconnected_at,
+        asked_at=account.asked_at,
+        has_access_token=account.access_token_sealed is not None,
         access_token_masked=_masked(account, open_access_token) if with_tokens else None,
         refresh_token_masked=_masked(account, open_refresh_token) if with_tokens else None,
     )

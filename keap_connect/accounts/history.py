@@ -5,12 +5,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
 from keap_connect.models import AccountEvent
+
+EVENTS_PER_PAGE = 50
 
 
 class EventKind(StrEnum):
@@ -102,6 +104,16 @@ class EventView:
     sentence: str
 
 
+@dataclass(frozen=True)
+class EventPage:
+    """One page of a history."""
+
+    events: list[EventView]
+    total: int
+    page: int
+    pages: int
+
+
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
     """Add one line, in the transaction of what it tells of. No secrets in `details`."""
     session.add(AccountEvent(at=utc_now(), account_id=account_id, kind=kind, actor=actor, details=details))
@@ -114,6 +126,18 @@ def list_events(account_id: int, limit: int = 50) -> list[EventView]:
     )
     with read_session() as session:
         return [EventView(row.at, row.kind, row.actor, _sentence(row)) for row in session.scalars(query)]
+
+
+def page_events(account_id: int, page: int = 1) -> EventPage:
+    """Return one page of an account's history, newest first; a page beyond the last one is the last one."""
+    query = select(AccountEvent).where(AccountEvent.account_id == account_id)
+    with read_session() as session:
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        pages = max(-(-total // EVENTS_PER_PAGE), 1)
+        page = min(max(page, 1), pages)
+        rows = query.order_by(AccountEvent.id.desc()).limit(EVENTS_PER_PAGE).offset((page - 1) * EVENTS_PER_PAGE)
+        events = [EventView(row.at, row.kind, row.actor, _sentence(row)) for row in session.scalars(rows)]
+    return EventPage(events, total, page, pages)
 
 
 def _sentence(event: AccountEvent) -> str:

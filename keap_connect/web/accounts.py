@@ -1,15 +1,17 @@
 """The admin's dashboard and one account's page; `disconnect` also serves the customer whose account it is."""
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, view_account
-from keap_connect.accounts.history import Actor, list_events
+from keap_connect.accounts.history import page_events
+from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
+    NameRefused,
     ReconnectRequired,
     SealBroken,
     TemporarilyUnavailable,
@@ -17,10 +19,11 @@ from keap_connect.errors import (
 )
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import count_unfinished
+from keap_connect.onboarding.reconnect_links import list_open_links
 from keap_connect.refreshing.brakes import list_alarms
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.runtime import runtime
-from keap_connect.web.door import Audience, current_admin, open_to
+from keap_connect.web.door import Audience, actor, current_admin, open_to
 from keap_connect.worker.heartbeat import list_workers
 
 bp = Blueprint("accounts", __name__, url_prefix="/accounts")
@@ -58,10 +61,22 @@ def index() -> str:
 
 @bp.get("/<int:account_id>")
 @open_to(Audience.ADMIN)
-def show(account_id: int) -> str:
-    """Show one account with masked tokens and its history."""
-    account = view_account(account_id, with_tokens=True)
-    return render_template("accounts/show.html", account=account, events=list_events(account_id))
+def show(account_id: int) -> Response:
+    """Show one account with masked tokens, its open reconnect links and its history."""
+    return _show_page(account_id)
+
+
+@bp.post("/<int:account_id>/names")
+@open_to(Audience.ADMIN)
+def name(account_id: int) -> Response:
+    """Give the account a label and an external id; what was typed stays on the page when it is refused."""
+    typed = {field: request.form.get(field, "") for field in ("label", "external_id")}
+    try:
+        change_account(account_id, actor(), typed)
+    except NameRefused as refusal:
+        return _show_page(account_id, typed, {refusal.field: str(refusal)}, 422)
+    flash("The names are saved.", "done")
+    return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
 @bp.post("/<int:account_id>/refresh")
@@ -69,7 +84,7 @@ def show(account_id: int) -> str:
 def refresh(account_id: int) -> Response:
     """Refresh now, and say plainly how it went."""
     try:
-        refresh_account(account_id, _actor())
+        refresh_account(account_id, actor())
         flash("Refreshed: new tokens are stored.", "done")
     except (ReconnectRequired, AccountDisconnected) as refusal:
         flash(f"A person must authorize again. {refusal}", "failed")
@@ -102,7 +117,7 @@ def disconnect(account_id: int) -> Response | str:
     back = url_for("accounts.show", account_id=account_id) if current_admin() else url_for("connect.your_accounts")
     if request.method != "POST":
         return render_template("accounts/disconnect.html", account=account, cancel_url=back)
-    disconnect_account(account_id, _actor())
+    disconnect_account(account_id, actor())
     flash(
         f"{account.title if current_admin() else account.public_title} is disconnected; its tokens are forgotten here. "
         "To withdraw the consent at Keap too, remove this app in Keap's API settings.",
@@ -111,6 +126,16 @@ def disconnect(account_id: int) -> Response | str:
     return redirect(back, code=303)
 
 
-def _actor() -> str:
-    admin = current_admin()
-    return admin.email if admin else Actor.CUSTOMER
+def _show_page(
+    account_id: int, typed: dict[str, str] | None = None, errors: dict[str, str] | None = None, status: int = 200
+) -> Response:
+    account = view_account(account_id, with_tokens=True)
+    page = render_template(
+        "accounts/show.html",
+        account=account,
+        names=typed or {"label": account.label, "external_id": account.external_id},
+        errors=errors or {},
+        links=list_open_links(account_id),
+        history=page_events(account_id, request.args.get("history", 1, type=int)),
+    )
+    return make_response(page, status)

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.sign_ins import find_admin, find_person
 from keap_connect.accounts.directory import list_accounts_of
+from keap_connect.accounts.history import Actor
 from keap_connect.errors import AccountNotFound, KeapConnectError
 from keap_connect.models import Admin, SignIn
 from keap_connect.settings import LOOPBACK_HOSTS
@@ -71,6 +72,12 @@ def current_admin() -> Admin | None:
         g.admin = find_admin(read_cookie("admin"))
     found: Admin | None = g.admin
     return found
+
+
+def actor() -> str:
+    """Return who is named in the history for what this request does."""
+    admin = current_admin()
+    return admin.email if admin else Actor.CUSTOMER
 
 
 def current_person() -> SignIn | None:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 from keap_connect.accounts.directory import AccountView
-from keap_connect.accounts.history import EventView
+from keap_connect.accounts.history import EventPage, EventView
+from keap_connect.accounts.revealing import RevealedToken
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.clock import utc_now
 from keap_connect.onboarding.endings import Ending
@@ -21,7 +22,7 @@ LONG = (
 LONG_EMAIL = "a.very.long.local-part.that.somebody.really.has@subdomain.of.a.really-long-company-name.example.com"
 ADMIN = SimpleNamespace(email="admin@example.com")
 SANDBOX_URL = "http://127.0.0.1:5001"
-MANY = 40  # as many rows as fit into a page's bytes when every one of them has a reason to show
+MANY = 36  # as many rows as fit into a page's bytes when every one of them has a reason to show
 
 NOW = utc_now()
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -51,6 +52,8 @@ ACTIVE = AccountView(
     refreshed_at=NOW - 5 * HOUR,
     connected_at=NOW - 120 * DAY,
     disconnected_at=None,
+    asked_at=NOW - HOUR,
+    has_access_token=True,
     access_token_masked="…a1B2",
     refresh_token_masked="…Zx90",
 )
@@ -80,6 +83,7 @@ GONE = in_state(
     access_token_expires_at=None,
     refresh_token_expires_at=None,
     refresh_days_left=None,
+    has_access_token=False,
     access_token_masked=None,
     refresh_token_masked=None,
     disconnected_at=NOW - DAY,
@@ -123,6 +127,19 @@ EVENTS = [
     EventView(NOW - 120 * DAY, "connected", "customer", "Connected by Jane Doe."),
 ]
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
+
+LINK = SimpleNamespace(id=3, made_at=NOW - DAY, made_by="admin@example.com", expires_at=NOW + 6 * DAY)
+NASTY_LINK = SimpleNamespace(id=4, made_at=NOW, made_by=HOSTILE, expires_at=NOW + 7 * DAY)
+
+
+def page_of(account, *events, pages=1, **rest):
+    names = {"label": account.label, "external_id": account.external_id}
+    history = EventPage(list(events), 50 * pages, 1 if pages < 3 else 2, pages)
+    return {"account": account, "names": names, "errors": {}, "links": [], "history": history, "admin": ADMIN, **rest}
+
+
+def revealing(account, **rest):
+    return {"account": account, "reveals": 2, "revealed": None, "error": None, "problem": None, "admin": ADMIN, **rest}
 
 
 def listing(*accounts, query="", state="", page=1, pages=1, counts=None, **rest):
@@ -206,15 +223,38 @@ FACES = {
     ),
     "accounts, not found": ("accounts/index.html", listing(query=HOSTILE, state="at_risk", counts={"active": 3})),
     "accounts, none in this state": ("accounts/index.html", listing(state="at_risk", counts={"active": 3})),
-    "account": ("accounts/show.html", {"account": ACTIVE, "events": EVENTS, "admin": ADMIN}),
-    "account at risk": ("accounts/show.html", {"account": AT_RISK, "events": EVENTS, "admin": ADMIN}),
-    "account, lost": ("accounts/show.html", {"account": LOST, "events": EVENTS, "admin": ADMIN}),
-    "account, disconnected": ("accounts/show.html", {"account": GONE, "events": EVENTS, "admin": ADMIN}),
-    "account, pending": ("accounts/show.html", {"account": PENDING, "events": [], "admin": ADMIN}),
-    "account, a key": ("accounts/show.html", {"account": KEY, "events": [], "admin": ADMIN}),
-    "account, longest": ("accounts/show.html", {"account": LONGEST, "events": NASTY_EVENTS, "admin": ADMIN}),
-    "account, unbroken": ("accounts/show.html", {"account": UNBROKEN, "events": EVENTS, "admin": ADMIN}),
-    "account, hostile": ("accounts/show.html", {"account": NASTY, "events": NASTY_EVENTS, "admin": ADMIN}),
+    "account": ("accounts/show.html", page_of(ACTIVE, *EVENTS)),
+    "account at risk": ("accounts/show.html", page_of(AT_RISK, *EVENTS)),
+    "account, lost": ("accounts/show.html", page_of(LOST, *EVENTS)),
+    "account, disconnected": ("accounts/show.html", page_of(GONE, *EVENTS)),
+    "account, pending": ("accounts/show.html", page_of(PENDING)),
+    "account, a key": ("accounts/show.html", page_of(KEY)),
+    "account, longest": ("accounts/show.html", page_of(LONGEST, *NASTY_EVENTS, links=[NASTY_LINK])),
+    "account, unbroken": ("accounts/show.html", page_of(UNBROKEN, *EVENTS)),
+    "account, hostile": ("accounts/show.html", page_of(NASTY, *NASTY_EVENTS, links=[NASTY_LINK])),
+    "account, long history": ("accounts/show.html", page_of(ACTIVE, *EVENTS * 25, pages=3, links=[LINK])),
+    "account, names refused": (
+        "accounts/show.html",
+        page_of(ACTIVE, names={"label": LONG, "external_id": HOSTILE}, errors={"external_id": "Use letters only."}),
+    ),
+    "access token": ("accounts/access_token.html", revealing(ACTIVE)),
+    "access token, wrong password": (
+        "accounts/access_token.html",
+        revealing(NASTY, error="Not your password."),
+    ),
+    "access token, shown": (
+        "accounts/access_token.html",
+        revealing(ACTIVE, revealed=RevealedToken("canary-access-token" * 8, NOW + HOUR)),
+    ),
+    "access token, none": ("accounts/access_token.html", revealing(GONE)),
+    "access token, broken": ("accounts/access_token.html", revealing(ACTIVE, problem="The token does not open.")),
+    "reconnect link": (
+        "accounts/reconnect_link.html",
+        {"account": LONGEST, "link": "https://connect.example.com/r/" + "x" * 43, "days": 7, "admin": ADMIN},
+    ),
+    "by link": ("connect/by_link.html", {"token": "x" * 43}),
+    "link gone": ("connect/link_gone.html", {}),
+    "decision by link": ("connect/confirm.html", decision(None)),
     "disconnect": ("accounts/disconnect.html", {"account": ACTIVE, "cancel_url": "/accounts/1", "admin": ADMIN}),
     "disconnect, longest": ("accounts/disconnect.html", {"account": LONGEST, "cancel_url": "/your-accounts"}),
     "disconnect, unbroken": ("accounts/disconnect.html", {"account": UNBROKEN, "cancel_url": "/your-accounts"}),
