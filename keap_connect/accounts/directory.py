@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, case, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import forget_credential, open_access_token, open_refresh_token
 from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import (
     NEXT_STEPS,
     PENDING_STEP,
@@ -23,14 +24,9 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountNotFound, SealBroken
 from keap_connect.models import LARGEST_ID, Account
 
-PAGE_SIZE = 36  # a full page stays under 60 kB, styles and scripts included
+PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
+USUAL_ORDER = Order()
 NAMELESS = "New Keap account"
-MOST_URGENT_FIRST = (
-    AccountState.RECONNECT_REQUIRED,
-    AccountState.AT_RISK,
-    AccountState.ACTIVE,
-    AccountState.DISCONNECTED,
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class AccountView:
 
 @dataclass(frozen=True)
 class AccountPage:
-    """One page of accounts, what needs attention first."""
+    """One page of accounts, and how many there are in each state, found or not."""
 
     accounts: list[AccountView]
     total: int
@@ -98,8 +94,8 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     return _view(get_account(account_id), with_tokens)
 
 
-def list_accounts(text: str = "", state: str = "", page: int = 1) -> AccountPage:
-    """Search all accounts by parts of words, and return one page of them."""
+def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
+    """Search all accounts by parts of words, and return one page of them, what needs attention first."""
     now = utc_now()
     states = state_expression(now)
     query = select(Account)
@@ -107,8 +103,7 @@ def list_accounts(text: str = "", state: str = "", page: int = 1) -> AccountPage
         query = query.where(_contains(word))
     if state:
         query = query.where(states == state)
-    urgency = case({state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}, value=states)
-    ordered = query.order_by(urgency, Account.access_token_expires_at, Account.id)
+    ordered = query.order_by(*order.columns(now))
     with read_session() as session:
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         pages = max(-(-total // PAGE_SIZE), 1)

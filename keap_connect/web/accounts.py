@@ -1,5 +1,7 @@
 """The admin's dashboard and one account's page; `disconnect` also serves the customer whose account it is."""
 
+from typing import Any
+
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
@@ -7,6 +9,8 @@ from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.history import page_events
 from keap_connect.accounts.labels import change_account
+from keap_connect.accounts.ordering import Order
+from keap_connect.accounts.outlook import look_ahead
 from keap_connect.accounts.state import AccountState
 from keap_connect.errors import (
     AccountDisconnected,
@@ -23,6 +27,7 @@ from keap_connect.onboarding.reconnect_links import list_open_links
 from keap_connect.refreshing.brakes import list_alarms
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.runtime import runtime
+from keap_connect.web.bar_chart import draw_outlook
 from keap_connect.web.door import Audience, actor, current_admin, open_to
 from keap_connect.worker.heartbeat import list_workers
 
@@ -33,25 +38,26 @@ LONGEST_SEARCH = 100
 @bp.get("")
 @open_to(Audience.ADMIN)
 def index() -> str:
-    """Show all accounts, what needs attention first."""
+    """Show all accounts, what needs attention first; the address holds all that was chosen."""
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
     state = request.args.get("state", "")
     state = state if state in set(AccountState) else ""
-    found = list_accounts(query, state, request.args.get("page", 1, type=int))
+    order = Order.parse(request.args.get("sort", ""))
+    found = list_accounts(query, state, request.args.get("page", 1, type=int), order)
 
-    def page_url(number: int) -> str:
-        return url_for("accounts.index", q=query or None, state=state or None, page=number if number > 1 else None)
+    def list_url(**changed: object) -> str:
+        chosen = {"q": query, "state": state, "sort": order, **changed}
+        values: dict[str, Any] = {name: str(value) or None for name, value in chosen.items()}
+        return url_for("accounts.index", **values)
 
     return render_template(
         "accounts/index.html",
-        accounts=found.accounts,
-        counts=found.counts,
-        total=found.total,
-        page=found.page,
-        pages=found.pages,
+        found=found,
         query=query,
         state=state,
-        page_url=page_url,
+        order=order,
+        list_url=list_url,
+        charts=draw_outlook(look_ahead()),
         start_url=runtime().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
         workers=list_workers(),

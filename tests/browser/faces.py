@@ -87,6 +87,8 @@ APP_FACES = [
     Face("accounts, not found", f"/accounts?{urlencode({'q': HOSTILE})}", "admin"),
     Face("accounts, long search", f"/accounts?{urlencode({'q': LONG[:100]})}", "admin"),
     Face("accounts, none in this state", "/accounts?q=acme&state=disconnected", "admin"),
+    Face("accounts, sorted", "/accounts?sort=-used", "admin"),
+    Face("accounts, tables unfolded", "/accounts?sort=person", "admin", act=unfold),
     *[Face(f"account, {one}", f"/accounts/{{{one}}}", "admin") for one in ACCOUNTS],
     Face("account, refresh refused", "/accounts/{lost}", "admin", act=press("Refresh now")),
     Face("account, names refused", "/accounts/{gone}", "admin", 422, act=send("Save the names", external_id=HOSTILE)),

@@ -6,13 +6,17 @@ A face is what a view would hand to its template; what all templates share is ad
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
+from urllib.parse import urlencode
 
-from keap_connect.accounts.directory import AccountView
+from keap_connect.accounts.directory import USUAL_ORDER, AccountPage, AccountView
 from keap_connect.accounts.history import EventPage, EventView
+from keap_connect.accounts.ordering import Order
+from keap_connect.accounts.outlook import Outlook, RunningOut
 from keap_connect.accounts.revealing import RevealedToken
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.clock import utc_now
 from keap_connect.onboarding.endings import Ending
+from keap_connect.web.bar_chart import draw_outlook
 from keap_connect.web.ending_words import WORDS
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
@@ -22,7 +26,7 @@ LONG = (
 LONG_EMAIL = "a.very.long.local-part.that.somebody.really.has@subdomain.of.a.really-long-company-name.example.com"
 ADMIN = SimpleNamespace(email="admin@example.com")
 SANDBOX_URL = "http://127.0.0.1:5001"
-MANY = 36  # as many rows as fit into a page's bytes when every one of them has a reason to show
+MANY = 20  # as many rows as fit into a page's bytes when every one of them has a reason to show
 
 NOW = utc_now()
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -128,6 +132,8 @@ EVENTS = [
 ]
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
 
+NOTHING_AHEAD = Outlook(RunningOut((0,) * 12, 0), RunningOut((0,) * 9, 0))
+MUCH_AHEAD = Outlook(RunningOut(tuple(range(60, 72)), 12), RunningOut(tuple(range(100, 109)), 0))
 LINK = SimpleNamespace(id=3, made_at=NOW - DAY, made_by="admin@example.com", expires_at=NOW + 6 * DAY)
 NASTY_LINK = SimpleNamespace(id=4, made_at=NOW, made_by=HOSTILE, expires_at=NOW + 7 * DAY)
 
@@ -142,19 +148,19 @@ def revealing(account, **rest):
     return {"account": account, "reveals": 2, "revealed": None, "error": None, "problem": None, "admin": ADMIN, **rest}
 
 
-def listing(*accounts, query="", state="", page=1, pages=1, counts=None, **rest):
+def listing(
+    *accounts, query="", state="", page=1, pages=1, counts=None, order=USUAL_ORDER, outlook=NOTHING_AHEAD, **rest
+):
     if counts is None:
         counts = {state.value: sum(a.state is state for a in accounts) for state in AccountState}
     return {
         "admin": ADMIN,
-        "accounts": list(accounts),
-        "counts": counts,
-        "total": len(accounts),
+        "found": AccountPage(list(accounts), len(accounts), page, pages, counts),
         "query": query,
         "state": state,
-        "page": page,
-        "pages": pages,
-        "page_url": lambda number: f"/accounts?page={number}",
+        "order": order,
+        "list_url": lambda **chosen: f"/accounts?{urlencode(chosen)}",
+        "charts": draw_outlook(outlook),
         "start_url": "https://connect.example.com/",
         "unfinished": 0,
         "workers": [WORKER],
@@ -213,9 +219,11 @@ FACES = {
     "your accounts, hard": ("connect/your_accounts.html", {"accounts": [LONGEST, NASTY, UNBROKEN], "person": True}),
     "accounts, none": ("accounts/index.html", listing(unfinished=2)),
     "accounts, one": ("accounts/index.html", listing(ACTIVE)),
-    "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3)),
+    "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3, outlook=MUCH_AHEAD)),
     "accounts, no worker": ("accounts/index.html", listing(ACTIVE, workers=[])),
     "accounts, held": ("accounts/index.html", listing(LOST, workers=[WORKER, PAUSED_WORKER], alarms=[ALARM])),
+    "accounts, sorted": ("accounts/index.html", listing(ACTIVE, AT_RISK, order=Order.parse("-expires"))),
+    "accounts, all broken": ("accounts/index.html", listing(LOST, LOST, GONE)),
     "accounts, the last page": ("accounts/index.html", listing(AT_RISK, ACTIVE, page=3, pages=3)),
     "accounts, hard": (
         "accounts/index.html",
