@@ -19,7 +19,7 @@ from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
-from keap_connect.web import accounts, connect, health, metrics, reconnect_links, reveal, signin
+from keap_connect.web import accounts, connect, health, metrics, patterns, reconnect_links, reveal, signin
 from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
@@ -52,6 +52,8 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
+    if app.debug and settings.sandbox_url:
+        app.register_blueprint(patterns.bp)
     register_commands(app)
     if serves is None:
         # Granian's own command is one of click's too, so it has to be a command of `flask`.

@@ -18,6 +18,7 @@ from keap_connect.clock import utc_now
 from keap_connect.onboarding.endings import Ending
 from keap_connect.web.bar_chart import draw_outlook
 from keap_connect.web.ending_words import WORDS
+from keap_connect.web.patterns import examples
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 LONG = (
@@ -263,6 +264,7 @@ FACES = {
     "by link": ("connect/by_link.html", {"token": "x" * 43}),
     "link gone": ("connect/link_gone.html", {}),
     "decision by link": ("connect/confirm.html", decision(None)),
+    "patterns": ("patterns.html", examples()),
     "disconnect": ("accounts/disconnect.html", {"account": ACTIVE, "cancel_url": "/accounts/1", "admin": ADMIN}),
     "disconnect, longest": ("accounts/disconnect.html", {"account": LONGEST, "cancel_url": "/your-accounts"}),
     "disconnect, unbroken": ("accounts/disconnect.html", {"account": UNBROKEN, "cancel_url": "/your-accounts"}),
