@@ -132,8 +132,8 @@ def test_strip_tells_what_runs_out_when(admin: Visitor, add: Callable[..., int])
 
     admin.get("/accounts")
 
-    assert "4 run out in the next 24 hours, 1 later" in admin.text
-    assert "5 end within 45 days if unused" in admin.text
+    assert "Access tokens that run out 4 in the next 24 hours, 1 later" in admin.text
+    assert "Grants that end if unused 5 within 45 days" in admin.text
     rows = re.findall(r"<tr><td>(\d+ to \d+ \w+)</td><td>(\d+)</td></tr>", admin.page.text)
     assert rows == [
         ("0 to 2 h", "2"),
