@@ -30,7 +30,10 @@ from keap_connect.web import (
     health,
     imports,
     metrics,
+    patterns,
     profile,
+    reconnect_links,
+    reveal,
     setup,
     signin,
 )
@@ -68,6 +71,8 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
+    if app.debug and settings.sandbox_url:
+        app.register_blueprint(patterns.bp)
     register_commands(app)
     if _will_serve() if serves is None else serves:
         with app.app_context():
@@ -104,7 +109,21 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     """Add the pages, and what all templates may use."""
-    pages = (connect, signin, profile, accounts, admins, audit, setup, imports, exports, health, metrics)
+    pages = (
+        connect,
+        reconnect_links,
+        signin,
+        profile,
+        accounts,
+        reveal,
+        admins,
+        audit,
+        setup,
+        imports,
+        exports,
+        health,
+        metrics,
+    )
     for blueprint in (page.bp for page in pages):
         app.register_blueprint(blueprint)
     show_errors(app)

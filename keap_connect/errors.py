@@ -11,6 +11,7 @@ KeapConnectError
   TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
+  LinkGone                a reconnect link is unknown, used, expired or revoked; which one, nobody is told
   NameRefused             a label or external id breaks a rule; the message says which, `field` where
     ExternalIdTaken       another account has this external id already
   ImportRefused           what was to be imported was not stored; the message says why
@@ -19,6 +20,7 @@ KeapConnectError
   AdminNotFound           no such admin
   AdminRefused            nobody can be made an admin under that e-mail address; the message says why
   LastAdmin               nobody would be left who may act
+  FormUsed                a form that works once was sent a second time
   PasswordRefused         a new password breaks a rule; the message says which
   CodeRefused             a code is wrong, used or too old
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
@@ -83,6 +85,10 @@ class TenantConflict(KeapConnectError):
     """Keap named two different tenants for one grant, so it belongs to neither here."""
 
 
+class LinkGone(KeapConnectError):
+    """A reconnect link that opens nothing, or nothing any more."""
+
+
 class NameRefused(KeapConnectError):
     """A label or external id breaks a rule."""
 
@@ -124,6 +130,10 @@ class AdminRefused(KeapConnectError):
 
 class LastAdmin(KeapConnectError):
     """Nobody would be left who may act."""
+
+
+class FormUsed(KeapConnectError):
+    """A form that works once was sent a second time."""
 
 
 class PasswordRefused(KeapConnectError):

@@ -122,6 +122,7 @@ class AuthorizationFlow(Base):
     browser_hash: Mapped[str] = mapped_column(index=True)
     code_verifier_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
+    reconnect_link_id: Mapped[int | None] = mapped_column(ForeignKey("reconnect_link.id", ondelete="SET NULL"))
     started_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     consumed_at: Mapped[datetime | None]
@@ -134,6 +135,22 @@ class AuthorizationFlow(Base):
     # reconnect waits here until `held_until` for the person to decide.
     held_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     held_until: Mapped[datetime | None]
+
+
+class ReconnectLink(Base):
+    """A link that lets whoever holds it reconnect one account, once; of its secret only the hash is stored."""
+
+    __tablename__ = "reconnect_link"
+    __table_args__ = (UniqueConstraint("token_hash"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str]
+    made_by: Mapped[str]
+    made_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
 
 
 class Role(StrEnum):

@@ -63,9 +63,13 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
     return _open(SignIn(account_id=account.id, keap_user_id=account.keap_user_id))
 
 
-def find_admin(session_id: str | None) -> Admin | None:
-    """Return the admin that a cookie belongs to, if its session still lives."""
-    found = _find(session_id)
+def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin | None:
+    """Return the admin that a cookie belongs to, if its session still lives.
+
+    Args:
+        is_sign_of_life: False for what a page asks by itself, which must not keep an unattended session alive.
+    """
+    found = _find(session_id, is_sign_of_life)
     with read_session() as session:
         return session.get(Admin, found.admin_id) if found and found.admin_id else None
 
@@ -159,13 +163,13 @@ def _open(sign_in: SignIn) -> str:
     return session_id
 
 
-def _find(session_id: str | None) -> SignIn | None:
+def _find(session_id: str | None, is_sign_of_life: bool = True) -> SignIn | None:
     if not session_id:
         return None
     now = utc_now()
     with read_session() as session:
         found = session.scalar(select(SignIn).where(SignIn.id_hash == _hash(session_id), is_alive()))
-    if found and found.last_seen_at <= now - SEEN_EVERY:
+    if found and is_sign_of_life and found.last_seen_at <= now - SEEN_EVERY:
         with write_transaction() as session:
             session.execute(update(SignIn).where(SignIn.id_hash == found.id_hash).values(last_seen_at=now))
     return found

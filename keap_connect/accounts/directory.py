@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, case, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import forget_credential, open_access_token, open_refresh_token
 from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
     AccountState,
@@ -22,13 +23,9 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountNotFound, SealBroken
 from keap_connect.models import LARGEST_ID, Account
 
-PAGE_SIZE = 40  # a full page stays under 60 kB, styles and scripts included
-MOST_URGENT_FIRST = (
-    AccountState.RECONNECT_REQUIRED,
-    AccountState.AT_RISK,
-    AccountState.ACTIVE,
-    AccountState.DISCONNECTED,
-)
+PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
+USUAL_ORDER = Order()
+NAMELESS = "New Keap account"
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,20 @@ class AccountView:
     refreshed_at: datetime | None
     connected_at: datetime
     disconnected_at: datetime | None
+    asked_at: datetime | None = None
+    has_access_token: bool = False
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
+
+    @property
+    def public_title(self) -> str:
+        """What its customer sees: the label is the integrator's own word for them."""
+        return self.business_name or self.tenant_id or NAMELESS
 
 
 @dataclass(frozen=True)
 class AccountPage:
-    """One page of accounts, what needs attention first."""
+    """One page of accounts, and how many there are in each state, found or not."""
 
     accounts: list[AccountView]
     total: int
@@ -89,8 +93,8 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     return _view(get_account(account_id), with_tokens)
 
 
-def list_accounts(text: str = "", state: str = "", page: int = 1) -> AccountPage:
-    """Search all accounts by parts of words, and return one page of them."""
+def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
+    """Search all accounts by parts of words, and return one page of them, what needs attention first."""
     now = utc_now()
     states = state_expression(now)
     query = select(Account)
@@ -98,8 +102,7 @@ def list_accounts(text: str = "", state: str = "", page: int = 1) -> AccountPage
         query = query.where(_contains(word))
     if state:
         query = query.where(states == state)
-    urgency = case({state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}, value=states)
-    ordered = query.order_by(urgency, Account.access_token_expires_at, Account.id)
+    ordered = query.order_by(*order.columns(now))
     with read_session() as session:
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         pages = max(-(-total // PAGE_SIZE), 1)
@@ -178,7 +181,7 @@ def _view(account: Account, with_tokens: bool = False) -> AccountView:
     ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at else None
     return AccountView(
         id=account.id,
-        title=account.label or account.business_name or account.tenant_id or "New Keap account",
+        title=account.label or account.business_name or account.tenant_id or NAMELESS,
         tenant_id=account.tenant_id,
         business_name=account.business_name,
         label=account.label,
@@ -197,6 +200,8 @@ def _view(account: Account, with_tokens: bool = False) -> AccountView:
         refreshed_at=account.refreshed_at,
         connected_at=account.connected_at,
         disconnected_at=account.disconnected_at,
+        asked_at=account.asked_at,
+        has_access_token=account.access_token_sealed is not None,
         access_token_masked=_masked(account, open_access_token) if with_tokens else None,
         refresh_token_masked=_masked(account, open_refresh_token) if with_tokens else None,
     )

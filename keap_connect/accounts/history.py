@@ -6,12 +6,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
 from keap_connect.models import AccountEvent
+
+EVENTS_PER_PAGE = 50
 
 
 class EventKind(StrEnum):
@@ -40,6 +42,12 @@ class EventKind(StrEnum):
     CLIENT_CHECKED = "client_checked"
     OTHER_TENANT_ANSWERED = "other_tenant_answered"
     RECONNECT_FAILED = "reconnect_failed"
+    RECONNECT_LINK_MADE = "reconnect_link_made"
+    RECONNECT_LINK_USED = "reconnect_link_used"
+    RECONNECT_LINK_REVOKED = "reconnect_link_revoked"
+    TOKEN_REVEALED = "token_revealed"  # noqa: S105
+    LABEL_CHANGED = "label_changed"
+    EXTERNAL_ID_CHANGED = "external_id_changed"
     DISCONNECTED = "disconnected"
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
@@ -94,6 +102,12 @@ SENTENCES = {
         "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored."
     ),
     EventKind.RECONNECT_FAILED: "A reconnect did not succeed. {reason}",
+    EventKind.RECONNECT_LINK_MADE: "A reconnect link was made; it works once, until {until}.",
+    EventKind.RECONNECT_LINK_USED: "The reconnect link made by {made_by} was used, and works no more.",
+    EventKind.RECONNECT_LINK_REVOKED: "The reconnect link made by {made_by} was revoked before it was used.",
+    EventKind.TOKEN_REVEALED: "The access token was shown.",
+    EventKind.LABEL_CHANGED: "The label was changed from {before} to {after}.",
+    EventKind.EXTERNAL_ID_CHANGED: "The external id was changed from {before} to {after}.",
     EventKind.DISCONNECTED: "Disconnected: the tokens are forgotten.",
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
@@ -139,6 +153,16 @@ class EventView:
     sentence: str
 
 
+@dataclass(frozen=True)
+class EventPage:
+    """One page of a history."""
+
+    events: list[EventView]
+    total: int
+    page: int
+    pages: int
+
+
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
     """Add one line, in the transaction of what it tells of. No secrets in `details`."""
     address = acting_from.get()
@@ -154,6 +178,18 @@ def list_events(account_id: int, limit: int = 50) -> list[EventView]:
     )
     with read_session() as session:
         return [EventView(row.at, row.kind, row.actor, sentence_of(row)) for row in session.scalars(query)]
+
+
+def page_events(account_id: int, page: int = 1) -> EventPage:
+    """Return one page of an account's history, newest first; a page beyond the last one is the last one."""
+    query = select(AccountEvent).where(AccountEvent.account_id == account_id)
+    with read_session() as session:
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        pages = max(-(-total // EVENTS_PER_PAGE), 1)
+        page = min(max(page, 1), pages)
+        rows = query.order_by(AccountEvent.id.desc()).limit(EVENTS_PER_PAGE).offset((page - 1) * EVENTS_PER_PAGE)
+        events = [EventView(row.at, row.kind, row.actor, sentence_of(row)) for row in session.scalars(rows)]
+    return EventPage(events, total, page, pages)
 
 
 def sentence_of(event: AccountEvent) -> str:

@@ -27,6 +27,7 @@ class Ending(StrEnum):
     STATE_FOREIGN = "state_foreign"
     CODE_MISSING = "code_missing"
     WRONG_ISSUER = "wrong_issuer"
+    LINK_GONE = "link_gone"
     # The code exchange failed.
     CODE_REFUSED = "code_refused"
     CLIENT_REFUSED = "client_refused"

@@ -33,12 +33,13 @@ class FlowRefused(Exception):
         self.ending = ending
 
 
-def start_flow(browser: str, reconnects_account_id: int | None = None) -> str:
+def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect_link_id: int | None = None) -> str:
     """Start a flow for this browser and return the authorization URL to send it to.
 
     Args:
         browser: the random value of the browser's own cookie.
         reconnects_account_id: the account that this flow is meant to reconnect.
+        reconnect_link_id: the link that it was started by, instead of by somebody who is signed in.
     """
     request = new_authorization_request(runtime().keap)
     now = utc_now()
@@ -47,6 +48,7 @@ def start_flow(browser: str, reconnects_account_id: int | None = None) -> str:
         state_hash=_hash(request.state),
         browser_hash=_hash(browser),
         reconnects_account_id=reconnects_account_id,
+        reconnect_link_id=reconnect_link_id,
         started_at=now,
         expires_at=now + STATE_LIFE,
     )

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
-from keap_connect.database import write_transaction
+from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.identity import Identity, ask_identity
@@ -26,6 +26,7 @@ from keap_connect.models import AuthorizationFlow
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import FlowRefused, claim_flow, end_flow, find_interrupted, open_code_verifier
 from keap_connect.onboarding.placing import Grant, place_grant
+from keap_connect.onboarding.reconnect_links import still_works, use_up
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ def _act(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
         _fail(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}.")
     elif response.error:
         _fail(flow, _ending_of_error(response.error), response.error_description or response.error)
+    elif response.code and not _link_still_works(flow):
+        _fail(flow, Ending.LINK_GONE, None, "Its link had been used or revoked meanwhile, so Keap was not asked.")
     elif response.code:
         judgement = exchange_code(keap, response.code, open_code_verifier(flow))
         if judgement.token_response is None:
@@ -96,7 +99,7 @@ def finish(flow: AuthorizationFlow) -> None:
     except TenantConflict as conflict:
         _fail(flow, Ending.TENANT_CONFLICT, str(conflict))
     else:
-        _place_kept(flow, identity, flow.reconnects_account_id)
+        _place_kept(flow, identity)
 
 
 def finish_interrupted() -> None:
@@ -119,19 +122,25 @@ def _keep(flow: AuthorizationFlow, granted: TokenResponse) -> AuthorizationFlow:
     return kept
 
 
-def _place_kept(
-    flow: AuthorizationFlow, identity: Identity | None = None, reconnects_account_id: int | None = None
-) -> None:
+def _place_kept(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
+    """Let a kept grant go where it belongs; without an identity, as an account of its own, which the person decided."""
+
     def place(session: Session) -> None:
         kept = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.id == flow.id).with_for_update())
         grant = open_held(kept) if kept is not None else None
         if grant is None:
             return
-        grant = replace(grant, identity=identity or grant.identity)
-        placement = place_grant(session, grant, reconnects_account_id)
+        wanted = None
+        if identity is not None:
+            grant = replace(grant, identity=identity)
+            # Two people with one link may have come this far: the second is stored as a visit without a link.
+            wanted = flow.reconnects_account_id if still_works(session, flow) else None
+        placement = place_grant(session, grant, wanted)
         end_flow(session, flow.id, placement.ending, placement.account_id)
         if placement.ending is Ending.HELD:
             _hold(session, flow, grant)
+        elif identity is None or wanted is not None:
+            use_up(session, flow)
 
     _with_second_try(place)
 
@@ -142,12 +151,17 @@ def _hold(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
     held.held_until = utc_now() + HELD_FOR
 
 
-def _fail(flow: AuthorizationFlow, ending: Ending, keap_said: str) -> None:
+def _link_still_works(flow: AuthorizationFlow) -> bool:
+    with read_session() as session:
+        return still_works(session, flow)
+
+
+def _fail(flow: AuthorizationFlow, ending: Ending, keap_said: str | None, reason: str = "") -> None:
     with write_transaction() as session:
         end_flow(session, flow.id, ending, flow.reconnects_account_id, keap_said)
         if flow.reconnects_account_id is not None:
             account_id = flow.reconnects_account_id
-            record(session, EventKind.RECONNECT_FAILED, account_id, Actor.CUSTOMER, reason=keap_said)
+            record(session, EventKind.RECONNECT_FAILED, account_id, Actor.CUSTOMER, reason=keap_said or reason)
 
 
 def _with_second_try(place: Callable[[Session], None]) -> None:

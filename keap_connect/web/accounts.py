@@ -1,15 +1,21 @@
 """The admin's dashboard and one account's page; `disconnect` also serves the customer whose account it is."""
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from typing import Any
+
+from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, view_account
-from keap_connect.accounts.history import Actor, list_events
+from keap_connect.accounts.history import page_events
+from keap_connect.accounts.labels import change_account
+from keap_connect.accounts.ordering import Order
+from keap_connect.accounts.outlook import look_ahead
 from keap_connect.accounts.state import AccountState
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
+    NameRefused,
     NotRefreshable,
     ReconnectRequired,
     SealBroken,
@@ -18,10 +24,12 @@ from keap_connect.errors import (
 )
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import count_unfinished
+from keap_connect.onboarding.reconnect_links import list_open_links
 from keap_connect.refreshing.brakes import list_alarms
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.runtime import runtime
-from keap_connect.web.door import Audience, current_admin, open_to
+from keap_connect.web.bar_chart import draw_outlook
+from keap_connect.web.door import Audience, actor, current_admin, open_to
 from keap_connect.worker.heartbeat import list_workers
 
 bp = Blueprint("accounts", __name__, url_prefix="/accounts")
@@ -31,25 +39,26 @@ LONGEST_SEARCH = 100
 @bp.get("")
 @open_to(Audience.VIEWER)
 def index() -> str:
-    """Show all accounts, what needs attention first."""
+    """Show all accounts, what needs attention first; the address holds all that was chosen."""
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
     state = request.args.get("state", "")
     state = state if state in set(AccountState) else ""
-    found = list_accounts(query, state, request.args.get("page", 1, type=int))
+    order = Order.parse(request.args.get("sort", ""))
+    found = list_accounts(query, state, request.args.get("page", 1, type=int), order)
 
-    def page_url(number: int) -> str:
-        return url_for("accounts.index", q=query or None, state=state or None, page=number if number > 1 else None)
+    def list_url(**changed: object) -> str:
+        chosen = {"q": query, "state": state, "sort": order, **changed}
+        values: dict[str, Any] = {name: str(value) or None for name, value in chosen.items()}
+        return url_for("accounts.index", **values)
 
     return render_template(
         "accounts/index.html",
-        accounts=found.accounts,
-        counts=found.counts,
-        total=found.total,
-        page=found.page,
-        pages=found.pages,
+        found=found,
         query=query,
         state=state,
-        page_url=page_url,
+        order=order,
+        list_url=list_url,
+        charts=draw_outlook(look_ahead()),
         start_url=runtime().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
         workers=list_workers(),
@@ -59,10 +68,22 @@ def index() -> str:
 
 @bp.get("/<int:account_id>")
 @open_to(Audience.VIEWER)
-def show(account_id: int) -> str:
-    """Show one account with masked tokens and its history."""
-    account = view_account(account_id, with_tokens=True)
-    return render_template("accounts/show.html", account=account, events=list_events(account_id))
+def show(account_id: int) -> Response:
+    """Show one account with masked tokens, its open reconnect links and its history."""
+    return _show_page(account_id)
+
+
+@bp.post("/<int:account_id>/names")
+@open_to(Audience.ADMIN)
+def name(account_id: int) -> Response:
+    """Give the account a label and an external id; what was typed stays on the page when it is refused."""
+    typed = {field: request.form.get(field, "") for field in ("label", "external_id")}
+    try:
+        change_account(account_id, actor(), typed)
+    except NameRefused as refusal:
+        return _show_page(account_id, typed, {refusal.field: str(refusal)}, 422)
+    flash("The names are saved.", "done")
+    return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
 @bp.post("/<int:account_id>/refresh")
@@ -70,7 +91,7 @@ def show(account_id: int) -> str:
 def refresh(account_id: int) -> Response:
     """Refresh now, and say plainly how it went."""
     try:
-        refresh_account(account_id, _actor())
+        refresh_account(account_id, actor())
         flash("Refreshed: new tokens are stored.", "done")
     except (ReconnectRequired, AccountDisconnected) as refusal:
         flash(f"A person must authorize again. {refusal}", "failed")
@@ -105,15 +126,25 @@ def disconnect(account_id: int) -> Response | str:
     back = url_for("accounts.show", account_id=account_id) if current_admin() else url_for("connect.your_accounts")
     if request.method != "POST":
         return render_template("accounts/disconnect.html", account=account, cancel_url=back)
-    disconnect_account(account_id, _actor())
+    disconnect_account(account_id, actor())
     flash(
-        f"{account.title} is disconnected; its tokens are forgotten here. "
+        f"{account.title if current_admin() else account.public_title} is disconnected; its tokens are forgotten here. "
         "To withdraw the consent at Keap too, remove this app in Keap's API settings.",
         "done",
     )
     return redirect(back, code=303)
 
 
-def _actor() -> str:
-    admin = current_admin()
-    return admin.email if admin else Actor.CUSTOMER
+def _show_page(
+    account_id: int, typed: dict[str, str] | None = None, errors: dict[str, str] | None = None, status: int = 200
+) -> Response:
+    account = view_account(account_id, with_tokens=True)
+    page = render_template(
+        "accounts/show.html",
+        account=account,
+        names=typed or {"label": account.label, "external_id": account.external_id},
+        errors=errors or {},
+        links=list_open_links(account_id),
+        history=page_events(account_id, request.args.get("history", 1, type=int)),
+    )
+    return make_response(page, status)

@@ -157,7 +157,9 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
     account = view_account(flow.account_id) if flow and flow.account_id and ending.is_success else None
     if not words.next_is_post:
         next_url = url_for("connect.your_accounts")
-    elif flow and flow.reconnects_account_id:
+    elif flow and flow.reconnect_link_id and ending is not Ending.LINK_GONE:
+        next_url = url_for("reconnect_links.again", ref=flow.ref)
+    elif flow and flow.reconnects_account_id and ending is not Ending.LINK_GONE:
         next_url = url_for("connect.reconnect", account_id=flow.reconnects_account_id)
     else:
         next_url = url_for("connect.start")
@@ -172,6 +174,7 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
 
 
 def _show_held(flow: AuthorizationFlow) -> AnyResponse:
+    """Ask what to do with the other account. Whoever came by a link is not told which one the link is for."""
     grant = open_held(flow)
     if grant is None or flow.account_id is None:
         raise AccountNotFound("The account to reconnect is gone.")
@@ -180,7 +183,7 @@ def _show_held(flow: AuthorizationFlow) -> AnyResponse:
         render_template(
             "connect/confirm.html",
             ref=flow.ref,
-            account=view_account(flow.account_id),
+            account=None if flow.reconnect_link_id else view_account(flow.account_id),
             found={
                 "tenant_id": found.tenant_id,
                 "business_name": found.business_name,

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.sign_ins import find_admin, find_person
 from keap_connect.accounts.directory import list_accounts_of
+from keap_connect.accounts.history import Actor
 from keap_connect.errors import AccountNotFound, KeapConnectError
 from keap_connect.models import Admin, Role, SignIn
 from keap_connect.settings import LOOPBACK_HOSTS
@@ -76,7 +77,8 @@ def guard_pages(app: Flask) -> None:
 def current_admin() -> Admin | None:
     """Return the admin who is signed in with this browser."""
     if "admin" not in g:
-        g.admin = find_admin(read_cookie("admin"))
+        # The dashboard asks for itself every few seconds (static/js/live.js) and says so.
+        g.admin = find_admin(read_cookie("admin"), is_sign_of_life="X-Live" not in request.headers)
     found: Admin | None = g.admin
     return found
 
@@ -93,6 +95,12 @@ def signed_in_admin() -> Admin:
     if admin is None:
         abort(403)
     return admin
+
+
+def actor() -> str:
+    """Return who is named in the history for what this request does."""
+    admin = current_admin()
+    return admin.email if admin else Actor.CUSTOMER
 
 
 def current_person() -> SignIn | None:

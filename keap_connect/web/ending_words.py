@@ -144,6 +144,14 @@ WORDS = {
             "The answer names another sender than Keap, so it was not used. " + NOTHING_CHANGED,
         ),
         _failed(
+            Ending.LINK_GONE,
+            400,
+            "This link has done its work already",
+            "While you were at Keap, the link you came by was used in another browser, or taken back. "
+            + NOTHING_CHANGED,
+            "Ask the person who sent you the link for a new one.",
+        ),
+        _failed(
             Ending.CODE_REFUSED,
             502,
             "Keap did not accept its own permission",

@@ -100,12 +100,17 @@ def _write_down(status: int, error: Exception) -> str:
     """Log an error and return its reference."""
     reference = logs.reference.get() or secrets.token_hex(4)
     # Only the kind of an unforeseen error is logged with its place: its text may hold what a person typed.
-    where = quote(f"{request.method} {request.path}"[:200], safe="/ ")
+    where = quote(f"{request.method} {_loggable_path()}"[:200], safe="/ ")
     if status >= 500:
         log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
     else:
         log.info("%s: %s (%s) at %s from %s", reference, type(error).__name__, status, where, request.remote_addr)
     return reference
+
+
+def _loggable_path() -> str:
+    """Return the path, without the secret of a reconnect link."""
+    return "/r/..." if request.path.startswith("/r/") else request.path
 
 
 def _page(status: int, heading: str, explanation: str, error: Exception) -> Response:

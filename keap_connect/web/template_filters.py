@@ -13,7 +13,7 @@ def add_filters(app: Flask) -> None:
     """Make the filters known to the templates."""
     app.jinja_env.filters["relative_time"] = relative_time
     app.jinja_env.filters["exact_time"] = exact_time
-    app.jinja_env.filters["iso"] = datetime.isoformat
+    app.jinja_env.filters["iso"] = iso
 
 
 def relative_time(moment: datetime) -> str:
@@ -24,6 +24,11 @@ def relative_time(moment: datetime) -> str:
             amount = f"{int(abs(seconds) // size)} {unit}"
             return f"in {amount}" if seconds > 0 else f"{amount} ago"
     return "now" if abs(seconds) < 10 else "in a moment" if seconds > 0 else "a moment ago"
+
+
+def iso(moment: datetime) -> str:
+    """Give a moment to machines, to the second."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def exact_time(moment: datetime) -> str:

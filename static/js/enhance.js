@@ -38,3 +38,21 @@ window.addEventListener("pageshow", (event) => {
   for (const form of document.querySelectorAll("form[data-once]")) form.dataset.once = "";
   for (const button of document.querySelectorAll("button[aria-disabled]")) button.removeAttribute("aria-disabled");
 });
+
+// data-secret="<id of an input>": a value for one look. It is gone after data-seconds, and when the page is left; a
+// reload shows data-page-url instead of sending the form once more.
+for (const box of document.querySelectorAll("[data-secret]")) {
+  const input = document.getElementById(box.dataset.secret);
+  const word = box.querySelector("[role=status]");
+  const hide = (text) => {
+    input.value = "";
+    input.disabled = true;
+    box.querySelector("[data-copy]").hidden = true;
+    word.textContent = text;
+  };
+  history.replaceState(null, "", box.dataset.pageUrl);
+  window.addEventListener("pagehide", () => hide("It was shown once, and is gone from this page."));
+  if (!box.dataset.seconds) continue;
+  word.textContent = `It hides itself after ${box.dataset.seconds} seconds.`;
+  setTimeout(() => hide("Hidden again."), box.dataset.seconds * 1000);
+}

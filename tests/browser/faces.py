@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from keap_connect.accounts.state import AccountState
 from keap_connect.onboarding.endings import Ending
 from keap_connect.web.ending_words import WORDS
-from tests.browser.world import ACCOUNTS, HOSTILE, LONG, THROTTLED_EMAIL
+from tests.browser.world import ACCOUNTS, HOSTILE, LINK_TOKEN, LONG, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
 
@@ -77,6 +77,7 @@ def look_through(content: str) -> Act:
 
 
 BAD_FILE = "kind,access_token\nnonsense,xxxxxxxx\npersonal_access_token\n"
+TOKEN_OF_ACTIVE, SHOW_TOKEN = "/accounts/{active}/access-token", "Show the access token"
 WITHOUT_FLOW = [code for code, words in WORDS.items() if words.status != 200] + [Ending.DENIED, Ending.KEAP_ERROR]
 APP_FACES = [
     Face("start", "/", act=unfold),
@@ -104,8 +105,23 @@ APP_FACES = [
     Face("accounts, not found", f"/accounts?{urlencode({'q': HOSTILE})}", "admin"),
     Face("accounts, long search", f"/accounts?{urlencode({'q': LONG[:100]})}", "admin"),
     Face("accounts, none in this state", "/accounts?q=acme&state=disconnected", "admin"),
+    Face("accounts, sorted", "/accounts?sort=-used", "admin"),
+    Face("accounts, tables unfolded", "/accounts?sort=person", "admin", act=unfold),
     *[Face(f"account, {one}", f"/accounts/{{{one}}}", "admin") for one in ACCOUNTS],
     Face("account, refresh refused", "/accounts/{lost}", "admin", act=press("Refresh now")),
+    Face("account, names refused", "/accounts/{gone}", "admin", 422, act=send("Save the names", external_id=HOSTILE)),
+    *[Face(f"access token, {one}", f"/accounts/{{{one}}}/access-token", "admin") for one in ("active", "gone", "long")],
+    Face("access token, wrong password", TOKEN_OF_ACTIVE, "admin", 403, act=send(SHOW_TOKEN, password="x")),
+    Face("access token, shown", TOKEN_OF_ACTIVE, "admin", act=send(SHOW_TOKEN, password=ADMIN_PASSWORD)),
+    Face(
+        "access token, unreadable", "/accounts/{unreadable}/access-token", "admin", 409,
+        act=send(SHOW_TOKEN, password=ADMIN_PASSWORD),
+    ),
+    Face("reconnect link", "/accounts/{long}", "admin", act=press("Reconnect link")),
+    Face("by link", f"/r/{LINK_TOKEN}"),
+    Face("by link, gone", "/r/no-such-link", status=404),
+    Face("by link, denied", "/connect/denied-by-link", "returning"),
+    Face("question, by link", "/connect/held-by-link", "returning"),
     *[Face(f"disconnect, {one}", f"/accounts/{{{one}}}/disconnect", "admin") for one in ("active", "long", "hostile")],
     Face("disconnect of a customer", "/accounts/{active}/disconnect", "customer"),
     Face("audit", "/audit", "admin"),
@@ -153,7 +169,7 @@ APP_FACES = [
     Face("error 405", "/signout", status=405),
     Face("error 500", "/connect/nonsense", "returning", 500),
     Face("error 500, broken seal", "/connect/held-broken", "returning", 500),
-]
+]  # fmt: skip
 
 ANN, DORA, EVE = "ann.lee@example.com", "dora.quist@example.com", "eve.stone@example.com"
 AUTHORIZE = "/app/oauth/authorize?" + urlencode(

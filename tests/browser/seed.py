@@ -11,7 +11,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.keap.identity import Identity
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Worker
+from keap_connect.models import Account, AccountEvent, AuthorizationFlow, ReconnectLink, Worker
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.placing import Grant
 from keap_connect.runtime import runtime
@@ -79,6 +79,17 @@ def add_flow(
         setattr(flow, name, value)
     with write_transaction() as session:
         session.add(flow)
+
+
+def add_link(account_id: int, token: str, made_by: str) -> int:
+    """Store a reconnect link whose secret is known; return its id."""
+    now = utc_now()
+    link = ReconnectLink(
+        account_id=account_id, token_hash=_hash(token), made_by=made_by, made_at=now, expires_at=now + 6 * DAY
+    )
+    with write_transaction() as session:
+        session.add(link)
+    return link.id
 
 
 def add_worker(**facts: object) -> None:

@@ -19,6 +19,7 @@ from keap_connect.access.admins import create_admin
 from keap_connect.access.sign_ins import sign_in_admin
 from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
+from keap_connect.clock import utc_now
 from keap_connect.database import db
 from keap_connect.settings import Settings
 from tests.browser.person import Person
@@ -53,10 +54,11 @@ class Camera:
 def add_varied_accounts() -> int:
     """Store eight accounts as an agency may have them; return the id of one worth a look."""
     states = AccountState
-    add_account("Northwind Roofing", "nw412", "Maria Santos", refreshed=3 * HOUR)
-    add_account("Blue Door Bakery", "bd207", "Tom Becker", refreshed=11 * HOUR, connected=300 * DAY)
-    add_account("Harbor & Pine Dental", "hp118", "Priya Nair", refreshed=50 * MINUTE, connected=41 * DAY)
-    add_account("Summit Fitness", "sf533", "Jordan Blake", refreshed=19 * HOUR, connected=12 * DAY)
+    lately = {"asked_at": utc_now() - 20 * MINUTE}
+    add_account("Northwind Roofing", "nw412", "Maria Santos", refreshed=3 * HOUR, external_id="crm:412", **lately)
+    add_account("Blue Door Bakery", "bd207", "Tom Becker", refreshed=11 * HOUR, connected=300 * DAY, **lately)
+    add_account("Harbor & Pine Dental", "hp118", "Priya Nair", refreshed=50 * MINUTE, connected=41 * DAY, **lately)
+    add_account("Summit Fitness", "sf533", "Jordan Blake", refreshed=19 * HOUR, connected=12 * DAY, **lately)
     looked_at = add_account("Cedar Street Law", "cs901", "Helen Novak", states.AT_RISK, refreshed=26 * HOUR)
     add_account("Green Acres Landscaping", "ga640", "Luis Ortega", refreshed=37 * DAY, connected=200 * DAY)
     add_account("Bright Minds Tutoring", "bm275", "Aisha Khan", states.RECONNECT_REQUIRED, refreshed=2 * DAY)

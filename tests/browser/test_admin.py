@@ -82,7 +82,7 @@ def lose(admin: Person, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 def rows(admin: Person) -> list[str]:
     """Return the Keap accounts that the list shows, by their names."""
-    return admin.page.locator("tbody a").all_inner_texts()
+    return admin.page.locator(".accounts tbody a").all_inner_texts()
 
 
 def test_admin_without_an_account_is_told_what_to_do_first(admin: Person, settings: Settings):
@@ -102,13 +102,13 @@ def test_admin_finds_all_accounts_and_searches_them(admin: Person, visitor: Visi
     admin.page.get_by_label("Search accounts").fill("acme ben")
     admin.press("Search")
 
-    expect(admin.page.locator("tbody tr")).to_have_count(1)
+    expect(admin.page.locator(".accounts tbody tr")).to_have_count(1)
     admin.reads("Acme Plumbing", "Ben Ortiz")
     admin.page.get_by_label("Search accounts").fill("nobody")
     admin.press("Search")
     admin.reads("Nothing found", "No account matches “nobody”")
     admin.follow("Show all accounts")
-    expect(admin.page.locator("tbody tr")).to_have_count(4)
+    expect(admin.page.locator(".accounts tbody tr")).to_have_count(4)
 
 
 @with_and_without_scripts

@@ -26,13 +26,14 @@ from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import find_flow
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
-from tests.browser.seed import HOUR, add_account, add_flow, add_worker, sealed_grant
+from tests.browser.seed import HOUR, add_account, add_flow, add_link, add_worker, sealed_grant
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.support.sandbox import EVE, PERSON_IDS, Sandbox, basic
 from tests.support.server import free_port, serve
 
 BROWSER = "b" * 43  # the cookie of the browser that all flows were started in
 THROTTLED_EMAIL = "throttled@example.com"
+LINK_TOKEN = "canary-link-" + "l" * 31
 HOSTILE = '"><img src=x onerror=alert(1)>'
 LONG = "Nordlicht" * 13 + "GmbH"  # 121 characters, and no place to break the line
 ACCOUNTS = ("active", "at_risk", "lost", "gone", "pending", "long", "hostile", "unreadable")
@@ -139,6 +140,10 @@ def _fill_flows(world: World) -> None:
     add_flow(BROWSER, "keap-said", Ending.KEAP_ERROR, keap_said=HOSTILE + LONG)
     add_flow(BROWSER, "never-came-back", None, consumed_at=None, expires_at=utc_now() - HOUR)
     add_flow(BROWSER, "nonsense", "no such ending")
+    link_id = add_link(names["hostile"], LINK_TOKEN, HOSTILE)
+    by_link = {"held_grant_sealed": sealed_grant("held-by-link", Identity("cd456", "other", LONG, LONG, LONG))}
+    add_flow(BROWSER, "held-by-link", Ending.HELD, active, reconnect_link_id=link_id, **by_link)
+    add_flow(BROWSER, "denied-by-link", Ending.DENIED, active, reconnect_link_id=link_id)
     add_flow(BROWSER, "held-broken", Ending.HELD, active, held_grant_sealed=b"not ours")
     for ref, account, name in (
         ("held", active, "Bright Dental"),

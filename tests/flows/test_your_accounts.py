@@ -64,6 +64,16 @@ class TestComingBack:
             assert fact not in ben.page.text
 
     @sqlite_only
+    def test_customer_does_not_see_the_label_that_the_integrator_gave(self, ann: Visitor, stored: Stored):
+        stored.set(1, label="Difficult")
+
+        for path in ("/your-accounts", "/reconnect/1", "/accounts/1/disconnect"):
+            assert "Acme Plumbing" in ann.get(path).text
+            assert "Difficult" not in ann.page.text
+        ann.reconnect(1, tenant="cd456")
+        assert "Difficult" not in ann.page.text
+
+    @sqlite_only
     def test_result_page_shows_the_way_to_the_accounts(self, ann: Visitor):
         assert "/your-accounts" in next_steps(ann)
         assert ann.get("/your-accounts").status_code == 200

@@ -7,12 +7,16 @@ import base64
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
+from urllib.parse import urlencode
 
 from keap_connect.access.admins import AdminView
 from keap_connect.access.sign_ins import SignInView
 from keap_connect.accounts.audit_trail import TrailRow
-from keap_connect.accounts.directory import AccountView
-from keap_connect.accounts.history import EventKind, EventView
+from keap_connect.accounts.directory import USUAL_ORDER, AccountPage, AccountView
+from keap_connect.accounts.history import EventKind, EventPage, EventView
+from keap_connect.accounts.ordering import Order
+from keap_connect.accounts.outlook import Outlook, RunningOut
+from keap_connect.accounts.revealing import RevealedToken
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.clock import utc_now
 from keap_connect.onboarding.client_check import ClientCheck, ClientStanding
@@ -20,7 +24,9 @@ from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.held_files import HeldFile
 from keap_connect.onboarding.import_files import MOST_LINES, PreviewLine
 from keap_connect.settings import Settings
+from keap_connect.web.bar_chart import draw_outlook
 from keap_connect.web.ending_words import WORDS
+from keap_connect.web.patterns import examples
 from keap_connect.web.qr_code import draw_qr_code
 from keap_connect.web.setup_steps import list_steps
 
@@ -32,7 +38,7 @@ LONG_EMAIL = "a.very.long.local-part.that.somebody.really.has@subdomain.of.a.rea
 ADMIN = SimpleNamespace(email="admin@example.com", role="admin", totp_on_at=None)
 VIEWER = SimpleNamespace(email="viewer@example.com", role="viewer", totp_on_at=None)
 SANDBOX_URL = "http://127.0.0.1:5001"
-MANY = 38  # as many rows as fit into a page's bytes when every one of them has a reason to show
+MANY = 20  # as many rows as fit into a page's bytes when every one of them has a reason to show
 
 NOW = utc_now()
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -62,6 +68,8 @@ ACTIVE = AccountView(
     refreshed_at=NOW - 5 * HOUR,
     connected_at=NOW - 120 * DAY,
     disconnected_at=None,
+    asked_at=NOW - HOUR,
+    has_access_token=True,
     access_token_masked="…a1B2",
     refresh_token_masked="…Zx90",
 )
@@ -91,6 +99,7 @@ GONE = in_state(
     access_token_expires_at=None,
     refresh_token_expires_at=None,
     refresh_days_left=None,
+    has_access_token=False,
     access_token_masked=None,
     refresh_token_masked=None,
     disconnected_at=NOW - DAY,
@@ -135,20 +144,35 @@ EVENTS = [
 ]
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
 
+NOTHING_AHEAD = Outlook(RunningOut((0,) * 12, 0), RunningOut((0,) * 9, 0))
+MUCH_AHEAD = Outlook(RunningOut(tuple(range(60, 72)), 12), RunningOut(tuple(range(100, 109)), 0))
+LINK = SimpleNamespace(id=3, made_at=NOW - DAY, made_by="admin@example.com", expires_at=NOW + 6 * DAY)
+NASTY_LINK = SimpleNamespace(id=4, made_at=NOW, made_by=HOSTILE, expires_at=NOW + 7 * DAY)
 
-def listing(*accounts, query="", state="", page=1, pages=1, counts=None, **rest):
+
+def page_of(account, *events, pages=1, **rest):
+    names = {"label": account.label, "external_id": account.external_id}
+    history = EventPage(list(events), 50 * pages, 1 if pages < 3 else 2, pages)
+    return {"account": account, "names": names, "errors": {}, "links": [], "history": history, "admin": ADMIN, **rest}
+
+
+def revealing(account, **rest):
+    return {"account": account, "reveals": 2, "revealed": None, "error": None, "problem": None, "admin": ADMIN, **rest}
+
+
+def listing(
+    *accounts, query="", state="", page=1, pages=1, counts=None, order=USUAL_ORDER, outlook=NOTHING_AHEAD, **rest
+):
     if counts is None:
         counts = {state.value: sum(a.state is state for a in accounts) for state in AccountState}
     return {
         "admin": ADMIN,
-        "accounts": list(accounts),
-        "counts": counts,
-        "total": len(accounts),
+        "found": AccountPage(list(accounts), len(accounts), page, pages, counts),
         "query": query,
         "state": state,
-        "page": page,
-        "pages": pages,
-        "page_url": lambda number: f"/accounts?page={number}",
+        "order": order,
+        "list_url": lambda **chosen: f"/accounts?{urlencode(chosen)}",
+        "charts": draw_outlook(outlook),
         "start_url": "https://connect.example.com/",
         "unfinished": 0,
         "workers": [WORKER],
@@ -297,9 +321,11 @@ FACES = {
     "your accounts, hard": ("connect/your_accounts.html", {"accounts": [LONGEST, NASTY, UNBROKEN], "person": True}),
     "accounts, none": ("accounts/index.html", listing(unfinished=2)),
     "accounts, one": ("accounts/index.html", listing(ACTIVE)),
-    "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3)),
+    "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3, outlook=MUCH_AHEAD)),
     "accounts, no worker": ("accounts/index.html", listing(ACTIVE, workers=[])),
     "accounts, held": ("accounts/index.html", listing(LOST, workers=[WORKER, PAUSED_WORKER], alarms=[ALARM])),
+    "accounts, sorted": ("accounts/index.html", listing(ACTIVE, AT_RISK, order=Order.parse("-expires"))),
+    "accounts, all broken": ("accounts/index.html", listing(LOST, LOST, GONE)),
     "accounts, the last page": ("accounts/index.html", listing(AT_RISK, ACTIVE, page=3, pages=3)),
     "accounts, hard": (
         "accounts/index.html",
@@ -307,15 +333,39 @@ FACES = {
     ),
     "accounts, not found": ("accounts/index.html", listing(query=HOSTILE, state="at_risk", counts={"active": 3})),
     "accounts, none in this state": ("accounts/index.html", listing(state="at_risk", counts={"active": 3})),
-    "account": ("accounts/show.html", {"account": ACTIVE, "events": EVENTS, "admin": ADMIN}),
-    "account at risk": ("accounts/show.html", {"account": AT_RISK, "events": EVENTS, "admin": ADMIN}),
-    "account, lost": ("accounts/show.html", {"account": LOST, "events": EVENTS, "admin": ADMIN}),
-    "account, disconnected": ("accounts/show.html", {"account": GONE, "events": EVENTS, "admin": ADMIN}),
-    "account, pending": ("accounts/show.html", {"account": PENDING, "events": [], "admin": ADMIN}),
-    "account, a key": ("accounts/show.html", {"account": KEY, "events": [], "admin": ADMIN}),
-    "account, longest": ("accounts/show.html", {"account": LONGEST, "events": NASTY_EVENTS, "admin": ADMIN}),
-    "account, unbroken": ("accounts/show.html", {"account": UNBROKEN, "events": EVENTS, "admin": ADMIN}),
-    "account, hostile": ("accounts/show.html", {"account": NASTY, "events": NASTY_EVENTS, "admin": ADMIN}),
+    "account": ("accounts/show.html", page_of(ACTIVE, *EVENTS)),
+    "account at risk": ("accounts/show.html", page_of(AT_RISK, *EVENTS)),
+    "account, lost": ("accounts/show.html", page_of(LOST, *EVENTS)),
+    "account, disconnected": ("accounts/show.html", page_of(GONE, *EVENTS)),
+    "account, pending": ("accounts/show.html", page_of(PENDING)),
+    "account, a key": ("accounts/show.html", page_of(KEY)),
+    "account, longest": ("accounts/show.html", page_of(LONGEST, *NASTY_EVENTS, links=[NASTY_LINK])),
+    "account, unbroken": ("accounts/show.html", page_of(UNBROKEN, *EVENTS)),
+    "account, hostile": ("accounts/show.html", page_of(NASTY, *NASTY_EVENTS, links=[NASTY_LINK])),
+    "account, long history": ("accounts/show.html", page_of(ACTIVE, *EVENTS * 25, pages=3, links=[LINK])),
+    "account, names refused": (
+        "accounts/show.html",
+        page_of(ACTIVE, names={"label": LONG, "external_id": HOSTILE}, errors={"external_id": "Use letters only."}),
+    ),
+    "access token": ("accounts/access_token.html", revealing(ACTIVE)),
+    "access token, wrong password": (
+        "accounts/access_token.html",
+        revealing(NASTY, error="Not your password."),
+    ),
+    "access token, shown": (
+        "accounts/access_token.html",
+        revealing(ACTIVE, revealed=RevealedToken("canary-access-token" * 8, NOW + HOUR)),
+    ),
+    "access token, none": ("accounts/access_token.html", revealing(GONE)),
+    "access token, broken": ("accounts/access_token.html", revealing(ACTIVE, problem="The token does not open.")),
+    "reconnect link": (
+        "accounts/reconnect_link.html",
+        {"account": LONGEST, "link": "https://connect.example.com/r/" + "x" * 43, "days": 7, "admin": ADMIN},
+    ),
+    "by link": ("connect/by_link.html", {"token": "x" * 43}),
+    "link gone": ("connect/link_gone.html", {}),
+    "decision by link": ("connect/confirm.html", decision(None)),
+    "patterns": ("patterns.html", examples()),
     "disconnect": ("accounts/disconnect.html", {"account": ACTIVE, "cancel_url": "/accounts/1", "admin": ADMIN}),
     "disconnect, longest": ("accounts/disconnect.html", {"account": LONGEST, "cancel_url": "/your-accounts"}),
     "disconnect, unbroken": ("accounts/disconnect.html", {"account": UNBROKEN, "cancel_url": "/your-accounts"}),

@@ -76,7 +76,7 @@ def test_ids_are_unique_and_every_reference_finds_its_element(markup: Markup):
 
 def test_the_list_of_accounts_is_a_table_with_a_caption_and_column_heads(rendered: dict[str, str]):
     markup = Markup.of(rendered["accounts, many"])
-    (table,) = markup.all("table")
+    table = next(one for one in markup.all("table") if one["class"] == "accounts")
 
     assert markup.inside(table, "caption")[0].text
     assert {head["scope"] for head in markup.inside(table, "th")} == {"col"}

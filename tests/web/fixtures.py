@@ -1,5 +1,6 @@
 """An app without a socket, and the people who stand before its door, for tests/web and tests/access."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,13 +10,16 @@ from jinja2 import FileSystemBytecodeCache
 
 from keap_connect.access.admins import create_admin
 from keap_connect.application import create_app
-from keap_connect.database import db
-from keap_connect.models import Role
+from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
+from keap_connect.models import ReconnectLink, Role
+from keap_connect.onboarding.reconnect_links import LINK_LIFE
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
+from tests.web.inventory import LINK_TOKEN
 
 VIEWER_EMAIL = "viewer@example.com"
 
@@ -95,6 +99,7 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
     with app.app_context():
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
         create_admin(VIEWER_EMAIL, ADMIN_PASSWORD, role=Role.VIEWER)
+        _add_link(1)
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
     viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD)
     return World(
@@ -108,3 +113,18 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
         foreign_account_id=2,
         held_ref=held.url.rpartition("/")[2],
     )
+
+
+def _add_link(account_id: int) -> None:
+    """Store a reconnect link whose secret is known."""
+    now = utc_now()
+    with write_transaction() as session:
+        session.add(
+            ReconnectLink(
+                account_id=account_id,
+                token_hash=hashlib.sha256(LINK_TOKEN.encode()).hexdigest(),
+                made_by=ADMIN_EMAIL,
+                made_at=now,
+                expires_at=now + LINK_LIFE,
+            )
+        )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from flask import Flask
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
+LINK_TOKEN = "canary-link-" + "l" * 31  # the secret of the reconnect link that there is
 
 # endpoint -> audience. "browser" is open to anyone at the door, and then only to the browser that started the flow.
 AUDIENCES = {
@@ -34,6 +35,7 @@ AUDIENCES = {
     "accounts.show": "viewer",
     "accounts.refresh": "admin",
     "accounts.complete": "admin",
+    "accounts.name": "admin",
     "accounts.disconnect": "owner",
     "audit.index": "admin",
     "audit.download": "admin",
@@ -43,6 +45,11 @@ AUDIENCES = {
     "imports.file": "admin",
     "imports.confirm": "admin",
     "exports.accounts": "admin",
+    "reveal.access_token": "admin",
+    "reconnect_links.create": "admin",
+    "reconnect_links.revoke": "admin",
+    "reconnect_links.use": "anyone",
+    "reconnect_links.again": "browser",
     "health.healthz": "anyone",
     "health.readyz": "anyone",
     "metrics.metrics": "loopback",
@@ -74,6 +81,7 @@ ADDRESSES = {
     "accounts.show": "/accounts/{account_id}",
     "accounts.refresh": "/accounts/{account_id}/refresh",
     "accounts.complete": "/accounts/{account_id}/complete",
+    "accounts.name": "/accounts/{account_id}/names",
     "accounts.disconnect": "/accounts/{account_id}/disconnect",
     "audit.index": "/audit",
     "audit.download": "/audit.csv",
@@ -83,6 +91,11 @@ ADDRESSES = {
     "imports.file": "/import/file",
     "imports.confirm": "/import/file/confirm",
     "exports.accounts": "/export",
+    "reveal.access_token": "/accounts/{account_id}/access-token",
+    "reconnect_links.create": "/accounts/{account_id}/reconnect-links",
+    "reconnect_links.revoke": "/accounts/{account_id}/reconnect-links/1/revoke",
+    "reconnect_links.use": f"/r/{LINK_TOKEN}",
+    "reconnect_links.again": "/connect/{ref}/again",
     "health.healthz": "/healthz",
     "health.readyz": "/readyz",
     "metrics.metrics": "/metrics",

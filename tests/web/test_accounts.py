@@ -343,6 +343,27 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Keap answered a refresh with a token of another account, zz999; it was not stored.",
     ),
     EventKind.RECONNECT_FAILED: ({"reason": "Denied."}, "A reconnect did not succeed. Denied."),
+    EventKind.RECONNECT_LINK_MADE: (
+        {"until": "2026-12-02 01:30 UTC"},
+        "A reconnect link was made; it works once, until 2026-12-02 01:30 UTC.",
+    ),
+    EventKind.RECONNECT_LINK_USED: (
+        {"made_by": "a@example.com"},
+        "The reconnect link made by a@example.com was used, and works no more.",
+    ),
+    EventKind.RECONNECT_LINK_REVOKED: (
+        {"made_by": "a@example.com"},
+        "The reconnect link made by a@example.com was revoked before it was used.",
+    ),
+    EventKind.TOKEN_REVEALED: ({}, "The access token was shown."),
+    EventKind.LABEL_CHANGED: (
+        {"before": "none", "after": "“Dentist”"},
+        "The label was changed from none to “Dentist”.",
+    ),
+    EventKind.EXTERNAL_ID_CHANGED: (
+        {"before": "“crm:7”", "after": "none"},
+        "The external id was changed from “crm:7” to none.",
+    ),
     EventKind.DISCONNECTED: ({}, "Disconnected: the tokens are forgotten."),
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),

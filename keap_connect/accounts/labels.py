@@ -1,0 +1,62 @@
+"""What the integrator calls an account: a label for people, an external id for programs."""
+
+import re
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.database import write_transaction
+from keap_connect.errors import AccountNotFound, ExternalIdTaken, NameRefused
+from keap_connect.models import LARGEST_ID, Account
+
+LONGEST_NAME = 200
+EXTERNAL_ID = re.compile(r"[A-Za-z0-9._:-]+")
+KINDS = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
+
+
+def change_account(account_id: int, actor: str, changes: Mapping[str, str | None]) -> None:
+    """Set label, external id, or both; None or blanks take them away.
+
+    Raises:
+        AccountNotFound: there is none.
+        NameRefused: the label or the external id breaks a rule.
+        ExternalIdTaken: another account has this external id.
+    """
+    names = {name: " ".join((changes[name] or "").split()) or None for name in KINDS if name in changes}
+    _check(**names)
+    try:
+        _store(account_id, actor, names)
+    except IntegrityError as clash:
+        raise ExternalIdTaken from clash
+
+
+def _check(label: str | None = None, external_id: str | None = None) -> None:
+    if label and len(label) > LONGEST_NAME:
+        raise NameRefused("label", f"The label may have at most {LONGEST_NAME} characters.")
+    if external_id and not EXTERNAL_ID.fullmatch(external_id):
+        raise NameRefused("external_id", "Use letters from A to Z, digits and . _ : - only, without spaces.")
+    if external_id and len(external_id) > LONGEST_NAME:
+        raise NameRefused("external_id", f"The external id may have at most {LONGEST_NAME} characters.")
+
+
+def _store(account_id: int, actor: str, names: Mapping[str, str | None]) -> None:
+    with write_transaction() as session:
+        account = session.get(Account, min(account_id, LARGEST_ID), with_for_update=True)
+        if account is None:
+            raise AccountNotFound(f"There is no account {account_id}.")
+        external_id = names.get("external_id")
+        taken = select(Account.id).where(Account.external_id == external_id, Account.id != account_id)
+        other_id = session.scalar(taken) if external_id else None
+        if other_id is not None:
+            raise ExternalIdTaken(f"Account {other_id} has this external id already.")
+        for name, after in names.items():
+            before = getattr(account, name)
+            if before != after:
+                setattr(account, name, after)
+                record(session, KINDS[name], account_id, actor, before=_quoted(before), after=_quoted(after))
+
+
+def _quoted(name: str | None) -> str:
+    return f"“{name}”" if name else "none"

@@ -1,0 +1,97 @@
+"""The orders in which accounts can be listed, alike on both databases: what is not known comes last either way."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, case, func
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from keap_connect.accounts.state import AccountState, state_expression
+from keap_connect.models import Account
+
+MOST_URGENT_FIRST = (
+    AccountState.RECONNECT_REQUIRED,
+    AccountState.AT_RISK,
+    AccountState.ACTIVE,
+    AccountState.DISCONNECTED,
+)
+
+
+class SortKey(StrEnum):
+    """By what accounts can be sorted; the values stand in addresses."""
+
+    STATE = "state"
+    ACCOUNT = "account"
+    PERSON = "person"
+    EXPIRES = "expires"
+    GRANT = "grant"
+    REFRESHED = "refreshed"
+    USED = "used"
+
+
+class _alphabetical(FunctionElement[str]):  # noqa: N801
+    """A text in lower case, compared letter by letter whatever language the database is set to."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(_alphabetical, "sqlite")
+def _sqlite_letters(element: _alphabetical, compiler: SQLCompiler, **options: Any) -> str:
+    return f"lower({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_alphabetical, "postgresql")
+def _postgresql_letters(element: _alphabetical, compiler: SQLCompiler, **options: Any) -> str:
+    return f'lower({compiler.process(element.clauses, **options)}) COLLATE "C"'
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order of the list. Its text, such as `-expires` for the latest first, stands in the address."""
+
+    key: SortKey = SortKey.STATE
+    is_descending: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Order":
+        """Read the text of an order; what is none gives the usual order, the most urgent first."""
+        key = text.removeprefix("-")
+        return cls(SortKey(key), text.startswith("-")) if key in set(SortKey) else cls()
+
+    def __str__(self) -> str:
+        """Return the text for the address, which is empty for the usual order."""
+        if self == Order():
+            return ""
+        return f"-{self.key}" if self.is_descending else str(self.key)
+
+    def by(self, key: str) -> "Order":
+        """Return the order that a click on the head of a column leads to: the other way around the second time."""
+        return Order(SortKey(key), key == self.key and not self.is_descending)
+
+    def columns(self, now: datetime) -> list[ColumnElement[Any]]:
+        """Return what to hand to ORDER BY; equal accounts follow by expiry, then by id."""
+        first = _expression(self.key, now)
+        first = first.desc() if self.is_descending else first.asc()
+        return [first.nulls_last(), Account.access_token_expires_at.asc().nulls_last(), Account.id.asc()]
+
+
+def _expression(key: SortKey, now: datetime) -> ColumnElement[Any]:
+    if key is SortKey.STATE:
+        ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
+        return case(ranks, value=state_expression(now))
+    if key is SortKey.ACCOUNT:
+        return _alphabetical(func.coalesce(Account.label, Account.business_name, Account.tenant_id))
+    if key is SortKey.PERSON:
+        return _alphabetical(func.coalesce(Account.person_name, Account.person_email))
+    times = {
+        SortKey.EXPIRES: Account.access_token_expires_at,
+        SortKey.GRANT: Account.refresh_token_issued_at,
+        SortKey.REFRESHED: Account.refreshed_at,
+        SortKey.USED: Account.asked_at,
+    }
+    return times[key].expression

@@ -1,0 +1,65 @@
+"""Showing an access token in clear to an admin, which leaves a line in the history before it is seen."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.credentials import open_access_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import AccountDisconnected, AccountNotFound, FormUsed
+from keap_connect.models import Account, AccountEvent
+
+
+@dataclass(frozen=True)
+class RevealedToken:
+    """An access token for one look."""
+
+    access_token: str = field(repr=False)
+    expires_at: datetime | None
+
+
+def count_reveals(account_id: int) -> int:
+    """Return how often this account's token was shown, which makes each form to show it good for one time.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    get_account(account_id)
+    with read_session() as session:
+        return _count(session, account_id)
+
+
+def reveal_access_token(account_id: int, actor: str, reveals_before: int) -> RevealedToken:
+    """Return the access token, whose showing is in the history by then. The refresh token is never shown.
+
+    Args:
+        reveals_before: what `count_reveals` said when the form was made.
+
+    Raises:
+        AccountNotFound: there is none.
+        AccountDisconnected: there is no token any more.
+        FormUsed: the token was shown since, so this is a form that was reloaded or sent again.
+        SealBroken: the stored value does not open.
+    """
+    with write_transaction() as session:
+        account = session.get(Account, account_id, with_for_update=True)
+        if account is None:
+            raise AccountNotFound(f"There is no account {account_id}.")
+        if _count(session, account_id) != reveals_before:
+            raise FormUsed("This form has shown the token once.")
+        access_token = open_access_token(account)
+        if access_token is None:
+            raise AccountDisconnected("No access token is stored for this account.")
+        record(session, EventKind.TOKEN_REVEALED, account_id, actor)
+    return RevealedToken(access_token, account.access_token_expires_at)
+
+
+def _count(session: Session, account_id: int) -> int:
+    revealed = select(func.count()).where(
+        AccountEvent.account_id == account_id, AccountEvent.kind == EventKind.TOKEN_REVEALED
+    )
+    return session.scalar(revealed) or 0

@@ -1,0 +1,73 @@
+"""Reconnect links: made and revoked by an admin, used by whoever was handed one, with no sign-in here."""
+
+from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from keap_connect.accounts.directory import view_account
+from keap_connect.errors import AccountNotFound, LinkGone
+from keap_connect.onboarding.flows import find_flow
+from keap_connect.onboarding.reconnect_links import (
+    LINK_LIFE,
+    check_link,
+    make_link,
+    revoke_link,
+    start_by_link,
+    start_by_link_again,
+)
+from keap_connect.runtime import runtime
+from keap_connect.web.browser_security import browser, read_cookie
+from keap_connect.web.door import Audience, actor, open_to
+
+bp = Blueprint("reconnect_links", __name__)
+
+
+@bp.post("/accounts/<int:account_id>/reconnect-links")
+@open_to(Audience.ADMIN)
+def create(account_id: int) -> str:
+    """Make a link and show it, this once."""
+    path = url_for("reconnect_links.use", token=make_link(account_id, actor()))
+    return render_template(
+        "accounts/reconnect_link.html",
+        account=view_account(account_id),
+        link=runtime().settings.public_url + path,
+        days=LINK_LIFE.days,
+    )
+
+
+@bp.post("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke")
+@open_to(Audience.ADMIN)
+def revoke(account_id: int, link_id: int) -> Response:
+    """Take a link back."""
+    revoke_link(account_id, link_id, actor())
+    flash("The reconnect link is revoked. Whoever opens it now is told that it does not work.", "done")
+    return redirect(url_for("accounts.show", account_id=account_id), code=303)
+
+
+@bp.route("/r/<token>", methods=["GET", "POST"])
+@open_to(Audience.ANYONE)
+def use(token: str) -> Response:
+    """Show the button, and send the browser to Keap once it is pressed; opening the link starts nothing."""
+    try:
+        if request.method == "POST":
+            return redirect(start_by_link(token, browser()), code=303)
+        check_link(token)
+    except LinkGone:
+        return _gone()
+    return make_response(render_template("connect/by_link.html", token=token))
+
+
+@bp.post("/connect/<ref>/again")
+@open_to(Audience.ANYONE)
+def again(ref: str) -> Response:
+    """Let a person who came by a link, and was denied at Keap, set out by it once more."""
+    flow = find_flow(ref, read_cookie("browser"))
+    if flow is None:
+        raise AccountNotFound("This browser has no such flow.")
+    try:
+        return redirect(start_by_link_again(flow, browser()), code=303)
+    except LinkGone:
+        return _gone()
+
+
+def _gone() -> Response:
+    return make_response(render_template("connect/link_gone.html"), 404)

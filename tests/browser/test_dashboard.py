@@ -1,0 +1,139 @@
+"""The dashboard while somebody looks at it, and what the pages with a secret leave behind."""
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+from playwright.sync_api import expect
+from sqlalchemy import update
+
+from keap_connect.access.admins import create_admin
+from keap_connect.access.sign_ins import sign_in_admin
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.models import Account
+from tests.browser.person import Person, Watch
+from tests.browser.seed import add_account
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def admin(person: Person, app: Flask) -> Person:
+    """Give an admin, signed in, with two accounts, whose browser's clock moves by itself or by the test."""
+    with app.app_context():
+        created = create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        assert created is not None
+        cookie = {"name": "admin", "value": sign_in_admin(created), "url": person.public_url}
+        for company in ("Acme Plumbing", "Bright Dental"):
+            add_account(company, company[:2].lower() + "101")
+    person.page.context.add_cookies([cookie])
+    person.page.clock.install()
+    return person
+
+
+@pytest.fixture
+def lose(app: Flask) -> Callable[[int], None]:
+    """Give the function that lets Keap have refused an account."""
+
+    def refuse(account_id: int) -> None:
+        with app.app_context(), write_transaction() as session:
+            session.execute(update(Account).where(Account.id == account_id).values(refused_at=utc_now()))
+
+    return refuse
+
+
+def wait_for_the_next_look(admin: Person) -> None:
+    """Let the page ask once more, and take in the answer."""
+    with admin.page.expect_response("**/accounts*"):
+        admin.page.clock.run_for(15_000)
+
+
+def test_states_change_without_a_reload_and_it_is_said_once(admin: Person, lose: Callable[[int], None], watch: Watch):
+    admin.open("/accounts")
+    news = admin.page.locator("#news")
+    admin.page.get_by_label("Search accounts").fill("half typed")
+    admin.page.get_by_role("link", name="Bright Dental").focus()
+    admin.page.locator(".chart summary").first.evaluate("one => one.parentElement.open = true")
+    wait_for_the_next_look(admin)
+    expect(news).to_have_text("")
+
+    lose(2)
+    wait_for_the_next_look(admin)
+
+    expect(admin.page.locator("#summary")).to_have_text("1 account has to be reconnected.")
+    expect(news).to_contain_text("1 account has to be reconnected.")
+    assert admin.page.locator("tbody .badge").all_inner_texts() == ["Reconnect required", "Active"]
+    expect(admin.page.get_by_role("link", name="Bright Dental")).to_be_focused()
+    expect(admin.page.get_by_label("Search accounts")).to_have_value("half typed")
+    expect(admin.page.locator(".chart details").first).to_have_attribute("open", "")
+    assert len(watch.visits("/accounts")) == 1
+
+
+def test_nobody_is_asked_while_nobody_looks(admin: Person, lose: Callable[[int], None], watch: Watch):
+    admin.open("/accounts")
+    admin.page.evaluate("Object.defineProperty(document, 'hidden', {configurable: true, get: () => true})")
+    asked = len(watch.requests)
+
+    admin.page.clock.run_for(60_000)
+
+    assert len(watch.requests) == asked
+    lose(1)
+    admin.page.evaluate("delete document.hidden")
+    wait_for_the_next_look(admin)
+    admin.reads("Reconnect required")
+
+
+def test_page_says_when_it_can_no_longer_keep_itself_up_to_date(admin: Person):
+    admin.open("/accounts")
+    admin.page.context.clear_cookies()
+
+    admin.page.clock.run_for(15_000)
+
+    expect(admin.page.locator("#news")).to_contain_text("as old as the page")
+    admin.reads("Acme Plumbing")
+
+
+@pytest.mark.proves("F68")
+def test_token_hides_itself_and_is_not_there_after_reload_or_back(admin: Person):
+    admin.open("/accounts/1")
+    admin.follow("Reveal")
+    admin.page.get_by_label("Your password, again").fill(ADMIN_PASSWORD)
+    admin.press("Show the access token")
+    token = admin.page.get_by_label("Access token, shown this once")
+    expect(token).to_have_value("access-token-" + admin.page.locator("#access-token").input_value()[-6:])
+    secret = token.input_value()
+
+    admin.page.reload()
+    admin.reads("Your password, again")
+    assert secret not in admin.page.content()
+
+    admin.page.get_by_label("Your password, again").fill(ADMIN_PASSWORD)
+    admin.press("Show the access token")
+    expect(token).to_have_value(secret)
+    admin.page.clock.run_for(30_000)
+    expect(token).to_have_value("")
+    admin.reads("Hidden again.")
+
+    token.evaluate("(field, secret) => field.value = secret", secret)
+    admin.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")
+    expect(token).to_have_value("")
+
+    admin.open("/accounts")
+    admin.page.go_back()
+    expect(admin.page.get_by_role("heading", level=1)).to_have_text("Access token")
+    assert not any(
+        secret in value for value in admin.page.locator("input").evaluate_all("all => all.map(one => one.value)")
+    )
+
+
+def test_link_that_was_made_is_not_made_again_by_a_reload(admin: Person):
+    admin.open("/accounts/1")
+    admin.press("Reconnect link")
+    expect(admin.page.get_by_role("button", name="Copy")).to_be_visible()
+
+    admin.page.reload()
+
+    admin.sees("Acme Plumbing")
+    expect(admin.page.get_by_role("button", name="Revoke")).to_have_count(1)

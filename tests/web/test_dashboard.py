@@ -1,0 +1,205 @@
+"""The dashboard as a whole: every order alike on both databases, all of it in the address, and the strip on top."""
+
+import html
+import re
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+from keap_connect.accounts.credentials import new_account, replace_credential
+from keap_connect.accounts.history import Actor, EventKind, record
+from keap_connect.accounts.ordering import SortKey
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.keap.token_response import TokenResponse
+from tests.support.visitor import Visitor
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def add(app: Flask) -> Callable[..., int]:
+    """Give the function that stores an account with made-up tokens; `facts` set columns of its row."""
+
+    def store(label: str | None, **facts: object) -> int:
+        with app.app_context(), write_transaction() as session:
+            account = new_account(session, None, "1")
+            granted = TokenResponse("made-up-access-token", "made-up-refresh-token", utc_now() + DAY, "full")
+            replace_credential(account, granted)
+            for name, value in {"tenant_id": f"t{account.id}", "label": label, **facts}.items():
+                setattr(account, name, value)
+        return account.id
+
+    return store
+
+
+@pytest.fixture
+def varied(add: Callable[..., int]) -> None:
+    """Let there be accounts for which each column has a small, a large and an unknown value."""
+    now = utc_now()
+    unknown = {"access_token_expires_at": None, "refresh_token_issued_at": None, "refreshed_at": None, "asked_at": None}
+    add("eve", person_name="b", kind="personal_access_token", **unknown)
+    add("Dan", person_name="ä", access_token_expires_at=now + HOUR, refreshed_at=now, asked_at=now - DAY)
+    add("adam", person_name=None, person_email="Z@x", access_token_expires_at=now + 3 * HOUR, asked_at=now)
+    add("Zoe", person_name="A", refresh_token_issued_at=now - 20 * DAY, refreshed_at=now - DAY)
+    add("Ångström", disconnected_at=now, access_token_expires_at=None, refresh_token_issued_at=now - 30 * DAY)
+    add("lost", refused_at=now, access_token_expires_at=now - HOUR, refresh_token_issued_at=now - 3 * DAY)
+
+
+# What is not known comes last in both directions; equals follow by expiry, then by age.
+ORDERS = {
+    "": ["lost", "Dan", "adam", "Zoe", "eve", "Ångström"],
+    "-state": ["Ångström", "Dan", "adam", "Zoe", "eve", "lost"],
+    "account": ["adam", "Dan", "eve", "lost", "Zoe", "Ångström"],
+    "-account": ["Ångström", "Zoe", "lost", "eve", "Dan", "adam"],
+    "person": ["Zoe", "eve", "adam", "Dan", "lost", "Ångström"],
+    "-person": ["Dan", "adam", "eve", "Zoe", "lost", "Ångström"],
+    "expires": ["lost", "Dan", "adam", "Zoe", "eve", "Ångström"],
+    "-expires": ["Zoe", "adam", "Dan", "lost", "eve", "Ångström"],
+    "grant": ["Ångström", "Zoe", "lost", "Dan", "adam", "eve"],
+    "-grant": ["adam", "Dan", "lost", "Zoe", "Ångström", "eve"],
+    "refreshed": ["Zoe", "Dan", "lost", "adam", "eve", "Ångström"],
+    "-refreshed": ["Dan", "Zoe", "lost", "adam", "eve", "Ångström"],
+    "used": ["Dan", "adam", "lost", "Zoe", "eve", "Ångström"],
+    "-used": ["adam", "Dan", "lost", "Zoe", "eve", "Ångström"],
+    "nonsense": ["lost", "Dan", "adam", "Zoe", "eve", "Ångström"],
+    "--used": ["lost", "Dan", "adam", "Zoe", "eve", "Ångström"],
+}
+
+
+def listed(admin: Visitor, **query: object) -> list[str]:
+    """Return the titles on the dashboard, in their order."""
+    page = admin.get("/accounts", params=query).text
+    return [html.unescape(title) for title in re.findall(r'<a href="/accounts/\d+">(.*?)</a>', page)]
+
+
+@pytest.mark.usefixtures("varied")
+def test_every_order_is_the_same_on_both_databases_and_the_unknown_comes_last(admin: Visitor):
+    assert {sort: listed(admin, sort=sort) for sort in ORDERS} == ORDERS
+
+
+@on_sqlite
+@pytest.mark.usefixtures("varied")
+def test_heads_sort_one_way_then_the_other_and_say_which(admin: Visitor):
+    def heads() -> dict[str, tuple[str, str]]:
+        found = re.findall(
+            r'<th scope="col" role="columnheader"( aria-sort="\w+")?><a href="([^"]+)">', admin.page.text
+        )
+        return {html.unescape(path).rpartition("sort=")[2].lstrip("-"): (said, path) for said, path in found}
+
+    admin.get("/accounts", params={"q": "a", "state": "active", "page": 1})
+    assert len(heads()) == len(SortKey)
+    assert [said for said, _ in heads().values() if said] == [' aria-sort="ascending"']
+    way = html.unescape(heads()["expires"][1])
+    assert way == "/accounts?q=a&state=active&sort=expires"
+
+    for said, next_way in (("ascending", "-expires"), ("descending", "expires")):
+        admin.get(way)
+        assert [one for one in heads().values() if one[0]] == [heads()["expires"]]
+        assert heads()["expires"][0] == f' aria-sort="{said}"'
+        way = html.unescape(heads()["expires"][1])
+        assert way == f"/accounts?q=a&state=active&sort={next_way}"
+
+
+@on_sqlite
+def test_address_keeps_all_that_was_chosen(admin: Visitor, add: Callable[..., int]):
+    for number in range(45):
+        add(f"Acme {number:02}")
+
+    admin.get("/accounts?q=acme&state=active&sort=-account&page=2")
+
+    links = {html.unescape(path) for path in re.findall(r'href="(/accounts\?[^"]*)"', admin.page.text)}
+    assert "/accounts?q=acme&state=active&sort=-account&page=3" in links
+    assert "/accounts?q=acme&state=active&sort=-account" in links, "back to the first page"
+    assert "/accounts?q=acme&state=at_risk&sort=-account" in links
+    assert "/accounts?q=acme&sort=-account" in links, "all states"
+    hidden = re.findall(r'<input type="hidden" name="(state|sort)" value="([^"]*)">', admin.page.text)
+    assert hidden == [("state", "active"), ("sort", "-account")]
+
+
+def test_strip_tells_what_runs_out_when(admin: Visitor, add: Callable[..., int]):
+    now = utc_now()
+    minute = timedelta(minutes=1)
+    for hours in (1, 1.5, 3, 23):
+        add("soon", access_token_expires_at=now + hours * HOUR, refresh_token_issued_at=now - 37 * DAY)
+    add("later", access_token_expires_at=now + 25 * HOUR, refresh_token_issued_at=now - minute)
+    add("key", access_token_expires_at=None, refresh_token_issued_at=None, kind="personal_access_token")
+    add("lost", access_token_expires_at=now + HOUR, refused_at=now)
+    add("gone", access_token_expires_at=now + HOUR, disconnected_at=now)
+
+    admin.get("/accounts")
+
+    assert "Access tokens that run out 4 in the next 24 hours, 1 later" in admin.text
+    assert "Grants that end if unused 5 within 45 days" in admin.text
+    rows = re.findall(r"<tr><td>(\d+ to \d+ \w+)</td><td>(\d+)</td></tr>", admin.page.text)
+    assert rows == [
+        ("0 to 2 h", "2"),
+        ("2 to 4 h", "1"),
+        ("22 to 24 h", "1"),
+        ("5 to 10 days", "4"),
+        ("40 to 45 days", "1"),
+    ]
+    assert admin.page.text.count('class="chart-early"') == 1
+
+
+@on_sqlite
+def test_each_account_shows_when_it_was_used_last_and_when_exactly_it_expires(admin: Visitor, add: Callable[..., int]):
+    now = utc_now()
+    add("Acme", access_token_expires_at=now + 3 * HOUR + timedelta(minutes=1), asked_at=now - 5 * HOUR)
+
+    admin.get("/accounts")
+
+    assert "5 h ago" in admin.text
+    assert f"in 3 h {now + 3 * HOUR + timedelta(minutes=1):%Y-%m-%d %H:%M}" in admin.text
+
+
+@on_sqlite
+def test_list_in_which_everything_is_lost_says_to_look_for_one_cause(admin: Visitor, add: Callable[..., int]):
+    told = "Every account has lost its grant, so one cause is likely."
+    add("one", refused_at=utc_now())
+    add("gone", disconnected_at=utc_now())
+    assert told not in admin.get("/accounts").text
+
+    add("two", refused_at=utc_now())
+    assert told in admin.get("/accounts").text
+
+    add("well")
+    assert told not in admin.get("/accounts").text
+
+
+@on_sqlite
+def test_long_history_comes_in_pages_of_fifty(app: Flask, admin: Visitor, add: Callable[..., int]):
+    account_id = add("Acme")
+    with app.app_context(), write_transaction() as session:
+        for number in range(101):
+            record(session, EventKind.REFRESH_FAILED, account_id, Actor.SYSTEM, reason=f"Number {number}.")
+            session.flush()
+    seen = []
+
+    admin.get(f"/accounts/{account_id}")
+    while True:
+        seen += [int(number) for number in re.findall(r"Number (\d+)\.", admin.page.text)]
+        older = re.search(r'rel="next" href="([^"]+)"', admin.page.text)
+        if older is None:
+            break
+        admin.get(html.unescape(older[1]))
+
+    assert seen == list(range(100, -1, -1))
+    assert "Page 3 of 3, 101 events" in admin.text
+    for odd in ("0", "-3", "x", "99999999999999999999"):
+        assert admin.get(f"/accounts/{account_id}?history={odd}").status_code == 200
+
+
+@on_sqlite
+@pytest.mark.proves("R61")
+def test_page_that_asks_by_itself_keeps_no_session_alive(admin: Visitor, clock):
+    for _ in range(4):
+        clock.advance(minutes=8)
+        admin.get("/accounts", headers={"X-Live": "1"})
+
+    admin.get("/accounts")
+
+    assert "/signin" in admin.page.url
