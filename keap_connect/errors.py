@@ -15,6 +15,10 @@ KeapConnectError
   APIKeyNotFound          there is no such API key to revoke
   APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
   InsufficientScope       the API key may not do this; `scope` names what it lacks
+  HandOutUnrecorded       the audit log cannot be written, so no token is handed out
+  ExternalIdTaken         another account has this external id already
+  CredentialRefused       Keap does not know a credential that was to be imported, or it may not be used here
+  ImportConflict          the Idempotency-Key belongs to another import, or to one under way
 
 What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
 """
@@ -95,3 +99,19 @@ class InsufficientScope(KeapConnectError):
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope {scope}.")
         self.scope = scope
+
+
+class HandOutUnrecorded(KeapConnectError):
+    """The audit log cannot be written, so no token is handed out."""
+
+
+class ExternalIdTaken(KeapConnectError):
+    """Another account has this external id already."""
+
+
+class CredentialRefused(KeapConnectError):
+    """Keap does not know a credential that was to be imported, or it may not be used here."""
+
+
+class ImportConflict(KeapConnectError):
+    """The Idempotency-Key belongs to another import, or to one that is still under way."""

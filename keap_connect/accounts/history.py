@@ -1,11 +1,12 @@
 """The add-only history: what happened to which account, by whom, told in plain sentences."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select, text
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -34,6 +35,7 @@ class EventKind(StrEnum):
     OTHER_TENANT_ANSWERED = "other_tenant_answered"
     RECONNECT_FAILED = "reconnect_failed"
     DISCONNECTED = "disconnected"
+    RENAMED = "renamed"
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
     ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused"
@@ -68,12 +70,19 @@ SENTENCES = {
     ),
     EventKind.RECONNECT_FAILED: "A reconnect did not succeed. {reason}",
     EventKind.DISCONNECTED: "Disconnected: the tokens are forgotten.",
+    EventKind.RENAMED: "Called something else from now on: {told}.",
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
     EventKind.ADMIN_SIGN_IN_REFUSED: "A sign-in was refused.",
     EventKind.API_KEY_ISSUED: "API key {key_id} ({name}) was issued for {scopes}.",
     EventKind.API_KEY_REVOKED: "API key {key_id} ({name}) was revoked.",
 }
+
+
+# PostgreSQL gives ids before transactions commit: while an older transaction is under way, what is younger than it is
+# not told yet, or a cursor would pass over what that one is about to add. SQLite's writers come one after the other.
+IS_SETTLED = "age(account_event.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)"
+SETTLED_AFTER = timedelta(hours=1)  # transactions last milliseconds; this only outlives the numbers they bear
 
 
 class Actor(StrEnum):
@@ -92,6 +101,8 @@ class EventView:
     kind: str
     actor: str
     sentence: str
+    id: int = 0
+    account_id: int | None = None
 
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
@@ -105,7 +116,27 @@ def list_events(account_id: int, limit: int = 50) -> list[EventView]:
         select(AccountEvent).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id.desc()).limit(limit)
     )
     with read_session() as session:
-        return [EventView(row.at, row.kind, row.actor, _sentence(row)) for row in session.scalars(query)]
+        return [_view(row) for row in session.scalars(query)]
+
+
+def list_events_after(cursor: int, limit: int, only: Collection[int] | None = None) -> tuple[list[EventView], bool]:
+    """Return the events of accounts after the one with the id `cursor`, oldest first, and whether there are more.
+
+    Args:
+        only: the ids of the accounts that the asker may see; None for all.
+    """
+    query = select(AccountEvent).where(AccountEvent.id > cursor, AccountEvent.account_id.is_not(None))
+    if only is not None:
+        query = query.where(AccountEvent.account_id.in_(only))
+    with read_session() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            query = query.where(or_(AccountEvent.at < utc_now() - SETTLED_AFTER, text(IS_SETTLED)))
+        rows = session.scalars(query.order_by(AccountEvent.id).limit(limit + 1)).all()
+    return [_view(row) for row in rows[:limit]], len(rows) > limit
+
+
+def _view(row: AccountEvent) -> EventView:
+    return EventView(row.at, row.kind, row.actor, _sentence(row), row.id, row.account_id)
 
 
 def _sentence(event: AccountEvent) -> str:

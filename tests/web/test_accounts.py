@@ -329,6 +329,12 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
     EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in was refused."),
+    EventKind.RENAMED: ({"told": "label Acme"}, "Called something else from now on: label Acme."),
+    EventKind.API_KEY_ISSUED: (
+        {"key_id": 3, "name": "job", "scopes": "tokens:read"},
+        "API key 3 (job) was issued for tokens:read.",
+    ),
+    EventKind.API_KEY_REVOKED: ({"key_id": 3, "name": "job"}, "API key 3 (job) was revoked."),
 }
 
 
