@@ -13,9 +13,11 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import OperationalError
 
 from keap_connect.access.admins import create_admin
+from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, list_refreshable_ids, view_account
 from keap_connect.accounts.history import Actor, list_events
+from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import KeapConnectError
 from keap_connect.refreshing import brakes
@@ -121,6 +123,7 @@ def show(account_id: int) -> None:
 def token(account_id: int) -> None:
     """Print a valid access token; refresh first when it must."""
     served = valid_token(account_id, Actor.COMMAND_LINE)
+    record_hand_out(account_id, fingerprint(served.access_token), Actor.COMMAND_LINE)
     if served.warning:
         click.echo(f"Warning: {served.warning}", err=True)
     click.echo(served.access_token)
