@@ -12,6 +12,8 @@ from flask.cli import ScriptInfo
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.access.admins import create_admin
+from keap_connect.api.application import register_api
+from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
 from keap_connect.database import connect_database
 from keap_connect.deployment import check_deployment
@@ -19,7 +21,7 @@ from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
-from keap_connect.web import accounts, connect, health, metrics, signin
+from keap_connect.web import accounts, api_keys, connect, health, metrics, signin
 from keap_connect.web.browser_security import protect_browsers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
@@ -49,9 +51,11 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
+    keep_audit(app, settings)
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
+    register_api(app, settings)
     register_commands(app)
     if serves is None:
         # Granian's own command is one of click's too, so it has to be a command of `flask`.
@@ -78,7 +82,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     """Add the pages, and what all templates may use."""
-    for blueprint in (connect.bp, signin.bp, accounts.bp, health.bp, metrics.bp):
+    for blueprint in (connect.bp, signin.bp, accounts.bp, api_keys.bp, health.bp, metrics.bp):
         app.register_blueprint(blueprint)
     show_errors(app)
     add_filters(app)

@@ -102,14 +102,14 @@ def valid_token(
 
 
 @_outages_are_temporary()
-def refresh_account(account_id: int, actor: str) -> None:
+def refresh_account(account_id: int, actor: str, patience_seconds: float = timing.PATIENCE_SECONDS) -> None:
     """Refresh now, whatever the current token's age.
 
     Raises:
         KeapConnectError: the same errors as `valid_token`; the tokens are kept.
     """
     situation = look(account_id)
-    patient_until = seconds_since_boot() + timing.PATIENCE_SECONDS
+    patient_until = seconds_since_boot() + patience_seconds
     before = situation.account.generation
     _refreshed(situation, actor, patient_until, lambda now: now.generation != before, ignores_back_off=True)
 
@@ -236,6 +236,8 @@ def _serve(account: Account, warning: str | None = None) -> ServedToken:
     if access_token is None:
         raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
     _note_asked(account)
+    if warning is None and state_of(account, utc_now()) is AccountState.RECONNECT_REQUIRED:
+        warning = "This token cannot be refreshed any more: a person must authorize again before it expires."
     return ServedToken(access_token, account.access_token_expires_at, account, warning)
 
 
