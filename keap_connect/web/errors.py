@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 from werkzeug.wrappers import Response
 
-from keap_connect.errors import AccountNotFound, KeapConnectError, SealBroken
+from keap_connect.errors import AccountNotFound, APIKeyNotFound, KeapConnectError, SealBroken
 from keap_connect.web.browser_security import ForgedRequest
 from keap_connect.web.door import PersonUnknown
 
@@ -32,6 +32,7 @@ EXPLAINED = {
         "There is no such account",
         "It may have been merged into another one, or never existed.",
     ),
+    APIKeyNotFound: (404, "There is no such API key", "The address is wrong."),
     SealBroken: (
         500,
         "A stored secret does not open",

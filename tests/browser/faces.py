@@ -10,6 +10,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.onboarding.endings import Ending
 from keap_connect.web.ending_words import WORDS
 from tests.browser.world import ACCOUNTS, HOSTILE, LONG, THROTTLED_EMAIL
+from tests.conftest import ADMIN_PASSWORD
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
 
 Act = Callable[[Page], None]
@@ -89,6 +90,13 @@ APP_FACES = [
     Face("account, refresh refused", "/accounts/{lost}", "admin", act=press("Refresh now")),
     *[Face(f"disconnect, {one}", f"/accounts/{{{one}}}/disconnect", "admin") for one in ("active", "long", "hostile")],
     Face("disconnect of a customer", "/accounts/{active}/disconnect", "customer"),
+    Face("API keys", "/api-keys", "admin"),
+    Face("new API key", "/api-keys/new", "admin"),
+    Face("new API key, refused", "/api-keys/new", "admin", 401, act=send("Make the key", name=LONG, password="x")),
+    Face("new API key, made", "/api-keys/new", "admin", act=send("Make the key", name="Job", password=ADMIN_PASSWORD)),
+    Face("revoke an API key", "/api-keys/{key}/revoke", "admin"),
+    Face("error 404, no such API key", "/api-keys/999999/revoke", "admin", 404),
+    Face("reference of the token API", "/api/docs"),
     Face("sign-in", "/signin?next=/accounts"),
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
     Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
@@ -137,7 +145,11 @@ SANDBOX_FACES = [
 ]  # fmt: skip
 SITES = {
     "app": APP_FACES,
-    "one": [Face("accounts", "/accounts", "admin"), Face("account", "/accounts/1", "admin")],
+    "one": [
+        Face("accounts", "/accounts", "admin"),
+        Face("account", "/accounts/1", "admin"),
+        Face("API keys, none", "/api-keys", "admin"),
+    ],
     "empty": [Face("accounts", "/accounts", "admin")],
     "sandbox": SANDBOX_FACES,
 }

@@ -7,11 +7,15 @@ from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
+from keap_connect.access.api_keys import APIKeyView
 from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.history import EventView
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
+from keap_connect.api.documentation import MEANINGS, document, operations_of
 from keap_connect.clock import utc_now
 from keap_connect.onboarding.endings import Ending
+from keap_connect.web.api_keys import LIFETIMES, Wish
+from keap_connect.web.api_keys import MEANINGS as KEY_MEANINGS
 from keap_connect.web.ending_words import WORDS
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
@@ -21,7 +25,7 @@ LONG = (
 LONG_EMAIL = "a.very.long.local-part.that.somebody.really.has@subdomain.of.a.really-long-company-name.example.com"
 ADMIN = SimpleNamespace(email="admin@example.com")
 SANDBOX_URL = "http://127.0.0.1:5001"
-MANY = 40  # as many rows as fit into a page's bytes when every one of them has a reason to show
+MANY = 36  # as many rows as fit into a page's bytes when every one of them has a reason to show
 
 NOW = utc_now()
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -118,10 +122,27 @@ NASTY = replace(
     reasons=[HOSTILE],
 )
 KEY = replace(ACTIVE, kind="personal_access_token", access_token_expires_at=None, refresh_days_left=None)
+API_KEY = APIKeyView(
+    id=1,
+    public_id="0123456789abcdef",
+    name="Nightly sync",
+    scopes=["accounts:read", "tokens:read"],
+    account_ids=None,
+    created_at=NOW - 90 * DAY,
+    created_by="admin@example.com",
+    expires_at=None,
+    revoked_at=None,
+    last_used_at=None,
+)
+USED_KEY = replace(API_KEY, account_ids=[7, 12], expires_at=NOW + 30 * DAY, last_used_at=NOW - HOUR)
+REVOKED_KEY = replace(USED_KEY, name="Old job", revoked_at=NOW - DAY)
+NASTY_KEY = replace(API_KEY, name=HOSTILE, created_by=HOSTILE, account_ids=list(range(1, 200)))
+UNBROKEN_KEY = replace(API_KEY, name="x" * 80, created_by=LONG_EMAIL, expires_at=NOW - DAY)
 EVENTS = [
     EventView(NOW - 5 * HOUR, "refreshed", "system", "Refreshed: new tokens are stored."),
     EventView(NOW - 120 * DAY, "connected", "customer", "Connected by Jane Doe."),
 ]
+OPERATIONS = operations_of(document("https://x.example"))
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
 
 
@@ -154,6 +175,10 @@ def ended(ending, account=None, keap_said=None, **shared):
 def decision(account, **found):
     usual = {"tenant_id": "xy987", "business_name": "Harbor & Pine Dental", "person_email": "priya@harborpine.example"}
     return {"ref": "ref", "account": account, "found": {**usual, "expires_at": NOW + HOUR / 6, **found}}
+
+
+def key_form(wish, error=None):
+    return {"wish": wish, "error": error, "meanings": KEY_MEANINGS, "lifetimes": LIFETIMES, "admin": ADMIN}
 
 
 def error(status):
@@ -219,6 +244,26 @@ FACES = {
     "disconnect, longest": ("accounts/disconnect.html", {"account": LONGEST, "cancel_url": "/your-accounts"}),
     "disconnect, unbroken": ("accounts/disconnect.html", {"account": UNBROKEN, "cancel_url": "/your-accounts"}),
     "disconnect, hostile": ("accounts/disconnect.html", {"account": NASTY, "cancel_url": "/your-accounts"}),
+    "API keys, none": ("api_keys/index.html", {"keys": [], "admin": ADMIN}),
+    "API keys": ("api_keys/index.html", {"keys": [API_KEY, USED_KEY, REVOKED_KEY, *[API_KEY] * 20], "admin": ADMIN}),
+    "API keys, hard": ("api_keys/index.html", {"keys": [NASTY_KEY, UNBROKEN_KEY], "admin": ADMIN}),
+    "new API key": ("api_keys/create.html", key_form(Wish(["tokens:read"], "365"))),
+    "new API key, refused": (
+        "api_keys/create.html",
+        key_form(Wish(["accounts:read"], "", HOSTILE, HOSTILE), error="The password is wrong."),
+    ),
+    "API key, shown once": ("api_keys/issued.html", {"key": API_KEY, "text": "kc_" + "0" * 73, "admin": ADMIN}),
+    "API key, hostile": ("api_keys/issued.html", {"key": NASTY_KEY, "text": "kc_" + "0" * 73, "admin": ADMIN}),
+    "revoke an API key": ("api_keys/revoke.html", {"key": USED_KEY, "admin": ADMIN}),
+    "revoke an API key, hostile": ("api_keys/revoke.html", {"key": NASTY_KEY, "admin": ADMIN}),
+    "reference of the token API": (
+        "api/reference.html",
+        {
+            "public_url": "https://x.example",
+            "operations": OPERATIONS,
+            "errors": MEANINGS,
+        },
+    ),
     "sign-in": ("signin.html", {"error": None, "email": "", "next_path": "/accounts"}),
     "sign-in, refused": ("signin.html", {"error": "E-mail or password is wrong.", "email": HOSTILE, "next_path": ""}),
     "error of the visitor": ("error.html", error(404)),

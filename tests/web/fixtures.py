@@ -8,6 +8,7 @@ from flask import Flask
 from jinja2 import FileSystemBytecodeCache
 
 from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.settings import Settings
@@ -89,6 +90,7 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
     held = customer.reconnect(1, tenant="cd456")
     with app.app_context():
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        issue_api_key("a key", list(Scope), ADMIN_EMAIL)
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
     return World(
         app=app,

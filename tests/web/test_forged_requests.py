@@ -27,6 +27,14 @@ FORMS = {
     "accounts.refresh": {},
     "accounts.complete": {},
     "accounts.disconnect": {},
+    "api_keys.create": {
+        "name": "job",
+        "scopes": "tokens:read",
+        "lifetime": "30",
+        "accounts": "",
+        "password": ADMIN_PASSWORD,
+    },
+    "api_keys.revoke": {},
     "signin.sign_in": {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD},
     "signin.sign_out": {},
 }
@@ -104,7 +112,7 @@ def test_a_form_of_our_own_goes_through(
 
     answer = submit(world, victim, endpoint, token, **{"Sec-Fetch-Site": "same-origin", "Origin": "null"})
 
-    assert answer.status_code == 303
+    assert answer.status_code == (200 if endpoint == "api_keys.create" else 303)  # a new key is shown once, on no URL
     assert everything() != before or endpoint == "accounts.complete"  # there is nothing to complete
 
 
