@@ -12,7 +12,7 @@ from flask.cli import ScriptInfo
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.access.admins import create_admin
-from keap_connect.api.application import register_api
+from keap_connect.api.application import open_express_lane, register_api
 from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
 from keap_connect.database import connect_database
@@ -22,7 +22,7 @@ from keap_connect.logs import start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
 from keap_connect.web import accounts, api_keys, connect, health, metrics, signin
-from keap_connect.web.browser_security import protect_browsers
+from keap_connect.web.browser_security import protect_browsers, security_headers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.template_filters import add_filters
@@ -46,8 +46,6 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     start_logging(settings.log_level)
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
-    proxies = settings.trusted_proxies
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)  # type: ignore[method-assign]
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
@@ -56,6 +54,9 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     guard_pages(app)
     register_pages(app)
     register_api(app, settings)
+    open_express_lane(app, security_headers(settings))
+    proxies = settings.trusted_proxies
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)  # type: ignore[method-assign]
     register_commands(app)
     if serves is None:
         # Granian's own command is one of click's too, so it has to be a command of `flask`.

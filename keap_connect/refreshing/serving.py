@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
 from keap_connect.accounts.history import EventKind, record
-from keap_connect.accounts.schedule import next_refresh_at
+from keap_connect.accounts.schedule import ASKED_EVERY, next_refresh_at
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
@@ -39,7 +39,6 @@ from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome
 
 log = logging.getLogger(__name__)
-ASKED_EVERY = timedelta(hours=1)
 _waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
 
 

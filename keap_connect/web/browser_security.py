@@ -40,7 +40,7 @@ class PageSessions(SecureCookieSessionInterface):
 
 def protect_browsers(app: Flask, settings: Settings) -> None:
     """Check each request, and set the security headers on each answer, errors included."""
-    headers = _headers(settings)
+    headers = security_headers(settings)
     app.session_interface = PageSessions()
 
     @app.before_request
@@ -126,7 +126,8 @@ def _check_origin(public_url: str) -> None:
         raise ForgedRequest("The request came from another site.")
 
 
-def _headers(settings: Settings) -> dict[str, str]:
+def security_headers(settings: Settings) -> dict[str, str]:
+    """Return what every answer carries."""
     keap = urlsplit(settings.keap.authorize_url)
     targets = KEAP_FORM_TARGETS if keap.hostname in KEAP_HOSTS else f"{keap.scheme}://{keap.netloc}"
     headers = {
