@@ -1,6 +1,7 @@
 """Measures the token endpoint beside a bare Flask route, Flask-Dance's storage and an Authlib token model.
 
-The same server (Granian, one worker) and load for all, in turns; medians of the rounds. Environment: ROUNDS=5,
+The same server (Granian, one worker) and load for all, in turns; medians of the rounds. Then what the others keep of
+their speed while Keap takes 12 s for one refresh that many callers wait for. Environment: ROUNDS=5,
 SECONDS=4, CALLERS=16, MANY=100000 accounts. Everything it loads it starts itself and ends by its process id.
 """
 
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,6 +42,7 @@ REPOSITORY = Path(__file__).parent.parent
 ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "5")), os.environ.get("SECONDS", "4")
 CALLERS, MANY = os.environ.get("CALLERS", "16"), int(os.environ.get("MANY", "100000"))
 FEW = 100
+IMPATIENT, KEAP_SECONDS = 50, "12"
 BLOCKING_THREADS = "16"  # as `make run` serves the app
 PEER_KEY = "kc_0123456789abcdef_" + "5" * 56
 BARE, FLASK_DANCE, AUTHLIB = "bare Flask route", "Flask-Dance, SQLAlchemy", "Authlib token model"
@@ -55,6 +58,12 @@ class Server:
     key: str
     accounts: int
 
+    def ask(self, account: int) -> int:
+        """Ask for one account's token and return the status."""
+        headers = {"Host": self.host, "Authorization": f"Bearer {self.key}"}
+        url = f"http://127.0.0.1:{self.port}/api/v1/accounts/{account}/token"
+        return requests.get(url, headers=headers, timeout=60).status_code
+
     def load(self) -> dict[str, float]:
         """Let all callers ask for a while; return answers per second and the slowest hundredth."""
         command = [sys.executable, "-m", "bench.callers", str(self.port), SECONDS, CALLERS, self.host, self.key]
@@ -69,13 +78,42 @@ class Server:
 def main() -> None:
     """Measure, and print the table."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    kept: list[float] = []
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         servers = start(Path(name), stack)
         for number in range(1, ROUNDS + 1):
             for label, server in servers.items():
                 found[label].append(server.load())
+            kept.append(speed_kept_during_a_slow_refresh(Path(name) / f"slow-{number}"))
             print(f"Round {number} of {ROUNDS} is over.", file=sys.stderr, flush=True)
     print("\n".join(table(found)))
+    print(
+        f"Speed that the others keep while {IMPATIENT} callers ask for a token whose refresh takes Keap "
+        f"{KEAP_SECONDS} s: {statistics.median(kept):.2f}"
+    )
+
+
+def speed_kept_during_a_slow_refresh(folder: Path) -> float:
+    """Return the speed while many callers wait for one slow refresh, as a share of the speed before and after it."""
+    with ExitStack() as stack:
+        endpoint = subprocess.Popen(  # noqa: S603  (no word from outside)
+            [sys.executable, "-m", "bench.token_endpoint", KEAP_SECONDS], cwd=REPOSITORY, stdout=subprocess.PIPE
+        )
+        stack.callback(endpoint.wait)
+        stack.callback(endpoint.terminate)
+        assert endpoint.stdout  # noqa: S101
+        address = endpoint.stdout.readline().decode().strip()
+        (refresh_token,) = requests.post(f"{address}/tokens", "1", timeout=10).json()
+        server = stack.enter_context(ours(f"sqlite:///{folder}.db", FEW, folder, address, refresh_token))
+        pool = stack.enter_context(ThreadPoolExecutor(IMPATIENT))
+        before = server.load()["rate"]
+        expired = [pool.submit(server.ask, FEW + 1) for _ in range(IMPATIENT)]
+        during = server.load()["rate"]
+        statuses = Counter(each.result() for each in expired)
+        after = server.load()["rate"]
+        if set(statuses) - {200, 503} or requests.get(f"{address}/figures", timeout=10).json()["granted"] != 1:
+            raise SystemExit(f"The slow refresh went wrong: {statuses}.")
+    return during / statistics.mean((before, after))
 
 
 def start(folder: Path, stack: ExitStack) -> dict[str, Server]:
@@ -100,11 +138,17 @@ def start(folder: Path, stack: ExitStack) -> dict[str, Server]:
 
 
 @contextmanager
-def ours(url: str, accounts: int, instance: Path) -> Iterator[Server]:
-    """Serve our app on a database with so many accounts, keys checked, rates counted, audit written."""
+def ours(
+    url: str, accounts: int, instance: Path, keap: str = "http://127.0.0.1:1", refresh_token: str | None = None
+) -> Iterator[Server]:
+    """Serve our app on a database with so many accounts, keys checked, rates counted, audit written.
+
+    Args:
+        refresh_token: of one more account, whose access token has expired.
+    """
     port = free_port()
-    settings = {**environ(url, "http://127.0.0.1:1", instance), "PORT": str(port), "API_RATE_PER_MINUTE": "10000000"}
-    key = fill(Settings.from_env(settings), accounts)
+    settings = {**environ(url, keap, instance), "PORT": str(port), "API_RATE_PER_MINUTE": "10000000"}
+    key = fill(Settings.from_env(settings), accounts, refresh_token)
     with granian("app:app", port, settings):
         yield Server(port, urlsplit(Settings.from_env(settings).public_url).netloc, key, accounts)
 
@@ -137,13 +181,16 @@ def granian(target: str, port: int, settings: dict[str, str]) -> Iterator[None]:
         server.wait()
 
 
-def fill(settings: Settings, accounts: int) -> str:
+def fill(settings: Settings, accounts: int, refresh_token: str | None) -> str:
     """Lay the tables out, store accounts whose tokens hold, and return a key for them."""
     app = create_app(settings, serves=False)
     with app.app_context():
         upgrade(directory=str(MIGRATIONS))
         with write_transaction() as session:
             session.execute(insert(Account), [_row(number) for number in range(1, accounts + 1)])
+            if refresh_token:
+                expired = {"access_token_expires_at": utc_now() - timedelta(hours=1)}
+                session.execute(insert(Account), [_row(accounts + 1, refresh_token) | expired])
         prepare_to_serve(settings)
         key = issue_api_key("bench", [Scope.TOKENS_READ], "bench").text
         db.engine.dispose()
@@ -171,7 +218,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> Iterator[str]:
     yield f"{MANY:,} accounts beside {FEW}: {rates[OURS_MANY] / rates[OURS]:.2f}"
 
 
-def _row(number: int) -> dict[str, object]:
+def _row(number: int, refresh_token: str = "r" * 32) -> dict[str, object]:
     now = utc_now()
     seal = runtime().cipher.seal
     return {
@@ -181,7 +228,7 @@ def _row(number: int) -> dict[str, object]:
         "client_id": runtime().keap.client_id,
         "token_url": runtime().keap.token_url,
         "access_token_sealed": seal("a" * 32, place_of(number, "access_token")),
-        "refresh_token_sealed": seal("r" * 32, place_of(number, "refresh_token")),
+        "refresh_token_sealed": seal(refresh_token, place_of(number, "refresh_token")),
         "access_token_expires_at": now + timedelta(days=1),
         "refresh_token_issued_at": now,
         "next_refresh_at": now + timedelta(days=1),
