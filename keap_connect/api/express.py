@@ -50,27 +50,27 @@ class ExpressLane:
         self._host = urlsplit(self._runtime.settings.public_url).netloc
         self._headers = [("Content-Type", "application/json"), *headers, ("Cache-Control", "no-store")]
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, wsgi_environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer, or let the app answer."""
-        body = self._answer(environ)
+        body = self._answer(wsgi_environ)
         if body is None:
-            return self._go_on(environ, start_response)
+            return self._go_on(wsgi_environ, start_response)
         start_response("200 OK", [*self._headers, ("Content-Length", str(len(body)))])
         return [body]
 
-    def _answer(self, environ: "WSGIEnvironment") -> bytes | None:
-        path = PATH.fullmatch(environ["PATH_INFO"])
-        if path is None or environ["REQUEST_METHOD"] != "GET" or environ.get("HTTP_HOST") != self._host:
+    def _answer(self, wsgi_environ: "WSGIEnvironment") -> bytes | None:
+        path = PATH.fullmatch(wsgi_environ["PATH_INFO"])
+        if path is None or wsgi_environ["REQUEST_METHOD"] != "GET" or wsgi_environ.get("HTTP_HOST") != self._host:
             return None
-        query = QUERY.fullmatch(environ.get("QUERY_STRING", ""))
-        kind, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        query = QUERY.fullmatch(wsgi_environ.get("QUERY_STRING", ""))
+        kind, _, text = wsgi_environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         account: int | str = int(path[1]) if path[1] else path[2]
         if query is None or kind != "Bearer" or (isinstance(account, int) and account > LARGEST_ID):
             return None
         seconds = int(query[1]) if query[1] else int(REFRESH_WHEN_LEFT_SECONDS)
         try:
             with self._turn:
-                return self._hand_out(text, account, seconds, environ.get("REMOTE_ADDR") or "unknown")
+                return self._hand_out(text, account, seconds, wsgi_environ.get("REMOTE_ADDR") or "unknown")
         except REFUSALS:
             return None  # the operation says so in its words
 
