@@ -46,7 +46,7 @@ def ask(program: Program, name: str, account: object = 1, **options: object):
 
 
 def test_every_operation_declares_its_scope_and_stands_in_the_inventory(app: Flask):
-    routes = {rule.endpoint for rule in app.url_map.iter_rules() if rule.rule.startswith("/api")}
+    routes = {rule.endpoint for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/")}
 
     assert {name: declared.scope for name, declared in OPERATIONS.items()} == {n: r[3] for n, r in INVENTORY.items()}
     assert routes == {*INVENTORY, "api.openapi", "api.reference"}
