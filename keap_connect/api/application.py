@@ -26,4 +26,4 @@ def register_api(app: Flask, settings: Settings) -> None:
 
 def open_express_lane(app: Flask, headers: Mapping[str, str]) -> None:
     """Answer the plainest calls before Flask; `headers` are those of every answer."""
-    app.wsgi_app = ExpressLane(app, headers.items())  # type: ignore[method-assign]
+    app.wsgi_app = ExpressLane(app, headers.items())  # type: ignore[method-assign,assignment]
