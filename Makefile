@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long bench bench-refresh screenshots lint types proofs requirements clean
+.PHONY: help run test test-long bench bench-refresh bench-token screenshots lint types proofs requirements clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +28,13 @@ test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run ev
 test-long: $(VENV)/test.stamp ## Run the loops and the load that take minutes
 	@$(PY) -m pytest -m long $(ARGS)
 
-bench: bench-refresh ## Measure all that has a figure to keep
+bench: bench-refresh bench-token ## Measure all that has a figure to keep
 
 bench-refresh: $(VENV)/test.stamp ## Measure the sweep beside a bare loop, 5 minutes a round (N=10000 ROUNDS=1)
 	@$(PY) -m bench.refresh
+
+bench-token: .venv-bench/bench.stamp ## Measure the token endpoint beside a bare route and two libraries (ROUNDS=5)
+	@.venv-bench/bin/python -m bench.token
 
 screenshots: $(VENV)/test.stamp ## Take pictures of the main pages into test-output/, and docs/accounts.png
 	@$(PY) -m tests.browser.take_screenshots test-output --readme
@@ -51,7 +54,7 @@ requirements: $(VENV)/test.stamp ## Compile requirements*.in into requirements*.
 	@CUSTOM_COMPILE_COMMAND="make requirements" $(COMPILE) --output-file=requirements-dev.txt requirements-dev.in
 
 clean: ## Remove what the targets above installed; instance/ and its stored accounts stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output
+	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output
 	rm -rf tests/support/oidc_provider/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -72,3 +75,11 @@ $(VENV)/test.stamp: $(VENV)/venv.stamp requirements.txt requirements-dev.txt
 	@echo "Installing what the tests need …"
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@ $(VENV)/run.stamp
+
+# What we are measured beside stays out of our own environment.
+.venv-bench/bench.stamp: requirements-dev.txt requirements-bench.in
+	@$(PYTHON) -m venv .venv-bench
+	@echo "Installing what the measurement needs …"
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.in
+	@touch $@

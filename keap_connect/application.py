@@ -12,6 +12,8 @@ from flask.cli import ScriptInfo
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.access.admins import create_admin
+from keap_connect.api.application import open_express_lane, register_api
+from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
 from keap_connect.cli.doctor import doctor
 from keap_connect.database import connect_database
@@ -24,6 +26,7 @@ from keap_connect.settings import Settings
 from keap_connect.web import (
     accounts,
     admins,
+    api_keys,
     audit,
     connect,
     exports,
@@ -37,7 +40,7 @@ from keap_connect.web import (
     setup,
     signin,
 )
-from keap_connect.web.browser_security import protect_browsers
+from keap_connect.web.browser_security import protect_browsers, security_headers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.template_filters import add_filters
@@ -62,17 +65,20 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     start_logging(settings.log_level, settings.log_format)
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
-    proxies = settings.trusted_proxies
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)  # type: ignore[method-assign]
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
+    keep_audit(app, settings)
     note_whereabouts(app)
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
     if app.debug and settings.sandbox_url:
         app.register_blueprint(patterns.bp)
+    register_api(app, settings)
+    open_express_lane(app, security_headers(settings))
+    proxies = settings.trusted_proxies
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)  # type: ignore[method-assign]
     register_commands(app)
     if _will_serve() if serves is None else serves:
         with app.app_context():
@@ -117,6 +123,7 @@ def register_pages(app: Flask) -> None:
         accounts,
         reveal,
         admins,
+        api_keys,
         audit,
         setup,
         imports,

@@ -5,6 +5,7 @@ SQLite runs with WAL, `synchronous=FULL` (a lost commit would be a spent refresh
 open no transaction at all, so none can span a network call or see yesterday's snapshot.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,18 +23,21 @@ from sqlalchemy import (
     ExceptionContext,
     Float,
     MetaData,
+    Select,
     Update,
     event,
     func,
     select,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from keap_connect.clock import seconds_since_boot
+from keap_connect.errors import TemporarilyUnavailable
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -186,3 +190,57 @@ def take_turns(session: Session, name: str) -> None:
 def count_updated(session: Session, statement: Update) -> int:
     """Execute a conditional UPDATE and return how many rows met its condition."""
     return cast("CursorResult[Any]", session.execute(statement)).rowcount
+
+
+class PlainReads:
+    """One query, asked on connections of its own without SQLAlchemy's session: for the call that is made most.
+
+    The connections read only, and each statement sees what was committed before it, by whichever process.
+    """
+
+    def __init__(self, app: Flask, query: Select[*tuple[Any, ...]]) -> None:
+        with app.app_context():
+            self._engine = db.engine
+        self._compiled = query.compile(dialect=self._engine.dialect)
+        self._sql = str(self._compiled)
+        self._idle: deque[DBAPIConnection] = deque()
+        event.listen(self._engine, "engine_disposed", lambda _engine: self.close())
+
+    def one(self, **values: object) -> tuple[Any, ...] | None:
+        """Return the row that the driver gives, in the driver's own types, or None.
+
+        Raises:
+            TemporarilyUnavailable: the database does not answer.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        cursor = connection.cursor()
+        names = self._compiled.positiontup
+        try:
+            cursor.execute(self._sql, [values[name] for name in names] if names else values)
+            row: tuple[Any, ...] | None = cursor.fetchone()
+        except self._engine.dialect.loaded_dbapi.Error as problem:
+            connection.close()
+            raise TemporarilyUnavailable("The database does not answer.", 5) from problem
+        cursor.close()
+        self._idle.append(connection)
+        return row
+
+    def close(self) -> None:
+        """Close the connections that nobody uses right now."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _connect(self) -> DBAPIConnection:
+        try:
+            proxy = self._engine.raw_connection()
+        except SQLAlchemyError as problem:
+            raise TemporarilyUnavailable("The database does not answer.", 5) from problem
+        proxy.detach()
+        connection = proxy.dbapi_connection
+        assert connection is not None  # noqa: S101  (it was opened a line above)
+        if self._engine.dialect.name == "postgresql":
+            connection.autocommit = True  # or a transaction would stay open
+        return connection

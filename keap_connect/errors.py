@@ -28,6 +28,8 @@ KeapConnectError
   APIKeyNotFound          there is no such API key to revoke
   APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
   InsufficientScope       the API key may not do this; `scope` names what it lacks
+  HandOutUnrecorded       the audit log cannot be written, so no token is handed out
+  ImportConflict          the Idempotency-Key belongs to another import, or to one under way
 
 What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
 """
@@ -171,3 +173,11 @@ class InsufficientScope(KeapConnectError):
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope {scope}.")
         self.scope = scope
+
+
+class HandOutUnrecorded(KeapConnectError):
+    """The audit log cannot be written, so no token is handed out."""
+
+
+class ImportConflict(KeapConnectError):
+    """The Idempotency-Key belongs to another import, or to one that is still under way."""

@@ -39,6 +39,7 @@ SECRETS = {
     "TOKEN_KEYS",
     "DATABASE_URL",
     "ADMIN_PASSWORD",
+    "RATE_LIMIT_STORAGE",
 }
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -74,6 +75,9 @@ class Settings:
     instance_id: str | None = None
     refresh_rate_per_minute: int = 600
     trusted_proxies: int = 0
+    api_rate_per_minute: int = 6000
+    rate_limit_storage: str = field(default="memory://", repr=False)
+    audit_log: Path | None = Path("instance/audit.log")
     log_level: str = "INFO"
     log_format: str = "TEXT"
     admin_email: str | None = None
@@ -132,6 +136,9 @@ class _Reader:
             instance_id=self.instance_id(),
             refresh_rate_per_minute=self.integer("REFRESH_RATE_PER_MINUTE", default=600, most=100_000),
             trusted_proxies=self.integer("TRUSTED_PROXIES", default=0, most=10),
+            api_rate_per_minute=self.integer("API_RATE_PER_MINUTE", default=6000, most=10_000_000),
+            rate_limit_storage=self.rate_limit_storage(),
+            audit_log=self.audit_log(),
             log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
             log_format=self.choice("LOG_FORMAT", LOG_FORMATS, default="TEXT" if is_loopback else "JSON"),
             admin_email=self.text("ADMIN_EMAIL"),
@@ -272,6 +279,16 @@ class _Reader:
         value = self.text("INSTANCE_ID")
         if value and not re.fullmatch(r"[A-Za-z0-9._-]{4,64}", value):
             self.problems.append("INSTANCE_ID must be 4 to 64 letters, digits and . _ -")
+        return value
+
+    def audit_log(self) -> Path | None:
+        value = self.text("AUDIT_LOG")
+        return None if value == "-" else Path(value).absolute() if value else self.instance_path() / "audit.log"
+
+    def rate_limit_storage(self) -> str:
+        value = self.text("RATE_LIMIT_STORAGE") or "memory://"
+        if value != "memory://" and not value.startswith(("redis://", "rediss://")):
+            self.problems.append("RATE_LIMIT_STORAGE must be memory://, or start with redis:// or rediss://.")
         return value
 
     def database_url(self) -> str:

@@ -162,6 +162,8 @@ WRONG = [
     ("DATABASE_URL", "/data/app.db", "DATABASE_URL must start with"),
     ("DATABASE_URL", "sqlite://", "DATABASE_URL must start with"),
     ("DATABASE_URL", "postgresql://u:p@db:port/name", "DATABASE_URL has not the form of an address"),
+    ("RATE_LIMIT_STORAGE", "memcached://cache", "RATE_LIMIT_STORAGE must be memory://"),
+    ("API_RATE_PER_MINUTE", "many", "API_RATE_PER_MINUTE must be a whole number"),
     ("ADMIN_EMAIL", "ann@example.com", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
     ("ADMIN_PASSWORD", "canary-admin-password", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
     ("KEAP_CLIENT_ID", "our-client-id", "KEAP_CLIENT_SECRET is missing"),
@@ -287,6 +289,7 @@ def test_the_sandbox_may_stand_on_another_port():
 @pytest.mark.parametrize("name", sorted(SECRETS))
 def test_each_secret_may_stand_in_a_file(name, tmp_path):
     values = {"TOKEN_KEYS": OTHER_KEY, "DATABASE_URL": "sqlite:////data/other.db"}
+    values["RATE_LIMIT_STORAGE"] = "redis://:canary@redis.example.com"
     value = values.get(name, f"canary-{name}-" + "x" * 32)
     (tmp_path / "secret").write_text(f"{value}\n")
     partners = {"KEAP_CLIENT_SECRET": {"KEAP_CLIENT_ID": "c"}, "ADMIN_PASSWORD": {"ADMIN_EMAIL": "a@example.com"}}

@@ -138,6 +138,11 @@ def fingerprint(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
+def place_of(account_id: int, column: str) -> str:
+    """Name the place that a token is sealed for, so that it opens nowhere else."""
+    return f"account:{account_id}:{column}"
+
+
 def _clear_attempts(account: Account) -> None:
     """Forget failures, doubt, refusals and the lease: they belonged to the pair that is gone."""
     account.attempt_fingerprint = account.attempted_at = account.lost_at = None
@@ -147,8 +152,8 @@ def _clear_attempts(account: Account) -> None:
 
 
 def _seal(account: Account, column: str, token: str) -> bytes:
-    return runtime().cipher.seal(token, f"account:{account.id}:{column}")
+    return runtime().cipher.seal(token, place_of(account.id, column))
 
 
 def _open(account: Account, column: str, sealed: bytes | None) -> str | None:
-    return runtime().cipher.open(sealed, f"account:{account.id}:{column}") if sealed else None
+    return runtime().cipher.open(sealed, place_of(account.id, column)) if sealed else None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import forget_credential, open_access_token, open_refresh_token
@@ -90,18 +90,13 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     Raises:
         AccountNotFound: there is none.
     """
-    return _view(get_account(account_id), with_tokens)
+    return view_of(get_account(account_id), with_tokens)
 
 
 def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
     """Search all accounts by parts of words, and return one page of them, what needs attention first."""
     now = utc_now()
-    states = state_expression(now)
-    query = select(Account)
-    for word in text.split():
-        query = query.where(_contains(word))
-    if state:
-        query = query.where(states == state)
+    query = narrowed(text, state)
     ordered = query.order_by(*order.columns(now))
     with read_session() as session:
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
@@ -109,7 +104,15 @@ def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order =
         page = min(max(page, 1), pages)
         rows = session.scalars(ordered.limit(PAGE_SIZE).offset((page - 1) * PAGE_SIZE)).all()
         counts = _count_states(session, now)
-    return AccountPage([_view(row) for row in rows], total, page, pages, counts)
+    return AccountPage([view_of(row) for row in rows], total, page, pages, counts)
+
+
+def narrowed(text: str = "", state: str = "") -> Select[Account]:
+    """Return the query for the accounts that hold all these parts of words, and are in this state."""
+    query = select(Account)
+    for word in text.split():
+        query = query.where(_contains(word))
+    return query.where(state_expression(utc_now()) == state) if state else query
 
 
 def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountView]:
@@ -118,7 +121,7 @@ def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountV
     if keap_user_id is not None:
         mine = Account.keap_user_id == keap_user_id
     with read_session() as session:
-        return [_view(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
+        return [view_of(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
 
 
 def count_states() -> dict[str, int]:
@@ -174,7 +177,8 @@ def _contains(word: str) -> ColumnElement[bool]:
     return or_(*(column.ilike(pattern, escape="\\") for column in columns))
 
 
-def _view(account: Account, with_tokens: bool = False) -> AccountView:
+def view_of(account: Account, with_tokens: bool = False) -> AccountView:
+    """Return a row as people see it."""
     now = utc_now()
     state = state_of(account, now)
     issued_at = account.refresh_token_issued_at

@@ -1,12 +1,13 @@
 """The add-only history: what happened to which account, by whom, told in plain sentences."""
 
+from collections.abc import Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -133,6 +134,10 @@ SENTENCES = {
 
 # The network address that the request under way came from; edges that have one set it.
 acting_from: ContextVar[str | None] = ContextVar("acting_from", default=None)
+# PostgreSQL gives ids before transactions commit: while an older transaction is under way, what is younger than it is
+# not told yet, or a cursor would pass over what that one is about to add. SQLite's writers come one after the other.
+IS_SETTLED = "age(account_event.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)"
+SETTLED_AFTER = timedelta(hours=1)  # transactions last milliseconds; this only outlives the numbers they bear
 
 
 class Actor(StrEnum):
@@ -151,6 +156,8 @@ class EventView:
     kind: str
     actor: str
     sentence: str
+    id: int = 0
+    account_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,27 @@ def list_events(account_id: int, limit: int = 50) -> list[EventView]:
         select(AccountEvent).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id.desc()).limit(limit)
     )
     with read_session() as session:
-        return [EventView(row.at, row.kind, row.actor, sentence_of(row)) for row in session.scalars(query)]
+        return [_view(row) for row in session.scalars(query)]
+
+
+def list_events_after(cursor: int, limit: int, only: Collection[int] | None = None) -> tuple[list[EventView], bool]:
+    """Return the events of accounts after the one with the id `cursor`, oldest first, and whether there are more.
+
+    Args:
+        only: the ids of the accounts that the asker may see; None for all.
+    """
+    query = select(AccountEvent).where(AccountEvent.id > cursor, AccountEvent.account_id.is_not(None))
+    if only is not None:
+        query = query.where(AccountEvent.account_id.in_(only))
+    with read_session() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            query = query.where(or_(AccountEvent.at < utc_now() - SETTLED_AFTER, text(IS_SETTLED)))
+        rows = session.scalars(query.order_by(AccountEvent.id).limit(limit + 1)).all()
+    return [_view(row) for row in rows[:limit]], len(rows) > limit
+
+
+def _view(row: AccountEvent) -> EventView:
+    return EventView(row.at, row.kind, row.actor, sentence_of(row), row.id, row.account_id)
 
 
 def page_events(account_id: int, page: int = 1) -> EventPage:
@@ -188,7 +215,7 @@ def page_events(account_id: int, page: int = 1) -> EventPage:
         pages = max(-(-total // EVENTS_PER_PAGE), 1)
         page = min(max(page, 1), pages)
         rows = query.order_by(AccountEvent.id.desc()).limit(EVENTS_PER_PAGE).offset((page - 1) * EVENTS_PER_PAGE)
-        events = [EventView(row.at, row.kind, row.actor, sentence_of(row)) for row in session.scalars(rows)]
+        events = [_view(row) for row in session.scalars(rows)]
     return EventPage(events, total, page, pages)
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from keap_connect.models import Account
 
+ASKED_EVERY = timedelta(hours=1)  # how often it is noted that jobs ask
 ASKED_LATELY = timedelta(days=7)
 AHEAD_OF_EXPIRY = timedelta(hours=2)
 IDLE_REFRESH = timedelta(days=30)

@@ -22,6 +22,7 @@ from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.history import Actor, list_events
 from keap_connect.accounts.naming import find_account_id, is_account_name
 from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.cli.exit_codes import ExitCode, answer_of, help_with, plainly
 from keap_connect.cli.output import cell, json_option, show_facts, show_json, show_table
 from keap_connect.clock import utc_now
@@ -104,6 +105,7 @@ def show(account: str, as_json: bool) -> None:
 def token(account: str, min_validity: int | None, as_json: bool) -> None:
     """Print a valid access token; refresh first when it must."""
     served = valid_token(find_account_id(account), Actor.COMMAND_LINE, min_validity)
+    record_hand_out(served.account.id, fingerprint(served.access_token), Actor.COMMAND_LINE)
     if as_json:
         show_json(_served(served))
         return

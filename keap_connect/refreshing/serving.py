@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
 from keap_connect.accounts.history import EventKind, record
-from keap_connect.accounts.schedule import next_refresh_at
+from keap_connect.accounts.schedule import ASKED_EVERY, next_refresh_at
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
@@ -39,7 +39,6 @@ from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome
 
 log = logging.getLogger(__name__)
-ASKED_EVERY = timedelta(hours=1)
 MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
 _waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
 _probe = Probe()
@@ -105,7 +104,7 @@ def valid_token(
 
 
 @_outages_are_temporary()
-def refresh_account(account_id: int, actor: str) -> None:
+def refresh_account(account_id: int, actor: str, patience_seconds: float = timing.PATIENCE_SECONDS) -> None:
     """Refresh now, whatever the current token's age.
 
     Raises:
@@ -115,7 +114,7 @@ def refresh_account(account_id: int, actor: str) -> None:
     situation = look(account_id)
     if situation.account.kind in KEYS and situation.account.disconnected_at is None:
         raise NotRefreshable("Keys are not refreshed: they do not expire.")
-    patient_until = seconds_since_boot() + timing.PATIENCE_SECONDS
+    patient_until = seconds_since_boot() + patience_seconds
     before = situation.account.generation
     _refreshed(situation, actor, patient_until, lambda now: now.generation != before, ignores_back_off=True)
 
@@ -246,6 +245,8 @@ def _serve(account: Account, warning: str | None = None) -> ServedToken:
     if access_token is None:
         raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
     _note_asked(account)
+    if warning is None and state_of(account, utc_now()) is AccountState.RECONNECT_REQUIRED:
+        warning = "This token cannot be refreshed any more: a person must authorize again before it expires."
     return ServedToken(access_token, account.access_token_expires_at, account, warning)
 
 

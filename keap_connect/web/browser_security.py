@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, abort, g, request, url_for
+from flask import Flask, Request, abort, g, request, url_for
 from flask import Response as FlaskResponse
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.wrappers import Response
 
 from keap_connect.errors import KeapConnectError
@@ -27,9 +28,23 @@ class ForgedRequest(KeapConnectError):
     """A state-changing request did not come from one of our own pages, or from one that is too old."""
 
 
+def is_for_programs() -> bool:
+    """Whether a request is for the token API, which looks after itself: no cookie and no form has a say there."""
+    return request.path.startswith("/api/")
+
+
+class PageSessions(SecureCookieSessionInterface):
+    """Flask's session, on pages alone."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Return none for programs."""
+        return None if is_for_programs() else super().open_session(app, request)
+
+
 def protect_browsers(app: Flask, settings: Settings) -> None:
     """Check each request, and set the security headers on each answer, errors included."""
-    headers = _headers(settings)
+    headers = security_headers(settings)
+    app.session_interface = PageSessions()
 
     @app.before_request
     def allow_larger_body() -> None:
@@ -40,13 +55,15 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
     @app.before_request
     def refuse_null_characters() -> None:
         # PostgreSQL keeps none in a text, so they belong into no value that we take.
-        if request.routing_exception is None and "\0" in "".join([request.path, *request.values.values()]):
+        if request.routing_exception or is_for_programs():
+            return
+        if "\0" in "".join([request.path, *request.values.values()]):
             abort(400)
 
     @app.before_request
     def refuse_forged_requests() -> None:
         # What no route accepts gets its 404 or 405 from the router, which also knows the methods to name.
-        if request.method not in READING and request.routing_exception is None:
+        if request.method not in READING and request.routing_exception is None and not is_for_programs():
             _check_origin(settings.public_url)
             sent = request.form.get("csrf_token", "")
             if not hmac.compare_digest(sent.encode(), csrf_token().encode()):
@@ -140,7 +157,8 @@ def _check_origin(public_url: str) -> None:
         raise ForgedRequest("The request came from another site.")
 
 
-def _headers(settings: Settings) -> dict[str, str]:
+def security_headers(settings: Settings) -> dict[str, str]:
+    """Return what every answer carries."""
     keap = urlsplit(settings.keap.authorize_url)
     targets = KEAP_FORM_TARGETS if keap.hostname in KEAP_HOSTS else f"{keap.scheme}://{keap.netloc}"
     headers = {

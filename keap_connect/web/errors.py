@@ -12,7 +12,14 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 from werkzeug.wrappers import Response
 
 from keap_connect import logs
-from keap_connect.errors import AccountNotFound, AdminNotFound, KeapConnectError, SealBroken
+from keap_connect.errors import (
+    AccountNotFound,
+    AdminNotFound,
+    APIKeyNotFound,
+    HandOutUnrecorded,
+    KeapConnectError,
+    SealBroken,
+)
 from keap_connect.web.browser_security import ForgedRequest
 from keap_connect.web.door import MayOnlyLook, PersonUnknown
 
@@ -39,6 +46,12 @@ EXPLAINED = {
         "You may look, and not act",
         "Your role here is viewer. Ask an admin to do it, or to give you the role of an admin.",
     ),
+    HandOutUnrecorded: (
+        503,
+        "The audit log cannot be written",
+        "No token is shown while that is so. Ask who runs this app to look at AUDIT_LOG and the disk.",
+    ),
+    APIKeyNotFound: (404, "There is no such API key", "The address is wrong."),
     SealBroken: (
         500,
         "A stored secret does not open",

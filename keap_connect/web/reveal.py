@@ -3,8 +3,10 @@
 from flask import Blueprint, make_response, render_template, request
 from werkzeug.wrappers import Response
 
+from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.revealing import RevealedToken, count_reveals, reveal_access_token
+from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.errors import AccountDisconnected, FormUsed, SealBroken, TooManyAttempts
 from keap_connect.web.door import Audience, actor, open_to
 from keap_connect.web.password_again import password_is_right
@@ -22,7 +24,9 @@ def access_token(account_id: int) -> Response:
         if not password_is_right():
             return _page(account_id, error="This is not your password. Nothing was shown.", status=403)
         reveals_before = request.form.get("reveals", -1, type=int)
-        return _page(account_id, revealed=reveal_access_token(account_id, actor(), reveals_before))
+        revealed = reveal_access_token(account_id, actor(), reveals_before)
+        record_hand_out(account_id, fingerprint(revealed.access_token), actor(), request.remote_addr)
+        return _page(account_id, revealed=revealed)
     except TooManyAttempts as refused:
         answer = _page(account_id, error=str(refused), status=429)
         answer.headers["Retry-After"] = str(refused.retry_after_seconds)

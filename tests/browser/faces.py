@@ -140,6 +140,13 @@ APP_FACES = [
     Face("import of a file, bad lines", "/import/file", "admin", 400, act=look_through(BAD_FILE)),
     Face("export", "/export", "admin"),
     Face("export, refused", "/export", "admin", 401, act=send("Download the file", password="not the password")),
+    Face("API keys", "/api-keys", "admin"),
+    Face("new API key", "/api-keys/new", "admin"),
+    Face("new API key, refused", "/api-keys/new", "admin", 401, act=send("Make the key", name=LONG, password="x")),
+    Face("new API key, made", "/api-keys/new", "admin", act=send("Make the key", name="Job", password=ADMIN_PASSWORD)),
+    Face("revoke an API key", "/api-keys/{key}/revoke", "admin"),
+    Face("error 404, no such API key", "/api-keys/999999/revoke", "admin", 404),
+    Face("reference of the token API", "/api/docs"),
     Face("sign-in", "/signin?next=/accounts"),
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
     Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
@@ -207,7 +214,11 @@ SANDBOX_FACES = [
 ]  # fmt: skip
 SITES = {
     "app": APP_FACES,
-    "one": [Face("accounts", "/accounts", "admin"), Face("account", "/accounts/1", "admin")],
+    "one": [
+        Face("accounts", "/accounts", "admin"),
+        Face("account", "/accounts/1", "admin"),
+        Face("API keys, none", "/api-keys", "admin"),
+    ],
     "empty": [Face("accounts", "/accounts", "admin")],
     "sandbox": SANDBOX_FACES,
 }

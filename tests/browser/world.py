@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key, revoke_api_key
 from keap_connect.access.passwords import ATTEMPTS_PER_EMAIL, verify_password
 from keap_connect.access.second_factor import begin_second_step, prepare
 from keap_connect.access.sign_ins import sign_in_admin, sign_in_person
@@ -126,6 +127,9 @@ def _fill_accounts(world: World) -> None:
         "only": add_account("Only One", "qr108", "Otto One"),
         "taken": add_account("Taken Over", "st109", "Tom Taken"),
     }
+    issue_api_key(HOSTILE, list(Scope), LONG, account_ids=[world.accounts["active"]])
+    world.accounts["key"] = issue_api_key("Nightly sync", [Scope.TOKENS_READ], ADMIN_EMAIL).row.id
+    revoke_api_key(issue_api_key(LONG[:80], [Scope.ACCOUNTS_READ], ADMIN_EMAIL).row.id, ADMIN_EMAIL)
     for number in range(PAGE_SIZE):
         add_account(f"Company {number}", f"uv{200 + number}", f"Person {number}")
 

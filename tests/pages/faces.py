@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from urllib.parse import urlencode
 
 from keap_connect.access.admins import AdminView
+from keap_connect.access.api_keys import APIKeyView
 from keap_connect.access.sign_ins import SignInView
 from keap_connect.accounts.audit_trail import TrailRow
 from keap_connect.accounts.directory import USUAL_ORDER, AccountPage, AccountView
@@ -18,12 +19,15 @@ from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.outlook import Outlook, RunningOut
 from keap_connect.accounts.revealing import RevealedToken
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
+from keap_connect.api.documentation import MEANINGS, document, operations_of
 from keap_connect.clock import utc_now
 from keap_connect.onboarding.client_check import ClientCheck, ClientStanding
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.held_files import HeldFile
 from keap_connect.onboarding.import_files import MOST_LINES, PreviewLine
 from keap_connect.settings import Settings
+from keap_connect.web.api_keys import LIFETIMES, Wish
+from keap_connect.web.api_keys import MEANINGS as KEY_MEANINGS
 from keap_connect.web.bar_chart import draw_outlook
 from keap_connect.web.ending_words import WORDS
 from keap_connect.web.patterns import examples
@@ -138,10 +142,27 @@ NASTY = replace(
     reasons=[HOSTILE],
 )
 KEY = replace(ACTIVE, kind="personal_access_token", access_token_expires_at=None, refresh_days_left=None)
+API_KEY = APIKeyView(
+    id=1,
+    public_id="0123456789abcdef",
+    name="Nightly sync",
+    scopes=["accounts:read", "tokens:read"],
+    account_ids=None,
+    created_at=NOW - 90 * DAY,
+    created_by="admin@example.com",
+    expires_at=None,
+    revoked_at=None,
+    last_used_at=None,
+)
+USED_KEY = replace(API_KEY, account_ids=[7, 12], expires_at=NOW + 30 * DAY, last_used_at=NOW - HOUR)
+REVOKED_KEY = replace(USED_KEY, name="Old job", revoked_at=NOW - DAY)
+NASTY_KEY = replace(API_KEY, name=HOSTILE, created_by=HOSTILE, account_ids=list(range(1, 200)))
+UNBROKEN_KEY = replace(API_KEY, name="x" * 80, created_by=LONG_EMAIL, expires_at=NOW - DAY)
 EVENTS = [
     EventView(NOW - 5 * HOUR, "refreshed", "system", "Refreshed: new tokens are stored."),
     EventView(NOW - 120 * DAY, "connected", "customer", "Connected by Jane Doe."),
 ]
+OPERATIONS = operations_of(document("https://x.example"))
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
 
 NOTHING_AHEAD = Outlook(RunningOut((0,) * 12, 0), RunningOut((0,) * 9, 0))
@@ -244,6 +265,10 @@ def file_import(error=None, problems=None, held=None):
 
 def held(*lines):
     return HeldFile(b"", list(lines), NOW + HOUR / 6)
+
+
+def key_form(wish, error=None):
+    return {"wish": wish, "error": error, "meanings": KEY_MEANINGS, "lifetimes": LIFETIMES, "admin": ADMIN}
 
 
 def error(status):
@@ -441,6 +466,26 @@ FACES = {
             "code": "made-up-" * 4,
             "address": "https://connect.example.com/new-password",
             "admin": ADMIN,
+        },
+    ),
+    "API keys, none": ("api_keys/index.html", {"keys": [], "admin": ADMIN}),
+    "API keys": ("api_keys/index.html", {"keys": [API_KEY, USED_KEY, REVOKED_KEY, *[API_KEY] * 20], "admin": ADMIN}),
+    "API keys, hard": ("api_keys/index.html", {"keys": [NASTY_KEY, UNBROKEN_KEY], "admin": ADMIN}),
+    "new API key": ("api_keys/create.html", key_form(Wish(["tokens:read"], "365"))),
+    "new API key, refused": (
+        "api_keys/create.html",
+        key_form(Wish(["accounts:read"], "", HOSTILE, HOSTILE), error="The password is wrong."),
+    ),
+    "API key, shown once": ("api_keys/issued.html", {"key": API_KEY, "text": "kc_" + "0" * 73, "admin": ADMIN}),
+    "API key, hostile": ("api_keys/issued.html", {"key": NASTY_KEY, "text": "kc_" + "0" * 73, "admin": ADMIN}),
+    "revoke an API key": ("api_keys/revoke.html", {"key": USED_KEY, "admin": ADMIN}),
+    "revoke an API key, hostile": ("api_keys/revoke.html", {"key": NASTY_KEY, "admin": ADMIN}),
+    "reference of the token API": (
+        "api/reference.html",
+        {
+            "public_url": "https://x.example",
+            "operations": OPERATIONS,
+            "errors": MEANINGS,
         },
     ),
     "error of the visitor": ("error.html", error(404)),

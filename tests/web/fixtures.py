@@ -9,6 +9,7 @@ from flask import Flask
 from jinja2 import FileSystemBytecodeCache
 
 from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
@@ -100,6 +101,7 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
         create_admin(VIEWER_EMAIL, ADMIN_PASSWORD, role=Role.VIEWER)
         _add_link(1)
+        issue_api_key("a key", list(Scope), ADMIN_EMAIL)
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
     viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD)
     return World(

@@ -34,6 +34,14 @@ FORMS = {
     "reconnect_links.revoke": {},
     "reconnect_links.use": {},
     "reconnect_links.again": {},
+    "api_keys.create": {
+        "name": "job",
+        "scopes": "tokens:read",
+        "lifetime": "30",
+        "accounts": "",
+        "password": ADMIN_PASSWORD,
+    },
+    "api_keys.revoke": {},
     "signin.sign_in": {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD},
     "signin.sign_out": {},
     "signin.second_step": {"code": "000000"},
@@ -148,6 +156,8 @@ def test_a_form_of_our_own_goes_through(
     expected = {200} if endpoint in SHOW_A_SECRET_ONCE else {OTHER_ANSWERS.get(endpoint, 303), 200, 422}
     assert answer.status_code in expected
     assert (everything() != before) == (endpoint not in IDLE)
+    assert answer.status_code == (200 if endpoint == "api_keys.create" else 303)  # a new key is shown once, on no URL
+    assert everything() != before or endpoint == "accounts.complete"  # there is nothing to complete
 
 
 def test_every_kind_of_browser_gets_its_form_through(world: World, victim: Visitor):

@@ -1,0 +1,94 @@
+"""Operations on accounts: list, show, rename, import."""
+
+from typing import Any
+
+from flask import request
+
+from keap_connect.access.api_keys import Scope
+from keap_connect.accounts.directory import AccountView, view_account
+from keap_connect.accounts.labels import change_account
+from keap_connect.accounts.paging import list_accounts_after
+from keap_connect.api.operations import current_key, operation
+from keap_connect.api.requests import read_headers
+from keap_connect.api.schemas import Account, AccountChange, AccountFilter, AccountList, Import, ImportHeaders
+from keap_connect.errors import InsufficientScope
+from keap_connect.models import CredentialKind
+from keap_connect.onboarding.import_once import import_once
+from keap_connect.onboarding.importing import ImportedCredential, import_credential
+
+
+@operation(
+    "GET",
+    "/v1/accounts",
+    scope=Scope.ACCOUNTS_READ,
+    summary="List accounts",
+    query=AccountFilter(),
+    answers={200: AccountList()},
+)
+def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
+    """Oldest first. A page begins after the last account of the page before, whatever has changed meanwhile."""
+    accounts, next_cursor = list_accounts_after(
+        query["cursor"],
+        query["limit"],
+        only=current_key().account_ids,
+        state=query.get("state"),
+        text=query.get("q"),
+        tenant_id=query.get("tenant_id"),
+        external_id=query.get("external_id"),
+    )
+    return {"accounts": accounts, "next_cursor": next_cursor}
+
+
+@operation(
+    "GET",
+    "/v1/accounts/<account>",
+    scope=Scope.ACCOUNTS_READ,
+    summary="Show an account",
+    answers={200: Account()},
+)
+def show_account(account_id: int) -> AccountView:
+    """Its state comes with the next step in plain words."""
+    return view_account(account_id)
+
+
+@operation(
+    "PATCH",
+    "/v1/accounts/<account>",
+    scope=Scope.ACCOUNTS_WRITE,
+    summary="Change what you call an account",
+    body=AccountChange(),
+    answers={200: Account()},
+    refusals=[409],
+)
+def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
+    """What is not named stays; null takes it away. 409: another account has this external id."""
+    change_account(account_id, current_key().actor, body)
+    return view_account(account_id)
+
+
+@operation(
+    "POST",
+    "/v1/accounts",
+    scope=Scope.ACCOUNTS_WRITE,
+    summary="Import a credential",
+    body=Import(),
+    headers=ImportHeaders(),
+    answers={201: Account(), 200: Account()},
+    refusals=[409],
+)
+def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
+    """Keap is asked whose it is; an account of the same person and tenant takes it over. 201: imported. 200: it was
+    imported before, by the same Idempotency-Key. 409: Keap does not know it, or the external id is taken."""
+    key = current_key()
+    if key.account_ids is not None:
+        raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and which one this is Keap decides
+    credential = ImportedCredential(
+        body["access_token"], body.get("refresh_token"), body.get("expires_in"), CredentialKind(body["kind"])
+    )
+
+    def do_import() -> int:
+        return import_credential(credential, key.actor, body.get("external_id"), body.get("label"))
+
+    once = read_headers(ImportHeaders(), request.headers).get("idempotency_key")
+    account_id, is_new = import_once(key.id, once, body, do_import) if once else (do_import(), True)
+    return view_account(account_id), 201 if is_new else 200

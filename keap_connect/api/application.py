@@ -1,0 +1,29 @@
+"""Adds the API to the app."""
+
+from collections.abc import Mapping
+
+from flask import Flask
+
+from keap_connect.api import accounts, documentation, events, tokens
+from keap_connect.api.door import guard_operations
+from keap_connect.api.errors import answer_errors, answer_lost_requests
+from keap_connect.api.express import ExpressLane
+from keap_connect.api.operations import bp
+from keap_connect.api.rate_limits import RateLimits
+from keap_connect.settings import Settings
+
+DECLARING = (accounts, tokens, events, documentation)  # importing them declares their operations
+guard_operations(bp)
+answer_errors(bp)
+
+
+def register_api(app: Flask, settings: Settings) -> None:
+    """Let programs in under /api."""
+    app.extensions["keap_connect_rate_limits"] = RateLimits(app, settings)
+    answer_lost_requests(app)
+    app.register_blueprint(bp)
+
+
+def open_express_lane(app: Flask, headers: Mapping[str, str]) -> None:
+    """Answer the plainest calls before Flask; `headers` are those of every answer."""
+    app.wsgi_app = ExpressLane(app, headers.items())  # type: ignore[method-assign,assignment]

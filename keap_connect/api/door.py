@@ -1,0 +1,63 @@
+"""Asks each program for its key before an operation runs; an operation that declares nothing is open to nobody.
+
+The key comes in the Authorization header and nowhere else: cookies say nothing here, and a key in the URL is refused,
+since it stands in logs then (RFC 6750 sections 2.3 and 5.3).
+"""
+
+import logging
+import re
+
+from flask import Blueprint, g, request
+from werkzeug.exceptions import MethodNotAllowed
+
+from keap_connect.access.api_keys import verify_api_key
+from keap_connect.api.errors import KeyMissing
+from keap_connect.api.operations import OPERATIONS
+from keap_connect.api.rate_limits import rate_limits
+from keap_connect.errors import APIKeyRefused, InsufficientScope
+
+log = logging.getLogger(__name__)
+KEY_BEGINS = re.compile(r"kc_([0-9a-f]{16})_[0-9a-f]{8}")
+KEY_NAMES = {"api_key", "apikey", "api-key", "access_token", "authorization", "key", "token"}
+NO_KEY = "Send an API key in the header Authorization: Bearer."
+KEY_IN_URL = "An API key does not belong into a URL, where logs keep it. Send it in a header, and revoke this one."
+OPEN_TO_ANYONE = {"api.openapi", "api.reference"}
+
+
+def guard_operations(bp: Blueprint) -> None:
+    """Ask at the door before each operation runs."""
+
+    @bp.before_request
+    def ask() -> None:
+        endpoint = request.endpoint or ""
+        if request.method == "HEAD" and endpoint in OPERATIONS:
+            raise MethodNotAllowed(["GET"])  # a token would be handed out that nobody gets
+        if endpoint in OPEN_TO_ANYONE:
+            return
+        declared = OPERATIONS.get(endpoint)
+        if declared is None or declared.scope is None:
+            raise InsufficientScope("none")
+        _refuse_key_in_url()
+        address = request.remote_addr or "unknown"
+        try:
+            g.api_key = verify_api_key(_shown_key())
+        except (APIKeyRefused, KeyMissing):
+            rate_limits().count_wrong_key(address)
+            raise
+        rate_limits().count_request(g.api_key.id, address)
+        g.api_key.require(declared.scope)
+
+
+def _shown_key() -> str:
+    kind, _, text = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not text.strip():
+        raise KeyMissing(NO_KEY)
+    return text.strip()
+
+
+def _refuse_key_in_url() -> None:
+    shown = KEY_BEGINS.search("&".join([request.path, *request.args.values()]))
+    if shown:
+        log.warning("An API key came in a URL, from %s: revoke the one with the id %s.", request.remote_addr, shown[1])
+    if shown or KEY_NAMES & {name.lower() for name in request.args}:
+        raise KeyMissing(KEY_IN_URL)

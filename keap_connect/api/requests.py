@@ -1,0 +1,85 @@
+"""Reads query strings and JSON bodies by their schema; what was not declared is refused, and nothing is echoed."""
+
+import json
+from typing import Any
+
+from flask import request
+from marshmallow import Schema, ValidationError
+from werkzeug.datastructures import Headers
+
+from keap_connect.api.errors import RequestRefused
+
+BROKEN = "The body is no JSON object."
+
+
+def read_query(schema: Schema) -> dict[str, Any]:
+    """Return the query string's values.
+
+    Raises:
+        RequestRefused: a parameter is unknown, repeated or of the wrong form.
+    """
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        raise RequestRefused("A query parameter is there more than once.")
+    return _loaded(schema, request.args.to_dict(), "query parameter")
+
+
+def read_body(schema: Schema) -> dict[str, Any]:
+    """Return the body's fields; an operation that wants none may also get no body at all.
+
+    Raises:
+        RequestRefused: wrong content type, broken JSON, an unknown or repeated field, a value of the wrong form.
+        RequestEntityTooLarge: it is larger than the app accepts.
+    """
+    body = request.get_data()
+    if not body and not schema.fields:
+        return {}
+    if request.mimetype != "application/json":
+        raise RequestRefused("Send JSON, with Content-Type: application/json.", 415)
+    try:
+        parsed = json.loads(body, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise RequestRefused(BROKEN) from None
+    if not isinstance(parsed, dict):
+        raise RequestRefused(BROKEN)
+    return _loaded(schema, parsed, "field")
+
+
+def read_headers(schema: Schema, headers: Headers) -> dict[str, Any]:
+    """Return the declared headers; all others are none of its business.
+
+    Raises:
+        RequestRefused: one has the wrong form.
+    """
+    names = [one.data_key or name for name, one in schema.fields.items()]
+    return _loaded(schema, {name: headers[name] for name in names if name in headers}, "header")
+
+
+def _loaded(schema: Schema, values: dict[str, Any], what: str) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = schema.load(values)
+    except ValidationError as problem:
+        raise RequestRefused(_told(problem, schema, what)) from None
+    return loaded
+
+
+def _told(problem: ValidationError, schema: Schema, what: str) -> str:
+    """Name what is wrong with which declared field; a name that we do not know may hold anything."""
+    messages = problem.messages_dict
+    names = {one.data_key or name for name, one in schema.fields.items()}
+    told = [f"{name}: {' '.join(map(str, messages[name]))}" for name in sorted(names & set(messages))]
+    if set(messages) - names:
+        known = ", ".join(sorted(names)) or "none"
+        told.append(f"There is an unknown {what}; known here: {known}.")
+    return " ".join(told)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field is there more than once")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

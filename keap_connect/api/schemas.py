@@ -1,0 +1,231 @@
+"""The shapes of what comes in and goes out. Both the checking and the OpenAPI document are made from them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from keap_connect.accounts.state import AccountState
+from keap_connect.models import LARGEST_ID, CredentialKind
+
+EXTERNAL_ID = r"^[A-Za-z0-9._:-]{1,200}$"
+ACCOUNT_NAME = r"^([1-9][0-9]{0,9}|external:[A-Za-z0-9._:-]{1,200})$"
+FINGERPRINT = r"^[0-9a-f]{16}$"
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL keeps no NUL, and a log line is one line
+TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
+LONGEST_TOKEN = 8192
+LONGEST_TEXT = 200
+LONGEST_VALIDITY_SECONDS = 3600
+MOST_ROWS = 200
+
+
+class Whole(validate.Regexp):
+    """A pattern that the whole value fits, to its last character; `$` alone would let a line break follow."""
+
+    def __call__(self, value: str) -> str:  # type: ignore[override]
+        """Refuse what does not fit, and what no database can store."""
+        has_lone_surrogate = any("\ud800" <= one <= "\udfff" for one in value)
+        if has_lone_surrogate or re.fullmatch(str(self.regex.pattern), value) is None:
+            raise ValidationError(self.error or "String does not match expected pattern.")
+        return value
+
+
+class Text(fields.String):
+    """A text of limited length and form."""
+
+    def __init__(self, most: int = LONGEST_TEXT, pattern: str = PRINTABLE, **options: Any) -> None:
+        super().__init__(validate=[validate.Length(min=1, max=most), Whole(pattern)], **options)
+
+
+class Digits(fields.Integer):
+    """A whole number of a query string: digits and nothing else, where `int` takes much more for a number."""
+
+    def __init__(self, least: int, most: int, **options: Any) -> None:
+        super().__init__(validate=validate.Range(least, most), **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if re.fullmatch("[0-9]{1,10}", str(value)) is None:
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Number(fields.Integer):
+    """A whole number of a JSON body: 5 and 5.0, neither "5" nor true."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if not is_whole or isinstance(value, bool):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Strict(Schema):
+    """What comes in: nothing but what is declared."""
+
+    class Meta:
+        """Unknown fields are refused."""
+
+        unknown = RAISE
+
+
+class Nothing(Strict):
+    """No parameters, no fields."""
+
+
+class Page(Strict):
+    """How much of a list, and from where on."""
+
+    limit = Digits(1, MOST_ROWS, load_default=50, metadata={"description": "How many rows at most."})
+    cursor = Digits(
+        0, LARGEST_ID, load_default=0, metadata={"description": "`next_cursor` of the page before; 0 begins anew."}
+    )
+
+
+class AccountFilter(Page):
+    """Which accounts."""
+
+    state = fields.String(validate=validate.OneOf([state.value for state in AccountState]))
+    q = Text(100, metadata={"description": "Parts of words of name, company, e-mail, label or ids."})
+    tenant_id = Text(63, r"^[A-Za-z0-9][A-Za-z0-9.-]*$", metadata={"description": "Keap's account id: ab123."})
+    external_id = Text(200, EXTERNAL_ID)
+
+
+class TokenQuery(Strict):
+    """How long the token must last."""
+
+    min_validity = Digits(
+        0, LONGEST_VALIDITY_SECONDS, load_default=None, metadata={"description": "Seconds; refreshes first if it must."}
+    )
+
+
+class AccountChange(Strict):
+    """What can be changed; null takes it away."""
+
+    label = Text(allow_none=True, metadata={"description": "Your name for the account."})
+    external_id = Text(200, EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
+
+
+class Rejection(Strict):
+    """Which token Keap refused."""
+
+    fingerprint = Text(
+        16,
+        FINGERPRINT,
+        required=True,
+        metadata={"description": "First 16 hex digits of the access token's SHA-256, as it was handed out."},
+    )
+
+
+class Import(Strict):
+    """A credential that was granted elsewhere, to the same client."""
+
+    access_token = Text(LONGEST_TOKEN, TOKEN, required=True)
+    refresh_token = Text(LONGEST_TOKEN, TOKEN, allow_none=True)
+    expires_in = Number(
+        allow_none=True,
+        validate=validate.Range(0, 365 * 86400),
+        metadata={"description": "Seconds that the access token still lasts; an hour when not known."},
+    )
+    kind = fields.String(
+        load_default=CredentialKind.OAUTH.value,
+        validate=validate.OneOf([CredentialKind.OAUTH, *(k for k in CredentialKind if k is not CredentialKind.OAUTH)]),
+    )
+    external_id = Text(200, EXTERNAL_ID, allow_none=True)
+    label = Text(allow_none=True)
+
+
+class ImportHeaders(Schema):
+    """Asking twice imports once."""
+
+    idempotency_key = Text(
+        200,
+        r"^[\x21-\x7e]+$",
+        data_key="Idempotency-Key",
+        metadata={"description": "The same key within a day gives the first answer again."},
+    )
+
+
+class PreferHeaders(Schema):
+    """How long to wait for a refresh that is under way (RFC 7240)."""
+
+    prefer = fields.String(
+        data_key="Prefer", metadata={"description": "`wait=n`, up to 25 seconds; 10 without it.", "example": "wait=5"}
+    )
+
+
+class Account(Schema):
+    """One connected Keap account."""
+
+    id = fields.Integer(required=True)
+    state = fields.String(required=True, validate=validate.OneOf([state.value for state in AccountState]))
+    next_step = fields.String(required=True, metadata={"description": "What to do now, in one sentence."})
+    reasons = fields.List(fields.String(), required=True)
+    title = fields.String(required=True)
+    tenant_id = fields.String(required=True, allow_none=True)
+    business_name = fields.String(required=True, allow_none=True)
+    label = fields.String(required=True, allow_none=True)
+    external_id = fields.String(required=True, allow_none=True)
+    person_name = fields.String(required=True, allow_none=True)
+    person_email = fields.String(required=True, allow_none=True)
+    kind = fields.String(required=True, validate=validate.OneOf([kind.value for kind in CredentialKind]))
+    scope = fields.String(required=True, allow_none=True)
+    is_pending = fields.Boolean(required=True, metadata={"description": "Keap has still to tell whose it is."})
+    connected_at = fields.AwareDateTime(required=True)
+    refreshed_at = fields.AwareDateTime(required=True, allow_none=True)
+    disconnected_at = fields.AwareDateTime(required=True, allow_none=True)
+    access_token_expires_at = fields.AwareDateTime(required=True, allow_none=True)
+    refresh_token_expires_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class AccountList(Schema):
+    """A page of accounts, oldest first; ask on with `next_cursor` until it is null."""
+
+    accounts = fields.List(fields.Nested(Account), required=True)
+    next_cursor = fields.Integer(required=True, allow_none=True)
+
+
+class Event(Schema):
+    """One line of an account's history."""
+
+    id = fields.Integer(required=True)
+    at = fields.AwareDateTime(required=True)
+    account_id = fields.Integer(required=True)
+    kind = fields.String(required=True)
+    actor = fields.String(required=True)
+    sentence = fields.String(required=True)
+
+
+class EventList(Schema):
+    """A page of events, oldest first; `next_cursor` is where to ask on, now or later."""
+
+    events = fields.List(fields.Nested(Event), required=True)
+    next_cursor = fields.Integer(required=True)
+    has_more = fields.Boolean(required=True)
+
+
+class Token(Schema):
+    """An access token that is valid now."""
+
+    state = fields.String(required=True, validate=validate.OneOf([state.value for state in AccountState]))
+    access_token = fields.String(required=True)
+    token_type = fields.String(required=True, validate=validate.Equal("bearer"))
+    expires_in = fields.Integer(required=True, allow_none=True, metadata={"description": "Null: it does not expire."})
+    expires_at = fields.AwareDateTime(required=True, allow_none=True)
+    tenant_id = fields.String(required=True, allow_none=True)
+    fingerprint = fields.String(required=True, validate=Whole(FINGERPRINT))
+    warning = fields.String(metadata={"description": "Why it could not be made to last longer."})
+
+
+class RejectionTaken(Schema):
+    """Whether the report was about the current token; a stale one changes nothing."""
+
+    is_current = fields.Boolean(required=True)
+
+
+class Error(Schema):
+    """The one shape of an error."""
+
+    error = fields.String(required=True, metadata={"description": "A code for programs; it stays the same."})
+    error_description = fields.String(required=True, metadata={"description": "A sentence for people."})
+    reconnect_url = fields.String(metadata={"description": "Where a person can connect the account again."})

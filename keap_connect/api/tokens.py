@@ -1,0 +1,108 @@
+"""Operations on an account's tokens: ask for a valid one, report one that Keap refused, refresh, disconnect."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+from flask import request
+
+from keap_connect.access.api_keys import Scope
+from keap_connect.accounts.credentials import fingerprint
+from keap_connect.accounts.directory import AccountView, view_account
+from keap_connect.accounts.directory import disconnect as disconnect_account
+from keap_connect.accounts.state import state_of
+from keap_connect.api.operations import current_key, operation
+from keap_connect.api.rate_limits import rate_limits
+from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
+from keap_connect.audit.hand_outs import record_hand_out
+from keap_connect.clock import utc_now
+from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
+from keap_connect.refreshing.timing import PATIENCE_SECONDS
+
+LONGEST_PATIENCE_SECONDS = 25
+WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})(?![0-9])", re.IGNORECASE)
+ACCOUNT_PATH = "/v1/accounts/<account>"
+
+
+@operation(
+    "GET",
+    f"{ACCOUNT_PATH}/token",
+    scope=Scope.TOKENS_READ,
+    summary="Get an access token that is valid now",
+    query=TokenQuery(),
+    headers=PreferHeaders(),
+    answers={200: Token()},
+    refusals=[409],
+)
+def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
+    """Refreshes first if it must, and waits for a refresh that is under way. Without `min_validity` any unexpired
+    token is handed out, with a `warning` when it could not be made to last. 409: a person must reconnect the account,
+    going on is no use. 503: nothing is lost, come back after `Retry-After` seconds."""
+    key = current_key()
+    served = valid_token(account_id, key.actor, query["min_validity"], patience_seconds())
+    name = fingerprint(served.access_token)
+    record_hand_out(account_id, name, key.actor, request.remote_addr, key.id)
+    now = utc_now()
+    return {
+        "state": state_of(served.account, now),
+        "access_token": served.access_token,
+        "token_type": "bearer",
+        "expires_in": _seconds_left(served.expires_at, now),
+        "expires_at": served.expires_at,
+        "tenant_id": served.account.tenant_id,
+        "fingerprint": name,
+        **({"warning": served.warning} if served.warning else {}),
+    }
+
+
+@operation(
+    "POST",
+    f"{ACCOUNT_PATH}/token/rejected",
+    scope=Scope.TOKENS_READ,
+    summary="Report that Keap refused an access token",
+    body=Rejection(),
+    answers={200: RejectionTaken()},
+)
+def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
+    """The current token is not handed out again then, and the next call gets a fresh one. A report about an older
+    token changes nothing."""
+    rate_limits().count_rejection(account_id)
+    return {"is_current": report_rejected(account_id, body["fingerprint"], current_key().actor)}
+
+
+@operation(
+    "POST",
+    f"{ACCOUNT_PATH}/refresh",
+    scope=Scope.ACCOUNTS_WRITE,
+    summary="Refresh an account now",
+    headers=PreferHeaders(),
+    answers={200: Account()},
+    refusals=[409],
+)
+def refresh(account_id: int) -> AccountView:
+    """Seldom needed: asking for a token refreshes by itself, and the worker refreshes ahead of time."""
+    refresh_account(account_id, current_key().actor, patience_seconds())
+    return view_account(account_id)
+
+
+@operation(
+    "POST",
+    f"{ACCOUNT_PATH}/disconnect",
+    scope=Scope.ACCOUNTS_WRITE,
+    summary="Forget an account's tokens",
+    answers={200: Account()},
+)
+def disconnect(account_id: int) -> AccountView:
+    """At once and for good; the account and its history stay, so that it can be connected again."""
+    disconnect_account(account_id, current_key().actor)
+    return view_account(account_id)
+
+
+def patience_seconds() -> float:
+    """Return how long the program wants to wait (`Prefer: wait=n`, RFC 7240 section 4.3), up to 25 seconds."""
+    wanted = WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(wanted[1]), LONGEST_PATIENCE_SECONDS) if wanted else PATIENCE_SECONDS
+
+
+def _seconds_left(expires_at: datetime | None, now: datetime) -> int | None:
+    return None if expires_at is None else max(int((expires_at - now).total_seconds()), 0)

@@ -1,0 +1,217 @@
+"""Accounts and their events for programs: pages that stay right while rows change, names, and imports done once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+from sqlalchemy import delete, select
+
+from keap_connect.accounts.directory import get_account
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.clock import utc_now
+from keap_connect.database import read_session, write_transaction
+from keap_connect.models import Account, AccountEvent, ImportOnce
+from tests.accounts.granted import store_account
+from tests.api.fixtures import NewProgram, Program
+from tests.support.sandbox import BEN, CLEO, Sandbox
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+ACCOUNTS = "/api/v1/accounts"
+
+
+@pytest.fixture
+def three(app: Flask, sandbox: Sandbox) -> list[int]:
+    """Give three accounts."""
+    with app.app_context():
+        return [
+            store_account(sandbox, business_name="Acme Plumbing", external_id="acme"),
+            store_account(sandbox, tenant_id="cd456", person_id=BEN, label="Bright 100%"),
+            store_account(sandbox, tenant_id="ef789", person_id=CLEO, refused_at=utc_now()),
+        ]
+
+
+def ids(answer) -> list[int]:
+    return [one["id"] for one in answer.json()["accounts"]]
+
+
+def test_a_list_can_be_narrowed(program: Program, three: list[int]):
+    one, two, three_ = three
+    found = {
+        query: ids(program.get(f"{ACCOUNTS}{query}"))
+        for query in (
+            "", "?state=active", "?state=reconnect_required", "?q=acme+plumb", "?q=100%25", "?q=nothing",
+            "?tenant_id=CD456.infusionsoft.com", "?external_id=acme", "?state=active&q=bright",
+        )
+    }  # fmt: skip
+
+    assert list(found.values()) == [[one, two, three_], [one, two], [three_], [one], [two], [], [two], [one], [two]]
+
+
+def test_pages_stay_right_while_rows_change(app: Flask, program: Program, sandbox: Sandbox, three: list[int]):
+    first = program.get(f"{ACCOUNTS}?limit=2")
+    with app.app_context():
+        with write_transaction() as session:
+            session.execute(delete(Account).where(Account.id == three[0]))
+        late = store_account(sandbox, tenant_id="gh012", person_id=BEN)
+    second = program.get(f"{ACCOUNTS}?limit=2&cursor={first.json()['next_cursor']}")
+
+    assert ids(first) == three[:2]
+    assert ids(second) == [three[2], late]
+    assert second.json()["next_cursor"] is None
+    assert ids(program.get(f"{ACCOUNTS}?cursor=2147483647")) == []
+
+
+@pytest.mark.proves("R73")
+def test_an_account_shows_its_state_its_next_step_and_no_token(app: Flask, program: Program, three: list[int]):
+    body = program.get(f"{ACCOUNTS}/external:acme").json()
+
+    assert (body["id"], body["tenant_id"], body["state"]) == (three[0], "ab123", "active")
+    assert body["next_step"] == "Nothing to do: the connection is kept alive by itself."
+    assert body["connected_at"].endswith("+00:00")
+    assert not {"access_token_masked", "refresh_token_masked", "generation"} & set(body)
+
+
+def test_names_are_changed_taken_away_and_never_given_twice(program: Program, three: list[int]):
+    path = f"{ACCOUNTS}/{three[1]}"
+    taken = program.call("PATCH", path, json={"external_id": "acme"})
+    label = program.call("PATCH", path, json={"label": "  Harbor  "}).json()
+    both = program.call("PATCH", path, json={"label": None, "external_id": "b:1"}).json()
+    nothing = program.call("PATCH", path, json={})
+
+    assert (taken.status_code, taken.json()["error"]) == (409, "external_id_taken")
+    assert (label["label"], label["external_id"]) == ("Harbor", None)
+    assert (both["label"], both["external_id"]) == (None, "b:1")
+    assert nothing.status_code == 200
+    told = [one for one in program.get("/api/v1/events").json()["events"] if one["kind"] == "renamed"]
+    assert [one["sentence"] for one in told] == [
+        "Called something else from now on: label Harbor.",
+        "Called something else from now on: label none, external id b:1.",
+    ]
+    assert told[0]["actor"].startswith("API key ")
+
+
+def test_events_are_told_once_each_and_none_is_passed_over(app: Flask, program: Program, three: list[int]):
+    for account_id in three:
+        program.post(f"{ACCOUNTS}/{account_id}/disconnect")
+
+    seen, cursor, more = [], 0, True
+    while more:
+        page = program.get(f"/api/v1/events?limit=2&cursor={cursor}").json()
+        seen += page["events"]
+        cursor, more = page["next_cursor"], page["has_more"]
+    again = program.get(f"/api/v1/events?cursor={cursor}").json()
+    program.call("PATCH", f"{ACCOUNTS}/{three[0]}", json={"label": "x"})
+    later = program.get(f"/api/v1/events?cursor={cursor}").json()["events"]
+
+    assert [(one["kind"], one["account_id"]) for one in seen] == [("disconnected", each) for each in three]
+    assert again == {"events": [], "next_cursor": cursor, "has_more": False}
+    assert [one["kind"] for one in later] == ["renamed"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_no_event_is_passed_over_that_commits_late(app: Flask, program: Program, account_id: int):
+    with app.app_context(), write_transaction() as slow:
+        record(slow, EventKind.REFRESHED, account_id, "system")
+        slow.flush()
+        with write_transaction() as quick:
+            record(quick, EventKind.DISCONNECTED, account_id, "system")
+        meanwhile = program.get("/api/v1/events").json()
+
+    afterwards = program.get(f"/api/v1/events?cursor={meanwhile['next_cursor']}").json()
+    assert meanwhile["events"] == []
+    assert [one["kind"] for one in afterwards["events"]] == ["refreshed", "disconnected"]
+
+
+def pair(sandbox: Sandbox) -> dict[str, object]:
+    """Return a pair that was granted elsewhere, as an import takes it."""
+    granted = sandbox.grant("cd456", BEN)[0]
+    return {name: granted[name] for name in ("access_token", "refresh_token", "expires_in")}
+
+
+def test_an_import_is_checked_at_keap_and_stored(app: Flask, program: Program, sandbox: Sandbox):
+    granted = pair(sandbox)
+
+    answer = program.post(ACCOUNTS, {**granted, "external_id": "bright", "label": "Bright"})
+    token = program.get(f"{ACCOUNTS}/external:bright/token").json()
+
+    assert answer.status_code == 201
+    assert (answer.json()["tenant_id"], answer.json()["label"]) == ("cd456", "Bright")
+    assert token["access_token"] == granted["access_token"]
+    assert granted["refresh_token"] not in answer.text
+
+
+def test_an_import_that_keap_does_not_know_changes_nothing(app: Flask, program: Program, account_id: int):
+    answer = program.post(ACCOUNTS, {"access_token": "canary-unknown", "refresh_token": "canary-too"})
+
+    assert (answer.status_code, answer.json()["error"]) == (409, "credential_refused")
+    assert "canary" not in answer.text
+    assert len(ids(program.get(ACCOUNTS))) == 1
+
+
+def test_an_import_that_is_asked_for_twice_happens_once(
+    app: Flask, program: Program, new_program: NewProgram, sandbox: Sandbox
+):
+    asked = {**pair(sandbox), "external_id": "bright"}
+    key = {"Idempotency-Key": "canary-import-1"}
+
+    first = program.post(ACCOUNTS, asked, headers=key)
+    again = program.post(ACCOUNTS, asked, headers=key)
+    other = program.post(ACCOUNTS, {**asked, "label": "x"}, headers=key)
+    another_program = new_program().post(ACCOUNTS, asked, headers=key)
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert (other.status_code, other.json()["error"]) == (409, "import_conflict")
+    assert another_program.status_code == 201
+    with app.app_context(), read_session() as session:
+        stored = str(session.execute(select(ImportOnce.__table__)).all())
+        assert session.scalars(select(AccountEvent.kind)).all().count("connected") == 1
+    assert "canary" not in stored
+    assert str(asked["access_token"]) not in stored
+
+
+@on_sqlite
+def test_an_import_that_failed_may_be_asked_for_again(program: Program, sandbox: Sandbox):
+    key = {"Idempotency-Key": "1"}
+
+    refused = program.post(ACCOUNTS, {"access_token": "unknown"}, headers=key)
+
+    assert refused.status_code == 409
+    assert program.post(ACCOUNTS, pair(sandbox), headers=key).status_code == 201
+
+
+@on_sqlite
+def test_an_import_under_way_is_not_begun_again_and_one_given_up_is(
+    app: Flask, program: Program, sandbox: Sandbox, clock, monkeypatch: pytest.MonkeyPatch
+):
+    asked, key, began, go_on = pair(sandbox), {"Idempotency-Key": "1"}, threading.Event(), threading.Event()
+    store = program.post(ACCOUNTS, asked).json()["id"]
+
+    def slowly(*_: object) -> int:
+        began.set()
+        assert go_on.wait(30)
+        return store
+
+    monkeypatch.setattr("keap_connect.api.accounts.import_credential", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(program.post, ACCOUNTS, asked, headers=key)
+        assert began.wait(30)
+        second = program.post(ACCOUNTS, asked, headers=key)
+        clock.advance(minutes=3)
+        go_on.set()
+        third = program.post(ACCOUNTS, asked, headers=key)
+
+    assert (first.result().status_code, second.json()["error"]) == (201, "import_conflict")
+    assert third.status_code in {200, 201}
+
+
+@on_sqlite
+def test_a_personal_access_token_is_kept_as_what_it_is(app: Flask, program: Program, sandbox: Sandbox):
+    asked = {"access_token": pair(sandbox)["access_token"], "kind": "personal_access_token"}
+
+    account_id = program.post(ACCOUNTS, asked).json()["id"]
+
+    assert program.get(f"{ACCOUNTS}/{account_id}/token").json()["expires_in"] is None
+    with app.app_context():
+        assert get_account(account_id).kind == "personal_access_token"

@@ -1,0 +1,143 @@
+"""The express lane: the same answers as the operation, and nothing that is not plainly so."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy import update
+
+from keap_connect.access.api_keys import revoke_api_key
+from keap_connect.accounts.directory import disconnect
+from keap_connect.api import express, tokens
+from keap_connect.audit.hand_outs import auditor
+from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
+from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.models import Account, APIKey
+from tests.accounts.granted import store_account
+from tests.api.fixtures import NewProgram, Program
+from tests.support.sandbox import BEN, Sandbox
+
+PATH = "/api/v1/accounts/1/token"
+
+
+@pytest.fixture
+def asked_slowly(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give the accounts that the operation itself was asked for."""
+    seen: list[int] = []
+    real = tokens.valid_token
+    monkeypatch.setattr(
+        tokens, "valid_token", lambda account_id, *rest: seen.append(account_id) or real(account_id, *rest)
+    )
+    return seen
+
+
+def set_columns(app: Flask, table: type, **values: object) -> None:
+    with app.app_context(), write_transaction() as session:
+        session.execute(update(table).values(**values))
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}?min_validity=3600", "/api/v1/accounts/external:acme/token"])
+def test_both_ways_give_the_same_answer(
+    app: Flask, program: Program, account_id: int, asked_slowly: list[int], path: str
+):
+    set_columns(app, Account, external_id="acme")
+    slow = program.get(path)  # notes that key and account are in use
+    fast = program.get(path)
+
+    assert asked_slowly == [account_id]
+    assert (fast.status_code, fast.headers) == (slow.status_code, {**slow.headers, **length_of(fast)})
+    assert {**fast.json(), "expires_in": 0} == {**slow.json(), "expires_in": 0}
+    assert list(fast.json()) == list(slow.json())
+    with app.app_context():
+        counts = auditor().counters._counts
+        assert [(actor, number) for (actor, _, _), number in counts.items()] == [("API key 1 (job)", 2)]
+
+
+def length_of(answer) -> dict[str, str]:
+    """Return the one header that the seconds which pass may change."""
+    return {"Content-Length": answer.headers["Content-Length"]}
+
+
+HOUR = timedelta(hours=1)
+NOT_PLAIN = {
+    "a revoked key": (lambda app: revoke_api_key(1, "x"), 401),
+    "an expired key": (lambda app: set_columns(app, APIKey, expires_at=utc_now() - HOUR), 401),
+    "another scope": (lambda app: set_columns(app, APIKey, scopes="accounts:read accounts:write"), 403),
+    "another account": (lambda app: set_columns(app, APIKey, account_ids=[2]), 404),
+    "no account": (lambda app: set_columns(app, APIKey, account_ids=[]), 404),
+    "a key not used lately": (lambda app: set_columns(app, APIKey, last_used_at=utc_now() - 2 * HOUR), 200),
+    "a disconnect": (lambda app: disconnect(1, "x"), 409),
+    "a dead grant": (lambda app: set_columns(app, Account, refused_at=utc_now()), 200),
+    "an expired token": (lambda app: set_columns(app, Account, access_token_expires_at=utc_now() - HOUR), 200),
+    "a token in doubt": (lambda app: set_columns(app, Account, attempted_at=utc_now() - HOUR), 200),
+    "an account not asked for lately": (lambda app: set_columns(app, Account, asked_at=utc_now() - 2 * HOUR), 200),
+}
+
+
+@pytest.mark.proves("R72", "R75")
+@pytest.mark.parametrize("case", NOT_PLAIN)
+def test_what_is_not_plain_is_seen_by_the_next_call(
+    app: Flask, program: Program, account_id: int, monkeypatch: pytest.MonkeyPatch, case: str
+):
+    assert [program.get(PATH).status_code for _ in range(2)] == [200, 200]
+    change, status = NOT_PLAIN[case]
+    handed: list[bytes | None] = []
+    real = express.ExpressLane._answer
+    monkeypatch.setattr(express.ExpressLane, "_answer", lambda *given: handed.append(real(*given)) or handed[-1])
+
+    with app.app_context():
+        change(app)
+    answer = program.get(PATH)
+
+    assert handed == [None]
+    assert answer.status_code == status
+
+
+def test_the_list_of_a_key_is_read_on_both_databases(
+    app: Flask, new_program: NewProgram, sandbox: Sandbox, account_id: int, asked_slowly: list[int]
+):
+    with app.app_context():
+        other = store_account(sandbox, tenant_id="cd456", person_id=BEN)
+    program = new_program("tokens:read", account_ids=[other])
+
+    statuses = [program.get(f"/api/v1/accounts/{each}/token").status_code for each in (other, other, account_id)]
+
+    assert statuses == [200, 200, 404]
+    assert asked_slowly == [other]
+
+
+def fail(error: Exception) -> Callable[..., None]:
+    """Return a function that fails as a database or a disk does."""
+
+    def failing(*_: object) -> None:
+        raise error
+
+    return failing
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_database_that_does_not_answer_is_left_to_the_operation(
+    app: Flask, program: Program, account_id: int, asked_slowly: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    program.get(PATH)
+    with app.app_context():
+        db.engine.dispose()  # also closes the lane's own connections
+    monkeypatch.setattr("keap_connect.database.PlainReads._connect", fail(TemporarilyUnavailable("It is down.")))
+
+    assert program.get(PATH).status_code == 200
+    assert len(asked_slowly) == 2
+
+
+@pytest.mark.proves("R79")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_no_token_leaves_by_the_express_lane_unwritten(
+    program: Program, account_id: int, monkeypatch: pytest.MonkeyPatch
+):
+    program.get(PATH)
+    monkeypatch.setattr("keap_connect.audit.log_file.os.write", fail(OSError(28, "No space left on device")))
+
+    answer = program.get(PATH)
+
+    assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")

@@ -1,0 +1,67 @@
+"""Many callers in several server processes want one expired account: its refresh token is presented once."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.application import create_app
+from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
+from keap_connect.models import Account
+from keap_connect.settings import Settings
+from tests.accounts.granted import store_account
+from tests.api.serving import ask, serve_processes
+from tests.support.sandbox import Sandbox
+
+PATH = "/api/v1/accounts/1/token"
+
+
+@pytest.fixture
+def key(settings: Settings, sandbox: Sandbox) -> Iterator[str]:
+    """Give a key for an app with one account, whose access token has expired."""
+    built = create_app(settings)
+    with built.app_context():
+        store_account(sandbox)
+        with write_transaction() as session:
+            session.execute(update(Account).values(access_token_expires_at=utc_now() - timedelta(hours=1)))
+        yield issue_api_key("race", [Scope.TOKENS_READ], "x").text
+        db.engine.dispose()
+
+
+def race(sandbox: Sandbox, environ: dict[str, str], key: str, processes: int, callers: int) -> None:
+    """Let all callers ask at once, then once more when the refresh is over."""
+    with serve_processes(processes, environ) as ports, ThreadPoolExecutor(callers) as pool:
+        ports_of_callers = [ports[number % processes] for number in range(callers)]
+        first = list(pool.map(lambda port: ask(port, environ, key, PATH), ports_of_callers))
+        again = [ask(port, environ, key, PATH) for port in ports]
+
+    tokens = {json.loads(body)["access_token"] for status, body in [*first, *again] if status == 200}
+    assert {status for status, _ in first} <= {200, 503}
+    assert [status for status, _ in again] == [200] * processes
+    assert len(tokens) == 1
+    presented = [call for call in sandbox.ledger()["presentations"] if call["path"] == "/token"]
+    assert len(presented) == 1
+
+
+@pytest.mark.proves("R26", "F22", "F23")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_callers_of_two_processes_present_once(sandbox: Sandbox, environ: dict[str, str], key: str):
+    sandbox.fault("slow", seconds=0.2)
+
+    race(sandbox, environ, key, processes=2, callers=24)
+
+
+@pytest.mark.long
+@pytest.mark.proves("R26", "F22", "F23", "F28")
+@pytest.mark.parametrize("seconds", [0.2, 12])
+def test_two_hundred_callers_of_four_processes_present_once(
+    sandbox: Sandbox, environ: dict[str, str], key: str, seconds: float
+):
+    sandbox.fault("slow", seconds=seconds)
+
+    race(sandbox, environ, key, processes=4, callers=200)

@@ -1,0 +1,117 @@
+"""The settings page of the API keys: shown once, asked for with the password, revoked after a question."""
+
+import re
+
+import pytest
+from flask import Flask
+
+from keap_connect.access.api_keys import list_api_keys, verify_api_key
+from keap_connect.errors import APIKeyRefused
+from tests.accounts.granted import store_account
+from tests.conftest import ADMIN_PASSWORD
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+from tests.web.direct import send
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+RIGHT = {"name": "Nightly sync", "scopes": "tokens:read", "lifetime": "30", "password": ADMIN_PASSWORD}
+
+
+def make(admin: Visitor, **fields: str) -> str | None:
+    """Fill the form in and return the key that is shown."""
+    admin.get("/api-keys/new")
+    admin.press("/api-keys/new", **{**RIGHT, **fields})
+    shown = re.search(r'<input id="key" value="(kc_[0-9a-f_]+)" readonly>', admin.page.text)
+    return shown[1] if shown else None
+
+
+@pytest.mark.proves("R49")
+def test_a_key_is_shown_once(app: Flask, admin: Visitor):
+    key = make(admin)
+
+    assert key is not None
+    with app.app_context():
+        assert verify_api_key(key).scopes == {"tokens:read"}
+    assert 'data-copy="key"' in admin.page.text
+    for path in ("/api-keys", "/api-keys/new", "/api-keys/1/revoke"):
+        assert key not in admin.get(path).text
+    assert key[:19] in admin.get("/api-keys").text
+    assert "Last used" in admin.text
+
+
+@pytest.mark.proves("R58")
+@pytest.mark.parametrize(
+    ("wrong", "status", "words"),
+    [
+        ({"password": "a wrong password"}, 401, "The password is wrong."),
+        ({"password": ""}, 401, "The password is wrong."),
+        ({"name": " "}, 400, "Give the key a name"),
+        ({"scopes": "everything"}, 400, "Choose what the key may do"),
+        ({"lifetime": "7"}, 400, "Choose how long the key lasts."),
+        ({"accounts": "7"}, 400, "There is no account 7."),
+        ({"accounts": "a, b"}, 400, "Name accounts by their ids"),
+        ({"accounts": "9999999999"}, 400, "There is no account 9999999999."),
+    ],
+    ids=str,
+)
+def test_a_form_that_will_not_do_says_why_and_keeps_what_was_typed(
+    app: Flask, admin: Visitor, wrong: dict[str, str], status: int, words: str
+):
+    assert make(admin, **wrong) is None
+
+    assert admin.page.status_code == status
+    assert words in admin.text
+    assert ADMIN_PASSWORD not in admin.page.text
+    assert "Nightly sync" in admin.page.text or "name" in wrong
+    with app.app_context():
+        assert list_api_keys() == []
+
+
+def test_guessing_the_password_is_throttled(admin: Visitor):
+    statuses = []
+    for _ in range(11):
+        make(admin, password="a wrong password")
+        statuses.append(admin.page.status_code)
+
+    assert statuses[0] == 401
+    assert statuses[-1] == 429
+    assert "Retry-After" in admin.page.headers
+
+
+def test_a_key_may_be_for_some_accounts(app: Flask, admin: Visitor, sandbox: Sandbox):
+    with app.app_context():
+        store_account(sandbox)
+
+    key = make(admin, accounts=" 1 ", lifetime="")
+
+    with app.app_context():
+        assert verify_api_key(key or "").account_ids == {1}
+        assert list_api_keys()[0].expires_at is None
+
+
+@pytest.mark.proves("R72")
+def test_a_key_is_revoked_after_a_question(app: Flask, admin: Visitor):
+    key = make(admin)
+    admin.get("/api-keys/1/revoke")
+    asked = admin.text
+    admin.press("/api-keys/1/revoke")
+
+    assert "Revoke Nightly sync?" in asked
+    assert "is revoked" in admin.text
+    with app.app_context(), pytest.raises(APIKeyRefused):
+        verify_api_key(key or "")
+
+
+def test_a_key_that_is_not_there_is_not_found(admin: Visitor):
+    for key_id in (1, 2**31):
+        assert send(admin, "GET", f"/api-keys/{key_id}/revoke").status_code == 404
+
+
+def test_of_the_keys_that_are_over_the_latest_are_shown(app: Flask, admin: Visitor):
+    for number in range(12):
+        make(admin, name=f"key {number:02}")
+        send(admin, "GET", f"/api-keys/{number + 1}/revoke")
+        admin.press(f"/api-keys/{number + 1}/revoke")
+
+    assert re.findall(r"<h2>key (\d\d)</h2>", admin.page.text) == [f"{number:02}" for number in range(11, 1, -1)]
