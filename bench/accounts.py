@@ -22,7 +22,7 @@ def environ(database_url: str, token_endpoint: str, instance_path: Path) -> dict
     """Return the settings of an app that speaks to our token endpoint, without a rate limit."""
     return {
         "PORT": "5000",
-        "SECRET_KEY": "k" * 32,
+        "SECRET_KEY": "0123456789abcdef" * 2,
         "TOKEN_KEYS": base64.b64encode(bytes(range(32))).decode(),
         "DATABASE_URL": database_url,
         "KEAP_CLIENT_ID": CLIENT_ID,

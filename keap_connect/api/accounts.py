@@ -82,9 +82,10 @@ def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
     key = current_key()
     if key.account_ids is not None:
         raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and which one this is Keap decides
-    credential = ImportedCredential(
-        body["access_token"], body.get("refresh_token"), body.get("expires_in"), CredentialKind(body["kind"])
-    )
+    kind, refresh_token = CredentialKind(body["kind"]), body.get("refresh_token")
+    if kind is CredentialKind.OAUTH and refresh_token is None:
+        kind = CredentialKind.ACCESS_TOKEN_ONLY
+    credential = ImportedCredential(body["access_token"], refresh_token, body.get("expires_in"), kind)
 
     def do_import() -> int:
         return import_credential(credential, key.actor, body.get("external_id"), body.get("label"))

@@ -121,7 +121,9 @@ def own_error(error: KeapConnectError) -> Response:
         return error_answer(404, "not_found", "There is no such account.")
     if type(error) in CONFLICTS:
         return error_answer(409, CONFLICTS[type(error)], str(error), reconnect_url=_way_out(error))
-    if isinstance(error, ImportRefused | NameRefused):
+    if isinstance(error, ImportRefused):
+        return error_answer(409, CONFLICTS[CredentialRefused], str(error))
+    if isinstance(error, NameRefused):
         return error_answer(400, STATUS_CODES[400], str(error))
     return _refusal_of_key(error) or last_resort(error)
 

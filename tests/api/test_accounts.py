@@ -83,10 +83,11 @@ def test_names_are_changed_taken_away_and_never_given_twice(program: Program, th
     assert (label["label"], label["external_id"]) == ("Harbor", None)
     assert (both["label"], both["external_id"]) == (None, "b:1")
     assert nothing.status_code == 200
-    told = [one for one in program.get("/api/v1/events").json()["events"] if one["kind"] == "renamed"]
+    told = [one for one in program.get("/api/v1/events").json()["events"] if one["kind"].endswith("_changed")]
     assert [one["sentence"] for one in told] == [
-        "Called something else from now on: label Harbor.",
-        "Called something else from now on: label none, external id b:1.",
+        "The label was changed from “Bright 100%” to “Harbor”.",
+        "The label was changed from “Harbor” to none.",
+        "The external id was changed from none to “b:1”.",
     ]
     assert told[0]["actor"].startswith("API key ")
 
@@ -106,7 +107,7 @@ def test_events_are_told_once_each_and_none_is_passed_over(app: Flask, program: 
 
     assert [(one["kind"], one["account_id"]) for one in seen] == [("disconnected", each) for each in three]
     assert again == {"events": [], "next_cursor": cursor, "has_more": False}
-    assert [one["kind"] for one in later] == ["renamed"]
+    assert [one["kind"] for one in later] == ["label_changed"]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -166,7 +167,7 @@ def test_an_import_that_is_asked_for_twice_happens_once(
     assert another_program.status_code == 201
     with app.app_context(), read_session() as session:
         stored = str(session.execute(select(ImportOnce.__table__)).all())
-        assert session.scalars(select(AccountEvent.kind)).all().count("connected") == 1
+        assert session.scalars(select(AccountEvent.kind)).all().count("imported") == 1
     assert "canary" not in stored
     assert str(asked["access_token"]) not in stored
 

@@ -181,7 +181,15 @@ def test_hostile_names_become_no_elements(visit: Visit):
 
 
 FOR_PROGRAMS = {"api.openapi", "api.list_accounts", "api.show_account", "api.get_token", "api.list_events"}
-NO_PAGES = {"static", "health.healthz", "health.readyz", "metrics.metrics", "connect.callback", *FOR_PROGRAMS}
+NO_PAGES = {
+    "static",
+    "health.healthz",
+    "health.readyz",
+    "metrics.metrics",
+    "connect.callback",
+    "audit.download",
+    *FOR_PROGRAMS,
+}
 NO_PAGES_OF_THE_SANDBOX = {"static", "control.health", "rest_api.call"}
 
 

@@ -249,7 +249,7 @@ def settings_at(public_url, client_id=""):
     key = base64.b64encode(bytes(range(32))).decode()
     secret = "s" * 16 if client_id else ""
     return Settings.from_env(
-        {"PUBLIC_URL": public_url, "SECRET_KEY": "k" * 32, "TOKEN_KEYS": key}
+        {"PUBLIC_URL": public_url, "SECRET_KEY": "0123456789abcdef" * 2, "TOKEN_KEYS": key}
         | {"KEAP_CLIENT_ID": client_id, "KEAP_CLIENT_SECRET": secret}
     )
 
@@ -432,7 +432,7 @@ FACES = {
     "import of a file, most lines": ("imports/file.html", file_import(held=held(*[LINE] * MOST_LINES))),
     "export": ("exports/accounts.html", {"admin": ADMIN, "error": None}),
     "export, refused": ("exports/accounts.html", {"admin": ADMIN, "error": "The password is wrong."}),
-    "account of a viewer": ("accounts/show.html", {"account": PENDING, "events": EVENTS, "admin": VIEWER}),
+    "account of a viewer": ("accounts/show.html", page_of(PENDING, *EVENTS, admin=VIEWER)),
     "accounts of a viewer": ("accounts/index.html", listing(ACTIVE, admin=VIEWER)),
     "sign-in": ("signin/password.html", {"error": None, "email": "", "next_path": "/accounts"}),
     "sign-in, refused": (

@@ -396,7 +396,6 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.RECOVERY_CODE_USED: ({"email": "a@example.com"}, "A recovery code of a@example.com was used up."),
     EventKind.RECOVERY_CODES_MADE: ({"email": "a@example.com"}, "New recovery codes were made for a@example.com."),
-    EventKind.RENAMED: ({"told": "label Acme"}, "Called something else from now on: label Acme."),
     EventKind.API_KEY_ISSUED: (
         {"key_id": 3, "name": "job", "scopes": "tokens:read"},
         "API key 3 (job) was issued for tokens:read.",

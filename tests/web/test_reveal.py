@@ -7,7 +7,7 @@ import pytest
 import requests
 from flask import Flask
 
-from keap_connect.access.admins import ATTEMPTS_PER_EMAIL
+from keap_connect.access.passwords import ATTEMPTS_AGAIN
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import disconnect
 from keap_connect.accounts.history import list_events
@@ -72,7 +72,7 @@ def test_cookie_alone_shows_nothing(app: Flask, admin: Visitor, password: str):
 
 @pytest.mark.proves("R54")
 def test_guessing_here_is_throttled_as_at_the_sign_in(app: Flask, admin: Visitor):
-    for _ in range(ATTEMPTS_PER_EMAIL):
+    for _ in range(ATTEMPTS_AGAIN):
         assert reveal(admin, "a wrong password").status_code == 403
 
     answer = reveal(admin)
