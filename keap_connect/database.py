@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from flask import Flask
+from flask import Flask, current_app
 from flask_migrate import Migrate  # type: ignore[import-untyped]
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
@@ -115,6 +115,14 @@ def connect_database(app: Flask, url: str) -> None:
         event.listen(db.engine, "handle_error", _note_trouble)
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
+        # Made once: it costs more than many a statement.
+        app.extensions["keap_connect.writing"] = _for_writing(db.engine)
+
+
+def _for_writing(engine: Engine) -> Engine:
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(writes=True, isolation_level="READ COMMITTED")
+    return engine.execution_options(writes=True)
 
 
 class Trouble:
@@ -170,9 +178,7 @@ def write_transaction() -> Iterator[Session]:
 
     On SQLite it holds the write lock from its first statement, so what it reads stays true until it writes.
     """
-    engine = db.engine.execution_options(writes=True)
-    if engine.dialect.name == "postgresql":
-        engine = engine.execution_options(isolation_level="READ COMMITTED")
+    engine = current_app.extensions["keap_connect.writing"]
     with Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
 
@@ -183,6 +189,6 @@ def take_turns(session: Session, name: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
 
 
-def count_updated(session: Session, statement: Update) -> int:
+def count_updated(session: Session, statement: Update, values: dict[str, object] | None = None) -> int:
     """Execute a conditional UPDATE and return how many rows met its condition."""
-    return cast("CursorResult[Any]", session.execute(statement)).rowcount
+    return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
