@@ -5,6 +5,7 @@ SQLite runs with WAL, `synchronous=FULL` (a lost commit would be a spent refresh
 open no transaction at all, so none can span a network call or see yesterday's snapshot.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -42,13 +43,17 @@ NAMING_CONVENTION = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+BUSY_SECONDS = 10  # a writer waits so long for another
 PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
-    "busy_timeout=10000",
+    f"busy_timeout={BUSY_SECONDS * 1000}",
     "secure_delete=ON",
 )
+
+
+_sqlite_turn = threading.Lock()
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -179,8 +184,26 @@ def write_transaction() -> Iterator[Session]:
     On SQLite it holds the write lock from its first statement, so what it reads stays true until it writes.
     """
     engine = current_app.extensions["keap_connect.writing"]
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    with _one_after_another(engine), Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
+
+
+@contextmanager
+def _one_after_another(engine: Engine) -> Iterator[None]:
+    """Let the writing threads of this process wait in line for SQLite's one write lock.
+
+    SQLite itself lets whoever meets a lock sleep, ever longer, while the lock is long free again. Whoever does not get
+    the turn in time meets SQLite's own wait, which ends in an error as ever.
+    """
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    has_turn = _sqlite_turn.acquire(timeout=BUSY_SECONDS)
+    try:
+        yield
+    finally:
+        if has_turn:
+            _sqlite_turn.release()
 
 
 def take_turns(session: Session, name: str) -> None:
