@@ -182,8 +182,8 @@ class KeapAdapter(HTTPAdapter):
         """Let the pools make connections that know their call."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {
-            "http": partial(_KeapPool, self.call),
-            "https": partial(_KeapTLSPool, self.call),
+            "http": partial(_KeapPool, self.call),  # type: ignore[dict-item]
+            "https": partial(_KeapTLSPool, self.call),  # type: ignore[dict-item]
         }
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
