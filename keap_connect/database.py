@@ -5,13 +5,14 @@ SQLite runs with WAL, `synchronous=FULL` (a lost commit would be a spent refresh
 open no transaction at all, so none can span a network call or see yesterday's snapshot.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from flask import Flask
+from flask import Flask, current_app
 from flask_migrate import Migrate  # type: ignore[import-untyped]
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
@@ -46,13 +47,17 @@ NAMING_CONVENTION = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+BUSY_SECONDS = 10  # a writer waits so long for another
 PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
-    "busy_timeout=10000",
+    f"busy_timeout={BUSY_SECONDS * 1000}",
     "secure_delete=ON",
 )
+
+
+_sqlite_turn = threading.Lock()
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -119,6 +124,14 @@ def connect_database(app: Flask, url: str) -> None:
         event.listen(db.engine, "handle_error", _note_trouble)
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
+        # Made once: it costs more than many a statement.
+        app.extensions["keap_connect.writing"] = _for_writing(db.engine)
+
+
+def _for_writing(engine: Engine) -> Engine:
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(writes=True, isolation_level="READ COMMITTED")
+    return engine.execution_options(writes=True)
 
 
 class Trouble:
@@ -174,11 +187,27 @@ def write_transaction() -> Iterator[Session]:
 
     On SQLite it holds the write lock from its first statement, so what it reads stays true until it writes.
     """
-    engine = db.engine.execution_options(writes=True)
-    if engine.dialect.name == "postgresql":
-        engine = engine.execution_options(isolation_level="READ COMMITTED")
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    engine = current_app.extensions["keap_connect.writing"]
+    with _one_after_another(engine), Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
+
+
+@contextmanager
+def _one_after_another(engine: Engine) -> Iterator[None]:
+    """Let the writing threads of this process wait in line for SQLite's one write lock.
+
+    SQLite itself lets whoever meets a lock sleep, ever longer, while the lock is long free again. Whoever does not get
+    the turn in time meets SQLite's own wait, which ends in an error as ever.
+    """
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    has_turn = _sqlite_turn.acquire(timeout=BUSY_SECONDS)
+    try:
+        yield
+    finally:
+        if has_turn:
+            _sqlite_turn.release()
 
 
 def take_turns(session: Session, name: str) -> None:
@@ -187,9 +216,9 @@ def take_turns(session: Session, name: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
 
 
-def count_updated(session: Session, statement: Update) -> int:
+def count_updated(session: Session, statement: Update, values: dict[str, object] | None = None) -> int:
     """Execute a conditional UPDATE and return how many rows met its condition."""
-    return cast("CursorResult[Any]", session.execute(statement)).rowcount
+    return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
 
 
 class PlainReads:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -149,6 +150,27 @@ class _KeapTLSConnection(_KeapConnection, HTTPSConnection):
     """The same over TLS."""
 
 
+class _KeapPool(HTTPConnectionPool):
+    """Makes connections that know their call."""
+
+    ConnectionCls = _KeapConnection
+
+    def __init__(self, call: Call, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.call = call
+
+    def _new_conn(self) -> Any:
+        connection = super()._new_conn()
+        connection.call = self.call  # type: ignore[attr-defined]
+        return connection
+
+
+class _KeapTLSPool(_KeapPool, HTTPSConnectionPool):
+    """The same over TLS."""
+
+    ConnectionCls = _KeapTLSConnection
+
+
 class KeapAdapter(HTTPAdapter):
     """Carries the requests of one `Call`."""
 
@@ -159,11 +181,9 @@ class KeapAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Let the pools make connections that know their call."""
         super().init_poolmanager(*args, **kwargs)
-        plain = type("Connection", (_KeapConnection,), {"call": self.call})
-        tls = type("TLSConnection", (_KeapTLSConnection,), {"call": self.call})
         self.poolmanager.pool_classes_by_scheme = {
-            "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-            "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+            "http": partial(_KeapPool, self.call),  # type: ignore[dict-item]
+            "https": partial(_KeapTLSPool, self.call),  # type: ignore[dict-item]
         }
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:

@@ -8,7 +8,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, case, or_, select, update
+from sqlalchemy import ColumnElement, Float, bindparam, case, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -56,10 +56,8 @@ def look(account_id: int) -> Situation:
     Raises:
         AccountNotFound: there is none.
     """
-    alarm = select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery()
-    query = select(Account, database_clock(), alarm).where(Account.id == account_id)
     with read_session() as session:
-        found = session.execute(query).one_or_none() if account_id <= LARGEST_ID else None
+        found = session.execute(_SITUATION, {"sought": account_id}).one_or_none() if account_id <= LARGEST_ID else None
     if found is None:
         raise AccountNotFound(f"There is no account {account_id}.")
     account, now, client_refusal = found
@@ -83,17 +81,16 @@ def take_lease(situation: Situation) -> Lease | None:
     with write_transaction() as session:
         taken = count_updated(
             session,
-            update(Account)
-            .where(Account.id == account.id, Account.generation == account.generation, *is_free())
-            .values(
-                lease_owner=owner,
-                lease_ends=database_clock() + timing.LEASE_SECONDS,
-                hold_until=database_clock() + timing.DOUBT_WAIT_SECONDS,
-                # A marker that is still there is an attempt whose holder never came back.
-                lost_at=case((Account.lost_at.is_(None), Account.attempted_at), else_=Account.lost_at),
-                attempt_fingerprint=fingerprint(refresh_token),
-                attempted_at=utc_now(),
-            ),
+            _TAKING,
+            {
+                "sought": account.id,
+                "seen": account.generation,
+                "owner": owner,
+                "lease_seconds": timing.LEASE_SECONDS,
+                "hold_seconds": timing.DOUBT_WAIT_SECONDS,
+                "fingerprint": fingerprint(refresh_token),
+                "now": utc_now(),
+            },
         )
     return Lease(account, refresh_token, owner, taken_at + timing.LEASE_SECONDS) if taken == 1 else None
 
@@ -105,10 +102,10 @@ def is_still_held(lease: Lease) -> bool:
     took the lease; the old token must not be sent then. Without an answer of the database it is not sent either.
     """
     account = lease.account
-    held = (Account.id == account.id, Account.generation == account.generation, Account.lease_owner == lease.owner)
+    held = {"sought": account.id, "seen": account.generation, "owner": lease.owner}
     try:
         with read_session() as session:
-            return session.scalar(select(Account.id).where(*held)) is not None
+            return session.scalar(_HOLDING, held) is not None
     except SQLAlchemyError as problem:
         log.warning("Nothing is sent for account %s: the database fails (%s).", account.id, type(problem).__name__)
         return False
@@ -149,6 +146,28 @@ def doubt_after_trouble(account: Account) -> float:
 def _is_over(moment: InstrumentedAttribute[float | None]) -> ColumnElement[bool]:
     now = database_clock()
     return or_(moment.is_(None), moment <= now, moment > now + timing.LONGEST_BELIEVED_SECONDS)
+
+
+# The statements of each single refresh, put together once: that takes longer than running them.
+_SITUATION = select(
+    Account, database_clock(), select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery()
+).where(Account.id == bindparam("sought"))
+_THIS_PAIR = (Account.id == bindparam("sought"), Account.generation == bindparam("seen"))
+_TAKING = (
+    update(Account)
+    .where(*_THIS_PAIR, *is_free())
+    .values(
+        lease_owner=bindparam("owner"),
+        lease_ends=database_clock() + bindparam("lease_seconds", type_=Float),
+        hold_until=database_clock() + bindparam("hold_seconds", type_=Float),
+        # A marker that is still there is an attempt whose holder never came back.
+        lost_at=case((Account.lost_at.is_(None), Account.attempted_at), else_=Account.lost_at),
+        attempt_fingerprint=bindparam("fingerprint"),
+        attempted_at=bindparam("now"),
+    )
+    .execution_options(synchronize_session=False)
+)
+_HOLDING = select(Account.id).where(*_THIS_PAIR, Account.lease_owner == bindparam("owner"))
 
 
 def _ahead(moment: float | None, now: float) -> float:

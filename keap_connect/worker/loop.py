@@ -4,6 +4,7 @@ Trouble with one account never makes another wait: each call has its own deadlin
 back-off, and what is due is taken soonest expiry first.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -67,6 +68,7 @@ class SweepWorker:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.stop)
             signal.signal(signal.SIGINT, self.stop)
+        gc.freeze()  # what was loaded so far stays; looking through it again and again costs time
         with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="refresh") as pool:
             while not self._stopping.is_set():
                 try:
@@ -109,13 +111,14 @@ class SweepWorker:
     def _refresh(self, account_id: int) -> None:
         try:
             with self.app.app_context():
+                situation = look(account_id)
                 try:
-                    attempt = spend(look(account_id), Actor.SYSTEM)
+                    attempt = spend(situation, Actor.SYSTEM)
                 except SealBroken as problem:
                     set_aside(account_id, str(problem))
                     attempt = Attempt(Outcome.FAILED, str(problem))
                 self._note(attempt)
-                if attempt.outcome is Outcome.STORED and look(account_id).account.is_pending:
+                if attempt.outcome is Outcome.STORED and situation.account.is_pending:
                     complete_account(account_id)
         except (KeapConnectError, SQLAlchemyError) as problem:
             log.warning("Account %s was not refreshed: %s", account_id, type(problem).__name__)
