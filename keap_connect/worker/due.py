@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, case, func, select, update
 
 from keap_connect.clock import utc_now
-from keap_connect.database import database_clock, read_session, write_transaction
+from keap_connect.database import database_clock, read_session, take_turns, write_transaction
 from keap_connect.models import Account, RefreshBudget
 from keap_connect.refreshing.lease import is_free
 from keap_connect.runtime import runtime
@@ -73,7 +73,8 @@ def reserve_calls(calls: int) -> float:
     with write_transaction() as session:
         row = session.execute(statement).one_or_none()
         if row is None:
-            session.add(RefreshBudget(id=1, next_call=0.0))
+            take_turns(session, "refresh_budget")  # the first two workers of an installation may come here together
+            session.merge(RefreshBudget(id=1))
             session.flush()
             row = session.execute(statement).one()
     return max(float(row[0]) - spread - float(row[1]), 0.0)

@@ -6,6 +6,7 @@ import json
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,8 @@ def by_async_httpx(stage: Stage, content: bytes) -> tuple[int, Any]:
         async with httpx.AsyncClient(auth=stage.connect.httpx_auth(7), trust_env=False) as client:
             return await client.post(stage.url, content=content)
 
-    answer = asyncio.run(call())
+    with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already: that of the browser's tests
+        answer = pool.submit(asyncio.run, call()).result()
     return answer.status_code, answer.json()
 
 

@@ -237,6 +237,18 @@ def test_the_budget_spreads_the_calls_of_all_workers(stage: Stage):
     assert third == pytest.approx(12.0, abs=0.5)
 
 
+@pytest.mark.proves("R37")
+def test_the_first_workers_of_an_installation_may_reserve_together(stage: Stage):
+    def reserve() -> float:
+        with stage.app.app_context():
+            return reserve_calls(1)
+
+    with ThreadPoolExecutor(8) as pool:
+        waits = [pool.submit(reserve) for _ in range(8)]
+
+    assert max(each.result() for each in waits) == pytest.approx(0.7, abs=0.5)
+
+
 @pytest.mark.proves("R37", "F46")
 def test_a_thousand_accounts_due_at_once_stay_under_the_limit(stage: Stage):
     stage.add_accounts(1000)
