@@ -574,6 +574,7 @@ def test_a_pair_of_another_tenant_is_not_stored(account, sandbox):
 
 
 @on_sqlite
+@pytest.mark.proves("R07")
 def test_another_scope_than_full_is_told(account, sandbox):
     body = '{"access_token": "new", "refresh_token": "newer", "token_type": "bearer", "scope": "basic|ab123"}'
     sandbox.fault("status", status=200, body=body)

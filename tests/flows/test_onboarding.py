@@ -293,6 +293,7 @@ class TestWhichTenantItIs:
 class TestOddGrants:
     """What Keap may grant instead of the usual; all of it is stored, none of it is passed over in silence."""
 
+    @pytest.mark.proves("R07")
     def test_other_scope_than_full_is_recorded_and_shown_to_the_admin(
         self, visitor: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
