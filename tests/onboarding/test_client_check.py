@@ -1,30 +1,17 @@
 """Whether Keap knows the client: one harmless request, read by the one judge, kept until the settings change."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from flask import Flask
 
-from keap_connect.application import create_app
-from keap_connect.database import db
 from keap_connect.onboarding.client_check import ClientStanding, check_client, find_client_check
 from keap_connect.runtime import Runtime
-from keap_connect.settings import Settings
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ADMIN = "admin@example.com"
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    """Give the app without a port."""
-    built = create_app(settings)
-    with built.app_context():
-        yield built
-        db.engine.dispose()
 
 
 def with_secret(app: Flask, secret: str) -> None:

@@ -1,17 +1,15 @@
 """A file of credentials: every bad line named by its number, and all of it stored or nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
 
-from keap_connect.application import create_app
-from keap_connect.database import db, read_session
+from keap_connect.database import read_session
 from keap_connect.errors import ImportRefused, LinesRefused
 from keap_connect.models import AccountEvent, Deployment
 from keap_connect.onboarding.held_files import find_held_file, forget_held_file, hold_file
 from keap_connect.onboarding.import_files import MOST_BYTES, MOST_LINES, SILENT_LINES, import_file, preview_file
-from keap_connect.settings import Settings
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
 
@@ -19,21 +17,6 @@ ADMIN = "admin@example.com"
 HEADER = "kind,access_token,refresh_token,external_id,label\n"
 BEN, CLEO = "ben.ortiz@example.com", "cleo.marsh@example.com"
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    """Give the app without a port."""
-    built = create_app(settings)
-    with built.app_context():
-        yield built
-        db.engine.dispose()
-
-
-@pytest.fixture
-def stored(app: Flask, sandbox: Sandbox) -> Stored:
-    """Give a look into what the app has stored."""
-    return Stored(app, sandbox)
 
 
 def good_lines(sandbox: Sandbox) -> str:

@@ -1,16 +1,12 @@
 """Credentials brought by hand: each kind kept as its own, in the account it belongs to; or nothing is changed."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from flask import Flask
 
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import disconnect, view_account
 from keap_connect.accounts.state import AccountState
-from keap_connect.application import create_app
-from keap_connect.database import db
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
     CredentialRefused,
@@ -24,7 +20,6 @@ from keap_connect.models import CredentialKind
 from keap_connect.onboarding.importing import ImportedCredential, import_credential
 from keap_connect.refreshing.serving import MAY_END_EARLIER, refresh_account, report_rejected, valid_token
 from keap_connect.refreshing.timing import REFRESH_WHEN_LEFT_SECONDS
-from keap_connect.settings import Settings
 from tests.flows.stored import Stored
 from tests.support.sandbox import ANN, Sandbox
 
@@ -33,21 +28,6 @@ OAUTH, TOKEN_ONLY = CredentialKind.OAUTH, CredentialKind.ACCESS_TOKEN_ONLY
 PERSONAL, SERVICE = CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    """Give the app without a port."""
-    built = create_app(settings)
-    with built.app_context():
-        yield built
-        db.engine.dispose()
-
-
-@pytest.fixture
-def stored(app: Flask, sandbox: Sandbox) -> Stored:
-    """Give a look into what the app has stored."""
-    return Stored(app, sandbox)
 
 
 def bring(sandbox: Sandbox, kind: CredentialKind, tenant: str = "ab123") -> ImportedCredential:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,11 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from keap_connect.application import create_app
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.keap.identity import Identity
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import start_flow
 from keap_connect.onboarding.placing import Grant, place_grant
-from keap_connect.settings import Settings
 from tests.flows.stored import Stored, presented_twice, token_calls
 from tests.onboarding.arriving import receive
 from tests.support.sandbox import PERSON_IDS, Sandbox
@@ -33,21 +31,6 @@ sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 # Who holds which account; None where Keap has not told it yet.
 Holder = tuple[str | None, str | None]
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    """Give the app without a port."""
-    built = create_app(settings)
-    with built.app_context():
-        yield built
-        db.engine.dispose()
-
-
-@pytest.fixture
-def stored(app: Flask, sandbox: Sandbox) -> Stored:
-    """Give a look into what the app has stored."""
-    return Stored(app, sandbox)
 
 
 @pytest.fixture
