@@ -1,10 +1,12 @@
 """`flask worker`: refreshes accounts ahead of time."""
 
+import sys
+
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from keap_connect.cli.exit_codes import help_with, plainly
+from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json
 from keap_connect.deployment import check_deployment
 from keap_connect.refreshing import brakes
@@ -33,6 +35,9 @@ def worker(once: bool, confirm_only_one: bool, resume: bool, as_json: bool) -> N
     alarms = brakes.list_alarms()
     if as_json:
         names = [alarm.name for alarm in alarms]
-        show_json({"refreshed": sweep.refreshed, "failed": sweep.failed, "held_by": names})
+        show_json({"refreshed": sweep.refreshed, "failed": sweep.failed, "faults": sweep.faults, "held_by": names})
     for alarm in alarms:
         click.echo(f"The sweep is held: {alarm.reason}", err=True)
+    if sweep.faults:
+        click.echo(f"Faults of this program stopped {sweep.faults} refreshes; the log tells of each.", err=True)
+        sys.exit(ExitCode.FAILED)

@@ -174,7 +174,7 @@ def _keep_trying(app: Flask, kept: Slot, pair: KeptPair, actor: str) -> None:
             try:
                 _store(pair, actor)
                 break
-            except SQLAlchemyError:
+            except Exception:  # the database, or a fault of ours: either may be mended while we run
                 time.sleep(RETRY_SECONDS)
         with contextlib.suppress(OSError):
             os.ftruncate(kept.handle, 0)

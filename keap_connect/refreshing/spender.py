@@ -57,11 +57,15 @@ def spend(situation: Situation, actor: str) -> Attempt:
         judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
         try:
             return _settle(lease, judgement, actor)
-        except SQLAlchemyError as problem:
+        except Exception as problem:  # whatever it was, the new pair must not be lost
             log.error("The answer for account %s could not be stored (%s).", lease.account.id, type(problem).__name__)
-            if judgement.token_response is None:
+            granted = judgement.token_response
+            if granted is not None:
+                slot.keep(recovery.KeptPair(lease.account.id, lease.account.generation, granted), actor)
+            if not isinstance(problem, SQLAlchemyError):
+                raise
+            if granted is None:
                 return Attempt(Outcome.FAILED, "The database did not answer.")
-            slot.keep(recovery.KeptPair(lease.account.id, lease.account.generation, judgement.token_response), actor)
             return Attempt(Outcome.KEPT_ASIDE, "The new tokens are safe and will be stored once the database answers.")
 
 

@@ -50,7 +50,7 @@ class SweepWorker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.started_at = utc_now()
         self.circuit = Circuit()
-        self.refreshed = self.failed = 0
+        self.refreshed = self.failed = self.faults = 0
         self._stopping = threading.Event()
         self._room = threading.Semaphore(CALLS_AT_ONCE)
         self._lock = threading.Lock()
@@ -122,6 +122,11 @@ class SweepWorker:
                     complete_account(account_id)
         except (KeapConnectError, SQLAlchemyError) as problem:
             log.warning("Account %s was not refreshed: %s", account_id, type(problem).__name__)
+        except Exception:  # it would vanish in the pool
+            log.exception("A fault of this program kept account %s from being refreshed.", account_id)
+            with self._lock:
+                self.faults += 1
+                self.failed += 1
         finally:
             with self._lock:
                 self._under_way -= 1

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from keap_connect.refreshing import recovery
+from keap_connect.refreshing import recovery, spender
+from keap_connect.refreshing.serving import refresh_account
 from tests.faults.conftest import Outage, Process, Stage, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
@@ -28,6 +29,25 @@ def _refresh_while_the_database_is_away(stage: Stage, outage: Outage, account_id
     outage.begin()
     stage.sandbox.release()
     return holder
+
+
+def test_a_fault_of_our_own_between_answer_and_commit_loses_no_pair(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """What the program could not store for a fault of its own waits like what the database refused."""
+    (account_id,) = stage.add_accounts()
+    with stage.app.app_context(), monkeypatch.context() as patch:
+        patch.setattr(spender, "store_granted", _stumble)
+        patch.setattr(recovery, "store_granted", _stumble)
+        with pytest.raises(KeyError):
+            refresh_account(account_id, "test")
+        until(lambda: _kept_files(stage))
+
+    until(lambda: stage.is_reconciled(account_id))
+    until(lambda: not _kept_files(stage))
+    assert len(stage.presentations()) == 1
+
+
+def _stumble(*_: object) -> None:
+    raise KeyError("a fault")
 
 
 def _folder(stage: Stage) -> Path:

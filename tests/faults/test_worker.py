@@ -1,5 +1,6 @@
 """The worker: takes what is due, spreads the load, pauses with Keap, stops cleanly, and holds when all are refused."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.models import Account, Deployment, Worker
 from keap_connect.refreshing import brakes
+from keap_connect.refreshing.lease import Situation
+from keap_connect.refreshing.spender import Attempt, spend
+from keap_connect.worker import loop
 from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import list_workers
 from keap_connect.worker.instance import check_instance
@@ -287,6 +291,29 @@ def _check_rate(stage: Stage, per_second: int) -> None:
     for start in at:
         stretch = [moment for moment in at if start <= moment < start + timedelta(seconds=5)]
         assert len(stretch) <= 5 * per_second * 1.3 + 1
+
+
+def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    unlucky, lucky = stage.add_accounts(2)
+
+    def spend_or_stumble(situation: Situation, actor: str) -> Attempt:
+        if situation.account.id == unlucky:
+            raise KeyError("a fault")
+        return spend(situation, actor)
+
+    monkeypatch.setattr(loop, "spend", spend_or_stumble)
+    with ThreadPoolExecutor(1) as thread:  # a worker in the main thread would keep the signals
+        ended = thread.submit(stage.app.test_cli_runner().invoke, args=["worker", "--once", "--json"]).result()
+
+    assert ended.exit_code == 1
+    assert json.loads(ended.stdout) == {"refreshed": 1, "failed": 1, "faults": 1, "held_by": []}
+    assert "Faults of this program stopped 1 refreshes" in ended.stderr
+    assert stage.is_reconciled(lucky)
+    assert stage.row(lucky).refreshed_at is not None
+    (told,) = [each for each in caplog.records if each.exc_info]
+    assert f"account {unlucky}" in told.getMessage()
 
 
 @pytest.mark.proves("R36")
