@@ -20,7 +20,6 @@ from datetime import datetime
 from pathlib import Path
 
 from flask import Flask, current_app
-from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.database import write_transaction
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
