@@ -221,15 +221,20 @@ def count_updated(session: Session, statement: Update, values: dict[str, object]
     return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
 
 
+def plain_reads(query: Select[*tuple[Any, ...]]) -> "PlainReads":
+    """Return the current app's `PlainReads` of one query."""
+    kept: dict[object, PlainReads] = current_app.extensions.setdefault("keap_connect.plain_reads", {})
+    return kept.get(query) or kept.setdefault(query, PlainReads(query))
+
+
 class PlainReads:
     """One query, asked on connections of its own without SQLAlchemy's session: for the call that is made most.
 
     The connections read only, and each statement sees what was committed before it, by whichever process.
     """
 
-    def __init__(self, app: Flask, query: Select[*tuple[Any, ...]]) -> None:
-        with app.app_context():
-            self._engine = db.engine
+    def __init__(self, query: Select[*tuple[Any, ...]]) -> None:
+        self._engine = db.engine
         self._compiled = query.compile(dialect=self._engine.dialect)
         self._sql = str(self._compiled)
         self._idle: deque[DBAPIConnection] = deque()
@@ -241,18 +246,29 @@ class PlainReads:
         Raises:
             TemporarilyUnavailable: the database does not answer.
         """
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connect()
-        cursor = connection.cursor()
         names = self._compiled.positiontup
+        bound = [values[name] for name in names] if names else values
+        error = self._engine.dialect.loaded_dbapi.Error
         try:
-            cursor.execute(self._sql, [values[name] for name in names] if names else values)
-            row: tuple[Any, ...] | None = cursor.fetchone()
-        except self._engine.dialect.loaded_dbapi.Error as problem:
-            connection.close()
+            return self._ask(self._idle.pop(), bound)
+        except IndexError:
+            pass
+        except error:
+            self.close()  # a restart of the database ends all of them; a new one will tell whether it is back
+        try:
+            return self._ask(self._connect(), bound)
+        except error as problem:
+            Trouble.last_at = seconds_since_boot()
             raise TemporarilyUnavailable("The database does not answer.", 5) from problem
+
+    def _ask(self, connection: DBAPIConnection, bound: Any) -> tuple[Any, ...] | None:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(self._sql, bound)
+            row: tuple[Any, ...] | None = cursor.fetchone()
+        except self._engine.dialect.loaded_dbapi.Error:
+            connection.close()
+            raise
         cursor.close()
         self._idle.append(connection)
         return row

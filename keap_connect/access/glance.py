@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, select
 from keap_connect.access.api_keys import USED_EVERY, Scope, ShownKey
 from keap_connect.accounts.schedule import ASKED_EVERY
 from keap_connect.accounts.state import AccountState, state_of
-from keap_connect.database import PlainReads, UTCDateTime
+from keap_connect.database import UTCDateTime, plain_reads
 from keap_connect.models import Account, APIKey
 
 KEY_COLUMNS = (
@@ -80,8 +80,9 @@ class Glances:
         columns = select(*KEY_COLUMNS, *ACCOUNT_COLUMNS)
         by_id = columns.where(key, Account.id == bindparam("account"))
         by_external_id = columns.where(key, Account.external_id == bindparam("account"))
-        self._by_id = PlainReads(app, by_id)
-        self._by_external_id = PlainReads(app, by_external_id)
+        with app.app_context():
+            self._by_id = plain_reads(by_id)
+            self._by_external_id = plain_reads(by_external_id)
 
     def look(self, shown: ShownKey, account: int | str) -> Facts | None:
         """Return what is stored of the key and of the account with this id or external id, or None.

@@ -6,18 +6,19 @@ times are written and compared on the database's clock. It is fixed, longer than
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Float, bindparam, case, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Boolean, ColumnElement, Float, bindparam, case, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import count_updated, database_clock, read_session, seconds_since_trouble, write_transaction
-from keap_connect.errors import AccountNotFound
+from keap_connect.database import database_clock, plain_reads, read_session, seconds_since_trouble
+from keap_connect.errors import AccountNotFound, TemporarilyUnavailable
 from keap_connect.models import LARGEST_ID, Account, Alarm
 from keap_connect.refreshing import timing
+from keap_connect.refreshing.group_commit import write_together
 
 log = logging.getLogger(__name__)
 UNKNOWN_INSTANCE = "unknown_instance"
@@ -66,33 +67,38 @@ def look(account_id: int) -> Situation:
     return Situation(account, is_leased, held_seconds, client_refusal)
 
 
-def take_lease(situation: Situation) -> Lease | None:
-    """Take the lease of an account, or return None when somebody else has it or nobody may.
+def take_lease(account: Account) -> Lease | None:
+    """Take the lease of an account as it was read, or return None when somebody else has it, nobody may, or the account
+    has another pair by now.
 
     Raises:
         SealBroken: the stored refresh token does not open.
     """
-    account = situation.account
     refresh_token = open_refresh_token(account)
-    if refresh_token is None or not is_ours(account) or doubt_after_trouble(account) > 0:
+    if refresh_token is None or not is_ours(account):
         return None
-    owner = secrets.token_hex(8)
-    taken_at = seconds_since_boot()
-    with write_transaction() as session:
-        taken = count_updated(
-            session,
-            _TAKING,
-            {
-                "sought": account.id,
-                "seen": account.generation,
-                "owner": owner,
-                "lease_seconds": timing.LEASE_SECONDS,
-                "hold_seconds": timing.DOUBT_WAIT_SECONDS,
-                "fingerprint": fingerprint(refresh_token),
-                "now": utc_now(),
-            },
-        )
-    return Lease(account, refresh_token, owner, taken_at + timing.LEASE_SECONDS) if taken == 1 else None
+    lease = Lease(account, refresh_token, secrets.token_hex(8), seconds_since_boot() + timing.LEASE_SECONDS)
+    return lease if write_together(_take_all, lease) else None
+
+
+def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
+    terms = {
+        "lease_seconds": timing.LEASE_SECONDS,
+        "hold_seconds": timing.DOUBT_WAIT_SECONDS,
+        "had_no_trouble": seconds_since_trouble() >= timing.DOUBT_WAIT_SECONDS,
+        "now": utc_now(),
+    }
+    connection = session.connection()
+    in_turn = sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
+    connection.execute(
+        _TAKING, [{**terms, **_named(lease), "token": fingerprint(lease.refresh_token)} for lease in in_turn]
+    )
+    owners = set(connection.scalars(_OWNERS, {"sought": [lease.account.id for lease in leases]}))
+    return [lease.owner in owners for lease in leases]
+
+
+def _named(lease: Lease) -> dict[str, object]:
+    return {"sought": lease.account.id, "seen": lease.account.generation, "owner": lease.owner}
 
 
 def is_still_held(lease: Lease) -> bool:
@@ -101,13 +107,10 @@ def is_still_held(lease: Lease) -> bool:
     A process that was frozen for longer than lease and doubt may come back with the new pair just after somebody else
     took the lease; the old token must not be sent then. Without an answer of the database it is not sent either.
     """
-    account = lease.account
-    held = {"sought": account.id, "seen": account.generation, "owner": lease.owner}
     try:
-        with read_session() as session:
-            return session.scalar(_HOLDING, held) is not None
-    except SQLAlchemyError as problem:
-        log.warning("Nothing is sent for account %s: the database fails (%s).", account.id, type(problem).__name__)
+        return plain_reads(_HOLDING).one(**_named(lease)) is not None
+    except TemporarilyUnavailable:
+        log.warning("Nothing is sent for account %s: the database fails.", lease.account.id)
         return False
 
 
@@ -155,18 +158,23 @@ _SITUATION = select(
 _THIS_PAIR = (Account.id == bindparam("sought"), Account.generation == bindparam("seen"))
 _TAKING = (
     update(Account)
-    .where(*_THIS_PAIR, *is_free())
+    .where(
+        *_THIS_PAIR,
+        *is_free(),
+        # While the database was away, the holder of the new pair could not store it.
+        or_(Account.attempt_fingerprint.is_(None), bindparam("had_no_trouble", type_=Boolean)),
+    )
     .values(
         lease_owner=bindparam("owner"),
         lease_ends=database_clock() + bindparam("lease_seconds", type_=Float),
         hold_until=database_clock() + bindparam("hold_seconds", type_=Float),
         # A marker that is still there is an attempt whose holder never came back.
         lost_at=case((Account.lost_at.is_(None), Account.attempted_at), else_=Account.lost_at),
-        attempt_fingerprint=bindparam("fingerprint"),
+        attempt_fingerprint=bindparam("token"),
         attempted_at=bindparam("now"),
     )
-    .execution_options(synchronize_session=False)
 )
+_OWNERS = select(Account.lease_owner).where(Account.id.in_(bindparam("sought", expanding=True)))
 _HOLDING = select(Account.id).where(*_THIS_PAIR, Account.lease_owner == bindparam("owner"))
 
 

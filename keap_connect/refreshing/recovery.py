@@ -15,16 +15,15 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from flask import Flask, current_app
 
-from keap_connect.database import write_transaction
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refreshing.storing import store_granted
+from keap_connect.refreshing.storing import NewPair, store_granted
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
@@ -37,15 +36,6 @@ class RecoveryUnavailable(TemporarilyUnavailable):
     """No recovery file can be allocated, so nothing may be sent."""
 
 
-@dataclass(frozen=True)
-class KeptPair:
-    """A granted pair and the generation of the account that it came from."""
-
-    account_id: int
-    generation: int
-    granted: TokenResponse = field(repr=False)
-
-
 class Slot:
     """One allocated file, locked by this process."""
 
@@ -54,11 +44,11 @@ class Slot:
         self.handle = handle
         self.is_kept = False
 
-    def keep(self, pair: KeptPair, actor: str) -> None:
+    def keep(self, pair: NewPair) -> None:
         """Write a pair down durably, and store it as soon as the database answers."""
         self.is_kept = True
         try:
-            _write(self.handle, _sealed(pair, actor))
+            _write(self.handle, _sealed(pair))
         except OSError as problem:
             log.critical(
                 "The recovery file %s cannot be written (%s): the new tokens of account %s are in memory "
@@ -68,7 +58,7 @@ class Slot:
                 pair.account_id,
             )
         app = current_app._get_current_object()  # type: ignore[attr-defined]
-        threading.Thread(target=_keep_trying, args=(app, self, pair, actor), daemon=True).start()
+        threading.Thread(target=_keep_trying, args=(app, self, pair), daemon=True).start()
 
 
 class _Pool:
@@ -154,12 +144,12 @@ def _replay_file(path: Path) -> int:
         content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
         if content:
             try:
-                pair, actor = _opened(content)
+                pair = _opened(content)
             except (ValueError, KeyError, SealBroken) as problem:
                 log.critical("The recovery file %s does not open (%s); it is put aside.", path, type(problem).__name__)
                 path.rename(path.with_suffix(".broken"))
                 return 0
-            _store(pair, actor)
+            _store(pair)
         os.ftruncate(handle, 0)
         path.unlink()
         return 1 if content else 0
@@ -167,11 +157,11 @@ def _replay_file(path: Path) -> int:
         os.close(handle)
 
 
-def _keep_trying(app: Flask, kept: Slot, pair: KeptPair, actor: str) -> None:
+def _keep_trying(app: Flask, kept: Slot, pair: NewPair) -> None:
     with app.app_context():
         while True:
             try:
-                _store(pair, actor)
+                _store(pair)
                 break
             except Exception:  # the database, or a fault of ours: either may be mended while we run
                 time.sleep(RETRY_SECONDS)
@@ -181,9 +171,8 @@ def _keep_trying(app: Flask, kept: Slot, pair: KeptPair, actor: str) -> None:
         os.close(kept.handle)
 
 
-def _store(pair: KeptPair, actor: str) -> None:
-    with write_transaction() as session:
-        outcome = store_granted(session, pair.account_id, pair.generation, pair.granted, actor)
+def _store(pair: NewPair) -> None:
+    outcome = store_granted(pair)
     log.warning("A kept pair of account %s was taken from its recovery file: %s.", pair.account_id, outcome)
 
 
@@ -225,19 +214,19 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _sealed(pair: KeptPair, actor: str) -> bytes:
+def _sealed(pair: NewPair) -> bytes:
     granted = {**asdict(pair.granted), "expires_at": pair.granted.expires_at.isoformat()}
     sealed = runtime().cipher.seal(json.dumps(granted), _place(pair.account_id, pair.generation))
-    header = {"account_id": pair.account_id, "generation": pair.generation, "actor": actor}
+    header = {"account_id": pair.account_id, "generation": pair.generation, "actor": pair.actor}
     return json.dumps({**header, "sealed": b64encode(sealed).decode()}).encode()
 
 
-def _opened(content: bytes) -> tuple[KeptPair, str]:
+def _opened(content: bytes) -> NewPair:
     kept = json.loads(content)
     account_id, generation = int(kept["account_id"]), int(kept["generation"])
     granted = json.loads(runtime().cipher.open(b64decode(kept["sealed"]), _place(account_id, generation)))
     granted["expires_at"] = datetime.fromisoformat(granted["expires_at"])
-    return KeptPair(account_id, generation, TokenResponse(**granted)), str(kept["actor"])
+    return NewPair(account_id, generation, TokenResponse(**granted), str(kept["actor"]))
 
 
 def _place(account_id: int, generation: int) -> str:

@@ -162,7 +162,7 @@ def _refreshed(
         _check(situation)
         if not situation.is_leased:
             _check_hold(situation, ignores_back_off)
-            attempt = spend(situation, actor)
+            attempt = spend(situation.account, actor)
             if attempt.outcome is Outcome.STORED:
                 end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:

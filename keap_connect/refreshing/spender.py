@@ -23,8 +23,8 @@ from keap_connect.keap.judgement import Judgement, Verdict
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refreshing import brakes, recovery, timing
-from keap_connect.refreshing.lease import Lease, Situation, is_still_held, release, take_lease
-from keap_connect.refreshing.storing import OTHER_TENANT, Outcome, note_failure, rest, store_granted
+from keap_connect.refreshing.lease import Lease, is_still_held, release, take_lease
+from keap_connect.refreshing.storing import OTHER_TENANT, NewPair, Outcome, note_failure, rest, store_granted
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Attempt:
     is_keap_trouble: bool = False  # Keap as a whole answered badly, or not at all
 
 
-def spend(situation: Situation, actor: str) -> Attempt:
+def spend(account: Account, actor: str) -> Attempt:
     """Take the lease, present the refresh token, store what comes back.
 
     Raises:
@@ -50,7 +50,7 @@ def spend(situation: Situation, actor: str) -> Attempt:
     """
     recovery.replay_first()
     with recovery.slot() as slot, _uninterrupted():
-        lease = take_lease(situation)
+        lease = take_lease(account)
         if lease is None:
             return Attempt(Outcome.NOT_TAKEN)
         held = partial(is_still_held, lease)
@@ -61,7 +61,7 @@ def spend(situation: Situation, actor: str) -> Attempt:
             log.error("The answer for account %s could not be stored (%s).", lease.account.id, type(problem).__name__)
             granted = judgement.token_response
             if granted is not None:
-                slot.keep(recovery.KeptPair(lease.account.id, lease.account.generation, granted), actor)
+                slot.keep(NewPair(lease.account.id, lease.account.generation, granted, actor))
             if not isinstance(problem, SQLAlchemyError):
                 raise
             if granted is None:
@@ -88,10 +88,10 @@ def _uninterrupted() -> Iterator[None]:
 
 def _settle(lease: Lease, judgement: Judgement, actor: str) -> Attempt:
     granted = judgement.token_response
+    if granted is not None:
+        outcome = store_granted(NewPair(lease.account.id, lease.account.generation, granted, actor))
+        return Attempt(outcome, OTHER_TENANT if outcome is Outcome.FAILED else judgement.reason)
     with write_transaction() as session:
-        if granted is not None:
-            outcome = store_granted(session, lease.account.id, lease.account.generation, granted, actor)
-            return Attempt(outcome, OTHER_TENANT if outcome is Outcome.FAILED else judgement.reason)
         account = session.get(Account, lease.account.id, with_for_update=True)
         # A late refusal marks nothing: not when the pair is a newer one, and not when the lease went to somebody else.
         if account is None or account.generation != lease.account.generation or account.lease_owner != lease.owner:

@@ -1,8 +1,11 @@
 """Stores what a refresh brought, by the fence: only where the account still has the pair that it came from."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import store_pair
@@ -13,6 +16,7 @@ from keap_connect.database import write_transaction
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.refreshing import timing
+from keap_connect.refreshing.group_commit import write_together
 from keap_connect.refreshing.lease import release
 
 OTHER_TENANT = "Keap answered with a token of another account; it was not stored."
@@ -31,10 +35,35 @@ class Outcome(StrEnum):
     KEPT_ASIDE = "kept_aside"  # the database refused the new pair: it waits in the recovery file
 
 
-def store_granted(session: Session, account_id: int, generation: int, granted: TokenResponse, actor: str) -> Outcome:
-    """Store a new pair where it belongs, by the generation that it came from; else change nothing."""
-    account = session.get(Account, account_id, with_for_update=True)
-    if account is None or account.generation != generation or account.disconnected_at is not None:
+@dataclass(frozen=True)
+class NewPair:
+    """A granted pair, and the account and the generation of its pair that it came from."""
+
+    account_id: int
+    generation: int
+    granted: TokenResponse = field(repr=False)
+    actor: str
+
+
+def store_granted(pair: NewPair) -> Outcome:
+    """Store a new pair where it belongs, by the generation that it came from; else change nothing.
+
+    Raises:
+        SQLAlchemyError: the database refused it.
+    """
+    return write_together(_store_all, pair)
+
+
+def _store_all(session: Session, pairs: Sequence[NewPair]) -> list[Outcome]:
+    sought = Account.id.in_([pair.account_id for pair in pairs])
+    rows = session.scalars(select(Account).where(sought).order_by(Account.id).with_for_update())
+    accounts = {account.id: account for account in rows}
+    return [_store(session, accounts.get(pair.account_id), pair) for pair in pairs]
+
+
+def _store(session: Session, account: Account | None, pair: NewPair) -> Outcome:
+    granted, actor = pair.granted, pair.actor
+    if account is None or account.generation != pair.generation or account.disconnected_at is not None:
         return Outcome.LATE
     if granted.tenant_id and account.tenant_id and granted.tenant_id != account.tenant_id:
         record(session, EventKind.OTHER_TENANT_ANSWERED, account.id, actor, tenant_id=granted.tenant_id)

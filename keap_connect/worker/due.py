@@ -1,6 +1,6 @@
 """What is due, soonest expiry first, and the budget of calls that all workers share."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, case, func, select, update
 
@@ -14,10 +14,11 @@ from keap_connect.runtime import runtime
 TAKEN_UP_FOR = timedelta(seconds=60)
 # A pair stored further ahead of now than this was stored while a clock was wrong.
 BEYOND_BELIEF = timedelta(hours=1)
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def take_up_due(most: int) -> list[int]:
-    """Take up to `most` due accounts, which no other worker then takes, and return their ids."""
+def take_up_due(most: int) -> list[Account]:
+    """Take up to `most` due accounts, which no other worker then takes, and return them, soonest expiry first."""
     now = utc_now()
     due = (
         select(Account.id)
@@ -30,12 +31,12 @@ def take_up_due(most: int) -> list[int]:
         update(Account)
         .where(Account.id.in_(due.scalar_subquery()))
         .values(next_refresh_at=now + TAKEN_UP_FOR)
-        .returning(Account.id, Account.access_token_expires_at)
+        .returning(Account)
         .execution_options(synchronize_session=False)
     )
     with write_transaction() as session:
-        rows = session.execute(taken).all()
-    return [row[0] for row in sorted(rows, key=lambda row: (row[1] is None, row[1], row[0]))]
+        accounts = session.scalars(taken).all()
+    return sorted(accounts, key=lambda account: (account.access_token_expires_at or NEVER, account.id))
 
 
 def hurry_pairs_of_the_future() -> None:

@@ -20,11 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.accounts.history import Actor
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.errors import KeapConnectError, SealBroken
+from keap_connect.models import Account
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import forget_past
 from keap_connect.onboarding.journey import finish_interrupted
 from keap_connect.refreshing import brakes, recovery
-from keap_connect.refreshing.lease import look
 from keap_connect.refreshing.spender import Attempt, spend
 from keap_connect.refreshing.storing import Outcome, set_aside
 from keap_connect.runtime import runtime
@@ -90,40 +90,39 @@ class SweepWorker:
         recovery.replay()
         self._keep_house()
         most = self._allowed()
-        ids = take_up_due(most) if most else []
-        if not ids:
+        accounts = take_up_due(most) if most else []
+        if not accounts:
             if most and self._is_probing_client:
                 self._probe.give_back()  # nothing was due to probe with
             return False
         rate = runtime().settings.refresh_rate_per_minute
         self._is_braked = False
-        starts_at = seconds_since_boot() + reserve_calls(len(ids))
-        for number, account_id in enumerate(ids):
+        starts_at = seconds_since_boot() + reserve_calls(len(accounts))
+        for number, account in enumerate(accounts):
             due_at = starts_at + (number * 60.0 / rate if rate else 0.0)
             if self._stopping.wait(max(due_at - seconds_since_boot(), 0.0)) or self._must_pause():
                 break  # what was taken up and not begun is due again in a minute
             self._room.acquire()
             with self._lock:
                 self._under_way += 1
-            pool.submit(self._refresh, account_id)
+            pool.submit(self._refresh, account)
         return True
 
-    def _refresh(self, account_id: int) -> None:
+    def _refresh(self, account: Account) -> None:
         try:
             with self.app.app_context():
-                situation = look(account_id)
                 try:
-                    attempt = spend(situation, Actor.SYSTEM)
+                    attempt = spend(account, Actor.SYSTEM)
                 except SealBroken as problem:
-                    set_aside(account_id, str(problem))
+                    set_aside(account.id, str(problem))
                     attempt = Attempt(Outcome.FAILED, str(problem))
                 self._note(attempt)
-                if attempt.outcome is Outcome.STORED and situation.account.is_pending:
-                    complete_account(account_id)
+                if attempt.outcome is Outcome.STORED and account.is_pending:
+                    complete_account(account.id)
         except (KeapConnectError, SQLAlchemyError) as problem:
-            log.warning("Account %s was not refreshed: %s", account_id, type(problem).__name__)
+            log.warning("Account %s was not refreshed: %s", account.id, type(problem).__name__)
         except Exception:  # it would vanish in the pool
-            log.exception("A fault of this program kept account %s from being refreshed.", account_id)
+            log.exception("A fault of this program kept account %s from being refreshed.", account.id)
             with self._lock:
                 self.faults += 1
                 self.failed += 1

@@ -264,7 +264,7 @@ class Interleavings(RuleBasedStateMachine):
             with self.stage.app.app_context():
                 try:
                     if by_worker:
-                        spender.spend(look(flight.account_id), "worker")
+                        spender.spend(look(flight.account_id).account, "worker")
                     else:
                         valid_token(flight.account_id, "job", min_validity_seconds=10**9, patience_seconds=0)
                 except (KeapConnectError, _Crash):

@@ -30,7 +30,8 @@ from flask import Flask
 from keap_connect import clock, database
 from keap_connect.application import create_app
 from keap_connect.keap import transport
-from keap_connect.refreshing import brakes, spender, timing
+from keap_connect.refreshing import brakes, spender, storing, timing
+from keap_connect.refreshing.lease import look
 from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
 from keap_connect.worker import circuit, loop
 from keap_connect.worker.loop import SweepWorker
@@ -113,7 +114,7 @@ class Life:
         """Let the worker refresh one account, as when it has just taken it up."""
         self.worker._room.acquire()
         self.worker._under_way += 1
-        self.worker._refresh(account_id)
+        self.worker._refresh(look(account_id).account)
         return {}
 
     def work(self) -> dict[str, object]:
@@ -206,7 +207,7 @@ def _at(step: str, sign: signal.Signals) -> None:
     elif step == "after_answer":
         spender.refresh = _then(spender.refresh, sign)
     elif step == "before_commit":
-        spender.store_granted = _then(spender.store_granted, sign)
+        storing._store_all = _then(storing._store_all, sign)
     elif step == "after_commit":
         spender._settle = _then(spender._settle, sign)
 

@@ -1,0 +1,66 @@
+"""Group commit: what several threads want to write at the same moment is written in one transaction.
+
+A commit waits for the disk, and on SQLite for every other writer. Whoever comes while one is under way waits for it and
+is then written together with all others who came meanwhile.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar, cast
+
+from flask import current_app
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from keap_connect.database import write_transaction
+
+Wish = TypeVar("Wish")
+Result = TypeVar("Result")
+Write = Callable[[Session, Sequence[Wish]], Sequence[Result]]
+
+
+def write_together(write: Callable[[Session, Sequence[Wish]], Sequence[Result]], wish: Wish) -> Result:
+    """Have `write` fulfil this wish and those of other threads in one transaction; return once that is committed.
+
+    Args:
+        write: gets the wishes, in the order in which they came, and returns one result for each.
+
+    Raises:
+        Exception: what `write` or the commit raised. When the database fails it fails all; of any other failure only
+            the wish that caused it hears.
+    """
+    groups = current_app.extensions.setdefault("keap_connect.groups", {})
+    group = cast("_Group[Wish, Result]", groups.setdefault(write, _Group()))
+    return group.write(write, wish)
+
+
+class _Group(Generic[Wish, Result]):
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Wish, Future[Result]]] = deque()
+        self._turn = threading.Lock()
+
+    def write(self, write: Write[Wish, Result], wish: Wish) -> Result:
+        mine: Future[Result] = Future()
+        self._waiting.append((wish, mine))
+        with self._turn:
+            if not mine.done():
+                _write(write, [self._waiting.popleft() for _ in range(len(self._waiting))])
+        return mine.result()
+
+
+def _write(write: Write[Wish, Result], group: list[tuple[Wish, Future[Result]]]) -> None:
+    try:
+        with write_transaction() as session:
+            results = write(session, [wish for wish, _ in group])
+    except BaseException as problem:
+        if len(group) > 1 and not isinstance(problem, SQLAlchemyError):
+            for each in group:
+                _write(write, [each])
+            return
+        for _, future in group:
+            future.set_exception(problem)
+    else:
+        for (_, future), result in zip(group, results, strict=True):
+            future.set_result(result)
