@@ -219,13 +219,16 @@ def test_a_reconnect_without_a_refresh_token_replaces_the_whole_grant(account, s
 
 @pytest.mark.proves("R23")
 def test_a_pair_is_stored_as_a_whole_or_not_at_all(account, sandbox, monkeypatch):
+    class KilledBetweenTwoStatements(BaseException):
+        pass
+
     def crash(*_, **__):
-        raise RuntimeError("killed between two statements")
+        raise KilledBetweenTwoStatements
 
     monkeypatch.setattr(storing, "record", crash)
     before = credential_of(account)
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(KilledBetweenTwoStatements):
         refresh_account(account, "test")
 
     assert credential_of(account) == before

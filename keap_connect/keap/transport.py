@@ -29,6 +29,7 @@ from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
 DEADLINE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 SIZE_CAP_BYTES = 1_000_000
+NAME_HOLDS_SECONDS = 30.0
 
 
 class NoUsableAnswer(requests.RequestException):
@@ -49,7 +50,6 @@ class Call:
         self.may_send = may_send
         self.sent = False
         self._watched: socket.socket | None = None
-        self._watchdog: threading.Timer | None = None
 
     def remaining_seconds(self) -> float:
         """Return the time left; 0.001 once there is none."""
@@ -62,9 +62,7 @@ class Call:
     def watch(self, connected: socket.socket) -> None:
         """Shut this connection down at the deadline; a duplicate handle survives the wrapping into TLS."""
         self._watched = connected.dup()
-        self._watchdog = threading.Timer(self.remaining_seconds(), self._shut_down)
-        self._watchdog.daemon = True
-        self._watchdog.start()
+        _watchdog.watch(self)
 
     def last_look(self) -> None:
         """Check, as the last act before writing, that a process frozen meanwhile does not send too late.
@@ -80,12 +78,12 @@ class Call:
 
     def close(self) -> None:
         """End the watch."""
-        if self._watchdog:
-            self._watchdog.cancel()
+        _watchdog.leave(self)
         if self._watched:
             self._watched.close()
 
-    def _shut_down(self) -> None:
+    def shut_down(self) -> None:
+        """End the connection, whatever it is doing."""
         try:
             if self._watched:
                 self._watched.shutdown(socket.SHUT_RDWR)
@@ -93,8 +91,49 @@ class Call:
             pass  # the connection ended by itself
 
 
+class _Watchdog:
+    """One thread for all calls of the process; it shuts down each that lasts to its deadline."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._calls: set[Call] = set()
+        self._looks_at = math.inf
+        self._thread: threading.Thread | None = None
+
+    def watch(self, call: Call) -> None:
+        with self._changed:
+            self._calls.add(call)
+            if self._thread is None or not self._thread.is_alive():  # the first call, also after a fork
+                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+                self._thread.start()
+            elif call.ends < self._looks_at:
+                self._changed.notify()
+
+    def leave(self, call: Call) -> None:
+        with self._changed:
+            self._calls.discard(call)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                for call in [each for each in self._calls if each.is_over()]:
+                    call.shut_down()
+                    self._calls.discard(call)
+                self._looks_at = min((call.ends for call in self._calls), default=math.inf)
+                self._changed.wait(max(self._looks_at - seconds_since_boot(), 0.0) if self._calls else None)
+
+
+_watchdog = _Watchdog()
+
+
+_addresses: dict[tuple[str, int], tuple[list[tuple[str, int]], float]] = {}
+
+
 def _look_up(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
-    """Resolve a name within a time limit, which `getaddrinfo` itself does not have."""
+    """Resolve a name within a time limit, which `getaddrinfo` itself does not have; an answer is good for a while."""
+    known, until = _addresses.get((host, port), ([], 0.0))
+    if seconds_since_boot() < until:
+        return known
     answers: queue.Queue[list[tuple[str, int]] | OSError] = queue.Queue()
 
     def resolve() -> None:
@@ -111,6 +150,7 @@ def _look_up(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
         raise TimeoutError(f"no answer for the name {host}") from None
     if isinstance(answer, OSError):
         raise answer
+    _addresses[host, port] = answer, seconds_since_boot() + NAME_HOLDS_SECONDS
     return answer
 
 
@@ -137,6 +177,7 @@ class _KeapConnection(HTTPConnection):
                 self.call.watch(connected)
                 connected.settimeout(self.call.remaining_seconds())
                 return connected
+        _addresses.pop((self._dns_host, self.port), None)  # Keap may have moved
         raise NewConnectionError(self, str(failure)) from failure
 
     def request(self, *args: Any, **kwargs: Any) -> None:

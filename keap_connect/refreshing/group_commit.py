@@ -5,6 +5,7 @@ is then written together with all others who came meanwhile.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -14,8 +15,11 @@ from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from keap_connect.clock import seconds_since_boot
 from keap_connect.database import write_transaction
 
+# Under load a transaction waits so long after the one before; a lone refresh meets no such wait.
+PAUSE_SECONDS = 0.02
 Wish = TypeVar("Wish")
 Result = TypeVar("Result")
 Write = Callable[[Session, Sequence[Wish]], Sequence[Result]]
@@ -40,13 +44,16 @@ class _Group(Generic[Wish, Result]):
     def __init__(self) -> None:
         self._waiting: deque[tuple[Wish, Future[Result]]] = deque()
         self._turn = threading.Lock()
+        self._next_at = 0.0
 
     def write(self, write: Write[Wish, Result], wish: Wish) -> Result:
         mine: Future[Result] = Future()
         self._waiting.append((wish, mine))
         with self._turn:
             if not mine.done():
+                time.sleep(max(self._next_at - seconds_since_boot(), 0.0))
                 _write(write, [self._waiting.popleft() for _ in range(len(self._waiting))])
+                self._next_at = seconds_since_boot() + PAUSE_SECONDS
         return mine.result()
 
 

@@ -9,6 +9,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -28,6 +29,7 @@ from keap_connect.refreshing.storing import OTHER_TENANT, NewPair, Outcome, note
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
+NO_LIMIT = contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,12 @@ class Attempt:
     is_keap_trouble: bool = False  # Keap as a whole answered badly, or not at all
 
 
-def spend(account: Account, actor: str) -> Attempt:
+def spend(account: Account, actor: str, room: AbstractContextManager[object] = NO_LIMIT) -> Attempt:
     """Take the lease, present the refresh token, store what comes back.
+
+    Args:
+        account: as it was read; if it has another pair by now, nothing is sent.
+        room: entered for the call to Keap, to limit how many are made at once.
 
     Raises:
         SealBroken: the stored refresh token does not open; nothing was sent.
@@ -54,7 +60,8 @@ def spend(account: Account, actor: str) -> Attempt:
         if lease is None:
             return Attempt(Outcome.NOT_TAKEN)
         held = partial(is_still_held, lease)
-        judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
+        with room:
+            judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
         try:
             return _settle(lease, judgement, actor)
         except Exception as problem:  # whatever it was, the new pair must not be lost

@@ -35,6 +35,7 @@ from keap_connect.worker.instance import check_instance
 
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
+HANDS = CALLS_AT_ONCE + 16  # the others take leases and store pairs meanwhile
 BATCH = 48
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
@@ -52,6 +53,7 @@ class SweepWorker:
         self.circuit = Circuit()
         self.refreshed = self.failed = self.faults = 0
         self._stopping = threading.Event()
+        self._hands = threading.Semaphore(HANDS)
         self._room = threading.Semaphore(CALLS_AT_ONCE)
         self._lock = threading.Lock()
         self._under_way = 0
@@ -69,7 +71,7 @@ class SweepWorker:
             signal.signal(signal.SIGTERM, self.stop)
             signal.signal(signal.SIGINT, self.stop)
         gc.freeze()  # what was loaded so far stays; looking through it again and again costs time
-        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="refresh") as pool:
+        with ThreadPoolExecutor(HANDS, thread_name_prefix="refresh") as pool:
             while not self._stopping.is_set():
                 try:
                     worked = self._sweep_once(pool)
@@ -102,7 +104,7 @@ class SweepWorker:
             due_at = starts_at + (number * 60.0 / rate if rate else 0.0)
             if self._stopping.wait(max(due_at - seconds_since_boot(), 0.0)) or self._must_pause():
                 break  # what was taken up and not begun is due again in a minute
-            self._room.acquire()
+            self._hands.acquire()
             with self._lock:
                 self._under_way += 1
             pool.submit(self._refresh, account)
@@ -112,7 +114,7 @@ class SweepWorker:
         try:
             with self.app.app_context():
                 try:
-                    attempt = spend(account, Actor.SYSTEM)
+                    attempt = spend(account, Actor.SYSTEM, self._room)
                 except SealBroken as problem:
                     set_aside(account.id, str(problem))
                     attempt = Attempt(Outcome.FAILED, str(problem))
@@ -129,7 +131,7 @@ class SweepWorker:
         finally:
             with self._lock:
                 self._under_way -= 1
-            self._room.release()
+            self._hands.release()
 
     def _note(self, attempt: Attempt) -> None:
         with self._lock:

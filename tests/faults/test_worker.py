@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -297,10 +298,10 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
 ):
     unlucky, lucky = stage.add_accounts(2)
 
-    def spend_or_stumble(account: Account, actor: str) -> Attempt:
+    def spend_or_stumble(account: Account, *rest: Any) -> Attempt:
         if account.id == unlucky:
             raise KeyError("a fault")
-        return spend(account, actor)
+        return spend(account, *rest)
 
     monkeypatch.setattr(loop, "spend", spend_or_stumble)
     with ThreadPoolExecutor(1) as thread:  # a worker in the main thread would keep the signals

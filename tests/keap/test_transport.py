@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from itertools import repeat
 from urllib.parse import parse_qs
 
 import pytest
+import requests
 import trustme
 
 from keap_connect.keap import identity, token_endpoint, transport
@@ -38,6 +40,11 @@ CHUNKED = http(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY), "Transfer-Encoding:
 DEADLINE_SECONDS = 0.6
 SOON_AFTER_SECONDS = 2.5  # a busy machine may be late, but not by a read time-out
 REDIRECTS = ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
+
+
+@pytest.fixture(autouse=True)
+def no_known_names(monkeypatch):
+    monkeypatch.setattr(transport, "_addresses", {})
 
 
 @pytest.fixture
@@ -168,17 +175,39 @@ def test_a_call_ends_at_its_deadline_and_is_in_doubt(server, keap, short_deadlin
 @pytest.mark.proves("R20")
 def test_the_deadline_of_a_real_call_is_thirty_seconds(server, keap, monkeypatch):
     lengths = []
-    monkeypatch.setattr(transport.threading, "Timer", lambda seconds, act: lengths.append(seconds) or NoTimer())
+    monkeypatch.setattr(transport._watchdog, "watch", lambda call: lengths.append(call.remaining_seconds()))
     server.script = grant
 
     assert refresh(keap, "r").verdict is Verdict.GRANTED
     assert lengths == [pytest.approx(30, abs=1)]
 
 
-class NoTimer:
-    def start(self): ...
+@pytest.mark.proves("R20")
+def test_a_short_call_is_cut_off_while_a_longer_one_is_under_way(server, keap):
+    has_come = threading.Event()
+    calls = []
 
-    def cancel(self): ...
+    def wait_long(connection):
+        has_come.set()
+        never_answer(connection)
+
+    def get(deadline_seconds):
+        with keap_session(keap, deadline_seconds=deadline_seconds) as (session, call):
+            calls.append(call)
+            with pytest.raises(requests.RequestException):
+                session.get(keap.token_url)
+
+    server.script = wait_long
+    with ThreadPoolExecutor(1) as thread:
+        longer = thread.submit(get, 20.0)
+        assert has_come.wait(10)
+        with Stopwatch() as watch:
+            get(0.3)
+        assert not longer.done()
+        calls[0].shut_down()
+        longer.result(10)
+
+    assert watch.seconds < SOON_AFTER_SECONDS
 
 
 @pytest.mark.parametrize("answer", [http(BODY), CHUNKED, http(BODY, length=None)], ids=["length", "chunked", "close"])
@@ -367,6 +396,26 @@ def test_a_connect_that_hangs_is_cut_off(keap, server, short_deadline):
 
     assert_not_sent(judgement, server)
     assert DEADLINE_SECONDS * 0.9 < watch.seconds < SOON_AFTER_SECONDS
+
+
+def test_a_name_is_looked_up_again_after_a_while_and_when_nobody_is_at_its_address(
+    server, keap, boot_clock, monkeypatch
+):
+    asked = []
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: asked.append(args[0]) or real(*args, **more))
+    server.script = grant
+
+    refresh(keap, "r")
+    refresh(keap, "r")
+    assert asked.count("localhost") == 1
+    boot_clock.offset += 31
+    refresh(keap, "r")
+    assert asked.count("localhost") == 2
+    server.close()
+    refresh(keap, "r")
+    refresh(keap, "r")
+    assert asked.count("localhost") == 3, "the address that failed was known; the next call asked where Keap is now"
 
 
 def test_the_next_address_of_a_name_is_tried_when_one_refuses(server, keap, monkeypatch):

@@ -112,7 +112,7 @@ class Life:
 
     def take_up(self, account_id: int) -> dict[str, object]:
         """Let the worker refresh one account, as when it has just taken it up."""
-        self.worker._room.acquire()
+        self.worker._hands.acquire()
         self.worker._under_way += 1
         self.worker._refresh(look(account_id).account)
         return {}
