@@ -38,6 +38,8 @@ from keap_connect.models import Account, CredentialKind
 from keap_connect.refreshing import brakes, lease, serving, storing, timing
 from keap_connect.refreshing.brakes import CLIENT_REFUSED, Probe, list_alarms
 from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
+from keap_connect.refreshing.spender import spend
+from keap_connect.refreshing.storing import Outcome
 from tests.accounts.granted import row_of, store_account
 from tests.support.server import free_port
 
@@ -215,6 +217,26 @@ def test_a_reconnect_without_a_refresh_token_replaces_the_whole_grant(account, s
     row = row_of(account)
     assert row["kind"] == CredentialKind.ACCESS_TOKEN_ONLY
     assert (row["refresh_token_sealed"], row["refresh_token_issued_at"]) == (None, None)
+
+
+@pytest.mark.proves("R28")
+@pytest.mark.parametrize("is_read_first", [True, False])
+def test_a_token_in_doubt_rests_while_its_holder_could_not_reach_the_database(
+    account, sandbox, monkeypatch, is_read_first
+):
+    """Also for whoever read the account before the attempt that left it in doubt."""
+    as_read = get_account(account)
+    with write_transaction() as session:
+        row = session.get_one(Account, account)
+        row.attempt_fingerprint, row.attempted_at = "0123456789abcdef", utc_now()
+    as_read = as_read if is_read_first else get_account(account)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database.Trouble, "last_at", seconds_since_boot() - timing.DOUBT_WAIT_SECONDS + 5)
+        assert spend(as_read, "test").outcome is Outcome.NOT_TAKEN
+    assert refreshes(sandbox) == 0
+
+    assert spend(as_read, "test").outcome is Outcome.STORED
 
 
 @pytest.mark.proves("R23")
