@@ -36,7 +36,7 @@ from keap_connect.worker.instance import check_instance
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
 HANDS = CALLS_AT_ONCE + 16  # the others take leases and store pairs meanwhile
-BATCH = 96
+BATCH = 48
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
 CHECK_INSTANCE_SECONDS = 3600.0
