@@ -264,8 +264,9 @@ def test_the_exit_code_tells_a_job_to_come_back_later_or_to_call_a_person(app: F
     person, forgotten = in_process(app, "accounts", "token", "1")
 
     assert (later, told["error"], told["retry_after_seconds"]) == (4, "temporarily_unavailable", 30)
+    assert told["is_retryable"] is True
     assert (too_long.exit_code, too_long.stdout) == (2, "")
-    assert (person, forgotten["error"]) == (5, "disconnected")
+    assert (person, forgotten["error"], forgotten["is_retryable"]) == (5, "disconnected", False)
 
 
 def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):

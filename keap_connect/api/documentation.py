@@ -19,8 +19,9 @@ TITLE = "Keap Connect token API"
 VERSION = "1.0.0"
 INTRODUCTION = (
     "One call that always answers with a valid access token of a connected Keap account. Every request carries an API "
-    "key: `Authorization: Bearer kc_…`. An error has one shape: `error` for programs, `error_description` for people. "
-    "409 means that a person must act; 429 and 503 mean: come back after `Retry-After` seconds."
+    "key: `Authorization: Bearer kc_…`. An error has one shape: `error` for programs, `error_description` for people, "
+    "`is_retryable`, and a `request_id` that is in the log. 409 means that a person must act; 429 and 503 mean: come "
+    "back after `Retry-After` seconds."
 )
 MEANINGS = {
     400: "Something in the request is missing, unknown or of the wrong form.",

@@ -228,4 +228,8 @@ class Error(Schema):
 
     error = fields.String(required=True, metadata={"description": "A code for programs; it stays the same."})
     error_description = fields.String(required=True, metadata={"description": "A sentence for people."})
+    is_retryable = fields.Boolean(
+        required=True, metadata={"description": "Whether the same request may succeed later, with nothing changed."}
+    )
+    request_id = fields.String(required=True, metadata={"description": "The `reference` of this request in the log."})
     reconnect_url = fields.String(metadata={"description": "Where a person can connect the account again."})

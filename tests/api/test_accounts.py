@@ -164,6 +164,7 @@ def test_an_import_that_is_asked_for_twice_happens_once(
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
     assert (other.status_code, other.json()["error"]) == (409, "import_conflict")
+    assert other.json()["is_retryable"] is False
     assert another_program.status_code == 201
     with app.app_context(), read_session() as session:
         stored = str(session.execute(select(ImportOnce.__table__)).all())
@@ -204,6 +205,7 @@ def test_an_import_under_way_is_not_begun_again_and_one_given_up_is(
         third = program.post(ACCOUNTS, asked, headers=key)
 
     assert (first.result().status_code, second.json()["error"]) == (201, "import_conflict")
+    assert second.json()["is_retryable"] is True
     assert third.status_code in {200, 201}
 
 

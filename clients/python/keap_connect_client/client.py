@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -131,7 +131,9 @@ class KeapConnect:
             content = {}
         found: dict[str, object] = content if isinstance(content, dict) else {}
         if not answer.ok or answer.is_redirect:
-            _refuse(answer, found)
+            refusal = _refusal(answer, found)
+            refusal.request_id = str(found["request_id"]) if "request_id" in found else None
+            raise refusal
         return found
 
     def _session(self) -> requests.Session:
@@ -160,19 +162,17 @@ def _path(account: int | str) -> str:
     return name
 
 
-def _refuse(answer: requests.Response, found: dict[str, object]) -> NoReturn:
-    """Raise what an answer without a token means."""
+def _refusal(answer: requests.Response, found: dict[str, object]) -> KeapConnectError:
+    """Return what an answer without a token means."""
     status = answer.status_code
     word = str(found.get("error", ""))
     message = str(found.get("error_description") or f"Keap Connect answered {status}.")
     if status == 409 and word in {"reconnect_required", "disconnected"}:
         url = found.get("reconnect_url")
-        raise ReconnectRequired(message, url if isinstance(url, str) else None, word == "disconnected")
+        return ReconnectRequired(message, url if isinstance(url, str) else None, word == "disconnected")
     if status == 429 or status >= 500:
         wait = answer.headers.get("Retry-After", "")
-        raise TemporarilyUnavailable(message, int(wait) if wait.isdecimal() else RETRY_AFTER_SECONDS)
+        return TemporarilyUnavailable(message, int(wait) if wait.isdecimal() else RETRY_AFTER_SECONDS)
     if status in {401, 403}:
-        raise KeyRefused(message)
-    if status == 404:
-        raise AccountNotFound(message)
-    raise RequestRefused(message)
+        return KeyRefused(message)
+    return AccountNotFound(message) if status == 404 else RequestRefused(message)

@@ -11,7 +11,14 @@ KeapConnectError
 
 
 class KeapConnectError(Exception):
-    """The root of the tree."""
+    """The root of the tree. `request_id` is what Keap Connect's log knows the request by, when it has answered."""
+
+    request_id: str | None = None
+
+    def __str__(self) -> str:
+        """Return the message, with the id that finds it in the log."""
+        message = super().__str__()
+        return message if self.request_id is None else f"{message} (request {self.request_id})"
 
 
 class TemporarilyUnavailable(KeapConnectError):
