@@ -26,8 +26,9 @@ from keap_connect.errors import APIKeyRefused
 from keap_connect.models import Account
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
+from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
-from tests.support.sandbox import ANN, Sandbox
+from tests.support.sandbox import ANN, BEN, CLEO, Sandbox
 from tests.web.direct import visit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -362,10 +363,17 @@ def test_ctrl_c_lets_the_refresh_under_way_end_and_begins_no_other(
     assert (code, len(told["refreshed"]), told["failed"], told["left"]) == (1, 1, [], 1)
 
 
-def test_a_list_ends_at_its_limit(app: Flask, sandbox: Sandbox):
-    visit(app, sandbox).connect(tenant="cd456")
+def test_a_list_is_whole_however_long_and_ends_at_its_limit(
+    app: Flask, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    with app.app_context():
+        store_account(sandbox, tenant_id="cd456", person_id=BEN)
+        store_account(sandbox, tenant_id="ef789", person_id=CLEO)
+    monkeypatch.setattr("keap_connect.cli.accounts.ROWS_AT_ONCE", 2)
 
-    assert [len(in_process(app, "accounts", "list", *limit)[1]) for limit in ([], ["--limit", "1"])] == [2, 1]
+    listed = [in_process(app, "accounts", "list", *limit)[1] for limit in ([], ["--limit", "1"])]
+
+    assert [[one["id"] for one in each] for each in listed] == [[1, 2, 3], [1]]
 
 
 def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):

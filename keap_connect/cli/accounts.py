@@ -12,15 +12,11 @@ import click
 from flask.cli import AppGroup
 
 from keap_connect.accounts.credentials import fingerprint
-from keap_connect.accounts.directory import (
-    AccountView,
-    list_accounts,
-    list_refreshable_ids,
-    view_account,
-)
+from keap_connect.accounts.directory import AccountView, list_refreshable_ids, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.history import Actor, list_events
 from keap_connect.accounts.naming import find_account_id, is_account_name
+from keap_connect.accounts.paging import list_accounts_after
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.cli.exit_codes import ExitCode, answer_of, help_with, plainly
@@ -31,6 +27,7 @@ from keap_connect.refreshing.serving import ServedToken, refresh_account, valid_
 from keap_connect.worker.due import reserve_calls
 
 LONGEST_VALIDITY_SECONDS = 3600
+ROWS_AT_ONCE = 500
 MASKED = ("access_token_masked", "refresh_token_masked")
 
 accounts = AppGroup("accounts", help="The connected Keap accounts.")
@@ -60,8 +57,8 @@ account_argument = click.argument("account", type=AccountName())
 @json_option
 @plainly
 def list_(text: str, state: str | None, limit: int | None, as_json: bool) -> None:
-    """List accounts, what needs attention first; TEXT searches them."""
-    found = list(islice(_all_accounts(text, state or ""), limit))
+    """List accounts, oldest first; TEXT searches them."""
+    found = list(islice(_all_accounts(text, state), limit))
     if as_json:
         show_json([_facts(account) for account in found])
     elif found:
@@ -197,12 +194,11 @@ def _until_interrupted() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _all_accounts(text: str, state: str) -> Iterator[AccountView]:
-    page, pages = 1, 1
-    while page <= pages:
-        found = list_accounts(text, state, page)
-        yield from found.accounts
-        page, pages = page + 1, found.pages
+def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:
+    cursor: int | None = 0
+    while cursor is not None:
+        found, cursor = list_accounts_after(cursor, ROWS_AT_ONCE, text=text, state=state)
+        yield from found
 
 
 def _facts(account: AccountView) -> dict[str, object]:
