@@ -6,16 +6,17 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
+from keap_connect.accounts.naming import EXTERNAL
 from keap_connect.accounts.state import AccountState
 from keap_connect.models import LARGEST_ID, CredentialKind
 
-EXTERNAL_ID = r"^[A-Za-z0-9._:-]{1,200}$"
-ACCOUNT_NAME = r"^([1-9][0-9]{0,9}|external:[A-Za-z0-9._:-]{1,200})$"
+EXTERNAL_ID = f"^{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}$"
+ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}})$"
 FINGERPRINT = r"^[0-9a-f]{16}$"
-PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL keeps no NUL, and a log line is one line
+PRINTABLE = f"^{LABEL_CHARACTERS}*$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
 LONGEST_TOKEN = 8192
-LONGEST_TEXT = 200
 LONGEST_VALIDITY_SECONDS = 3600
 MOST_ROWS = 200
 
@@ -34,7 +35,7 @@ class Whole(validate.Regexp):
 class Text(fields.String):
     """A text of limited length and form."""
 
-    def __init__(self, most: int = LONGEST_TEXT, pattern: str = PRINTABLE, **options: Any) -> None:
+    def __init__(self, most: int = LONGEST_NAME, pattern: str = PRINTABLE, **options: Any) -> None:
         super().__init__(validate=[validate.Length(min=1, max=most), Whole(pattern)], **options)
 
 
@@ -88,7 +89,7 @@ class AccountFilter(Page):
     state = fields.String(validate=validate.OneOf([state.value for state in AccountState]))
     q = Text(100, metadata={"description": "Parts of words of name, company, e-mail, label or ids."})
     tenant_id = Text(63, r"^[A-Za-z0-9][A-Za-z0-9.-]*$", metadata={"description": "Keap's account id: ab123."})
-    external_id = Text(200, EXTERNAL_ID)
+    external_id = Text(pattern=EXTERNAL_ID)
 
 
 class TokenQuery(Strict):
@@ -103,7 +104,7 @@ class AccountChange(Strict):
     """What can be changed; null takes it away."""
 
     label = Text(allow_none=True, metadata={"description": "Your name for the account."})
-    external_id = Text(200, EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
+    external_id = Text(pattern=EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
 
 
 class Rejection(Strict):
@@ -131,7 +132,7 @@ class Import(Strict):
         load_default=CredentialKind.OAUTH.value,
         validate=validate.OneOf([CredentialKind.OAUTH, *(k for k in CredentialKind if k is not CredentialKind.OAUTH)]),
     )
-    external_id = Text(200, EXTERNAL_ID, allow_none=True)
+    external_id = Text(pattern=EXTERNAL_ID, allow_none=True)
     label = Text(allow_none=True)
 
 

@@ -418,7 +418,7 @@ FACES = {
     "import": ("imports/one.html", one_import()),
     "import, refused": (
         "imports/one.html",
-        one_import("A label is one line of at most 200 characters.", wrong_field="label", label=LONG * 2),
+        one_import("The label may have at most 200 characters.", wrong_field="label", label=LONG * 2),
     ),
     "import, hostile": ("imports/one.html", one_import(HOSTILE, label=HOSTILE, external_id=HOSTILE)),
     "import of a file": ("imports/file.html", file_import()),
