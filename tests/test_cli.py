@@ -376,6 +376,18 @@ def test_a_list_is_whole_however_long_and_ends_at_its_limit(
     assert [[one["id"] for one in each] for each in listed] == [[1, 2, 3], [1]]
 
 
+def test_a_reconnect_link_is_printed_and_works_in_any_browser(app: Flask, sandbox: Sandbox):
+    printed = app.test_cli_runner().invoke(args=["accounts", "reconnect-link", "1"])
+    code, made = in_process(app, "accounts", "reconnect-link", "1")
+    missing, refusal = in_process(app, "accounts", "reconnect-link", "999")
+
+    customer = visit(app, sandbox)
+    for url in (printed.stdout.strip(), made["url"]):
+        path = url.removeprefix(customer.base_url)
+        assert (path[:3], customer.get(path).status_code) == ("/r/", 200)
+    assert (code, missing, refusal["error"]) == (0, 1, "not_found")
+
+
 def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):
     with app.app_context(), write_transaction() as session:
         session.get_one(Account, 1).label = "\x1b[2J\x07\u202eAcme"
@@ -439,7 +451,7 @@ def test_no_command_about_admins_or_accounts_runs_without_tables(environ: dict[s
         ("admins", "list"),
         ("admins", "reset-password", "--email", ADMIN_EMAIL),
         ("accounts", "list"),
-        *(("accounts", command, "1") for command in ("show", "token", "refresh")),
+        *(("accounts", command, "1") for command in ("show", "token", "refresh", "reconnect-link")),
         ("accounts", "refresh", "--all"),
         ("accounts", "disconnect", "1", "--yes"),
     )

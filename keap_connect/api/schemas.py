@@ -224,6 +224,13 @@ class RejectionTaken(Schema):
     is_current = fields.Boolean(required=True)
 
 
+class ReconnectLink(Schema):
+    """A link that reconnects one account, once."""
+
+    url = fields.String(required=True, metadata={"description": "A secret: for the customer and nobody else."})
+    expires_at = fields.AwareDateTime(required=True)
+
+
 class Error(Schema):
     """The one shape of an error."""
 
@@ -233,4 +240,8 @@ class Error(Schema):
         required=True, metadata={"description": "Whether the same request may succeed later, with nothing changed."}
     )
     request_id = fields.String(required=True, metadata={"description": "The `reference` of this request in the log."})
-    reconnect_url = fields.String(metadata={"description": "Where a person can connect the account again."})
+    reconnect_url = fields.String(
+        metadata={
+            "description": "The page where an admin, or the customer in the browser they connected with, can reconnect."
+        }
+    )

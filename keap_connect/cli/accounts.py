@@ -23,6 +23,7 @@ from keap_connect.cli.exit_codes import ExitCode, answer_of, help_with, plainly
 from keap_connect.cli.output import cell, json_option, show_facts, show_json, show_table
 from keap_connect.clock import utc_now
 from keap_connect.errors import KeapConnectError
+from keap_connect.onboarding.reconnect_links import make_link
 from keap_connect.refreshing.serving import ServedToken, refresh_account, valid_token
 from keap_connect.worker.due import reserve_calls
 
@@ -144,6 +145,21 @@ def disconnect(account: str, as_json: bool) -> None:
         show_json({"id": account_id, "state": AccountState.DISCONNECTED})
     else:
         click.echo("Disconnected. To withdraw the consent too, remove this app in Keap's API settings.")
+
+
+@accounts.command(
+    "reconnect-link", epilog=help_with("accounts reconnect-link external:acme", "accounts reconnect-link 7 --json")
+)
+@account_argument
+@json_option
+@plainly
+def reconnect_link(account: str, as_json: bool) -> None:
+    """Print a link by which the customer can reconnect, once, within seven days and without a sign-in."""
+    made = make_link(find_account_id(account), Actor.COMMAND_LINE)
+    if as_json:
+        show_json(asdict(made))
+    else:
+        click.echo(made.url)
 
 
 def _refresh_all(as_json: bool) -> None:

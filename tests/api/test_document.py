@@ -42,4 +42,4 @@ def test_every_operation_answers_as_the_document_says(
 
         answers()
 
-    assert len(asked) == 9
+    assert len(asked) == 10

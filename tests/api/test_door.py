@@ -31,6 +31,7 @@ INVENTORY = {
     "api.show_account": ("GET", "/accounts/{account}", None, "accounts:read", 200),
     "api.list_events": ("GET", "/events", None, "accounts:read", 200),
     "api.update_account": ("PATCH", "/accounts/{account}", {"label": "x"}, "accounts:write", 200),
+    "api.create_reconnect_link": ("POST", "/accounts/{account}/reconnect-links", None, "accounts:write", 201),
     "api.import_account": ("POST", "/accounts", IMPORT, "accounts:write", 409),
     "api.refresh": ("POST", "/accounts/{account}/refresh", None, "accounts:write", 200),
     "api.get_token": ("GET", "/accounts/{account}/token", None, "tokens:read", 200),

@@ -1,5 +1,6 @@
 """The call this is all about: a valid token, or a typed answer that says what to do instead."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from tests.accounts.granted import store_account
 from tests.api.fixtures import Program
 from tests.conftest import MovedClock
 from tests.support.sandbox import BEN, Sandbox
+from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 TOKEN = "/api/v1/accounts/1/token"
@@ -106,6 +108,29 @@ def test_a_dead_grant_serves_its_last_token_and_then_sends_a_person(app: Flask, 
     assert (dead.status_code, dead.json()["error"]) == (409, "reconnect_required")
     assert (gone.status_code, gone.json()["error"]) == (409, "disconnected")
     assert dead.json()["reconnect_url"] == gone.json()["reconnect_url"] == f"{program.base_url}/reconnect/1"
+
+
+@on_sqlite
+@pytest.mark.proves("R15")
+def test_a_job_sends_the_customer_a_link_that_brings_the_account_back_once(
+    app: Flask, program: Program, account_id: int, new_visitor: Callable[[], Visitor]
+):
+    program.post("/api/v1/accounts/1/disconnect")
+    customer, late = new_visitor(), new_visitor()
+
+    made = program.post("/api/v1/accounts/1/reconnect-links")
+    path = made.json()["url"].removeprefix(program.base_url)
+    customer.connect(action=path, page=path)
+    again = late.get(path)
+
+    assert (made.status_code, made.headers["Cache-Control"]) == (201, "no-store")
+    assert path.startswith("/r/")
+    assert datetime.fromisoformat(made.json()["expires_at"]) - utc_now() > timedelta(days=6)
+    assert program.get(TOKEN).json()["state"] == "active"
+    assert again.status_code == 404
+    events = program.get("/api/v1/events").json()["events"]
+    (told,) = (one for one in events if one["kind"] == "reconnect_link_made")
+    assert told["actor"].startswith("API key ")
 
 
 @on_sqlite

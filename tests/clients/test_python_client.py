@@ -140,6 +140,13 @@ def test_each_answer_without_a_token_has_its_exception(
     assert "canary" not in "".join(traceback.format_exception(refusal.value))
 
 
+def test_a_reconnect_link_is_made_by_the_contract(stage: Stage):
+    stage.connect_server.script = lambda _: (201, {"url": "https://c/r/x", "expires_at": "2026-12-02T12:00:00+00:00"})
+
+    assert stage.connect.reconnect_link("external:acme") == "https://c/r/x"
+    assert stage.connect_server.paths() == ["POST /api/v1/accounts/external:acme/reconnect-links"]
+
+
 def test_a_keap_connect_that_is_away_is_a_matter_of_time():
     away = KeapConnect(f"http://127.0.0.1:{free_port()}", KEY)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ACCOUNT = re.compile(r"[0-9]{1,10}|external:[A-Za-z0-9._:-]{1,200}")
 API_KEY = re.compile(r"[\x21-\x7e]+")
 RETRY_AFTER_SECONDS = 30
+NOT_THE_API = "The answer is not one of Keap Connect's token API."
 
 
 class KeapConnect:
@@ -80,7 +81,7 @@ class KeapConnect:
         try:
             return Token.from_answer(answer, asked_at)
         except (KeyError, ValueError):
-            raise KeapConnectError("The answer is not one of Keap Connect's token API.") from None
+            raise KeapConnectError(NOT_THE_API) from None
 
     def report_rejected(self, account: int | str, fingerprint: str) -> None:
         """Say that Keap refused the token of this fingerprint, so that it is not handed out again.
@@ -89,6 +90,19 @@ class KeapConnect:
             KeapConnectError: the same errors as `token`.
         """
         self._ask("POST", f"{_path(account)}/token/rejected", document={"fingerprint": fingerprint})
+
+    def reconnect_link(self, account: int | str) -> str:
+        """Make a link to send to the customer, who reconnects by it without a login: once, within seven days.
+
+        Each call makes another one, so call it when the account is first found lost. The key needs `accounts:write`.
+
+        Raises:
+            KeapConnectError: the same errors as `token`.
+        """
+        answer = self._ask("POST", f"{_path(account)}/reconnect-links")
+        if not isinstance(answer.get("url"), str):
+            raise KeapConnectError(NOT_THE_API)
+        return str(answer["url"])
 
     def cached(self, account: int | str) -> CachedToken:
         """Return the shared cache of one account's token."""
