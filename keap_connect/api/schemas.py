@@ -10,6 +10,7 @@ from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LABEL_CHARACTER
 from keap_connect.accounts.naming import EXTERNAL
 from keap_connect.accounts.state import AccountState
 from keap_connect.models import LARGEST_ID, CredentialKind
+from keap_connect.refreshing.timing import LONGEST_VALIDITY_SECONDS
 
 EXTERNAL_ID = f"^{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}$"
 ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}})$"
@@ -17,7 +18,6 @@ FINGERPRINT = r"^[0-9a-f]{16}$"
 PRINTABLE = f"^{LABEL_CHARACTERS}*$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
 LONGEST_TOKEN = 8192
-LONGEST_VALIDITY_SECONDS = 3600
 MOST_ROWS = 200
 
 

@@ -17,17 +17,16 @@ from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.history import Actor, list_events
 from keap_connect.accounts.naming import find_account_id, is_account_name
 from keap_connect.accounts.paging import list_accounts_after
-from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.accounts.state import AccountState
 from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.cli.exit_codes import ExitCode, answer_of, help_with, plainly
 from keap_connect.cli.output import cell, json_option, show_facts, show_json, show_table
-from keap_connect.clock import utc_now
 from keap_connect.errors import KeapConnectError
 from keap_connect.onboarding.reconnect_links import make_link
-from keap_connect.refreshing.serving import ServedToken, refresh_account, valid_token
+from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.refreshing.timing import LONGEST_VALIDITY_SECONDS
 from keap_connect.worker.due import reserve_calls
 
-LONGEST_VALIDITY_SECONDS = 3600
 ROWS_AT_ONCE = 500
 MASKED = ("access_token_masked", "refresh_token_masked")
 
@@ -105,7 +104,7 @@ def token(account: str, min_validity: int | None, as_json: bool) -> None:
     served = valid_token(find_account_id(account), Actor.COMMAND_LINE, min_validity)
     record_hand_out(served.account.id, fingerprint(served.access_token), Actor.COMMAND_LINE)
     if as_json:
-        show_json(_served(served))
+        show_json(served.as_answer())
         return
     if served.warning:
         click.echo(f"Warning: {served.warning}", err=True)
@@ -219,20 +218,3 @@ def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:
 
 def _facts(account: AccountView) -> dict[str, object]:
     return {name: value for name, value in asdict(account).items() if name not in MASKED}
-
-
-def _served(served: ServedToken) -> dict[str, object]:
-    """Give the answer of the token API."""
-    expires_at, now = served.expires_at, utc_now()
-    answer: dict[str, object] = {
-        "state": state_of(served.account, now),
-        "access_token": served.access_token,
-        "token_type": "bearer",
-        "expires_in": int((expires_at - now).total_seconds()) if expires_at else None,
-        "expires_at": expires_at,
-        "tenant_id": served.account.tenant_id,
-        "fingerprint": fingerprint(served.access_token),
-    }
-    if served.warning:
-        answer["warning"] = served.warning
-    return answer
