@@ -95,9 +95,7 @@ class AccountFilter(Page):
 class TokenQuery(Strict):
     """How long the token must last."""
 
-    min_validity = Digits(
-        0, LONGEST_VALIDITY_SECONDS, load_default=None, metadata={"description": "Seconds; refreshes first if it must."}
-    )
+    min_validity = Digits(0, LONGEST_VALIDITY_SECONDS, metadata={"description": "Seconds; refreshes first if it must."})
 
 
 class AccountChange(Strict):

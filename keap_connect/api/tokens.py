@@ -36,7 +36,7 @@ def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     token is handed out, with a `warning` when it could not be made to last. 409: a person must reconnect the account,
     going on is no use. 503: nothing is lost, come back after `Retry-After` seconds."""
     key = current_key()
-    served = valid_token(account_id, key.actor, query["min_validity"], patience_seconds())
+    served = valid_token(account_id, key.actor, query.get("min_validity"), patience_seconds())
     record_hand_out(account_id, fingerprint(served.access_token), key.actor, request.remote_addr, key.id)
     return served.as_answer()
 
