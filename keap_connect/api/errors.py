@@ -11,7 +11,7 @@ from http import HTTPStatus
 from flask import Blueprint, Flask, Response, request
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 
 from keap_connect.errors import (
     AccountDisconnected,
@@ -123,6 +123,8 @@ def http_error(problem: HTTPException) -> Response:
         headers["Allow"] = ", ".join(sorted(set(problem.valid_methods or []) - {"HEAD"}))
     code = STATUS_CODES.get(status, "server_error" if status >= 500 else "invalid_request")
     description = HTTPStatus(status).description or HTTPStatus(status).phrase
+    if isinstance(problem, SecurityError):
+        description = "This app does not go by that host name."
     return _answer(problem, status, code, description, headers=headers)
 
 

@@ -28,7 +28,7 @@ class Whole(validate.Regexp):
         """Refuse what does not fit, and what no database can store."""
         has_lone_surrogate = any("\ud800" <= one <= "\udfff" for one in value)
         if has_lone_surrogate or re.fullmatch(str(self.regex.pattern), value) is None:
-            raise ValidationError(self.error or "String does not match expected pattern.")
+            raise ValidationError("It has characters, or a form, that are not allowed here.")
         return value
 
 

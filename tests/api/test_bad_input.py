@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from io import BytesIO
 
 import pytest
 from flask import Flask
@@ -116,6 +117,19 @@ def test_bad_bodies_are_refused_and_change_nothing(program: Program, everything:
     assert is_refusal(program.post(f"{ACCOUNT}/token/rejected", {"fingerprint": "0" * 15 + "G"}))
     assert is_refusal(program.post("/api/v1/accounts", {"access_token": "x"}, headers={"Idempotency-Key": "x" * 201}))
     assert everything() == before
+
+
+def test_a_body_in_chunks_has_the_same_limit(app: Flask, program: Program, account_id: int):
+    def send(label: bytes):
+        return app.test_client().patch(
+            program.base_url + ACCOUNT,
+            input_stream=BytesIO(b'{"label": "' + label + b'"}' + b" " * 70_000 * (label == b"long")),
+            headers={**JSON, "Transfer-Encoding": "chunked", "Authorization": program.session.headers["Authorization"]},
+            environ_overrides={"wsgi.input_terminated": True},
+        )
+
+    assert [send(label).status_code for label in (b"short", b"long")] == [200, 413]
+    assert program.get(ACCOUNT).json()["label"] == "short"
 
 
 def test_an_unknown_address_and_a_wrong_method_get_the_one_shape(program: Program, account_id: int):
