@@ -92,7 +92,7 @@ def is_refusal(answer, status: int = 400) -> bool:
     return True
 
 
-@pytest.mark.proves("R78")
+@pytest.mark.proves("R74", "R78")
 def test_bad_query_strings_are_refused(program: Program, account_id: int):
     for query in QUERIES:
         assert is_refusal(program.get(f"/api/v1/accounts?{query}")), query
@@ -101,7 +101,7 @@ def test_bad_query_strings_are_refused(program: Program, account_id: int):
     assert is_refusal(program.post(f"{ACCOUNT}/disconnect?force=1"))
 
 
-@pytest.mark.proves("R78")
+@pytest.mark.proves("R74", "R78")
 def test_bad_bodies_are_refused_and_change_nothing(program: Program, everything: Callable[[], dict[str, object]]):
     before = everything()
 

@@ -10,6 +10,8 @@ from flask import Flask
 from limits import RateLimitItemPerMinute
 
 from keap_connect.access.api_keys import _new_text, issue_api_key, list_api_keys, revoke_api_key
+from keap_connect.accounts.credentials import open_refresh_token
+from keap_connect.accounts.directory import get_account
 from keap_connect.api import rate_limits
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.clock import utc_now
@@ -78,6 +80,25 @@ def test_a_key_may_do_what_its_scope_says_and_nothing_else(new_program: NewProgr
         if answer.status_code == 403:
             assert answer.json()["error"] == "insufficient_scope"
             assert f'error="insufficient_scope", scope="{INVENTORY[name][3]}"' in answer.headers["WWW-Authenticate"]
+
+
+@pytest.mark.proves("R73", "R74")
+def test_no_answer_holds_a_refresh_token_or_our_own_secrets_and_none_is_kept(
+    app: Flask, program: Program, account_id: int
+):
+    secrets = {app.extensions["keap_connect"].settings.keap.client_secret}
+    answers = []
+    for name in ["api.get_token", "api.refresh", *INVENTORY]:
+        with app.app_context():
+            secrets.add(open_refresh_token(get_account(account_id)) or "none")
+        answers.append(ask(program, name))
+    kept = [answer.headers["Cache-Control"] for answer in answers if answer.headers["Cache-Control"] != "no-store"]
+    answers += [program.get(path) for path in ("/api/openapi.json", "/api/docs", "/metrics")]
+
+    told = "".join(answer.text for answer in answers)
+    assert len(secrets) >= 4
+    assert [secret for secret in secrets if secret in told] == []
+    assert kept == []
 
 
 @pytest.mark.proves("R72", "F67")

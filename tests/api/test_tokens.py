@@ -94,6 +94,30 @@ def test_while_keap_is_down_a_valid_token_is_served_with_a_warning_and_a_longer_
 
 
 @on_sqlite
+@pytest.mark.proves("R75")
+@pytest.mark.parametrize("is_up", [True, False])
+def test_around_its_expiry_a_token_is_as_good_as_it_is_said_to_be(
+    app: Flask, program: Program, sandbox: Sandbox, account_id: int, is_up: bool
+):
+    if not is_up:
+        sandbox.fault("html_503")
+    for left in (-86400, -1, 0, 3, 40, 63, 597, 603):
+        for wanted in (None, 0, 60, 600):
+            change(app, access_token_expires_at=utc_now() + timedelta(seconds=left))
+            query = "" if wanted is None else f"?min_validity={wanted}"
+            answer = program.get(f"{TOKEN}{query}", headers={"Prefer": "wait=0"})
+
+            must_hold = left > max(wanted or 0, 1)
+            assert answer.status_code == (200 if is_up or must_hold else 503), (left, wanted)
+            if answer.status_code == 200:
+                assert answer.json()["expires_in"] >= (wanted or 0), (left, wanted)
+                assert datetime.fromisoformat(answer.json()["expires_at"]) > utc_now()
+            else:
+                assert "access_token" not in answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+
+
+@on_sqlite
 def test_a_dead_grant_serves_its_last_token_and_then_sends_a_person(app: Flask, program: Program, account_id: int):
     change(app, refused_at=utc_now(), failure_reason="Keap said no.")
 
