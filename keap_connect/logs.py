@@ -50,8 +50,7 @@ def write_down(log: logging.Logger, request: Request, status: int, error: Except
     if status >= 500 and (status == 500 or not isinstance(error, KeapConnectError)):
         log.error("%s: %s at %s", name, type(error).__name__, where, exc_info=error)
     else:
-        level = logging.WARNING if status >= 500 else logging.INFO
-        log.log(level, "%s: %s (%s) at %s from %s", name, type(error).__name__, status, where, request.remote_addr)
+        log.info("%s: %s (%s) at %s from %s", name, type(error).__name__, status, where, request.remote_addr)
     return name
 
 
