@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from keap_connect.accounts.history import EventKind
 from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
 from keap_connect.accounts.naming import EXTERNAL
 from keap_connect.accounts.state import AccountState
@@ -90,6 +91,15 @@ class AccountFilter(Page):
     q = Text(100, metadata={"description": "Parts of words of name, company, e-mail, label or ids."})
     tenant_id = Text(63, r"^[A-Za-z0-9][A-Za-z0-9.-]*$", metadata={"description": "Keap's account id: ab123."})
     external_id = Text(pattern=EXTERNAL_ID)
+
+
+class EventFilter(Page):
+    """Which events."""
+
+    account = Text(
+        pattern=ACCOUNT_NAME, most=210, metadata={"description": "An id, or `external:` and an external id."}
+    )
+    kind = fields.String(validate=validate.OneOf([kind.value for kind in EventKind]))
 
 
 class TokenQuery(Strict):
@@ -191,7 +201,10 @@ class Event(Schema):
     at = fields.AwareDateTime(required=True)
     account_id = fields.Integer(required=True)
     kind = fields.String(required=True)
-    actor = fields.String(required=True)
+    actor = fields.String(required=True, metadata={"description": "Who did it."})
+    address = fields.String(
+        required=True, allow_none=True, metadata={"description": "The network address it was done from, if by one."}
+    )
     sentence = fields.String(required=True)
 
 

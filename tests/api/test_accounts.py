@@ -110,6 +110,28 @@ def test_events_are_told_once_each_and_none_is_passed_over(app: Flask, program: 
     assert [one["kind"] for one in later] == ["label_changed"]
 
 
+@pytest.mark.proves("R88")
+def test_events_say_from_where_and_are_narrowed_to_an_account_or_a_kind(
+    app: Flask, new_program: NewProgram, three: list[int]
+):
+    program, other = new_program(address="10.0.0.7"), new_program(account_ids=three[1:])
+    program.call("PATCH", f"{ACCOUNTS}/{three[0]}", json={"label": "Harbor"})
+    for account_id in three:
+        program.post(f"{ACCOUNTS}/{account_id}/disconnect")
+
+    def told(asker: Program, query: str) -> list[tuple[str, int]]:
+        events = asker.get(f"/api/v1/events?{query}").json()["events"]
+        assert {one["address"] for one in events} <= {"10.0.0.7"}
+        return [(one["kind"], one["account_id"]) for one in events]
+
+    of_one = [("label_changed", three[0]), ("disconnected", three[0])]
+    assert told(program, "account=external:acme") == told(program, f"account={three[0]}") == of_one
+    assert told(program, "kind=label_changed") == of_one[:1]
+    assert told(other, "kind=disconnected") == [("disconnected", each) for each in three[1:]]
+    for asker, account in ((program, "999"), (program, "external:nobody"), (other, "external:acme")):
+        assert asker.get(f"/api/v1/events?account={account}").status_code == 404
+
+
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_no_event_is_passed_over_that_commits_late(app: Flask, program: Program, account_id: int):
     with app.app_context(), write_transaction() as slow:
