@@ -20,7 +20,7 @@ from keap_connect.database import connect_database
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
 from keap_connect.keap.transport import allow_loopback_http
-from keap_connect.logs import start_logging
+from keap_connect.logs import name_requests, start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.settings import Settings
 from keap_connect.web import (
@@ -65,6 +65,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     start_logging(settings.log_level, settings.log_format)
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
+    name_requests(app)
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)

@@ -29,7 +29,8 @@ KeapConnectError
   APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
   InsufficientScope       the API key may not do this; `scope` names what it lacks
   HandOutUnrecorded       the audit log cannot be written, so no token is handed out
-  ImportConflict          the Idempotency-Key belongs to another import, or to one under way
+  ImportConflict          the Idempotency-Key belongs to another import
+    ImportUnderWay        it belongs to one that is not over yet: ask again
 
 What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
 """
@@ -180,4 +181,8 @@ class HandOutUnrecorded(KeapConnectError):
 
 
 class ImportConflict(KeapConnectError):
-    """The Idempotency-Key belongs to another import, or to one that is still under way."""
+    """The Idempotency-Key belongs to another import."""
+
+
+class ImportUnderWay(ImportConflict):
+    """The import of this Idempotency-Key is not over yet; asking again later will tell how it ended."""

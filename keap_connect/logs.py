@@ -3,15 +3,23 @@
 import json
 import logging
 import re
+import secrets
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from urllib.parse import quote
+
+from flask import Flask, Request
+
+from keap_connect.errors import KeapConnectError
 
 # These print client secret, code and tokens at DEBUG, so they are never let below INFO.
 TALKATIVE = ("requests_oauthlib", "oauthlib")
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# A reconnect link is one, and an API key that was put where it does not belong.
+SECRETS_IN_PATH = re.compile(r"(?<=^/r/).+|kc_[0-9a-f]{16}_.*")
 
-# What an error page shows of the request it answers; every line that the request leads to carries it.
+# What an error page or an error of the API shows of its request; every line that the request leads to carries it.
 reference: ContextVar[str | None] = ContextVar("reference", default=None)
 
 
@@ -24,6 +32,26 @@ def start_logging(level: str, form: str) -> None:
     logging.getLogger().setLevel(level)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+
+
+def name_requests(app: Flask) -> None:
+    """Give each request a reference; before all else, so that whatever refuses it can already be found by it."""
+
+    @app.before_request
+    def name_request() -> None:
+        reference.set(secrets.token_hex(4))
+
+
+def write_down(log: logging.Logger, request: Request, status: int, error: Exception) -> str:
+    """Log the error that a request ends in, with its traceback if nobody foresaw it, and return its reference."""
+    name = reference.get() or secrets.token_hex(4)
+    # Only the kind of an error is logged with its place: its text may hold what a person typed.
+    where = quote(f"{request.method} {SECRETS_IN_PATH.sub('...', request.path)}"[:200], safe="/ :<>")
+    if status >= 500 and (status == 500 or not isinstance(error, KeapConnectError)):
+        log.error("%s: %s at %s", name, type(error).__name__, where, exc_info=error)
+    else:
+        log.info("%s: %s (%s) at %s from %s", name, type(error).__name__, status, where, request.remote_addr)
+    return name
 
 
 class PlainLines(logging.Formatter):

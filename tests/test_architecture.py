@@ -211,6 +211,7 @@ def test_few_open_a_refresh_token():
     ]
 
 
+@pytest.mark.proves("F63")
 def test_requests_leave_through_the_transport_alone():
     def opens_a_line(module):
         ways = {"requests.get", "requests.post", "requests.request", "requests.Session", "urlopen", "create_connection"}

@@ -26,8 +26,9 @@ from keap_connect.errors import APIKeyRefused
 from keap_connect.models import Account
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
+from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
-from tests.support.sandbox import ANN, Sandbox
+from tests.support.sandbox import ANN, BEN, CLEO, Sandbox
 from tests.web.direct import visit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -264,8 +265,9 @@ def test_the_exit_code_tells_a_job_to_come_back_later_or_to_call_a_person(app: F
     person, forgotten = in_process(app, "accounts", "token", "1")
 
     assert (later, told["error"], told["retry_after_seconds"]) == (4, "temporarily_unavailable", 30)
+    assert told["is_retryable"] is True
     assert (too_long.exit_code, too_long.stdout) == (2, "")
-    assert (person, forgotten["error"]) == (5, "disconnected")
+    assert (person, forgotten["error"], forgotten["is_retryable"]) == (5, "disconnected", False)
 
 
 def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):
@@ -361,10 +363,29 @@ def test_ctrl_c_lets_the_refresh_under_way_end_and_begins_no_other(
     assert (code, len(told["refreshed"]), told["failed"], told["left"]) == (1, 1, [], 1)
 
 
-def test_a_list_ends_at_its_limit(app: Flask, sandbox: Sandbox):
-    visit(app, sandbox).connect(tenant="cd456")
+def test_a_list_is_whole_however_long_and_ends_at_its_limit(
+    app: Flask, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    with app.app_context():
+        store_account(sandbox, tenant_id="cd456", person_id=BEN)
+        store_account(sandbox, tenant_id="ef789", person_id=CLEO)
+    monkeypatch.setattr("keap_connect.cli.accounts.ROWS_AT_ONCE", 2)
 
-    assert [len(in_process(app, "accounts", "list", *limit)[1]) for limit in ([], ["--limit", "1"])] == [2, 1]
+    listed = [in_process(app, "accounts", "list", *limit)[1] for limit in ([], ["--limit", "1"])]
+
+    assert [[one["id"] for one in each] for each in listed] == [[1, 2, 3], [1]]
+
+
+def test_a_reconnect_link_is_printed_and_works_in_any_browser(app: Flask, sandbox: Sandbox):
+    printed = app.test_cli_runner().invoke(args=["accounts", "reconnect-link", "1"])
+    code, made = in_process(app, "accounts", "reconnect-link", "1")
+    missing, refusal = in_process(app, "accounts", "reconnect-link", "999")
+
+    customer = visit(app, sandbox)
+    for url in (printed.stdout.strip(), made["url"]):
+        path = url.removeprefix(customer.base_url)
+        assert (path[:3], customer.get(path).status_code) == ("/r/", 200)
+    assert (code, missing, refusal["error"]) == (0, 1, "not_found")
 
 
 def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):
@@ -430,7 +451,7 @@ def test_no_command_about_admins_or_accounts_runs_without_tables(environ: dict[s
         ("admins", "list"),
         ("admins", "reset-password", "--email", ADMIN_EMAIL),
         ("accounts", "list"),
-        *(("accounts", command, "1") for command in ("show", "token", "refresh")),
+        *(("accounts", command, "1") for command in ("show", "token", "refresh", "reconnect-link")),
         ("accounts", "refresh", "--all"),
         ("accounts", "disconnect", "1", "--yes"),
     )

@@ -98,6 +98,26 @@ def open_the_folder(app: Flask) -> str:
     return "file modes"
 
 
+def open_the_audit_log(app: Flask) -> str:
+    audit_log = app.extensions["keap_connect"].settings.audit_log
+    audit_log.parent.chmod(0o755)
+    audit_log.write_text("")
+    audit_log.chmod(0o644)
+    return "file modes"
+
+
+def put_a_folder_in_place_of_the_audit_log(app: Flask) -> str:
+    app.extensions["keap_connect"].settings.audit_log.mkdir()
+    return "audit log"
+
+
+def put_a_file_in_place_of_its_folder(app: Flask) -> str:
+    settings = app.extensions["keap_connect"].settings
+    (settings.instance_path / "in-the-way").write_text("")
+    object.__setattr__(settings, "audit_log", settings.instance_path / "in-the-way" / "audit.log")
+    return "audit log"
+
+
 def keep_a_pair(app: Flask) -> str:
     folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
     folder.mkdir(exist_ok=True)
@@ -123,6 +143,9 @@ def put_a_file_aside(app: Flask) -> str:
         (move_the_grants, False),
         (lose_an_account, False),
         (open_the_folder, True),
+        (open_the_audit_log, True),
+        (put_a_folder_in_place_of_the_audit_log, True),
+        (put_a_file_in_place_of_its_folder, True),
         (keep_a_pair, True),
         (put_a_file_aside, True),
     ],

@@ -158,6 +158,7 @@ class EventView:
     sentence: str
     id: int = 0
     account_id: int | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,14 @@ def list_events(account_id: int, limit: int = 50) -> list[EventView]:
         return [_view(row) for row in session.scalars(query)]
 
 
-def list_events_after(cursor: int, limit: int, only: Collection[int] | None = None) -> tuple[list[EventView], bool]:
+def list_events_after(
+    cursor: int,
+    limit: int,
+    only: Collection[int] | None = None,
+    *,
+    account_id: int | None = None,
+    kind: str | None = None,
+) -> tuple[list[EventView], bool]:
     """Return the events of accounts after the one with the id `cursor`, oldest first, and whether there are more.
 
     Args:
@@ -196,6 +204,10 @@ def list_events_after(cursor: int, limit: int, only: Collection[int] | None = No
     query = select(AccountEvent).where(AccountEvent.id > cursor, AccountEvent.account_id.is_not(None))
     if only is not None:
         query = query.where(AccountEvent.account_id.in_(only))
+    if account_id is not None:
+        query = query.where(AccountEvent.account_id == account_id)
+    if kind is not None:
+        query = query.where(AccountEvent.kind == kind)
     with read_session() as session:
         if session.get_bind().dialect.name == "postgresql":
             query = query.where(or_(AccountEvent.at < utc_now() - SETTLED_AFTER, text(IS_SETTLED)))
@@ -204,7 +216,7 @@ def list_events_after(cursor: int, limit: int, only: Collection[int] | None = No
 
 
 def _view(row: AccountEvent) -> EventView:
-    return EventView(row.at, row.kind, row.actor, sentence_of(row), row.id, row.account_id)
+    return EventView(row.at, row.kind, row.actor, sentence_of(row), row.id, row.account_id, row.details.get("address"))
 
 
 def page_events(account_id: int, page: int = 1) -> EventPage:

@@ -1,4 +1,4 @@
-"""What the integrator calls an account: a label for people, an external id for programs."""
+"""What the integrator calls an account: a label for people, an external id for programs; what may be in them."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from keap_connect.errors import AccountNotFound, ExternalIdTaken, NameRefused
 from keap_connect.models import LARGEST_ID, Account
 
 LONGEST_NAME = 200
-EXTERNAL_ID = re.compile(r"[A-Za-z0-9._:-]+")
+LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL keeps no NUL, and a line is one line
+EXTERNAL_ID_CHARACTERS = "[A-Za-z0-9._:-]"
 KINDS = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
 
 
@@ -24,18 +25,30 @@ def change_account(account_id: int, actor: str, changes: Mapping[str, str | None
         NameRefused: the label or the external id breaks a rule.
         ExternalIdTaken: another account has this external id.
     """
-    names = {name: " ".join((changes[name] or "").split()) or None for name in KINDS if name in changes}
-    _check(**names)
+    names = {name: tidy_name(changes[name]) for name in KINDS if name in changes}
+    check_names(**names)
     try:
         _store(account_id, actor, names)
     except IntegrityError as clash:
         raise ExternalIdTaken from clash
 
 
-def _check(label: str | None = None, external_id: str | None = None) -> None:
+def tidy_name(typed: str | None) -> str | None:
+    """Return a label or an external id without needless blanks; None when nothing is left."""
+    return " ".join((typed or "").split()) or None
+
+
+def check_names(label: str | None = None, external_id: str | None = None) -> None:
+    """Check what an account is to be called.
+
+    Raises:
+        NameRefused: the label or the external id breaks a rule.
+    """
+    if label and not re.fullmatch(f"{LABEL_CHARACTERS}+", label):
+        raise NameRefused("label", "The label has characters that cannot be shown.")
     if label and len(label) > LONGEST_NAME:
         raise NameRefused("label", f"The label may have at most {LONGEST_NAME} characters.")
-    if external_id and not EXTERNAL_ID.fullmatch(external_id):
+    if external_id and not re.fullmatch(f"{EXTERNAL_ID_CHARACTERS}+", external_id):
         raise NameRefused("external_id", "Use letters from A to Z, digits and . _ : - only, without spaces.")
     if external_id and len(external_id) > LONGEST_NAME:
         raise NameRefused("external_id", f"The external id may have at most {LONGEST_NAME} characters.")

@@ -4,12 +4,13 @@ import re
 
 from sqlalchemy import select
 
+from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LONGEST_NAME
 from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound
 from keap_connect.models import LARGEST_ID, Account
 
 EXTERNAL = "external:"
-NAME = re.compile(r"[0-9]+|external:[A-Za-z0-9._:-]{1,200}")
+NAME = re.compile(f"[0-9]+|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}")
 
 
 def is_account_name(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Operations on accounts: list, show, rename, import."""
+"""Operations on accounts: list, show, rename, import, a link to reconnect by."""
 
 from typing import Any
 
@@ -10,11 +10,20 @@ from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.paging import list_accounts_after
 from keap_connect.api.operations import current_key, operation
 from keap_connect.api.requests import read_headers
-from keap_connect.api.schemas import Account, AccountChange, AccountFilter, AccountList, Import, ImportHeaders
+from keap_connect.api.schemas import (
+    Account,
+    AccountChange,
+    AccountFilter,
+    AccountList,
+    Import,
+    ImportHeaders,
+    ReconnectLink,
+)
 from keap_connect.errors import InsufficientScope
 from keap_connect.models import CredentialKind
 from keap_connect.onboarding.import_once import import_once
 from keap_connect.onboarding.importing import ImportedCredential, import_credential
+from keap_connect.onboarding.reconnect_links import MadeLink, make_link
 
 
 @operation(
@@ -93,3 +102,17 @@ def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
     once = read_headers(ImportHeaders(), request.headers).get("idempotency_key")
     account_id, is_new = import_once(key.id, once, body, do_import) if once else (do_import(), True)
     return view_account(account_id), 201 if is_new else 200
+
+
+@operation(
+    "POST",
+    "/v1/accounts/<account>/reconnect-links",
+    scope=Scope.ACCOUNTS_WRITE,
+    summary="Make a link for the customer to reconnect by",
+    answers={201: ReconnectLink()},
+)
+def create_reconnect_link(account_id: int) -> MadeLink:
+    """Send it to the person who can allow access at Keap: they need no login here. It works for seven days, until it
+    has reconnected this account once; an admin sees it on the account's page and can revoke it. It is told this once,
+    so make one when the account must be reconnected, not on every run."""
+    return make_link(account_id, current_key().actor)

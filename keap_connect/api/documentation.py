@@ -1,7 +1,7 @@
 """The OpenAPI document, made by apispec from the declarations and schemas, and a page that shows it to people."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,9 +19,24 @@ TITLE = "Keap Connect token API"
 VERSION = "1.0.0"
 INTRODUCTION = (
     "One call that always answers with a valid access token of a connected Keap account. Every request carries an API "
-    "key: `Authorization: Bearer kc_…`. An error has one shape: `error` for programs, `error_description` for people. "
-    "409 means that a person must act; 429 and 503 mean: come back after `Retry-After` seconds."
+    "key: `Authorization: Bearer kc_…`. An error has one shape: `error` for programs, `error_description` for people, "
+    "`is_retryable`, and a `request_id` that is in the log. 409 means that a person must act; 429 and 503 mean: come "
+    "back after `Retry-After` seconds."
 )
+# What is asked for most comes first.
+ORDER = {
+    "Tokens": ("get_token", "report_token"),
+    "Accounts": (
+        "list_accounts",
+        "show_account",
+        "update_account",
+        "refresh",
+        "create_reconnect_link",
+        "disconnect",
+        "import_account",
+    ),
+    "Events": ("list_events",),
+}
 MEANINGS = {
     400: "Something in the request is missing, unknown or of the wrong form.",
     401: "There is no API key, or it is not valid.",
@@ -47,10 +62,22 @@ def openapi() -> Response:
 @bp.get("/docs")
 def reference() -> str:
     """Show the document to people."""
-    public_url = runtime().settings.public_url
-    return render_template(
-        "api/reference.html", public_url=public_url, operations=operations_of(document(public_url)), errors=MEANINGS
-    )
+    return render_template("api/reference.html", **described(runtime().settings.public_url))
+
+
+def described(public_url: str) -> dict[str, object]:
+    """Return what the page shows."""
+    written = document(public_url)
+    operations = {one.name: one for one in operations_of(written)}
+    groups = {group: [operations[name] for name in names] for group, names in ORDER.items()}
+    answers = [shape for listed in groups.values() for one in listed for shape in one.answers.values()]
+    return {
+        "public_url": public_url,
+        "groups": groups,
+        "shapes": shapes_of(written, answers),
+        "error_fields": shapes_of(written, ["Error"])["Error"],
+        "errors": MEANINGS,
+    }
 
 
 @cache
@@ -64,22 +91,24 @@ def document(public_url: str) -> dict[str, Any]:
         info={"description": INTRODUCTION},
         servers=[{"url": public_url}],
         security=[{"apiKey": []}],
+        tags=[{"name": group} for group in ORDER],
         plugins=[plugin],
     )
     spec.components.security_scheme("apiKey", {"type": "http", "scheme": "bearer"})
     spec.components.schema("Error", schema=Error)
     for status, meaning in MEANINGS.items():
         spec.components.response(f"Error{status}", {"description": meaning, **_json("Error"), **_headers(status)})
-    for declared in OPERATIONS.values():
-        described = _describe(declared, plugin)
-        path = re.sub(r"<(\w+)>", r"{\1}", f"{bp.url_prefix}{declared.path}")
-        spec.path(path, operations={declared.method.lower(): described})
+    for group, names in ORDER.items():
+        for declared in (OPERATIONS[f"api.{name}"] for name in names):
+            described = {"tags": [group], **_describe(declared, plugin)}
+            path = re.sub(r"<(\w+)>", r"{\1}", f"{bp.url_prefix}{declared.path}")
+            spec.path(path, operations={declared.method.lower(): described})
     return spec.to_dict()
 
 
 @dataclass(frozen=True)
-class Input:
-    """Something that an operation takes, in words."""
+class Named:
+    """Something that an operation takes or answers with, in words."""
 
     name: str
     form: str
@@ -93,49 +122,74 @@ class Described:
     name: str
     summary: str
     call: str
+    scope: str
     description: str
-    inputs: list[Input]
-    answers: dict[str, list[str]]
+    inputs: list[Named]
+    answers: dict[str, str]
 
 
 def operations_of(document: dict[str, Any]) -> list[Described]:
-    """Read the operations out of a document, as the page shows them."""
+    """Read the operations out of a document, as the page shows them; of its answers, the names of their shapes."""
     schemas = document["components"]["schemas"]
 
-    def fields_of(content: dict[str, Any]) -> dict[str, Any]:
-        name = content["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        found: dict[str, Any] = schemas[name]["properties"]
-        return found
-
-    def inputs_of(one: dict[str, Any]) -> Iterator[Input]:
+    def inputs_of(one: dict[str, Any]) -> Iterator[Named]:
         for parameter in one["parameters"]:
             if parameter["in"] != "path":
                 words = parameter.get("description", "")
-                yield Input(parameter["name"], f"{parameter['in']}, {_form(parameter['schema'])}", words)
-        for name, schema in fields_of(one["requestBody"]).items() if "requestBody" in one else ():
-            yield Input(name, f"body, {_form(schema)}", schema.get("description", ""))
+                yield Named(parameter["name"], f"{parameter['in']}, {_form(parameter['schema'])}", words)
+        if "requestBody" in one:
+            body = schemas[_shape_in(one["requestBody"])]
+            for name, schema in body["properties"].items():
+                need = ", required" if name in body.get("required", ()) else ""
+                yield Named(name, f"body, {_form(schema)}{need}", schema.get("description", ""))
 
     return [
         Described(
             name=one["operationId"],
             summary=one["summary"],
             call=f"{method.upper()} {path}",
+            scope=one["security"][0]["apiKey"][0],
             description=one["description"],
             inputs=list(inputs_of(one)),
-            answers={status: list(fields_of(a)) for status, a in one["responses"].items() if "content" in a},
+            answers={status: _shape_in(answer) for status, answer in one["responses"].items() if "content" in answer},
         )
         for path, operations in document["paths"].items()
         for method, one in operations.items()
     ]
 
 
+def shapes_of(document: dict[str, Any], names: Iterable[str]) -> dict[str, list[Named]]:
+    """Read the fields of the schemas with these names, and of those within them."""
+    found: dict[str, list[Named]] = {}
+    waiting = list(dict.fromkeys(names))
+    for name in waiting:
+        properties = document["components"]["schemas"][name]["properties"]
+        found[name] = [Named(field, _form(one), one.get("description", "")) for field, one in properties.items()]
+        within = (one.get("items", {}).get("$ref", "").rpartition("/")[2] for one in properties.values())
+        waiting += [inner for inner in within if inner and inner not in waiting]
+    return found
+
+
+def _shape_in(content: dict[str, Any]) -> str:
+    reference: str = content["content"]["application/json"]["schema"]["$ref"]
+    return reference.rpartition("/")[2]
+
+
 def _form(schema: dict[str, Any]) -> str:
     """Say in words which values a schema takes."""
+    kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     if "enum" in schema:
-        return " or ".join(schema["enum"])
-    if "minimum" in schema:
-        return f"{schema['minimum']} to {schema['maximum']}"
-    return f"at most {schema['maxLength']} characters" if "maxLength" in schema else "text"
+        words = " or ".join(str(value) for value in schema["enum"] if value is not None)
+    elif "minimum" in schema:
+        words = f"{schema['minimum']} to {schema['maximum']}"
+    elif schema.get("format") == "date-time":
+        words = "a time in UTC"
+    elif "items" in schema:
+        words = f"a list of {schema['items'].get('$ref', 'text').rpartition('/')[2]}"
+    else:
+        words = {"integer": "a number", "boolean": "true or false"}.get(kinds[0], "text")
+    longest = f", at most {schema['maxLength']} characters" if "maxLength" in schema else ""
+    return words + longest + (" or null" if "null" in kinds else "")
 
 
 def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
@@ -143,7 +197,8 @@ def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": declared.name,
         "summary": declared.summary,
-        "description": " ".join(declared.description.split()) + f" Needs the scope `{declared.scope}`.",
+        "description": " ".join(declared.description.split()),
+        "security": [{"apiKey": [str(declared.scope)]}],
         "parameters": _parameters(declared, plugin),
         "responses": {
             **{str(status): {"description": "Done.", **_json(answer)} for status, answer in declared.answers.items()},

@@ -1,19 +1,17 @@
-"""The one shape of an error, `error` and `error_description`, for everything under /api.
+"""The one shape of an error for everything under /api: code, sentence, whether to ask again, and its id in the log.
 
 Source: RFC 6749 section 5.2 (the shape), RFC 6750 section 3 (401, 403 and their header).
 """
 
 import json
 import logging
-import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
-from urllib.parse import quote
 
 from flask import Blueprint, Flask, Response, request
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 
 from keap_connect.errors import (
     AccountDisconnected,
@@ -25,6 +23,7 @@ from keap_connect.errors import (
     HandOutUnrecorded,
     ImportConflict,
     ImportRefused,
+    ImportUnderWay,
     InsufficientScope,
     KeapConnectError,
     NameRefused,
@@ -33,6 +32,7 @@ from keap_connect.errors import (
     TemporarilyUnavailable,
     TenantConflict,
 )
+from keap_connect.logs import write_down
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ CONFLICTS: dict[type[KeapConnectError], str] = {
     TenantConflict: "credential_refused",
     NotRefreshable: "not_refreshable",
     ImportConflict: "import_conflict",
+    ImportUnderWay: "import_conflict",
 }
 WAIT_FOR_A_PERSON_SECONDS = 300
 
@@ -96,84 +97,85 @@ def answer_lost_requests(app: Flask) -> None:
         return http_error(problem) if problem is not None and request.path.startswith(API_PATH) else None
 
 
-def error_answer(
+def own_error(problem: KeapConnectError) -> Response:
+    """Answer an error of our own tree."""
+    if isinstance(problem, TemporarilyUnavailable | ClientMisconfigured | HandOutUnrecorded):
+        seconds = getattr(problem, "retry_after_seconds", WAIT_FOR_A_PERSON_SECONDS)
+        return _answer(problem, 503, "temporarily_unavailable", headers={"Retry-After": str(seconds)})
+    if isinstance(problem, RequestRefused):
+        return _answer(problem, problem.status, STATUS_CODES[problem.status])
+    if isinstance(problem, AccountNotFound):
+        return _answer(problem, 404, "not_found", "There is no such account.")
+    if type(problem) in CONFLICTS:
+        return _answer(problem, 409, CONFLICTS[type(problem)], reconnect_url=_way_out(problem))
+    if isinstance(problem, ImportRefused):
+        return _answer(problem, 409, CONFLICTS[CredentialRefused])
+    if isinstance(problem, NameRefused):
+        return _answer(problem, 400, STATUS_CODES[400])
+    return _refusal_of_key(problem) or last_resort(problem)
+
+
+def http_error(problem: HTTPException) -> Response:
+    """Answer what Flask refuses by itself."""
+    status = problem.code if problem.code in STATUS_CODES else 404 if (problem.code or 0) < 400 else problem.code or 500
+    headers = {}
+    if isinstance(problem, MethodNotAllowed):
+        headers["Allow"] = ", ".join(sorted(set(problem.valid_methods or []) - {"HEAD"}))
+    code = STATUS_CODES.get(status, "server_error" if status >= 500 else "invalid_request")
+    description = HTTPStatus(status).description or HTTPStatus(status).phrase
+    if isinstance(problem, SecurityError):
+        description = "This app does not go by that host name."
+    return _answer(problem, status, code, description, headers=headers)
+
+
+def database_error(problem: Exception) -> Response:
+    """Say of a database that does not answer that it passes."""
+    return _answer(
+        problem, 503, "temporarily_unavailable", "The database does not answer.", headers={"Retry-After": "5"}
+    )
+
+
+def last_resort(problem: Exception) -> Response:
+    """Answer what nobody foresaw; the log has its place, the answer only its reference."""
+    return _answer(problem, 500, "server_error", "It is our fault and was written down.")
+
+
+def _answer(
+    problem: Exception,
     status: int,
-    error: str,
-    description: str,
+    code: str,
+    description: str | None = None,
+    *,
     headers: Mapping[str, str] | None = None,
     reconnect_url: str | None = None,
 ) -> Response:
-    """Build an error."""
-    body = {"error": error, "error_description": description}
-    if reconnect_url is not None:
-        body["reconnect_url"] = reconnect_url
+    """Write the error down and build its answer, in the words of our own error if it has no others."""
+    body = {
+        "error": code,
+        "error_description": str(problem) if description is None else description,
+        "is_retryable": status == 429 or status >= 500 or isinstance(problem, ImportUnderWay),
+        "request_id": write_down(log, request, status, problem),
+        **({"reconnect_url": reconnect_url} if reconnect_url else {}),
+    }
     return Response(json.dumps(body), status, mimetype="application/json", headers=headers)
 
 
-def own_error(error: KeapConnectError) -> Response:
-    """Answer an error of our own tree."""
-    if isinstance(error, TemporarilyUnavailable | ClientMisconfigured | HandOutUnrecorded):
-        seconds = getattr(error, "retry_after_seconds", WAIT_FOR_A_PERSON_SECONDS)
-        return error_answer(503, "temporarily_unavailable", str(error), {"Retry-After": str(seconds)})
-    if isinstance(error, RequestRefused):
-        return error_answer(error.status, STATUS_CODES[error.status], str(error))
-    if isinstance(error, AccountNotFound):
-        return error_answer(404, "not_found", "There is no such account.")
-    if type(error) in CONFLICTS:
-        return error_answer(409, CONFLICTS[type(error)], str(error), reconnect_url=_way_out(error))
-    if isinstance(error, ImportRefused):
-        return error_answer(409, CONFLICTS[CredentialRefused], str(error))
-    if isinstance(error, NameRefused):
-        return error_answer(400, STATUS_CODES[400], str(error))
-    return _refusal_of_key(error) or last_resort(error)
-
-
-def http_error(error: HTTPException) -> Response:
-    """Answer what Flask refuses by itself."""
-    status = error.code if error.code in STATUS_CODES else 404 if (error.code or 0) < 400 else error.code or 500
-    headers = {}
-    if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = ", ".join(sorted(set(error.valid_methods or []) - {"HEAD"}))
-    code = STATUS_CODES.get(status, "server_error" if status >= 500 else "invalid_request")
-    return error_answer(status, code, HTTPStatus(status).description or HTTPStatus(status).phrase, headers)
-
-
-def database_error(error: Exception) -> Response:
-    """Say of a database that does not answer that it passes."""
-    _write_down(error)
-    return error_answer(503, "temporarily_unavailable", "The database does not answer.", {"Retry-After": "5"})
-
-
-def last_resort(error: Exception) -> Response:
-    """Answer what nobody foresaw; the log has its place, the answer only its reference."""
-    return error_answer(500, "server_error", f"It is our fault and was written down. Reference: {_write_down(error)}")
-
-
-def _refusal_of_key(error: KeapConnectError) -> Response | None:
-    if isinstance(error, KeyMissing):
-        return error_answer(401, "invalid_token", str(error), {"WWW-Authenticate": REALM})
-    if isinstance(error, APIKeyRefused):
-        return error_answer(401, "invalid_token", str(error), {"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
-    if isinstance(error, InsufficientScope):
-        challenge = f'{REALM}, error="insufficient_scope", scope="{error.scope}"'
-        return error_answer(403, "insufficient_scope", str(error), {"WWW-Authenticate": challenge})
-    if isinstance(error, TooManyRequests):
-        headers = {"Retry-After": str(error.retry_after_seconds)}
-        return error_answer(429, "too_many_requests", str(error), headers)
+def _refusal_of_key(problem: KeapConnectError) -> Response | None:
+    if isinstance(problem, KeyMissing):
+        return _answer(problem, 401, "invalid_token", headers={"WWW-Authenticate": REALM})
+    if isinstance(problem, APIKeyRefused):
+        return _answer(problem, 401, "invalid_token", headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+    if isinstance(problem, InsufficientScope):
+        challenge = f'{REALM}, error="insufficient_scope", scope="{problem.scope}"'
+        return _answer(problem, 403, "insufficient_scope", headers={"WWW-Authenticate": challenge})
+    if isinstance(problem, TooManyRequests):
+        return _answer(problem, 429, "too_many_requests", headers={"Retry-After": str(problem.retry_after_seconds)})
     return None
 
 
-def _way_out(error: KeapConnectError) -> str | None:
+def _way_out(problem: KeapConnectError) -> str | None:
     """Where a person can reconnect, if that would help."""
     account_id = (request.view_args or {}).get("account_id")
-    if account_id is None or not isinstance(error, ReconnectRequired | AccountDisconnected):
+    if account_id is None or not isinstance(problem, ReconnectRequired | AccountDisconnected):
         return None
     return f"{runtime().settings.public_url}/reconnect/{account_id}"
-
-
-def _write_down(error: Exception) -> str:
-    """Log an error of ours with its place, and return its reference."""
-    reference = secrets.token_hex(4)
-    where = quote(f"{request.method} {request.path}"[:200], safe="/ ")
-    log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
-    return reference

@@ -4,8 +4,8 @@ from typing import Any
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.history import list_events_after
-from keap_connect.api.operations import current_key, operation
-from keap_connect.api.schemas import EventList, Page
+from keap_connect.api.operations import current_key, operation, visible_account_id
+from keap_connect.api.schemas import EventFilter, EventList
 
 
 @operation(
@@ -13,10 +13,19 @@ from keap_connect.api.schemas import EventList, Page
     "/v1/events",
     scope=Scope.ACCOUNTS_READ,
     summary="List events",
-    query=Page(),
+    query=EventFilter(),
     answers={200: EventList()},
+    refusals=[404],
 )
 def list_events(query: dict[str, Any]) -> dict[str, Any]:
-    """Oldest first. Keep `next_cursor` and ask again with it later: no event is told twice, and none is passed over."""
-    events, has_more = list_events_after(query["cursor"], query["limit"], only=current_key().account_ids)
+    """Who did what to which account, when, and from where; oldest first. Keep `next_cursor` and ask again with it
+    later: no event is told twice, and none is passed over. What touches no account, such as a sign-in, is on the audit
+    page alone. 404: there is no such account to narrow the list to."""
+    events, has_more = list_events_after(
+        query["cursor"],
+        query["limit"],
+        only=current_key().account_ids,
+        account_id=visible_account_id(query["account"]) if "account" in query else None,
+        kind=query.get("kind"),
+    )
     return {"events": events, "next_cursor": events[-1].id if events else query["cursor"], "has_more": has_more}

@@ -18,6 +18,8 @@ from flask import Flask
 from keap_connect.access.api_keys import VerifiedKey, read_api_key
 from keap_connect.access.glance import Facts, Glances, holds, may_have_token
 from keap_connect.accounts.credentials import fingerprint, place_of
+from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LONGEST_NAME
+from keap_connect.accounts.naming import EXTERNAL
 from keap_connect.api.errors import TooManyRequests
 from keap_connect.api.rate_limits import RateLimits
 from keap_connect.audit.hand_outs import Auditor
@@ -30,7 +32,8 @@ from keap_connect.runtime import Runtime
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PATH = re.compile(r"/api/v1/accounts/(?:([1-9][0-9]{0,9})|external:([A-Za-z0-9._:-]{1,200}))/token")
+EXTERNAL_ID = f"{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}"
+PATH = re.compile(f"/api/v1/accounts/(?:([1-9][0-9]{{0,9}})|{EXTERNAL}({EXTERNAL_ID}))/token")
 QUERY = re.compile(r"(?:min_validity=([0-9]{1,3}|[12][0-9]{3}|3[0-5][0-9]{2}|3600))?")
 REFUSALS = (APIKeyRefused, SealBroken, TooManyRequests, HandOutUnrecorded, TemporarilyUnavailable)
 

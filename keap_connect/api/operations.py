@@ -99,20 +99,25 @@ def current_key() -> VerifiedKey:
     return key
 
 
-def _read(declared: Operation, values: dict[str, Any], takes_query: bool, takes_body: bool) -> dict[str, Any]:
-    query = read_query(declared.query)
-    body = read_body(declared.body) if declared.body is not None else {}
-    if "account" in values:
-        values = {"account_id": _visible_account_id(values["account"])}
-        request.view_args = values  # an error may name the account it is about
-    return values | ({"query": query} if takes_query else {}) | ({"body": body} if takes_body else {})
+def visible_account_id(name: str) -> int:
+    """Find an account by its name; one that the key may not see is as good as missing.
 
-
-def _visible_account_id(name: str) -> int:
-    """Find an account by its name; one that the key may not see is as good as missing."""
+    Raises:
+        AccountNotFound: there is none for this key.
+        RequestRefused: it is no name of an account.
+    """
     if "\0" in name or len(name) > LONGEST_ACCOUNT_NAME:
         raise RequestRefused("An account is named by its id, or by external: and your own id.", 404)
     account_id = find_account_id(name)
     if not current_key().may_see(account_id):
         raise AccountNotFound(f"There is no account {name}.")
     return account_id
+
+
+def _read(declared: Operation, values: dict[str, Any], takes_query: bool, takes_body: bool) -> dict[str, Any]:
+    query = read_query(declared.query)
+    body = read_body(declared.body) if declared.body is not None else {}
+    if "account" in values:
+        values = {"account_id": visible_account_id(values["account"])}
+        request.view_args = values  # an error may name the account it is about
+    return values | ({"query": query} if takes_query else {}) | ({"body": body} if takes_body else {})

@@ -6,6 +6,7 @@ from typing import Any
 from flask import request
 from marshmallow import Schema, ValidationError
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from keap_connect.api.errors import RequestRefused
 
@@ -32,6 +33,8 @@ def read_body(schema: Schema) -> dict[str, Any]:
         RequestEntityTooLarge: it is larger than the app accepts.
     """
     body = request.get_data()
+    if request.content_length is None and len(body) == request.max_content_length:
+        raise RequestEntityTooLarge  # it came in chunks, and Werkzeug stops reading without a word
     if not body and not schema.fields:
         return {}
     if request.mimetype != "application/json":

@@ -6,17 +6,19 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from keap_connect.accounts.history import EventKind
+from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
+from keap_connect.accounts.naming import EXTERNAL
 from keap_connect.accounts.state import AccountState
 from keap_connect.models import LARGEST_ID, CredentialKind
+from keap_connect.refreshing.timing import LONGEST_VALIDITY_SECONDS
 
-EXTERNAL_ID = r"^[A-Za-z0-9._:-]{1,200}$"
-ACCOUNT_NAME = r"^([1-9][0-9]{0,9}|external:[A-Za-z0-9._:-]{1,200})$"
+EXTERNAL_ID = f"^{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}$"
+ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}})$"
 FINGERPRINT = r"^[0-9a-f]{16}$"
-PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters: PostgreSQL keeps no NUL, and a log line is one line
+PRINTABLE = f"^{LABEL_CHARACTERS}*$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
 LONGEST_TOKEN = 8192
-LONGEST_TEXT = 200
-LONGEST_VALIDITY_SECONDS = 3600
 MOST_ROWS = 200
 
 
@@ -27,14 +29,14 @@ class Whole(validate.Regexp):
         """Refuse what does not fit, and what no database can store."""
         has_lone_surrogate = any("\ud800" <= one <= "\udfff" for one in value)
         if has_lone_surrogate or re.fullmatch(str(self.regex.pattern), value) is None:
-            raise ValidationError(self.error or "String does not match expected pattern.")
+            raise ValidationError("It has characters, or a form, that are not allowed here.")
         return value
 
 
 class Text(fields.String):
     """A text of limited length and form."""
 
-    def __init__(self, most: int = LONGEST_TEXT, pattern: str = PRINTABLE, **options: Any) -> None:
+    def __init__(self, most: int = LONGEST_NAME, pattern: str = PRINTABLE, **options: Any) -> None:
         super().__init__(validate=[validate.Length(min=1, max=most), Whole(pattern)], **options)
 
 
@@ -88,22 +90,29 @@ class AccountFilter(Page):
     state = fields.String(validate=validate.OneOf([state.value for state in AccountState]))
     q = Text(100, metadata={"description": "Parts of words of name, company, e-mail, label or ids."})
     tenant_id = Text(63, r"^[A-Za-z0-9][A-Za-z0-9.-]*$", metadata={"description": "Keap's account id: ab123."})
-    external_id = Text(200, EXTERNAL_ID)
+    external_id = Text(pattern=EXTERNAL_ID)
+
+
+class EventFilter(Page):
+    """Which events."""
+
+    account = Text(
+        pattern=ACCOUNT_NAME, most=210, metadata={"description": "An id, or `external:` and an external id."}
+    )
+    kind = fields.String(validate=validate.OneOf([kind.value for kind in EventKind]))
 
 
 class TokenQuery(Strict):
     """How long the token must last."""
 
-    min_validity = Digits(
-        0, LONGEST_VALIDITY_SECONDS, load_default=None, metadata={"description": "Seconds; refreshes first if it must."}
-    )
+    min_validity = Digits(0, LONGEST_VALIDITY_SECONDS, metadata={"description": "Seconds; refreshes first if it must."})
 
 
 class AccountChange(Strict):
     """What can be changed; null takes it away."""
 
     label = Text(allow_none=True, metadata={"description": "Your name for the account."})
-    external_id = Text(200, EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
+    external_id = Text(pattern=EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
 
 
 class Rejection(Strict):
@@ -131,7 +140,7 @@ class Import(Strict):
         load_default=CredentialKind.OAUTH.value,
         validate=validate.OneOf([CredentialKind.OAUTH, *(k for k in CredentialKind if k is not CredentialKind.OAUTH)]),
     )
-    external_id = Text(200, EXTERNAL_ID, allow_none=True)
+    external_id = Text(pattern=EXTERNAL_ID, allow_none=True)
     label = Text(allow_none=True)
 
 
@@ -192,7 +201,10 @@ class Event(Schema):
     at = fields.AwareDateTime(required=True)
     account_id = fields.Integer(required=True)
     kind = fields.String(required=True)
-    actor = fields.String(required=True)
+    actor = fields.String(required=True, metadata={"description": "Who did it."})
+    address = fields.String(
+        required=True, allow_none=True, metadata={"description": "The network address it was done from, if by one."}
+    )
     sentence = fields.String(required=True)
 
 
@@ -223,9 +235,24 @@ class RejectionTaken(Schema):
     is_current = fields.Boolean(required=True)
 
 
+class ReconnectLink(Schema):
+    """A link that reconnects one account, once."""
+
+    url = fields.String(required=True, metadata={"description": "A secret: for the customer and nobody else."})
+    expires_at = fields.AwareDateTime(required=True)
+
+
 class Error(Schema):
     """The one shape of an error."""
 
     error = fields.String(required=True, metadata={"description": "A code for programs; it stays the same."})
     error_description = fields.String(required=True, metadata={"description": "A sentence for people."})
-    reconnect_url = fields.String(metadata={"description": "Where a person can connect the account again."})
+    is_retryable = fields.Boolean(
+        required=True, metadata={"description": "Whether the same request may succeed later, with nothing changed."}
+    )
+    request_id = fields.String(required=True, metadata={"description": "The `reference` of this request in the log."})
+    reconnect_url = fields.String(
+        metadata={
+            "description": "The page where an admin, or the customer in the browser they connected with, can reconnect."
+        }
+    )

@@ -1,7 +1,6 @@
 """Operations on an account's tokens: ask for a valid one, report one that Keap refused, refresh, disconnect."""
 
 import re
-from datetime import datetime
 from typing import Any
 
 from flask import request
@@ -10,12 +9,10 @@ from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
-from keap_connect.accounts.state import state_of
 from keap_connect.api.operations import current_key, operation
 from keap_connect.api.rate_limits import rate_limits
 from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
 from keap_connect.audit.hand_outs import record_hand_out
-from keap_connect.clock import utc_now
 from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refreshing.timing import PATIENCE_SECONDS
 
@@ -39,20 +36,9 @@ def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     token is handed out, with a `warning` when it could not be made to last. 409: a person must reconnect the account,
     going on is no use. 503: nothing is lost, come back after `Retry-After` seconds."""
     key = current_key()
-    served = valid_token(account_id, key.actor, query["min_validity"], patience_seconds())
-    name = fingerprint(served.access_token)
-    record_hand_out(account_id, name, key.actor, request.remote_addr, key.id)
-    now = utc_now()
-    return {
-        "state": state_of(served.account, now),
-        "access_token": served.access_token,
-        "token_type": "bearer",
-        "expires_in": _seconds_left(served.expires_at, now),
-        "expires_at": served.expires_at,
-        "tenant_id": served.account.tenant_id,
-        "fingerprint": name,
-        **({"warning": served.warning} if served.warning else {}),
-    }
+    served = valid_token(account_id, key.actor, query.get("min_validity"), patience_seconds())
+    record_hand_out(account_id, fingerprint(served.access_token), key.actor, request.remote_addr, key.id)
+    return served.as_answer()
 
 
 @operation(
@@ -102,7 +88,3 @@ def patience_seconds() -> float:
     """Return how long the program wants to wait (`Prefer: wait=n`, RFC 7240 section 4.3), up to 25 seconds."""
     wanted = WAIT.search(request.headers.get("Prefer", ""))
     return min(int(wanted[1]), LONGEST_PATIENCE_SECONDS) if wanted else PATIENCE_SECONDS
-
-
-def _seconds_left(expires_at: datetime | None, now: datetime) -> int | None:
-    return None if expires_at is None else max(int((expires_at - now).total_seconds()), 0)

@@ -12,25 +12,22 @@ import click
 from flask.cli import AppGroup
 
 from keap_connect.accounts.credentials import fingerprint
-from keap_connect.accounts.directory import (
-    AccountView,
-    list_accounts,
-    list_refreshable_ids,
-    view_account,
-)
+from keap_connect.accounts.directory import AccountView, list_refreshable_ids, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.history import Actor, list_events
 from keap_connect.accounts.naming import find_account_id, is_account_name
-from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.accounts.paging import list_accounts_after
+from keap_connect.accounts.state import AccountState
 from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.cli.exit_codes import ExitCode, answer_of, help_with, plainly
 from keap_connect.cli.output import cell, json_option, show_facts, show_json, show_table
-from keap_connect.clock import utc_now
 from keap_connect.errors import KeapConnectError
-from keap_connect.refreshing.serving import ServedToken, refresh_account, valid_token
+from keap_connect.onboarding.reconnect_links import make_link
+from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.refreshing.timing import LONGEST_VALIDITY_SECONDS
 from keap_connect.worker.due import reserve_calls
 
-LONGEST_VALIDITY_SECONDS = 3600
+ROWS_AT_ONCE = 500
 MASKED = ("access_token_masked", "refresh_token_masked")
 
 accounts = AppGroup("accounts", help="The connected Keap accounts.")
@@ -60,8 +57,8 @@ account_argument = click.argument("account", type=AccountName())
 @json_option
 @plainly
 def list_(text: str, state: str | None, limit: int | None, as_json: bool) -> None:
-    """List accounts, what needs attention first; TEXT searches them."""
-    found = list(islice(_all_accounts(text, state or ""), limit))
+    """List accounts, oldest first; TEXT searches them."""
+    found = list(islice(_all_accounts(text, state), limit))
     if as_json:
         show_json([_facts(account) for account in found])
     elif found:
@@ -107,7 +104,7 @@ def token(account: str, min_validity: int | None, as_json: bool) -> None:
     served = valid_token(find_account_id(account), Actor.COMMAND_LINE, min_validity)
     record_hand_out(served.account.id, fingerprint(served.access_token), Actor.COMMAND_LINE)
     if as_json:
-        show_json(_served(served))
+        show_json(served.as_answer())
         return
     if served.warning:
         click.echo(f"Warning: {served.warning}", err=True)
@@ -147,6 +144,21 @@ def disconnect(account: str, as_json: bool) -> None:
         show_json({"id": account_id, "state": AccountState.DISCONNECTED})
     else:
         click.echo("Disconnected. To withdraw the consent too, remove this app in Keap's API settings.")
+
+
+@accounts.command(
+    "reconnect-link", epilog=help_with("accounts reconnect-link external:acme", "accounts reconnect-link 7 --json")
+)
+@account_argument
+@json_option
+@plainly
+def reconnect_link(account: str, as_json: bool) -> None:
+    """Print a link by which the customer can reconnect, once, within seven days and without a sign-in."""
+    made = make_link(find_account_id(account), Actor.COMMAND_LINE)
+    if as_json:
+        show_json(asdict(made))
+    else:
+        click.echo(made.url)
 
 
 def _refresh_all(as_json: bool) -> None:
@@ -197,30 +209,12 @@ def _until_interrupted() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _all_accounts(text: str, state: str) -> Iterator[AccountView]:
-    page, pages = 1, 1
-    while page <= pages:
-        found = list_accounts(text, state, page)
-        yield from found.accounts
-        page, pages = page + 1, found.pages
+def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:
+    cursor: int | None = 0
+    while cursor is not None:
+        found, cursor = list_accounts_after(cursor, ROWS_AT_ONCE, text=text, state=state)
+        yield from found
 
 
 def _facts(account: AccountView) -> dict[str, object]:
     return {name: value for name, value in asdict(account).items() if name not in MASKED}
-
-
-def _served(served: ServedToken) -> dict[str, object]:
-    """Give the answer of the token API."""
-    expires_at, now = served.expires_at, utc_now()
-    answer: dict[str, object] = {
-        "state": state_of(served.account, now),
-        "access_token": served.access_token,
-        "token_type": "bearer",
-        "expires_in": int((expires_at - now).total_seconds()) if expires_at else None,
-        "expires_at": expires_at,
-        "tenant_id": served.account.tenant_id,
-        "fingerprint": fingerprint(served.access_token),
-    }
-    if served.warning:
-        answer["warning"] = served.warning
-    return answer

@@ -74,6 +74,7 @@ def fail(problem: KeapConnectError, as_json: bool) -> NoReturn:
     code, word = answer_of(problem)
     if as_json:
         document: dict[str, object] = {"error": word, "error_description": str(problem)}
+        document["is_retryable"] = code is ExitCode.COME_BACK_LATER
         if isinstance(problem, TemporarilyUnavailable):
             document["retry_after_seconds"] = problem.retry_after_seconds
         click.echo(json.dumps(document))

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.deployment import check_deployment
 from keap_connect.doctor.clocks import look_at_database_clock
-from keap_connect.doctor.files import look_at_disk, look_at_modes, look_at_recovery
+from keap_connect.doctor.files import look_at_audit_log, look_at_disk, look_at_modes, look_at_recovery
 from keap_connect.doctor.finding import Finding, attention, unknown, well, wrong
 from keap_connect.doctor.line_to_keap import look_at_keap
 from keap_connect.doctor.workers import look_at_alarms, look_at_workers
@@ -15,7 +15,13 @@ from keap_connect.errors import DatabaseSilent, SettingsError
 from keap_connect.runtime import runtime
 
 ON_DATABASE: tuple[Callable[[], Iterator[Finding]], ...] = (look_at_database_clock, look_at_workers, look_at_alarms)
-REST: tuple[Callable[[], Iterator[Finding]], ...] = (look_at_keap, look_at_modes, look_at_recovery, look_at_disk)
+REST: tuple[Callable[[], Iterator[Finding]], ...] = (
+    look_at_keap,
+    look_at_modes,
+    look_at_audit_log,
+    look_at_recovery,
+    look_at_disk,
+)
 
 
 def examine() -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What lies on this host: who may read it, whether something waits in it, and how much room is left."""
+"""What lies on this host: who may read it, whether it can be written, what waits in it, and how much room is left."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def look_at_modes() -> Iterator[Finding]:
         mode = "700" if path.is_dir() else "600"
         yield wrong("file modes", f"{path} can be read by other users of this machine.", f"chmod {mode} {path}")
     if not exposed:
-        yield well("file modes", "Keys, database and recovery files are for their owner alone.")
+        yield well("file modes", "Keys, database, recovery files and audit log are for their owner alone.")
 
 
 def look_at_recovery() -> Iterator[Finding]:
@@ -44,6 +44,20 @@ def look_at_recovery() -> Iterator[Finding]:
         )
     if not kept and not broken:
         yield well("recovery", "No token pair waits in a file.")
+
+
+def look_at_audit_log() -> Iterator[Finding]:
+    """See whether a line could be added to the audit log, and add none."""
+    path = runtime().settings.audit_log
+    problem = _why_no_line_fits(path) if path else None
+    if problem:
+        yield wrong(
+            "audit log",
+            f"{path} cannot be written ({problem}), so no token is handed out.",
+            "Let AUDIT_LOG name a file that the app's own user may write, or - for standard output.",
+        )
+    else:
+        yield well("audit log", f"Each hand-out is written to {path or 'standard output'}.")
 
 
 def look_at_disk() -> Iterator[Finding]:
@@ -66,10 +80,25 @@ def _private_paths() -> Iterator[Path]:
     yield settings.instance_path
     yield settings.instance_path / "recovery"
     yield from settings.secret_files
+    if settings.audit_log and settings.audit_log.is_file():
+        yield settings.audit_log
     url = make_url(settings.database_url)
     if url.get_backend_name() == "sqlite" and url.database:
         for suffix in ("", "-wal", "-shm"):
             yield Path(url.database + suffix)
+
+
+def _why_no_line_fits(path: Path) -> str | None:
+    """Return the problem with a file to add to; one that is not there yet is made with its folders."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
+    except FileNotFoundError:
+        place = next(folder for folder in path.parents if folder.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            return f"no file can be made in {place}"
+    except OSError as problem:
+        return problem.strerror or type(problem).__name__
+    return None
 
 
 def _is_open(path: Path) -> bool:

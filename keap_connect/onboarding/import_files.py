@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import IntegrityError
 
 from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.labels import tidy_name
 from keap_connect.database import write_transaction
 from keap_connect.errors import (
     ImportRefused,
@@ -170,7 +171,7 @@ def _incoming(names: list[str], row: list[str]) -> Incoming:
         raise ImportRefused(f"The kind must be one of {', '.join(CredentialKind)}.")
     refresh_token = values.get("refresh_token") or None
     credential = ImportedCredential(values["access_token"], refresh_token, kind=CredentialKind(values["kind"]))
-    return Incoming(credential, values.get("external_id") or None, values.get("label") or None)
+    return Incoming(credential, tidy_name(values.get("external_id")), tidy_name(values.get("label")))
 
 
 def _ask_keap(lines: list[_Numbered], problems: dict[int, str]) -> dict[int, Checked]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
-from keap_connect.errors import ImportConflict
+from keap_connect.errors import ImportConflict, ImportUnderWay
 from keap_connect.models import ImportOnce
 
 KEPT_FOR = timedelta(days=1)
@@ -26,7 +26,8 @@ def import_once(
     """Import, or return the account of the first time, and whether it was this time.
 
     Raises:
-        ImportConflict: the key came with another import before, or this one is still under way.
+        ImportConflict: the key came with another import before.
+        ImportUnderWay: this one is still under way.
         KeapConnectError: what `do_import` raises; the key is then as new.
     """
     key_hash = _hash(key)
@@ -59,7 +60,7 @@ def _claim(api_key_id: int, key_hash: str, asked_hash: str) -> int | None:
     with read_session() as session:
         known = session.get(ImportOnce, (api_key_id, key_hash))
     if known is None:
-        raise ImportConflict("An import with this Idempotency-Key has just failed. Try again.")
+        raise ImportUnderWay("An import with this Idempotency-Key has just failed. Try again.")
     if known.asked_hash != asked_hash:
         raise ImportConflict("This Idempotency-Key came with another import before.")
     if known.account_id is None:
@@ -82,7 +83,7 @@ def _take_over(known: ImportOnce) -> None:
     )
     with write_transaction() as session:
         if count_updated(session, given_up) != 1:
-            raise ImportConflict("An import with this Idempotency-Key is under way. Try again in a minute.")
+            raise ImportUnderWay("An import with this Idempotency-Key is under way. Try again in a minute.")
 
 
 def _hash(text: str) -> str:

@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import fingerprint, new_account, store_imported
 from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.labels import check_names, tidy_name
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import ExternalIdTaken, ImportRefused, NameRefused
+from keap_connect.errors import ExternalIdTaken, ImportRefused
 from keap_connect.keap.identity import Identity, get_identity
 from keap_connect.models import Account, AccountEvent, CredentialKind
 from keap_connect.onboarding.placing import find_by_identity, take_identity
@@ -24,8 +25,6 @@ from keap_connect.runtime import runtime
 
 TOKEN = re.compile(r"[!-~]{8,2000}")
 KEY_PREFIX = "KeapAK"
-EXTERNAL_ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
-LONGEST_LABEL = 200
 CREDENTIAL_WORDS = {
     CredentialKind.OAUTH: "an access token with its refresh token",
     CredentialKind.ACCESS_TOKEN_ONLY: "an access token",
@@ -77,7 +76,7 @@ def import_credential(
 
     Whatever is raised, nothing was changed.
     """
-    incoming = Incoming(credential, external_id or None, label or None)
+    incoming = Incoming(credential, tidy_name(external_id), tidy_name(label))
     check_form(incoming)
     checked = Checked(incoming, get_identity(runtime().keap, credential.access_token))
     try:
@@ -109,11 +108,7 @@ def check_form(incoming: Incoming) -> None:
         raise ImportRefused(
             f"What begins with {KEY_PREFIX} is a key: a Personal Access Token or a Service Account Key."
         )
-    if incoming.external_id is not None and not EXTERNAL_ID.fullmatch(incoming.external_id):
-        raise NameRefused("external_id", "An external id has letters, digits and . _ : - only, at most 200 of them.")
-    label = incoming.label
-    if label is not None and not (label.isprintable() and len(label) <= LONGEST_LABEL):
-        raise NameRefused("label", f"A label is one line of at most {LONGEST_LABEL} characters.")
+    check_names(incoming.label, incoming.external_id)
 
 
 def find_place(session: Session, checked: Checked) -> Account | None:

@@ -1,4 +1,4 @@
-"""Reconnect links: what an admin hands a customer so that they can reconnect one account without a sign-in here.
+"""Reconnect links: what an admin or a job hands a customer, who reconnects one account by it without a sign-in.
 
 256 random bits, stored as a hash, for seven days and one use. A link is used up when a flow that it started ends with
 a stored grant: whoever pressed Deny can take it again. What is unknown, used, expired or revoked looks all the same.
@@ -6,7 +6,8 @@ a stored grant: whoever pressed Deny can take it again. What is unknown, used, e
 
 import hashlib
 import secrets
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, select
 from sqlalchemy.orm import Session
@@ -17,14 +18,23 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountNotFound, LinkGone
 from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, ReconnectLink
 from keap_connect.onboarding.flows import start_flow
+from keap_connect.runtime import runtime
 
 TOKEN_BYTES = 32
 LINK_LIFE = timedelta(days=7)
 KEPT_FOR = timedelta(days=30)
 
 
-def make_link(account_id: int, actor: str) -> str:
-    """Make a link for one account and return its secret, which is nowhere to be had again.
+@dataclass(frozen=True)
+class MadeLink:
+    """A link that was just made. Its address holds the secret, and is nowhere to be had again."""
+
+    url: str = field(repr=False)
+    expires_at: datetime
+
+
+def make_link(account_id: int, actor: str) -> MadeLink:
+    """Make a link for one account.
 
     Raises:
         AccountNotFound: there is none.
@@ -41,7 +51,7 @@ def make_link(account_id: int, actor: str) -> str:
         session.add(link)
         until = f"{link.expires_at:%Y-%m-%d %H:%M} UTC"
         record(session, EventKind.RECONNECT_LINK_MADE, account_id, actor, until=until)
-    return token
+    return MadeLink(f"{runtime().settings.public_url}/r/{token}", now + LINK_LIFE)
 
 
 def list_open_links(account_id: int) -> list[ReconnectLink]:

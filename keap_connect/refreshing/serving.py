@@ -63,6 +63,21 @@ class ServedToken:
     account: Account = field(repr=False)
     warning: str | None = None
 
+    def as_answer(self) -> dict[str, object]:
+        """Return what a program is told, by the API and by the command line alike."""
+        now = utc_now()
+        seconds_left = max(int((self.expires_at - now).total_seconds()), 0) if self.expires_at else None
+        return {
+            "state": state_of(self.account, now),
+            "access_token": self.access_token,
+            "token_type": "bearer",
+            "expires_in": seconds_left,
+            "expires_at": self.expires_at,
+            "tenant_id": self.account.tenant_id,
+            "fingerprint": fingerprint(self.access_token),
+            **({"warning": self.warning} if self.warning else {}),
+        }
+
 
 @_outages_are_temporary()
 def valid_token(

@@ -1,9 +1,7 @@
 """The one error page: what happened, what to do next, and a reference that is in the log."""
 
 import logging
-import secrets
 from http import HTTPStatus
-from urllib.parse import quote
 
 from flask import Flask, g, make_response, render_template, request, url_for
 from sqlalchemy.exc import OperationalError
@@ -11,7 +9,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 from werkzeug.wrappers import Response
 
-from keap_connect import logs
 from keap_connect.errors import (
     AccountNotFound,
     AdminNotFound,
@@ -20,6 +17,7 @@ from keap_connect.errors import (
     KeapConnectError,
     SealBroken,
 )
+from keap_connect.logs import write_down
 from keap_connect.web.browser_security import ForgedRequest
 from keap_connect.web.door import MayOnlyLook, PersonUnknown
 
@@ -71,9 +69,7 @@ EXPLAINED = {
 
 
 def show_errors(app: Flask) -> None:
-    """Give each request a reference for the log, and register one handler for each kind of error."""
-    # Before all others, so that whatever refuses the request can already be found by it.
-    app.before_request_funcs.setdefault(None, []).insert(0, _name_request)
+    """Register one handler for each kind of error."""
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -87,7 +83,7 @@ def show_errors(app: Flask) -> None:
     @app.errorhandler(SecurityError)
     def unknown_host(error: SecurityError) -> Response:
         # No address can be built under a host that is not ours, so this answer has no links.
-        text = f"This app does not go by that host name. Reference: {_write_down(400, error)}\n"
+        text = f"This app does not go by that host name. Reference: {write_down(log, request, 400, error)}\n"
         return Response(text, 400, mimetype="text/plain")
 
     @app.errorhandler(KeapConnectError)
@@ -105,29 +101,8 @@ def show_errors(app: Flask) -> None:
         return _page(500, *WORDS[500], error)
 
 
-def _name_request() -> None:
-    logs.reference.set(secrets.token_hex(4))
-
-
-def _write_down(status: int, error: Exception) -> str:
-    """Log an error and return its reference."""
-    reference = logs.reference.get() or secrets.token_hex(4)
-    # Only the kind of an unforeseen error is logged with its place: its text may hold what a person typed.
-    where = quote(f"{request.method} {_loggable_path()}"[:200], safe="/ ")
-    if status >= 500:
-        log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
-    else:
-        log.info("%s: %s (%s) at %s from %s", reference, type(error).__name__, status, where, request.remote_addr)
-    return reference
-
-
-def _loggable_path() -> str:
-    """Return the path, without the secret of a reconnect link."""
-    return "/r/..." if request.path.startswith("/r/") else request.path
-
-
 def _page(status: int, heading: str, explanation: str, error: Exception) -> Response:
-    reference = _write_down(status, error)
+    reference = write_down(log, request, status, error)
     g.admin, g.person = None, None  # the page must also come when the database does not
     page = render_template(
         "error.html",

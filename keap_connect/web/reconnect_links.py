@@ -14,7 +14,6 @@ from keap_connect.onboarding.reconnect_links import (
     start_by_link,
     start_by_link_again,
 )
-from keap_connect.runtime import runtime
 from keap_connect.web.browser_security import browser, read_cookie
 from keap_connect.web.door import Audience, actor, open_to
 
@@ -25,12 +24,9 @@ bp = Blueprint("reconnect_links", __name__)
 @open_to(Audience.ADMIN)
 def create(account_id: int) -> str:
     """Make a link and show it, this once."""
-    path = url_for("reconnect_links.use", token=make_link(account_id, actor()))
+    made = make_link(account_id, actor())
     return render_template(
-        "accounts/reconnect_link.html",
-        account=view_account(account_id),
-        link=runtime().settings.public_url + path,
-        days=LINK_LIFE.days,
+        "accounts/reconnect_link.html", account=view_account(account_id), link=made.url, days=LINK_LIFE.days
     )
 
 

@@ -17,6 +17,7 @@ class Program:
     """A program that calls the API with its key; `key` may be any text, or None."""
 
     def __init__(self, app: Flask, key: str | None, address: str = "127.0.0.1") -> None:
+        self.app = app
         self.base_url = app.extensions["keap_connect"].settings.public_url
         self.session = requests.Session()
         self.session.trust_env = False

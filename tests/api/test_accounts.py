@@ -110,6 +110,28 @@ def test_events_are_told_once_each_and_none_is_passed_over(app: Flask, program: 
     assert [one["kind"] for one in later] == ["label_changed"]
 
 
+@pytest.mark.proves("R88")
+def test_events_say_from_where_and_are_narrowed_to_an_account_or_a_kind(
+    app: Flask, new_program: NewProgram, three: list[int]
+):
+    program, other = new_program(address="10.0.0.7"), new_program(account_ids=three[1:])
+    program.call("PATCH", f"{ACCOUNTS}/{three[0]}", json={"label": "Harbor"})
+    for account_id in three:
+        program.post(f"{ACCOUNTS}/{account_id}/disconnect")
+
+    def told(asker: Program, query: str) -> list[tuple[str, int]]:
+        events = asker.get(f"/api/v1/events?{query}").json()["events"]
+        assert {one["address"] for one in events} <= {"10.0.0.7"}
+        return [(one["kind"], one["account_id"]) for one in events]
+
+    of_one = [("label_changed", three[0]), ("disconnected", three[0])]
+    assert told(program, "account=external:acme") == told(program, f"account={three[0]}") == of_one
+    assert told(program, "kind=label_changed") == of_one[:1]
+    assert told(other, "kind=disconnected") == [("disconnected", each) for each in three[1:]]
+    for asker, account in ((program, "999"), (program, "external:nobody"), (other, "external:acme")):
+        assert asker.get(f"/api/v1/events?account={account}").status_code == 404
+
+
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_no_event_is_passed_over_that_commits_late(app: Flask, program: Program, account_id: int):
     with app.app_context(), write_transaction() as slow:
@@ -164,6 +186,7 @@ def test_an_import_that_is_asked_for_twice_happens_once(
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
     assert (other.status_code, other.json()["error"]) == (409, "import_conflict")
+    assert other.json()["is_retryable"] is False
     assert another_program.status_code == 201
     with app.app_context(), read_session() as session:
         stored = str(session.execute(select(ImportOnce.__table__)).all())
@@ -204,6 +227,7 @@ def test_an_import_under_way_is_not_begun_again_and_one_given_up_is(
         third = program.post(ACCOUNTS, asked, headers=key)
 
     assert (first.result().status_code, second.json()["error"]) == (201, "import_conflict")
+    assert second.json()["is_retryable"] is True
     assert third.status_code in {200, 201}
 
 

@@ -1,7 +1,9 @@
 """Whatever is wrong with a request: a 4xx in the one shape, nothing echoed, nothing changed."""
 
 import json
+import logging
 from collections.abc import Callable
+from io import BytesIO
 
 import pytest
 from flask import Flask
@@ -10,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from keap_connect.api import accounts
 from keap_connect.database import Base, db
-from tests.api.fixtures import Program
+from tests.api.fixtures import NewProgram, Program
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -84,12 +86,13 @@ def is_refusal(answer, status: int = 400) -> bool:
     assert answer.status_code == status, (answer.status_code, body)
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert set(body) == {"error", "error_description"}
+    assert set(body) == {"error", "error_description", "is_retryable", "request_id"}
+    assert body["is_retryable"] is (status >= 500)
     assert "canary" not in answer.text
     return True
 
 
-@pytest.mark.proves("R78")
+@pytest.mark.proves("R74", "R78")
 def test_bad_query_strings_are_refused(program: Program, account_id: int):
     for query in QUERIES:
         assert is_refusal(program.get(f"/api/v1/accounts?{query}")), query
@@ -98,7 +101,7 @@ def test_bad_query_strings_are_refused(program: Program, account_id: int):
     assert is_refusal(program.post(f"{ACCOUNT}/disconnect?force=1"))
 
 
-@pytest.mark.proves("R78")
+@pytest.mark.proves("R74", "R78")
 def test_bad_bodies_are_refused_and_change_nothing(program: Program, everything: Callable[[], dict[str, object]]):
     before = everything()
 
@@ -114,6 +117,19 @@ def test_bad_bodies_are_refused_and_change_nothing(program: Program, everything:
     assert is_refusal(program.post(f"{ACCOUNT}/token/rejected", {"fingerprint": "0" * 15 + "G"}))
     assert is_refusal(program.post("/api/v1/accounts", {"access_token": "x"}, headers={"Idempotency-Key": "x" * 201}))
     assert everything() == before
+
+
+def test_a_body_in_chunks_has_the_same_limit(app: Flask, program: Program, account_id: int):
+    def send(label: bytes):
+        return app.test_client().patch(
+            program.base_url + ACCOUNT,
+            input_stream=BytesIO(b'{"label": "' + label + b'"}' + b" " * 70_000 * (label == b"long")),
+            headers={**JSON, "Transfer-Encoding": "chunked", "Authorization": program.session.headers["Authorization"]},
+            environ_overrides={"wsgi.input_terminated": True},
+        )
+
+    assert [send(label).status_code for label in (b"short", b"long")] == [200, 413]
+    assert program.get(ACCOUNT).json()["label"] == "short"
 
 
 def test_an_unknown_address_and_a_wrong_method_get_the_one_shape(program: Program, account_id: int):
@@ -146,10 +162,42 @@ def test_what_nobody_foresaw_is_written_down_and_told_to_nobody(
 
     assert is_refusal(answer, expected[0])
     assert answer.json()["error"] == expected[1]
-    if expected[0] == 500:
-        assert answer.json()["error_description"].rpartition(" ")[2] in caplog.text
-    else:
-        assert answer.headers["Retry-After"] == "5"
+    assert f"{answer.json()['request_id']}: {type(error).__name__} at GET /api/v1/accounts" in caplog.text
+    assert answer.headers.get("Retry-After") == ("5" if expected[0] == 503 else None)
+
+
+@pytest.mark.proves("R78")
+def test_every_error_has_an_id_of_its_own_that_is_in_the_log(
+    program: Program, account_id: int, new_program: NewProgram, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    stranger = Program(program.app, None)
+    answers = [
+        stranger.get("/api/v1/accounts"),
+        new_program("tokens:read").get("/api/v1/accounts"),
+        program.get("/api/nothing"),
+        program.call("DELETE", ACCOUNT),
+        program.get("/api/v1/accounts?limit=0"),
+        program.get("/api/v1/accounts/2"),
+        program.get("/api/v1/accounts/2"),
+    ]
+
+    told = {answer.json()["request_id"]: answer.status_code for answer in answers}
+    assert list(told.values()) == [401, 403, 404, 405, 400, 404, 404]
+    for name, status in told.items():
+        assert [f"({status}) at" in line for line in caplog.messages if line.startswith(f"{name}: ")] == [True]
+
+
+@pytest.mark.proves("R78", "F68")
+def test_a_key_in_a_path_is_not_in_the_log(program: Program, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    key = program.session.headers["Authorization"].partition(" ")[2]
+
+    refused = [program.get(f"/api/v1/accounts/{key}/token"), program.get(f"/api/{key}")]
+
+    assert [answer.status_code for answer in refused] == [401, 404]
+    assert "/api/v1/accounts/..." in caplog.text
+    assert key[-20:] not in caplog.text
 
 
 def test_pages_keep_their_own_errors(program: Program):

@@ -1,5 +1,7 @@
 """The OpenAPI document is true: whatever it allows is answered as it says, and what it does not allow is refused."""
 
+import re
+
 import hypothesis
 import pytest
 import schemathesis
@@ -8,6 +10,7 @@ from limits import RateLimitItemPerMinute
 from schemathesis.config import SchemathesisConfig
 
 from keap_connect.api import rate_limits
+from keap_connect.api.operations import OPERATIONS
 from tests.api.fixtures import Program
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -42,4 +45,17 @@ def test_every_operation_answers_as_the_document_says(
 
         answers()
 
-    assert len(asked) == 9
+    assert len(asked) == 10
+
+
+def test_the_page_for_people_tells_every_operation_and_the_shape_of_every_answer(program: Program):
+    document, page = program.get("/api/openapi.json").json(), program.get("/api/docs").text
+
+    told = [one for operations in document["paths"].values() for one in operations.values()]
+    assert {f"api.{one['operationId']}" for one in told} == set(OPERATIONS)
+    for one in told:
+        assert f'<h2 id="{one["operationId"]}">{one["summary"]}</h2>'.replace("'", "&#39;") in page
+        assert one["security"] == [{"apiKey": [OPERATIONS[f"api.{one['operationId']}"].scope]}]
+    links, targets = (set(re.findall(pattern, page)) for pattern in (r'href="#(\w+)"', r'id="(\w+)"'))
+    assert {"get_token", "Account", "Token", "errors"} <= links <= targets
+    assert page.index('id="get_token"') < page.index('id="list_accounts"') < page.index('id="list_events"')

@@ -5,10 +5,13 @@ import re
 from datetime import timedelta
 
 import pytest
+import requests
 from flask import Flask
 from limits import RateLimitItemPerMinute
 
 from keap_connect.access.api_keys import _new_text, issue_api_key, list_api_keys, revoke_api_key
+from keap_connect.accounts.credentials import open_refresh_token
+from keap_connect.accounts.directory import get_account
 from keap_connect.api import rate_limits
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.clock import utc_now
@@ -30,6 +33,7 @@ INVENTORY = {
     "api.show_account": ("GET", "/accounts/{account}", None, "accounts:read", 200),
     "api.list_events": ("GET", "/events", None, "accounts:read", 200),
     "api.update_account": ("PATCH", "/accounts/{account}", {"label": "x"}, "accounts:write", 200),
+    "api.create_reconnect_link": ("POST", "/accounts/{account}/reconnect-links", None, "accounts:write", 201),
     "api.import_account": ("POST", "/accounts", IMPORT, "accounts:write", 409),
     "api.refresh": ("POST", "/accounts/{account}/refresh", None, "accounts:write", 200),
     "api.get_token": ("GET", "/accounts/{account}/token", None, "tokens:read", 200),
@@ -37,6 +41,11 @@ INVENTORY = {
     "api.disconnect": ("POST", "/accounts/{account}/disconnect", None, "accounts:write", 200),
 }
 ABOUT_ONE = [name for name, (_, path, *_) in INVENTORY.items() if "{account}" in path]
+
+
+def told(answer: requests.Response) -> dict[str, object]:
+    """Return what an error says, but for the id that each request has of its own."""
+    return {name: value for name, value in answer.json().items() if name != "request_id"}
 
 
 def ask(program: Program, name: str, account: object = 1, **options: object):
@@ -73,6 +82,25 @@ def test_a_key_may_do_what_its_scope_says_and_nothing_else(new_program: NewProgr
             assert f'error="insufficient_scope", scope="{INVENTORY[name][3]}"' in answer.headers["WWW-Authenticate"]
 
 
+@pytest.mark.proves("R73", "R74")
+def test_no_answer_holds_a_refresh_token_or_our_own_secrets_and_none_is_kept(
+    app: Flask, program: Program, account_id: int
+):
+    secrets = {app.extensions["keap_connect"].settings.keap.client_secret}
+    answers = []
+    for name in ["api.get_token", "api.refresh", *INVENTORY]:
+        with app.app_context():
+            secrets.add(open_refresh_token(get_account(account_id)) or "none")
+        answers.append(ask(program, name))
+    kept = [answer.headers["Cache-Control"] for answer in answers if answer.headers["Cache-Control"] != "no-store"]
+    answers += [program.get(path) for path in ("/api/openapi.json", "/api/docs", "/metrics")]
+
+    told = "".join(answer.text for answer in answers)
+    assert len(secrets) >= 4
+    assert [secret for secret in secrets if secret in told] == []
+    assert kept == []
+
+
 @pytest.mark.proves("R72", "F67")
 def test_a_foreign_account_looks_like_a_missing_one(
     app: Flask, new_program: NewProgram, sandbox: Sandbox, account_id: int
@@ -83,7 +111,7 @@ def test_a_foreign_account_looks_like_a_missing_one(
 
     for name in ABOUT_ONE:
         foreign, missing = ask(program, name, account_id), ask(program, name, 999)
-        assert (foreign.status_code, foreign.text) == (missing.status_code, missing.text) == (404, missing.text)
+        assert (foreign.status_code, told(foreign)) == (missing.status_code, told(missing)) == (404, told(missing))
         assert foreign.headers == missing.headers
     assert [one["id"] for one in program.get("/api/v1/accounts").json()["accounts"]] == [mine]
     ask(program, "api.update_account", "external:mine")
@@ -103,8 +131,8 @@ def test_unknown_revoked_and_expired_keys_get_one_answer(app: Flask, clock: Move
 
     answers = [Program(app, text).get("/api/v1/accounts") for text in (expiring.text, revoked.text, unknown, "x y")]
 
-    assert {(one.status_code, one.text) for one in answers} == {(401, answers[0].text)}
-    assert answers[0].json()["error"] == "invalid_token"
+    assert [(one.status_code, told(one)) for one in answers] == [(401, told(answers[0]))] * 4
+    assert told(answers[0])["error"] == "invalid_token"
     assert 'error="invalid_token"' in answers[0].headers["WWW-Authenticate"]
 
 

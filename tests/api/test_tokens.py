@@ -1,5 +1,6 @@
 """The call this is all about: a valid token, or a typed answer that says what to do instead."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from tests.accounts.granted import store_account
 from tests.api.fixtures import Program
 from tests.conftest import MovedClock
 from tests.support.sandbox import BEN, Sandbox
+from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 TOKEN = "/api/v1/accounts/1/token"
@@ -92,6 +94,30 @@ def test_while_keap_is_down_a_valid_token_is_served_with_a_warning_and_a_longer_
 
 
 @on_sqlite
+@pytest.mark.proves("R75")
+@pytest.mark.parametrize("is_up", [True, False])
+def test_around_its_expiry_a_token_is_as_good_as_it_is_said_to_be(
+    app: Flask, program: Program, sandbox: Sandbox, account_id: int, is_up: bool
+):
+    if not is_up:
+        sandbox.fault("html_503")
+    for left in (-86400, -1, 0, 3, 40, 63, 597, 603):
+        for wanted in (None, 0, 60, 600):
+            change(app, access_token_expires_at=utc_now() + timedelta(seconds=left))
+            query = "" if wanted is None else f"?min_validity={wanted}"
+            answer = program.get(f"{TOKEN}{query}", headers={"Prefer": "wait=0"})
+
+            must_hold = left > max(wanted or 0, 1)
+            assert answer.status_code == (200 if is_up or must_hold else 503), (left, wanted)
+            if answer.status_code == 200:
+                assert answer.json()["expires_in"] >= (wanted or 0), (left, wanted)
+                assert datetime.fromisoformat(answer.json()["expires_at"]) > utc_now()
+            else:
+                assert "access_token" not in answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+
+
+@on_sqlite
 def test_a_dead_grant_serves_its_last_token_and_then_sends_a_person(app: Flask, program: Program, account_id: int):
     change(app, refused_at=utc_now(), failure_reason="Keap said no.")
 
@@ -106,6 +132,29 @@ def test_a_dead_grant_serves_its_last_token_and_then_sends_a_person(app: Flask, 
     assert (dead.status_code, dead.json()["error"]) == (409, "reconnect_required")
     assert (gone.status_code, gone.json()["error"]) == (409, "disconnected")
     assert dead.json()["reconnect_url"] == gone.json()["reconnect_url"] == f"{program.base_url}/reconnect/1"
+
+
+@on_sqlite
+@pytest.mark.proves("R15")
+def test_a_job_sends_the_customer_a_link_that_brings_the_account_back_once(
+    app: Flask, program: Program, account_id: int, new_visitor: Callable[[], Visitor]
+):
+    program.post("/api/v1/accounts/1/disconnect")
+    customer, late = new_visitor(), new_visitor()
+
+    made = program.post("/api/v1/accounts/1/reconnect-links")
+    path = made.json()["url"].removeprefix(program.base_url)
+    customer.connect(action=path, page=path)
+    again = late.get(path)
+
+    assert (made.status_code, made.headers["Cache-Control"]) == (201, "no-store")
+    assert path.startswith("/r/")
+    assert datetime.fromisoformat(made.json()["expires_at"]) - utc_now() > timedelta(days=6)
+    assert program.get(TOKEN).json()["state"] == "active"
+    assert again.status_code == 404
+    events = program.get("/api/v1/events").json()["events"]
+    (told,) = (one for one in events if one["kind"] == "reconnect_link_made")
+    assert told["actor"].startswith("API key ")
 
 
 @on_sqlite

@@ -118,8 +118,8 @@ def test_a_token_that_never_expires_lasts(stage: Stage):
         ((503, {"error": "x"}, {"Retry-After": "7"}), TemporarilyUnavailable, {"retry_after_seconds": 7}),
         ((429, {"error": "x"}, {"Retry-After": "9"}), TemporarilyUnavailable, {"retry_after_seconds": 9}),
         ((502, {}, {"Content-Type": "text/html"}), TemporarilyUnavailable, {"retry_after_seconds": 30}),
-        ((401, {"error": "invalid_token"}), KeyRefused, {}),
-        ((403, {"error": "insufficient_scope"}), KeyRefused, {}),
+        ((401, {"error": "invalid_token", "request_id": "1f3a"}), KeyRefused, {"request_id": "1f3a"}),
+        ((403, {"error": "insufficient_scope"}), KeyRefused, {"request_id": None}),
         ((404, {"error": "not_found"}), AccountNotFound, {}),
         ((400, {"error": "invalid_request"}), RequestRefused, {}),
         ((307, {}, {"Location": "http://127.0.0.1:1/"}), RequestRefused, {}),
@@ -136,7 +136,15 @@ def test_each_answer_without_a_token_has_its_exception(
 
     assert type(refusal.value) is kind
     assert {name: getattr(refusal.value, name) for name in facts} == facts
+    assert str(refusal.value).endswith("(request 1f3a)") is ("request_id" in answer[1])
     assert "canary" not in "".join(traceback.format_exception(refusal.value))
+
+
+def test_a_reconnect_link_is_made_by_the_contract(stage: Stage):
+    stage.connect_server.script = lambda _: (201, {"url": "https://c/r/x", "expires_at": "2026-12-02T12:00:00+00:00"})
+
+    assert stage.connect.reconnect_link("external:acme") == "https://c/r/x"
+    assert stage.connect_server.paths() == ["POST /api/v1/accounts/external:acme/reconnect-links"]
 
 
 def test_a_keap_connect_that_is_away_is_a_matter_of_time():

@@ -167,7 +167,7 @@ class TestRefused:
             (ImportedCredential("KeapAK-" + "x" * 50, kind=TOKEN_ONLY), {}, ImportRefused),
             (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "a b"}, NameRefused),
             (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "x" * 201}, NameRefused),
-            (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "two\nlines"}, NameRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "a\0b"}, NameRefused),
             (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "x" * 201}, NameRefused),
         ],
         ids=str,

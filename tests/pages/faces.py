@@ -19,7 +19,7 @@ from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.outlook import Outlook, RunningOut
 from keap_connect.accounts.revealing import RevealedToken
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
-from keap_connect.api.documentation import MEANINGS, document, operations_of
+from keap_connect.api.documentation import described
 from keap_connect.clock import utc_now
 from keap_connect.onboarding.client_check import ClientCheck, ClientStanding
 from keap_connect.onboarding.endings import Ending
@@ -162,7 +162,6 @@ EVENTS = [
     EventView(NOW - 5 * HOUR, "refreshed", "system", "Refreshed: new tokens are stored."),
     EventView(NOW - 120 * DAY, "connected", "customer", "Connected by Jane Doe."),
 ]
-OPERATIONS = operations_of(document("https://x.example"))
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
 
 NOTHING_AHEAD = Outlook(RunningOut((0,) * 12, 0), RunningOut((0,) * 9, 0))
@@ -418,7 +417,7 @@ FACES = {
     "import": ("imports/one.html", one_import()),
     "import, refused": (
         "imports/one.html",
-        one_import("A label is one line of at most 200 characters.", wrong_field="label", label=LONG * 2),
+        one_import("The label may have at most 200 characters.", wrong_field="label", label=LONG * 2),
     ),
     "import, hostile": ("imports/one.html", one_import(HOSTILE, label=HOSTILE, external_id=HOSTILE)),
     "import of a file": ("imports/file.html", file_import()),
@@ -480,14 +479,7 @@ FACES = {
     "API key, hostile": ("api_keys/issued.html", {"key": NASTY_KEY, "text": "kc_" + "0" * 73, "admin": ADMIN}),
     "revoke an API key": ("api_keys/revoke.html", {"key": USED_KEY, "admin": ADMIN}),
     "revoke an API key, hostile": ("api_keys/revoke.html", {"key": NASTY_KEY, "admin": ADMIN}),
-    "reference of the token API": (
-        "api/reference.html",
-        {
-            "public_url": "https://x.example",
-            "operations": OPERATIONS,
-            "errors": MEANINGS,
-        },
-    ),
+    "reference of the token API": ("api/reference.html", described("https://x.example")),
     "error of the visitor": ("error.html", error(404)),
     "error of ours": ("error.html", error(500)),
 }

@@ -76,7 +76,7 @@ def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox:
         ({"password": ""}, (401, "The password is wrong. Nothing was imported.")),
         ({"kind": "oauth"}, (400, "Say what it is that you bring.")),
         ({"kind": "personal_access_token"}, (400, "A refresh token does not belong to a Personal Access Token alone.")),
-        ({"external_id": "a b"}, (400, "An external id has letters")),
+        ({"external_id": "a b"}, (400, "Use letters from A to Z")),
         ({}, (400, "Keap does not accept this token or key")),
     ],
 )

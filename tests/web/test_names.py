@@ -74,6 +74,7 @@ REFUSED = {
     ("ok", "a\nb"): "Use letters from A to Z",
     ("ok", "x" * 201): "The external id may have at most 200 characters.",
     ("ok", "crm:2"): "Account 2 has this external id already.",
+    ("a\x7fb", "ok"): "The label has characters that cannot be shown.",
     ("x" * 201, "ok"): "The label may have at most 200 characters.",
 }
 

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ACCOUNT = re.compile(r"[0-9]{1,10}|external:[A-Za-z0-9._:-]{1,200}")
 API_KEY = re.compile(r"[\x21-\x7e]+")
 RETRY_AFTER_SECONDS = 30
+NOT_THE_API = "The answer is not one of Keap Connect's token API."
 
 
 class KeapConnect:
@@ -80,7 +81,7 @@ class KeapConnect:
         try:
             return Token.from_answer(answer, asked_at)
         except (KeyError, ValueError):
-            raise KeapConnectError("The answer is not one of Keap Connect's token API.") from None
+            raise KeapConnectError(NOT_THE_API) from None
 
     def report_rejected(self, account: int | str, fingerprint: str) -> None:
         """Say that Keap refused the token of this fingerprint, so that it is not handed out again.
@@ -89,6 +90,19 @@ class KeapConnect:
             KeapConnectError: the same errors as `token`.
         """
         self._ask("POST", f"{_path(account)}/token/rejected", document={"fingerprint": fingerprint})
+
+    def reconnect_link(self, account: int | str) -> str:
+        """Make a link to send to the customer, who reconnects by it without a login: once, within seven days.
+
+        Each call makes another one, so call it when the account is first found lost. The key needs `accounts:write`.
+
+        Raises:
+            KeapConnectError: the same errors as `token`.
+        """
+        answer = self._ask("POST", f"{_path(account)}/reconnect-links")
+        if not isinstance(answer.get("url"), str):
+            raise KeapConnectError(NOT_THE_API)
+        return str(answer["url"])
 
     def cached(self, account: int | str) -> CachedToken:
         """Return the shared cache of one account's token."""
@@ -131,7 +145,9 @@ class KeapConnect:
             content = {}
         found: dict[str, object] = content if isinstance(content, dict) else {}
         if not answer.ok or answer.is_redirect:
-            _refuse(answer, found)
+            refusal = _refusal(answer, found)
+            refusal.request_id = str(found["request_id"]) if "request_id" in found else None
+            raise refusal
         return found
 
     def _session(self) -> requests.Session:
@@ -160,19 +176,17 @@ def _path(account: int | str) -> str:
     return name
 
 
-def _refuse(answer: requests.Response, found: dict[str, object]) -> NoReturn:
-    """Raise what an answer without a token means."""
+def _refusal(answer: requests.Response, found: dict[str, object]) -> KeapConnectError:
+    """Return what an answer without a token means."""
     status = answer.status_code
     word = str(found.get("error", ""))
     message = str(found.get("error_description") or f"Keap Connect answered {status}.")
     if status == 409 and word in {"reconnect_required", "disconnected"}:
         url = found.get("reconnect_url")
-        raise ReconnectRequired(message, url if isinstance(url, str) else None, word == "disconnected")
+        return ReconnectRequired(message, url if isinstance(url, str) else None, word == "disconnected")
     if status == 429 or status >= 500:
         wait = answer.headers.get("Retry-After", "")
-        raise TemporarilyUnavailable(message, int(wait) if wait.isdecimal() else RETRY_AFTER_SECONDS)
+        return TemporarilyUnavailable(message, int(wait) if wait.isdecimal() else RETRY_AFTER_SECONDS)
     if status in {401, 403}:
-        raise KeyRefused(message)
-    if status == 404:
-        raise AccountNotFound(message)
-    raise RequestRefused(message)
+        return KeyRefused(message)
+    return AccountNotFound(message) if status == 404 else RequestRefused(message)

@@ -2,7 +2,8 @@
 
 KeapConnectError
   TemporarilyUnavailable  nothing is lost: come back in `retry_after_seconds`
-  ReconnectRequired       a person must connect the account again, at `reconnect_url` when one is known
+  ReconnectRequired       a person must connect the account again: an admin at `reconnect_url`, the customer
+                          by a link that `KeapConnect.reconnect_link` makes
   KeyRefused              the API key is unknown, revoked or expired, or may not do this
   AccountNotFound         there is no such account, or the key may not see it
   RequestRefused          Keap Connect did not understand the request
@@ -11,7 +12,14 @@ KeapConnectError
 
 
 class KeapConnectError(Exception):
-    """The root of the tree."""
+    """The root of the tree. `request_id` is what Keap Connect's log knows the request by, when it has answered."""
+
+    request_id: str | None = None
+
+    def __str__(self) -> str:
+        """Return the message, with the id that finds it in the log."""
+        message = super().__str__()
+        return message if self.request_id is None else f"{message} (request {self.request_id})"
 
 
 class TemporarilyUnavailable(KeapConnectError):

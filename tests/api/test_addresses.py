@@ -1,0 +1,49 @@
+"""There are no webhooks, so nobody is called but Keap: an address that comes in, wherever it stands, stays a text."""
+
+import socket
+
+import pytest
+from flask import Flask
+
+from tests.api.fixtures import Program
+from tests.support.sandbox import Sandbox
+from tests.support.scripted import scripted
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+ACCOUNT = "/api/v1/accounts/1"
+
+
+@pytest.mark.proves("F63")
+def test_an_address_that_comes_in_is_called_by_nobody(
+    app: Flask, program: Program, sandbox: Sandbox, account_id: int, monkeypatch: pytest.MonkeyPatch
+):
+    resolved: list[tuple[object, object]] = []
+    resolve = socket.getaddrinfo
+
+    def recording(host: object, port: object, *args: object, **kwargs: object) -> object:
+        resolved.append((host, port))
+        return resolve(host, port, *args, **kwargs)
+
+    with scripted(lambda _: (200, {})) as inside:
+        monkeypatch.setattr(socket, "getaddrinfo", recording)
+        metadata, there = "http://169.254.169.254/latest/meta-data", f"{inside.url}/canary"
+        for address in (there, metadata, "http://rebinding.example/"):
+            headers = {
+                "X-Forwarded-Host": address,
+                "Forwarded": f"host={address}",
+                "Referer": address,
+                "Origin": address,
+            }
+            answers = [
+                program.call("PATCH", ACCOUNT, json={"label": address}, headers=headers),
+                program.call("PATCH", ACCOUNT, json={"external_id": address.replace("/", ":")}, headers=headers),
+                program.post("/api/v1/accounts", {"access_token": address, "label": address}, headers=headers),
+                program.get("/api/v1/accounts", params={"q": address}, headers=headers),
+                program.get(ACCOUNT, headers={**headers, "Host": address}),
+                program.post(f"{ACCOUNT}/refresh", headers={**headers, "Prefer": f"wait=5; url={address}"}),
+                program.post(f"{ACCOUNT}/token/rejected", {"fingerprint": address}, headers=headers),
+            ]
+            assert [answer.status_code for answer in answers] == [200, 200, 409, 200, 400, 200, 400]
+
+    assert inside.asked == []
+    assert {f"http://{host}:{port}" for host, port in resolved} == {sandbox.url}
