@@ -22,6 +22,7 @@ run: $(VENV)/run.stamp ## Start the app and, without Keap settings, the sandbox 
 test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run every test
 	@$(PY) -m tests.support.browser
 	@$(PY) -m tests.support.faketime
+	@$(PY) -m tests.support.redis
 	@$(PY) -m tests.support.oidc_provider
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)
 

