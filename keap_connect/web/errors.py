@@ -22,6 +22,7 @@ from keap_connect.errors import (
 )
 from keap_connect.web.browser_security import ForgedRequest
 from keap_connect.web.door import MayOnlyLook, PersonUnknown
+from keap_connect.web.slow_bodies import TooManyBodies
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ EXPLAINED = {
         "The audit log cannot be written",
         "No token is shown while that is so. Ask who runs this app to look at AUDIT_LOG and the disk.",
     ),
+    TooManyBodies: (503, "Too many requests arrive at once", "Nothing was changed. Try again in a minute."),
     APIKeyNotFound: (404, "There is no such API key", "The address is wrong."),
     SealBroken: (
         500,
@@ -114,7 +116,7 @@ def _write_down(status: int, error: Exception) -> str:
     reference = logs.reference.get() or secrets.token_hex(4)
     # Only the kind of an unforeseen error is logged with its place: its text may hold what a person typed.
     where = quote(f"{request.method} {_loggable_path()}"[:200], safe="/ ")
-    if status >= 500:
+    if status >= 500 and not isinstance(error, TooManyBodies):  # those come without end when they come
         log.error("%s: %s at %s", reference, type(error).__name__, where, exc_info=error)
     else:
         log.info("%s: %s (%s) at %s from %s", reference, type(error).__name__, status, where, request.remote_addr)
