@@ -6,7 +6,7 @@ A command reads its arguments, calls one function and says how it went: in words
 
 from flask import Flask
 
-from keap_connect.cli import accounts, accounts_files, admins, api_keys, audit, doctor, sandbox, worker
+from keap_connect.cli import accounts, accounts_files, admins, api_keys, audit, doctor, sandbox, token_keys, worker
 
 
 def register_commands(app: Flask) -> None:
@@ -18,6 +18,7 @@ def register_commands(app: Flask) -> None:
         api_keys.api_keys,
         admins.admins,
         audit.audit,
+        token_keys.token_keys,
         worker.worker,
         doctor.doctor,
         sandbox.sandbox,
