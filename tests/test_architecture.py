@@ -16,7 +16,7 @@ PACKAGE = ROOT / "keap_connect"
 LAYERS = [
     {"application"},
     {"web", "api", "cli"},
-    {"doctor", "resealing"},
+    {"doctor", "resealing", "emergency"},
     {"worker"},
     {"onboarding", "refreshing", "access", "audit", "deployment"},
     {"accounts"},
