@@ -34,8 +34,9 @@ def take_body_in_time() -> None:
         RequestTimeout: it did not come to its end in time.
     """
     length, most = request.content_length, request.max_content_length or 0
-    is_chunked = length is None and "Transfer-Encoding" in request.headers
-    if request.routing_exception or not (length or is_chunked) or (length or 0) > most:
+    # In chunks, or over HTTP/2: then the server tells where the body ends, and Flask reads until there.
+    may_be_endless = length is None and "wsgi.input_terminated" in request.environ and request.method != "GET"
+    if request.routing_exception or not (length or may_be_endless) or (length or 0) > most:
         return
     if not _turns.acquire(timeout=PATIENCE_SECONDS):
         raise TooManyBodies("Too many requests are still arriving. Nothing was done.", RETRY_SECONDS)

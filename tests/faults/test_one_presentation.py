@@ -102,7 +102,9 @@ def _let_them_all_ask_while(stage: Stage, meanwhile: str, token_delay_seconds: f
     others = other.hear()
 
     assert stage.presented_twice() == []
-    assert {p["outcome"] for p in stage.presentations()} == {"granted"}
+    assert {p["outcome"] for p in stage.presentations()} <= {
+        "granted"
+    }  # none, if the reconnect came before it was sent
     assert {answer["error"] for answer in answers + others if not answer["ok"]} <= HONEST
     assert any(answer["ok"] for answer in answers + others)
     assert stage.is_reconciled(account_id)

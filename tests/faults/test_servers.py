@@ -119,6 +119,10 @@ SLOW_REQUESTS = {
         b"POST /signin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
         b"Content-Length: 60000\r\n\r\nemail="
     ),
+    "no end of the chunks": (
+        b"POST /signin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n6\r\nemail=\r\n1\r\n"
+    ),
     "nothing at all": b"",
 }
 
