@@ -17,7 +17,7 @@ from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
 from keap_connect.cli.doctor import doctor
 from keap_connect.database import connect_database
-from keap_connect.deployment import check_deployment
+from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import name_requests, start_logging
@@ -166,6 +166,7 @@ def prepare_to_serve(settings: Settings) -> None:
     """
     if current_app.debug and not settings.is_loopback:
         raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
+    check_file()
     for warning in check_deployment():
         log.warning(warning)
     check_instance()

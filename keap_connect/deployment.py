@@ -4,7 +4,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from keap_connect.accounts.state import KEYS
 from keap_connect.database import db, read_session, write_transaction
@@ -38,6 +38,30 @@ def check_deployment() -> list[str]:
         )
     check_keys()
     return _foreign_grants()
+
+
+def check_file() -> None:
+    """Look through an SQLite file for damage; PostgreSQL minds its own.
+
+    Raises:
+        SettingsError: it is damaged; nothing was changed.
+    """
+    if db.engine.dialect.name != "sqlite":
+        return
+    try:
+        with db.engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    except OperationalError:
+        return  # it is not there, or in use: `check_deployment` has the words for that
+    except DatabaseError as problem:
+        found = str(problem.orig)
+    if found != "ok":
+        raise SettingsError(
+            [
+                f"The database file is damaged ({cut(str(found))}). Keep a copy of it with its -wal file, and put the "
+                "newest backup in its place."
+            ]
+        )
 
 
 def check_keys() -> None:

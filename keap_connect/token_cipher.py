@@ -46,6 +46,10 @@ class TokenCipher:
         except (InvalidTag, ValueError):  # ValueError: it was cut short, down to its nonce
             raise SealBroken(f"{place} does not open: it was edited or moved.") from None
 
+    def is_newest(self, sealed: bytes) -> bool:
+        """Whether the key that seals today has sealed this."""
+        return sealed[1 : 1 + KEY_ID_BYTES] == self._sealing_id
+
 
 def _key_id(key: bytes) -> bytes:
     return hashlib.sha256(b"keap-connect key id" + key).digest()[:KEY_ID_BYTES]

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -145,7 +145,8 @@ class MovedClock:
         class MovedDatetime(datetime):
             @classmethod
             def now(cls, tz: object = None) -> datetime:
-                return datetime.now(tz) + moved.offset
+                there = (datetime.now(UTC) + moved.offset).astimezone(tz)
+                return there if tz else there.replace(tzinfo=None)
 
         monkeypatch.setattr("keap_connect.clock.datetime", MovedDatetime)
 

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "keap_connect"
 LAYERS = [
     {"application"},
     {"web", "api", "cli"},
-    {"doctor"},
+    {"doctor", "resealing", "emergency"},
     {"worker"},
     {"onboarding", "refreshing", "access", "audit", "deployment"},
     {"accounts"},
@@ -166,7 +166,9 @@ def test_only_the_settings_read_the_environment():
     def reads_the_environment(module):
         return module.names() & {"environ", "environb", "getenv", "dotenv_values", "load_dotenv"}
 
-    assert breaking(reads_the_environment) == ["keap_connect/keap/transport.py", "keap_connect/settings.py"]
+    # What slow_bodies.py reads is the environ of WSGI.
+    expected = ["keap_connect/keap/transport.py", "keap_connect/settings.py", "keap_connect/web/slow_bodies.py"]
+    assert breaking(reads_the_environment) == expected
 
 
 def test_the_transport_sets_one_variable_and_reads_none():

@@ -79,6 +79,29 @@ def content_of(database_url):
     return rows, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
+# The file
+
+
+@pytest.mark.proves("F37")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("damage", ["in the middle", "cut off", "not a database"])
+def test_a_damaged_file_stops_the_start_and_is_left_as_it_is(start, stored, database_url, damage):
+    path = Path(database_url.removeprefix("sqlite:///"))
+    content = path.read_bytes()
+    middle = len(content) // 2
+    damaged = {
+        "in the middle": content[:4096] + bytes(middle) + content[4096 + middle :],
+        "cut off": content[:middle],
+        "not a database": b"x" * len(content),
+    }[damage]
+    path.write_bytes(damaged)
+
+    with pytest.raises(SettingsError, match="damaged"):
+        start()
+
+    assert path.read_bytes() == damaged
+
+
 # Keys
 
 

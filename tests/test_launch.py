@@ -143,6 +143,7 @@ def test_a_first_start_serves_the_app_and_the_sandbox(first: Launched) -> None:
     assert first.sandbox_url in first.output
 
 
+@pytest.mark.proves("R50")
 def test_everything_it_makes_is_for_its_owner_only(first: Launched) -> None:
     files = [path for path in first.instance.rglob("*") if path.is_file()]
 

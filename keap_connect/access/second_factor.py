@@ -31,7 +31,7 @@ ATTEMPTS_AT_CODE = 5
 
 def prepare(admin: Admin) -> None:
     """Make a new seed; it counts for nothing until a code of it has switched the second factor on."""
-    sealed = runtime().cipher.seal(pyotp.random_base32(), _place(admin.id))
+    sealed = runtime().cipher.seal(pyotp.random_base32(), place_of_seed(admin.id))
     with write_transaction() as session:
         session.execute(
             update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None)).values(totp_seed_sealed=sealed)
@@ -42,7 +42,7 @@ def waiting_seed(admin: Admin) -> str | None:
     """Return the seed that waits to be switched on; once it is on, nobody sees it again."""
     if admin.totp_seed_sealed is None or admin.totp_on_at is not None:
         return None
-    return runtime().cipher.open(admin.totp_seed_sealed, _place(admin.id))
+    return runtime().cipher.open(admin.totp_seed_sealed, place_of_seed(admin.id))
 
 
 def enrolment_uri(admin: Admin, seed: str) -> str:
@@ -128,7 +128,7 @@ def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str 
 
 def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
     """Use a code up, of the phone or of the recovery list; no code is taken twice."""
-    seed = runtime().cipher.open(admin.totp_seed_sealed or b"", _place(admin.id))
+    seed = runtime().cipher.open(admin.totp_seed_sealed or b"", place_of_seed(admin.id))
     step = _step_of(code, seed)
     if step is not None:
         unused = or_(Admin.totp_step.is_(None), Admin.totp_step < step)
@@ -165,5 +165,6 @@ def _hash(code: str) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def _place(admin_id: int) -> str:
+def place_of_seed(admin_id: int) -> str:
+    """Name the place that a seed is sealed for, so that it opens nowhere else."""
     return f"admin:{admin_id}:totp_seed"

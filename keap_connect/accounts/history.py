@@ -50,6 +50,7 @@ class EventKind(StrEnum):
     LABEL_CHANGED = "label_changed"
     EXTERNAL_ID_CHANGED = "external_id_changed"
     DISCONNECTED = "disconnected"
+    ERASED = "erased"
     ADMIN_CREATED = "admin_created"
     ADMIN_SIGNED_IN = "admin_signed_in"
     ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused"
@@ -69,6 +70,7 @@ class EventKind(StrEnum):
     SECOND_FACTOR_REFUSED = "second_factor_refused"
     RECOVERY_CODE_USED = "recovery_code_used"
     RECOVERY_CODES_MADE = "recovery_codes_made"
+    EMERGENCY_STOPPED = "emergency_stopped"
 
 
 SENTENCES = {
@@ -110,6 +112,7 @@ SENTENCES = {
     EventKind.LABEL_CHANGED: "The label was changed from {before} to {after}.",
     EventKind.EXTERNAL_ID_CHANGED: "The external id was changed from {before} to {after}.",
     EventKind.DISCONNECTED: "Disconnected: the tokens are forgotten.",
+    EventKind.ERASED: "Erased: the account, its tokens, its names and its history are gone.",
     EventKind.ADMIN_CREATED: "Admin {email} was created.",
     EventKind.ADMIN_SIGNED_IN: "Admin {email} signed in.",
     EventKind.ADMIN_SIGN_IN_REFUSED: "A sign-in was refused.",
@@ -129,6 +132,9 @@ SENTENCES = {
     EventKind.SECOND_FACTOR_REFUSED: "A wrong code was given as the second factor of {email}.",
     EventKind.RECOVERY_CODE_USED: "A recovery code of {email} was used up.",
     EventKind.RECOVERY_CODES_MADE: "New recovery codes were made for {email}.",
+    EventKind.EMERGENCY_STOPPED: (
+        "Everything was stopped: all sign-ins, passwords, links and {keys} API keys ended, and refreshing is held."
+    ),
 }
 
 

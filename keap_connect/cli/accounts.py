@@ -14,6 +14,7 @@ from flask.cli import AppGroup
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, list_refreshable_ids, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
+from keap_connect.accounts.erasing import erase as erase_account
 from keap_connect.accounts.history import Actor, list_events
 from keap_connect.accounts.naming import find_account_id, is_account_name
 from keap_connect.accounts.paging import list_accounts_after
@@ -159,6 +160,21 @@ def reconnect_link(account: str, as_json: bool) -> None:
         show_json(asdict(made))
     else:
         click.echo(made.url)
+
+
+@accounts.command("erase", epilog=help_with("accounts erase external:acme", "accounts erase 7 --yes"))
+@account_argument
+@click.confirmation_option(prompt="Erase this account for good, its history included?")
+@json_option
+@plainly
+def erase(account: str, as_json: bool) -> None:
+    """Erase an account for good: its tokens, its names and its history."""
+    account_id = find_account_id(account)
+    erase_account(account_id, Actor.COMMAND_LINE)
+    if as_json:
+        show_json({"id": account_id, "is_erased": True})
+    else:
+        click.echo("Erased. To withdraw the consent too, remove this app in Keap's API settings.")
 
 
 def _refresh_all(as_json: bool) -> None:

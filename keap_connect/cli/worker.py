@@ -8,7 +8,7 @@ from flask.cli import with_appcontext
 
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json
-from keap_connect.deployment import check_deployment
+from keap_connect.deployment import check_deployment, check_file
 from keap_connect.refreshing import brakes
 from keap_connect.worker import instance
 from keap_connect.worker.loop import SweepWorker
@@ -23,6 +23,7 @@ from keap_connect.worker.loop import SweepWorker
 @plainly
 def worker(once: bool, confirm_only_one: bool, resume: bool, as_json: bool) -> None:
     """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
+    check_file()
     if resume:
         for name in (brakes.MASS_REFUSAL, brakes.CLIENT_REFUSED):
             brakes.end_alarm(name)

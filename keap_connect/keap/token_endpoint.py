@@ -4,6 +4,7 @@ oauthlib's own parser would take Keap's "Invalid Refresh Token" for a bad client
 token, so the compliance hooks hand the raw answer to our judge before oauthlib sees it.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from urllib.parse import quote_plus
@@ -14,9 +15,11 @@ from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import utc_now
-from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer
+from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer
 from keap_connect.keap.transport import Call, NoUsableAnswer, keap_session
 from keap_connect.settings import KeapSettings
+
+log = logging.getLogger(__name__)
 
 
 def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = None) -> Judgement:
@@ -105,6 +108,9 @@ def _ask(
         except NoUsableAnswer as problem:
             return no_answer(f"Keap's answer was not usable: {problem}.", was_sent=call.sent)
         except requests.RequestException as problem:
+            if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+                log.error("Keap's server did not prove who it is: %s", cut(str(problem)))
+                return no_answer("Keap's server did not prove who it is, so nothing was sent.", was_sent=call.sent)
             what = "Keap did not answer" if call.sent else "Keap could not be reached"
             return no_answer(f"{what} ({type(problem).__name__}).", was_sent=call.sent)
     raise AssertionError("requests-oauthlib returned without calling its compliance hook")

@@ -53,7 +53,7 @@ def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect
         expires_at=now + STATE_LIFE,
     )
     if request.code_verifier:
-        flow.code_verifier_sealed = runtime().cipher.seal(request.code_verifier, f"flow:{flow.ref}:code_verifier")
+        flow.code_verifier_sealed = runtime().cipher.seal(request.code_verifier, verifier_place(flow.ref))
     with write_transaction() as session:
         _prune(session, flow.browser_hash)
         session.add(flow)
@@ -113,7 +113,7 @@ def find_interrupted() -> AuthorizationFlow | None:
 def open_code_verifier(flow: AuthorizationFlow) -> str | None:
     """Return the PKCE verifier of a flow that has one."""
     sealed = flow.code_verifier_sealed
-    return runtime().cipher.open(sealed, f"flow:{flow.ref}:code_verifier") if sealed else None
+    return runtime().cipher.open(sealed, verifier_place(flow.ref)) if sealed else None
 
 
 def end_flow(
@@ -194,3 +194,8 @@ def _is_browser_of(flow: AuthorizationFlow, browser: str | None) -> bool:
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def verifier_place(ref: str) -> str:
+    """Name the place that a code verifier is sealed for."""
+    return f"flow:{ref}:code_verifier"

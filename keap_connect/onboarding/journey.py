@@ -69,7 +69,7 @@ def discard_held(flow: AuthorizationFlow) -> None:
 def open_held(flow: AuthorizationFlow) -> Grant | None:
     """Return the grant that waits in a flow, to show whose it is."""
     sealed = flow.held_grant_sealed
-    return Grant.from_json(runtime().cipher.open(sealed, _held_place(flow))) if sealed else None
+    return Grant.from_json(runtime().cipher.open(sealed, held_place(flow.ref))) if sealed else None
 
 
 def _act(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
@@ -118,7 +118,7 @@ def _keep(flow: AuthorizationFlow, granted: TokenResponse) -> AuthorizationFlow:
     """Store the fresh grant before anything else is done with it: the process may die while Keap tells whose it is."""
     with write_transaction() as session:
         kept = session.get_one(AuthorizationFlow, flow.id)
-        kept.held_grant_sealed = runtime().cipher.seal(Grant(granted, Identity()).to_json(), _held_place(flow))
+        kept.held_grant_sealed = runtime().cipher.seal(Grant(granted, Identity()).to_json(), held_place(flow.ref))
     return kept
 
 
@@ -147,7 +147,7 @@ def _place_kept(flow: AuthorizationFlow, identity: Identity | None = None) -> No
 
 def _hold(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
     held = session.get_one(AuthorizationFlow, flow.id, populate_existing=True)
-    held.held_grant_sealed = runtime().cipher.seal(grant.to_json(), _held_place(flow))
+    held.held_grant_sealed = runtime().cipher.seal(grant.to_json(), held_place(flow.ref))
     held.held_until = utc_now() + HELD_FOR
 
 
@@ -174,8 +174,9 @@ def _with_second_try(place: Callable[[Session], None]) -> None:
             place(session)
 
 
-def _held_place(flow: AuthorizationFlow) -> str:
-    return f"flow:{flow.ref}:held_grant"
+def held_place(ref: str) -> str:
+    """Name the place that a held grant is sealed for."""
+    return f"flow:{ref}:held_grant"
 
 
 def _ending_of_error(error: str) -> Ending:

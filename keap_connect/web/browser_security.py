@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response
 from keap_connect.errors import KeapConnectError
 from keap_connect.runtime import runtime
 from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
+from keap_connect.web.slow_bodies import take_body_in_time
 
 View = TypeVar("View", bound=Callable[..., object])
 READING = {"GET", "HEAD", "OPTIONS"}
@@ -51,6 +52,8 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
         most_bytes = getattr(app.view_functions.get(request.endpoint or ""), "most_bytes", None)
         if most_bytes is not None:
             request.max_content_length = most_bytes
+
+    app.before_request(take_body_in_time)
 
     @app.before_request
     def refuse_null_characters() -> None:

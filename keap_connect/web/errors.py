@@ -20,6 +20,7 @@ from keap_connect.errors import (
 from keap_connect.logs import write_down
 from keap_connect.web.browser_security import ForgedRequest
 from keap_connect.web.door import MayOnlyLook, PersonUnknown
+from keap_connect.web.slow_bodies import TooManyBodies
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ EXPLAINED = {
         "The audit log cannot be written",
         "No token is shown while that is so. Ask who runs this app to look at AUDIT_LOG and the disk.",
     ),
+    TooManyBodies: (503, "Too many requests arrive at once", "Nothing was changed. Try again in a minute."),
     APIKeyNotFound: (404, "There is no such API key", "The address is wrong."),
     SealBroken: (
         500,

@@ -1,14 +1,19 @@
 """Killed at any step, frozen, cut off: afterwards the row is right, or says that an answer was lost (R31, F24, F25)."""
 
+import contextlib
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from keap_connect.accounts.credentials import fingerprint, place_of
 from keap_connect.accounts.state import AccountState
+from keap_connect.runtime import runtime
 from tests.faults.conftest import REPOSITORY, Process, Stage, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
@@ -238,6 +243,45 @@ def test_ctrl_c_while_a_command_refreshes_loses_no_pair(stage: Stage, arguments:
     assert program.returncode != 0
     assert stage.is_reconciled(account_id)
     assert stage.row(account_id).attempt_fingerprint is None
+
+
+@SQLITE
+@pytest.mark.proves("F37", "R31")
+def test_whatever_a_loss_of_power_leaves_of_the_file_opens_and_holds_whole_pairs(stage: Stage, tmp_path: Path):
+    """The file is copied at random moments of a sweep, and of what was written last a random part is missing."""
+    luck = random.Random(37)
+    stage.sandbox.switch(family_revocation=True)
+    ids = stage.add_accounts(60)
+    (worker,) = stage.start(1)
+    database = Path(stage.environ["DATABASE_URL"].removeprefix("sqlite:///"))
+    worker.tell("work")
+    worker.hear()
+    copies = []
+    for number in range(12):
+        goal = len(stage.presentations()) + luck.randint(1, 4)
+        until(lambda: len(stage.presentations()) >= goal)  # noqa: B023
+        worker.freeze()
+        copy = tmp_path / f"copy-{number}.db"
+        copy.write_bytes(database.read_bytes())
+        log = Path(f"{database}-wal").read_bytes()
+        Path(f"{copy}-wal").write_bytes(log[: luck.randint(len(log) // 2, len(log))])
+        copies.append(copy)
+        worker.thaw()
+    worker.ask("rest")
+
+    issued = {t["fingerprint"]: (t["grant_id"], t["generation"]) for t in stage.sandbox.ledger()["tokens"]}
+    for copy in copies:
+        with contextlib.closing(sqlite3.connect(copy)) as opened:
+            assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            rows = opened.execute("SELECT id, access_token_sealed, refresh_token_sealed FROM account").fetchall()
+        assert [row[0] for row in rows] == ids
+        with stage.app.app_context():
+            for account_id, *pair in rows:
+                tokens = [
+                    runtime().cipher.open(sealed, place_of(account_id, column))
+                    for sealed, column in zip(pair, ("access_token", "refresh_token"), strict=True)
+                ]
+                assert len({issued[fingerprint(token)] for token in tokens}) == 1, "half of a pair"
 
 
 def _kill_at_random(stage: Stage, rounds: int, seed: int) -> None:

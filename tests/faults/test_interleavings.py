@@ -33,12 +33,13 @@ from keap_connect.accounts.directory import disconnect
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import KeapConnectError
+from keap_connect.errors import ImportRefused, KeapConnectError
 from keap_connect.keap.identity import Identity
 from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.transport import Call, NoUsableAnswer
 from keap_connect.models import Account, AccountEvent
+from keap_connect.onboarding.importing import Checked, ImportedCredential, Incoming, place
 from keap_connect.onboarding.placing import Grant, place_grant
 from keap_connect.refreshing import brakes, recovery, spender
 from keap_connect.refreshing.lease import look
@@ -51,7 +52,7 @@ THROTTLED = Answer(429, b"")
 GATEWAY = Answer(504, b"<html>")
 TENANTS = ("ab123", "cd456")
 STEPS = ["set out"] * 5 + ["go on"] * 6 + ["time passes"] * 4 + ["reconnect", "disconnect", "report", "clock steps"]
-STEPS += ["crash", "crash", "crash", "database away"]
+STEPS += ["crash", "crash", "crash", "database away", "import", "import"]
 FATES = ["granted"] * 3 + ["answer lost", "false refusal", "504 before Keap acts", "throttled"]
 
 
@@ -228,6 +229,7 @@ class Interleavings(RuleBasedStateMachine):
                 accounts.append(account)
             session.flush()
             self.ids = [account.id for account in accounts]
+            self.imported: dict[int, TokenResponse] = {}
             self.newest = {account.id: open_refresh_token(account) for account in accounts}
 
     @rule(
@@ -250,6 +252,8 @@ class Interleavings(RuleBasedStateMachine):
             self._disconnect(account)
         elif what == "report":
             self._report(account)
+        elif what == "import":
+            self._import(account, again=which > 1)
         elif self.flights and (what != "set out" or len(self.flights) > 3):
             self._go_on(self.flights[which % len(self.flights)], what)
         else:
@@ -301,6 +305,21 @@ class Interleavings(RuleBasedStateMachine):
         with self.stage.app.app_context():
             disconnect(self.ids[which], "customer")
         self.lost_grants.discard(self.ids[which])
+
+    def _import(self, which: int, *, again: bool) -> None:
+        """Somebody brings a pair of a new grant, or the one that they brought before once more."""
+        account_id = self.ids[which]
+        brought = self.imported.get(account_id) if again else None
+        granted = brought or self.keap.grant(TENANTS[which])
+        incoming = Incoming(ImportedCredential(granted.access_token, granted.refresh_token))
+        try:
+            with self.stage.app.app_context(), write_transaction() as session:
+                place(session, Checked(incoming, Identity(TENANTS[which], "1")), "admin")
+        except ImportRefused:
+            assert brought, "only what was here before may be refused"
+            return
+        self.imported[account_id], self.newest[account_id] = granted, granted.refresh_token
+        self.lost_grants.discard(account_id)
 
     def _report(self, which: int) -> None:
         """A job says that Keap refused the token it has."""

@@ -1,5 +1,6 @@
 """However many ask, each refresh token is presented once, and the newest grant wins (R26, R40, F09, F22, F23, F26)."""
 
+from datetime import datetime
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,12 +13,14 @@ from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.keap.authorization import new_authorization_request
 from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.onboarding.completing import complete_account
+from keap_connect.refreshing.timing import DOUBT_WAIT_SECONDS
 from keap_connect.settings import Settings
-from tests.faults.conftest import Process, Stage
+from tests.faults.conftest import Process, Stage, until
 from tests.support.oidc_provider import OIDCProvider
 from tests.support.sandbox import ANN
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s
 HONEST = {"TemporarilyUnavailable"}
 
 
@@ -53,6 +56,86 @@ def _let_them_all_ask(stage: Stage, token_delay_seconds: float) -> list[dict[str
     stage.sandbox.switch(token_delay_seconds=0)
     assert processes[1].ask("refresh", account_id)["ok"], "the grant lives on"
     return answers
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.proves("R26", "R27", "F22")
+def test_callers_beyond_their_patience_hear_so_on_postgresql_too(stage: Stage):
+    _let_them_all_ask(stage, 12.0)
+
+
+@SQLITE
+@pytest.mark.proves("R26", "R40", "F22", "F23", "F26")
+@pytest.mark.parametrize("meanwhile", ["a worker sweeps", "an admin refreshes", "the customer reconnects"])
+def test_two_hundred_callers_and_somebody_else_spend_each_token_once(stage: Stage, meanwhile: str):
+    _let_them_all_ask_while(stage, meanwhile, 0.2)
+
+
+@pytest.mark.long
+@pytest.mark.proves("R26", "R40", "F22", "F23", "F26")
+@pytest.mark.parametrize("token_delay_seconds", [0.2, 12.0])
+@pytest.mark.parametrize("meanwhile", ["a worker sweeps", "an admin refreshes", "the customer reconnects"])
+def test_two_hundred_callers_and_somebody_else_spend_each_token_once_however_long_keap_takes(
+    stage: Stage, meanwhile: str, token_delay_seconds: float
+):
+    _let_them_all_ask_while(stage, meanwhile, token_delay_seconds)
+
+
+def _let_them_all_ask_while(stage: Stage, meanwhile: str, token_delay_seconds: float) -> None:
+    (account_id,) = stage.add_accounts()
+    before = stage.row(account_id)
+    stage.sandbox.switch(token_delay_seconds=token_delay_seconds, family_revocation=True)
+    *jobs, other = stage.start(5)
+
+    for process in jobs:
+        process.tell("valid_token", account_id, callers=50)
+    if meanwhile == "a worker sweeps":
+        other.tell("sweep")
+    elif meanwhile == "an admin refreshes":
+        other.tell("refresh", account_id, callers=4)
+    else:
+        until(lambda: stage.is_leased(account_id) or stage.presentations())
+        assert stage.reconnect(account_id).account_id == account_id
+        other.tell("valid_token", account_id)
+    answers = [answer for process in jobs for answer in process.hear()]
+    others = other.hear()
+
+    assert stage.presented_twice() == []
+    assert {p["outcome"] for p in stage.presentations()} <= {
+        "granted"
+    }  # none, if the reconnect came before it was sent
+    assert {answer["error"] for answer in answers + others if not answer["ok"]} <= HONEST
+    assert any(answer["ok"] for answer in answers + others)
+    assert stage.is_reconciled(account_id)
+    assert stage.row(account_id).generation > before.generation
+    stage.sandbox.switch(token_delay_seconds=0)
+    assert jobs[1].ask("refresh", account_id)["ok"], "the grant lives on"
+    assert stage.presented_twice() == []
+    assert stage.is_reconciled(account_id)
+
+
+@SQLITE
+@pytest.mark.proves("R26", "F18", "F22", "F23")
+def test_after_a_504_that_hid_a_rotation_nobody_presents_the_token_before_the_doubt_wait(stage: Stage):
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    stage.sandbox.fault("gateway_504_after_rotation", "refresh", first=1)
+    first, *jobs, worker = stage.start(4, PACE=PACE, AGE_SECONDS=1000)
+    assert first.ask("refresh", account_id)["error"] == "TemporarilyUnavailable"
+    worker.ask("work")
+
+    while stage.is_held(account_id):
+        for process in jobs:
+            process.tell("valid_token", account_id, callers=5, patience_seconds=0)
+        assert {answer["error"] for process in jobs for answer in process.hear()} <= HONEST | {"ReconnectRequired"}
+    worker.ask("rest")
+    until(lambda: first.ask("refresh", account_id) and len(stage.presentations()) > 1)
+
+    first_at, second_at, *_ = [datetime.fromisoformat(p["at"]) for p in stage.presentations()]
+    assert (second_at - first_at).total_seconds() > DOUBT_WAIT_SECONDS / PACE
+    assert [p for p in stage.presentations() if p["overlapped"]] == []
+    assert stage.row(account_id).lost_at is not None, "it says what happened"
 
 
 @pytest.mark.proves("F23", "F32")
@@ -295,15 +378,18 @@ class TestIndependentServer:
 
     @SQLITE
     @pytest.mark.proves("F09", "F22")
-    def test_two_processes_of_twenty_callers_spend_one_token(
-        self, stage: Stage, settings: Settings, oidc_provider: OIDCProvider
+    @pytest.mark.parametrize(
+        ("number", "callers"), [(2, 20), pytest.param(4, 50, marks=pytest.mark.long)], ids=["a few", "many"]
+    )
+    def test_processes_full_of_callers_spend_one_token(
+        self, stage: Stage, settings: Settings, oidc_provider: OIDCProvider, number: int, callers: int
     ):
         account_id = self._connect(stage, settings, oidc_provider)
         before = len(oidc_provider.log())
-        processes = stage.start(2)
+        processes = stage.start(number)
 
         for process in processes:
-            process.tell("valid_token", account_id, callers=20)
+            process.tell("valid_token", account_id, callers=callers)
         answers = [answer for process in processes for answer in process.hear()]
         assert processes[0].ask("refresh", account_id)["ok"], "the grant lives on"
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,25 @@ def test_a_pair_the_database_refused_is_stored_once_it_is_back(stage: Stage, out
     token = holder.ask("valid_token", account_id)["token"]
     assert token.encode() not in content
     assert token not in stage.logs()
+    assert len(stage.presentations()) == 1
+
+
+@pytest.mark.long
+@pytest.mark.proves("R28", "R30", "F34")
+def test_a_pair_waits_for_a_minute_and_is_stored_then(stage: Stage, outage: Outage):
+    """So long that its lease is over; meanwhile others ask."""
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    (other,) = stage.start(1, BUSY_TIMEOUT_MS=200)
+    holder = _refresh_while_the_database_is_away(stage, outage, account_id)
+    holder.hear()
+    ends = time.monotonic() + 65
+    while time.monotonic() < ends:
+        assert other.ask("valid_token", account_id, patience_seconds=1)["error"] == "TemporarilyUnavailable"
+    outage.end()
+
+    until(lambda: stage.is_reconciled(account_id))
+    until(lambda: other.ask("valid_token", account_id)["ok"])
     assert len(stage.presentations()) == 1
 
 

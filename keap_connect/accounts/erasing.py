@@ -1,0 +1,36 @@
+"""Erasing a customer for good: unlike a disconnect, nothing that tells of them stays in the database."""
+
+from sqlalchemy import delete, or_, update
+
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.database import write_transaction
+from keap_connect.errors import AccountNotFound
+from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow, HandOutCount, ImportOnce
+
+
+def erase(account_id: int, actor: str) -> None:
+    """Delete an account with its tokens, names, links, sign-ins, counts and history; one event says that it was done.
+
+    A refresh in flight cannot bring it back, and its id is never used again.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    with write_transaction() as session:
+        account = session.get(Account, min(account_id, LARGEST_ID), with_for_update=True)
+        if account is None:
+            raise AccountNotFound(f"There is no account {account_id}.")
+        concerned = or_(
+            AuthorizationFlow.account_id == account_id, AuthorizationFlow.reconnects_account_id == account_id
+        )
+        session.execute(
+            update(AuthorizationFlow)
+            .where(concerned)
+            .values(held_grant_sealed=None, held_until=None, code_verifier_sealed=None, keap_said=None)
+        )
+        for table in (AccountEvent, HandOutCount, ImportOnce):
+            session.execute(
+                delete(table).where(table.account_id == account_id).execution_options(synchronize_session=False)
+            )
+        session.delete(account)
+        record(session, EventKind.ERASED, account_id, actor)

@@ -1,0 +1,40 @@
+"""The bad day: somebody may have keys, cookies or passwords. One act makes all of them worthless."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import delete, select, update
+
+from keap_connect.access.passwords import nobodys_password_hash
+from keap_connect.accounts.directory import AccountView, view_of
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.clock import utc_now
+from keap_connect.database import count_updated, write_transaction
+from keap_connect.models import Account, Admin, APIKey, ReconnectLink, SignIn, Ticket
+from keap_connect.refreshing import brakes
+
+REASON = (
+    "Everything was stopped by `flask --app app emergency-stop`. No refresh token is presented until you run "
+    "`flask --app app worker --confirm-only-one`."
+)
+
+
+def stop_everything(actor: str) -> list[AccountView]:
+    """End all sign-ins, keys, links and passwords, hold every refresh, and return whose consent may have been stolen.
+
+    It happens as a whole or not at all. The stored tokens stay: a customer is not disconnected by it.
+    """
+    now = utc_now()
+    with write_transaction() as session:
+        for table in (SignIn, Ticket):
+            session.execute(delete(table))
+        keys = count_updated(session, update(APIKey).where(APIKey.revoked_at.is_(None)).values(revoked_at=now))
+        open_links = update(ReconnectLink).where(ReconnectLink.used_at.is_(None), ReconnectLink.revoked_at.is_(None))
+        session.execute(open_links.values(revoked_at=now))
+        for admin in session.scalars(select(Admin)):
+            admin.password_hash = nobodys_password_hash()
+        brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, REASON)
+        record(session, EventKind.EMERGENCY_STOPPED, None, actor, keys=keys)
+        accounts: Iterable[Account] = session.scalars(
+            select(Account).where(Account.disconnected_at.is_(None)).order_by(Account.id)
+        )
+        return [view_of(account) for account in accounts]

@@ -1,0 +1,98 @@
+"""The drill for the bad day: what somebody stole is worth nothing afterwards, and there is a way back (R94, F72)."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+
+from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.access.passwords import issue_new_password_code
+from keap_connect.accounts.credentials import fingerprint, open_refresh_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.application import create_app
+from keap_connect.database import db, write_transaction
+from keap_connect.models import Account
+from keap_connect.onboarding.reconnect_links import make_link
+from keap_connect.settings import Settings
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+from tests.web.direct import send, visit
+
+TOKEN = "/api/v1/accounts/1/token"
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    """Give the app, without a socket."""
+    built = create_app(settings)
+    yield built
+    with built.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def run(app: Flask) -> Callable[..., str]:
+    """Give the function that runs a command and returns what it said."""
+
+    def run(*arguments: str) -> str:
+        finished = app.test_cli_runner().invoke(args=arguments)
+        assert finished.exit_code == 0, finished.output
+        return finished.output
+
+    return run
+
+
+@pytest.mark.proves("R94", "F72")
+def test_after_the_stop_nothing_stolen_reads_anything_and_the_way_back_works(
+    app: Flask, sandbox: Sandbox, run: Callable[..., str]
+):
+    customer, admin = visit(app, sandbox), visit(app)
+    customer.connect()
+    with app.app_context():
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        key = issue_api_key("jobs", list(Scope), "x").text
+        code = issue_new_password_code(ADMIN_EMAIL, "x")
+        link = f"/r/{make_link(1, 'x')}"
+        presented = len(sandbox.ledger()["presentations"])
+    admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    before = _what_is_read(app, customer, admin, key, link)
+
+    said = run("emergency-stop", "--yes")
+
+    assert before == [200, 200, 200, 200]
+    assert _what_is_read(app, customer, admin, key, link) == [403, 303, 401, 404]
+    assert "ann.lee@example.com" in said
+    assert "worker --confirm-only-one" in said
+    _sign_in(admin, ADMIN_PASSWORD)
+    assert send(admin, "GET", "/accounts").status_code == 303, "the old password is worth nothing"
+    admin.get("/new-password")
+    assert admin.press("/new-password", False, code=code, new_password="the thief's own one").status_code == 422
+    with app.app_context(), write_transaction() as session:
+        session.get_one(Account, 1).next_refresh_at = session.get_one(Account, 1).created_at
+        mark = fingerprint(open_refresh_token(session.get_one(Account, 1)) or "")
+    assert "held" in run("worker", "--once")
+    assert len(sandbox.ledger()["presentations"]) == presented
+
+    run("worker", "--once", "--confirm-only-one")
+    with app.app_context():
+        code = issue_new_password_code(ADMIN_EMAIL, "x")
+        key = issue_api_key("jobs", list(Scope), "x").text
+        assert fingerprint(open_refresh_token(get_account(1)) or "") != mark, "refreshed again"
+    admin.get("/new-password")
+    admin.press("/new-password", False, code=code, new_password="quite another password")
+    _sign_in(admin, "quite another password")
+    assert _what_is_read(app, customer, admin, key, link) == [403, 200, 200, 404]
+
+
+def _sign_in(admin: Visitor, password: str) -> None:
+    admin.get("/signin")
+    admin.press("/signin", False, email=ADMIN_EMAIL, password=password)
+
+
+def _what_is_read(app: Flask, customer: Visitor, admin: Visitor, key: str, link: str) -> list[int]:
+    """Return what the customer, the admin, a program and the holder of a link are answered."""
+    pages = [send(customer, "GET", "/your-accounts"), send(admin, "GET", "/accounts")]
+    program = send(visit(app), "GET", TOKEN, {"Authorization": f"Bearer {key}"})
+    return [page.status_code for page in [*pages, program, send(visit(app), "GET", link)]]
