@@ -283,7 +283,7 @@ def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):
     assert (none, nothing) == (0, [])
     assert (swept, done) == (0, {"refreshed": [1], "failed": [], "left": 0})
     assert (gone, idle, left["refreshed"]) == (0, 3, [])
-    assert json.loads(worked.stdout) == {"refreshed": 0, "failed": 0, "held_by": []}
+    assert json.loads(worked.stdout) == {"refreshed": 0, "failed": 0, "faults": 0, "held_by": []}
 
 
 def test_the_history_is_listed_and_pruned_only_when_told_twice(app: Flask, clock: MovedClock):
