@@ -55,7 +55,7 @@ def test_each_kind_is_kept_as_its_own_with_whose_it_is_and_an_honest_expiry(
     expires_at = account.access_token_expires_at
     assert expires_at == latest if latest is None else latest - MINUTE < expires_at <= latest
     assert view_account(account.id).state is AccountState.ACTIVE
-    assert view_account(account.id).refresh_days_left == (43 if kind is OAUTH else None)
+    assert view_account(account.id).refresh_days_left == (44 if kind is OAUTH else None)
     assert stored.history(account.id) == ["imported"]
     assert credential.access_token not in str(stored.rows("account_event"))
 
