@@ -7,6 +7,7 @@ import requests
 from flask import Flask
 
 from keap_connect.onboarding.import_files import MOST_BYTES
+from keap_connect.worker.loop import SweepWorker
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
@@ -34,6 +35,12 @@ def send_file(admin: Visitor, content: str | bytes) -> requests.Response:
     files = {"file": ("accounts.csv", content, "text/csv")}
     admin.page = admin.session.post(f"{admin.base_url}/import/file", data=admin.fields("/import/file"), files=files)
     return admin.page
+
+
+def let_the_worker_look(app: Flask) -> None:
+    """Let a worker keep house and look once for what is due."""
+    with app.app_context():
+        SweepWorker(app).run(until_idle=True)
 
 
 def test_token_from_the_page_of_keap_becomes_an_account(
@@ -142,6 +149,19 @@ def test_file_can_be_forgotten_and_goes_after_ten_minutes(admin: Visitor, stored
     assert admin.page.status_code == 400
     assert "has waited for longer than ten minutes" in admin.text
     assert stored.rows() == []
+
+
+def test_a_file_that_nobody_comes_back_for_is_destroyed_by_the_worker(
+    app: Flask, admin: Visitor, stored: Stored, sandbox: Sandbox, clock
+):
+    send_file(admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n")
+
+    let_the_worker_look(app)
+    assert "held_file:" in repr(stored.rows("deployment"))
+    clock.advance(minutes=11)
+    let_the_worker_look(app)
+
+    assert "held_file:" not in repr(stored.rows("deployment"))
 
 
 @pytest.mark.proves("R69")
