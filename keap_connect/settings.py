@@ -307,5 +307,5 @@ class _Reader:
 
 
 def _without_line_end(password: str) -> str:
-    """Take off what editors leave at the end of a file; a password may begin and end with spaces, not be only spaces."""
+    """Take off what editors leave at the end of a file; a password may begin and end with spaces, but not be one."""
     return password.rstrip("\r\n") if password.strip() else ""

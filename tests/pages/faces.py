@@ -314,7 +314,7 @@ def enrolment(error=None):
 
 
 def in_list(email="admin@example.com", role="admin"):
-    return AdminView(1, email, role, NOW - 30 * DAY, role == "admin", 2, NOW - HOUR)
+    return AdminView(1, email, role, NOW - 30 * DAY, role == "admin", role == "admin", 2, NOW - HOUR)
 
 
 def everybody(*admins, **errors):
