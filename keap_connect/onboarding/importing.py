@@ -11,12 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import fingerprint, new_account, store_imported
+from keap_connect.accounts.credentials import fingerprint, new_account, open_refresh_token, store_imported
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import ExternalIdTaken, ImportRefused, NameRefused
+from keap_connect.errors import ExternalIdTaken, ImportRefused, NameRefused, SealBroken, WouldReplace
 from keap_connect.keap.identity import Identity, get_identity
 from keap_connect.models import Account, AccountEvent, CredentialKind
 from keap_connect.onboarding.placing import find_by_identity, take_identity
@@ -49,11 +49,15 @@ class ImportedCredential:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A credential, and what its account is to be called; None leaves a name as it is."""
+    """A credential, and what its account is to be called; None leaves a name as it is.
+
+    `replaces`: it is meant to take the place of a connection that works, too.
+    """
 
     credential: ImportedCredential
     external_id: str | None = None
     label: str | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,25 @@ class Checked:
 
 
 def import_credential(
-    credential: ImportedCredential, actor: str, external_id: str | None = None, label: str | None = None
+    credential: ImportedCredential,
+    actor: str,
+    external_id: str | None = None,
+    label: str | None = None,
+    *,
+    replaces: bool = False,
 ) -> int:
     """Check a credential at Keap and store it in the account it belongs to, a new one if need be; return its id.
 
     Raises:
-        ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one.
+        ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one,
+            or might (WouldReplace) and `replaces` does not say that it is meant.
         NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not tell whose it is.
         TenantConflict: Keap named two tenants for it.
 
     Whatever is raised, nothing was changed.
     """
-    incoming = Incoming(credential, external_id or None, label or None)
+    incoming = Incoming(credential, external_id or None, label or None, replaces)
     check_form(incoming)
     checked = Checked(incoming, get_identity(runtime().keap, credential.access_token))
     try:
@@ -121,6 +131,7 @@ def find_place(session: Session, checked: Checked) -> Account | None:
 
     Raises:
         ImportRefused: what is stored there works for longer than what would take its place, or comes from it.
+        WouldReplace: it works, and a pair would take its place without anybody saying that this is meant.
         ExternalIdTaken: another account has the external id.
     """
     account = find_by_identity(session, checked.identity)
@@ -132,6 +143,7 @@ def find_place(session: Session, checked: Checked) -> Account | None:
     if account is None:
         return None
     _refuse_spent(session, account, checked.incoming.credential.refresh_token)
+    _refuse_to_replace(account, checked.incoming)
     if checked.incoming.credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
         return account
     works = state_of(account, utc_now()) in {AccountState.ACTIVE, AccountState.AT_RISK}
@@ -166,6 +178,28 @@ def place(session: Session, checked: Checked, actor: str) -> int:
     record(session, EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED, account.id, actor, **details)
     session.flush()
     return account.id
+
+
+def _refuse_to_replace(account: Account, incoming: Incoming) -> None:
+    """Refuse a pair in the place of a healthy one.
+
+    Its access token works, which says nothing of its refresh token: another program may have spent that, and the
+    account would be lost at its next refresh.
+    """
+    is_pair = {incoming.credential.kind.value, account.kind} == {CredentialKind.OAUTH.value}
+    is_healthy = state_of(account, utc_now()) is AccountState.ACTIVE and not (account.failures or account.refusals)
+    if is_pair and is_healthy and not incoming.replaces and not _is_the_stored_one(account, incoming.credential):
+        raise WouldReplace(
+            "This Keap account is connected already, and works. If another program has refreshed this pair, it is "
+            "spent, and would end the connection."
+        )
+
+
+def _is_the_stored_one(account: Account, credential: ImportedCredential) -> bool:
+    try:
+        return open_refresh_token(account) == credential.refresh_token
+    except SealBroken:
+        return True  # nobody can use what is stored, so nothing is ended
 
 
 def _refuse_spent(session: Session, account: Account, refresh_token: str | None) -> None:

@@ -9,6 +9,7 @@ from keap_connect.errors import (
     NameRefused,
     TemporarilyUnavailable,
     TenantConflict,
+    WouldReplace,
 )
 from keap_connect.models import CredentialKind
 from keap_connect.onboarding.held_files import find_held_file, forget_held_file, hold_file
@@ -36,10 +37,18 @@ def one() -> Response:
         if not password_is_right():
             return _one_form({"password": PASSWORD_WRONG}, 401)
         account_id = import_credential(
-            _pasted_credential(), signed_in_admin().email, _text("external_id"), _text("label")
+            _pasted_credential(),
+            signed_in_admin().email,
+            _text("external_id"),
+            _text("label"),
+            replaces=request.form.get("replace") == "1",
         )
     except NameRefused as refusal:
         return _one_form({refusal.field: f"{refusal} Nothing was imported."}, 400)
+    except WouldReplace as refusal:
+        return _one_form(
+            {"replace": f"{refusal} Nothing was imported. Paste it again and tick this if it is meant."}, 400
+        )
     except (ImportRefused, TenantConflict) as refusal:
         return _one_form({"access_token": f"{refusal} Nothing was imported."}, 400)
     except TemporarilyUnavailable as refusal:

@@ -429,6 +429,7 @@ FACES = {
         "imports/one.html",
         one_import({"label": "A label is one line of at most 200 characters."}, label=LONG * 2),
     ),
+    "import, would replace": ("imports/one.html", one_import({"replace": LONG})),
     "import, hostile": (
         "imports/one.html",
         one_import({"form": HOSTILE, "password": HOSTILE}, label=HOSTILE, external_id=HOSTILE),

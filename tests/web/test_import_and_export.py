@@ -57,6 +57,21 @@ def test_token_from_the_page_of_keap_becomes_an_account(
     assert not any(token in caplog.text for token in (access_token, refresh_token))
 
 
+def test_a_pair_in_the_place_of_one_that_works_asks_once_more(admin: Visitor, stored: Stored, sandbox: Sandbox):
+    stored.place()
+    access_token, refresh_token = sandbox.generate_token()
+    assert "Replace the connection" not in admin.get("/import").text
+
+    refused = bring(admin, access_token=access_token, refresh_token=refresh_token)
+    assert refused.status_code == 400
+    assert "Nothing was imported. Paste it again and tick this if it is meant." in admin.text
+    assert "Replace the connection that works" in admin.text
+    pasted = {"access_token": access_token, "refresh_token": refresh_token, "password": ADMIN_PASSWORD}
+    admin.press("/import", **pasted, kind="pasted_token", replace="1")
+
+    assert stored.tokens(1) == (access_token, refresh_token)
+
+
 def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandbox):
     bring(admin, kind="service_account_key", access_token=sandbox.make_key("service_account_key"))
 
