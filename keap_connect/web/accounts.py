@@ -11,7 +11,7 @@ from keap_connect.accounts.history import page_events
 from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.outlook import look_ahead
-from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.state import KEYS, AccountState
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
@@ -133,11 +133,15 @@ def disconnect(account_id: int) -> Response | str:
     if request.method != "POST":
         return render_template("accounts/disconnect.html", account=account, cancel_url=back)
     disconnect_account(account_id, actor())
-    flash(
-        f"{account.title if current_admin() else account.public_title} is disconnected; its tokens are forgotten here. "
-        "To withdraw the consent at Keap too, remove this app in Keap's API settings.",
-        "done",
-    )
+    title = account.title if current_admin() else account.public_title
+    if account.kind in KEYS:
+        flash(f"{title} is disconnected; its key is forgotten here. Delete it in Keap's API settings, too.", "done")
+    else:
+        flash(
+            f"{title} is disconnected; its tokens are forgotten here. To withdraw the consent at Keap too, remove it "
+            "from Third-Party Authorized Applications in Keap's API settings.",
+            "done",
+        )
     return redirect(back, code=303)
 
 

@@ -80,6 +80,9 @@ def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandb
     assert "Refresh now" not in page
     assert "<meter" not in page
     assert "<meter" not in admin.get("/accounts").text
+    admin.get("/accounts/1/disconnect")
+    admin.press("/accounts/1/disconnect")
+    assert "its key is forgotten here. Delete it in Keap's API settings, too." in admin.text
 
 
 def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox: Sandbox):
