@@ -98,7 +98,7 @@ def test_page_says_when_it_can_no_longer_keep_itself_up_to_date(admin: Person):
 @pytest.mark.proves("F68")
 def test_token_hides_itself_and_is_not_there_after_reload_or_back(admin: Person):
     admin.open("/accounts/1")
-    admin.follow("Reveal")
+    admin.follow("Reveal the access token")
     admin.page.get_by_label("Your password here, again").fill(ADMIN_PASSWORD)
     admin.press("Show the access token")
     token = admin.page.get_by_label("Access token, shown this once")
