@@ -11,12 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import fingerprint, new_account, open_refresh_token, store_imported
+from keap_connect.accounts.credentials import fingerprint, new_account, store_imported
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import ExternalIdTaken, ImportRefused, NameRefused, SealBroken, WouldReplace
+from keap_connect.errors import ExternalIdTaken, ImportRefused, NameRefused, WouldReplace
 from keap_connect.keap.identity import Identity, get_identity
 from keap_connect.models import Account, AccountEvent, CredentialKind
 from keap_connect.onboarding.placing import find_by_identity, take_identity
@@ -142,8 +142,8 @@ def find_place(session: Session, checked: Checked) -> Account | None:
             raise ExternalIdTaken
     if account is None:
         return None
-    _refuse_spent(session, account, checked.incoming.credential.refresh_token)
-    _refuse_to_replace(account, checked.incoming)
+    if not _is_stored(session, account, checked.incoming.credential.refresh_token):
+        _refuse_to_replace(account, checked.incoming)
     if checked.incoming.credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
         return account
     works = state_of(account, utc_now()) in {AccountState.ACTIVE, AccountState.AT_RISK}
@@ -188,33 +188,32 @@ def _refuse_to_replace(account: Account, incoming: Incoming) -> None:
     """
     is_pair = {incoming.credential.kind.value, account.kind} == {CredentialKind.OAUTH.value}
     is_healthy = state_of(account, utc_now()) is AccountState.ACTIVE and not (account.failures or account.refusals)
-    if is_pair and is_healthy and not incoming.replaces and not _is_the_stored_one(account, incoming.credential):
+    if is_pair and is_healthy and not incoming.replaces:
         raise WouldReplace(
             "This Keap account is connected already, and works. If another program has refreshed this pair, it is "
             "spent, and would end the connection."
         )
 
 
-def _is_the_stored_one(account: Account, credential: ImportedCredential) -> bool:
-    try:
-        return open_refresh_token(account) == credential.refresh_token
-    except SealBroken:
-        return True  # nobody can use what is stored, so nothing is ended
+def _is_stored(session: Session, account: Account, refresh_token: str | None) -> bool:
+    """Whether a refresh token was imported here before, and nothing can have been done with it since.
 
-
-def _refuse_spent(session: Session, account: Account, refresh_token: str | None) -> None:
-    """Refuse a refresh token that was imported here before, unless nothing can have been done with it since.
-
-    Its access token may still work, but it would take the place of the very pair that it was traded for.
+    Raises:
+        ImportRefused: something may have been done with it. Its access token may still work, but it would take the
+            place of the very pair that it was traded for.
     """
     imports = select(AccountEvent.details).where(
         AccountEvent.account_id == account.id,
         AccountEvent.kind.in_([EventKind.IMPORTED, EventKind.IMPORTED_AGAIN]),
     )
+    is_stored = False
     for details in session.scalars(imports) if refresh_token else ():
-        is_untouched = account.generation == details["generation"] and account.attempted_at is None
-        if details.get("fingerprint") == fingerprint(refresh_token or "") and not is_untouched:
+        if details.get("fingerprint") != fingerprint(refresh_token or ""):
+            continue
+        if account.generation != details["generation"] or account.attempted_at is not None:
             raise ImportRefused(
                 "This refresh token was imported before, and the account has moved on since. It works only once: "
                 "generate another one."
             )
+        is_stored = True
+    return is_stored
