@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long bench bench-refresh bench-token screenshots lint types proofs requirements clean
+.PHONY: help run test test-long bench bench-refresh bench-token screenshots lighthouse lint types proofs requirements clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ bench-token: .venv-bench/bench.stamp ## Measure the token endpoint beside a bare
 
 screenshots: $(VENV)/test.stamp ## Take pictures of the main pages into test-output/, and docs/accounts.png
 	@$(PY) -m tests.browser.take_screenshots test-output --readme
+
+lighthouse: $(VENV)/test.stamp ## Let Lighthouse judge the pages that people see first; installs it into test-output/
+	@$(PY) -m tests.support.browser
+	@$(PY) -m tests.browser.lighthouse test-output/lighthouse
 
 lint: $(VENV)/test.stamp ## Check format and lint
 	@$(PY) -m ruff format --check .

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import delete, select, update
 
-from keap_connect.access.passwords import nobodys_password_hash
+from keap_connect.access.passwords import NOT_CHOSEN
 from keap_connect.accounts.directory import AccountView, view_of
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import utc_now
@@ -31,7 +31,7 @@ def stop_everything(actor: str) -> list[AccountView]:
         open_links = update(ReconnectLink).where(ReconnectLink.used_at.is_(None), ReconnectLink.revoked_at.is_(None))
         session.execute(open_links.values(revoked_at=now))
         for admin in session.scalars(select(Admin)):
-            admin.password_hash = nobodys_password_hash()
+            admin.password_hash = NOT_CHOSEN
         brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, REASON)
         record(session, EventKind.EMERGENCY_STOPPED, None, actor, keys=keys)
         accounts: Iterable[Account] = session.scalars(

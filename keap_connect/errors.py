@@ -16,6 +16,7 @@ KeapConnectError
     ExternalIdTaken       another account has this external id already
   ImportRefused           what was to be imported was not stored; the message says why
     CredentialRefused     Keap refuses the token or key itself
+    WouldReplace          what is stored works and might be ended by it; who brings it may say that it is meant
     LinesRefused          a file was not stored, since of some lines each has a problem: `problems` by line number
   AdminNotFound           no such admin
   AdminRefused            nobody can be made an admin under that e-mail address; the message says why
@@ -113,6 +114,10 @@ class ImportRefused(KeapConnectError):
 
 class CredentialRefused(ImportRefused):
     """Keap refuses the token or key itself."""
+
+
+class WouldReplace(ImportRefused):
+    """What is stored works, and what would take its place may be stale."""
 
 
 class LinesRefused(ImportRefused):

@@ -6,7 +6,7 @@ All problems are found before any is reported, so that one look mends them all.
 import base64
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -142,7 +142,7 @@ class _Reader:
             log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
             log_format=self.choice("LOG_FORMAT", LOG_FORMATS, default="TEXT" if is_loopback else "JSON"),
             admin_email=self.text("ADMIN_EMAIL"),
-            admin_password=self.text("ADMIN_PASSWORD"),
+            admin_password=self.text("ADMIN_PASSWORD", _without_line_end),
             secret_files=tuple(self.secret_files),
         )
         if bool(settings.admin_email) != bool(settings.admin_password):
@@ -151,14 +151,14 @@ class _Reader:
             raise SettingsError(self.problems)
         return settings
 
-    def text(self, name: str) -> str | None:
-        value = self.environ.get(name, "").strip()
+    def text(self, name: str, trimmed: Callable[[str], str] = str.strip) -> str | None:
+        value = trimmed(self.environ.get(name, ""))
         path = self.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
         if value and path:
             self.problems.append(f"{name} and {name}_FILE are both set: keep one of them.")
         elif path:
             try:
-                value = Path(path).read_text(encoding="utf-8").strip()
+                value = trimmed(Path(path).read_text(encoding="utf-8"))
                 self.secret_files.append(Path(path))
             except (OSError, UnicodeDecodeError) as problem:
                 self.problems.append(f"{name}_FILE cannot be read ({type(problem).__name__}): check {path}.")
@@ -304,3 +304,8 @@ class _Reader:
         except (ArgumentError, ValueError):  # its text may hold the password, so it is not quoted
             self.problems.append("DATABASE_URL has not the form of an address: look at its host and port.")
         return value
+
+
+def _without_line_end(password: str) -> str:
+    """Take off what editors leave at the end of a file; a password may begin and end with spaces, but not be one."""
+    return password.rstrip("\r\n") if password.strip() else ""

@@ -383,7 +383,7 @@ def test_a_token_whose_answer_was_lost_rests_for_two_minutes(account, sandbox):
 
     for seconds in (0, timing.DOUBT_WAIT_SECONDS - 10):
         let_the_database_clock_run(account, seconds)
-        with pytest.raises(TemporarilyUnavailable, match="rests for a while"):
+        with pytest.raises(TemporarilyUnavailable, match="rests before it is tried again"):
             refresh_account(account, "test")
     assert refreshes(sandbox) == 1
     assert "no usable answer came. Keap may have rotated" in view_account(account).reasons[0]
@@ -411,7 +411,7 @@ def test_a_token_that_was_rotated_unheard_of_leads_to_a_reconnect_that_tells_why
 
     shown = view_account(account)
     assert shown.state is AccountState.RECONNECT_REQUIRED
-    assert f"{lost_at:%Y-%m-%d %H:%M} UTC, and its answer was lost" in " ".join(shown.reasons)
+    assert f"{lost_at:%Y-%m-%d %H:%M} UTC, and no usable answer came" in " ".join(shown.reasons)
     assert kinds_of(account)[0] == EventKind.ANSWER_LOST
     assert refreshes(sandbox) == 3
 

@@ -335,6 +335,14 @@ def test_what_is_no_secret_has_no_file(tmp_path):
     assert read(PORT_FILE=str(tmp_path / "port")).port == 5000
 
 
+@pytest.mark.parametrize("password", ["  a password of spaces  ", "ends with a tab\t"])
+def test_a_password_keeps_its_spaces(tmp_path, password):
+    (tmp_path / "password").write_text(f"{password}\n")
+
+    for named in ({"ADMIN_PASSWORD": password}, {"ADMIN_PASSWORD_FILE": str(tmp_path / "password")}):
+        assert read(ADMIN_EMAIL="ann@example.com", **named).admin_password == password
+
+
 def test_its_repr_shows_no_secret():
     settings = read(
         **KEAP,

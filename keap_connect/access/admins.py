@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.access.passwords import make_hash, nobodys_password_hash
+from keap_connect.access.passwords import NOT_CHOSEN, make_hash
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
 from keap_connect.access.tickets import issue_ticket
 from keap_connect.accounts.history import Actor, EventKind, record
@@ -26,6 +26,7 @@ class AdminView:
     email: str
     role: str
     created_at: datetime
+    has_password: bool
     has_second_factor: bool
     sign_ins: int
     last_seen_at: datetime | None
@@ -55,9 +56,8 @@ def invite_admin(email: str, role: Role, actor: str) -> str:
         AdminRefused: the e-mail address is none, or is taken.
     """
     email = _checked(email)
-    password_hash = nobodys_password_hash()
     with write_transaction() as session:
-        admin = _add(session, email, password_hash, role, actor)
+        admin = _add(session, email, NOT_CHOSEN, role, actor)
         session.flush()
         return issue_ticket(session, TicketPurpose.NEW_PASSWORD, admin.id)
 
@@ -155,7 +155,9 @@ def _get(session: Session, admin_id: int) -> Admin:
 
 
 def _keep_one(session: Session, admin_id: int) -> None:
-    others = select(func.count(Admin.id)).where(Admin.role == Role.ADMIN, Admin.id != admin_id)
+    """Keep one who may act, and can: whoever was invited and has no password yet does not count."""
+    may_act = (Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN)
+    others = select(func.count(Admin.id)).where(*may_act, Admin.id != admin_id)
     if not session.scalar(others):
         raise LastAdmin("That is the last one who may act here: make somebody else an admin first.")
 
@@ -166,6 +168,7 @@ def _view(admin: Admin, sign_ins: int, last_seen_at: datetime | None) -> AdminVi
         email=admin.email,
         role=admin.role,
         created_at=admin.created_at,
+        has_password=admin.password_hash != NOT_CHOSEN,
         has_second_factor=admin.totp_on_at is not None,
         sign_ins=sign_ins,
         last_seen_at=last_seen_at,

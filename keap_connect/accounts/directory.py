@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
     AccountState,
+    is_being_confirmed,
     next_step_of,
     reasons_of,
     state_expression,
@@ -26,6 +27,7 @@ from keap_connect.models import LARGEST_ID, Account
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
 NAMELESS = "New Keap account"
+ALMOST = timedelta(hours=1)  # that a day ahead may lack to be counted: a grant just made has 45 days left
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class AccountView:
     disconnected_at: datetime | None
     asked_at: datetime | None = None
     has_access_token: bool = False
+    is_being_confirmed: bool = False  # Keap refused once, and is asked once more before that counts
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
 
@@ -200,12 +203,13 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
         scope=account.scope,
         access_token_expires_at=account.access_token_expires_at,
         refresh_token_expires_at=ends_at,
-        refresh_days_left=max((ends_at - now).days, 0) if ends_at else None,
+        refresh_days_left=max((ends_at - now + ALMOST).days, 0) if ends_at else None,
         refreshed_at=account.refreshed_at,
         connected_at=account.connected_at,
         disconnected_at=account.disconnected_at,
         asked_at=account.asked_at,
         has_access_token=account.access_token_sealed is not None,
+        is_being_confirmed=is_being_confirmed(account, state),
         access_token_masked=_masked(account, open_access_token) if with_tokens else None,
         refresh_token_masked=_masked(account, open_refresh_token) if with_tokens else None,
     )

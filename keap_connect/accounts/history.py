@@ -92,7 +92,8 @@ SENTENCES = {
     EventKind.REFRESH_REFUSED_ONCE: "Keap refused the refresh token; it is tried once more before it counts. {reason}",
     EventKind.REFRESH_REFUSED: "Keap refused the refresh token for good. {reason}",
     EventKind.ANSWER_LOST: (
-        "Keap refused the refresh token for good. Our own last attempt with it was at {when}, and its answer was lost."
+        "Keap refused the refresh token for good. "
+        "Our own last attempt with it was at {when}, and no usable answer came."
     ),
     EventKind.TOKEN_REJECTED: "A job reported that Keap refused the access token; it is refreshed next.",
     EventKind.CREDENTIAL_REJECTED: "A job reported that Keap refused the token or key; it is not handed out again.",

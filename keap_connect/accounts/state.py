@@ -28,12 +28,15 @@ class AccountState(StrEnum):
 KEYS = {CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY}
 NEXT_STEPS = {
     AccountState.ACTIVE: "Nothing to do: the connection is kept alive by itself.",
-    AccountState.AT_RISK: "It still works. Look at the reason below, and refresh or reconnect when it stays.",
+    AccountState.AT_RISK: (
+        "Nothing is lost: a refresh is tried again by itself. If this lasts, press Reconnect and allow access at Keap."
+    ),
     AccountState.RECONNECT_REQUIRED: "A person must authorize again: press Reconnect and allow access at Keap.",
     AccountState.DISCONNECTED: "Nothing is stored any more. Press Reconnect to connect this Keap account again.",
 }
 
 PENDING_STEP = "The connection works. Keap has still to tell whose account it is."
+CONFIRMING_STEP = "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
 # Nothing of these kinds can be refreshed: what is to be done about them is another thing.
 STEPS_WITHOUT_REFRESH = {
     (CredentialKind.ACCESS_TOKEN_ONLY, AccountState.ACTIVE): (
@@ -75,9 +78,16 @@ def state_of(account: Account, now: datetime) -> AccountState:
 
 def next_step_of(account: Account, state: AccountState) -> str:
     """Say what to do about an account that is in this state."""
+    if is_being_confirmed(account, state):
+        return CONFIRMING_STEP
     if account.is_pending and state is AccountState.ACTIVE:
         return PENDING_STEP
     return STEPS_WITHOUT_REFRESH.get((CredentialKind(account.kind), state), NEXT_STEPS[state])
+
+
+def is_being_confirmed(account: Account, state: AccountState) -> bool:
+    """Whether Keap has refused once, and the confirming try is still to come."""
+    return bool(account.refusals) and state in {AccountState.ACTIVE, AccountState.AT_RISK}
 
 
 def reasons_of(account: Account, now: datetime) -> list[str]:
@@ -89,7 +99,7 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
         reasons.append(f"Keap refused the refresh token for good. {account.failure_reason or ''}".strip())
         if account.lost_at is not None:
             when = f"{account.lost_at:%Y-%m-%d %H:%M} UTC"
-            reasons.append(f"Our own last attempt with it was at {when}, and its answer was lost.")
+            reasons.append(f"Our own last attempt with it was at {when}, and no usable answer came.")
         return reasons
     if _has_ended(account, now):
         return [ENDED[CredentialKind(account.kind)]]

@@ -87,7 +87,8 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
 )
 def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
     """Keap is asked whose it is; an account of the same person and tenant takes it over. 201: imported. 200: it was
-    imported before, by the same Idempotency-Key. 409: Keap does not know it, or the external id is taken."""
+    imported before, by the same Idempotency-Key. 409: Keap does not know it, the external id is taken, or the account
+    works and `replace` does not say that a pair is to take its place."""
     key = current_key()
     if key.account_ids is not None:
         raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and which one this is Keap decides
@@ -97,7 +98,8 @@ def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
     credential = ImportedCredential(body["access_token"], refresh_token, body.get("expires_in"), kind)
 
     def do_import() -> int:
-        return import_credential(credential, key.actor, body.get("external_id"), body.get("label"))
+        names = body.get("external_id"), body.get("label")
+        return import_credential(credential, key.actor, *names, replaces=body["replace"])
 
     once = read_headers(ImportHeaders(), request.headers).get("idempotency_key")
     account_id, is_new = import_once(key.id, once, body, do_import) if once else (do_import(), True)

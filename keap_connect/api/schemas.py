@@ -142,6 +142,12 @@ class Import(Strict):
     )
     external_id = Text(pattern=EXTERNAL_ID, allow_none=True)
     label = Text(allow_none=True)
+    replace = fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "True to let a pair take the place of a connection that works."},
+    )
 
 
 class ImportHeaders(Schema):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from keap_connect.launch.place import Place, prepare
+from keap_connect.launch.place import ROOT, Place, prepare
 from keap_connect.launch.problems import CannotRun, Stopped
 from keap_connect.launch.programs import Programs
 from keap_connect.settings import DOTENV, SECRETS
@@ -78,6 +78,8 @@ def serve_sandbox(programs: Programs, place: Place) -> None:
 def serve_app(programs: Programs, place: Place) -> None:
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws"]
     command += ["--log-level", "error"]  # It would warn of the threads each time; the app's own log is not its matter.
+    if place.settings.log_format == "JSON":
+        command += ["--log-config", str(ROOT / "keap_connect" / "granian.json")]
     command += ["--host", "127.0.0.1", "--port", str(place.settings.port)]
     command += ["--workers", "1", "--blocking-threads", str(BLOCKING_THREADS)]
     if place.certificate:

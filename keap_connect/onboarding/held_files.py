@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.database import write_transaction
+from keap_connect.database import read_session, write_transaction
 from keap_connect.models import Deployment
 from keap_connect.onboarding.import_files import Preview, PreviewLine
 from keap_connect.runtime import runtime
@@ -55,6 +55,15 @@ def forget_held_file(admin_id: int) -> None:
     """Destroy the file that waits for this admin."""
     with write_transaction() as session:
         session.execute(delete(Deployment).where(Deployment.name == f"{PREFIX}{admin_id}"))
+
+
+def forget_past_files() -> None:
+    """Destroy the files whose time is over, also when nobody comes back for them: for the worker."""
+    with read_session() as session:
+        if session.scalar(select(Deployment.name).where(Deployment.name.startswith(PREFIX)).limit(1)) is None:
+            return
+    with write_transaction() as session:
+        _forget_old(session)
 
 
 def _forget_old(session: Session) -> None:

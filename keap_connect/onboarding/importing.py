@@ -17,7 +17,7 @@ from keap_connect.accounts.labels import check_names, tidy_name
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import ExternalIdTaken, ImportRefused
+from keap_connect.errors import ExternalIdTaken, ImportRefused, WouldReplace
 from keap_connect.keap.identity import Identity, get_identity
 from keap_connect.models import Account, AccountEvent, CredentialKind
 from keap_connect.onboarding.placing import find_by_identity, take_identity
@@ -48,11 +48,15 @@ class ImportedCredential:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A credential, and what its account is to be called; None leaves a name as it is."""
+    """A credential, and what its account is to be called; None leaves a name as it is.
+
+    `replaces`: it is meant to take the place of a connection that works, too.
+    """
 
     credential: ImportedCredential
     external_id: str | None = None
     label: str | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,25 @@ class Checked:
 
 
 def import_credential(
-    credential: ImportedCredential, actor: str, external_id: str | None = None, label: str | None = None
+    credential: ImportedCredential,
+    actor: str,
+    external_id: str | None = None,
+    label: str | None = None,
+    *,
+    replaces: bool = False,
 ) -> int:
     """Check a credential at Keap and store it in the account it belongs to, a new one if need be; return its id.
 
     Raises:
-        ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one.
+        ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one,
+            or might (WouldReplace) and `replaces` does not say that it is meant.
         NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not tell whose it is.
         TenantConflict: Keap named two tenants for it.
 
     Whatever is raised, nothing was changed.
     """
-    incoming = Incoming(credential, tidy_name(external_id), tidy_name(label))
+    incoming = Incoming(credential, tidy_name(external_id), tidy_name(label), replaces)
     check_form(incoming)
     checked = Checked(incoming, get_identity(runtime().keap, credential.access_token))
     try:
@@ -116,6 +126,7 @@ def find_place(session: Session, checked: Checked) -> Account | None:
 
     Raises:
         ImportRefused: what is stored there works for longer than what would take its place, or comes from it.
+        WouldReplace: it works, and a pair would take its place without anybody saying that this is meant.
         ExternalIdTaken: another account has the external id.
     """
     account = find_by_identity(session, checked.identity)
@@ -126,7 +137,8 @@ def find_place(session: Session, checked: Checked) -> Account | None:
             raise ExternalIdTaken
     if account is None:
         return None
-    _refuse_spent(session, account, checked.incoming.credential.refresh_token)
+    if not _is_stored(session, account, checked.incoming.credential.refresh_token):
+        _refuse_to_replace(account, checked.incoming)
     if checked.incoming.credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
         return account
     works = state_of(account, utc_now()) in {AccountState.ACTIVE, AccountState.AT_RISK}
@@ -163,19 +175,40 @@ def place(session: Session, checked: Checked, actor: str) -> int:
     return account.id
 
 
-def _refuse_spent(session: Session, account: Account, refresh_token: str | None) -> None:
-    """Refuse a refresh token that was imported here before, unless nothing can have been done with it since.
+def _refuse_to_replace(account: Account, incoming: Incoming) -> None:
+    """Refuse a pair in the place of a healthy one.
 
-    Its access token may still work, but it would take the place of the very pair that it was traded for.
+    Its access token works, which says nothing of its refresh token: another program may have spent that, and the
+    account would be lost at its next refresh.
+    """
+    is_pair = {incoming.credential.kind.value, account.kind} == {CredentialKind.OAUTH.value}
+    is_healthy = state_of(account, utc_now()) is AccountState.ACTIVE and not (account.failures or account.refusals)
+    if is_pair and is_healthy and not incoming.replaces:
+        raise WouldReplace(
+            "This Keap account is connected already, and works. If another program has refreshed this pair, it is "
+            "spent, and would end the connection."
+        )
+
+
+def _is_stored(session: Session, account: Account, refresh_token: str | None) -> bool:
+    """Whether a refresh token was imported here before, and nothing can have been done with it since.
+
+    Raises:
+        ImportRefused: something may have been done with it. Its access token may still work, but it would take the
+            place of the very pair that it was traded for.
     """
     imports = select(AccountEvent.details).where(
         AccountEvent.account_id == account.id,
         AccountEvent.kind.in_([EventKind.IMPORTED, EventKind.IMPORTED_AGAIN]),
     )
+    is_stored = False
     for details in session.scalars(imports) if refresh_token else ():
-        is_untouched = account.generation == details["generation"] and account.attempted_at is None
-        if details.get("fingerprint") == fingerprint(refresh_token or "") and not is_untouched:
+        if details.get("fingerprint") != fingerprint(refresh_token or ""):
+            continue
+        if account.generation != details["generation"] or account.attempted_at is not None:
             raise ImportRefused(
                 "This refresh token was imported before, and the account has moved on since. It works only once: "
                 "generate another one."
             )
+        is_stored = True
+    return is_stored

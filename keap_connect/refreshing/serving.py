@@ -210,10 +210,9 @@ def _check(situation: Situation) -> None:
 def _check_hold(situation: Situation, ignores_back_off: bool) -> None:
     account = situation.account
     if situation.is_held:
-        raise TemporarilyUnavailable(
-            "The last attempt's answer was lost or is being confirmed, so the refresh token rests for a while.",
-            int(situation.held_seconds) + 1,
-        )
+        why = "Keap refused the last refresh" if account.refusals else "No usable answer came to the last refresh"
+        words = f"{why}, so the refresh token rests before it is tried again."
+        raise TemporarilyUnavailable(words, int(situation.held_seconds) + 1)
     if situation.client_refusal and not ignores_back_off and not _probe.take():
         raise ClientMisconfigured(situation.client_refusal)
     if ignores_back_off or account.failures == 0 or account.next_refresh_at is None:

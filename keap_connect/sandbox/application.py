@@ -12,7 +12,7 @@ from keap_connect.sandbox.api_settings import api_settings_pages
 from keap_connect.sandbox.apps import RedirectURIMode
 from keap_connect.sandbox.authorization import authorization_pages
 from keap_connect.sandbox.authorization_server import KeapAuthorizationServer
-from keap_connect.sandbox.clock import iso
+from keap_connect.sandbox.clock import apart, iso
 from keap_connect.sandbox.control_api import control_api
 from keap_connect.sandbox.control_pages import control_pages
 from keap_connect.sandbox.rest_api import rest_api
@@ -25,6 +25,13 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
     "form-action 'self' http: https:"
 )
+
+WORDS = {
+    400: ("That was not understood", "Something in the address or the form is missing or wrong."),
+    403: ("That is not allowed", "This form came from another site, or is too old."),
+    404: ("There is nothing here", "The sandbox has no such page."),
+    405: ("That is not how this address works", "Start from one of the sandbox's pages instead."),
+}
 
 
 def create_sandbox(store_path: Path, redirect_uri_mode: RedirectURIMode = RedirectURIMode.ALLOW_LOCALHOST) -> Flask:
@@ -55,6 +62,7 @@ def create_sandbox(store_path: Path, redirect_uri_mode: RedirectURIMode = Redire
         "iso": iso,
         "day_and_minute": lambda text: text[:16].replace("T", " "),
         "day_and_second": lambda text: text[:19].replace("T", " "),
+        "apart": apart,
     }
     return app
 
@@ -81,7 +89,8 @@ def add_security_headers(answer: Response) -> Response:
 def show_error(error: HTTPException) -> Response | tuple[str, int]:
     """Say what went wrong: JSON for programs, a page for people."""
     status = error.code or 500
-    sentence = error.description or error.name
+    title, usual = WORDS.get(status, (error.name, error.name))
+    sentence = usual if error.description in {None, type(error).description} else str(error.description)
     if request.path.startswith("/sandbox/api/"):
         return json_response(error_body(error.name.lower().replace(" ", "_"), sentence), status)
-    return render_template("message.html", title=error.name, sentence=sentence), status
+    return render_template("message.html", title=title, sentence=sentence), status

@@ -40,3 +40,13 @@ def iso(seconds: float) -> str:
     """Write a time as `2026-11-23T14:05:06.123Z`."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def apart(seconds: float) -> str:
+    """Say how far a clock is from the real one: "1 day 2 h ahead of"."""
+    days, rest = divmod(round(abs(seconds)), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    amounts = ((days, "day" if days == 1 else "days"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    words = " ".join(f"{amount} {unit}" for amount, unit in amounts if amount) or "less than a second"
+    return f"{words} {'ahead of' if seconds > 0 else 'behind'}"

@@ -11,7 +11,7 @@ from keap_connect.accounts.history import page_events
 from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.outlook import look_ahead
-from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.state import KEYS, AccountState
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
@@ -38,8 +38,11 @@ LONGEST_SEARCH = 100
 
 @bp.get("")
 @open_to(Audience.VIEWER)
-def index() -> str:
-    """Show all accounts, what needs attention first; the address holds all that was chosen."""
+def index() -> Response:
+    """Show all accounts, what needs attention first; the address holds all that was chosen.
+
+    The page asks for itself again and again (static/js/live.js), and is told 304 while it would read the same.
+    """
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
     state = request.args.get("state", "")
     state = state if state in set(AccountState) else ""
@@ -51,7 +54,7 @@ def index() -> str:
         values: dict[str, Any] = {name: str(value) or None for name, value in chosen.items()}
         return url_for("accounts.index", **values)
 
-    return render_template(
+    page = render_template(
         "accounts/index.html",
         found=found,
         query=query,
@@ -64,6 +67,9 @@ def index() -> str:
         workers=list_workers(),
         alarms=list_alarms(),
     )
+    answer = make_response(page)
+    answer.add_etag()
+    return answer.make_conditional(request)
 
 
 @bp.get("/<int:account_id>")
@@ -127,11 +133,15 @@ def disconnect(account_id: int) -> Response | str:
     if request.method != "POST":
         return render_template("accounts/disconnect.html", account=account, cancel_url=back)
     disconnect_account(account_id, actor())
-    flash(
-        f"{account.title if current_admin() else account.public_title} is disconnected; its tokens are forgotten here. "
-        "To withdraw the consent at Keap too, remove this app in Keap's API settings.",
-        "done",
-    )
+    title = account.title if current_admin() else account.public_title
+    if account.kind in KEYS:
+        flash(f"{title} is disconnected; its key is forgotten here. Delete it in Keap's API settings, too.", "done")
+    else:
+        flash(
+            f"{title} is disconnected; its tokens are forgotten here. To withdraw the consent at Keap too, remove it "
+            "from Third-Party Authorized Applications in Keap's API settings.",
+            "done",
+        )
     return redirect(back, code=303)
 
 

@@ -6,13 +6,14 @@ from werkzeug.wrappers import Response
 from keap_connect.access.admins import change_role, invite_admin, list_admins, remove_admin, view_admin
 from keap_connect.access.passwords import issue_new_password_code
 from keap_connect.access.sign_ins import end_sign_ins_by
-from keap_connect.errors import AdminRefused, LastAdmin, TooManyAttempts
+from keap_connect.errors import AdminRefused, LastAdmin
 from keap_connect.models import Role
 from keap_connect.runtime import runtime
 from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("admins", __name__, url_prefix="/admins")
+PASSWORD_WRONG = "Your password is wrong. Nothing was changed."  # noqa: S105
 
 
 @bp.route("", methods=["GET", "POST"])
@@ -20,16 +21,15 @@ bp = Blueprint("admins", __name__, url_prefix="/admins")
 def index() -> Response:
     """List all admins; make one more, and show the code with which they choose their password."""
     if request.method != "POST":
-        return make_response(render_template("admins/index.html", admins=list_admins()))
+        return _list()
     email = request.form.get("email", "")
     role = Role.ADMIN if request.form.get("role") == Role.ADMIN else Role.VIEWER
+    if not password_is_right():
+        return _list({"password": PASSWORD_WRONG}, 401)
     try:
-        if password_is_right():
-            return _show_code(email, invite_admin(email, role, signed_in_admin().email))
-        flash("Your password is wrong. Nothing was changed.", "failed")
-    except (AdminRefused, TooManyAttempts) as refusal:
-        flash(str(refusal), "failed")
-    return redirect(url_for("admins.index"), code=303)
+        return _show_code(email, invite_admin(email, role, signed_in_admin().email))
+    except AdminRefused as refusal:
+        return _list({"email": f"{refusal} Nothing was changed."}, 422)
 
 
 @bp.route("/<int:admin_id>", methods=["GET", "POST"])
@@ -37,14 +37,13 @@ def index() -> Response:
 def show(admin_id: int) -> Response:
     """Show one admin, and do what was chosen about them."""
     if request.method != "POST":
-        return make_response(render_template("admins/show.html", shown=view_admin(admin_id)))
+        return _page(admin_id)
+    if not password_is_right():
+        return _page(admin_id, {"password": PASSWORD_WRONG}, 401)
     try:
-        if password_is_right():
-            return _do(request.form.get("act", ""), admin_id)
-        flash("Your password is wrong. Nothing was changed.", "failed")
-    except (LastAdmin, TooManyAttempts) as refusal:
-        flash(f"{refusal} Nothing was changed.", "failed")
-    return redirect(url_for("admins.show", admin_id=admin_id), code=303)
+        return _do(request.form.get("act", ""), admin_id)
+    except LastAdmin as refusal:
+        return _page(admin_id, {"act": f"{refusal} Nothing was changed."}, 422)
 
 
 def _do(act: str, admin_id: int) -> Response:
@@ -62,8 +61,20 @@ def _do(act: str, admin_id: int) -> Response:
         change_role(admin_id, Role(act), actor)
         flash(f"{shown.email} now has the role {act}, and signs in anew.", "done")
     else:
-        flash("Choose what to do. Nothing was changed.", "attention")
+        return _page(admin_id, {"act": "Choose what to do. Nothing was changed."}, 422)
     return redirect(url_for("admins.show", admin_id=admin_id), code=303)
+
+
+def _list(errors: dict[str, str] | None = None, status: int = 200) -> Response:
+    typed = request.form.to_dict()
+    page = render_template("admins/index.html", admins=list_admins(), typed=typed, errors=errors or {})
+    return make_response(page, status)
+
+
+def _page(admin_id: int, errors: dict[str, str] | None = None, status: int = 200) -> Response:
+    act = request.form.get("act", "")
+    page = render_template("admins/show.html", shown=view_admin(admin_id), act=act, errors=errors or {})
+    return make_response(page, status)
 
 
 def _show_code(email: str, code: str) -> Response:

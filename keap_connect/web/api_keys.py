@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.api_keys import Scope, get_api_key, issue_api_key, list_api_keys, revoke_api_key
 from keap_connect.clock import utc_now
-from keap_connect.errors import APIKeyUnfit, TooManyAttempts
+from keap_connect.errors import APIKeyUnfit
 from keap_connect.web.door import Audience, current_admin, open_to
 from keap_connect.web.password_again import password_is_right
 
@@ -79,14 +79,10 @@ def create() -> Response:
     wish = Wish.from_form(request.form)
     try:
         if not password_is_right():
-            return _form(wish, "The password is wrong.", 401)
+            return _form(wish, {"password": "The password is wrong."}, 401)
         issued = issue_api_key(wish.name, wish.scopes, _actor(), wish.expires_at(), wish.account_ids())
     except APIKeyUnfit as problem:
-        return _form(wish, str(problem), 400)
-    except TooManyAttempts as refusal:
-        answer = _form(wish, str(refusal), 429)
-        answer.headers["Retry-After"] = str(refusal.retry_after_seconds)
-        return answer
+        return _form(wish, {"form": str(problem)}, 400)
     return make_response(render_template("api_keys/issued.html", key=issued.row, text=issued.text))
 
 
@@ -102,8 +98,9 @@ def revoke(key_id: int) -> Response | str:
     return redirect(url_for("api_keys.index"), code=303)
 
 
-def _form(wish: Wish, error: str | None = None, status: int = 200) -> Response:
-    page = render_template("api_keys/create.html", wish=wish, error=error, meanings=MEANINGS, lifetimes=LIFETIMES)
+def _form(wish: Wish, errors: dict[str, str] | None = None, status: int = 200) -> Response:
+    words = errors or {}
+    page = render_template("api_keys/create.html", wish=wish, errors=words, meanings=MEANINGS, lifetimes=LIFETIMES)
     return make_response(page, status)
 
 

@@ -187,7 +187,8 @@ def _show_held(flow: AuthorizationFlow) -> AnyResponse:
             found={
                 "tenant_id": found.tenant_id,
                 "business_name": found.business_name,
-                "person_email": found.person_email or found.person_name,
+                "person_name": found.person_name,
+                "person_email": found.person_email,
                 "expires_at": flow.held_until,
             },
         )

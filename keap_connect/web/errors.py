@@ -16,10 +16,11 @@ from keap_connect.errors import (
     HandOutUnrecorded,
     KeapConnectError,
     SealBroken,
+    TooManyAttempts,
 )
 from keap_connect.logs import write_down
 from keap_connect.web.browser_security import ForgedRequest
-from keap_connect.web.door import MayOnlyLook, PersonUnknown
+from keap_connect.web.door import MayOnlyLook, PersonUnknown, current_admin, current_person
 from keap_connect.web.slow_bodies import TooManyBodies
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ WORDS = {
     404: ("There is nothing here", "The address is wrong, or what it showed is gone."),
     405: ("That is not how this address works", "Start from one of the pages instead."),
     413: ("That was too much at once", "What was sent is larger than this app accepts."),
+    429: ("Try again later", "That was too often. Nothing was checked, and nothing was changed."),
     500: ("Something went wrong here", "It is our fault and was written down. Nothing was lost; try again."),
     503: ("The database does not answer", "Nothing was changed. Try again in a minute."),
 }
@@ -93,6 +95,12 @@ def show_errors(app: Flask) -> None:
         status, heading, explanation = EXPLAINED.get(type(error), (500, *WORDS[500]))
         return _page(status, heading, explanation, error)
 
+    @app.errorhandler(TooManyAttempts)
+    def throttled(error: TooManyAttempts) -> Response:
+        page = _page(429, WORDS[429][0], f"{error} Nothing was checked, and nothing was changed.", error)
+        page.headers["Retry-After"] = str(error.retry_after_seconds)
+        return page
+
     @app.errorhandler(OperationalError)
     @app.errorhandler(PoolTimeout)
     def database_error(error: Exception) -> Response:
@@ -105,14 +113,26 @@ def show_errors(app: Flask) -> None:
 
 def _page(status: int, heading: str, explanation: str, error: Exception) -> Response:
     reference = write_down(log, request, status, error)
-    g.admin, g.person = None, None  # the page must also come when the database does not
+    is_admin = _know_people(status)
     page = render_template(
         "error.html",
         status=status,
         heading=heading,
         explanation=explanation,
-        next_label="Go to the start page",
-        next_url=url_for("connect.index"),
+        next_label="Go to the accounts" if is_admin else "Go to the start page",
+        next_url=url_for("accounts.index" if is_admin else "connect.index"),
         reference=reference,
     )
     return make_response(page, status)
+
+
+def _know_people(status: int) -> bool:
+    """Let the page know who is signed in, unless the fault is ours: it must also come when the database does not."""
+    try:
+        if status < 500:
+            current_person()
+            return current_admin() is not None
+    except (OperationalError, PoolTimeout):
+        pass
+    g.admin, g.person = None, None
+    return False

@@ -9,7 +9,7 @@ from keap_connect.errors import (
     NameRefused,
     TemporarilyUnavailable,
     TenantConflict,
-    TooManyAttempts,
+    WouldReplace,
 )
 from keap_connect.models import CredentialKind
 from keap_connect.onboarding.held_files import find_held_file, forget_held_file, hold_file
@@ -23,6 +23,7 @@ from keap_connect.web.password_again import password_is_right
 bp = Blueprint("imports", __name__, url_prefix="/import")
 PASTED = "pasted_token"
 PASSWORD_WRONG = "The password is wrong. Nothing was imported."  # noqa: S105
+FORGOTTEN = "The file has waited for longer than ten minutes and was forgotten. Send it again."
 FORM_BYTES = 16 * 1024  # what a browser sends around the file
 
 
@@ -34,18 +35,24 @@ def one() -> Response:
         return _one_form()
     try:
         if not password_is_right():
-            return _one_form(PASSWORD_WRONG, 401, "password")
+            return _one_form({"password": PASSWORD_WRONG}, 401)
         account_id = import_credential(
-            _pasted_credential(), signed_in_admin().email, _text("external_id"), _text("label")
+            _pasted_credential(),
+            signed_in_admin().email,
+            _text("external_id"),
+            _text("label"),
+            replaces=request.form.get("replace") == "1",
         )
-    except TooManyAttempts as refusal:
-        return _later(_one_form(str(refusal), 429, "password"), refusal)
     except NameRefused as refusal:
-        return _one_form(f"{refusal} Nothing was imported.", 400, refusal.field)
+        return _one_form({refusal.field: f"{refusal} Nothing was imported."}, 400)
+    except WouldReplace as refusal:
+        return _one_form(
+            {"replace": f"{refusal} Nothing was imported. Paste it again and tick this if it is meant."}, 400
+        )
     except (ImportRefused, TenantConflict) as refusal:
-        return _one_form(f"{refusal} Nothing was imported.", 400, "access_token")
+        return _one_form({"access_token": f"{refusal} Nothing was imported."}, 400)
     except TemporarilyUnavailable as refusal:
-        return _one_form(f"{refusal} Nothing was imported.", 503)
+        return _one_form({"form": f"{refusal} Nothing was imported."}, 503)
     flash("Imported: Keap accepts it, and it is stored.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
@@ -63,7 +70,7 @@ def file() -> Response:
     try:
         preview = preview_file(content)
     except ImportRefused as refusal:
-        return _file_form(str(refusal), status=400)
+        return _file_form({"file": str(refusal)}, status=400)
     if preview.problems:
         return _file_form(problems=preview.problems, status=400)
     hold_file(signed_in_admin().id, content, preview)
@@ -76,18 +83,14 @@ def confirm() -> Response:
     """Import the file that waits, or drop it."""
     admin, held = signed_in_admin(), find_held_file(signed_in_admin().id)
     if held is None:
-        return _file_form(
-            "The file has waited for longer than ten minutes and was forgotten. Send it again.", status=400
-        )
+        return _file_form({"file": FORGOTTEN}, status=400)
     if request.form.get("choice") == "drop":
         forget_held_file(admin.id)
         return redirect(url_for("imports.file"), code=303)
     try:
         if not password_is_right():
-            return _file_form(PASSWORD_WRONG, status=401)
+            return _file_form({"password": PASSWORD_WRONG}, status=401)
         ids = import_file(held.content, admin.email)
-    except TooManyAttempts as refusal:
-        return _later(_file_form(str(refusal), status=429), refusal)
     except LinesRefused as refusal:
         return _file_form(problems=refusal.problems, status=400)
     forget_held_file(admin.id)
@@ -108,16 +111,10 @@ def _text(name: str) -> str | None:
     return request.form.get(name, "").strip() or None
 
 
-def _later(answer: Response, refusal: TooManyAttempts) -> Response:
-    answer.headers["Retry-After"] = str(refusal.retry_after_seconds)
-    return answer
-
-
-def _one_form(error: str | None = None, status: int = 200, wrong_field: str = "") -> Response:
+def _one_form(errors: dict[str, str] | None = None, status: int = 200) -> Response:
     page = render_template(
         "imports/one.html",
-        error=error,
-        wrong_field=wrong_field,
+        errors=errors or {},
         kind=request.form.get("kind", PASTED),
         external_id=_text("external_id"),
         label=_text("label"),
@@ -126,7 +123,9 @@ def _one_form(error: str | None = None, status: int = 200, wrong_field: str = ""
     return make_response(page, status)
 
 
-def _file_form(error: str | None = None, problems: dict[int, str] | None = None, status: int = 200) -> Response:
+def _file_form(
+    errors: dict[str, str] | None = None, problems: dict[int, str] | None = None, status: int = 200
+) -> Response:
     held = find_held_file(signed_in_admin().id)
-    page = render_template("imports/file.html", error=error, problems=problems or {}, held=held)
+    page = render_template("imports/file.html", errors=errors or {}, problems=problems or {}, held=held)
     return make_response(page, status)

@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access import second_factor
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
-from keap_connect.errors import CodeRefused, PasswordRefused, TooManyAttempts
+from keap_connect.errors import CodeRefused, PasswordRefused
 from keap_connect.web.browser_security import read_cookie
 from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
@@ -18,42 +18,38 @@ from keap_connect.web.qr_code import draw_qr_code
 bp = Blueprint("profile", __name__, url_prefix="/profile")
 
 
-def _with_password(act: Callable[[], Response]) -> Callable[[], Response]:
-    """Do something only when the password was given once more, and say on the page why it was not done."""
+def _with_password(field: str) -> Callable[[Callable[[], Response]], Callable[[], Response]]:
+    """Do something only when the password was given once more, in the field of this id; else say there why not."""
 
-    @wraps(act)
-    def ask() -> Response:
-        try:
+    def decorate(act: Callable[[], Response]) -> Callable[[], Response]:
+        @wraps(act)
+        def ask() -> Response:
             if password_is_right():
                 return act()
-            flash("That password is wrong. Nothing was changed.", "failed")
-        except (TooManyAttempts, PasswordRefused) as refusal:
-            flash(f"{refusal} Nothing was changed.", "failed")
-        return _back()
+            return _page({field: "That password is wrong. Nothing was changed."}, 401)
 
-    return ask
+        return ask
+
+    return decorate
 
 
 @bp.get("")
 @open_to(Audience.VIEWER)
 def show() -> Response:
     """Show what can be changed, and the sign-ins that are open."""
-    admin = signed_in_admin()
-    page = render_template(
-        "profile/show.html",
-        recovery_codes=second_factor.count_recovery_codes(admin),
-        sign_ins=list_sign_ins(admin.id, read_cookie("admin")),
-    )
-    return make_response(page)
+    return _page()
 
 
 @bp.post("/password")
 @open_to(Audience.VIEWER)
-@_with_password
+@_with_password("password")
 def password() -> Response:
     """Change the password; the other sign-ins end unless they are to go on."""
     admin = signed_in_admin()
-    change_password(admin, request.form.get("new_password", ""))
+    try:
+        change_password(admin, request.form.get("new_password", ""))
+    except PasswordRefused as refusal:
+        return _page({"new_password": f"{refusal} Nothing was changed."}, 422)
     if request.form.get("end_others"):
         end_other_sign_ins(admin, read_cookie("admin"))
     flash("Your new password is stored.", "done")
@@ -62,7 +58,7 @@ def password() -> Response:
 
 @bp.post("/second-factor/new")
 @open_to(Audience.VIEWER)
-@_with_password
+@_with_password("factor_password")
 def prepare() -> Response:
     """Make a seed, and go on to show it."""
     second_factor.prepare(signed_in_admin())
@@ -82,7 +78,7 @@ def switch_on() -> Response:
         try:
             codes = second_factor.switch_on(admin, request.form.get("code", "")[:100])
             return make_response(render_template("profile/recovery_codes.html", codes=codes))
-        except (CodeRefused, TooManyAttempts) as refusal:
+        except CodeRefused as refusal:
             error = str(refusal)
     side, path = draw_qr_code(second_factor.enrolment_uri(admin, seed))
     page = render_template("profile/second_factor.html", seed=seed, side=side, path=path, error=error)
@@ -91,7 +87,7 @@ def switch_on() -> Response:
 
 @bp.post("/second-factor/off")
 @open_to(Audience.VIEWER)
-@_with_password
+@_with_password("factor_password")
 def switch_off() -> Response:
     """Switch the second factor off."""
     admin = signed_in_admin()
@@ -102,7 +98,7 @@ def switch_off() -> Response:
 
 @bp.post("/recovery-codes")
 @open_to(Audience.VIEWER)
-@_with_password
+@_with_password("factor_password")
 def recovery_codes() -> Response:
     """Make new recovery codes and show them, this once."""
     admin = signed_in_admin()
@@ -125,6 +121,17 @@ def end_sign_ins() -> Response:
         end_other_sign_ins(admin, read_cookie("admin"))
         flash("All your other sign-ins are ended.", "done")
     return _back()
+
+
+def _page(errors: dict[str, str] | None = None, status: int = 200) -> Response:
+    admin = signed_in_admin()
+    page = render_template(
+        "profile/show.html",
+        recovery_codes=second_factor.count_recovery_codes(admin),
+        sign_ins=list_sign_ins(admin.id, read_cookie("admin")),
+        errors=errors or {},
+    )
+    return make_response(page, status)
 
 
 def _back() -> Response:

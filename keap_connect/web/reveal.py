@@ -7,7 +7,7 @@ from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.revealing import RevealedToken, count_reveals, reveal_access_token
 from keap_connect.audit.hand_outs import record_hand_out
-from keap_connect.errors import AccountDisconnected, FormUsed, SealBroken, TooManyAttempts
+from keap_connect.errors import AccountDisconnected, FormUsed, SealBroken
 from keap_connect.web.door import Audience, actor, open_to
 from keap_connect.web.password_again import password_is_right
 
@@ -27,10 +27,6 @@ def access_token(account_id: int) -> Response:
         revealed = reveal_access_token(account_id, actor(), reveals_before)
         record_hand_out(account_id, fingerprint(revealed.access_token), actor(), request.remote_addr)
         return _page(account_id, revealed=revealed)
-    except TooManyAttempts as refused:
-        answer = _page(account_id, error=str(refused), status=429)
-        answer.headers["Retry-After"] = str(refused.retry_after_seconds)
-        return answer
     except FormUsed:
         return _page(account_id, error="The token was shown already. Enter your password to see it again.", status=409)
     except AccountDisconnected as refused:

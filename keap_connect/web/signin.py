@@ -8,7 +8,7 @@ from keap_connect.access.passwords import redeem_new_password_code, verify_passw
 from keap_connect.access.second_factor import begin_second_step, find_waiting, finish_second_step
 from keap_connect.access.sign_ins import end_sign_in, sign_in_admin
 from keap_connect.access.sign_ins import sign_out as end_session
-from keap_connect.errors import CodeRefused, PasswordRefused, TooManyAttempts
+from keap_connect.errors import CodeRefused, PasswordRefused
 from keap_connect.models import Admin
 from keap_connect.web.browser_security import delete_cookie, read_cookie, set_cookie
 from keap_connect.web.browser_words import name_browser
@@ -26,10 +26,7 @@ def sign_in() -> Response:
     if request.method != "POST":
         return _form(next_path)
     email = request.form.get("email", "")[:254]
-    try:
-        admin = verify_password(email, request.form.get("password", ""), _address(), read_cookie("device"))
-    except TooManyAttempts as refusal:
-        return _later(_form(next_path, email, str(refusal), 429), refusal)
+    admin = verify_password(email, request.form.get("password", ""), _address(), read_cookie("device"))
     if admin is None:
         return _form(next_path, email, "E-mail or password is wrong.", 401)
     if admin.totp_on_at is None:
@@ -51,13 +48,8 @@ def second_step() -> Response:
         return redirect(url_for("signin.sign_in", next=next_path), code=303)
     if request.method != "POST":
         return _code_form(next_path)
-    try:
-        is_right = finish_second_step(
-            admin, ticket, request.form.get("code", "")[:100], read_cookie("device"), _address()
-        )
-    except TooManyAttempts as refusal:
-        return _later(_code_form(next_path, str(refusal), 429), refusal)
-    if not is_right:
+    code = request.form.get("code", "")[:100]
+    if not finish_second_step(admin, ticket, code, read_cookie("device"), _address()):
         return _code_form(next_path, "That code is wrong, or was used already. Wait for the next one.", 401)
     return _welcome(admin, next_path)
 
@@ -71,10 +63,10 @@ def new_password() -> Response:
     code = request.form.get("code", "")[:100]
     try:
         redeem_new_password_code(code, request.form.get("new_password", ""), _address())
-    except TooManyAttempts as refusal:
-        return _later(_password_form(code, str(refusal), 429), refusal)
-    except (CodeRefused, PasswordRefused) as refusal:
-        return _password_form(code, str(refusal), 422)
+    except CodeRefused as refusal:
+        return _password_form(code, {"code": str(refusal)}, 422)
+    except PasswordRefused as refusal:
+        return _password_form(code, {"new_password": str(refusal)}, 422)
     flash("Your new password is stored. Sign in with it.", "done")
     return redirect(url_for("signin.sign_in"), code=303)
 
@@ -106,11 +98,6 @@ def _address() -> str:
     return request.remote_addr or "unknown"
 
 
-def _later(answer: Response, refusal: TooManyAttempts) -> Response:
-    answer.headers["Retry-After"] = str(refusal.retry_after_seconds)
-    return answer
-
-
 def _form(next_path: str | None, email: str = "", error: str | None = None, status: int = 200) -> Response:
     page = render_template("signin/password.html", next_path=next_path or "", email=email, error=error)
     return make_response(page, status)
@@ -120,5 +107,5 @@ def _code_form(next_path: str | None, error: str | None = None, status: int = 20
     return make_response(render_template("signin/code.html", next_path=next_path or "", error=error), status)
 
 
-def _password_form(code: str = "", error: str | None = None, status: int = 200) -> Response:
-    return make_response(render_template("signin/new_password.html", code=code, error=error), status)
+def _password_form(code: str = "", errors: dict[str, str] | None = None, status: int = 200) -> Response:
+    return make_response(render_template("signin/new_password.html", code=code, errors=errors or {}), status)

@@ -17,11 +17,14 @@ def add_filters(app: Flask) -> None:
 
 
 def relative_time(moment: datetime) -> str:
-    """Say how far away a moment is: "in 3 h", "2 d ago", "now"."""
+    """Say how far away a moment is: "in 3 h", "2 d ago", "now".
+
+    A unit counts when it is over. One ahead may lack a 24th: a fresh token of 24 h is not read within the same second.
+    """
     seconds = (moment - utc_now()).total_seconds()
     for unit, size in UNITS:
         if abs(seconds) >= size:
-            amount = f"{int(abs(seconds) // size)} {unit}"
+            amount = f"{int((max(-seconds, seconds + size / 24)) // size)} {unit}"
             return f"in {amount}" if seconds > 0 else f"{amount} ago"
     return "now" if abs(seconds) < 10 else "in a moment" if seconds > 0 else "a moment ago"
 

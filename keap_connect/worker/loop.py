@@ -23,6 +23,7 @@ from keap_connect.errors import KeapConnectError, SealBroken
 from keap_connect.models import Account
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import forget_past
+from keap_connect.onboarding.held_files import forget_past_files
 from keap_connect.onboarding.journey import finish_interrupted
 from keap_connect.refreshing import brakes, recovery
 from keap_connect.refreshing.spender import Attempt, spend
@@ -176,5 +177,6 @@ class SweepWorker:
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             counts = (self.refreshed, self.failed, lag_seconds())
             forget_past()
+            forget_past_files()
             finish_interrupted()
             beat(Beat(self.name, self.started_at, *counts, paused_until, self.circuit.reason))

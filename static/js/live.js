@@ -4,6 +4,7 @@
 const SECONDS = 15;
 const news = document.getElementById("news");
 let wasLost = false;
+let tag = ""; // of the youngest copy: the server sends no other one while nothing has changed
 
 const parts = (page) => [...page.querySelectorAll("[data-live]")];
 // What is worth a word: numbers and states, not the minutes that pass.
@@ -16,7 +17,8 @@ const isTwin = (one, other) =>
   one.getAttribute("href") === other.getAttribute("href") &&
   one.closest("section")?.getAttribute("aria-labelledby") === other.closest("section")?.getAttribute("aria-labelledby");
 
-// Whoever is reading a part keeps it: its tables stay unfolded, a selection stays, focus goes to the same link.
+// Whoever is reading a part keeps it: its tables stay unfolded, a selection stays (false: for now the part does, too),
+// focus goes to the same link.
 function replace(old, fresh) {
   old.querySelectorAll("details").forEach((one, number) => {
     const twin = fresh.querySelectorAll("details")[number];
@@ -24,25 +26,34 @@ function replace(old, fresh) {
   });
   if (old.innerHTML === fresh.innerHTML) return;
   const selection = document.getSelection();
-  if (!selection.isCollapsed && old.contains(selection.anchorNode)) return;
+  if (!selection.isCollapsed && old.contains(selection.anchorNode)) return false;
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
   const twin = focused && [...fresh.querySelectorAll("a, summary")].find((one) => isTwin(one, focused));
-  if (focused && !twin) return;
+  if (focused && !twin) return false;
   old.replaceWith(fresh);
   twin?.focus({ preventScroll: true });
 }
 
 async function refresh() {
-  const answer = await fetch(location.href, { headers: { "X-Live": "1" }, redirect: "error" });
+  const headers = { "X-Live": "1", ...(tag && { "If-None-Match": tag }) };
+  const answer = await fetch(location.href, { headers, redirect: "error", cache: "no-store" });
+  if (answer.status === 304) return found();
   if (!answer.ok) throw new TypeError(answer.status);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (parts(page).map((one) => one.id).join() !== parts(document).map((one) => one.id).join()) return location.reload();
   const before = states(document);
-  for (const fresh of parts(page)) replace(document.getElementById(fresh.id), document.adoptNode(fresh));
+  const taken = parts(page).map((fresh) => replace(document.getElementById(fresh.id), document.adoptNode(fresh)));
+  tag = taken.includes(false) ? "" : answer.headers.get("ETag");
   if (states(document) !== before) {
     const summary = document.getElementById("summary").textContent.trim();
     news.textContent = `Updated at ${new Date().toLocaleTimeString()}: ${summary}`;
-  } else if (wasLost) news.textContent = "";
+    wasLost = false;
+  }
+  found();
+}
+
+function found() {
+  if (wasLost) news.textContent = "";
   wasLost = false;
 }
 

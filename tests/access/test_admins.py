@@ -124,6 +124,27 @@ def test_the_last_one_who_may_act_stays(app: Flask, admin: Visitor, viewer: Visi
     assert is_signed_in(admin)
 
 
+@on_sqlite
+@pytest.mark.parametrize("what", ["viewer", "remove"])
+def test_whoever_has_no_password_yet_does_not_count_as_one_who_may_act(app: Flask, admin: Visitor, what: str):
+    code = let_in(admin, role="admin")
+    assert "no password chosen yet" in admin.get("/admins").text
+    assert "last one who may act" in act(admin, 1, what)
+
+    newcomer = visit(app)
+    newcomer.get("/new-password")
+    newcomer.press("/new-password", code=code, new_password="a password of the new one")
+
+    assert "last one who may act" not in act(admin, 1, what)
+
+
+@on_sqlite
+def test_whoever_has_no_password_yet_comes_in_with_none(app: Flask, admin: Visitor):
+    let_in(admin)
+
+    assert [visit(app).sign_in(NEW, password).status_code for password in ("", "not the password")] == [401, 401]
+
+
 def test_two_admins_who_demote_each_other_at_once_leave_one(app: Flask, in_parallel: Callable[..., list[object]]):
     with app.app_context():
         ids = [create_admin(f"{name}@example.com", ADMIN_PASSWORD).id for name in ("one", "two")]

@@ -26,6 +26,7 @@ RECONNECT_REQUIRED, DISCONNECTED = AccountState.RECONNECT_REQUIRED, AccountState
 HEALTHY = {
     "kind": CredentialKind.OAUTH,
     "failures": 0,
+    "refusals": 0,
     "refresh_token_issued_at": NOW - DAY,
     "access_token_expires_at": NOW + HOUR,
 }
@@ -105,6 +106,13 @@ def test_whatever_is_not_active_says_why_and_what_to_do(facts, state):
     assert bool(reasons) is (state is not ACTIVE)
     assert all(reason.endswith(".") for reason in reasons)
     assert NEXT_STEPS[state].endswith(".")
+
+
+def test_a_refusal_that_is_to_be_confirmed_is_said_to_be_tried_once_more():
+    step = next_step_of(account(refusals=1, tenant_id="ab123", keap_user_id="1"), ACTIVE)
+
+    assert "tried once more in a minute" in step
+    assert "Nothing to do:" in next_step_of(account(refusals=0, tenant_id="ab123", keap_user_id="1"), ACTIVE)
 
 
 def test_every_state_has_a_next_step():

@@ -212,7 +212,7 @@ def test_an_import_under_way_is_not_begun_again_and_one_given_up_is(
     asked, key, began, go_on = pair(sandbox), {"Idempotency-Key": "1"}, threading.Event(), threading.Event()
     store = program.post(ACCOUNTS, asked).json()["id"]
 
-    def slowly(*_: object) -> int:
+    def slowly(*_: object, **__: object) -> int:
         began.set()
         assert go_on.wait(30)
         return store
@@ -229,6 +229,19 @@ def test_an_import_under_way_is_not_begun_again_and_one_given_up_is(
     assert (first.result().status_code, second.json()["error"]) == (201, "import_conflict")
     assert second.json()["is_retryable"] is True
     assert third.status_code in {200, 201}
+
+
+@on_sqlite
+def test_a_pair_takes_the_place_of_one_that_works_only_where_that_is_meant(
+    app: Flask, program: Program, sandbox: Sandbox
+):
+    program.post(ACCOUNTS, pair(sandbox))
+
+    refused = program.post(ACCOUNTS, pair(sandbox))
+    replaced = program.post(ACCOUNTS, {**pair(sandbox), "replace": True})
+
+    assert (refused.status_code, replaced.status_code) == (409, 201)
+    assert "connected already, and works" in refused.json()["error_description"]
 
 
 @on_sqlite

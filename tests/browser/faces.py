@@ -60,6 +60,12 @@ def make_and_list(page: Page) -> None:
     page.get_by_role("link", name="API Settings").click()
 
 
+def remove_without_password(page: Page) -> None:
+    """Ask to remove an admin, with a wrong password."""
+    page.get_by_label("Remove them").check()
+    send("Do it", password="x")(page)
+
+
 def sign_in_as(email: str) -> Act:
     """Try to sign in."""
     return send("Sign in", email=email, password="not the password")
@@ -156,12 +162,14 @@ APP_FACES = [
     Face("new password, refused", "/new-password", status=422, act=send("Store it", code=HOSTILE, new_password="x")),
     Face("profile, hostile browser", "/profile", "viewer"),
     Face("profile, second factor on", "/profile", "secured"),
-    Face("profile, wrong password", "/profile", "viewer", act=send("Set it up", password="not the password")),
+    Face("profile, wrong password", "/profile", "viewer", 401, act=send("Set it up", password="not the password")),
     Face("second factor", "/profile/second-factor", "enrolling"),
     Face("second factor, refused", "/profile/second-factor", "enrolling", 422, act=send("Switch it on", code="000000")),
     Face("recovery codes", "/profile", "secured", act=send("Make new recovery codes", password=ADMIN_PASSWORD)),
     Face("admins", "/admins", "admin"),
+    Face("admins, refused", "/admins", "admin", 401, act=send("Let them in", email="new@example.com", password="x")),
     Face("an admin", "/admins/1", "admin"),
+    Face("an admin, refused", "/admins/1", "admin", 401, act=remove_without_password),
     Face("a new admin", "/admins", "admin", act=send("Let them in", email="new@example.com", password=ADMIN_PASSWORD)),
     Face("accounts of a viewer", "/accounts", "viewer"),
     Face("account of a viewer", "/accounts/{pending}", "viewer"),

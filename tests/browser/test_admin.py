@@ -181,7 +181,7 @@ def test_refresh_whose_answer_was_lost_is_not_repeated_at_once(admin: Person, vi
 
     admin.press("Refresh now")
 
-    admin.reads("the refresh token rests for a while")
+    admin.reads("the refresh token rests before it is tried again")
     assert sandbox.ledger()["totals"]["refreshes"] == 1
 
 

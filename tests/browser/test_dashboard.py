@@ -98,18 +98,18 @@ def test_page_says_when_it_can_no_longer_keep_itself_up_to_date(admin: Person):
 @pytest.mark.proves("F68")
 def test_token_hides_itself_and_is_not_there_after_reload_or_back(admin: Person):
     admin.open("/accounts/1")
-    admin.follow("Reveal")
-    admin.page.get_by_label("Your password, again").fill(ADMIN_PASSWORD)
+    admin.follow("Reveal the access token")
+    admin.page.get_by_label("Your password here, again").fill(ADMIN_PASSWORD)
     admin.press("Show the access token")
     token = admin.page.get_by_label("Access token, shown this once")
     expect(token).to_have_value("access-token-" + admin.page.locator("#access-token").input_value()[-6:])
     secret = token.input_value()
 
     admin.page.reload()
-    admin.reads("Your password, again")
+    admin.reads("Your password here, again")
     assert secret not in admin.page.content()
 
-    admin.page.get_by_label("Your password, again").fill(ADMIN_PASSWORD)
+    admin.page.get_by_label("Your password here, again").fill(ADMIN_PASSWORD)
     admin.press("Show the access token")
     expect(token).to_have_value(secret)
     admin.page.clock.run_for(30_000)

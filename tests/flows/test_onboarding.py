@@ -32,7 +32,7 @@ def test_customer_connects_and_sees_which_account_by_whom_and_until_when(visitor
     assert account.access_token_expires_at
     assert account.refresh_token_issued_at
     aged_out_at = account.refresh_token_issued_at + REFRESH_TOKEN_LIFE
-    for fact in ("Acme Plumbing", "ab123", "Ann Lee", ANN_LEE):
+    for fact in ("Acme Plumbing", "ab123", "Ann Lee", ANN_LEE, "Renewed automatically You need not do anything."):
         assert fact in visitor.text
     for moment in (account.access_token_expires_at, aged_out_at):
         assert exact_time(moment) in visitor.text

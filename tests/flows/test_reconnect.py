@@ -177,6 +177,7 @@ class TestOtherTenantNotKnown:
         assert heading_of(asked) == "You chose another Keap account"
         for name in ("Acme Plumbing", "ab123", "Bright Dental", "cd456", "Nothing has changed yet."):
             assert name in asked.text
+        assert asked.text.count("Ann Lee ann.lee@example.com") == 2
         assert stored.rows() == self.before
         assert stored.history(1) == ["connected", "other_tenant_chosen"]
 

@@ -15,6 +15,7 @@ from keap_connect.errors import (
     NotRefreshable,
     ReconnectRequired,
     TemporarilyUnavailable,
+    WouldReplace,
 )
 from keap_connect.models import CredentialKind
 from keap_connect.onboarding.importing import ImportedCredential, import_credential
@@ -55,7 +56,7 @@ def test_each_kind_is_kept_as_its_own_with_whose_it_is_and_an_honest_expiry(
     expires_at = account.access_token_expires_at
     assert expires_at == latest if latest is None else latest - MINUTE < expires_at <= latest
     assert view_account(account.id).state is AccountState.ACTIVE
-    assert view_account(account.id).refresh_days_left == (43 if kind is OAUTH else None)
+    assert view_account(account.id).refresh_days_left == (44 if kind is OAUTH else None)
     assert stored.history(account.id) == ["imported"]
     assert credential.access_token not in str(stored.rows("account_event"))
 
@@ -94,7 +95,7 @@ class TestKnownAccount:
         before = stored.account()
         credential = bring(sandbox, kind)
 
-        assert import_credential(credential, ADMIN) == account_id
+        assert import_credential(credential, ADMIN, replaces=kind is OAUTH) == account_id
 
         after = stored.account()
         assert stored.tokens(account_id) == (credential.access_token, credential.refresh_token)
@@ -110,6 +111,24 @@ class TestKnownAccount:
             import_credential(bring(sandbox, TOKEN_ONLY), ADMIN)
 
         assert stored.rows() == before
+
+    def test_one_that_works_is_not_given_up_for_a_pair_that_may_be_stale(self, stored: Stored, sandbox: Sandbox):
+        account_id = stored.place()
+        credential, before = bring(sandbox, OAUTH), stored.rows()
+
+        with pytest.raises(WouldReplace, match="connected already, and works"):
+            import_credential(credential, ADMIN)
+
+        assert stored.rows() == before
+        assert import_credential(credential, ADMIN, replaces=True) == account_id
+
+    @pytest.mark.parametrize("trouble", ["refused_at", "failures", "refusals"])
+    def test_one_that_does_not_work_well_takes_a_pair(self, trouble: str, stored: Stored, sandbox: Sandbox):
+        account_id = stored.place(**{trouble: datetime.now(UTC) if trouble == "refused_at" else 1})
+
+        assert import_credential(bring(sandbox, OAUTH), ADMIN) == account_id
+
+        assert view_account(account_id).state is AccountState.ACTIVE
 
     def test_one_that_was_disconnected_takes_even_a_token_of_a_day(self, stored: Stored, sandbox: Sandbox):
         account_id = stored.place()

@@ -253,21 +253,21 @@ def settings_at(public_url, client_id=""):
     )
 
 
-def one_import(error=None, **rest):
-    usual = {"admin": ADMIN, "error": error, "wrong_field": "", "kind": "pasted_token", "client_id": "c" * 32}
+def one_import(errors=None, **rest):
+    usual = {"admin": ADMIN, "errors": errors or {}, "kind": "pasted_token", "client_id": "c" * 32}
     return {**usual, "label": None, "external_id": None, **rest}
 
 
-def file_import(error=None, problems=None, held=None):
-    return {"admin": ADMIN, "error": error, "problems": problems or {}, "held": held}
+def file_import(errors=None, problems=None, held=None):
+    return {"admin": ADMIN, "errors": errors or {}, "problems": problems or {}, "held": held}
 
 
 def held(*lines):
     return HeldFile(b"", list(lines), NOW + HOUR / 6)
 
 
-def key_form(wish, error=None):
-    return {"wish": wish, "error": error, "meanings": KEY_MEANINGS, "lifetimes": LIFETIMES, "admin": ADMIN}
+def key_form(wish, **errors):
+    return {"wish": wish, "errors": errors, "meanings": KEY_MEANINGS, "lifetimes": LIFETIMES, "admin": ADMIN}
 
 
 def error(status):
@@ -303,8 +303,8 @@ def sign_in(**changes):
     return SignInView(**{**usual, **changes})
 
 
-def profile(*sign_ins, admin=ADMIN, recovery_codes=0):
-    return {"admin": admin, "sign_ins": sign_ins, "recovery_codes": recovery_codes}
+def profile(*sign_ins, admin=ADMIN, recovery_codes=0, **errors):
+    return {"admin": admin, "sign_ins": sign_ins, "recovery_codes": recovery_codes, "errors": errors}
 
 
 def enrolment(error=None):
@@ -313,7 +313,16 @@ def enrolment(error=None):
 
 
 def in_list(email="admin@example.com", role="admin"):
-    return AdminView(1, email, role, NOW - 30 * DAY, role == "admin", 2, NOW - HOUR)
+    return AdminView(1, email, role, NOW - 30 * DAY, role == "admin", role == "admin", 2, NOW - HOUR)
+
+
+def everybody(*admins, **errors):
+    typed = {"email": HOSTILE, "role": "admin"} if errors else {}
+    return {"admins": admins, "typed": typed, "errors": errors, "admin": ADMIN}
+
+
+def one_of_them(shown, **errors):
+    return {"shown": shown, "act": "remove", "errors": errors, "admin": ADMIN}
 
 
 FACES = {
@@ -417,16 +426,20 @@ FACES = {
     "import": ("imports/one.html", one_import()),
     "import, refused": (
         "imports/one.html",
-        one_import("The label may have at most 200 characters.", wrong_field="label", label=LONG * 2),
+        one_import({"label": "The label may have at most 200 characters."}, label=LONG * 2),
     ),
-    "import, hostile": ("imports/one.html", one_import(HOSTILE, label=HOSTILE, external_id=HOSTILE)),
+    "import, would replace": ("imports/one.html", one_import({"replace": LONG})),
+    "import, hostile": (
+        "imports/one.html",
+        one_import({"form": HOSTILE, "password": HOSTILE}, label=HOSTILE, external_id=HOSTILE),
+    ),
     "import of a file": ("imports/file.html", file_import()),
-    "import of a file, refused": ("imports/file.html", file_import("The file is not UTF-8 text.")),
+    "import of a file, refused": ("imports/file.html", file_import({"file": "The file is not UTF-8 text."})),
     "import of a file, bad lines": ("imports/file.html", file_import(problems={2: LONG, 17: "The kind is missing."})),
     "import of a file, looked through": ("imports/file.html", file_import(held=held(LINE, LONG_LINE))),
     "import of a file, hostile": (
         "imports/file.html",
-        file_import(HOSTILE, problems={3: HOSTILE}, held=held(NASTY_LINE)),
+        file_import({"password": HOSTILE}, problems={3: HOSTILE}, held=held(NASTY_LINE)),
     ),
     "import of a file, most lines": ("imports/file.html", file_import(held=held(*[LINE] * MOST_LINES))),
     "export": ("exports/accounts.html", {"admin": ADMIN, "error": None}),
@@ -440,8 +453,11 @@ FACES = {
     ),
     "second step": ("signin/code.html", {"error": None, "next_path": "/accounts"}),
     "second step, refused": ("signin/code.html", {"error": "That code is wrong.", "next_path": ""}),
-    "new password": ("signin/new_password.html", {"error": None, "code": ""}),
-    "new password, refused": ("signin/new_password.html", {"error": "That code is used.", "code": HOSTILE}),
+    "new password": ("signin/new_password.html", {"errors": {}, "code": ""}),
+    "new password, refused": (
+        "signin/new_password.html",
+        {"errors": {"code": "That code is used.", "new_password": "It is too short."}, "code": HOSTILE},
+    ),
     "profile": ("profile/show.html", profile(sign_in(is_this_one=True))),
     "profile, second factor on": (
         "profile/show.html",
@@ -451,13 +467,20 @@ FACES = {
         "profile/show.html",
         profile(sign_in(browser=HOSTILE, address=HOSTILE), sign_in(browser=None)),
     ),
+    "profile, refused": (
+        "profile/show.html",
+        profile(sign_in(), factor_password=LONG, password="That password is wrong.", new_password=LONG),
+    ),
     "second factor": ("profile/second_factor.html", enrolment()),
     "second factor, refused": ("profile/second_factor.html", enrolment(error="That code is wrong.")),
     "recovery codes": ("profile/recovery_codes.html", {"codes": [RECOVERY_CODE] * 10, "admin": ADMIN}),
-    "admins": ("admins/index.html", {"admins": [in_list(), in_list(VIEWER.email, "viewer")], "admin": ADMIN}),
-    "admins, hard": ("admins/index.html", {"admins": [in_list(HOSTILE), in_list(LONG_EMAIL)] * 20, "admin": ADMIN}),
-    "an admin": ("admins/show.html", {"shown": in_list(), "admin": ADMIN}),
-    "a viewer, hostile": ("admins/show.html", {"shown": in_list(HOSTILE, "viewer"), "admin": ADMIN}),
+    "admins": ("admins/index.html", everybody(in_list(), in_list(VIEWER.email, "viewer"))),
+    "admins, hard": (
+        "admins/index.html",
+        everybody(*[in_list(HOSTILE), in_list(LONG_EMAIL)] * 20, email=LONG, password="Your password is wrong."),
+    ),
+    "an admin": ("admins/show.html", one_of_them(in_list())),
+    "a viewer, hostile": ("admins/show.html", one_of_them(in_list(HOSTILE, "viewer"), act=HOSTILE, password=HOSTILE)),
     "code for an admin": (
         "admins/code.html",
         {
@@ -473,7 +496,7 @@ FACES = {
     "new API key": ("api_keys/create.html", key_form(Wish(["tokens:read"], "365"))),
     "new API key, refused": (
         "api_keys/create.html",
-        key_form(Wish(["accounts:read"], "", HOSTILE, HOSTILE), error="The password is wrong."),
+        key_form(Wish(["accounts:read"], "", HOSTILE, HOSTILE), form="Choose what the key may do.", password="Wrong."),
     ),
     "API key, shown once": ("api_keys/issued.html", {"key": API_KEY, "text": "kc_" + "0" * 73, "admin": ADMIN}),
     "API key, hostile": ("api_keys/issued.html", {"key": NASTY_KEY, "text": "kc_" + "0" * 73, "admin": ADMIN}),

@@ -12,7 +12,7 @@ from tests.pages.markup import Markup
 
 TEMPLATES = ROOT / "templates"
 STYLES = ROOT / "static" / "css"
-SHARED = {"layout.html", "macros/ui.html", "macros/icons.html"}
+SHARED = {"layout.html", "signin/form.html", "macros/ui.html", "macros/icons.html"}
 BYTES_PER_PAGE = 60_000
 REQUESTS_PER_PAGE = 8
 PAGES = {path.relative_to(TEMPLATES).as_posix(): path.read_text() for path in TEMPLATES.rglob("*.html")}

@@ -150,6 +150,20 @@ def test_unknown_address_is_json_for_programs_and_a_page_for_people(sandbox: San
 
     assert (program.status_code, set(program.json())) == (404, {"error", "error_description"})
     assert (person.status_code, person.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert "The sandbox has no such page." in person.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(90061, "1 day 1 h 1 min 1 s ahead of"), (45 * 86400, "45 days ahead of"), (-600, "10 min behind")],
+)
+def test_the_control_page_says_in_words_how_far_its_clock_is_off(sandbox: Sandbox, seconds: int, words: str):
+    sandbox.control("POST", "/clock", {"offset_seconds": seconds})
+
+    with new_browser() as browser:
+        page = browser.get(f"{sandbox.url}/sandbox", timeout=10).text
+
+    assert f"{words} the real time." in page
 
 
 def test_sandbox_is_healthy(sandbox: Sandbox):

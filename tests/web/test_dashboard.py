@@ -36,6 +36,19 @@ def add(app: Flask) -> Callable[..., int]:
     return store
 
 
+@on_sqlite
+def test_the_page_is_sent_again_only_when_it_reads_otherwise(admin: Visitor, add: Callable[..., int]):
+    add("Acme", connected_at=utc_now() - DAY)
+    first = admin.get("/accounts", headers={"X-Live": "1"})
+    known = {"X-Live": "1", "If-None-Match": first.headers["ETag"]}
+
+    again = admin.get("/accounts", headers=known)
+    assert (again.status_code, again.content, again.headers["Cache-Control"]) == (304, b"", "no-store")
+
+    add("Bright", connected_at=utc_now() - DAY)
+    assert admin.get("/accounts", headers=known).status_code == 200
+
+
 @pytest.fixture
 def varied(add: Callable[..., int]) -> None:
     """Let there be accounts for which each column has a small, a large and an unknown value."""

@@ -87,17 +87,27 @@ def test_every_error_page_names_its_status_and_a_reference_that_is_in_the_log(
     for status, provoke in refused(world).items():
         caplog.clear()
         page = provoke().text
-        if status in {401, 429}:  # the sign-in form itself, with a sentence on it
+        if status == 401:  # the sign-in form itself, with a sentence on it
             assert 'role="alert"' in page
             continue
 
         assert f"Error {status}." in page
-        assert WORDS[status][0] in page or EXPLAINED_HEADINGS.intersection(re.findall(r"<h1>(.*?)</h1>", page))
+        assert HEADINGS.intersection(re.findall(r"<h1>(.*?)</h1>", page))
         assert reference_on(page) in caplog.text
-        assert re.search(r'<a class="button[^>]*href="/"', page)
+        assert re.search(r'<a class="button[^>]*href="(/|/accounts)"', page)
 
 
-EXPLAINED_HEADINGS = {heading for _, heading, _ in EXPLAINED.values()}
+HEADINGS = {heading for _, heading, _ in EXPLAINED.values()} | {heading for heading, _ in WORDS.values()}
+
+
+@on_sqlite
+@pytest.mark.parametrize("path", ["/accounts/999999", "/nothing-here"])
+def test_an_error_page_leads_an_admin_back_to_the_accounts(admin: Visitor, path: str):
+    page = send(admin, "GET", path)
+
+    assert page.status_code == 404
+    assert re.search(r'<a class="button[^>]*href="/accounts">Go to the accounts<', page.text)
+    assert f'Signed in as <a href="/profile">{ADMIN_EMAIL}' in page.text
 
 
 @on_sqlite

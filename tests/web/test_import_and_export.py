@@ -7,6 +7,7 @@ import requests
 from flask import Flask
 
 from keap_connect.onboarding.import_files import MOST_BYTES
+from keap_connect.worker.loop import SweepWorker
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
@@ -36,6 +37,12 @@ def send_file(admin: Visitor, content: str | bytes) -> requests.Response:
     return admin.page
 
 
+def let_the_worker_look(app: Flask) -> None:
+    """Let a worker keep house and look once for what is due."""
+    with app.app_context():
+        SweepWorker(app).run(until_idle=True)
+
+
 def test_token_from_the_page_of_keap_becomes_an_account(
     admin: Visitor, stored: Stored, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ):
@@ -50,6 +57,21 @@ def test_token_from_the_page_of_keap_becomes_an_account(
     assert not any(token in caplog.text for token in (access_token, refresh_token))
 
 
+def test_a_pair_in_the_place_of_one_that_works_asks_once_more(admin: Visitor, stored: Stored, sandbox: Sandbox):
+    stored.place()
+    access_token, refresh_token = sandbox.generate_token()
+    assert "Replace the connection" not in admin.get("/import").text
+
+    refused = bring(admin, access_token=access_token, refresh_token=refresh_token)
+    assert refused.status_code == 400
+    assert "Nothing was imported. Paste it again and tick this if it is meant." in admin.text
+    assert "Replace the connection that works" in admin.text
+    pasted = {"access_token": access_token, "refresh_token": refresh_token, "password": ADMIN_PASSWORD}
+    admin.press("/import", **pasted, kind="pasted_token", replace="1")
+
+    assert stored.tokens(1) == (access_token, refresh_token)
+
+
 def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandbox):
     bring(admin, kind="service_account_key", access_token=sandbox.make_key("service_account_key"))
 
@@ -58,6 +80,9 @@ def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandb
     assert "Refresh now" not in page
     assert "<meter" not in page
     assert "<meter" not in admin.get("/accounts").text
+    admin.get("/accounts/1/disconnect")
+    admin.press("/accounts/1/disconnect")
+    assert "its key is forgotten here. Delete it in Keap's API settings, too." in admin.text
 
 
 def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox: Sandbox):
@@ -142,6 +167,19 @@ def test_file_can_be_forgotten_and_goes_after_ten_minutes(admin: Visitor, stored
     assert admin.page.status_code == 400
     assert "has waited for longer than ten minutes" in admin.text
     assert stored.rows() == []
+
+
+def test_a_file_that_nobody_comes_back_for_is_destroyed_by_the_worker(
+    app: Flask, admin: Visitor, stored: Stored, sandbox: Sandbox, clock
+):
+    send_file(admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n")
+
+    let_the_worker_look(app)
+    assert "held_file:" in repr(stored.rows("deployment"))
+    clock.advance(minutes=11)
+    let_the_worker_look(app)
+
+    assert "held_file:" not in repr(stored.rows("deployment"))
 
 
 @pytest.mark.proves("R69")
