@@ -311,7 +311,8 @@ class Interleavings(RuleBasedStateMachine):
         account_id = self.ids[which]
         brought = self.imported.get(account_id) if again else None
         granted = brought or self.keap.grant(TENANTS[which])
-        incoming = Incoming(ImportedCredential(granted.access_token, granted.refresh_token))
+        credential = ImportedCredential(granted.access_token, granted.refresh_token)
+        incoming = Incoming(credential, replaces=True)
         try:
             with self.stage.app.app_context(), write_transaction() as session:
                 place(session, Checked(incoming, Identity(TENANTS[which], "1")), "admin")
