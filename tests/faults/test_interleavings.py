@@ -230,6 +230,7 @@ class Interleavings(RuleBasedStateMachine):
             session.flush()
             self.ids = [account.id for account in accounts]
             self.imported: dict[int, TokenResponse] = {}
+            self.spent_pairs: set[str] = set()
             self.newest = {account.id: open_refresh_token(account) for account in accounts}
 
     @rule(
@@ -307,20 +308,26 @@ class Interleavings(RuleBasedStateMachine):
         self.lost_grants.discard(self.ids[which])
 
     def _import(self, which: int, *, again: bool) -> None:
-        """Somebody brings a pair of a new grant, or the one that they brought before once more."""
+        """Somebody brings a pair of a new grant, or, without knowing better, the one that they brought before."""
         account_id = self.ids[which]
+        row = self._row(account_id)
         brought = self.imported.get(account_id) if again else None
         granted = brought or self.keap.grant(TENANTS[which])
         credential = ImportedCredential(granted.access_token, granted.refresh_token)
-        incoming = Incoming(credential, replaces=True)
+        incoming = Incoming(credential, replaces=not brought)
         try:
             with self.stage.app.app_context(), write_transaction() as session:
                 place(session, Checked(incoming, Identity(TENANTS[which], "1")), "admin")
         except ImportRefused:
             assert brought, "only what was here before may be refused"
             return
-        self.imported[account_id], self.newest[account_id] = granted, granted.refresh_token
+        self.imported[account_id], self.newest[account_id] = granted, self.keap.grants[granted.refresh_token]
         self.lost_grants.discard(account_id)
+        if granted.refresh_token not in self.keap.live:
+            with self.stage.app.app_context():
+                is_well = state_of(row, utc_now()) is AccountState.ACTIVE and not (row.failures or row.refusals)
+            assert not is_well, "a spent pair took the place of one that works"
+            self.spent_pairs.add(granted.refresh_token)
 
     def _report(self, which: int) -> None:
         """A job says that Keap refused the token it has."""
@@ -359,6 +366,8 @@ class Interleavings(RuleBasedStateMachine):
                 assert self.keap.refusals[token] >= 2, "marked without two refusals of the stored token"
             under_way = any(flight.account_id == account_id for flight in self.flights)
             if token not in self.keap.live and not under_way:
+                if token in self.spent_pairs:
+                    continue  # it was spent elsewhere before it came, and will be refused when it is tried
                 assert account_id in self.lost_grants, "a grant was lost although every answer came"
                 said = account.attempt_fingerprint or account.lost_at or account.refused_at or account.refusals
                 assert said, "silently wrong"
