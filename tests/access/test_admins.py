@@ -179,7 +179,7 @@ def test_everybody_sees_their_own_sign_ins_and_ends_one_or_all_others(app: Flask
         visitor.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
 
     admin.get("/profile")
-    assert admin.text.count("Firefox on Windows") == 3
+    assert admin.text.count("Firefox on Windows 192.0.2.") == 3
     assert "192.0.2.3" in admin.text
     assert "192.0.2.3" not in viewer.get("/profile").text
     newest_first = admin.fields("/profile/sign-ins/end")["ref"]

@@ -30,6 +30,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 OTHER_EMAIL = "other@example.com"  # as long as ADMIN_EMAIL
 WRONG_PASSWORD = "not the password"
+SENT_AWAY = {429, 503}  # 503: more forms arrive at once than are waited for
 ON_HTTPS = {"PUBLIC_URL": "https://localhost:8443"}
 
 
@@ -323,7 +324,8 @@ def test_two_hundred_guesses_at_once_are_not_checked_more_often(app: Flask, chec
     with ThreadPoolExecutor(max_workers=40) as pool:
         statuses = Counter(pool.map(guess, range(200)))
 
-    assert statuses == {401: ATTEMPTS_PER_EMAIL, 429: 200 - ATTEMPTS_PER_EMAIL}
+    assert statuses[401] == ATTEMPTS_PER_EMAIL
+    assert statuses.keys() <= SENT_AWAY | {401}
     assert len(checks) == ATTEMPTS_PER_EMAIL
 
 
@@ -334,7 +336,8 @@ def test_two_hundred_guesses_at_once_from_one_address_are_not_checked_more_often
     with ThreadPoolExecutor(max_workers=40) as pool:
         statuses = Counter(pool.map(guess, range(200)))
 
-    assert statuses == {401: ATTEMPTS_PER_ADDRESS, 429: 200 - ATTEMPTS_PER_ADDRESS}
+    assert statuses[401] == ATTEMPTS_PER_ADDRESS
+    assert statuses.keys() <= SENT_AWAY | {401}
     assert len(checks) == ATTEMPTS_PER_ADDRESS
 
 

@@ -65,7 +65,7 @@ def test_a_day_has_twenty_four_hours_and_forty_five_days_are_so_many(
     clock.advance(hours=20, minutes=58)
     assert take_up_due(10) == [], "too early"
     clock.advance(minutes=4)
-    assert take_up_due(10) == [account_id]
+    assert [account.id for account in take_up_due(10)] == [account_id]
     clock.advance(hours=2, minutes=55)
     assert state_of(get_account(account_id), utc_now()) is AccountState.ACTIVE
     clock.advance(minutes=5)

@@ -127,19 +127,20 @@ def test_a_page_stays_small_with_all_it_loads(html: str, markup: Markup, pages_a
 
 
 def test_colors_appear_in_the_tokens_only():
-    for name in ("base.css", "components.css"):
+    for name in ("base.css", "components.css", "reference.css"):
         text = re.sub(r"/\*.*?\*/", "", (STYLES / name).read_text(), flags=re.DOTALL)
 
         assert re.findall(r"#[0-9a-f]{3,8}\b|\b(?:rgb|hsl|oklch|light-dark)\(", text) == []
 
 
 def test_every_token_that_is_used_is_defined_and_the_other_way_around():
-    text = "".join((STYLES / name).read_text() for name in ("tokens.css", "base.css", "components.css"))
+    text = "".join(path.read_text() for path in STYLES.glob("*.css"))
 
     assert set(re.findall(r"var\((--[\w-]+)", text)) == set(re.findall(r"(--[\w-]+):", text))
 
 
 def test_every_class_on_a_page_is_styled(markup: Markup):
-    styled = set(re.findall(r"\.([a-z][\w-]*)", (STYLES / "components.css").read_text()))
+    sheets = "".join((STYLES / name).read_text() for name in ("components.css", "reference.css"))
+    styled = set(re.findall(r"\.([a-z][\w-]*)", sheets))
 
     assert {name for element in markup.elements for name in element["class"].split()} <= styled

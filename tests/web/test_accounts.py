@@ -365,6 +365,11 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "The external id was changed from “crm:7” to none.",
     ),
     EventKind.DISCONNECTED: ({}, "Disconnected: the tokens are forgotten."),
+    EventKind.ERASED: ({}, "Erased: the account, its tokens, its names and its history are gone."),
+    EventKind.EMERGENCY_STOPPED: (
+        {"keys": 2},
+        "Everything was stopped: all sign-ins, passwords, links and 2 API keys ended, and refreshing is held.",
+    ),
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
     EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in was refused."),
@@ -416,7 +421,7 @@ def test_the_history_tells_every_kind_of_event_in_a_sentence_newest_first(
             session.flush()
         record(session, EventKind.CONNECTED, other_id, "customer", person="Somebody else")
 
-    page = admin.get(f"/accounts/{account_id}").text
+    page = "".join(admin.get(f"/accounts/{account_id}?history={number}").text for number in (1, 2))
     told = re.findall(r"<li><time.*?</time>\s*<div>(.*?) <small>admin@example.com</small></div></li>", page, re.DOTALL)
 
     assert [html.unescape(sentence) for sentence in told] == [sentence for _, sentence in reversed(HISTORY.values())]
