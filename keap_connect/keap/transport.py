@@ -9,7 +9,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +21,6 @@ from requests_oauthlib import OAuth2Session
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
-from urllib3.util.connection import create_connection
 
 from keap_connect.clock import seconds_since_boot
 from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
@@ -126,20 +125,21 @@ class _Watchdog:
 _watchdog = _Watchdog()
 
 
-_addresses: dict[tuple[str, int], tuple[list[tuple[str, int]], float]] = {}
+_Address = tuple[int, int, int, Any]  # family, kind, protocol and what to connect to
+_addresses: dict[tuple[str, int], tuple[list[_Address], float]] = {}
 
 
-def _look_up(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
+def _look_up(host: str, port: int, seconds: float) -> list[_Address]:
     """Resolve a name within a time limit, which `getaddrinfo` itself does not have; an answer is good for a while."""
     known, until = _addresses.get((host, port), ([], 0.0))
     if seconds_since_boot() < until:
         return known
-    answers: queue.Queue[list[tuple[str, int]] | OSError] = queue.Queue()
+    answers: queue.Queue[list[_Address] | OSError] = queue.Queue()
 
     def resolve() -> None:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put([(str(entry[4][0]), port) for entry in found])
+            answers.put([(family, kind, protocol, address) for family, kind, protocol, _, address in found])
         except OSError as problem:
             answers.put(problem)
 
@@ -152,6 +152,21 @@ def _look_up(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
         raise answer
     _addresses[host, port] = answer, seconds_since_boot() + NAME_HOLDS_SECONDS
     return answer
+
+
+def _connect(
+    address: _Address, seconds: float, options: Sequence[tuple[int, int, int | bytes]] | None
+) -> socket.socket:
+    connected = socket.socket(*address[:3])
+    try:
+        for option in options or ():
+            connected.setsockopt(*option)
+        connected.settimeout(seconds)
+        connected.connect(address[3])
+    except OSError:
+        connected.close()
+        raise
+    return connected
 
 
 class _KeapConnection(HTTPConnection):
@@ -170,7 +185,7 @@ class _KeapConnection(HTTPConnection):
         for address in addresses:
             seconds = min(CONNECT_SECONDS, self.call.remaining_seconds())
             try:
-                connected = create_connection(address, seconds, socket_options=self.socket_options)
+                connected = _connect(address, seconds, self.socket_options)
             except OSError as problem:
                 failure = problem
             else:

@@ -6,7 +6,6 @@ is then written together with all others who came meanwhile.
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar, cast
@@ -42,18 +41,24 @@ def write_together(write: Callable[[Session, Sequence[Wish]], Sequence[Result]],
 
 class _Group(Generic[Wish, Result]):
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Wish, Future[Result]]] = deque()
-        self._turn = threading.Lock()
+        self._waiting: list[tuple[Wish, Future[Result]]] = []
+        self._joining, self._turn = threading.Lock(), threading.Lock()
         self._next_at = 0.0
 
     def write(self, write: Write[Wish, Result], wish: Wish) -> Result:
         mine: Future[Result] = Future()
-        self._waiting.append((wish, mine))
-        with self._turn:
-            if not mine.done():
-                time.sleep(max(self._next_at - seconds_since_boot(), 0.0))
-                _write(write, [self._waiting.popleft() for _ in range(len(self._waiting))])
-                self._next_at = seconds_since_boot() + PAUSE_SECONDS
+        with self._joining:
+            self._waiting.append((wish, mine))
+            is_first = len(self._waiting) == 1
+        if is_first:  # it writes for all who come until its turn
+            with self._turn:
+                try:
+                    time.sleep(max(self._next_at - seconds_since_boot(), 0.0))
+                finally:
+                    with self._joining:
+                        group, self._waiting = self._waiting, []
+                    _write(write, group)
+                    self._next_at = seconds_since_boot() + PAUSE_SECONDS
         return mine.result()
 
 

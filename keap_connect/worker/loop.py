@@ -37,7 +37,7 @@ from keap_connect.worker.instance import check_instance
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
 HANDS = CALLS_AT_ONCE + 16  # the others take leases and store pairs meanwhile
-BATCH = 48
+MOST_TAKEN_UP = 256  # at once; with a limit, what may go in a second
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
 CHECK_INSTANCE_SECONDS = 3600.0
@@ -162,7 +162,8 @@ class SweepWorker:
             return 1
         if self.circuit.is_probing:
             return 0 if self._under_way else 1
-        return BATCH
+        per_second = runtime().settings.refresh_rate_per_minute // 60
+        return min(per_second or 1, MOST_TAKEN_UP) if runtime().settings.refresh_rate_per_minute else MOST_TAKEN_UP
 
     def _keep_house(self) -> None:
         """Say that this worker lives; look now and then at the clock, and whether this is the living installation."""

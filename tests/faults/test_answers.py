@@ -173,7 +173,7 @@ def test_what_was_known_not_to_be_sent_is_retried_plainly(stage: Stage, trouble:
         raise problem
 
     with monkeypatch.context() as broken:
-        broken.setattr(transport, "_look_up" if trouble == "no such name" else "create_connection", fail)
+        broken.setattr(transport, "_look_up" if trouble == "no such name" else "_connect", fail)
         assert _refresh(account_id) == "TemporarilyUnavailable"
 
     account = stage.row(account_id)
