@@ -219,6 +219,19 @@ def test_a_reconnect_without_a_refresh_token_replaces_the_whole_grant(account, s
     assert (row["refresh_token_sealed"], row["refresh_token_issued_at"]) == (None, None)
 
 
+@pytest.mark.proves("R26")
+def test_of_two_who_want_one_lease_at_the_same_moment_one_gets_it(account, sandbox):
+    other = store_account(sandbox, tenant_id="cd456")
+    wanted = [
+        lease.Lease(get_account(one), "r", owner, seconds_since_boot() + 60)
+        for one, owner in ((account, "first"), (other, "another"), (account, "second"))
+    ]
+
+    with write_transaction() as session:
+        assert lease._take_all(session, wanted) == [True, True, False]
+    assert [lease.is_still_held(one) for one in wanted] == [True, True, False]
+
+
 @pytest.mark.proves("R28")
 @pytest.mark.parametrize("is_read_first", [True, False])
 def test_a_token_in_doubt_rests_while_its_holder_could_not_reach_the_database(

@@ -90,9 +90,11 @@ def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
     }
     connection = session.connection()
     in_turn = sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
-    connection.execute(
+    taken = connection.execute(
         _TAKING, [{**terms, **_named(lease), "token": fingerprint(lease.refresh_token)} for lease in in_turn]
     )
+    if taken.rowcount == len(leases):
+        return [True] * len(leases)
     owners = set(connection.scalars(_OWNERS, {"sought": [lease.account.id for lease in leases]}))
     return [lease.owner in owners for lease in leases]
 
