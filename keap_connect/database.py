@@ -113,7 +113,7 @@ migrate = Migrate()
 def connect_database(app: Flask, url: str) -> None:
     """Bind the app to its database and set each SQLite connection up."""
     app.config["SQLALCHEMY_DATABASE_URI"] = url
-    options: dict[str, object] = {"pool_pre_ping": True, "pool_size": 20, "max_overflow": 20}
+    options: dict[str, object] = {"pool_pre_ping": url.startswith("postgresql"), "pool_size": 20, "max_overflow": 20}
     options["hide_parameters"] = True  # an error's text ends in the log, and what is stored must not
     if url.startswith("postgresql"):
         options["isolation_level"] = "AUTOCOMMIT"
