@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Write = Callable[[Session, Sequence[Wish]], Sequence[Result]]
 
 
-def write_together(write: Callable[[Session, Sequence[Wish]], Sequence[Result]], wish: Wish) -> Result:
+def write_together(write: Write[Wish, Result], wish: Wish) -> Result:
     """Have `write` fulfil this wish and those of other threads in one transaction; return once that is committed.
 
     Args:

@@ -162,8 +162,8 @@ class SweepWorker:
             return 1
         if self.circuit.is_probing:
             return 0 if self._under_way else 1
-        per_second = runtime().settings.refresh_rate_per_minute // 60
-        return min(per_second or 1, MOST_TAKEN_UP) if runtime().settings.refresh_rate_per_minute else MOST_TAKEN_UP
+        rate = runtime().settings.refresh_rate_per_minute
+        return min(max(rate // 60, 1), MOST_TAKEN_UP) if rate else MOST_TAKEN_UP
 
     def _keep_house(self) -> None:
         """Say that this worker lives; look now and then at the clock, and whether this is the living installation."""
