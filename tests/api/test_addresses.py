@@ -5,6 +5,7 @@ import socket
 import pytest
 from flask import Flask
 
+from keap_connect.keap import transport
 from tests.api.fixtures import Program
 from tests.support.sandbox import Sandbox
 from tests.support.scripted import scripted
@@ -26,6 +27,7 @@ def test_an_address_that_comes_in_is_called_by_nobody(
 
     with scripted(lambda _: (200, {})) as inside:
         monkeypatch.setattr(socket, "getaddrinfo", recording)
+        monkeypatch.setattr(transport, "_addresses", {})  # what earlier tests have looked up
         metadata, there = "http://169.254.169.254/latest/meta-data", f"{inside.url}/canary"
         for address in (there, metadata, "http://rebinding.example/"):
             headers = {
