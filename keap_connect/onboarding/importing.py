@@ -160,7 +160,10 @@ def place(session: Session, checked: Checked, actor: str) -> int:
     account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
     take_identity(account, identity)
     credential = incoming.credential
-    store_imported(account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in)
+    if known is None or not _is_stored(session, known, credential.refresh_token):  # else what rests goes on resting
+        store_imported(
+            account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in
+        )
     account.external_id = incoming.external_id or account.external_id
     account.label = incoming.label or account.label
     details = {

@@ -200,6 +200,13 @@ class Interleavings(RuleBasedStateMachine):
         if flight.fate == "504 before Keap acts":
             return judge(GrantType.REFRESH_TOKEN, GATEWAY, sent_at)
         granted = None if flight.fate == "false refusal" else self.keap.present(presentation.token)
+        if granted is None and flight.fate != "false refusal":
+            # Keap ended the grant: the holder of the new pair was frozen for longer than the doubt, and may come yet.
+            self.lost_grants.add(flight.account_id)
+            newest = presentation.token
+            while newest in self.keap.spent:
+                newest = self.keap.spent[newest]
+            self.spent_pairs.add(newest)
         if flight.fate == "answer lost":
             self.lost_grants.add(flight.account_id)
             return no_answer("Keap did not answer.", was_sent=True)

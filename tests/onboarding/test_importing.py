@@ -162,6 +162,18 @@ class TestKnownAccount:
         with pytest.raises(ImportRefused, match="was imported before"):
             import_credential(credential, ADMIN)
 
+    def test_same_pair_again_does_not_cut_the_wait_after_a_refusal_short(self, stored: Stored, sandbox: Sandbox):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        stored.set(account_id, refusals=1, hold_until=1e9)
+        before = stored.account()
+
+        assert import_credential(credential, ADMIN, label="Its new name") == account_id
+
+        after = stored.account()
+        assert (after.refusals, after.hold_until, after.generation) == (1, 1e9, before.generation)
+        assert after.label == "Its new name"
+
     def test_same_token_of_a_day_may_come_again(self, stored: Stored, sandbox: Sandbox):
         credential = bring(sandbox, TOKEN_ONLY)
 
