@@ -216,9 +216,9 @@ def take_turns(session: Session, name: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
 
 
-def count_updated(session: Session, statement: Update, values: dict[str, object] | None = None) -> int:
+def count_updated(session: Session, statement: Update) -> int:
     """Execute a conditional UPDATE and return how many rows met its condition."""
-    return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
+    return cast("CursorResult[Any]", session.execute(statement)).rowcount
 
 
 def plain_reads(query: Select[*tuple[Any, ...]]) -> "PlainReads":

@@ -72,7 +72,7 @@ def preview_file(content: bytes) -> Preview:
     with write_transaction() as session:  # since it locks what it looks at, as the real run does
         for number, one in checked.items():
             try:
-                account = find_place(session, one)
+                account, _ = find_place(session, one)
             except (ImportRefused, NameRefused) as refusal:
                 problems[number] = str(refusal)
                 continue

@@ -121,8 +121,9 @@ def check_form(incoming: Incoming) -> None:
     check_names(incoming.label, incoming.external_id)
 
 
-def find_place(session: Session, checked: Checked) -> Account | None:
-    """Return the account, locked, in which it would be stored; None where it would become a new one.
+def find_place(session: Session, checked: Checked) -> tuple[Account | None, bool]:
+    """Return the account, locked, in which it would be stored, None where it would become a new one; and whether it
+    stands there already.
 
     Raises:
         ImportRefused: what is stored there works for longer than what would take its place, or comes from it.
@@ -130,23 +131,25 @@ def find_place(session: Session, checked: Checked) -> Account | None:
         ExternalIdTaken: another account has the external id.
     """
     account = find_by_identity(session, checked.identity)
+    credential = checked.incoming.credential
     if checked.incoming.external_id is not None:
         has_it = select(Account.id).where(Account.external_id == checked.incoming.external_id)
         holder = session.scalar(has_it)
         if holder is not None and (account is None or holder != account.id):
             raise ExternalIdTaken
     if account is None:
-        return None
-    if not _is_stored(session, account, checked.incoming.credential.refresh_token):
+        return None, False
+    is_stored = _is_stored(session, account, credential.refresh_token)
+    if not is_stored:
         _refuse_to_replace(account, checked.incoming)
-    if checked.incoming.credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
-        return account
+    if credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
+        return account, is_stored
     works = state_of(account, utc_now()) in {AccountState.ACTIVE, AccountState.AT_RISK}
     if works and account.kind != CredentialKind.ACCESS_TOKEN_ONLY:
         raise ImportRefused(
             "This Keap account is connected already, and lastingly. An access token alone would end that within a day."
         )
-    return account
+    return account, is_stored
 
 
 def place(session: Session, checked: Checked, actor: str) -> int:
@@ -156,11 +159,11 @@ def place(session: Session, checked: Checked, actor: str) -> int:
         IntegrityError: the same (tenant, person) was stored at the same moment; place it again.
     """
     incoming, identity = checked.incoming, checked.identity
-    known = find_place(session, checked)
+    known, is_stored = find_place(session, checked)
     account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
     take_identity(account, identity)
     credential = incoming.credential
-    if known is None or not _is_stored(session, known, credential.refresh_token):  # else what rests goes on resting
+    if not is_stored:  # else what rests goes on resting
         store_imported(
             account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in
         )
@@ -184,7 +187,7 @@ def _refuse_to_replace(account: Account, incoming: Incoming) -> None:
     Its access token works, which says nothing of its refresh token: another program may have spent that, and the
     account would be lost at its next refresh.
     """
-    is_pair = {incoming.credential.kind.value, account.kind} == {CredentialKind.OAUTH.value}
+    is_pair = incoming.credential.kind == account.kind == CredentialKind.OAUTH
     is_healthy = state_of(account, utc_now()) is AccountState.ACTIVE and not (account.failures or account.refusals)
     if is_pair and is_healthy and not incoming.replaces:
         raise WouldReplace(

@@ -35,7 +35,7 @@ def write_together(write: Write[Wish, Result], wish: Wish) -> Result:
             the wish that caused it hears.
     """
     groups = current_app.extensions.setdefault("keap_connect.groups", {})
-    group = cast("_Group[Wish, Result]", groups.setdefault(write, _Group()))
+    group = cast("_Group[Wish, Result]", groups.get(write) or groups.setdefault(write, _Group()))
     return group.write(write, wish)
 
 

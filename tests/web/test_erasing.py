@@ -1,6 +1,5 @@
 """An erased customer leaves nothing behind, and what is past its time goes by itself (R96)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,28 +8,17 @@ from sqlalchemy import func, select, text
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.erasing import erase
-from keap_connect.application import create_app
 from keap_connect.database import Base, db, read_session, write_transaction
 from keap_connect.errors import AccountNotFound
 from keap_connect.models import Account, AuthorizationFlow, SignIn
 from keap_connect.onboarding.flows import forget_past
 from keap_connect.onboarding.reconnect_links import make_link
 from keap_connect.refreshing.serving import refresh_account
-from keap_connect.settings import Settings
 from tests.conftest import MovedClock
 from tests.support.sandbox import Sandbox
 from tests.web.direct import send, visit
 
 TRACES = ("ann.lee@example.com", "Ann", "ab123", "Bakery")
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    """Give the app, without a socket."""
-    built = create_app(settings)
-    yield built
-    with built.app_context():
-        db.engine.dispose()
 
 
 def everything(app: Flask) -> str:

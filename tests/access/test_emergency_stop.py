@@ -1,6 +1,6 @@
 """The drill for the bad day: what somebody stole is worth nothing afterwards, and there is a way back (R94, F72)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,26 +11,15 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.access.passwords import issue_new_password_code
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.directory import get_account
-from keap_connect.application import create_app
-from keap_connect.database import db, write_transaction
+from keap_connect.database import write_transaction
 from keap_connect.models import Account
 from keap_connect.onboarding.reconnect_links import make_link
-from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
 TOKEN = "/api/v1/accounts/1/token"
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    """Give the app, without a socket."""
-    built = create_app(settings)
-    yield built
-    with built.app_context():
-        db.engine.dispose()
 
 
 @pytest.fixture
