@@ -73,6 +73,7 @@ class RawServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._open: list[socket.socket] = []
+        self._last_client: tuple[str, int] | None = None
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://localhost:{self.port}"
 
@@ -91,23 +92,28 @@ class RawServer:
         self.close()
 
     def close(self) -> None:
-        """End everything and wait for it, so that what arrived is known."""
+        """Accept what waits, end everything and wait for it, so that what arrived is known."""
         self.is_over.set()
-        for sock in (self._listener, *self._open):
+        with suppress(OSError), socket.socket() as last:  # OSError: it was closed before
+            last.bind(("127.0.0.1", 0))
+            self._last_client = last.getsockname()
+            last.connect(("127.0.0.1", self.port))
+            self._threads[0].join(10)
+        self._listener.close()
+        for sock in self._open:
             with suppress(OSError):  # it ended by itself
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
-        for sock in (self._listener, *self._open):
+        for sock in self._open:
             sock.close()
 
     def _accept(self) -> None:
         while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return  # closed
+            sock, client = self._listener.accept()
             self._open.append(sock)
+            if self.is_over.is_set() and client == self._last_client:
+                return
             self._threads.append(threading.Thread(target=self._serve, args=[sock], daemon=True))
             self._threads[-1].start()
 
