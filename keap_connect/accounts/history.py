@@ -180,10 +180,15 @@ class EventPage:
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
     """Add one line, in the transaction of what it tells of. No secrets in `details`."""
-    address = acting_from.get()
-    if address is not None:
-        details["address"] = address
-    session.add(AccountEvent(at=utc_now(), account_id=account_id, kind=kind, actor=actor, details=details))
+    session.add(AccountEvent(**event_values(kind, account_id, actor, **details)))
+
+
+def event_values(kind: EventKind, account_id: int | None, actor: str, **details: Any) -> dict[str, Any]:
+    """Return the columns of one line of now; it names the address of the request under way unless `details` does."""
+    details.setdefault("address", acting_from.get())
+    if details["address"] is None:
+        del details["address"]
+    return {"at": utc_now(), "account_id": account_id, "kind": kind, "actor": actor, "details": details}
 
 
 def list_events(account_id: int, limit: int = 50) -> list[EventView]:

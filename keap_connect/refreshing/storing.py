@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
+from types import SimpleNamespace
+from typing import cast
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import store_pair
-from keap_connect.accounts.history import EventKind, record
+from keap_connect.accounts.history import EventKind, acting_from, event_values, record
 from keap_connect.accounts.schedule import back_off_seconds
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account
+from keap_connect.models import Account, AccountEvent
 from keap_connect.refreshing import timing
 from keap_connect.refreshing.group_commit import write_together
 from keap_connect.refreshing.lease import release
@@ -43,6 +46,7 @@ class NewPair:
     generation: int
     granted: TokenResponse = field(repr=False)
     actor: str
+    address: str | None = field(default_factory=acting_from.get)  # another thread may write it down
 
 
 def store_granted(pair: NewPair) -> Outcome:
@@ -55,26 +59,52 @@ def store_granted(pair: NewPair) -> Outcome:
 
 
 def _store_all(session: Session, pairs: Sequence[NewPair]) -> list[Outcome]:
-    sought = Account.id.in_([pair.account_id for pair in pairs])
-    rows = session.scalars(select(Account).where(sought).order_by(Account.id).with_for_update())
-    accounts = {account.id: account for account in rows}
-    return [_store(session, accounts.get(pair.account_id), pair) for pair in pairs]
+    connection = session.connection()
+    # No entities here: loading and flushing them takes longer than everything else in a sweep.
+    found = connection.execute(_FENCE, {"sought": [pair.account_id for pair in pairs]})
+    accounts = {row.id: cast("Account", SimpleNamespace(**row._mapping)) for row in found}
+    outcomes = [_store(session, accounts.get(pair.account_id), pair) for pair in pairs]
+    stored = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is Outcome.STORED]
+    session.flush()  # what was said of a pair comes before the line that it is stored
+    if stored:
+        connection.execute(_STORING, [_written(accounts[pair.account_id]) for pair in stored])
+        events = [
+            event_values(EventKind.REFRESHED, pair.account_id, pair.actor, address=pair.address) for pair in stored
+        ]
+        connection.execute(insert(AccountEvent), events)
+    return outcomes
 
 
 def _store(session: Session, account: Account | None, pair: NewPair) -> Outcome:
-    granted, actor = pair.granted, pair.actor
+    granted = pair.granted
+    tell = partial(record, session, account_id=pair.account_id, actor=pair.actor, address=pair.address)
     if account is None or account.generation != pair.generation or account.disconnected_at is not None:
         return Outcome.LATE
     if granted.tenant_id and account.tenant_id and granted.tenant_id != account.tenant_id:
-        record(session, EventKind.OTHER_TENANT_ANSWERED, account.id, actor, tenant_id=granted.tenant_id)
-        note_failure(session, account, OTHER_TENANT, in_doubt=True)
+        tell(EventKind.OTHER_TENANT_ANSWERED, tenant_id=granted.tenant_id)
+        note_failure(session, session.get_one(Account, account.id), OTHER_TENANT, in_doubt=True)
         return Outcome.FAILED
     if not granted.has_full_scope and granted.scope != account.scope:
-        record(session, EventKind.SCOPE_CHANGED, account.id, actor, scope=granted.scope)
+        tell(EventKind.SCOPE_CHANGED, scope=granted.scope)
     store_pair(account, granted)
     account.refreshed_at = utc_now()
-    record(session, EventKind.REFRESHED, account.id, actor)
     return Outcome.STORED
+
+
+def _written(account: Account) -> dict[str, object]:
+    values = {name: value for name, value in vars(account).items() if name not in _ONLY_READ}
+    return {**values, "sought": account.id}
+
+
+_ONLY_READ = ("id", "tenant_id", "disconnected_at", "asked_at")
+_REPLACED = ("generation", "scope", "refresh_token_sealed", "refresh_token_issued_at")
+_FENCE = (
+    select(*(Account.__table__.c[name] for name in (*_ONLY_READ, *_REPLACED)))
+    .where(Account.id.in_(bindparam("sought", expanding=True)))
+    .order_by(Account.id)  # as everybody who locks several rows
+    .with_for_update()
+)
+_STORING = update(Account).where(Account.id == bindparam("sought"))
 
 
 def set_aside(account_id: int, reason: str) -> None:
