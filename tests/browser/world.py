@@ -22,7 +22,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.keap.identity import Identity
-from keap_connect.models import Account, Admin, Alarm, Role
+from keap_connect.models import Account, Admin, Alarm, Role, Ticket
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import find_flow
 from keap_connect.settings import Settings
@@ -189,6 +189,8 @@ def _sign_admins_in(world: World) -> None:
     with write_transaction() as session:
         session.execute(update(Admin).where(Admin.id == secured.id).values(totp_on_at=utc_now()))
     world.cookies["app", "at the second step"] = {"second-step": begin_second_step(secured)}
+    with write_transaction() as session:  # so it is still waiting when its turn comes
+        session.execute(update(Ticket).values(expires_at=utc_now() + HOUR))
 
 
 def _throttle() -> None:
