@@ -260,7 +260,7 @@ def test_a_pair_is_stored_as_a_whole_or_not_at_all(account, sandbox, monkeypatch
     def crash(*_, **__):
         raise KilledBetweenTwoStatements
 
-    monkeypatch.setattr(storing, "record", crash)
+    monkeypatch.setattr(storing, "event_values", crash)
     before = credential_of(account)
 
     with pytest.raises(KilledBetweenTwoStatements):

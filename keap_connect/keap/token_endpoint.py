@@ -16,7 +16,7 @@ from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import utc_now
 from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer
-from keap_connect.keap.transport import Call, NoUsableAnswer, keap_session
+from keap_connect.keap.transport import Call, NotSent, NoUsableAnswer, keap_session
 from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,8 @@ def _ask(
         except requests.TooManyRedirects as redirect:
             status = redirect.response.status_code if redirect.response is not None else 302
             return no_answer(f"Keap answered with a redirect ({status}), which is never followed.", was_sent=True)
+        except NotSent as problem:
+            return no_answer(f"Nothing was sent to Keap: {problem}.", was_sent=False)
         except NoUsableAnswer as problem:
             return no_answer(f"Keap's answer was not usable: {problem}.", was_sent=call.sent)
         except requests.RequestException as problem:

@@ -8,19 +8,21 @@ import math
 import os
 import queue
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache
+from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests_oauthlib import OAuth2Session
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.response import HTTPResponse
 
 from keap_connect.clock import seconds_since_boot
 from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
@@ -29,6 +31,10 @@ DEADLINE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 SIZE_CAP_BYTES = 1_000_000
 NAME_HOLDS_SECONDS = 30.0
+
+
+class NotSent(requests.RequestException):
+    """The last look before sending said no."""
 
 
 class NoUsableAnswer(requests.RequestException):
@@ -70,9 +76,9 @@ class Call:
         the time a machine was suspended. `may_send` is asked before, since it takes time.
         """
         if self.may_send and not self.may_send():
-            raise NoUsableAnswer("somebody else had settled the matter before it was written")
+            raise NotSent("somebody else had settled the matter before it was written")
         if self.is_over() or self.ends > self.must_end_by:
-            raise NoUsableAnswer("the time to send it had passed before it was written")
+            raise NotSent("the time to send it had passed before it was written")
         self.sent = True
 
     def close(self) -> None:
@@ -206,61 +212,85 @@ class _KeapTLSConnection(_KeapConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-class _KeapPool(HTTPConnectionPool):
-    """Makes connections that know their call."""
-
-    ConnectionCls = _KeapConnection
-
-    def __init__(self, call: Call, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.call = call
-
-    def _new_conn(self) -> Any:
-        connection = super()._new_conn()
-        connection.call = self.call  # type: ignore[attr-defined]
-        return connection
-
-
-class _KeapTLSPool(_KeapPool, HTTPSConnectionPool):
-    """The same over TLS."""
-
-    ConnectionCls = _KeapTLSConnection
-
-
 class KeapAdapter(HTTPAdapter):
-    """Carries the requests of one `Call`."""
+    """Carries the request of one `Call` over a connection of its own; nothing is kept for later ones."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        super().__init__(max_retries=0)
+        super().__init__()
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Let the pools make connections that know their call."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": partial(_KeapPool, self.call),  # type: ignore[dict-item]
-            "https": partial(_KeapTLSPool, self.call),  # type: ignore[dict-item]
-        }
+    def init_poolmanager(self, *_: object, **__: object) -> None:
+        """Make no pool."""
 
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send, and read the whole answer within deadline and size cap."""
-        kwargs.update(stream=True, timeout=(CONNECT_SECONDS, self.call.remaining_seconds()))
-        response = super().send(request, *args, **kwargs)
+    def close(self) -> None:
+        """Do nothing: the connection ended with its request."""
+
+    def send(self, request: requests.PreparedRequest, *_: object, **__: object) -> requests.Response:
+        """Send, and read the whole answer within deadline and size cap.
+
+        Raises:
+            NotSent: the last look said no.
+            NoUsableAnswer: the answer broke off, was too large, or the deadline came before its end.
+            requests.RequestException: there was no connection, or no answer.
+        """
+        connection = self._new_connection(urlsplit(str(request.url)))
         try:
-            body = response.raw.read(SIZE_CAP_BYTES + 1, decode_content=True)
+            raw = self._ask(connection, request)
+            response = self.build_response(request, raw)
+            response._content = self._read(raw)
+        finally:
+            connection.close()
+        return response
+
+    def _new_connection(self, url: SplitResult) -> _KeapConnection:
+        connection: _KeapConnection
+        if url.scheme == "https":
+            try:
+                context = _trusting(requests.utils.DEFAULT_CA_BUNDLE_PATH)
+            except OSError as problem:
+                raise NotSent("the certificate authorities to trust cannot be read") from problem
+            connection = _KeapTLSConnection(str(url.hostname), url.port, ssl_context=context)
+        else:
+            connection = _KeapConnection(str(url.hostname), url.port)
+        connection.call = self.call
+        return connection
+
+    def _ask(self, connection: _KeapConnection, request: requests.PreparedRequest) -> HTTPResponse:
+        try:
+            method, url = str(request.method), request.path_url
+            connection.request(method, url, request.body, request.headers, preload_content=False)
+            connection.timeout = self.call.remaining_seconds()
+            return connection.getresponse()
+        except requests.RequestException:
+            raise  # ours
+        except (ssl.SSLError, SSLError) as problem:
+            raise requests.exceptions.SSLError(problem, request=request) from problem
+        except ConnectTimeoutError as problem:
+            raise requests.ConnectTimeout(problem, request=request) from problem
+        except TimeoutError as problem:
+            raise requests.ReadTimeout(problem, request=request) from problem
+        except (HTTPError, HTTPException, OSError) as problem:
+            raise requests.ConnectionError(problem, request=request) from problem
+
+    def _read(self, raw: HTTPResponse) -> bytes:
+        try:
+            body: bytes = raw.read(SIZE_CAP_BYTES + 1, decode_content=True)
         except (HTTPError, OSError, ValueError) as problem:
             raise NoUsableAnswer(f"the answer broke off ({type(problem).__name__})") from problem
-        finally:
-            response.close()
         # After a shutdown a body that only the end of the connection ends looks complete: there the clock has the
         # last word. One whose end was told is whole, and a new pair in it must not be lost, however late it is read.
-        is_whole = response.raw.length_remaining == 0 or response.raw.chunked
+        is_whole = raw.length_remaining == 0 or raw.chunked
         if self.call.is_over() and not is_whole:
             raise NoUsableAnswer("the answer was not complete within the deadline")
         if len(body) > SIZE_CAP_BYTES:
             raise NoUsableAnswer(f"the answer was larger than {SIZE_CAP_BYTES} bytes")
-        response._content = body
-        return response
+        return body
+
+
+@cache
+def _trusting(authorities: str) -> ssl.SSLContext:
+    """Return what verifies a server's certificate and name; to load the authorities takes longer than a request."""
+    return ssl.create_default_context(cafile=authorities)
 
 
 @contextmanager

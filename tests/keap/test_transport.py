@@ -503,7 +503,7 @@ def authority(monkeypatch, tmp_path):
     """Give a certificate authority that this process trusts."""
     trusted = trustme.CA()
     trusted.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "ca.pem"))
     return trusted
 
 
@@ -516,6 +516,21 @@ def tls_server(authority, *names, script=grant, **validity):
 def test_a_trusted_certificate_is_accepted(authority):
     with tls_server(authority, "localhost") as server:
         assert refresh(keap_at(server), "r").verdict is Verdict.GRANTED
+
+
+def test_the_certificate_authorities_are_read_once_and_nothing_is_sent_without_them(authority, monkeypatch, tmp_path):
+    with tls_server(authority, "localhost") as server:
+        assert refresh(keap_at(server), "r").verdict is Verdict.GRANTED
+        (tmp_path / "ca.pem").unlink()
+        assert refresh(keap_at(server), "r").verdict is Verdict.GRANTED
+
+        monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "gone.pem"))
+        judgement = refresh(keap_at(server), "r")
+        server.close()
+    assert judgement.verdict is Verdict.TRY_LATER
+    assert not judgement.was_sent
+    assert judgement.reason == "Nothing was sent to Keap: the certificate authorities to trust cannot be read."
+    assert len(server.requests) == 2
 
 
 @pytest.mark.proves("R17")
