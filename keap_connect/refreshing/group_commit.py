@@ -18,7 +18,7 @@ from keap_connect.clock import seconds_since_boot
 from keap_connect.database import write_transaction
 
 # Under load a transaction waits so long after the one before; a lone refresh meets no such wait.
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.04
 Wish = TypeVar("Wish")
 Result = TypeVar("Result")
 Write = Callable[[Session, Sequence[Wish]], Sequence[Result]]

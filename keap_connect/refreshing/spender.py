@@ -29,7 +29,20 @@ from keap_connect.refreshing.storing import OTHER_TENANT, NewPair, Outcome, note
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
-NO_LIMIT = contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class Places:
+    """How many attempts may be where at once; each is entered in turn, like a semaphore.
+
+    Without the first, those that wait for their call would let their leases run out while Keap is slow.
+    """
+
+    leased: AbstractContextManager[object]  # from the lease to the end of the call
+    calling: AbstractContextManager[object]
+
+
+NO_LIMIT = Places(contextlib.nullcontext(), contextlib.nullcontext())
 
 
 @dataclass(frozen=True)
@@ -42,12 +55,12 @@ class Attempt:
     is_keap_trouble: bool = False  # Keap as a whole answered badly, or not at all
 
 
-def spend(account: Account, actor: str, room: AbstractContextManager[object] = NO_LIMIT) -> Attempt:
+def spend(account: Account, actor: str, places: Places = NO_LIMIT) -> Attempt:
     """Take the lease, present the refresh token, store what comes back.
 
     Args:
         account: as it was read; if it has another pair by now, nothing is sent.
-        room: entered for the call to Keap, to limit how many are made at once.
+        places: limits how many attempts may go on at once.
 
     Raises:
         SealBroken: the stored refresh token does not open; nothing was sent.
@@ -56,12 +69,13 @@ def spend(account: Account, actor: str, room: AbstractContextManager[object] = N
     """
     recovery.replay_first()
     with recovery.slot() as slot, _uninterrupted():
-        lease = take_lease(account)
-        if lease is None:
-            return Attempt(Outcome.NOT_TAKEN)
-        held = partial(is_still_held, lease)
-        with room:
-            judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
+        with places.leased:
+            lease = take_lease(account)
+            if lease is None:
+                return Attempt(Outcome.NOT_TAKEN)
+            held = partial(is_still_held, lease)
+            with places.calling:
+                judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
         try:
             return _settle(lease, judgement, actor)
         except Exception as problem:  # whatever it was, the new pair must not be lost

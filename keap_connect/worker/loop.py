@@ -26,7 +26,7 @@ from keap_connect.onboarding.flows import forget_past
 from keap_connect.onboarding.held_files import forget_past_files
 from keap_connect.onboarding.journey import finish_interrupted
 from keap_connect.refreshing import brakes, recovery
-from keap_connect.refreshing.spender import Attempt, spend
+from keap_connect.refreshing.spender import Attempt, Places, spend
 from keap_connect.refreshing.storing import Outcome, set_aside
 from keap_connect.runtime import runtime
 from keap_connect.worker.circuit import Circuit
@@ -36,7 +36,8 @@ from keap_connect.worker.instance import check_instance
 
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
-HANDS = CALLS_AT_ONCE + 16  # the others take leases and store pairs meanwhile
+LEASED_AT_ONCE = CALLS_AT_ONCE + 16  # or leases would run out before their turn, when Keap is slow
+HANDS = LEASED_AT_ONCE + 16  # the others store pairs meanwhile
 MOST_TAKEN_UP = 256  # at once; with a limit, what may go in a second
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
@@ -54,9 +55,9 @@ class SweepWorker:
         self.circuit = Circuit()
         self.refreshed = self.failed = self.faults = 0
         self._stopping = threading.Event()
-        self._hands = threading.Semaphore(HANDS)
-        self._room = threading.Semaphore(CALLS_AT_ONCE)
+        self._places = Places(threading.Semaphore(LEASED_AT_ONCE), threading.Semaphore(CALLS_AT_ONCE))
         self._lock = threading.Lock()
+        self._fewer = threading.Condition(self._lock)
         self._under_way = 0
         self._beat_due = self._instance_due = 0.0
         self._probe = brakes.Probe()
@@ -92,6 +93,7 @@ class SweepWorker:
         """Take up one batch; return False when there was nothing to do."""
         recovery.replay()
         self._keep_house()
+        self._is_braked = False
         most = self._allowed()
         accounts = take_up_due(most) if most else []
         if not accounts:
@@ -99,23 +101,24 @@ class SweepWorker:
                 self._probe.give_back()  # nothing was due to probe with
             return False
         rate = runtime().settings.refresh_rate_per_minute
-        self._is_braked = False
         starts_at = seconds_since_boot() + reserve_calls(len(accounts))
         for number, account in enumerate(accounts):
             due_at = starts_at + (number * 60.0 / rate if rate else 0.0)
-            if self._stopping.wait(max(due_at - seconds_since_boot(), 0.0)) or self._must_pause():
-                break  # what was taken up and not begun is due again in a minute
-            self._hands.acquire()
+            self._stopping.wait(max(due_at - seconds_since_boot(), 0.0))
             with self._lock:
                 self._under_way += 1
             pool.submit(self._refresh, account)
+        with self._lock:
+            self._fewer.wait_for(lambda: self._under_way <= HANDS)
         return True
 
     def _refresh(self, account: Account) -> None:
         try:
+            if self._stopping.is_set() or self._must_pause():
+                return  # what was taken up and not begun is due again in a minute
             with self.app.app_context():
                 try:
-                    attempt = spend(account, Actor.SYSTEM, self._room)
+                    attempt = spend(account, Actor.SYSTEM, self._places)
                 except SealBroken as problem:
                     set_aside(account.id, str(problem))
                     attempt = Attempt(Outcome.FAILED, str(problem))
@@ -132,7 +135,8 @@ class SweepWorker:
         finally:
             with self._lock:
                 self._under_way -= 1
-            self._hands.release()
+                if self._under_way == HANDS:
+                    self._fewer.notify()
 
     def _note(self, attempt: Attempt) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.models import Account, Deployment, Worker
 from keap_connect.refreshing import brakes
-from keap_connect.refreshing.spender import Attempt, spend
+from keap_connect.refreshing.spender import Attempt, Places, spend
 from keap_connect.worker import loop
 from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import list_workers
@@ -202,6 +203,43 @@ def test_a_mass_refusal_marks_nobody_even_when_the_admin_lets_the_sweep_go_on(st
     assert 5 <= len(refused) <= CALLS_AT_ONCE + 5
     assert twice, "second refusals were reached"
     assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
+
+
+class _Gate:
+    """A semaphore that counts who came to it."""
+
+    def __init__(self, places: int) -> None:
+        self.came = 0
+        self._semaphore = threading.Semaphore(places)
+
+    def __enter__(self) -> None:
+        self.came += 1
+        self._semaphore.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._semaphore.release()
+
+
+def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage):
+    ids = stage.add_accounts(4)
+    places = Places(leased=_Gate(2), calling=_Gate(1))
+    stage.sandbox.hold("refresh")
+
+    def refresh(account_id: int) -> Attempt:
+        with stage.app.app_context():
+            return spend(stage.row(account_id), "test", places)
+
+    with ThreadPoolExecutor(4) as pool:
+        attempts = [pool.submit(refresh, account_id) for account_id in ids]
+        until(lambda: (places.leased.came, places.calling.came) == (4, 2))
+        stage.sandbox.wait_held(1)
+        leased = [account_id for account_id in ids if stage.is_leased(account_id)]
+        sent = stage.sandbox.control("GET", "/held", wait_for=1)["waiting"]
+        stage.sandbox.release()
+
+    assert (len(leased), sent) == (2, 1)
+    assert [attempt.result().outcome for attempt in attempts] == ["stored"] * 4
+    assert stage.is_reconciled(*ids)
 
 
 @SQLITE
