@@ -7,7 +7,7 @@ is then written together with all others who came meanwhile.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Generic, TypeVar, cast
 
 from flask import current_app
@@ -39,16 +39,33 @@ def write_together(write: Write[Wish, Result], wish: Wish) -> Result:
     return group.write(write, wish)
 
 
+class _Waiting(Generic[Wish, Result]):
+    """A wish, and what came of it. A Future would do the same, at several times the price."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+        self._answer: SimpleQueue[tuple[Result | None, BaseException | None]] = SimpleQueue()
+
+    def answer(self, result: Result | None, problem: BaseException | None = None) -> None:
+        self._answer.put((result, problem))
+
+    def result(self) -> Result:
+        result, problem = self._answer.get()
+        if problem:
+            raise problem
+        return cast("Result", result)
+
+
 class _Group(Generic[Wish, Result]):
     def __init__(self) -> None:
-        self._waiting: list[tuple[Wish, Future[Result]]] = []
+        self._waiting: list[_Waiting[Wish, Result]] = []
         self._joining, self._turn = threading.Lock(), threading.Lock()
         self._next_at = 0.0
 
     def write(self, write: Write[Wish, Result], wish: Wish) -> Result:
-        mine: Future[Result] = Future()
+        mine: _Waiting[Wish, Result] = _Waiting(wish)
         with self._joining:
-            self._waiting.append((wish, mine))
+            self._waiting.append(mine)
             is_first = len(self._waiting) == 1
         if is_first:  # it writes for all who come until its turn
             with self._turn:
@@ -62,17 +79,17 @@ class _Group(Generic[Wish, Result]):
         return mine.result()
 
 
-def _write(write: Write[Wish, Result], group: list[tuple[Wish, Future[Result]]]) -> None:
+def _write(write: Write[Wish, Result], group: list[_Waiting[Wish, Result]]) -> None:
     try:
         with write_transaction() as session:
-            results = write(session, [wish for wish, _ in group])
+            results = write(session, [each.wish for each in group])
     except BaseException as problem:
         if len(group) > 1 and not isinstance(problem, SQLAlchemyError):
             for each in group:
                 _write(write, [each])
             return
-        for _, future in group:
-            future.set_exception(problem)
+        for each in group:
+            each.answer(None, problem)
     else:
-        for (_, future), result in zip(group, results, strict=True):
-            future.set_result(result)
+        for each, result in zip(group, results, strict=True):
+            each.answer(result)
