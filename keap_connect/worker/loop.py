@@ -124,9 +124,14 @@ class SweepWorker:
             with self._lock:
                 self._under_way += 1
             pool.submit(self._refresh, account)
-        with self._lock:
-            self._fewer.wait_for(lambda: self._under_way <= HANDS)
+        while not self._wait_for_hands():
+            self._keep_house()  # while Keap is slow
         return True
+
+    def _wait_for_hands(self) -> bool:
+        """Wait until all that was taken up is under way or done; return False when a beat is due before that."""
+        with self._lock:
+            return self._fewer.wait_for(lambda: self._under_way <= HANDS, BEAT_SECONDS)
 
     def _refresh(self, account: Account) -> None:
         try:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -203,6 +203,36 @@ def test_a_mass_refusal_marks_nobody_even_when_the_admin_lets_the_sweep_go_on(st
     assert 5 <= len(refused) <= CALLS_AT_ONCE + 5
     assert twice, "second refusals were reached"
     assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
+
+
+def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"CALLS_AT_ONCE": 1, "LEASED_AT_ONCE": 1, "HANDS": 1, "BEAT_SECONDS": 0.2}.items():
+        monkeypatch.setattr(loop, name, value)
+    ids = stage.add_accounts(4)
+    stage.sandbox.hold("refresh")
+
+    def last_beat() -> datetime:
+        with stage.app.app_context():
+            return list_workers()[0].beat_at
+
+    with ThreadPoolExecutor(1) as pool, stage.app.app_context():
+        worker = loop.SweepWorker(stage.app)
+        work = pool.submit(lambda: _inside(stage, lambda: worker.run(until_idle=True)))
+        stage.sandbox.wait_held(1)
+        first = last_beat()
+        try:
+            until(lambda: last_beat() > first, timeout=10)
+        finally:
+            stage.sandbox.release()
+        work.result(60)
+
+    assert stage.is_reconciled(*ids)
+    assert all(row.refreshed_at for row in stage.rows())
+
+
+def _inside(stage: Stage, what: Callable[[], None]) -> None:
+    with stage.app.app_context():
+        what()
 
 
 class _Gate:
