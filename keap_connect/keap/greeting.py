@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import requests
 
-from keap_connect.keap.transport import NoUsableAnswer, keap_session
+from keap_connect.keap.transport import NotSent, NoUsableAnswer, keap_session
 from keap_connect.settings import KeapSettings
 
 DEADLINE_SECONDS = 10.0
@@ -32,6 +32,8 @@ def greet_token_endpoint(keap: KeapSettings) -> Greeting:
             return Greeting(is_tls, problem="Its certificate was not accepted.")
         except requests.TooManyRedirects:
             return Greeting(is_tls, problem="It answers with a redirect, which is never followed.")
+        except NotSent as problem:
+            return Greeting(is_tls, problem=f"Nothing was sent to it: {problem}.")
         except NoUsableAnswer as problem:
             return Greeting(is_tls, problem=f"Its answer was not usable: {problem}.")
         except requests.RequestException as problem:

@@ -4,6 +4,7 @@ The time-outs of `requests` limit single reads, so a server that drips a byte a 
 watchdog shuts the socket down at the deadline, whatever is going on: TLS, headers or body.
 """
 
+import logging
 import math
 import os
 import queue
@@ -27,6 +28,7 @@ from urllib3.response import HTTPResponse
 from keap_connect.clock import seconds_since_boot
 from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
 
+log = logging.getLogger(__name__)
 DEADLINE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 SIZE_CAP_BYTES = 1_000_000
@@ -233,9 +235,11 @@ class KeapAdapter(HTTPAdapter):
             NoUsableAnswer: the answer broke off, was too large, or the deadline came before its end.
             requests.RequestException: there was no connection, or no answer.
         """
-        connection = self._new_connection(urlsplit(str(request.url)))
+        url = urlsplit(str(request.url))
+        connection = self._new_connection(url)
         try:
             raw = self._ask(connection, request)
+            log.debug("%s %s at %s: %s", request.method, url.path, url.hostname, raw.status)
             response = self.build_response(request, raw)
             response._content = self._read(raw)
         finally:

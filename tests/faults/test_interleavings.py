@@ -37,7 +37,7 @@ from keap_connect.errors import ImportRefused, KeapConnectError
 from keap_connect.keap.identity import Identity
 from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.keap.transport import Call, NoUsableAnswer
+from keap_connect.keap.transport import Call, NotSent
 from keap_connect.models import Account, AccountEvent
 from keap_connect.onboarding.importing import Checked, ImportedCredential, Incoming, place
 from keap_connect.onboarding.placing import Grant, place_grant
@@ -184,7 +184,7 @@ class Interleavings(RuleBasedStateMachine):
         self._stop_at_door(flight, "claimed")
         try:
             call.last_look()
-        except NoUsableAnswer as problem:
+        except NotSent as problem:
             return no_answer(str(problem), was_sent=call.sent)
         sent_at = utc_now()
         presentation = flight.presentation = Presentation(refresh_token, seconds_since_boot())

@@ -21,6 +21,7 @@ import requests
 import trustme
 
 from keap_connect.keap import identity, token_endpoint, transport
+from keap_connect.keap.greeting import greet_token_endpoint
 from keap_connect.keap.identity import ask_identity
 from keap_connect.keap.judgement import Verdict
 from keap_connect.keap.token_endpoint import exchange_code, refresh
@@ -526,7 +527,9 @@ def test_the_certificate_authorities_are_read_once_and_nothing_is_sent_without_t
 
         monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "gone.pem"))
         judgement = refresh(keap_at(server), "r")
+        greeting = greet_token_endpoint(keap_at(server))
         server.close()
+    assert greeting.problem == "Nothing was sent to it: the certificate authorities to trust cannot be read."
     assert judgement.verdict is Verdict.TRY_LATER
     assert not judgement.was_sent
     assert judgement.reason == "Nothing was sent to Keap: the certificate authorities to trust cannot be read."
