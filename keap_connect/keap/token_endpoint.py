@@ -16,7 +16,7 @@ from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import utc_now
 from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer
-from keap_connect.keap.transport import Call, NotSent, NoUsableAnswer, keap_session
+from keap_connect.keap.transport import NotSent, NoUsableAnswer, keap_session
 from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,12 @@ def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = Non
     Source: RFC 6749 section 4.1.3; Keap developer portal, "Getting Started with OAuth2".
     """
 
-    def send(session: OAuth2Session, call: Call) -> None:
+    def send(session: OAuth2Session) -> None:
         session.fetch_token(
             keap.token_url,
             code=code,
             include_client_id=True,
             client_secret=keap.client_secret,
-            timeout=call.remaining_seconds(),
             code_verifier=code_verifier,
         )
 
@@ -59,8 +58,8 @@ def refresh(
     """
     basic = HTTPBasicAuth(quote_plus(keap.client_id), quote_plus(keap.client_secret))
 
-    def send(session: OAuth2Session, call: Call) -> None:
-        session.refresh_token(keap.token_url, refresh_token=refresh_token, auth=basic, timeout=call.remaining_seconds())
+    def send(session: OAuth2Session) -> None:
+        session.refresh_token(keap.token_url, refresh_token=refresh_token, auth=basic)
 
     return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send, must_end_by=must_end_by, may_send=may_send)
 
@@ -77,7 +76,7 @@ def _ask(
     keap: KeapSettings,
     grant_type: GrantType,
     presented: tuple[str | None, ...],
-    send: Callable[[OAuth2Session, Call], None],
+    send: Callable[[OAuth2Session], None],
     *,
     must_end_by: float = math.inf,
     may_send: Callable[[], bool] | None = None,
@@ -97,7 +96,7 @@ def _ask(
         session.register_compliance_hook("access_token_response", hear)
         session.register_compliance_hook("refresh_token_response", hear)
         try:
-            send(session, call)
+            send(session)
         except _Judged as heard:
             return heard.judgement
         except InsecureTransportError:

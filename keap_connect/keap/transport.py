@@ -36,7 +36,7 @@ NAME_HOLDS_SECONDS = 30.0
 
 
 class NotSent(requests.RequestException):
-    """The last look before sending said no."""
+    """Nothing was written; the text says why."""
 
 
 class NoUsableAnswer(requests.RequestException):
@@ -231,7 +231,7 @@ class KeapAdapter(HTTPAdapter):
         """Send, and read the whole answer within deadline and size cap.
 
         Raises:
-            NotSent: the last look said no.
+            NotSent: the last look said no, or no certificate could be verified.
             NoUsableAnswer: the answer broke off, was too large, or the deadline came before its end.
             requests.RequestException: there was no connection, or no answer.
         """

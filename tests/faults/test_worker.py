@@ -4,8 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -215,9 +214,12 @@ def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(stage: Stag
         with stage.app.app_context():
             return list_workers()[0].beat_at
 
-    with ThreadPoolExecutor(1) as pool, stage.app.app_context():
-        worker = loop.SweepWorker(stage.app)
-        work = pool.submit(lambda: _inside(stage, lambda: worker.run(until_idle=True)))
+    def sweep() -> None:
+        with stage.app.app_context():
+            loop.SweepWorker(stage.app).run(until_idle=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(sweep)
         stage.sandbox.wait_held(1)
         first = last_beat()
         try:
@@ -230,29 +232,19 @@ def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(stage: Stag
     assert all(row.refreshed_at for row in stage.rows())
 
 
-def _inside(stage: Stage, what: Callable[[], None]) -> None:
-    with stage.app.app_context():
-        what()
+class _CountingGate(loop._Gate):
+    """Counts who came to it."""
 
-
-class _Gate:
-    """A semaphore that counts who came to it."""
-
-    def __init__(self, places: int) -> None:
-        self.came = 0
-        self._semaphore = threading.Semaphore(places)
+    came = 0
 
     def __enter__(self) -> None:
         self.came += 1
-        self._semaphore.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._semaphore.release()
+        super().__enter__()
 
 
 def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage):
     ids = stage.add_accounts(4)
-    places = Places(leased=_Gate(2), calling=_Gate(1))
+    places = Places(leased=_CountingGate(2), calling=_CountingGate(1))
     stage.sandbox.hold("refresh")
 
     def refresh(account_id: int) -> Attempt:
