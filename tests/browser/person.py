@@ -10,6 +10,9 @@ from tests.support.sandbox import Sandbox
 
 # Chromium notes each error status in the console; the statuses are looked at on their own.
 STATUS_NOTE = "Failed to load resource"
+# What sticks out of its table cell.
+FIND_CROWDED = """() => [...document.querySelectorAll("main td")]
+  .filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.innerText)"""
 
 
 def origin_of(url: str) -> str:

@@ -1,6 +1,7 @@
 """The dashboard while somebody looks at it, and what the pages with a secret leave behind."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -12,7 +13,7 @@ from keap_connect.access.sign_ins import sign_in_admin
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
-from tests.browser.person import Person, Watch
+from tests.browser.person import FIND_CROWDED, Person, Watch
 from tests.browser.seed import add_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 
@@ -48,6 +49,18 @@ def wait_for_the_next_look(admin: Person) -> None:
     """Let the page ask once more, and take in the answer."""
     with admin.page.expect_response("**/accounts*"):
         admin.page.clock.run_for(15_000)
+
+
+def test_the_longest_words_for_a_time_fit_their_column(admin: Person, app: Flask):
+    lately = utc_now() - timedelta(seconds=20)
+    with app.app_context(), write_transaction() as session:
+        session.execute(update(Account).values(refreshed_at=lately, asked_at=lately))
+
+    admin.page.set_viewport_size({"width": 1200, "height": 800})
+    admin.open("/accounts")
+
+    assert admin.text.count("a moment ago") == 4
+    assert admin.page.evaluate(FIND_CROWDED) == []
 
 
 def test_states_change_without_a_reload_and_it_is_said_once(admin: Person, lose: Callable[[int], None], watch: Watch):

@@ -15,7 +15,7 @@ from werkzeug.routing import Map
 
 from keap_connect.sandbox.application import create_sandbox
 from tests.browser.faces import SITES, Face
-from tests.browser.person import Watch, origin_of
+from tests.browser.person import FIND_CROWDED, Watch, origin_of
 from tests.browser.world import HOSTILE, World, open_world
 from tests.support.sandbox import Sandbox
 
@@ -32,8 +32,6 @@ OUTLINE = """() => ({
   lang: document.documentElement.lang,
   titled: document.title.trim().length > 0,
 })"""
-FIND_CROWDED = """() => [...document.querySelectorAll("main td")]
-  .filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.innerText)"""
 READ_TEXT = """() => {
   const controls = ".actions, .toolbar, .pager, .trail, nav, form, button, details, .visually-hidden, .screen-only";
   const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
