@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from http.client import HTTPException
-from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, cast
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from requests_oauthlib import OAuth2Session
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
@@ -214,25 +214,39 @@ class _KeapTLSConnection(_KeapConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-class KeapAdapter(HTTPAdapter):
-    """Carries the request of one `Call` over a connection of its own; nothing is kept for later ones."""
+class KeapSession(OAuth2Session):
+    """Carries the request of one `Call` over a connection of its own, and keeps nothing for later ones.
 
-    def __init__(self, call: Call) -> None:
+    It asks for no scope, since oauthlib raises a Warning when Keap answers `full|<tenant>` to `full`. It has no
+    cookies, and reads no proxy variables and no `.netrc`, which would replace the client's credentials.
+    """
+
+    def __init__(self, keap: KeapSettings, call: Call, token: Mapping[str, str] | None) -> None:
+        super().__init__(keap.client_id, redirect_uri=keap.redirect_uri, token=dict(token) if token else None)
         self.call = call
-        super().__init__()
+        self.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
 
-    def init_poolmanager(self, *_: object, **__: object) -> None:
-        """Make no pool."""
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prepare it without all that `requests` would merge: none of it may reach Keap, and it takes its time."""
+        prepared = requests.PreparedRequest()
+        headers = {**self.headers, **(request.headers or {})}
+        form = urlencode(cast("Mapping[str, str]", request.data))
+        prepared.prepare(
+            request.method, request.url, headers, data=form, params=request.params or None, auth=request.auth
+        )
+        return prepared
 
-    def close(self) -> None:
-        """Do nothing: the connection ended with its request."""
+    def merge_environment_settings(self, *_: object) -> dict[str, object]:
+        """Look at nothing outside."""
+        return {}
 
-    def send(self, request: requests.PreparedRequest, *_: object, **__: object) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, **_: object) -> requests.Response:
         """Send, and read the whole answer within deadline and size cap.
 
         Raises:
             NotSent: the last look said no, or no certificate could be verified.
             NoUsableAnswer: the answer broke off, was too large, or the deadline came before its end.
+            TooManyRedirects: the answer was a redirect; none is followed.
             requests.RequestException: there was no connection, or no answer.
         """
         url = urlsplit(str(request.url))
@@ -240,10 +254,11 @@ class KeapAdapter(HTTPAdapter):
         try:
             raw = self._ask(connection, request)
             log.debug("%s %s at %s: %s", request.method, url.path, url.hostname, raw.status)
-            response = self.build_response(request, raw)
-            response._content = self._read(raw)
+            response = _as_response(request, raw, self._read(raw))
         finally:
             connection.close()
+        if response.is_redirect:
+            raise requests.TooManyRedirects("redirects are not followed", response=response)
         return response
 
     def _new_connection(self, url: SplitResult) -> _KeapConnection:
@@ -297,6 +312,16 @@ def _trusting(authorities: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=authorities)
 
 
+def _as_response(request: requests.PreparedRequest, raw: HTTPResponse, body: bytes) -> requests.Response:
+    response = requests.Response()
+    response.request, response.url = request, str(request.url)
+    response.status_code, response.reason = raw.status, str(raw.reason)
+    response.headers = CaseInsensitiveDict(raw.headers)
+    response.encoding = requests.utils.get_encoding_from_headers(response.headers)
+    response._content = body
+    return response
+
+
 @contextmanager
 def keap_session(
     keap: KeapSettings,
@@ -305,25 +330,12 @@ def keap_session(
     must_end_by: float = math.inf,
     may_send: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[OAuth2Session, Call]]:
-    """Open a session for one request.
-
-    It asks for no scope, since oauthlib raises a Warning when Keap answers `full|<tenant>` to `full`; it reads no
-    proxy variables and no `.netrc`, which would replace the client's credentials.
-    """
+    """Open a session for one request."""
     call = Call(deadline_seconds, must_end_by, may_send)
-    session = OAuth2Session(keap.client_id, redirect_uri=keap.redirect_uri, token=dict(token) if token else None)
-    session.trust_env = False
-    session.max_redirects = 0
-    session.headers["Accept"] = "application/json"
-    session.headers["Accept-Encoding"] = "identity"
-    adapter = KeapAdapter(call)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
     try:
-        yield session, call
+        yield KeapSession(keap, call, token), call
     finally:
         call.close()
-        session.close()
 
 
 def allow_loopback_http(keap: KeapSettings) -> None:
