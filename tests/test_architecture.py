@@ -196,6 +196,8 @@ def test_only_the_spender_refreshes_and_few_exchange():
         return lambda module: ("keap_connect.keap.token_endpoint", name) in module.imports()
 
     assert breaking(presents("refresh")) == ["keap_connect/refreshing/spender.py"]
+    steps = "keap_connect.refreshing.spender", "present"
+    assert breaking(lambda module: steps in module.imports()) == ["keap_connect/worker/crew.py"]
     assert breaking(presents("exchange_code")) == [
         "keap_connect/onboarding/client_check.py",  # sends a code that cannot be one
         "keap_connect/onboarding/journey.py",
@@ -316,9 +318,9 @@ def test_the_reader_of_the_source_sees_what_it_looks_for():
     """Each rule above is of use only when its reading finds the thing where it is."""
     transport = next(module for module in APP if module.name == "keap/transport.py")
 
-    assert ("requests.adapters", "HTTPAdapter") in transport.imports()
+    assert ("requests_oauthlib", "OAuth2Session") in transport.imports()
     assert "settings" in transport.own_imports()
     assert "environ" in transport.names()
-    assert "https://" in transport.texts()
+    assert "https" in transport.texts()
     assert transport.tree.body[0].value.value not in transport.texts()
     assert breaking(lambda module: any(getattr(node, "level", 0) for node in ast.walk(module.tree)), MODULES) == []

@@ -3,7 +3,7 @@
 timing.py     how long leases, doubt and patience last
 lease.py      who may present a token now; taken durably before anything is sent
 spender.py    presents it, and writes down what the answer means
-storing.py    stores what it brought, by the fence; group_commit.py puts what comes at one moment into one transaction
+storing.py    stores what it brought, by the fence
 recovery.py   keeps a new pair that the database refused, sealed, in a file that was allocated beforehand
 serving.py    hands out a valid access token, waiting for a refresh of somebody else if it must
 brakes.py     what holds the sweep: mass refusals, a refused client, a restored backup

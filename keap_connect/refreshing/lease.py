@@ -14,11 +14,16 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import database_clock, plain_reads, read_session, seconds_since_trouble
+from keap_connect.database import (
+    database_clock,
+    plain_reads,
+    read_session,
+    seconds_since_trouble,
+    write_transaction,
+)
 from keap_connect.errors import AccountNotFound, TemporarilyUnavailable
 from keap_connect.models import LARGEST_ID, Account, Alarm
 from keap_connect.refreshing import timing
-from keap_connect.refreshing.group_commit import write_together
 
 log = logging.getLogger(__name__)
 UNKNOWN_INSTANCE = "unknown_instance"
@@ -67,9 +72,8 @@ def look(account_id: int) -> Situation:
     return Situation(account, is_leased, held_seconds, client_refusal)
 
 
-def take_lease(account: Account) -> Lease | None:
-    """Take the lease of an account as it was read, or return None when somebody else has it, nobody may, or the account
-    has another pair by now.
+def draw_up(account: Account) -> Lease | None:
+    """Draw up the lease of an account as it was read; None when it has no refresh token that is ours to present.
 
     Raises:
         SealBroken: the stored refresh token does not open.
@@ -77,8 +81,16 @@ def take_lease(account: Account) -> Lease | None:
     refresh_token = open_refresh_token(account)
     if refresh_token is None or not is_ours(account):
         return None
-    lease = Lease(account, refresh_token, secrets.token_hex(8), seconds_since_boot() + timing.LEASE_SECONDS)
-    return lease if write_together(_take_all, lease) else None
+    return Lease(account, refresh_token, secrets.token_hex(8), seconds_since_boot() + timing.LEASE_SECONDS)
+
+
+def take_leases(leases: Sequence[Lease]) -> list[Lease]:
+    """Take in one transaction those that are to be had, and return them. Of the others somebody else has the lease,
+    nobody may present the token now, or the account has another pair by now.
+    """
+    with write_transaction() as session:
+        taken = _take_all(session, leases)
+    return [lease for lease, is_taken in zip(leases, taken, strict=True) if is_taken]
 
 
 def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:

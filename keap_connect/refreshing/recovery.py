@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -73,9 +73,8 @@ class _Pool:
 _pool = _Pool()
 
 
-@contextlib.contextmanager
-def slot() -> Iterator[Slot]:
-    """Give an allocated file for one attempt.
+def allocate(number: int) -> list[Slot]:
+    """Give an allocated file for each of so many attempts; whoever ends one gives its file back.
 
     Raises:
         RecoveryUnavailable: the disk is full or the folder cannot be written.
@@ -83,14 +82,22 @@ def slot() -> Iterator[Slot]:
     folder = _folder()
     with _pool.lock:
         free = _pool.free.setdefault(folder, [])
-        taken = free.pop() if free else None
-    taken = taken or _allocate(folder)
+        taken = [free.pop() for _ in range(min(number, len(free)))]
     try:
-        yield taken
-    finally:
-        if not taken.is_kept:
-            with _pool.lock:
-                _pool.free[folder].append(taken)
+        while len(taken) < number:
+            taken.append(_allocate(folder))
+    except RecoveryUnavailable:
+        give_back(taken)
+        raise
+    return taken
+
+
+def give_back(slots: Iterable[Slot]) -> None:
+    """Let others have the files, unless a pair is kept in them."""
+    with _pool.lock:
+        for slot in slots:
+            if not slot.is_kept:
+                _pool.free[slot.path.parent].append(slot)
 
 
 def replay_first() -> None:
@@ -172,7 +179,7 @@ def _keep_trying(app: Flask, kept: Slot, pair: NewPair) -> None:
 
 
 def _store(pair: NewPair) -> None:
-    outcome = store_granted(pair)
+    (outcome,) = store_granted([pair])
     log.warning("A kept pair of account %s was taken from its recovery file: %s.", pair.account_id, outcome)
 
 

@@ -8,8 +8,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,74 +19,158 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.keap.judgement import Judgement, Verdict
+from keap_connect.keap.judgement import Judgement, Verdict, no_answer
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refreshing import brakes, recovery, timing
-from keap_connect.refreshing.lease import Lease, is_still_held, release, take_lease
+from keap_connect.refreshing.lease import Lease, draw_up, is_still_held, release, take_leases
 from keap_connect.refreshing.storing import OTHER_TENANT, NewPair, Outcome, note_failure, rest, store_granted
 from keap_connect.runtime import runtime
 
 log = logging.getLogger(__name__)
+NOT_YET = no_answer("Nothing was sent to Keap.", was_sent=False)
+KEPT_ASIDE = "The new tokens are safe and will be stored once the database answers."
 
 
-@dataclass(frozen=True)
-class Places:
-    """How many attempts may be where at once; each is entered in turn, like a semaphore.
+@dataclass
+class Presentation:
+    """A refresh token that may be presented now, where its new pair would be kept, and Keap's answer once it came."""
 
-    Without the first, those that wait for their call would let their leases run out while Keap is slow.
-    """
+    lease: Lease
+    slot: recovery.Slot
+    actor: str
+    judgement: Judgement = NOT_YET
 
-    leased: AbstractContextManager[object]  # from the lease to the end of the call
-    calling: AbstractContextManager[object]
+    @property
+    def is_over(self) -> bool:
+        """Whether Keap's answer, or its absence, was judged."""
+        return self.judgement is not NOT_YET
 
-
-NO_LIMIT = Places(contextlib.nullcontext(), contextlib.nullcontext())
+    @property
+    def new_pair(self) -> NewPair | None:
+        """What Keap granted."""
+        account, granted = self.lease.account, self.judgement.token_response
+        return NewPair(account.id, account.generation, granted, self.actor) if granted else None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt: how it ended, and Keap's answer in a sentence."""
+    """How a presentation ended, and Keap's answer in a sentence."""
 
     outcome: Outcome
     reason: str = ""
     retry_after_seconds: int | None = None
     is_keap_trouble: bool = False  # Keap as a whole answered badly, or not at all
+    fault: Exception | None = None  # of this program; the new pair is kept in the recovery file all the same
 
 
-def spend(account: Account, actor: str, places: Places = NO_LIMIT) -> Attempt:
+def spend(account: Account, actor: str) -> Attempt:
     """Take the lease, present the refresh token, store what comes back.
 
     Args:
         account: as it was read; if it has another pair by now, nothing is sent.
-        places: limits how many attempts may go on at once.
 
     Raises:
         SealBroken: the stored refresh token does not open; nothing was sent.
         SQLAlchemyError: the lease could not be written; nothing was sent.
         RecoveryUnavailable: no recovery file could be allocated; nothing was sent.
     """
+    lease = draw_up(account)
+    with _uninterrupted():
+        for presentation in prepare([lease] if lease else [], actor):
+            try:
+                present(presentation)
+                attempt = settle(presentation)
+            finally:
+                recovery.give_back([presentation.slot])
+            if attempt.fault:
+                raise attempt.fault
+            return attempt
+    return Attempt(Outcome.NOT_TAKEN)
+
+
+def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
+    """Allocate a recovery file for each, take the leases, and return those presentations that may go on.
+
+    Whoever ends a presentation gives its slot back.
+
+    Raises:
+        SQLAlchemyError: the leases could not be written.
+        RecoveryUnavailable: no recovery file could be allocated.
+    """
+    if not leases:
+        return []
     recovery.replay_first()
-    with recovery.slot() as slot, _uninterrupted():
-        with places.leased:
-            lease = take_lease(account)
-            if lease is None:
-                return Attempt(Outcome.NOT_TAKEN)
-            held = partial(is_still_held, lease)
-            with places.calling:
-                judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
-        try:
-            return _settle(lease, judgement, actor)
-        except Exception as problem:  # whatever it was, the new pair must not be lost
-            log.error("The answer for account %s could not be stored (%s).", lease.account.id, type(problem).__name__)
-            granted = judgement.token_response
-            if granted is not None:
-                slot.keep(NewPair(lease.account.id, lease.account.generation, granted, actor))
-            if not isinstance(problem, SQLAlchemyError):
-                raise
-            if granted is None:
-                return Attempt(Outcome.FAILED, "The database did not answer.")
-            return Attempt(Outcome.KEPT_ASIDE, "The new tokens are safe and will be stored once the database answers.")
+    slots = recovery.allocate(len(leases))
+    try:
+        return [Presentation(lease, slots.pop(), actor) for lease in take_leases(leases)]
+    finally:
+        recovery.give_back(slots)
+
+
+def present(presentation: Presentation) -> None:
+    """Present the refresh token, unless the last look says no, and note how Keap's answer is judged."""
+    lease = presentation.lease
+    held = partial(is_still_held, lease)
+    presentation.judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
+
+
+def settle(presentation: Presentation) -> Attempt:
+    """Write down what Keap's answer means."""
+    if presentation.new_pair:
+        return store([presentation])[0]
+    judgement = presentation.judgement
+    try:
+        with write_transaction() as session:
+            account = _still_concerned(session, presentation.lease)
+            if account is None:
+                return Attempt(Outcome.LATE, judgement.reason)
+            outcome = _note_refusal_or_failure(session, account, judgement, presentation.actor)
+    except SQLAlchemyError as problem:
+        _tell_not_stored(presentation, problem)
+        return Attempt(Outcome.FAILED, "The database did not answer.")
+    is_trouble = judgement.verdict is Verdict.TRY_LATER
+    return Attempt(outcome, judgement.reason, judgement.retry_after_seconds, is_trouble)
+
+
+def store(presentations: Sequence[Presentation]) -> list[Attempt]:
+    """Store the new pairs of several presentations in one transaction; what cannot be stored is kept in their slots."""
+    pairs = [pair for each in presentations if (pair := each.new_pair)]
+    try:
+        outcomes = store_granted(pairs)
+    except Exception as problem:  # whatever it was, no new pair must be lost
+        is_outage = isinstance(problem, SQLAlchemyError)
+        if len(pairs) > 1 and not is_outage:  # a fault concerns one of them
+            return [attempt for each in presentations for attempt in store([each])]
+        for each, pair in zip(presentations, pairs, strict=True):
+            _tell_not_stored(each, problem)
+            each.slot.keep(pair)
+        return [Attempt(Outcome.KEPT_ASIDE, KEPT_ASIDE, fault=None if is_outage else problem)] * len(pairs)
+    return [
+        Attempt(outcome, OTHER_TENANT if outcome is Outcome.FAILED else each.judgement.reason)
+        for each, outcome in zip(presentations, outcomes, strict=True)
+    ]
+
+
+def withdraw(presentation: Presentation) -> None:
+    """End the lease of a token that was not presented after all."""
+    with write_transaction() as session:
+        account = _still_concerned(session, presentation.lease)
+        if account is not None:
+            release(session, account, clear_marker=True, hold_seconds=0)
+
+
+def _still_concerned(session: Session, lease: Lease) -> Account | None:
+    """Return the account, or None once it has a newer pair or its lease has gone: what is late marks nothing."""
+    account = session.get(Account, lease.account.id, with_for_update=True)
+    if account is None or account.generation != lease.account.generation or account.lease_owner != lease.owner:
+        return None
+    return account
+
+
+def _tell_not_stored(presentation: Presentation, problem: Exception) -> None:
+    name = type(problem).__name__
+    log.error("The answer for account %s could not be stored (%s).", presentation.lease.account.id, name)
 
 
 @contextlib.contextmanager
@@ -105,21 +188,6 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(sign, handler or signal.SIG_DFL)
         for number in waiting:
             signal.raise_signal(number)
-
-
-def _settle(lease: Lease, judgement: Judgement, actor: str) -> Attempt:
-    granted = judgement.token_response
-    if granted is not None:
-        outcome = store_granted(NewPair(lease.account.id, lease.account.generation, granted, actor))
-        return Attempt(outcome, OTHER_TENANT if outcome is Outcome.FAILED else judgement.reason)
-    with write_transaction() as session:
-        account = session.get(Account, lease.account.id, with_for_update=True)
-        # A late refusal marks nothing: not when the pair is a newer one, and not when the lease went to somebody else.
-        if account is None or account.generation != lease.account.generation or account.lease_owner != lease.owner:
-            return Attempt(Outcome.LATE, judgement.reason)
-        outcome = _note_refusal_or_failure(session, account, judgement, actor)
-    is_trouble = judgement.verdict is Verdict.TRY_LATER
-    return Attempt(outcome, judgement.reason, judgement.retry_after_seconds, is_trouble)
 
 
 def _note_refusal_or_failure(session: Session, account: Account, judgement: Judgement, actor: str) -> Outcome:

@@ -12,14 +12,13 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import store_pair
-from keap_connect.accounts.history import EventKind, acting_from, event_values, record
+from keap_connect.accounts.history import EventKind, event_values, record
 from keap_connect.accounts.schedule import back_off_seconds
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, AccountEvent
 from keap_connect.refreshing import timing
-from keap_connect.refreshing.group_commit import write_together
 from keap_connect.refreshing.lease import release
 
 OTHER_TENANT = "Keap answered with a token of another account; it was not stored."
@@ -46,16 +45,17 @@ class NewPair:
     generation: int
     granted: TokenResponse = field(repr=False)
     actor: str
-    address: str | None = field(default_factory=acting_from.get)  # another thread may write it down
 
 
-def store_granted(pair: NewPair) -> Outcome:
-    """Store a new pair where it belongs, by the generation that it came from; else change nothing.
+def store_granted(pairs: Sequence[NewPair]) -> list[Outcome]:
+    """Store new pairs in one transaction, each where it belongs by the generation that it came from; others change
+    nothing.
 
     Raises:
-        SQLAlchemyError: the database refused it.
+        SQLAlchemyError: the database refused them.
     """
-    return write_together(_store_all, pair)
+    with write_transaction() as session:
+        return _store_all(session, pairs)
 
 
 def _store_all(session: Session, pairs: Sequence[NewPair]) -> list[Outcome]:
@@ -68,16 +68,14 @@ def _store_all(session: Session, pairs: Sequence[NewPair]) -> list[Outcome]:
     session.flush()  # what was said of a pair comes before the line that it is stored
     if stored:
         connection.execute(_STORING, [_written(accounts[pair.account_id]) for pair in stored])
-        events = [
-            event_values(EventKind.REFRESHED, pair.account_id, pair.actor, address=pair.address) for pair in stored
-        ]
+        events = [event_values(EventKind.REFRESHED, pair.account_id, pair.actor) for pair in stored]
         connection.execute(insert(AccountEvent), events)
     return outcomes
 
 
 def _store(session: Session, account: Account | None, pair: NewPair) -> Outcome:
     granted = pair.granted
-    tell = partial(record, session, account_id=pair.account_id, actor=pair.actor, address=pair.address)
+    tell = partial(record, session, account_id=pair.account_id, actor=pair.actor)
     if account is None or account.generation != pair.generation or account.disconnected_at is not None:
         return Outcome.LATE
     if granted.tenant_id and account.tenant_id and granted.tenant_id != account.tenant_id:

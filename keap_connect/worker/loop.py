@@ -10,55 +10,35 @@ import os
 import signal
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from datetime import timedelta
-from queue import SimpleQueue
 from types import FrameType
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
-from keap_connect.accounts.history import Actor
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.errors import KeapConnectError, SealBroken
+from keap_connect.errors import KeapConnectError
 from keap_connect.models import Account
-from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import forget_past
 from keap_connect.onboarding.held_files import forget_past_files
 from keap_connect.onboarding.journey import finish_interrupted
 from keap_connect.refreshing import brakes, recovery
-from keap_connect.refreshing.spender import Attempt, Places, spend
-from keap_connect.refreshing.storing import Outcome, set_aside
+from keap_connect.refreshing.spender import Attempt
+from keap_connect.refreshing.storing import Outcome
 from keap_connect.runtime import runtime
 from keap_connect.worker.circuit import Circuit
+from keap_connect.worker.crew import Crew
 from keap_connect.worker.due import hurry_pairs_of_the_future, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import Beat, beat, retire
 from keap_connect.worker.instance import check_instance
 
 log = logging.getLogger(__name__)
-CALLS_AT_ONCE = 16
-LEASED_AT_ONCE = CALLS_AT_ONCE + 16  # or leases would run out before their turn, when Keap is slow
-HANDS = LEASED_AT_ONCE + 16  # the others store pairs meanwhile
 MOST_TAKEN_UP = 256  # at once; with a limit, what may go in a second
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
 CHECK_INSTANCE_SECONDS = 3600.0
 FAILURES = {Outcome.FAILED, Outcome.REFUSED, Outcome.CLIENT_REFUSED, Outcome.BRAKED}
-
-
-class _Gate:
-    """Lets so many in at once: a semaphore without the price of Python's own."""
-
-    def __init__(self, places: int) -> None:
-        self._free: SimpleQueue[None] = SimpleQueue()
-        for _ in range(places):
-            self._free.put(None)
-
-    def __enter__(self) -> None:
-        self._free.get()
-
-    def __exit__(self, *_: object) -> None:
-        self._free.put(None)
 
 
 class SweepWorker:
@@ -70,11 +50,9 @@ class SweepWorker:
         self.started_at = utc_now()
         self.circuit = Circuit()
         self.refreshed = self.failed = self.faults = 0
+        self.crew = Crew(app, self._must_pause, self._note, self._note_fault)
         self._stopping = threading.Event()
-        self._places = Places(_Gate(LEASED_AT_ONCE), _Gate(CALLS_AT_ONCE))
         self._lock = threading.Lock()
-        self._fewer = threading.Condition(self._lock)
-        self._under_way = 0
         self._beat_due = self._instance_due = 0.0
         self._probe = brakes.Probe()
         self._is_probing_client = self._is_braked = False
@@ -89,12 +67,15 @@ class SweepWorker:
             signal.signal(signal.SIGTERM, self.stop)
             signal.signal(signal.SIGINT, self.stop)
         gc.freeze()  # what was loaded so far stays; looking through it again and again costs time
-        with ThreadPoolExecutor(HANDS, thread_name_prefix="refresh") as pool:
+        with self.crew:
             while not self._stopping.is_set():
                 try:
-                    worked = self._sweep_once(pool)
+                    worked = self._sweep_once()
                 except SQLAlchemyError as problem:
                     log.error("The database does not answer (%s); trying again.", type(problem).__name__)
+                    worked = False
+                except KeapConnectError as problem:
+                    log.warning("Nothing is refreshed: %s", problem)
                     worked = False
                 if not worked and until_idle:
                     break
@@ -105,8 +86,8 @@ class SweepWorker:
         except SQLAlchemyError:
             log.warning("The worker ends without saying so: the database does not answer.")
 
-    def _sweep_once(self, pool: ThreadPoolExecutor) -> bool:
-        """Take up one batch; return False when there was nothing to do."""
+    def _sweep_once(self) -> bool:
+        """Take up one batch and send the crew out; return False when there was nothing to do."""
         recovery.replay()
         self._keep_house()
         self._is_braked = False
@@ -118,46 +99,21 @@ class SweepWorker:
             return False
         rate = runtime().settings.refresh_rate_per_minute
         starts_at = seconds_since_boot() + reserve_calls(len(accounts))
-        for number, account in enumerate(accounts):
-            due_at = starts_at + (number * 60.0 / rate if rate else 0.0)
-            self._stopping.wait(max(due_at - seconds_since_boot(), 0.0))
-            with self._lock:
-                self._under_way += 1
-            pool.submit(self._refresh, account)
-        while not self._wait_for_hands():
-            self._keep_house()  # while Keap is slow
-        return True
-
-    def _wait_for_hands(self) -> bool:
-        """Wait until all that was taken up is under way or done; return False when a beat is due before that."""
-        with self._lock:
-            return self._fewer.wait_for(lambda: self._under_way <= HANDS, BEAT_SECONDS)
-
-    def _refresh(self, account: Account) -> None:
-        try:
+        turns = deque(
+            (starts_at + (number * 60.0 / rate if rate else 0.0), account) for number, account in enumerate(accounts)
+        )
+        while turns:
+            self._stopping.wait(max(turns[0][0] - seconds_since_boot(), 0.0))
+            room = self.crew.wait_for_room(BEAT_SECONDS)
             if self._stopping.is_set() or self._must_pause():
-                return  # what was taken up and not begun is due again in a minute
-            with self.app.app_context():
-                try:
-                    attempt = spend(account, Actor.SYSTEM, self._places)
-                except SealBroken as problem:
-                    set_aside(account.id, str(problem))
-                    attempt = Attempt(Outcome.FAILED, str(problem))
-                self._note(attempt)
-                if attempt.outcome is Outcome.STORED and account.is_pending:
-                    complete_account(account.id)
-        except (KeapConnectError, SQLAlchemyError) as problem:
-            log.warning("Account %s was not refreshed: %s", account.id, type(problem).__name__)
-        except Exception:  # it would vanish in the pool
-            log.exception("A fault of this program kept account %s from being refreshed.", account.id)
-            with self._lock:
-                self.faults += 1
-                self.failed += 1
-        finally:
-            with self._lock:
-                self._under_way -= 1
-                if self._under_way == HANDS:
-                    self._fewer.notify()
+                break  # what was taken up and not begun is due again in a minute
+            now = seconds_since_boot()
+            ready: list[Account] = []
+            while turns and len(ready) < room and turns[0][0] <= now:
+                ready.append(turns.popleft()[1])
+            self.crew.send_out(ready)
+            self._keep_house()
+        return True
 
     def _note(self, attempt: Attempt) -> None:
         with self._lock:
@@ -171,6 +127,11 @@ class SweepWorker:
                 brakes.end_alarm(brakes.CLIENT_REFUSED)
         elif attempt.is_keap_trouble:
             self.circuit.note_failure(attempt.reason, attempt.retry_after_seconds)
+
+    def _note_fault(self) -> None:
+        with self._lock:
+            self.faults += 1
+            self.failed += 1
 
     def _must_pause(self) -> bool:
         return self._is_braked or self.circuit.paused_seconds() > 0
@@ -186,7 +147,7 @@ class SweepWorker:
             self._is_probing_client = True
             return 1
         if self.circuit.is_probing:
-            return 0 if self._under_way else 1
+            return 0 if self.crew.under_way else 1
         rate = runtime().settings.refresh_rate_per_minute
         return min(max(rate // 60, 1), MOST_TAKEN_UP) if rate else MOST_TAKEN_UP
 

@@ -43,7 +43,8 @@ def _ending(stage: Stage, process: Process, account_id: int) -> str:
 
 
 @pytest.mark.proves("R31", "F25", "F29")
-def test_a_process_killed_at_any_step_leaves_the_truth_behind(stage: Stage):
+@pytest.mark.parametrize("command", ["refresh", "take_up"])
+def test_a_process_killed_at_any_step_leaves_the_truth_behind(stage: Stage, command: str):
     expected = {
         "before_lease": RIGHT,
         "after_lease": RIGHT,
@@ -56,7 +57,7 @@ def test_a_process_killed_at_any_step_leaves_the_truth_behind(stage: Stage):
     ids = dict(zip(expected, stage.add_accounts(len(expected)), strict=True))
     for step, account_id in ids.items():
         (doomed,) = stage.start(1, PACE=PACE, CRASH_AT=step)
-        assert doomed.ask("refresh", account_id) is None
+        assert doomed.ask(command, account_id) is None
         if step not in {"before_lease", "after_commit"}:
             assert stage.row(account_id).attempt_fingerprint is not None
 
@@ -85,11 +86,16 @@ def test_a_process_killed_while_keap_answers_is_in_doubt_and_then_told_honestly(
 
 @pytest.mark.proves("F24", "R26")
 @pytest.mark.parametrize("step", ["after_lease", "before_look"])
-def test_a_process_frozen_between_claim_and_send_sends_nothing(stage: Stage, step: str):
+@pytest.mark.parametrize(
+    ("command", "told"), [("refresh", ("error", "TemporarilyUnavailable")), ("take_up", ("failed", 1))]
+)
+def test_a_process_frozen_between_claim_and_send_sends_nothing(
+    stage: Stage, step: str, command: str, told: tuple[str, object]
+):
     stage.sandbox.switch(family_revocation=True)
     (account_id,) = stage.add_accounts()
     (frozen,) = stage.start(1, PACE=PACE, FREEZE_AT=step)
-    frozen.tell("refresh", account_id)
+    frozen.tell(command, account_id)
     until(frozen.is_stopped)
     assert stage.row(account_id).attempt_fingerprint is not None
     until(lambda: not stage.is_leased(account_id))
@@ -97,7 +103,7 @@ def test_a_process_frozen_between_claim_and_send_sends_nothing(stage: Stage, ste
     frozen.thaw()
     answer = frozen.hear()[0]
 
-    assert answer["error"] == "TemporarilyUnavailable"
+    assert told in answer.items()
     assert stage.presentations() == []
     assert _ask_until_settled(stage.start(1, PACE=PACE)[0], account_id)["ok"]
     assert stage.is_reconciled(account_id)

@@ -384,13 +384,15 @@ class Interleavings(RuleBasedStateMachine):
             return session.get_one(Account, account_id)
 
     def _let_one_commit_fail(self, patch: pytest.MonkeyPatch) -> None:
-        settle = spender._settle
+        steps = {"store_granted": spender.store_granted, "write_transaction": spender.write_transaction}
 
         def fail_once(*_: object) -> None:
-            patch.setattr(spender, "_settle", settle)
+            for name, step in steps.items():
+                patch.setattr(spender, name, step)
             raise OperationalError("COMMIT", {}, Exception("the database is away"))
 
-        patch.setattr(spender, "_settle", fail_once)
+        for name in steps:
+            patch.setattr(spender, name, fail_once)
 
 
 @pytest.fixture

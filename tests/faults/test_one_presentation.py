@@ -306,8 +306,9 @@ def test_a_process_without_the_newest_key_ends_no_lease_of_another(stage: Stage)
     rotated.tell("refresh", account_id)
     stage.sandbox.wait_held(1)
 
-    behind.ask("take_up", account_id)  # it took the account up just before the other process took the lease
+    taken = behind.ask("take_up", account_id)  # it took the account up just before the other process took the lease
 
+    assert (taken["ok"], taken["failed"]) == (True, 1)
     assert stage.is_leased(account_id)
     assert stage.row(account_id).attempt_fingerprint is not None
     stage.sandbox.release()

@@ -221,9 +221,11 @@ def test_a_file_being_allocated_is_not_taken_for_one_of_a_dead_process(stage: St
         lock(handle, how)
 
     monkeypatch.setattr("keap_connect.refreshing.recovery.fcntl.flock", replay_by_another_process_first)
-    with stage.app.app_context(), recovery.slot() as slot:
-        assert os.fstat(slot.handle).st_nlink == 1
-        assert slot.path.stat().st_ino == os.fstat(slot.handle).st_ino
+    with stage.app.app_context():
+        (slot,) = recovery.allocate(1)
+
+    assert os.fstat(slot.handle).st_nlink == 1
+    assert slot.path.stat().st_ino == os.fstat(slot.handle).st_ino
 
 
 # Nothing is written, so nothing is sent

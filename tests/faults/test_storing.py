@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
-from keap_connect.accounts.history import acting_from
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refreshing.storing import NewPair, Outcome, _store_all
-from tests.faults.conftest import Stage
+from keap_connect.refreshing import recovery, spender
+from keap_connect.refreshing.lease import draw_up
+from keap_connect.refreshing.storing import NewPair, Outcome, store_granted
+from tests.faults.conftest import Stage, until
 
 
 @pytest.fixture(autouse=True)
@@ -21,14 +21,9 @@ def inside_the_app(stage: Stage) -> Iterator[None]:
         yield
 
 
-def new_pair(account_id: int, name: str = "new", scope: str | None = "full|ab123.infusionsoft.com", **more: object):
+def new_pair(account_id: int, name: str = "new", scope: str | None = "full|ab123.infusionsoft.com"):
     granted = TokenResponse(f"access-{name}", f"refresh-{name}", utc_now() + timedelta(days=1), scope)
-    return NewPair(account_id, 1, granted, "tester", **more)
-
-
-def store_together(*pairs: NewPair) -> list[Outcome]:
-    with write_transaction() as session:
-        return _store_all(session, pairs)
+    return NewPair(account_id, 1, granted, "tester")
 
 
 def pair_of(stage: Stage, account_id: int) -> tuple[str | None, str | None, int]:
@@ -41,12 +36,14 @@ def test_each_pair_of_a_group_ends_where_it_belongs(stage: Stage):
     before = pair_of(stage, other)
     stage.disconnect(gone)
 
-    outcomes = store_together(
-        new_pair(last, "last"),
-        new_pair(other, scope="full|zz999.infusionsoft.com"),
-        new_pair(gone),
-        new_pair(fine, "fine"),
-        new_pair(9999),
+    outcomes = store_granted(
+        [
+            new_pair(last, "last"),
+            new_pair(other, scope="full|zz999.infusionsoft.com"),
+            new_pair(gone),
+            new_pair(fine, "fine"),
+            new_pair(9999),
+        ]
     )
 
     assert outcomes == [Outcome.STORED, Outcome.FAILED, Outcome.LATE, Outcome.STORED, Outcome.LATE]
@@ -65,7 +62,7 @@ def test_each_pair_of_a_group_ends_where_it_belongs(stage: Stage):
 def test_of_two_pairs_that_came_from_the_same_one_the_first_is_kept(stage: Stage):
     (account_id,) = stage.add_accounts()
 
-    assert store_together(new_pair(account_id, "first"), new_pair(account_id, "second")) == ["stored", "late"]
+    assert store_granted([new_pair(account_id, "first"), new_pair(account_id, "second")]) == ["stored", "late"]
 
     assert pair_of(stage, account_id) == ("access-first", "refresh-first", 2)
     assert stage.events(account_id) == ["refreshed"]
@@ -76,7 +73,7 @@ def test_a_pair_without_a_refresh_token_leaves_the_old_one(stage: Stage):
     _, kept, _ = pair_of(stage, account_id)
     granted = TokenResponse("access-new", None, utc_now() + timedelta(days=1))
 
-    assert store_together(NewPair(account_id, 1, granted, "tester")) == ["stored"]
+    assert store_granted([NewPair(account_id, 1, granted, "tester")]) == ["stored"]
 
     assert pair_of(stage, account_id) == ("access-new", kept, 2)
     assert stage.row(account_id).scope == "full|ab123.infusionsoft.com"
@@ -85,22 +82,57 @@ def test_a_pair_without_a_refresh_token_leaves_the_old_one(stage: Stage):
 def test_a_scope_that_changed_is_told_before_the_refresh(stage: Stage):
     (account_id,) = stage.add_accounts()
 
-    store_together(new_pair(account_id, scope="some|ab123.infusionsoft.com"))
+    store_granted([new_pair(account_id, scope="some|ab123.infusionsoft.com")])
 
     assert stage.events(account_id) == ["scope_changed", "refreshed"]
 
 
-def test_who_writes_for_others_does_not_write_its_own_address_to_them(stage: Stage):
-    mine, of_another, of_nobody = stage.add_accounts(3)
-    token = acting_from.set("192.0.2.1")
-    try:
-        pair = new_pair(mine)
-        others = [new_pair(of_another, address="192.0.2.2"), new_pair(of_nobody, address=None)]
-        store_together(pair, *others)
-    finally:
-        acting_from.reset(token)
+def present_together(stage: Stage, ids: list[int]) -> list[spender.Presentation]:
+    """Present several tokens, as a worker does; nothing is stored yet."""
+    presentations = spender.prepare([draw_up(stage.row(each)) for each in ids], "tester")
+    for presentation in presentations:
+        spender.present(presentation)
+    return presentations
 
-    with read_session() as session:
-        rows = session.execute(text("SELECT account_id, details FROM account_event")).all()
-    assert {row.account_id: str(row.details).count("192.0.2") for row in rows} == {mine: 1, of_another: 1, of_nobody: 0}
-    assert "192.0.2.2" in str(dict(map(tuple, rows))[of_another])
+
+def test_a_fault_with_one_pair_of_a_group_keeps_that_one_aside_and_stores_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    ids = stage.add_accounts(3)
+    presentations = present_together(stage, ids)
+
+    def stumble(pairs: list[NewPair]) -> list[Outcome]:
+        if any(pair.account_id == ids[1] for pair in pairs):
+            raise KeyError("a fault")
+        return store_granted(pairs)
+
+    with monkeypatch.context() as patch:
+        for module in (spender, recovery):
+            patch.setattr(module, "store_granted", stumble)
+        attempts = spender.store(presentations)
+        assert [stage.row(each).generation for each in ids] == [2, 1, 2]
+
+    assert [attempt.outcome for attempt in attempts] == ["stored", "kept_aside", "stored"]
+    assert [type(attempt.fault) for attempt in attempts] == [type(None), KeyError, type(None)]
+    until(lambda: stage.is_reconciled(*ids))
+
+
+def test_a_database_that_fails_is_asked_once_for_a_group_and_all_its_pairs_are_kept_aside(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    ids = stage.add_accounts(3)
+    presentations = present_together(stage, ids)
+    asked: list[int] = []
+
+    def fail(pairs: list[NewPair]) -> list[Outcome]:
+        asked.append(len(pairs))
+        raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spender, "store_granted", fail)
+        attempts = spender.store(presentations)
+
+    assert asked == [3]
+    assert [(attempt.outcome, attempt.fault) for attempt in attempts] == [("kept_aside", None)] * 3
+    until(lambda: stage.is_reconciled(*ids))
+    assert all(row.refreshed_at for row in stage.rows())

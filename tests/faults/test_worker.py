@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.schedule import next_refresh_at
@@ -20,14 +21,15 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.models import Account, Deployment, Worker
 from keap_connect.refreshing import brakes
-from keap_connect.refreshing.spender import Attempt, Places, spend
-from keap_connect.worker import loop
+from keap_connect.refreshing.spender import Attempt, Presentation, present
+from keap_connect.worker import crew, loop
+from keap_connect.worker.crew import CALLS_AT_ONCE
 from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import list_workers
 from keap_connect.worker.instance import check_instance
-from keap_connect.worker.loop import CALLS_AT_ONCE
 from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, until
+from tests.support.sandbox import ANN
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s, first pause of the circuit 0.25 s
@@ -152,7 +154,7 @@ def test_poison_accounts_follow_their_back_off_and_the_good_ones_are_on_time(sta
 def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     ids = stage.add_accounts(30)
     stage.sandbox.fault("invalid_client_401", "refresh")
-    first, second = stage.start(2)
+    first, second = stage.start(2, REFRESH_RATE_PER_MINUTE=0)
 
     first.ask("sweep")
     sent = len(stage.presentations())
@@ -181,9 +183,9 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
 
 @pytest.mark.proves("R34")
 def test_a_mass_refusal_marks_nobody_even_when_the_admin_lets_the_sweep_go_on(stage: Stage):
-    ids = stage.add_accounts(30)
+    ids = stage.add_accounts(60)
     stage.sandbox.fault("refused_although_valid", "refresh")
-    (process,) = stage.start(1, PACE=PACE)
+    (process,) = stage.start(1, PACE=PACE, REFRESH_RATE_PER_MINUTE=0)
 
     process.ask("sweep")
     held = stage.alarms()
@@ -199,69 +201,101 @@ def test_a_mass_refusal_marks_nobody_even_when_the_admin_lets_the_sweep_go_on(st
 
     twice = [account_id for account_id in ids if stage.events(account_id).count("refresh_refused_once") > 1]
     assert held == stage.alarms() == [brakes.MASS_REFUSAL]
-    assert 5 <= len(refused) <= CALLS_AT_ONCE + 5
+    assert 5 <= len(refused) <= 5 + 2 * CALLS_AT_ONCE, "each hand may have begun once more before the fifth was stored"
     assert twice, "second refusals were reached"
     assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
 
 
-def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"CALLS_AT_ONCE": 1, "LEASED_AT_ONCE": 1, "HANDS": 1, "BEAT_SECONDS": 0.2}.items():
-        monkeypatch.setattr(loop, name, value)
-    ids = stage.add_accounts(4)
+@pytest.fixture
+def slow_sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[loop.SweepWorker]:
+    """Give a worker with one hand and room for three, which works on five accounts while Keap is slow to answer."""
+    for name, value in {"CALLS_AT_ONCE": 1, "LEASED_AT_ONCE": 3, "LEASED_TOGETHER": 1}.items():
+        monkeypatch.setattr(crew, name, value)
+    monkeypatch.setattr(loop, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(loop, "MOST_TAKEN_UP", 2)
+    built = stage.app.extensions["keap_connect"]
+    unlimited = replace(built, settings=replace(built.settings, refresh_rate_per_minute=0))
+    monkeypatch.setitem(stage.app.extensions, "keap_connect", unlimited)
+    stage.add_accounts(5)
     stage.sandbox.hold("refresh")
-
-    def last_beat() -> datetime:
-        with stage.app.app_context():
-            return list_workers()[0].beat_at
+    worker = loop.SweepWorker(stage.app)
 
     def sweep() -> None:
         with stage.app.app_context():
-            loop.SweepWorker(stage.app).run(until_idle=True)
+            worker.run(until_idle=True)
 
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(sweep)
         stage.sandbox.wait_held(1)
-        first = last_beat()
-        try:
-            until(lambda: last_beat() > first, timeout=10)
-        finally:
-            stage.sandbox.release()
+        until(lambda: _count_leased(stage) == 3)
+        yield worker
+        stage.sandbox.release()
         work.result(60)
 
+
+def _count_leased(stage: Stage) -> int:
+    return sum(stage.is_leased(row.id) for row in stage.rows())
+
+
+def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(stage: Stage, slow_sweep: loop.SweepWorker):
+    first = _workers(stage)[0].beat_at
+
+    until(lambda: _workers(stage)[0].beat_at > first, timeout=10)
+
+
+def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage, slow_sweep: loop.SweepWorker):
+    refreshed = slow_sweep.refreshed
+    heard_at = slow_sweep._beat_due
+    until(lambda: slow_sweep._beat_due > heard_at)  # it keeps house while it waits for room
+
+    assert (_count_leased(stage), refreshed) == (3, 0)
+    stage.sandbox.release()
+    until(lambda: all(row.refreshed_at for row in stage.rows()))
+    assert stage.is_reconciled(*[row.id for row in stage.rows()])
+
+
+@pytest.mark.proves("R42", "F30")
+def test_a_worker_that_is_stopped_finishes_what_is_leased_and_takes_no_more(stage: Stage, slow_sweep: loop.SweepWorker):
+    slow_sweep.stop()
+    stage.sandbox.release()
+
+    until(lambda: slow_sweep.refreshed == 3)
+    until(lambda: not _workers(stage))
+    assert [bool(row.refreshed_at) for row in stage.rows()].count(True) == 3
+    assert _count_leased(stage) == 0
+
+
+def test_trouble_after_a_pair_is_stored_keeps_no_other_from_being_stored(stage: Stage):
+    ids = stage.add_accounts(3)
+    noted: list[Attempt] = []
+
+    def note(attempt: Attempt) -> None:
+        noted.append(attempt)
+        raise OperationalError("DELETE", {}, Exception("the server closed the connection"))
+
+    threads = crew.Crew(stage.app, must_pause=lambda: False, note=note, note_fault=pytest.fail)
+    with stage.app.app_context(), threads:
+        for group in (ids[:1], ids[1:]):
+            threads.send_out([stage.row(account_id) for account_id in group])
+            until(lambda: threads.under_way == 0)
+
+    assert [attempt.outcome for attempt in noted] == ["stored"] * 3
     assert stage.is_reconciled(*ids)
-    assert all(row.refreshed_at for row in stage.rows())
 
 
-class _CountingGate(loop._Gate):
-    """Counts who came to it."""
+def test_a_pending_account_learns_whose_it_is_once_it_is_refreshed(stage: Stage):
+    pending_id = stage.add_pending_account()
+    stage.change(pending_id, next_refresh_at=utc_now())
 
-    came = 0
+    stage.start(1)[0].ask("sweep")
 
-    def __enter__(self) -> None:
-        self.came += 1
-        super().__enter__()
+    assert stage.row(pending_id).keap_user_id == f"{ANN}"
+    assert stage.events(pending_id) == ["refreshed", "details_filled_in"]
 
 
-def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage):
-    ids = stage.add_accounts(4)
-    places = Places(leased=_CountingGate(2), calling=_CountingGate(1))
-    stage.sandbox.hold("refresh")
-
-    def refresh(account_id: int) -> Attempt:
-        with stage.app.app_context():
-            return spend(stage.row(account_id), "test", places)
-
-    with ThreadPoolExecutor(4) as pool:
-        attempts = [pool.submit(refresh, account_id) for account_id in ids]
-        until(lambda: (places.leased.came, places.calling.came) == (4, 2))
-        stage.sandbox.wait_held(1)
-        leased = [account_id for account_id in ids if stage.is_leased(account_id)]
-        sent = stage.sandbox.control("GET", "/held", wait_for=1)["waiting"]
-        stage.sandbox.release()
-
-    assert (len(leased), sent) == (2, 1)
-    assert [attempt.result().outcome for attempt in attempts] == ["stored"] * 4
-    assert stage.is_reconciled(*ids)
+def _workers(stage: Stage) -> list[Worker]:
+    with stage.app.app_context():
+        return list_workers()
 
 
 @SQLITE
@@ -358,18 +392,19 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
 ):
     unlucky, lucky = stage.add_accounts(2)
 
-    def spend_or_stumble(account: Account, *rest: Any) -> Attempt:
-        if account.id == unlucky:
+    def present_or_stumble(presentation: Presentation) -> None:
+        if presentation.lease.account.id == unlucky:
             raise KeyError("a fault")
-        return spend(account, *rest)
+        present(presentation)
 
-    monkeypatch.setattr(loop, "spend", spend_or_stumble)
+    monkeypatch.setattr(crew, "present", present_or_stumble)
     with ThreadPoolExecutor(1) as thread:  # a worker in the main thread would keep the signals
         ended = thread.submit(stage.app.test_cli_runner().invoke, args=["worker", "--once", "--json"]).result()
 
     assert ended.exit_code == 1
     assert json.loads(ended.stdout) == {"refreshed": 1, "failed": 1, "faults": 1, "held_by": []}
     assert "Faults of this program stopped 1 refreshes" in ended.stderr
+    assert stage.row(unlucky).attempt_fingerprint is not None, "who knows whether it was presented"
     assert stage.is_reconciled(lucky)
     assert stage.row(lucky).refreshed_at is not None
     (told,) = [each for each in caplog.records if each.exc_info]
@@ -425,12 +460,15 @@ def test_three_workers_whose_calls_outlast_the_interval_work_as_one_sweep(stage:
 def test_a_circuit_opens_when_keap_as_a_whole_answers_badly(stage: Stage):
     stage.add_accounts(60)
     stage.sandbox.fault("html_503", "refresh")
-    (process,) = stage.start(1)
+    (process,) = stage.start(1, REFRESH_RATE_PER_MINUTE=0)
 
     process.ask("sweep")
 
     assert 5 <= len(stage.presentations()) <= 5 + CALLS_AT_ONCE
     assert all(row.refused_at is None for row in stage.rows())
+    spared = [row for row in stage.rows() if not row.failures]
+    assert len(spared) == 60 - len(stage.presentations())
+    assert all((row.lease_owner, row.hold_until, row.attempt_fingerprint) == (None, None, None) for row in spared)
 
 
 @SQLITE

@@ -114,10 +114,9 @@ class Life:
 
     def take_up(self, account_id: int) -> dict[str, object]:
         """Let the worker refresh one account, as when it has just taken it up."""
-        self.worker._hands.acquire()
-        self.worker._under_way += 1
-        self.worker._refresh(look(account_id).account)
-        return {}
+        with self.worker.crew:
+            self.worker.crew.send_out([look(account_id).account])
+        return {"failed": self.worker.failed}
 
     def work(self) -> dict[str, object]:
         """Start the worker, for good."""
@@ -139,7 +138,7 @@ class Life:
 
     def circuit(self) -> dict[str, object]:
         """Tell whether the worker pauses, and how many calls are under way."""
-        return {"is_open": self.worker.circuit.reason is not None, "under_way": self.worker._under_way}
+        return {"is_open": self.worker.circuit.reason is not None, "under_way": self.worker.crew.under_way}
 
     def clock(self, shift_seconds: float) -> dict[str, object]:
         """Move this process's clock."""
@@ -200,9 +199,9 @@ def _set_pace(pace: float) -> None:
 def _at(step: str, trouble: Callable[[], None]) -> None:
     """Make trouble at a step of the first refresh; no part of the program knows of this."""
     if step == "before_lease":
-        spender.take_lease = _first(spender.take_lease, trouble)
+        spender.take_leases = _first(spender.take_leases, trouble)
     elif step == "after_lease":
-        spender.take_lease = _then(spender.take_lease, trouble)
+        spender.take_leases = _then(spender.take_leases, trouble)
     elif step == "before_look":
         transport.Call.last_look = _first(transport.Call.last_look, trouble)  # type: ignore[method-assign]
     elif step == "after_send":
@@ -212,7 +211,7 @@ def _at(step: str, trouble: Callable[[], None]) -> None:
     elif step == "before_commit":
         storing._store_all = _then(storing._store_all, trouble)
     elif step == "after_commit":
-        spender._settle = _then(spender._settle, trouble)
+        spender.store_granted = _then(spender.store_granted, trouble)
 
 
 def _first(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[..., Any]:
