@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from functools import cache
 
 from argon2 import PasswordHasher
 from flask import Flask, current_app
@@ -25,13 +26,18 @@ class Runtime:
         return self.settings.keap
 
 
+# argon2id with 19 MiB, 2 passes, 1 lane: the OWASP minimum, and kind to a small machine.
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+
+@cache
+def _nobodys_hash() -> str:
+    return _HASHER.hash(secrets.token_urlsafe())
+
+
 def equip(app: Flask, settings: Settings) -> None:
     """Attach the runtime to an app."""
-    # argon2id with 19 MiB, 2 passes, 1 lane: the OWASP minimum, and kind to a small machine.
-    hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-    app.extensions["keap_connect"] = Runtime(
-        settings, TokenCipher(settings.token_keys), hasher, hasher.hash(secrets.token_urlsafe())
-    )
+    app.extensions["keap_connect"] = Runtime(settings, TokenCipher(settings.token_keys), _HASHER, _nobodys_hash())
 
 
 def runtime() -> Runtime:

@@ -27,7 +27,7 @@ from keap_connect.refreshing.storing import Outcome, set_aside
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
 LEASED_AT_ONCE = 2 * CALLS_AT_ONCE  # with more, leases would run out before their turn while Keap is slow
-LEASED_TOGETHER = CALLS_AT_ONCE // 2
+LEASED_TOGETHER = CALLS_AT_ONCE
 STORE_PAUSE_SECONDS = 0.04  # under load, between two transactions; a lone pair meets no such wait
 
 
