@@ -20,6 +20,7 @@ from tests.browser.world import HOSTILE, World, open_world
 from tests.support.sandbox import Sandbox
 
 DESK, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
+NARROWEST = {"width": 320, "height": 844}  # WCAG 2.2, 1.4.10: nothing scrolls sideways from here on
 MOST_BYTES, MOST_REQUESTS = 60_000, 8
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 RUN_AXE = """async rules => {
@@ -89,7 +90,7 @@ def look_at(face: Face, site: str, world: World, browser: Browser) -> Visit:
         crowded_cells=page.evaluate(FIND_CROWDED),
         violations=run_axe(page),
         outline=page.evaluate(OUTLINE),
-        sideways=page.evaluate("document.documentElement.scrollWidth - innerWidth"),
+        sideways=measure_sideways(page),
         text=page.locator("main").inner_text(),
         on_screen=page.evaluate(READ_TEXT),
         on_paper=read_on_paper(page),
@@ -108,6 +109,13 @@ def run_axe(page: Page) -> list[str]:
     page.emulate_media(color_scheme="dark", reduced_motion="reduce")
     page.set_viewport_size(PHONE)
     return [f"light: {one}" for one in at_desk] + [f"dark: {one}" for one in page.evaluate(RUN_AXE, RULES)]
+
+
+def measure_sideways(page: Page) -> int:
+    """Return by how many pixels the narrowest window there is scrolls sideways."""
+    page.set_viewport_size(NARROWEST)
+    beyond: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return beyond
 
 
 def read_on_paper(page: Page) -> list[str]:
@@ -148,7 +156,7 @@ def test_page_has_one_heading_one_main_landmark_a_title_and_a_language(visit: Vi
     assert visit.outline == {"h1": 1, "main": 1, "lang": "en", "titled": True}
 
 
-def test_page_does_not_scroll_sideways_on_a_phone(visit: Visit):
+def test_page_does_not_scroll_sideways_in_the_narrowest_window(visit: Visit):
     assert visit.sideways <= 0
 
 
