@@ -58,7 +58,10 @@ class Slot:
                 pair.account_id,
             )
         app = current_app._get_current_object()  # type: ignore[attr-defined]
-        threading.Thread(target=_keep_trying, args=(app, self, pair), daemon=True).start()
+        try:
+            threading.Thread(target=_keep_trying, args=(app, self, pair), daemon=True).start()
+        except RuntimeError:  # no thread is to be had; others may wait to be written down
+            log.critical("The recovery file %s is stored only once this process has ended.", self.path)
 
 
 class _Pool:

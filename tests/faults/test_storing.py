@@ -1,5 +1,7 @@
 """Pairs that are stored in one transaction: each where it belongs, each with its own story."""
 
+import os
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -115,6 +117,30 @@ def test_a_fault_with_one_pair_of_a_group_keeps_that_one_aside_and_stores_the_ot
     assert [attempt.outcome for attempt in attempts] == ["stored", "kept_aside", "stored"]
     assert [type(attempt.fault) for attempt in attempts] == [type(None), KeyError, type(None)]
     until(lambda: stage.is_reconciled(*ids))
+
+
+def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    ids = stage.add_accounts(3)
+    presentations = present_together(stage, ids)
+
+    def fail(_pairs: list[NewPair]) -> list[Outcome]:
+        raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spender, "store_granted", fail)
+        patch.setattr(threading.Thread, "start", start)
+        spender.store(presentations)
+
+    assert len(recovery.list_kept()) == 3
+    for each in presentations:
+        os.close(each.slot.handle)  # as when the process ends
+    assert recovery.replay() == 3
+    assert stage.is_reconciled(*ids)
 
 
 def test_a_database_that_fails_is_asked_once_for_a_group_and_all_its_pairs_are_kept_aside(
