@@ -1,9 +1,18 @@
-"""Some faces in a real browser: no script, no motion, cards. What holds of all of them: tests/browser/test_pages.py."""
+"""Every face in a real browser: narrow windows, no script, no motion. The rules of axe: tests/browser/test_pages.py."""
 
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page
+
+NARROWEST = 320  # WCAG 2.2, 1.4.10: nothing scrolls sideways from here on
+
+
+def test_nothing_scrolls_sideways(html: str, show: Callable[..., Page]):
+    page = show(html)
+    page.set_viewport_size({"width": NARROWEST, "height": 900})
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROWEST
 
 
 def test_without_scripts_the_copy_button_stays_away(
