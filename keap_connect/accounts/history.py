@@ -184,8 +184,8 @@ def record(session: Session, kind: EventKind, account_id: int | None, actor: str
 
 
 def event_values(kind: EventKind, account_id: int | None, actor: str, **details: Any) -> dict[str, Any]:
-    """Return the columns of one line of now; it names the address of the request under way unless `details` does."""
-    address = details.pop("address", acting_from.get())
+    """Return the columns of one line of now; it names the address of the request under way."""
+    address = acting_from.get()
     if address is not None:
         details["address"] = address
     return {"at": utc_now(), "account_id": account_id, "kind": kind, "actor": actor, "details": details}
