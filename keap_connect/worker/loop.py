@@ -90,7 +90,6 @@ class SweepWorker:
         """Take up one batch and send the crew out; return False when there was nothing to do."""
         recovery.replay()
         self._keep_house()
-        self._is_braked = False
         most = self._allowed()
         accounts = take_up_due(most) if most else []
         if not accounts:
@@ -138,6 +137,9 @@ class SweepWorker:
 
     def _allowed(self) -> int:
         """Return how many accounts may be taken up now."""
+        if self._is_braked and self.crew.under_way:
+            return 0  # what was leased before has still to be let go
+        self._is_braked = False
         alarms = {alarm.name for alarm in brakes.list_alarms()}
         if alarms - {brakes.CLIENT_REFUSED} or self.circuit.paused_seconds() > 0:
             return 0

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -265,6 +266,35 @@ def test_a_worker_that_is_stopped_finishes_what_is_leased_and_takes_no_more(stag
     assert _count_leased(stage) == 0
 
 
+@pytest.mark.proves("R33", "F08")
+def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker_looks_for_more_meanwhile(
+    stage: Stage, slow_sweep: loop.SweepWorker, monkeypatch: pytest.MonkeyPatch
+):
+    looked_for_more = threading.Event()
+    allowed, withdraw = slow_sweep._allowed, crew.withdraw
+
+    def note_that_it_looks() -> int:
+        was_braked = slow_sweep._is_braked
+        most = allowed()
+        if was_braked:
+            looked_for_more.set()
+        return most
+
+    def withdraw_late(presentation: Presentation) -> None:
+        assert looked_for_more.wait(20)
+        withdraw(presentation)
+
+    monkeypatch.setattr(slow_sweep, "_allowed", note_that_it_looks)
+    monkeypatch.setattr(crew, "withdraw", withdraw_late)
+    stage.sandbox.fault("invalid_client_401", "refresh")
+    stage.sandbox.release()
+
+    until(lambda: not _workers(stage))
+    assert len(stage.presentations()) == 1
+    assert slow_sweep.faults == 0
+    assert _count_leased(stage) == 0
+
+
 def test_trouble_after_a_pair_is_stored_keeps_no_other_from_being_stored(stage: Stage):
     ids = stage.add_accounts(3)
     noted: list[Attempt] = []
@@ -497,21 +527,22 @@ def test_after_a_day_without_keap_all_recover_inside_the_limit_and_soonest_first
     stage.sandbox.fault("html_503", "refresh")
     (process,) = stage.start(1, PACE=PACE, REFRESH_RATE_PER_MINUTE=600)
     process.ask("work")
-    until(lambda: len(stage.presentations()) >= 8)  # the circuit is open and probes
+    until(lambda: any(worker.pause_reason for worker in _workers(stage)))  # the circuit is open and probes
     process.ask("clock", shift_seconds=26 * 3600)
-    failed = until(lambda: [row.id for row in stage.rows() if row.failures])
+    failed_first = until(lambda: [row.id for row in stage.rows() if row.failures])
     states = {stage.state(account_id) for account_id in ids}
+    process.ask("clock", shift_seconds=27 * 3600)  # whatever back-off or pause of an account there was is over
 
     stage.sandbox.clear_faults()
-    until(lambda: any(p["outcome"] == "granted" for p in stage.presentations()))
-    process.ask("clock", shift_seconds=27 * 3600)  # whatever back-off there was is over
     until(lambda: all(row.refreshed_at for row in stage.rows()))
     process.ask("rest")
 
     assert AccountState.RECONNECT_REQUIRED not in states
     assert stage.is_reconciled(*ids)
-    granted = [marks[p["fingerprint"]] for p in stage.presentations() if p["outcome"] == "granted"]
-    first_tries = [account_id for account_id in granted if account_id not in failed]
+    presented = [(marks[p["fingerprint"]], p["outcome"]) for p in stage.presentations() if p["fingerprint"] in marks]
+    failed = {account_id for account_id, outcome in presented if outcome != "granted"}
+    assert failed >= set(failed_first)
+    first_tries = [account_id for account_id, _ in presented if account_id not in failed]
     in_order = sorted(first_tries, reverse=True)  # the last account expires first
     out_of_place = [pair for pair in zip(first_tries, in_order, strict=True) if abs(pair[0] - pair[1]) > CALLS_AT_ONCE]
     assert out_of_place == []
