@@ -17,6 +17,7 @@ from keap_connect.access.admins import create_admin
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
 from keap_connect.settings import Settings
+from tests.support.quick_apps import make_apps_quickly
 from tests.support.sandbox import Sandbox
 from tests.support.server import free_port, serve
 from tests.support.visitor import Visitor
@@ -30,6 +31,12 @@ TOKEN_KEY = base64.b64encode(bytes(range(32))).decode()
 
 # Else the programs that a run in the background of a shell starts would ignore Ctrl-C, as such a run itself does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_apps(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the apps of this process share what they compile."""
+    make_apps_quickly(tmp_path_factory.mktemp("templates"))
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +79,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_postgres")
     engine = sqlalchemy.create_engine(url)
-    with engine.begin() as connection:
-        tables = ", ".join(f'"{name}"' for name in Base.metadata.tables)
-        connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    with engine.begin() as connection:  # TRUNCATE takes ten times as long, since it makes new files
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+        connection.exec_driver_sql(
+            "SELECT setval(sequencename::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL"
+        )
     engine.dispose()
     return url
 

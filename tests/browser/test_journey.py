@@ -94,7 +94,7 @@ def test_second_copy_of_a_callback_waits_for_the_first_and_moves_on_by_itself(
     person.sandbox.wait_held(1)
 
     copy = new_person()
-    # A page with a route has no cache, where a second request for the same address would wait for the first one's answer.
+    # A page with a route has no cache; in the cache, a second request for an address waits for the first answer.
     copy.page.route("**/callback*", lambda route: route.continue_())
     copy.page.goto(watch.visits("/callback")[0])
     copy.sees("Finishing the connection…")
