@@ -11,7 +11,7 @@ import pytest
 from keap_connect.application import ROOT
 from keap_connect.logs import TEXT, JSONLines, PlainLines, reference
 from tests.support.visitor import Visitor
-from tests.web.fixtures import app, compiled_templates, environ, new_app, new_visitor  # noqa: F401
+from tests.web.fixtures import app, environ, new_app, new_visitor  # noqa: F401
 
 HOSTILE = "Ann\r\nFAKE line\x1b[31m red\x9b32m\u2028next \u202eback\x00"
 

@@ -9,7 +9,7 @@ from flask import Flask
 from keap_connect.access.admins import create_admin
 from keap_connect.access.passwords import issue_new_password_code
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
-from tests.web.fixtures import app, compiled_templates, environ, new_app, new_visitor, world  # noqa: F401
+from tests.web.fixtures import app, environ, new_app, new_visitor, world  # noqa: F401
 
 
 @pytest.fixture

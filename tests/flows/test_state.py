@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from flask import Flask
 
 import keap_connect
 from keap_connect.keap.judgement import GrantType
@@ -24,6 +25,7 @@ from tests.flows.recorder import Recorder
 from tests.flows.stored import Stored, token_calls
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
+from tests.web.direct import send, visit
 
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 PATIENCE_SECONDS = 30
@@ -65,13 +67,13 @@ class TestState:
     """What it is made of, and whom it belongs to."""
 
     @pytest.mark.proves("R01")
-    def test_thousand_starts_give_a_thousand_states_of_256_bits(self, visitor: Visitor):
+    def test_thousand_starts_give_a_thousand_states_of_256_bits(self, app: Flask):
+        visitor = visit(app)
         visitor.get("/")
         form = visitor.fields("/connect")
 
         def start() -> str:
-            answer = visitor.session.post(f"{visitor.base_url}/connect", form, allow_redirects=False, timeout=30)
-            return query_of(answer.headers["Location"])["state"]
+            return query_of(send(visitor, "POST", "/connect", data=form).headers["Location"])["state"]
 
         states = {start() for _ in range(1000)}
 

@@ -1,3 +1,3 @@
 """What the tests of the pages share."""
 
-from tests.web.fixtures import app, compiled_templates, environ, new_app, new_visitor, world  # noqa: F401
+from tests.web.fixtures import app, environ, new_app, new_visitor, world  # noqa: F401

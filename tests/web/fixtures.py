@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 from flask import Flask
-from jinja2 import FileSystemBytecodeCache
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
@@ -31,20 +30,13 @@ def environ(environ: dict[str, str], request: pytest.FixtureRequest) -> dict[str
     return {**environ, **getattr(request, "param", {})}
 
 
-@pytest.fixture(scope="session")
-def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
-    """Give a place where all instances of the app find the templates that one of them has compiled."""
-    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
-
-
 @pytest.fixture
-def new_app(settings: Settings, compiled_templates: FileSystemBytecodeCache) -> Iterator[Callable[[], Flask]]:
+def new_app(settings: Settings) -> Iterator[Callable[[], Flask]]:
     """Give the function that builds another instance of the app on the same database."""
     built: list[Flask] = []
 
     def build() -> Flask:
         built.append(create_app(settings))
-        built[-1].jinja_env.bytecode_cache = compiled_templates
         return built[-1]
 
     yield build
