@@ -52,14 +52,16 @@ class Answer:
 class Judgement:
     """A verdict with its reason.
 
-    `may_have_rotated`: Keap may have spent what we sent although we hold nothing new. `reason` is a sentence for
-    people, with Keap's own words cut short in it.
+    `may_have_rotated`: Keap may have spent what we sent although we hold nothing new. `was_withheld`: of our own accord
+    we sent nothing, which says nothing of Keap or the account. `reason` is a sentence for people, with Keap's own
+    words cut short in it.
     """
 
     verdict: Verdict
     reason: str
     may_have_rotated: bool = False
     was_sent: bool = True
+    was_withheld: bool = False
     is_throttled: bool = False
     retry_after_seconds: int | None = None
     token_response: TokenResponse | None = None
@@ -117,6 +119,11 @@ def judge(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Judgement
 def no_answer(reason: str, was_sent: bool) -> Judgement:
     """Judge a call that ended without an answer; once it was written, Keap may have rotated."""
     return Judgement(Verdict.TRY_LATER, reason, may_have_rotated=was_sent, was_sent=was_sent)
+
+
+def withheld(reason: str) -> Judgement:
+    """Judge a call that we did not make after all."""
+    return Judgement(Verdict.TRY_LATER, reason, was_sent=False, was_withheld=True)
 
 
 def retry_after_seconds(value: str | None) -> int | None:

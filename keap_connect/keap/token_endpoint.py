@@ -15,8 +15,8 @@ from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import utc_now
-from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer
-from keap_connect.keap.transport import NotSent, NoUsableAnswer, keap_session
+from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer, withheld
+from keap_connect.keap.transport import NotSent, NoUsableAnswer, Withheld, keap_session
 from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ def _ask(
         except requests.TooManyRedirects as redirect:
             status = redirect.response.status_code if redirect.response is not None else 302
             return no_answer(f"Keap answered with a redirect ({status}), which is never followed.", was_sent=True)
+        except Withheld as problem:
+            return withheld(f"Nothing was sent to Keap: {problem}.")
         except NotSent as problem:
             return no_answer(f"Nothing was sent to Keap: {problem}.", was_sent=False)
         except NoUsableAnswer as problem:

@@ -39,6 +39,10 @@ class NotSent(requests.RequestException):
     """Nothing was written; the text says why."""
 
 
+class Withheld(NotSent):
+    """We held it back ourselves: it must not be sent any more."""
+
+
 class NoUsableAnswer(requests.RequestException):
     """The answer was too large, or the deadline came before its end."""
 
@@ -78,9 +82,9 @@ class Call:
         the time a machine was suspended. `may_send` is asked before, since it takes time.
         """
         if self.may_send and not self.may_send():
-            raise NotSent("somebody else had settled the matter before it was written")
+            raise Withheld("the account had moved on, or the database did not answer")
         if self.is_over() or self.ends > self.must_end_by:
-            raise NotSent("the time to send it had passed before it was written")
+            raise Withheld("the time to send it had passed before it was written")
         self.sent = True
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.keap.judgement import Judgement, Verdict, no_answer
+from keap_connect.keap.judgement import Judgement, Verdict, no_answer, withheld
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refreshing import brakes, recovery, timing
@@ -125,6 +125,9 @@ def settle(presentation: Presentation) -> Attempt:
             account = _still_concerned(session, presentation.lease)
             if account is None:
                 return Attempt(Outcome.LATE, judgement.reason)
+            if judgement.was_withheld:
+                release(session, account, clear_marker=True, hold_seconds=0)
+                return Attempt(Outcome.WITHHELD, judgement.reason, retry_after_seconds=1)
             outcome = _note_refusal_or_failure(session, account, judgement, presentation.actor)
     except SQLAlchemyError as problem:
         _tell_not_stored(presentation, problem)
@@ -153,11 +156,8 @@ def store(presentations: Sequence[Presentation]) -> list[Attempt]:
 
 
 def withdraw(presentation: Presentation) -> None:
-    """End the lease of a token that was not presented after all."""
-    with write_transaction() as session:
-        account = _still_concerned(session, presentation.lease)
-        if account is not None:
-            release(session, account, clear_marker=True, hold_seconds=0)
+    """Let a token be that is not presented after all; settling ends its lease."""
+    presentation.judgement = withheld("Nothing was sent to Keap.")
 
 
 def _still_concerned(session: Session, lease: Lease) -> Account | None:

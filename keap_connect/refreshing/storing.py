@@ -29,6 +29,7 @@ class Outcome(StrEnum):
 
     STORED = "stored"
     NOT_TAKEN = "not_taken"  # somebody else has the lease, or nobody may: nothing was sent
+    WITHHELD = "withheld"  # the last look, or a pause of the worker, said no: nothing was sent
     LATE = "late"  # the account moved on meanwhile: the answer changed nothing
     REFUSED = "refused"
     CLIENT_REFUSED = "client_refused"

@@ -118,7 +118,7 @@ class Crew:
         account_id = presentation.lease.account.id
         with self._for(account_id):
             if self._must_pause():
-                withdraw(presentation)  # it is due again in a minute
+                withdraw(presentation)
             else:
                 present(presentation)
         with self._changed:

@@ -35,9 +35,9 @@ from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ImportRefused, KeapConnectError
 from keap_connect.keap.identity import Identity
-from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer
+from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer, withheld
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.keap.transport import Call, NotSent
+from keap_connect.keap.transport import Call, NotSent, Withheld
 from keap_connect.models import Account, AccountEvent
 from keap_connect.onboarding.importing import Checked, ImportedCredential, Incoming, place
 from keap_connect.onboarding.placing import Grant, place_grant
@@ -184,6 +184,8 @@ class Interleavings(RuleBasedStateMachine):
         self._stop_at_door(flight, "claimed")
         try:
             call.last_look()
+        except Withheld as problem:
+            return withheld(str(problem))
         except NotSent as problem:
             return no_answer(str(problem), was_sent=call.sent)
         sent_at = utc_now()

@@ -21,9 +21,10 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.models import Account, Deployment, Worker
-from keap_connect.refreshing import brakes
+from keap_connect.refreshing import brakes, spender
 from keap_connect.refreshing.spender import Attempt, Presentation, present
 from keap_connect.worker import crew, loop
+from keap_connect.worker.circuit import OPENS_AFTER
 from keap_connect.worker.crew import CALLS_AT_ONCE
 from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import list_workers
@@ -439,6 +440,26 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
     assert stage.row(lucky).refreshed_at is not None
     (told,) = [each for each in caplog.records if each.exc_info]
     assert f"account {unlucky}" in told.getMessage()
+
+
+@pytest.mark.proves("R35")
+def test_what_the_last_look_holds_back_counts_neither_against_keap_nor_the_account(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    ids = stage.add_accounts(OPENS_AFTER + 1)
+    monkeypatch.setattr(spender, "is_still_held", lambda lease: False)
+    worker = loop.SweepWorker(stage.app)
+
+    def sweep() -> None:
+        with stage.app.app_context():
+            worker.run(until_idle=True)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(sweep).result(60)
+
+    assert (worker.circuit.reason, worker.failed, stage.presentations()) == (None, 0, [])
+    assert [(row.failures, row.attempt_fingerprint) for row in stage.rows()] == [(0, None)] * len(ids)
+    assert (_count_leased(stage), stage.events(ids[0])) == (0, [])
 
 
 @pytest.mark.proves("R36")
