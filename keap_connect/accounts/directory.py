@@ -27,6 +27,7 @@ from keap_connect.models import LARGEST_ID, Account
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
 NAMELESS = "New Keap account"
+UNREADABLE = "cannot be opened"
 ALMOST = timedelta(hours=1)  # that a day ahead may lack to be counted: a grant just made has 45 days left
 
 
@@ -59,6 +60,11 @@ class AccountView:
     is_being_confirmed: bool = False  # Keap refused once, and is asked once more before that counts
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether a token does not open with the keys that there are; known once the tokens were looked at."""
+        return UNREADABLE in {self.access_token_masked, self.refresh_token_masked}
 
     @property
     def public_title(self) -> str:
@@ -219,5 +225,5 @@ def _masked(account: Account, open_token: Callable[[Account], str | None]) -> st
     try:
         token = open_token(account)
     except SealBroken:
-        return "cannot be opened"
+        return UNREADABLE
     return f"…{token[-4:]}" if token and len(token) >= 16 else None

@@ -114,7 +114,7 @@ APP_FACES = [
     Face("accounts, sorted", "/accounts?sort=-used", "admin"),
     Face("accounts, tables unfolded", "/accounts?sort=person", "admin", act=unfold),
     *[Face(f"account, {one}", f"/accounts/{{{one}}}", "admin") for one in ACCOUNTS],
-    Face("account, refresh refused", "/accounts/{lost}", "admin", act=press("Refresh now")),
+    Face("account, not refreshed", "/accounts/{unreadable}", "admin", act=press("Refresh now")),
     Face("account, names refused", "/accounts/{gone}", "admin", 422, act=send("Save the names", external_id=HOSTILE)),
     *[Face(f"access token, {one}", f"/accounts/{{{one}}}/access-token", "admin") for one in ("active", "gone", "long")],
     Face("access token, wrong password", TOKEN_OF_ACTIVE, "admin", 403, act=send(SHOW_TOKEN, password="x")),

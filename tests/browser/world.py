@@ -115,6 +115,7 @@ def _fill_sandbox(world: World) -> None:
 def _fill_accounts(world: World) -> None:
     mine = {"keap_user_id": "customer"}
     states = AccountState
+    unreadable = {"access_token_sealed": b"not ours", "refresh_token_sealed": b"not ours"}
     world.accounts |= {
         "active": add_account("Acme Plumbing", "ab101", "Ann Lee", **mine),
         "at_risk": add_account("Bright Dental", "cd102", "Ann Lee", states.AT_RISK, label="Dentist", **mine),
@@ -123,7 +124,7 @@ def _fill_accounts(world: World) -> None:
         "pending": add_account(None, None, None),
         "long": add_account(LONG, "kl105", LONG, states.AT_RISK, external_id=LONG, failure_reason=LONG, **mine),
         "hostile": add_account(HOSTILE, "mn106", HOSTILE, label=HOSTILE, external_id=HOSTILE, scope=HOSTILE, **mine),
-        "unreadable": add_account("Gone Key", "op107", "Ann Lee", access_token_sealed=b"not ours", **mine),
+        "unreadable": add_account("Gone Key", "op107", "Ann Lee", **unreadable, **mine),
         "only": add_account("Only One", "qr108", "Otto One"),
         "taken": add_account("Taken Over", "st109", "Tom Taken"),
     }

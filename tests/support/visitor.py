@@ -76,10 +76,10 @@ class Visitor:
         path = f"/reconnect/{account_id}"
         return self.connect(action=path, page=path, **choices)
 
-    def sign_in(self, email: str, password: str) -> requests.Response:
+    def sign_in(self, email: str, password: str, follow: bool = True) -> requests.Response:
         """Sign in as an admin."""
         self.get("/signin")
-        return self.press("/signin", email=email, password=password)
+        return self.press("/signin", follow, email=email, password=password)
 
 
 def _attribute(tag: str, name: str) -> str:

@@ -94,8 +94,8 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
         create_admin(VIEWER_EMAIL, ADMIN_PASSWORD, role=Role.VIEWER)
         _add_link(1)
         issue_api_key("a key", list(Scope), ADMIN_EMAIL)
-    admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
-    viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD)
+    admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD, follow=False)
+    viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD, follow=False)
     return World(
         app=app,
         admin=admin,

@@ -472,6 +472,25 @@ def test_refresh_now_says_plainly_how_it_went(
     assert ("It is tried once more in a minute" in admin.text) == (fault == "refused_although_valid")
 
 
+@on_sqlite
+@pytest.mark.parametrize(
+    ("facts", "is_offered"),
+    [
+        ({}, True),
+        ({"failures": 3}, True),
+        ({"refused_at": NOW}, False),
+        ({"refresh_token_issued_at": NOW - timedelta(days=46)}, False),
+        ({"disconnected_at": NOW}, False),
+    ],
+)
+def test_a_refresh_is_offered_only_where_it_can_succeed(
+    admin: Visitor, add: Callable[..., int], facts: dict[str, object], is_offered: bool
+):
+    account_id = add(**facts)
+
+    assert ("Refresh now" in admin.get(f"/accounts/{account_id}").text) == is_offered
+
+
 def tokens(app: Flask, account_id: int) -> tuple[str | None, str | None]:
     """Return both tokens in clear."""
     with app.app_context():

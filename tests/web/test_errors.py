@@ -399,6 +399,8 @@ def assert_quarantined(world: World, sandbox: Sandbox, account_id: int) -> None:
     pressed = world.admin.press(f"/accounts/{account_id}/refresh")
 
     assert (shown.status_code, shown.text.count("cannot be opened")) == (200, 2)
+    assert "put the key that sealed them back" in shown.text
+    assert "Nothing to do" not in shown.text
     assert (pressed.status_code, "The stored token does not open, so nothing was sent." in pressed.text) == (200, True)
     assert ledger_of_tokens(sandbox) == calls_before
     assert rows(world.app, account_id) == before
