@@ -63,8 +63,9 @@ class AccountView:
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether a token does not open with the keys that there are; known once the tokens were looked at."""
-        return UNREADABLE in {self.access_token_masked, self.refresh_token_masked}
+        """Whether a grant that may well be alive does not open; known once the tokens were looked at."""
+        tokens = {self.access_token_masked, self.refresh_token_masked}
+        return self.state in {AccountState.ACTIVE, AccountState.AT_RISK} and UNREADABLE in tokens
 
     @property
     def public_title(self) -> str:

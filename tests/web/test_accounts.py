@@ -491,6 +491,16 @@ def test_a_refresh_is_offered_only_where_it_can_succeed(
     assert ("Refresh now" in admin.get(f"/accounts/{account_id}").text) == is_offered
 
 
+@on_sqlite
+def test_a_grant_that_is_dead_asks_for_no_key(admin: Visitor, add: Callable[..., int]):
+    account_id = add(refused_at=NOW, access_token_sealed=b"not ours", refresh_token_sealed=b"not ours")
+
+    page = admin.get(f"/accounts/{account_id}").text
+
+    assert "A person must authorize again" in page
+    assert "TOKEN_KEYS" not in page
+
+
 def tokens(app: Flask, account_id: int) -> tuple[str | None, str | None]:
     """Return both tokens in clear."""
     with app.app_context():
