@@ -126,6 +126,7 @@ def settle(presentation: Presentation) -> Attempt:
             if account is None:
                 return Attempt(Outcome.LATE, judgement.reason)
             if judgement.was_withheld:
+                log.info("Account %s was not refreshed. %s", account.id, judgement.reason)
                 release(session, account, clear_marker=True, hold_seconds=0)
                 return Attempt(Outcome.WITHHELD, judgement.reason, retry_after_seconds=1)
             outcome = _note_refusal_or_failure(session, account, judgement, presentation.actor)
