@@ -12,6 +12,7 @@ from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
+    UNREADABLE_STEP,
     AccountState,
     is_being_confirmed,
     next_step_of,
@@ -58,14 +59,9 @@ class AccountView:
     asked_at: datetime | None = None
     has_access_token: bool = False
     is_being_confirmed: bool = False  # Keap refused once, and is asked once more before that counts
+    is_unreadable: bool = False  # a token does not open; known once the tokens were looked at
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
-
-    @property
-    def is_unreadable(self) -> bool:
-        """Whether a grant that may well be alive does not open; known once the tokens were looked at."""
-        tokens = {self.access_token_masked, self.refresh_token_masked}
-        return self.state in {AccountState.ACTIVE, AccountState.AT_RISK} and UNREADABLE in tokens
 
     @property
     def public_title(self) -> str:
@@ -193,6 +189,9 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
     state = state_of(account, now)
     issued_at = account.refresh_token_issued_at
     ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at else None
+    access_token = _masked(account, open_access_token) if with_tokens else None
+    refresh_token = _masked(account, open_refresh_token) if with_tokens else None
+    is_unreadable = state.is_alive and UNREADABLE in {access_token, refresh_token}
     return AccountView(
         id=account.id,
         title=account.label or account.business_name or account.tenant_id or NAMELESS,
@@ -204,7 +203,7 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
         person_email=account.person_email,
         is_pending=account.is_pending,
         state=state,
-        next_step=next_step_of(account, state),
+        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state),
         reasons=reasons_of(account, now),
         kind=account.kind,
         scope=account.scope,
@@ -217,8 +216,9 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
         asked_at=account.asked_at,
         has_access_token=account.access_token_sealed is not None,
         is_being_confirmed=is_being_confirmed(account, state),
-        access_token_masked=_masked(account, open_access_token) if with_tokens else None,
-        refresh_token_masked=_masked(account, open_refresh_token) if with_tokens else None,
+        is_unreadable=is_unreadable,
+        access_token_masked=access_token,
+        refresh_token_masked=refresh_token,
     )
 
 

@@ -41,7 +41,7 @@ class Outlook:
 def look_ahead() -> Outlook:
     """Count what runs out when."""
     now = utc_now()
-    is_alive = state_expression(now).in_([AccountState.ACTIVE, AccountState.AT_RISK])
+    is_alive = state_expression(now).in_([state for state in AccountState if state.is_alive])
     tokens, grants = Account.access_token_expires_at, Account.refresh_token_issued_at
     token_edges = [now + TOKEN_STEP * number for number in range(TOKEN_STEPS + 1)]
     grant_edges = [now - REFRESH_TOKEN_LIFE + GRANT_STEP * number for number in range(GRANT_STEPS + 1)]

@@ -24,6 +24,11 @@ class AccountState(StrEnum):
     RECONNECT_REQUIRED = "reconnect_required"
     DISCONNECTED = "disconnected"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the connection may well work: nobody has to authorize again."""
+        return self in {AccountState.ACTIVE, AccountState.AT_RISK}
+
 
 KEYS = {CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY}
 NEXT_STEPS = {
@@ -36,6 +41,9 @@ NEXT_STEPS = {
 }
 
 PENDING_STEP = "The connection works. Keap has still to tell whose account it is."
+UNREADABLE_STEP = (
+    "Its tokens do not open with the keys in TOKEN_KEYS: put the key that sealed them back, or press Reconnect."
+)
 CONFIRMING_STEP = "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
 # Nothing of these kinds can be refreshed: what is to be done about them is another thing.
 STEPS_WITHOUT_REFRESH = {
@@ -87,7 +95,7 @@ def next_step_of(account: Account, state: AccountState) -> str:
 
 def is_being_confirmed(account: Account, state: AccountState) -> bool:
     """Whether Keap has refused once, and the confirming try is still to come."""
-    return bool(account.refusals) and state in {AccountState.ACTIVE, AccountState.AT_RISK}
+    return bool(account.refusals) and state.is_alive
 
 
 def reasons_of(account: Account, now: datetime) -> list[str]:

@@ -144,7 +144,7 @@ def find_place(session: Session, checked: Checked) -> tuple[Account | None, bool
         _refuse_to_replace(account, checked.incoming)
     if credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
         return account, is_stored
-    works = state_of(account, utc_now()) in {AccountState.ACTIVE, AccountState.AT_RISK}
+    works = state_of(account, utc_now()).is_alive
     if works and account.kind != CredentialKind.ACCESS_TOKEN_ONLY:
         raise ImportRefused(
             "This Keap account is connected already, and lastingly. An access token alone would end that within a day."

@@ -37,7 +37,7 @@ from keap_connect.errors import ImportRefused, KeapConnectError
 from keap_connect.keap.identity import Identity
 from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer, withheld
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.keap.transport import Call, NotSent, Withheld
+from keap_connect.keap.transport import Call, Withheld
 from keap_connect.models import Account, AccountEvent
 from keap_connect.onboarding.importing import Checked, ImportedCredential, Incoming, place
 from keap_connect.onboarding.placing import Grant, place_grant
@@ -186,8 +186,6 @@ class Interleavings(RuleBasedStateMachine):
             call.last_look()
         except Withheld as problem:
             return withheld(str(problem))
-        except NotSent as problem:
-            return no_answer(str(problem), was_sent=call.sent)
         sent_at = utc_now()
         presentation = flight.presentation = Presentation(refresh_token, seconds_since_boot())
         self.keap.presented.append(presentation)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from flask import Flask
 from jinja2 import FileSystemBytecodeCache
@@ -24,5 +24,4 @@ class RememberedRule(Rule):
 def make_apps_quickly(folder: Path) -> None:
     """Let all apps of this process share what they compile; templates in files of a folder, by their content."""
     Flask.url_rule_class = RememberedRule
-    options: dict[str, Any] = {"bytecode_cache": FileSystemBytecodeCache(str(folder))}
-    Flask.jinja_options = {**Flask.jinja_options, **options}
+    Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": FileSystemBytecodeCache(str(folder))}
