@@ -1,4 +1,4 @@
-"""The WSGI application: `granian --interface wsgi app:app`."""
+"""The WSGI application, for any server; `./keap-connect serve` starts the one that ships."""
 
 import sys
 
@@ -11,4 +11,4 @@ except SettingsError as refusal:
     if "doctor" in sys.argv:  # `flask --app app doctor` looks at what does not start, too
         app = create_unfit_app(refusal.problems)
     else:
-        sys.exit("Keap Connect does not start:\n" + "\n".join(f"- {problem}" for problem in refusal.problems))
+        sys.exit(refusal.why_it_does_not_start())

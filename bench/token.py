@@ -29,11 +29,12 @@ from sqlalchemy import insert
 from bench.accounts import MIGRATIONS, environ
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import place_of
-from keap_connect.application import create_app, prepare_to_serve
+from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
 from keap_connect.runtime import runtime
+from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from tests.support import postgres
 from tests.support.server import free_port

@@ -1,27 +1,24 @@
 """create_app(): wiring only, top to bottom."""
 
 import hashlib
-import logging
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-from flask import Flask, current_app
+from flask import Flask
 from flask.cli import ScriptInfo
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from keap_connect.access.admins import create_admin
 from keap_connect.api.application import open_express_lane, register_api
 from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
 from keap_connect.cli.doctor import doctor
 from keap_connect.database import connect_database
-from keap_connect.deployment import check_deployment, check_file
-from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import name_requests, start_logging
 from keap_connect.runtime import equip, runtime
+from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from keap_connect.web import (
     accounts,
@@ -45,10 +42,8 @@ from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.template_filters import add_filters
 from keap_connect.web.whereabouts import note_whereabouts
-from keap_connect.worker.instance import check_instance
 
 ROOT = Path(__file__).parent.parent
-log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None, *, serves: bool | None = None) -> Flask:
@@ -156,22 +151,3 @@ def version_static_files(app: Flask) -> None:
     def add_checksum(endpoint: str, values: dict[str, object]) -> None:
         if endpoint == "static" and "filename" in values:
             values["v"] = checksum(str(values["filename"]))
-
-
-def prepare_to_serve(settings: Settings) -> None:
-    """Check the database, say what the operator should know, and make the first admin if one is named.
-
-    Raises:
-        SettingsError: it is not fit to serve people with.
-    """
-    if current_app.debug and not settings.is_loopback:
-        raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
-    check_file()
-    for warning in check_deployment():
-        log.warning(warning)
-    check_instance()
-    if settings.admin_email and settings.admin_password:
-        try:
-            create_admin(settings.admin_email, settings.admin_password, only_first=True)
-        except (PasswordRefused, AdminRefused) as refusal:
-            raise SettingsError([f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}"]) from None

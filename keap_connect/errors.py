@@ -9,6 +9,7 @@ KeapConnectError
   AccountDisconnected     we forgot the tokens on request
   NotRefreshable          the credential is a key: it does not expire, so there is nothing to refresh
   TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
+    ServerBusy            more requests are arriving or waiting than this process takes
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
   LinkGone                a reconnect link is unknown, used, expired or revoked; which one, nobody is told
@@ -48,6 +49,10 @@ class SettingsError(KeapConnectError):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    def why_it_does_not_start(self) -> str:
+        """Return all problems as a list, for the person who started the program."""
+        return "Keap Connect does not start:\n" + "\n".join(f"- {problem}" for problem in self.problems)
+
 
 class DatabaseSilent(SettingsError):
     """The database that the settings name does not answer: it is down, or the wrong one is named."""
@@ -79,6 +84,13 @@ class TemporarilyUnavailable(KeapConnectError):
     def __init__(self, message: str, retry_after_seconds: int = 30) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class ServerBusy(TemporarilyUnavailable):
+    """More requests are arriving or waiting than this process takes; nothing was done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after_seconds=10)
 
 
 class ClientMisconfigured(KeapConnectError):

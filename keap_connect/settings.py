@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -69,6 +70,7 @@ class Settings:
     secret_key: str = field(repr=False)
     token_keys: tuple[bytes, ...] = field(repr=False)
     database_url: str = field(repr=False)
+    host: str = "127.0.0.1"
     port: int = 5000
     sandbox_url: str | None = None
     instance_path: Path = Path("instance")
@@ -130,6 +132,7 @@ class _Reader:
             secret_key=self.secret_key(),
             token_keys=self.token_keys(),
             database_url=self.database_url(),
+            host=self.host(),
             port=port,
             sandbox_url=sandbox_url,
             instance_path=self.instance_path(),
@@ -201,6 +204,14 @@ class _Reader:
                 "localhost only)."
             )
         return f"{parts.scheme}://{parts.netloc.lower()}"  # browsers compare it in this form
+
+    def host(self) -> str:
+        value = self.text("HOST") or "127.0.0.1"
+        try:
+            return str(ip_address("127.0.0.1" if value == "localhost" else value))
+        except ValueError:
+            self.problems.append(f"HOST must be an IP address to listen on, or localhost, not {value[:40]!r}.")
+            return value
 
     def keap(self, public_url: str, is_loopback: bool, port: int) -> tuple[KeapSettings, str | None]:
         client_id, client_secret = self.text("KEAP_CLIENT_ID"), self.text("KEAP_CLIENT_SECRET")

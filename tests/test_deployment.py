@@ -12,7 +12,7 @@ import sqlalchemy
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import disconnect, get_account
-from keap_connect.application import create_app, prepare_to_serve
+from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import Base, db, write_transaction
 from keap_connect.errors import SettingsError, TemporarilyUnavailable
@@ -20,11 +20,13 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from keap_connect.token_cipher import TokenCipher
 from tests.accounts.granted import row_of, store_account
 from tests.conftest import TOKEN_KEY
 from tests.keap.raw_server import RawServer
+from tests.support.real_server import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
@@ -338,7 +340,7 @@ def test_the_server_ends_instead_of_serving_a_database_that_does_not_fit(environ
         set_revision("0000")
     changes = {"TOKEN_KEYS": OTHER_KEY} if trouble == "wrong key" else {}
 
-    ended = run(environ | changes, "-m", "granian", "--interface", "wsgi", "--port", environ["PORT"], "app:app")
+    ended = run(environ | changes, *SHIPPED)
 
     assert ended.returncode != 0
     assert "Keap Connect does not start:" in ended.stdout + ended.stderr

@@ -2,13 +2,11 @@
 
 import json
 import logging
-import subprocess
 import sys
 from datetime import UTC, datetime
 
 import pytest
 
-from keap_connect.application import ROOT
 from keap_connect.logs import TEXT, JSONLines, PlainLines, reference
 from tests.support.visitor import Visitor
 from tests.web.fixtures import app, environ, new_app, new_visitor  # noqa: F401
@@ -59,24 +57,6 @@ def test_an_exception_is_one_field_of_its_line():
     assert written.isascii()
     assert json.loads(written)["exception"].startswith("Traceback (most recent call last):")
     assert sys.exc_info() == (None, None, None)
-
-
-@pytest.mark.proves("R87")
-def test_the_lines_of_the_server_have_the_same_form():
-    script = """
-import json
-from granian.log import LogLevels, configure_logging, logger
-configure_logging(LogLevels.info, json.load(open("keap_connect/granian.json")))
-logger.info("Listening at: %s", "http://127.0.0.1:8000")
-"""
-    written = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-
-    line = json.loads(written.stdout)
-    assert (line["level"], line["logger"], line["message"]) == (
-        "INFO",
-        "_granian",
-        "Listening at: http://127.0.0.1:8000",
-    )
 
 
 @pytest.mark.proves("R87", "R89")

@@ -10,8 +10,8 @@ from keap_connect.application import flask_config
 from keap_connect.keap import transport
 from keap_connect.models import TicketPurpose
 from keap_connect.refreshing.timing import DOUBT_WAIT_SECONDS
+from keap_connect.server import front
 from keap_connect.settings import LOG_FORMATS, Settings
-from keap_connect.web import slow_bodies
 from tests.test_settings import REQUIRED, names_that_are_read, read
 
 TEXT = " ".join((Path(__file__).parent.parent / "SECURITY.md").read_text(encoding="utf-8").split())
@@ -39,7 +39,7 @@ ENTRIES = {
     ),
     "doubt": f"the token rests for {DOUBT_WAIT_SECONDS:.0f} seconds",
     "request": f"{flask_config(Settings.from_env(REQUIRED))['MAX_CONTENT_LENGTH'] // 1024} kB",
-    "body": f"{slow_bodies.BODY_SECONDS:.0f} seconds for its body; {slow_bodies.BODIES_AT_ONCE} at a time",
+    "body": f"{front.BODY_SECONDS:.0f} seconds for its body; {front.QUEUE} may wait for a thread",
 }
 
 

@@ -42,6 +42,8 @@ STATUS_CODES = {
     400: "invalid_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
+    411: "length_required",
     413: "content_too_large",
     415: "unsupported_media_type",
 }
@@ -153,7 +155,7 @@ def _answer(
     body = {
         "error": code,
         "error_description": str(problem) if description is None else description,
-        "is_retryable": status == 429 or status >= 500 or isinstance(problem, ImportUnderWay),
+        "is_retryable": status in {408, 429} or status >= 500 or isinstance(problem, ImportUnderWay),
         "request_id": write_down(log, request, status, problem),
         **({"reconnect_url": reconnect_url} if reconnect_url else {}),
     }

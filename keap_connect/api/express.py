@@ -28,6 +28,7 @@ from keap_connect.errors import APIKeyRefused, HandOutUnrecorded, SealBroken, Te
 from keap_connect.models import LARGEST_ID
 from keap_connect.refreshing.timing import REFRESH_WHEN_LEFT_SECONDS
 from keap_connect.runtime import Runtime
+from keap_connect.server.front import REFUSAL
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -64,6 +65,8 @@ class ExpressLane:
     def _answer(self, wsgi_environ: "WSGIEnvironment") -> bytes | None:
         path = PATH.fullmatch(wsgi_environ["PATH_INFO"])
         if path is None or wsgi_environ["REQUEST_METHOD"] != "GET" or wsgi_environ.get("HTTP_HOST") != self._host:
+            return None
+        if REFUSAL in wsgi_environ:
             return None
         query = QUERY.fullmatch(wsgi_environ.get("QUERY_STRING", ""))
         kind, _, text = wsgi_environ.get("HTTP_AUTHORIZATION", "").partition(" ")

@@ -15,6 +15,7 @@ from keap_connect.cli import (
     doctor,
     emergency_stop,
     sandbox,
+    serve,
     token_keys,
     worker,
 )
@@ -31,6 +32,7 @@ def register_commands(app: Flask) -> None:
         audit.audit,
         token_keys.token_keys,
         emergency_stop.emergency_stop,
+        serve.serve,
         worker.worker,
         doctor.doctor,
         sandbox.sandbox,

@@ -12,14 +12,13 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from keap_connect.launch.place import ROOT, Place, prepare
+from keap_connect.launch.place import Place, prepare
 from keap_connect.launch.problems import CannotRun, Stopped
 from keap_connect.launch.programs import Programs
 from keap_connect.settings import DOTENV, SECRETS
 
 FIRST_ADMIN = "admin@example.com"
 ADMIN_EXISTS = 3  # exit code of `admins create --only-first` when there is nothing to do
-BLOCKING_THREADS = 16  # a callback blocks its thread for up to 30 s while Keap answers
 START_TIMEOUT_SECONDS = 60
 
 
@@ -76,16 +75,10 @@ def serve_sandbox(programs: Programs, place: Place) -> None:
 
 
 def serve_app(programs: Programs, place: Place) -> None:
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws"]
-    command += ["--log-level", "error"]  # It would warn of the threads each time; the app's own log is not its matter.
-    if place.settings.log_format == "JSON":
-        command += ["--log-config", str(ROOT / "keap_connect" / "granian.json")]
-    command += ["--host", "127.0.0.1", "--port", str(place.settings.port)]
-    command += ["--workers", "1", "--blocking-threads", str(BLOCKING_THREADS)]
+    command = flask_command("serve")
     if place.certificate:
-        command += ["--ssl-certificate", str(place.certificate)]
-        command += ["--ssl-keyfile", str(place.certificate.with_suffix(".key"))]
-    programs.serve("app", [*command, "app:app"], place.environ)
+        command += ["--certificate", str(place.certificate), "--key", str(place.certificate.with_suffix(".key"))]
+    programs.serve("app", command, place.environ)
 
 
 def flask_command(*arguments: str) -> list[str]:

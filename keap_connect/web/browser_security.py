@@ -14,8 +14,8 @@ from werkzeug.wrappers import Response
 
 from keap_connect.errors import KeapConnectError
 from keap_connect.runtime import runtime
+from keap_connect.server.front import REFUSAL
 from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
-from keap_connect.web.slow_bodies import take_body_in_time
 
 View = TypeVar("View", bound=Callable[..., object])
 READING = {"GET", "HEAD", "OPTIONS"}
@@ -53,7 +53,11 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
         if most_bytes is not None:
             request.max_content_length = most_bytes
 
-    app.before_request(take_body_in_time)
+    @app.before_request
+    def refuse_what_the_front_refuses() -> None:
+        refusal = request.environ.get(REFUSAL)
+        if refusal and request.routing_exception is None:
+            raise refusal
 
     @app.before_request
     def refuse_null_characters() -> None:

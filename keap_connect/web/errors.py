@@ -16,12 +16,12 @@ from keap_connect.errors import (
     HandOutUnrecorded,
     KeapConnectError,
     SealBroken,
+    ServerBusy,
     TooManyAttempts,
 )
 from keap_connect.logs import write_down
 from keap_connect.web.browser_security import ForgedRequest
 from keap_connect.web.door import MayOnlyLook, PersonUnknown, current_admin, current_person
-from keap_connect.web.slow_bodies import TooManyBodies
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ WORDS = {
     403: ("That is not allowed", "This browser may not do that."),
     404: ("There is nothing here", "The address is wrong, or what it showed is gone."),
     405: ("That is not how this address works", "Start from one of the pages instead."),
+    408: ("That took too long", "The form did not arrive in time. Nothing was changed: go back, and send it again."),
+    411: ("That request was not understood", "Its length is missing. Send it with a Content-Length header."),
     413: ("That was too much at once", "What was sent is larger than this app accepts."),
     429: ("Try again later", "That was too often. Nothing was checked, and nothing was changed."),
     500: ("Something went wrong here", "It is our fault and was written down. Nothing was lost; try again."),
@@ -52,7 +54,7 @@ EXPLAINED = {
         "The audit log cannot be written",
         "No token is shown while that is so. Ask who runs this app to look at AUDIT_LOG and the disk.",
     ),
-    TooManyBodies: (503, "Too many requests arrive at once", "Nothing was changed. Try again in a minute."),
+    ServerBusy: (503, "Too many requests arrive at once", "Nothing was changed. Try again in a minute."),
     APIKeyNotFound: (404, "There is no such API key", "The address is wrong."),
     SealBroken: (
         500,

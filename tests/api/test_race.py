@@ -15,7 +15,7 @@ from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
-from tests.api.serving import ask, serve_processes
+from tests.support.real_server import real_servers
 from tests.support.sandbox import Sandbox
 
 PATH = "/api/v1/accounts/1/token"
@@ -35,10 +35,10 @@ def key(settings: Settings, sandbox: Sandbox) -> Iterator[str]:
 
 def race(sandbox: Sandbox, environ: dict[str, str], key: str, processes: int, callers: int) -> None:
     """Let all callers ask at once, then once more when the refresh is over."""
-    with serve_processes(processes, environ) as ports, ThreadPoolExecutor(callers) as pool:
-        ports_of_callers = [ports[number % processes] for number in range(callers)]
-        first = list(pool.map(lambda port: ask(port, environ, key, PATH), ports_of_callers))
-        again = [ask(port, environ, key, PATH) for port in ports]
+    with real_servers(processes, environ) as servers, ThreadPoolExecutor(callers) as pool:
+        servers_of_callers = [servers[number % processes] for number in range(callers)]
+        first = list(pool.map(lambda server: server.ask(PATH, key), servers_of_callers))
+        again = [server.ask(PATH, key) for server in servers]
 
     tokens = {json.loads(body)["access_token"] for status, body in [*first, *again] if status == 200}
     assert {status for status, _ in first} <= {200, 503}

@@ -11,7 +11,7 @@ from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
-from tests.api.serving import ask, serve_processes
+from tests.support.real_server import real_servers
 from tests.support.redis import RedisServer, redis_server  # noqa: F401
 from tests.support.sandbox import Sandbox
 
@@ -44,13 +44,13 @@ def test_two_processes_share_one_limit_and_go_on_without_redis(
     redis_server: RedisServer,  # noqa: F811
 ):
     busy, calm = keys
-    with serve_processes(2, environ) as ports:
-        asked = [ask(ports[number % 2], environ, busy, PATHS[number // 2 % 2]) for number in range(RATE + 4)]
-        guesses = [ask(ports[number % 2], environ, "kc_guess", PATHS[1])[0] for number in range(34)]
+    with real_servers(2, environ) as servers:
+        asked = [servers[number % 2].ask(PATHS[number // 2 % 2], busy) for number in range(RATE + 4)]
+        guesses = [servers[number % 2].ask(PATHS[1], "kc_guess")[0] for number in range(34)]
         redis_server.stop()
-        without = [ask(port, environ, calm, path)[0] for port in ports for path in PATHS]
+        without = [server.ask(path, calm)[0] for server in servers for path in PATHS]
         redis_server.start()
-        again = [ask(ports[number % 2], environ, calm, PATHS[1])[0] for number in range(RATE + 1)]
+        again = [servers[number % 2].ask(PATHS[1], calm)[0] for number in range(RATE + 1)]
 
     assert [status for status, _ in asked] == [200] * RATE + [429] * 4
     assert {json.loads(body)["error"] for _, body in asked[RATE:]} == {"too_many_requests"}

@@ -1,64 +1,31 @@
-"""The web server as it runs in production: ended by its supervisor in mid-exchange, and beset by slow clients."""
+"""The server that ships: ended by its supervisor in mid-exchange, and beset by clients that do not go on."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 
-import psutil
 import pytest
 
 from keap_connect.access.api_keys import Scope, issue_api_key
-from tests.api.serving import ask
-from tests.faults.conftest import REPOSITORY, Process, Stage, until
-from tests.support.server import free_port
+from tests.faults.conftest import Process, Stage, until
+from tests.support.real_server import RealServer, allow_many_files, real_server
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s
 PATH = "/api/v1/accounts/1/token"
-
-
-class Server:
-    """Granian with one worker process."""
-
-    def __init__(self, stage: Stage, *options: str) -> None:
-        self.port = free_port()
-        command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "error"]
-        command += ["--blocking-threads", "16", "--port", str(self.port), *options, "app:app"]
-        environ = {"PATH": os.environ["PATH"], "FLASK_SKIP_DOTENV": "1", **stage.environ, "LOG_LEVEL": "WARNING"}
-        self.program = subprocess.Popen(command, cwd=REPOSITORY, env=environ)
-
-    def is_listening(self) -> bool:
-        """Whether it takes connections."""
-        with closing(socket.socket()) as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def workers(self) -> list[psutil.Process]:
-        """Return the processes that it has work for it."""
-        return psutil.Process(self.program.pid).children()
+HELD_SECONDS = 60
 
 
 @pytest.fixture
-def serve(stage: Stage) -> Iterator[Callable[..., Server]]:
-    """Give the function that starts a server."""
-    started: list[Server] = []
-
-    def start(*options: str) -> Server:
-        started.append(Server(stage, *options))
-        until(started[-1].is_listening)
-        return started[-1]
-
-    yield start
-    stage.sandbox.release()
-    for server in started:
-        server.program.terminate()
-        server.program.wait(60)
+def server(stage: Stage) -> Iterator[RealServer]:
+    """Give the running server."""
+    with real_server(stage.environ) as running:
+        yield running
+        stage.sandbox.release()
 
 
 @pytest.fixture
@@ -69,21 +36,14 @@ def key(stage: Stage) -> str:
 
 
 @pytest.mark.proves("F31", "F29", "R31")
-def test_a_server_that_is_killed_for_taking_long_leaves_the_truth_behind(
-    stage: Stage, serve: Callable[..., Server], key: str
-):
-    """Its patience with a worker that is to end, one second, is shorter than Keap takes to answer."""
+def test_a_server_that_is_killed_for_taking_long_leaves_the_truth_behind(stage: Stage, server: RealServer, key: str):
     stage.sandbox.switch(family_revocation=True)
     (account_id,) = stage.add_accounts()
-    server = serve("--workers-kill-timeout", "1")
     stage.sandbox.hold("refresh", where="after")
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask, server.port, stage.environ, key, PATH)
+        asking = pool.submit(server.ask, PATH, key)
         stage.sandbox.wait_held(1)
-        (worker,) = server.workers()
-
-        server.program.send_signal(signal.SIGHUP)  # a new worker takes the place of the old one
-        until(lambda: not worker.is_running())
+        server.process.kill()
         assert isinstance(asking.exception(), (OSError, HTTPException))
     stage.sandbox.release()
 
@@ -113,41 +73,89 @@ def _settled(process: Process, account_id: int) -> dict[str, object] | None:
     return answer if answer["ok"] or answer["error"] == "ReconnectRequired" else None
 
 
-SLOW_REQUESTS = {
-    "no end of the headers": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
-    "no end of the body": (
-        b"POST /signin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-        b"Content-Length: 60000\r\n\r\nemail="
-    ),
-    "no end of the chunks": (
-        b"POST /signin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n6\r\nemail=\r\n1\r\n"
-    ),
+# Each begins a request and does not go on.
+FORM = b"POST /signin HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+UNFINISHED = {
     "nothing at all": b"",
+    "headers": b"GET /healthz HTTP/1.1\r\nHost: %s\r\nX-Slow: ",
+    "body": FORM + b"Content-Length: 60000\r\n\r\nemail=",
+    "body of the API": b"POST /api/v1/accounts HTTP/1.1\r\nHost: %s\r\nContent-Length: 60000\r\n\r\n{",
+    "chunks": FORM + b"Transfer-Encoding: chunked\r\n\r\n6\r\nemail=\r\n1\r\n",
+    "answer not read": b"GET /api/docs HTTP/1.1\r\nHost: %s\r\n\r\n" * 40,
 }
 
 
-@pytest.mark.proves("F70")
-@pytest.mark.parametrize("begun", SLOW_REQUESTS.values(), ids=SLOW_REQUESTS)
-def test_two_hundred_slow_clients_keep_nobody_waiting(
-    stage: Stage, serve: Callable[..., Server], key: str, begun: bytes
-):
+@contextmanager
+def unfinished(server: RealServer, **numbers: int) -> Iterator[list[socket.socket]]:
+    """Begin so many requests of each kind, all at once, and stay."""
+    allow_many_files()
+    with ExitStack() as opened:
+        clients = []
+        for kind, number in numbers.items():
+            begun = UNFINISHED[kind.replace("_", " ")].replace(b"%s", server.host.encode())
+            for _ in range(number):
+                client = opened.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                client.sendall(begun)
+                clients.append(client)
+        yield clients
+
+
+@pytest.mark.proves("F70", "F77", "F78", "R97")
+def test_clients_that_do_not_go_on_keep_nobody_waiting(stage: Stage, server: RealServer, key: str):
     stage.add_accounts(expires_in_seconds=80_000)
-    server = serve()
-    host = stage.environ["PUBLIC_URL"].removeprefix("http://").encode()
-    with ExitStack() as slow:
-        clients = [slow.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(200)]
-        for client in clients:
-            client.sendall(begun.replace(b"Host: localhost", b"Host: " + host))
+    numbers = {"nothing_at_all": 1100, "headers": 200, "body": 40, "body_of_the_API": 40, "chunks": 40}
+    with unfinished(server, **numbers, answer_not_read=40):
+        assert [server.ask(PATH, key)[0] for _ in range(20)] == [200] * 20
+        assert server.get("/healthz")[0] == 200
 
-        started = time.monotonic()
-        answers = []
-        for _ in range(20):
-            answers.append(ask(server.port, stage.environ, key, PATH)[0])
-            for client in clients[:10]:
-                with suppress(OSError):  # it was sent away
-                    client.sendall(b"a" if begun else b"")  # it drips on
-        seconds = time.monotonic() - started
 
-    assert answers == [200] * 20
-    assert seconds < 10
+@pytest.mark.long
+@pytest.mark.proves("F70", "F77", "F78", "R97")
+def test_for_a_minute_too_and_with_five_thousand_silent_ones(stage: Stage, server: RealServer, key: str):
+    """They begin anew as soon as they are sent away, and drip a byte a second."""
+    stage.add_accounts(expires_in_seconds=80_000)
+    ends = time.monotonic() + HELD_SECONDS
+    with unfinished(server, nothing_at_all=5000, headers=200):
+        while time.monotonic() < ends:
+            with unfinished(server, body=40, body_of_the_API=40, answer_not_read=40) as clients:
+                for _ in range(20):
+                    assert server.ask(PATH, key)[0] == 200
+                    for client in clients[:80]:
+                        with suppress(OSError):  # it was sent away
+                            client.sendall(b"a")
+                    time.sleep(1)
+
+
+@pytest.mark.long
+@pytest.mark.proves("F78")
+@pytest.mark.parametrize("kind", ["nothing_at_all", "headers"])
+def test_a_client_that_sends_no_complete_headers_is_sent_away(server: RealServer, kind: str):
+    with unfinished(server, **{kind: 1}) as (client,):
+        client.settimeout(HELD_SECONDS)
+        assert client.recv(1) == b""
+
+
+@pytest.mark.proves("F83", "F30")
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda sign: sign.name)
+def test_it_ends_with_what_is_in_flight_finished_whoever_else_is_connected(
+    stage: Stage, server: RealServer, key: str, sign: signal.Signals
+):
+    (account_id,) = stage.add_accounts()
+    stage.sandbox.hold("refresh", where="after")
+    numbers = {kind.replace(" ", "_"): 3 for kind in UNFINISHED}
+    with ThreadPoolExecutor(1) as pool, unfinished(server, **numbers):
+        asking = pool.submit(server.ask, PATH, key)
+        stage.sandbox.wait_held(1)
+        server.process.send_signal(sign)
+        until(lambda: not takes_connections(server))
+        stage.sandbox.release()
+
+        assert asking.result()[0] == 200
+        assert server.process.wait(60) == 0
+    assert stage.is_reconciled(account_id)
+
+
+def takes_connections(server: RealServer) -> bool:
+    """Whether new ones get in."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) == 0

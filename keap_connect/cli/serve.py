@@ -1,0 +1,33 @@
+"""`serve`: pages and token API, on the server that ships."""
+
+import sys
+from pathlib import Path
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from keap_connect.cli.exit_codes import help_with
+from keap_connect.errors import SettingsError
+from keap_connect.runtime import runtime
+from keap_connect.server.checks import prepare_to_serve
+from keap_connect.server.serve import serve as serve_app
+
+File = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("serve", epilog=help_with("serve", "serve --certificate fullchain.pem --key privkey.pem"))
+@click.option("--certificate", type=File, help="Serve HTTPS with this certificate, without a proxy in front.")
+@click.option("--key", type=File, help="The private key of the certificate.")
+@with_appcontext
+def serve(certificate: Path | None, key: Path | None) -> None:
+    """Serve the pages and the token API at HOST and PORT, until SIGTERM or Ctrl-C."""
+    if bool(certificate) != bool(key):
+        raise click.UsageError("--certificate and --key belong together.")
+    settings = runtime().settings
+    try:
+        prepare_to_serve(settings)
+    except SettingsError as refusal:
+        sys.exit(refusal.why_it_does_not_start())
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    serve_app(app, settings.host, settings.port, certificate, key)

@@ -1,0 +1,32 @@
+"""What has to be true before this process serves people."""
+
+import logging
+
+from flask import current_app
+
+from keap_connect.access.admins import create_admin
+from keap_connect.deployment import check_deployment, check_file
+from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
+from keap_connect.settings import Settings
+from keap_connect.worker.instance import check_instance
+
+log = logging.getLogger(__name__)
+
+
+def prepare_to_serve(settings: Settings) -> None:
+    """Check the database, say what the operator should know, and make the first admin if one is named.
+
+    Raises:
+        SettingsError: it is not fit to serve people with.
+    """
+    if current_app.debug and not settings.is_loopback:
+        raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
+    check_file()
+    for warning in check_deployment():
+        log.warning(warning)
+    check_instance()
+    if settings.admin_email and settings.admin_password:
+        try:
+            create_admin(settings.admin_email, settings.admin_password, only_first=True)
+        except (PasswordRefused, AdminRefused) as refusal:
+            raise SettingsError([f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}"]) from None

@@ -1,0 +1,82 @@
+"""Serves the app by Granian until a signal ends it, with what is in flight finished."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+from flask import Flask
+from granian.constants import HTTPModes
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from keap_connect.server.front import Front
+
+log = logging.getLogger(__name__)
+STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still stored
+FLUSH_SECONDS = 2.0
+# Granian closes a connection that sends no complete headers for so long: a silent one, a slow one, and an idle one.
+HEADER_MILLISECONDS = 30_000
+OTHER_FILES = 200  # files that are no connections: databases, logs, answers
+MOST_CONNECTIONS = 20_000
+
+
+def serve(app: Flask, host: str, port: int, certificate: Path | None = None, key: Path | None = None) -> NoReturn:
+    """Serve until SIGTERM, SIGINT or SIGHUP, and end the process: exit code 0 when all in flight was finished."""
+    front = Front(app)
+    server = Server(
+        front,
+        host,
+        port,
+        # Over HTTP/2, and while it waits to see which version a client speaks, Granian closes no silent connection.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS),
+        websockets=False,
+        backlog=1024,
+        backpressure=raise_file_limit(),
+        ssl_cert=certificate,
+        ssl_key=key,
+        log_level=LogLevels.error,
+        # Its lines go where the app's go, in the same form.
+        log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(serve_until_signal(server, front))
+        logging.shutdown()
+        # Granian waits for clients without end, and so would the end of the interpreter.
+        os._exit(code)
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may, and return how many connections fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(soft, wanted) - OTHER_FILES, 1)
+
+
+async def serve_until_signal(server: Server, front: Front) -> int:
+    """Serve, and return the exit code."""
+    is_ending = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(sign) is not signal.SIG_IGN:  # `nohup` ignores one on purpose
+            asyncio.get_running_loop().add_signal_handler(sign, is_ending.set)
+    serving = asyncio.create_task(server.serve())
+    ending = asyncio.create_task(is_ending.wait())
+    await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if not is_ending.is_set():
+        log.error("The server ended by itself.", exc_info=serving.exception())
+        return 1
+    server.stop()  # type: ignore[no-untyped-call]  # takes no more connections, and closes the idle ones
+    is_finished = await front.finish(STOP_SECONDS)
+    if not is_finished:
+        log.error("Requests were still running after %.0f seconds; they were cut off.", STOP_SECONDS)
+    await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
+    return 0 if is_finished else 1

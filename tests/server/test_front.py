@@ -1,0 +1,254 @@
+"""The front refuses what does not fit in the app's own words, and frees a thread as soon as its answer is there."""
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.client import HTTPResponse
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from flask import Flask, Response, request, stream_with_context
+from granian.constants import HTTPModes
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from keap_connect.application import create_app
+from keap_connect.database import db
+from keap_connect.server import front as front_module
+from keap_connect.server.front import Front
+from keap_connect.settings import Settings
+from keap_connect.web.door import Audience, open_to
+from tests.faults.conftest import until
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+FORM = "POST /signin HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+JSON = "POST /api/v1/accounts HTTP/1.1\r\nContent-Type: application/json\r\n"
+
+
+class Fronted:
+    """The app behind the front on a port of its own, in this process, so that a test can look into it."""
+
+    def __init__(self, app: Flask, port: int, host: str) -> None:
+        self.front = Front(app)
+        self._port, self._host = port, host
+        self._opened = ExitStack()
+        self._loop = asyncio.new_event_loop()
+        self._server = Server(
+            self.front, port=port, http=HTTPModes.http1, websockets=False, log_level=LogLevels.critical
+        )
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._server.serve(),))
+
+    def start(self) -> None:
+        """Take connections."""
+        self._thread.start()
+        until(self._listens)
+
+    def stop(self) -> None:
+        """Close all connections, and end."""
+        self._opened.close()
+        self._loop.call_soon_threadsafe(self._server.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def send(self, request: str) -> socket.socket:
+        """Send a request, or the begin of one; the Host header is filled in."""
+        client = self._opened.enter_context(socket.create_connection(("127.0.0.1", self._port), timeout=60))
+        line, _, rest = request.partition("\r\n")
+        client.sendall(f"{line}\r\nHost: {self._host}\r\n{rest}".encode())
+        return client
+
+    def ask(self, request: str) -> SimpleNamespace:
+        """Send a request and return its answer."""
+        return answer_to(self.send(request))
+
+    def finish(self, seconds: float) -> bool:
+        """Wait until the app has answered what it was given."""
+        return asyncio.run_coroutine_threadsafe(self.front.finish(seconds), self._loop).result()
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+def answer_to(client: socket.socket) -> SimpleNamespace:
+    """Read an answer to its end."""
+    answer = HTTPResponse(client)
+    answer.begin()
+    return SimpleNamespace(status=answer.status, headers=answer.headers, body=answer.read().decode())
+
+
+@pytest.fixture
+def gate() -> threading.Event:
+    """Give what the view /waits waits for."""
+    return threading.Event()
+
+
+@pytest.fixture
+def called() -> list[str]:
+    """Give the paths of the views below that were called."""
+    return []
+
+
+@pytest.fixture
+def fronted(
+    settings: Settings, gate: threading.Event, called: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Fronted]:
+    """Give the app with a view that waits, one with a large answer, and one that fails half-way."""
+    app = create_app(settings)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def add(path: str, answer: Callable[[], Iterator[bytes]]) -> None:
+        def view() -> Response:
+            called.append(path)
+            return Response(answer(), mimetype="text/plain")
+
+        app.add_url_rule(path, path, open_to(Audience.ANYONE)(view))
+
+    def waits() -> Iterator[bytes]:
+        gate.wait(60)
+        yield b"waited"
+
+    def large() -> Iterator[bytes]:
+        yield from [b"x" * 100_000] * 30
+
+    def fails() -> Iterator[bytes]:
+        yield from [b"x" * 100_000] * 20
+        raise RuntimeError("half-way")
+
+    def headers() -> Iterator[bytes]:
+        yield f"Host X-Real={request.headers['X-Real']}".encode() if len(request.headers) == 2 else b"more"
+
+    add("/headers", stream_with_context(headers))
+    add("/waits", waits)
+    add("/large", large)
+    add("/fails", fails)
+    running = Fronted(app, settings.port, settings.public_url.removeprefix("http://"))
+    running.start()
+    yield running
+    gate.set()
+    running.stop()
+    with app.app_context():
+        db.engine.dispose()
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    return list(folder.glob("keap-connect-*"))
+
+
+REFUSALS = {
+    "too slow": (408, "Content-Length: 9\r\n\r\nemail=", "request_timeout"),
+    "in chunks": (411, "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "length_required"),
+    "too large": (413, "Content-Length: 99999999\r\n\r\n", "content_too_large"),
+}
+
+
+@pytest.mark.proves("F70", "F77", "R97")
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_body_that_does_not_fit_is_refused_as_the_app_refuses(
+    fronted: Fronted,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: tuple[int, str, str],
+):
+    status, rest, code = refusal
+    monkeypatch.setattr(front_module, "BODY_SECONDS", 0.1)
+    caplog.set_level(logging.INFO)
+
+    page, document = fronted.ask(FORM + rest), fronted.ask(JSON + rest)
+
+    assert (page.status, document.status) == (status, status)
+    assert "<h1>" in page.body
+    assert page.headers["Content-Security-Policy"] == document.headers["Content-Security-Policy"]
+    told = json.loads(document.body)
+    assert told["error"] == code
+    assert f"{told['request_id']}: " in caplog.text
+    assert f"({status}) at POST /api/v1/accounts from 127.0.0.1" in caplog.text
+
+
+@pytest.mark.proves("R97")
+def test_more_requests_than_may_wait_hear_so_at_once(
+    fronted: Fronted, gate: threading.Event, called: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(front_module, "QUEUE", 1 - front_module.THREADS)  # one request in all
+    waiting = fronted.send("GET /waits HTTP/1.1\r\n\r\n")
+    until(lambda: called)
+
+    page, document = fronted.ask("GET / HTTP/1.1\r\n\r\n"), fronted.ask("GET /api/v1/accounts HTTP/1.1\r\n\r\n")
+    gate.set()
+
+    assert (page.status, document.status) == (503, 503)
+    assert document.headers["Retry-After"] == "10"
+    assert json.loads(document.body)["error"] == "temporarily_unavailable"
+    assert answer_to(waiting).body == "waited"
+    assert fronted.ask("GET / HTTP/1.1\r\n\r\n").status == 200
+
+
+@pytest.mark.proves("R97")
+def test_bodies_share_a_bounded_memory(fronted: Fronted, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(front_module, "ARRIVING_BYTES", 5000)
+    first = fronted.send(FORM + "Content-Length: 4000\r\n\r\n" + "a" * 3999)
+    until(lambda: fronted.front._arriving_bytes == 3999)
+
+    second = fronted.ask(FORM + "Content-Length: 4000\r\n\r\n" + "a" * 4000)
+    first.sendall(b"a")
+
+    assert second.status == 503
+    assert answer_to(first).status == 403
+    assert fronted.front._arriving_bytes == 0
+
+
+@pytest.mark.proves("R97")
+def test_half_a_body_of_a_client_that_left_reaches_no_view(fronted: Fronted, called: list[str]):
+    client = fronted.send("POST /waits HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
+    until(lambda: fronted.front._arriving_bytes)
+    client.shutdown(socket.SHUT_WR)
+
+    assert client.recv(100)[9:12] in {b"", b"400"}
+    assert called == []
+
+
+@pytest.mark.proves("F70")
+def test_a_large_answer_waits_for_its_reader_in_a_file(
+    fronted: Fronted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(front_module, "FILE_SECONDS", 0.1)
+    not_reading = [fronted.send("GET /large HTTP/1.1\r\n\r\n") for _ in range(front_module.THREADS + 4)]
+
+    assert fronted.ask("GET / HTTP/1.1\r\n\r\n").status == 200
+    read = fronted.ask("GET /large HTTP/1.1\r\n\r\n")
+
+    assert read.body == "x" * 3_000_000
+    assert read.headers["Content-Length"] == "3000000"
+    until(lambda: not temporary_files(tmp_path))
+    assert answer_to(not_reading[0]).body == "x" * 3_000_000
+
+
+def test_an_answer_that_fails_half_way_does_not_look_complete(fronted: Fronted, tmp_path: Path):
+    assert fronted.ask("GET /fails HTTP/1.1\r\n\r\n").status == 500
+    assert temporary_files(tmp_path) == []
+
+
+@pytest.mark.proves("F83")
+def test_it_says_whether_the_app_has_finished(
+    fronted: Fronted, gate: threading.Event, called: list[str], tmp_path: Path
+):
+    assert fronted.ask("GET /large HTTP/1.1\r\n\r\n").status == 200
+    fronted.send("GET /waits HTTP/1.1\r\n\r\n")
+    until(lambda: "/waits" in called)
+
+    assert fronted.finish(seconds=0.05) is False
+    gate.set()
+    assert fronted.finish(seconds=60) is True
+    assert temporary_files(tmp_path) == []
+
+
+@pytest.mark.proves("F94", "R98")
+def test_a_header_that_wsgi_could_take_for_another_one_is_dropped(fronted: Fronted):
+    answer = fronted.ask("GET /headers HTTP/1.1\r\nX_Forwarded_For: 1.1.1.1\r\nX-Real: 1\r\nX-Real: 2\r\n\r\n")
+
+    assert answer.body == "Host X-Real=1,2"
