@@ -1,7 +1,8 @@
 """Measures the token endpoint beside a bare Flask route, Flask-Dance's storage and an Authlib token model.
 
-The same server (Granian, one worker) and load for all, in turns; medians of the rounds. Then what the others keep of
-their speed while Keap takes 12 s for one refresh that many callers wait for. Environment: ROUNDS=5,
+We are served as `./keap-connect serve` does, the others by Granian's own WSGI, one process each; the same load for all,
+in turns; medians of the rounds. Then what callers keep of their speed while Keap takes 12 s for one refresh that many
+wait for, and while other clients begin requests and do not go on. Environment: ROUNDS=5,
 SECONDS=4, CALLERS=16, MANY=100000 accounts. Everything it loads it starts itself and ends by its process id.
 """
 
@@ -38,13 +39,17 @@ from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from tests.support import postgres
 from tests.support.server import free_port
+from tests.support.unfinished import unfinished
 
 REPOSITORY = Path(__file__).parent.parent
 ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "5")), os.environ.get("SECONDS", "4")
 CALLERS, MANY = os.environ.get("CALLERS", "16"), int(os.environ.get("MANY", "100000"))
 FEW = 100
 IMPATIENT, KEAP_SECONDS = 50, "12"
-BLOCKING_THREADS = "16"  # as `make run` serves the app
+SHIPPED = ["-m", "flask", "--app", "app", "serve"]
+GRANIAN = ["-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "error", "--blocking-threads", "16"]
+# 40 bodies and 1,100 connections, as threats go.
+UNFINISHED = {"nothing_at_all": 1100, "headers": 40, "body": 40, "answer_not_read": 16}
 PEER_KEY = "kc_0123456789abcdef_" + "5" * 56
 BARE, FLASK_DANCE, AUTHLIB = "bare Flask route", "Flask-Dance, SQLAlchemy", "Authlib token model"
 OURS, OURS_MANY, OURS_POSTGRES = f"ours, {FEW} accounts", f"ours, {MANY:,} accounts", f"ours, {FEW}, PostgreSQL"
@@ -79,19 +84,31 @@ class Server:
 def main() -> None:
     """Measure, and print the table."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
-    kept: list[float] = []
+    kept, beside_unfinished = list[float](), list[float]()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         servers = start(Path(name), stack)
         for number in range(1, ROUNDS + 1):
             for label, server in servers.items():
                 found[label].append(server.load())
             kept.append(speed_kept_during_a_slow_refresh(Path(name) / f"slow-{number}"))
+            beside_unfinished.append(speed_kept_beside_unfinished_requests(servers[OURS]))
             print(f"Round {number} of {ROUNDS} is over.", file=sys.stderr, flush=True)
     print("\n".join(table(found)))
     print(
         f"Speed that the others keep while {IMPATIENT} callers ask for a token whose refresh takes Keap "
         f"{KEAP_SECONDS} s: {statistics.median(kept):.2f}"
     )
+    others = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in UNFINISHED.items())
+    print(f"Speed that callers keep beside clients that do not go on: {statistics.median(beside_unfinished):.2f}")
+    print(f"({others})")
+
+
+def speed_kept_beside_unfinished_requests(server: Server) -> float:
+    """Return the speed beside clients that do not go on, as a share of the speed before and after them."""
+    before = server.load()["rate"]
+    with unfinished(server.port, server.host, **UNFINISHED):
+        during = server.load()["rate"]
+    return during / statistics.mean((before, server.load()["rate"]))
 
 
 def speed_kept_during_a_slow_refresh(folder: Path) -> float:
@@ -150,7 +167,7 @@ def ours(
     port = free_port()
     settings = {**environ(url, keap, instance), "PORT": str(port), "API_RATE_PER_MINUTE": "10000000"}
     key = fill(Settings.from_env(settings), accounts, refresh_token)
-    with granian("app:app", port, settings):
+    with served(SHIPPED, port, settings):
         yield Server(port, urlsplit(Settings.from_env(settings).public_url).netloc, key, accounts)
 
 
@@ -159,16 +176,15 @@ def peer(name: str, folder: Path) -> Iterator[Server]:
     """Serve one of the others."""
     port = free_port()
     settings = {"PEER": name, "PEER_DATABASE": f"sqlite:///{folder / name}.db", "PEER_KEY": PEER_KEY}
-    with granian("bench.token_peers:app", port, settings):
+    with served([*GRANIAN, "--port", str(port), "bench.token_peers:app"], port, settings):
         yield Server(port, f"localhost:{port}", PEER_KEY, FEW)
 
 
 @contextmanager
-def granian(target: str, port: int, settings: dict[str, str]) -> Iterator[None]:
-    """Serve an app by one worker until the end of the block."""
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "error"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--blocking-threads", BLOCKING_THREADS]
-    server = subprocess.Popen([*command, target], cwd=REPOSITORY, env={"PATH": os.environ["PATH"], **settings})  # noqa: S603
+def served(command: list[str], port: int, settings: dict[str, str]) -> Iterator[None]:
+    """Serve until the end of the block."""
+    inside = {"PATH": os.environ["PATH"], **settings}
+    server = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=inside)  # noqa: S603
     try:
         for _ in range(600):
             try:
@@ -203,8 +219,8 @@ def table(found: dict[str, list[dict[str, float]]]) -> Iterator[str]:
     rates = {label: statistics.median(one["rate"] for one in loads) for label, loads in found.items()}
     slow = {label: statistics.median(one["p99"] for one in loads) for label, loads in found.items()}
     yield (
-        f"{CALLERS} callers, {ROUNDS} rounds of {SECONDS} s in turns, medians; Granian, 1 worker, {BLOCKING_THREADS} "
-        f"threads; {os.cpu_count()} cores, Python {platform.python_version()}"
+        f"{CALLERS} callers, {ROUNDS} rounds of {SECONDS} s in turns, medians; 1 process, 16 threads; "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}"
     )
     yield ""
     yield "| | tokens/s | of the bare route | p99 ms | of the bare route |"

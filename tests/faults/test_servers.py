@@ -5,14 +5,15 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from http.client import HTTPException
 
 import pytest
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from tests.faults.conftest import Process, Stage, until
-from tests.support.real_server import RealServer, allow_many_files, real_server
+from tests.support.real_server import RealServer, real_server
+from tests.support.unfinished import UNFINISHED, unfinished
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s
@@ -73,38 +74,11 @@ def _settled(process: Process, account_id: int) -> dict[str, object] | None:
     return answer if answer["ok"] or answer["error"] == "ReconnectRequired" else None
 
 
-# Each begins a request and does not go on.
-FORM = b"POST /signin HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-UNFINISHED = {
-    "nothing at all": b"",
-    "headers": b"GET /healthz HTTP/1.1\r\nHost: %s\r\nX-Slow: ",
-    "body": FORM + b"Content-Length: 60000\r\n\r\nemail=",
-    "body of the API": b"POST /api/v1/accounts HTTP/1.1\r\nHost: %s\r\nContent-Length: 60000\r\n\r\n{",
-    "chunks": FORM + b"Transfer-Encoding: chunked\r\n\r\n6\r\nemail=\r\n1\r\n",
-    "answer not read": b"GET /api/docs HTTP/1.1\r\nHost: %s\r\n\r\n" * 40,
-}
-
-
-@contextmanager
-def unfinished(server: RealServer, **numbers: int) -> Iterator[list[socket.socket]]:
-    """Begin so many requests of each kind, all at once, and stay."""
-    allow_many_files()
-    with ExitStack() as opened:
-        clients = []
-        for kind, number in numbers.items():
-            begun = UNFINISHED[kind.replace("_", " ")].replace(b"%s", server.host.encode())
-            for _ in range(number):
-                client = opened.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-                client.sendall(begun)
-                clients.append(client)
-        yield clients
-
-
 @pytest.mark.proves("F70", "F77", "F78", "R97")
 def test_clients_that_do_not_go_on_keep_nobody_waiting(stage: Stage, server: RealServer, key: str):
     stage.add_accounts(expires_in_seconds=80_000)
     numbers = {"nothing_at_all": 1100, "headers": 200, "body": 40, "body_of_the_API": 40, "chunks": 40}
-    with unfinished(server, **numbers, answer_not_read=40):
+    with unfinished(server.port, server.host, **numbers, answer_not_read=40):
         assert [server.ask(PATH, key)[0] for _ in range(20)] == [200] * 20
         assert server.get("/healthz")[0] == 200
 
@@ -115,9 +89,9 @@ def test_for_a_minute_too_and_with_five_thousand_silent_ones(stage: Stage, serve
     """They begin anew as soon as they are sent away, and drip a byte a second."""
     stage.add_accounts(expires_in_seconds=80_000)
     ends = time.monotonic() + HELD_SECONDS
-    with unfinished(server, nothing_at_all=5000, headers=200):
+    with unfinished(server.port, server.host, nothing_at_all=5000, headers=200):
         while time.monotonic() < ends:
-            with unfinished(server, body=40, body_of_the_API=40, answer_not_read=40) as clients:
+            with unfinished(server.port, server.host, body=40, body_of_the_API=40, answer_not_read=40) as clients:
                 for _ in range(20):
                     assert server.ask(PATH, key)[0] == 200
                     for client in clients[:80]:
@@ -130,7 +104,7 @@ def test_for_a_minute_too_and_with_five_thousand_silent_ones(stage: Stage, serve
 @pytest.mark.proves("F78")
 @pytest.mark.parametrize("kind", ["nothing_at_all", "headers"])
 def test_a_client_that_sends_no_complete_headers_is_sent_away(server: RealServer, kind: str):
-    with unfinished(server, **{kind: 1}) as (client,):
+    with unfinished(server.port, server.host, **{kind: 1}) as (client,):
         client.settimeout(HELD_SECONDS)
         assert client.recv(1) == b""
 
@@ -143,7 +117,7 @@ def test_it_ends_with_what_is_in_flight_finished_whoever_else_is_connected(
     (account_id,) = stage.add_accounts()
     stage.sandbox.hold("refresh", where="after")
     numbers = {kind.replace(" ", "_"): 3 for kind in UNFINISHED}
-    with ThreadPoolExecutor(1) as pool, unfinished(server, **numbers):
+    with ThreadPoolExecutor(1) as pool, unfinished(server.port, server.host, **numbers):
         asking = pool.submit(server.ask, PATH, key)
         stage.sandbox.wait_held(1)
         server.process.send_signal(sign)

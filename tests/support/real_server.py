@@ -1,7 +1,6 @@
 """The server that ships, in a process of its own; and another WSGI server, to compare it with."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -81,9 +80,3 @@ def real_servers(number: int, environ: Mapping[str, str]) -> Iterator[list[RealS
     """Serve the app by so many processes on one database, each on a port of its own."""
     with ExitStack() as stack:
         yield [stack.enter_context(real_server(environ)) for _ in range(number)]
-
-
-def allow_many_files() -> None:
-    """Let this process, and those it starts, open as many files as they may."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
