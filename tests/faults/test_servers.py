@@ -2,15 +2,18 @@
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
+from select import POLLIN, poll
 
 import pytest
 
 from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.server.serve import FLUSH_SECONDS
 from tests.faults.conftest import Process, Stage, until
 from tests.support.real_server import RealServer, real_server
 from tests.support.unfinished import UNFINISHED, unfinished
@@ -77,10 +80,14 @@ def _settled(process: Process, account_id: int) -> dict[str, object] | None:
 @pytest.mark.proves("F70", "F77", "F78", "R97")
 def test_clients_that_do_not_go_on_keep_nobody_waiting(stage: Stage, server: RealServer, key: str):
     stage.add_accounts(expires_in_seconds=80_000)
-    numbers = {"nothing_at_all": 1100, "headers": 200, "body": 40, "body_of_the_API": 40, "chunks": 40}
-    with unfinished(server.port, server.host, **numbers, answer_not_read=40):
+    numbers = {"nothing_at_all": 1100, "headers": 200, "body": 40, "body_of_the_API": 40}
+    with unfinished(server.port, server.host, **numbers, chunks=40, answer_not_read=40) as clients:
         assert [server.ask(PATH, key)[0] for _ in range(20)] == [200] * 20
         assert server.get("/healthz")[0] == 200
+        waiting = poll()
+        for client in clients[: sum(numbers.values())]:
+            waiting.register(client, POLLIN)
+        assert waiting.poll(0) == [], "the others were answered beside these, and not after these were sent away"
 
 
 @pytest.mark.long
@@ -122,7 +129,8 @@ def test_it_ends_with_what_is_in_flight_finished_whoever_else_is_connected(
         stage.sandbox.wait_held(1)
         server.process.send_signal(sign)
         until(lambda: not takes_connections(server))
-        stage.sandbox.release()
+        # Longer than the server waits for answers that are under way to clients.
+        threading.Timer(FLUSH_SECONDS + 1 if sign == signal.SIGTERM else 0, stage.sandbox.release).start()
 
         assert asking.result()[0] == 200
         assert server.process.wait(60) == 0
