@@ -40,6 +40,7 @@ from keap_connect.web import (
 from keap_connect.web.browser_security import protect_browsers, security_headers
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
+from keap_connect.web.hosts import refuse_unknown_hosts
 from keap_connect.web.template_filters import add_filters
 from keap_connect.web.whereabouts import note_whereabouts
 
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
     name_requests(app)
+    refuse_unknown_hosts(app, settings)
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
@@ -100,7 +102,8 @@ def flask_config(settings: Settings) -> dict[str, object]:
     """Return Flask's own settings. Its session cookie carries notices to the next page, and nothing else."""
     return {
         "SECRET_KEY": settings.secret_key,
-        "TRUSTED_HOSTS": [urlsplit(settings.public_url).netloc],
+        # Routing goes by this name, so that no Host header can break it; `refuse_unknown_hosts` looks at the header.
+        "SERVER_NAME": urlsplit(settings.public_url).netloc,
         "MAX_CONTENT_LENGTH": 64 * 1024,
         "SESSION_COOKIE_NAME": "__Host-notice" if settings.is_https else "notice",
         "SESSION_COOKIE_SECURE": settings.is_https,

@@ -20,6 +20,7 @@ from keap_connect.errors import SettingsError
 
 DOTENV = Path(__file__).parent.parent / ".env"
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::[0-9]{0,5})?")
 KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
 KEAP_URLS = {
     "KEAP_AUTHORIZE_URL": "https://signin.infusionsoft.com/app/oauth/authorize",
@@ -91,6 +92,11 @@ class Settings:
     def is_loopback(self) -> bool:
         """Whether the app is for the people of this machine alone."""
         return urlsplit(self.public_url).hostname in LOOPBACK_HOSTS
+
+    @property
+    def host_name(self) -> str:
+        """Return the name that people reach the app by."""
+        return host_name(urlsplit(self.public_url).netloc) or ""
 
     @property
     def is_https(self) -> bool:
@@ -183,7 +189,8 @@ class _Reader:
     def url(self, name: str, value: str) -> SplitResult | None:
         try:
             parts = urlsplit(value)
-            fits = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
+            has_host = host_name(parts.netloc.encode("idna").decode()) is not None
+            fits = parts.scheme in {"http", "https"} and has_host and (parts.port or True)
         except ValueError:
             fits = False
         if not fits or "@" in parts.netloc or parts.query or parts.fragment:
@@ -203,7 +210,8 @@ class _Reader:
                 "PUBLIC_URL must start with https:// (Keap wants an HTTPS redirect URI; plain http is for "
                 "localhost only)."
             )
-        return f"{parts.scheme}://{parts.netloc.lower()}"  # browsers compare it in this form
+        # Browsers compare it in this form.
+        return f"{parts.scheme}://{parts.netloc.lower().encode('idna').decode()}"
 
     def host(self) -> str:
         value = self.text("HOST") or "127.0.0.1"
@@ -315,6 +323,12 @@ class _Reader:
         except (ArgumentError, ValueError):  # its text may hold the password, so it is not quoted
             self.problems.append("DATABASE_URL has not the form of an address: look at its host and port.")
         return value
+
+
+def host_name(host: str) -> str | None:
+    """Return the name in a Host header, in small letters, without port and trailing dot; None if it is no host."""
+    found = HOST.fullmatch(host.lower())
+    return found[1].strip("[]") if found else None
 
 
 def _without_line_end(password: str) -> str:

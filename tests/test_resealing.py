@@ -58,7 +58,7 @@ def hand_outs(app: Flask) -> Iterator[list[int]]:
     is_over = threading.Event()
     with app.app_context():
         key = issue_api_key("jobs", [Scope.TOKENS_READ], "x").text
-    headers = {"Authorization": f"Bearer {key}", "Host": app.config["TRUSTED_HOSTS"][0]}
+    headers = {"Authorization": f"Bearer {key}", "Host": app.config["SERVER_NAME"]}
 
     def ask() -> None:
         while not is_over.is_set():

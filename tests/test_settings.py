@@ -72,6 +72,7 @@ def test_blank_counts_as_not_set():
         ("https://connect.example.com/", "https://connect.example.com"),
         ("HTTPS://Connect.Example.COM", "https://connect.example.com"),
         ("https://connect.example.com:8443", "https://connect.example.com:8443"),
+        ("https://Bücher.example", "https://xn--bcher-kva.example"),
     ],
 )
 def test_the_public_url_is_brought_into_one_form(url, normal):

@@ -20,6 +20,7 @@ from keap_connect.errors import (
     TooManyAttempts,
 )
 from keap_connect.logs import write_down
+from keap_connect.runtime import runtime
 from keap_connect.web.browser_security import ForgedRequest
 from keap_connect.web.door import MayOnlyLook, PersonUnknown, current_admin, current_person
 
@@ -88,9 +89,12 @@ def show_errors(app: Flask) -> None:
 
     @app.errorhandler(SecurityError)
     def unknown_host(error: SecurityError) -> Response:
-        # No address can be built under a host that is not ours, so this answer has no links.
+        settings = runtime().settings
         text = f"This app does not go by that host name. Reference: {write_down(log, request, 400, error)}\n"
-        return Response(text, 400, mimetype="text/plain")
+        if not settings.is_loopback:
+            return Response(text, 400, mimetype="text/plain")
+        link = f'<p>Open <a href="{settings.public_url}">{settings.public_url}</a> instead.</p>\n'
+        return Response(f"<!doctype html>\n<p>{text}</p>\n{link}", 400, mimetype="text/html")
 
     @app.errorhandler(KeapConnectError)
     def own_error(error: KeapConnectError) -> Response:

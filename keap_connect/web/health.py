@@ -4,7 +4,7 @@ A load balancer asks /healthz: a process that lives hands out valid tokens even 
 is for whoever is to be woken up.
 """
 
-from flask import Blueprint
+from flask import Blueprint, Response
 
 from keap_connect.web.door import Audience, open_to
 from keap_connect.worker.readiness import is_ready
@@ -14,13 +14,14 @@ bp = Blueprint("health", __name__)
 
 @bp.get("/healthz")
 @open_to(Audience.ANYONE)
-def healthz() -> tuple[str, int]:
+def healthz() -> Response:
     """Answer as long as the process serves requests."""
-    return "ok\n", 200
+    return Response("ok\n", mimetype="text/plain")
 
 
 @bp.get("/readyz")
 @open_to(Audience.ANYONE)
-def readyz() -> tuple[str, int]:
+def readyz() -> Response:
     """Answer 200 when database, key and sweep are in order, else 503."""
-    return ("ready\n", 200) if is_ready() else ("not ready\n", 503)
+    text, status = ("ready\n", 200) if is_ready() else ("not ready\n", 503)
+    return Response(text, status, mimetype="text/plain")

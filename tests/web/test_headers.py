@@ -233,13 +233,13 @@ def test_a_body_without_end_is_refused_before_it_was_read(
     "host",
     ["evil.example", "localhost.evil.example", "evil.example:80", "127.0.0.1", "a b", ""],
 )
-def test_an_unknown_host_gets_an_answer_that_names_no_host(visitor: Visitor, host: str):
+def test_an_unknown_host_gets_an_answer_that_names_no_host_but_ours(visitor: Visitor, host: str):
     answer = send(visitor, "GET", "/", headers={"Host": host})
 
     assert answer.status_code == 400
     assert shortcomings(answer) == []
     assert "evil" not in answer.text
-    assert "http" not in answer.text
+    assert set(re.findall(r"https?:[^\"<]*", answer.text)) == {visitor.base_url}
 
 
 @pytest.mark.proves("F58")

@@ -1,0 +1,34 @@
+"""The app goes by the host name of PUBLIC_URL alone; probes and /metrics answer under any.
+
+Names are compared, in small letters and without a trailing dot (RFC 9110 section 4.2.3). The port is not: proxies and
+tunnels change it, and no address is built from it.
+"""
+
+import logging
+from urllib.parse import quote
+
+from flask import Flask, request
+from werkzeug.exceptions import SecurityError
+
+from keap_connect.logs import reference
+from keap_connect.settings import Settings, host_name
+
+log = logging.getLogger(__name__)
+ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def refuse_unknown_hosts(app: Flask, settings: Settings) -> None:
+    """Answer 400 to a request under another host name, as if no route took it."""
+
+    @app.before_request
+    def refuse() -> None:
+        host = request.headers.get("Host", "")
+        if host_name(host) == settings.host_name or request.path in ANY_HOST:
+            return
+        log.info(
+            "%s: the Host header is %s, not %s",
+            reference.get(),
+            quote(host[:100], safe=":[]") or "missing",
+            settings.host_name,
+        )
+        request.url_rule, request.routing_exception = None, SecurityError()
