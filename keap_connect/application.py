@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 import click
 from flask import Flask
 from flask.cli import ScriptInfo
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keap_connect.api.application import open_express_lane, register_api
 from keap_connect.audit.hand_outs import keep_audit
@@ -38,11 +37,11 @@ from keap_connect.web import (
     signin,
 )
 from keap_connect.web.browser_security import protect_browsers, security_headers
+from keap_connect.web.client_address import ClientAddress, note_client_address
 from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.hosts import refuse_unknown_hosts
 from keap_connect.web.template_filters import add_filters
-from keap_connect.web.whereabouts import note_whereabouts
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,7 +66,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
     keep_audit(app, settings)
-    note_whereabouts(app)
+    note_client_address(app)
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
@@ -75,8 +74,7 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
         app.register_blueprint(patterns.bp)
     register_api(app, settings)
     open_express_lane(app, security_headers(settings))
-    proxies = settings.trusted_proxies
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)  # type: ignore[method-assign]
+    app.wsgi_app = ClientAddress(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     register_commands(app)
     if _will_serve() if serves is None else serves:
         with app.app_context():

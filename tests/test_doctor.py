@@ -1,6 +1,7 @@
 """The doctor finds each fault that it is there for, says what to do, and works when nothing else does."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from keap_connect.application import create_app, create_unfit_app
+from keap_connect.application import create_app, create_unfit_app, prepare_to_serve
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.doctor.clocks import compare, look_at_database_clock
 from keap_connect.doctor.finding import Health
+from keap_connect.doctor.proxies import mark_of
 from keap_connect.models import Account, Alarm, Worker
 from keap_connect.settings import Settings
 from tests.support.sandbox import Sandbox
@@ -158,6 +160,29 @@ def test_each_fault_is_found_alone_with_advice(app: Flask, harm: Callable[[Flask
     assert (code, list(found), len(found[subject])) == (int(is_wrong), [subject], 1)
     assert found[subject][0]["health"] == ("wrong" if is_wrong else "attention")
     assert found[subject][0]["advice"]
+
+
+@on_sqlite
+@pytest.mark.proves("R98")
+def test_client_addresses_that_cannot_be_true_are_found_and_said_at_the_start(
+    app: Flask, caplog: pytest.LogCaptureFixture
+):
+    settings = app.extensions["keap_connect"].settings
+    object.__setattr__(settings, "public_url", "https://connect.example.com")
+    _, without_proxies = examined(app)
+    object.__setattr__(settings, "trusted_proxies", 1)
+    _, well = examined(app)
+    mark_of(settings).touch(0o600)
+    _, without_header = examined(app)
+    prepare_to_serve(settings)
+    yesterday = (utc_now() - timedelta(hours=25)).timestamp()
+    os.utime(mark_of(settings), (yesterday, yesterday))
+    _, well_again = examined(app)
+
+    assert (well, well_again) == ({}, {})
+    assert "TRUSTED_PROXIES is 0" in without_proxies["client address"][0]["sentence"]
+    assert "X-Forwarded-For" in without_header["client address"][0]["sentence"]
+    assert without_header["client address"][0]["sentence"] in caplog.text
 
 
 @on_sqlite

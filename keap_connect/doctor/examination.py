@@ -10,6 +10,7 @@ from keap_connect.doctor.clocks import look_at_database_clock
 from keap_connect.doctor.files import look_at_audit_log, look_at_disk, look_at_modes, look_at_recovery
 from keap_connect.doctor.finding import Finding, attention, unknown, well, wrong
 from keap_connect.doctor.line_to_keap import look_at_keap
+from keap_connect.doctor.proxies import look_at_proxies
 from keap_connect.doctor.workers import look_at_alarms, look_at_workers
 from keap_connect.errors import DatabaseSilent, SettingsError
 from keap_connect.runtime import runtime
@@ -21,6 +22,7 @@ REST: tuple[Callable[[], Iterator[Finding]], ...] = (
     look_at_audit_log,
     look_at_recovery,
     look_at_disk,
+    look_at_proxies,
 )
 
 

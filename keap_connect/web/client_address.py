@@ -1,0 +1,91 @@
+"""From which network address each request comes; limits, history, logs and audit log all read REMOTE_ADDR.
+
+Each proxy appends to X-Forwarded-For the address that it was called from. The app believes the one entry that the
+outermost of its own proxies (TRUSTED_PROXIES) wrote: a client can send any header and all entries before that one.
+"""
+
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from flask import Flask, request
+
+from keap_connect.accounts.history import acting_from
+from keap_connect.clock import seconds_since_boot
+from keap_connect.doctor.proxies import mark_of
+from keap_connect.settings import Settings
+from keap_connect.web.hosts import ANY_HOST
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+REPORT_EVERY_SECONDS = 3600
+
+
+class ClientAddress:
+    """A WSGI layer that sets REMOTE_ADDR to the client's address, or to "" when it is unknown."""
+
+    def __init__(self, app: "WSGIApplication", settings: Settings) -> None:
+        self._app = app
+        self._proxies = settings.trusted_proxies
+        self._mark = mark_of(settings)
+        self._report_at = 0.0
+
+    def __call__(self, wsgi_environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Let the app answer."""
+        address = read_address(wsgi_environ.get("REMOTE_ADDR", ""))
+        if self._proxies:
+            # Not split by the rules for quoted lists: a client could open a quotation mark and hide the proxy's entry.
+            entries = wsgi_environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+            forwarded = read_address(entries[-self._proxies]) if len(entries) >= self._proxies else None
+            # Probes may come from this machine, around the proxies.
+            if forwarded is None and wsgi_environ["PATH_INFO"] not in ANY_HOST:
+                self._report_missing()
+            address = forwarded or address
+        wsgi_environ["REMOTE_ADDR"] = address or ""
+        return self._app(wsgi_environ, start_response)
+
+    def _report_missing(self) -> None:
+        """Say it in the log and leave a mark for the doctor, once an hour."""
+        now = seconds_since_boot()
+        if now < self._report_at:
+            return
+        self._report_at = now + REPORT_EVERY_SECONDS
+        log.warning(
+            "A request has no client address in X-Forwarded-For at the place that TRUSTED_PROXIES=%s expects.",
+            self._proxies,
+        )
+        with suppress(OSError):
+            self._mark.touch(0o600)
+
+
+def read_address(text: str) -> str | None:
+    """Return an IP address in its one form, without port and zone; None if it is none.
+
+    `1.2.3.4:567`, `[2001:db8::1]:567` and `fe80::1%eth0` are what some proxies and servers write.
+    """
+    bare = text.strip()
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    elif bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        address = ip_address(bare.partition("%")[0])
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def note_client_address(app: Flask) -> None:
+    """Let the history name the address of each request, and forget it at the end: threads are used again."""
+
+    @app.before_request
+    def note() -> None:
+        acting_from.set(request.remote_addr or None)
+
+    @app.teardown_request
+    def forget(_error: BaseException | None) -> None:
+        acting_from.set(None)
