@@ -28,7 +28,6 @@ from keap_connect.web import (
     exports,
     health,
     imports,
-    metrics,
     patterns,
     profile,
     reconnect_links,
@@ -126,7 +125,6 @@ def register_pages(app: Flask) -> None:
         imports,
         exports,
         health,
-        metrics,
     )
     for blueprint in (page.bp for page in pages):
         app.register_blueprint(blueprint)

@@ -36,6 +36,7 @@ class Scope(StrEnum):
     ACCOUNTS_READ = "accounts:read"
     ACCOUNTS_WRITE = "accounts:write"
     TOKENS_READ = "tokens:read"
+    METRICS_READ = "metrics:read"
 
 
 @dataclass(frozen=True)

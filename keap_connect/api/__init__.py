@@ -7,5 +7,6 @@ requests.py       reads query strings and JSON bodies, and refuses what was not 
 schemas.py        the shapes of what comes in and goes out
 errors.py         the one shape of an error
 accounts.py, tokens.py, events.py    the operations
+metrics.py        what monitoring reads, outside /api
 documentation.py  the OpenAPI document, made from the declarations, and the page that shows it to people
 """

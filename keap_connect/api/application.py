@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from keap_connect.api import accounts, documentation, events, tokens
+from keap_connect.api import accounts, documentation, events, metrics, tokens
 from keap_connect.api.door import guard_operations
 from keap_connect.api.errors import answer_errors, answer_lost_requests
 from keap_connect.api.express import ExpressLane
@@ -18,10 +18,11 @@ answer_errors(bp)
 
 
 def register_api(app: Flask, settings: Settings) -> None:
-    """Let programs in under /api."""
+    """Let programs in under /api and at /metrics."""
     app.extensions["keap_connect_rate_limits"] = RateLimits(app, settings)
     answer_lost_requests(app)
     app.register_blueprint(bp)
+    app.register_blueprint(metrics.bp)
 
 
 def open_express_lane(app: Flask, headers: Mapping[str, str]) -> None:

@@ -37,15 +37,26 @@ def guard_operations(bp: Blueprint) -> None:
         declared = OPERATIONS.get(endpoint)
         if declared is None or declared.scope is None:
             raise InsufficientScope("none")
-        _refuse_key_in_url()
-        address = request.remote_addr or "unknown"
-        try:
-            g.api_key = verify_api_key(_shown_key())
-        except (APIKeyRefused, KeyMissing):
-            rate_limits().count_wrong_key(address)
-            raise
-        rate_limits().count_request(g.api_key.id, address)
-        g.api_key.require(declared.scope)
+        require_key(declared.scope)
+
+
+def require_key(scope: str) -> None:
+    """Let only a program in whose API key has the scope; the others are counted.
+
+    Raises:
+        KeyMissing, APIKeyRefused: it shows no key, or one that is not valid.
+        InsufficientScope: its key lacks the scope.
+        TooManyRequests: it comes too often.
+    """
+    _refuse_key_in_url()
+    address = request.remote_addr or "unknown"
+    try:
+        g.api_key = verify_api_key(_shown_key())
+    except (APIKeyRefused, KeyMissing):
+        rate_limits().count_wrong_key(address)
+        raise
+    rate_limits().count_request(g.api_key.id, address)
+    g.api_key.require(scope)
 
 
 def _shown_key() -> str:

@@ -19,8 +19,9 @@ MOST_SHOWN_OVER = 10
 LIFETIMES = {"30": "30 days", "90": "90 days", "365": "A year", "": "No end"}
 MEANINGS = {
     Scope.TOKENS_READ: "Get access tokens: what jobs need",
-    Scope.ACCOUNTS_READ: "See accounts, events and metrics",
+    Scope.ACCOUNTS_READ: "See accounts and events",
     Scope.ACCOUNTS_WRITE: "Rename, import, refresh and disconnect accounts",
+    Scope.METRICS_READ: "Read /metrics: what monitoring needs",
 }
 
 

@@ -30,8 +30,8 @@ class ForgedRequest(KeapConnectError):
 
 
 def is_for_programs() -> bool:
-    """Whether a request is for the token API, which looks after itself: no cookie and no form has a say there."""
-    return request.path.startswith("/api/")
+    """Whether a request is for the token API or /metrics, which ask for API keys and ignore cookies."""
+    return request.path.startswith("/api/") or request.path == "/metrics"
 
 
 class PageSessions(SecureCookieSessionInterface):

@@ -8,13 +8,11 @@ from urllib.parse import quote
 from flask import Flask, abort, current_app, g, redirect, request, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.access.api_keys import Scope, verify_api_key
 from keap_connect.access.sign_ins import find_admin, find_person
 from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.accounts.history import Actor
-from keap_connect.errors import AccountNotFound, APIKeyRefused, InsufficientScope, KeapConnectError
+from keap_connect.errors import AccountNotFound, KeapConnectError
 from keap_connect.models import Admin, Role, SignIn
-from keap_connect.settings import LOOPBACK_HOSTS
 from keap_connect.web.browser_security import is_for_programs, read_cookie
 
 View = TypeVar("View", bound=Callable[..., object])
@@ -27,8 +25,6 @@ class Audience(StrEnum):
     VIEWER = "viewer"  # an admin of any role: pages that show, and what concerns only oneself
     ADMIN = "admin"  # an admin who may act
     PERSON = "person"  # a customer who has authorized in this browser
-    # Programs on this machine that did not come through a proxy, or that show an API key which may read accounts.
-    LOOPBACK = "loopback"
     OWNER = "owner"  # an admin who may act, or the customer whose account the URL names
 
 
@@ -62,8 +58,6 @@ def guard_pages(app: Flask) -> None:
             abort(403)
         if audience is Audience.ANYONE:
             return None
-        if audience is Audience.LOOPBACK:
-            return None if _is_local() or _has_key() else abort(404)
         if audience is Audience.PERSON:
             _get_person()
             return None
@@ -135,22 +129,6 @@ def _ask_admin() -> Response | None:
     if request.method == "GET" and local_path(request.path):
         target += f"?next={quote(request.path)}"
     return redirect(target, code=303)
-
-
-def _is_local() -> bool:
-    has_come_through_a_proxy = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via"))
-    return request.remote_addr in LOOPBACK_HOSTS and not has_come_through_a_proxy
-
-
-def _has_key() -> bool:
-    shown = request.authorization
-    if shown is None or shown.type != "bearer" or not shown.token:
-        return False
-    try:
-        verify_api_key(shown.token).require(Scope.ACCOUNTS_READ)
-    except (APIKeyRefused, InsufficientScope):
-        return False
-    return True
 
 
 def _get_person() -> SignIn:

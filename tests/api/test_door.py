@@ -221,18 +221,6 @@ def test_requests_pass_when_the_storage_of_the_rates_fails(program: Program, cap
     assert "The rate limit storage fails" in caplog.text
 
 
-@pytest.mark.proves("R90")
-def test_metrics_open_to_a_key_that_may_read_accounts(new_program: NewProgram):
-    from_elsewhere = {"X-Forwarded-For": "203.0.113.9"}
-
-    statuses = {
-        scope: new_program(scope).get("/metrics", headers=from_elsewhere).status_code
-        for scope in ("accounts:read", "tokens:read")
-    }
-
-    assert statuses == {"accounts:read": 200, "tokens:read": 404}
-
-
 @pytest.mark.proves("R86", "F68")
 def test_no_key_and_no_token_stands_in_the_log(program: Program, account_id: int, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)

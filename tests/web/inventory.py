@@ -55,7 +55,6 @@ AUDIENCES = {
     "api_keys.revoke": "admin",
     "health.healthz": "anyone",
     "health.readyz": "anyone",
-    "metrics.metrics": "loopback",
 }
 ADDRESSES = {
     "connect.index": "/",
@@ -104,7 +103,6 @@ ADDRESSES = {
     "api_keys.revoke": "/api-keys/1/revoke",
     "health.healthz": "/healthz",
     "health.readyz": "/readyz",
-    "metrics.metrics": "/metrics",
     "static": "/static/css/base.css",
 }
 
@@ -117,7 +115,7 @@ def address(endpoint: str, account_id: int = 1, ref: str = "unknown") -> str:
 def routes(app: Flask) -> dict[str, set[str]]:
     """Return the methods of every endpoint that the app has for browsers; tests/api knocks at those for programs."""
     found: dict[str, set[str]] = {}
-    for rule in (rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith("api.")):
+    for rule in (rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith(("api.", "metrics."))):
         found.setdefault(rule.endpoint, set()).update(rule.methods or ())
     return found
 

@@ -21,7 +21,6 @@ EVERYBODY = ("anonymous", "customer", "foreign customer", "viewer", "admin")
 OPEN_TO = {
     "anyone": (IN, IN, IN, IN, IN),
     "browser": (IN, IN, IN, IN, IN),
-    "loopback": (IN, IN, IN, IN, IN),
     "person": (REFUSED, IN, IN, REFUSED, REFUSED),
     "owner": (REFUSED, IN, NOT_FOUND, REFUSED, IN),
     "viewer": (SIGN_IN, SIGN_IN, SIGN_IN, IN, IN),

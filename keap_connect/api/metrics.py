@@ -1,28 +1,51 @@
-"""/metrics for monitoring, computed from the database, since the workers are other processes."""
+"""/metrics for monitoring, computed from the database, since the workers are other processes.
+
+It is open to an API key with the scope `metrics:read`, under any host name. While PUBLIC_URL is on loopback, programs
+on this machine need no key.
+"""
 
 from collections.abc import Iterator
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.directory import count_states
+from keap_connect.api.door import require_key
+from keap_connect.api.errors import answer_errors
 from keap_connect.refreshing.brakes import list_alarms
-from keap_connect.web.door import Audience, open_to
+from keap_connect.runtime import runtime
+from keap_connect.settings import LOOPBACK_HOSTS, host_name
 from keap_connect.worker.due import lag_seconds
 from keap_connect.worker.heartbeat import list_workers
 
 bp = Blueprint("metrics", __name__)
+answer_errors(bp)
+# A tunnel to a developer's machine can set the Host header to localhost, and writes one of these.
+FORWARDING = ("Forwarded", "X-Forwarded-For", "Via")
+
+
+@bp.before_request
+def guard() -> None:
+    """Ask for a key, unless the request comes from this machine and has none."""
+    if "Authorization" in request.headers or not _is_local():
+        require_key(Scope.METRICS_READ)
 
 
 @bp.get("/metrics")
-@open_to(Audience.LOOPBACK)
 def metrics() -> Response:
     """Answer in the text format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(_FromDatabase())
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def _is_local() -> bool:
+    names = (request.remote_addr, host_name(request.headers.get("Host", "")))
+    is_forwarded = any(name in request.headers for name in FORWARDING)
+    return runtime().settings.is_loopback and LOOPBACK_HOSTS.issuperset(names) and not is_forwarded
 
 
 class _FromDatabase(Collector):

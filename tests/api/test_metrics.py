@@ -1,0 +1,138 @@
+"""/metrics: open to a key with its scope, and on loopback to programs of this machine; and true."""
+
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from limits import RateLimitItemPerMinute
+from prometheus_client.parser import text_string_to_metric_families
+
+from keap_connect.api import rate_limits
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.models import Account
+from keap_connect.refreshing import brakes
+from keap_connect.worker.heartbeat import Beat, beat
+from tests.api.fixtures import NewProgram, Program
+from tests.web.direct import visit
+from tests.web.fixtures import World
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+PUBLIC = {
+    "PUBLIC_URL": "https://connect.example.com",
+    "KEAP_CLIENT_ID": "our-client-id",
+    "KEAP_CLIENT_SECRET": "canary-client-secret",
+    **dict.fromkeys(("KEAP_AUTHORIZE_URL", "KEAP_TOKEN_URL", "KEAP_API_URL"), ""),
+}
+
+
+def _figures(app: Flask) -> dict[tuple[str, ...], float]:
+    answer = visit(app).get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    families = text_string_to_metric_families(answer.text)
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+@on_sqlite
+@pytest.mark.proves("R90", "R100")
+@pytest.mark.parametrize(
+    ("environ", "address", "host", "headers", "status"),
+    [
+        ({}, "127.0.0.1", "localhost", {}, 200),
+        ({}, "::1", "[::1]:9", {}, 200),
+        ({}, "::ffff:127.0.0.1", "127.0.0.1", {}, 200),
+        ({}, "10.0.0.7", "localhost", {}, 401),
+        ({}, "::ffff:203.0.113.9", "localhost", {}, 401),
+        ({}, "127.0.0.1", "connect.example.com", {}, 401),
+        ({}, "127.0.0.1", "", {}, 401),
+        # Through a tunnel or a proxy that sets the Host header.
+        ({}, "127.0.0.1", "localhost", {"X-Forwarded-For": "127.0.0.1"}, 401),
+        ({}, "127.0.0.1", "localhost", {"X-Forwarded-For": ""}, 401),
+        ({}, "127.0.0.1", "localhost", {"Forwarded": "for=203.0.113.9"}, 401),
+        ({}, "127.0.0.1", "localhost", {"Via": "1.1 proxy.example"}, 401),
+        # With a public PUBLIC_URL nothing is local, whether or not the proxy says for whom it asks.
+        (PUBLIC, "127.0.0.1", "localhost", {}, 401),
+        (PUBLIC, "127.0.0.1", "connect.example.com", {}, 401),
+        (PUBLIC, "127.0.0.1", "localhost", {"X-Forwarded-For": "127.0.0.1"}, 401),
+    ],
+    indirect=["environ"],
+)
+def test_without_a_key_metrics_are_for_this_machine_alone(
+    app: Flask, address: str, host: str, headers: dict[str, str], status: int
+):
+    answer = Program(app, None, address).get("/metrics", headers={"Host": host, **headers})
+
+    assert answer.status_code == status
+    if status == 401:
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Keap Connect"'
+        assert "keap_connect_accounts" not in answer.text
+
+
+@on_sqlite
+@pytest.mark.proves("R90", "R100")
+@pytest.mark.parametrize("environ", [{}, PUBLIC], indirect=True)
+@pytest.mark.parametrize("host", ["connect.example.com", "10.0.0.1:5000", "LOCALHOST.", ""])
+def test_a_key_for_metrics_opens_them_from_anywhere_under_any_host(new_program: NewProgram, host: str):
+    program = new_program("metrics:read", address="203.0.113.9")
+
+    assert program.get("/metrics", headers={"Host": host}).status_code == 200
+
+
+@on_sqlite
+@pytest.mark.proves("R90")
+def test_a_key_for_other_things_opens_no_metrics_and_no_key_at_all_is_right_for_both(
+    new_program: NewProgram, account_id: int
+):
+    others, metrics = new_program("accounts:read", "accounts:write", "tokens:read"), new_program("metrics:read")
+
+    refused = others.get("/metrics")
+
+    assert refused.status_code == 403
+    assert 'scope="metrics:read"' in refused.headers["WWW-Authenticate"]
+    assert metrics.get("/api/v1/accounts").status_code == 403
+
+
+@on_sqlite
+@pytest.mark.proves("R99", "F64")
+def test_wrong_keys_at_metrics_count_like_wrong_keys_elsewhere(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rate_limits, "WRONG_KEYS_PER_MINUTE", RateLimitItemPerMinute(4))
+    guess = Program(app, "kc_guess")
+
+    answers = [guess.get(path) for path in ("/metrics", "/api/v1/accounts") * 3]
+
+    assert [one.status_code for one in answers] == [401, 401, 401, 401, 429, 429]
+    assert 'error="invalid_token"' in answers[0].headers["WWW-Authenticate"]
+    assert "Retry-After" in answers[4].headers
+
+
+@on_sqlite
+@pytest.mark.proves("R57")
+def test_an_admins_cookie_opens_no_metrics(world: World):
+    assert world.admin.get("/metrics", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 401
+
+
+def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: World):
+    with app.app_context():
+        with write_transaction() as session:
+            session.get_one(Account, world.account_id).next_refresh_at = utc_now() - timedelta(minutes=5)
+            session.get_one(Account, world.foreign_account_id).refused_at = utc_now()
+            brakes.raise_alarm(session, brakes.MASS_REFUSAL, "Keap refused many.")
+        beat(Beat("host:1", utc_now(), 7, 2, 0.0, None, None))
+        beat(Beat("host:2", utc_now(), 1, 0, 0.0, utc_now() + timedelta(minutes=1), "Keap answered 503."))
+
+    figures = _figures(app)
+
+    assert figures["keap_connect_accounts", "active"] == 1
+    assert figures["keap_connect_accounts", "reconnect_required"] == 1
+    assert figures["keap_connect_alarm", "mass_refusal"] == 1
+    assert 300 <= figures["keap_connect_lag_seconds",] < 400
+    assert (figures["keap_connect_workers",], figures["keap_connect_workers_paused",]) == (2, 1)
+    assert (figures["keap_connect_refreshed", "host:1"], figures["keap_connect_failed", "host:1"]) == (7, 2)
+
+
+def test_metrics_hold_no_token_and_nothing_of_a_customer(app: Flask, world: World):
+    text = visit(app).get("/metrics").text
+
+    for word in ("ab123", "ann", "@example.com", "Bearer"):
+        assert word not in text.lower()
