@@ -16,7 +16,8 @@ PACKAGE = ROOT / "keap_connect"
 LAYERS = [
     {"application"},
     {"web", "api", "cli"},
-    {"doctor", "resealing", "emergency", "server"},
+    {"server"},
+    {"doctor", "resealing", "emergency"},
     {"worker"},
     {"onboarding", "refreshing", "access", "audit", "deployment"},
     {"accounts"},
