@@ -5,13 +5,17 @@ import math
 import re
 import subprocess
 from collections import Counter
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-LISTS = ("requirements.in", "requirements-dev.in")
-COMPILED = ("requirements.txt", "requirements-dev.txt")
+LISTS = ("requirements.in", "requirements-dev.in", "requirements-bench.in", "requirements-uv.in")
+COMPILED = tuple(name.replace(".in", ".txt") for name in LISTS)
+LOWEST_PYTHON = {"python_version": "3.11", "python_full_version": "3.11.0"}
 NPM_LOCK = "tests/support/oidc_provider/package-lock.json"
 
 PRIVATE_FILES = re.compile(r"(^|/)(\.env|instance/.*|.*\.(pem|key|p12|db|sqlite3?|log))$")
@@ -90,9 +94,41 @@ def test_the_compiled_requirements_are_those_of_the_list(listed: str, compiled: 
 
 
 def test_the_tests_run_on_the_same_versions_as_the_app() -> None:
-    app, tests = ({line.split()[0] for line in requirement_lines(name)} for name in COMPILED)
+    app, tests = ({line.split()[0] for line in requirement_lines(name)} for name in COMPILED[:2])
 
     assert app <= tests
+
+
+@pytest.mark.proves("R93")
+@pytest.mark.parametrize("name", COMPILED[:2])
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_the_lists_are_whole_for_the_lowest_python(name: str, system: str) -> None:
+    environment = {**LOWEST_PYTHON, "sys_platform": system}
+    pinned = {requirement.name for requirement in pinned_for(name, environment)}
+
+    missing = {
+        f"{requirement.name} wants {needed.name}"
+        for requirement in pinned_for(name, environment)
+        for needed in needs_of(requirement, environment)
+        if canonicalize_name(needed.name) not in pinned
+    }
+
+    assert missing == set(), "run `make requirements`"
+
+
+def pinned_for(name: str, environment: dict[str, str]) -> list[Requirement]:
+    """Return what a compiled list installs there."""
+    found = (Requirement(line.split(" --hash")[0]) for line in requirement_lines(name))
+    return [one for one in found if one.marker is None or one.marker.evaluate(environment)]
+
+
+def needs_of(requirement: Requirement, environment: dict[str, str]) -> list[Requirement]:
+    """Return what the installed package needs there; what is not installed here is needed there alone."""
+    try:
+        needed = [Requirement(text) for text in requires(requirement.name) or []]
+    except PackageNotFoundError:
+        return []
+    return [one for one in needed if one.marker is None or one.marker.evaluate({**environment, "extra": ""})]
 
 
 @pytest.mark.parametrize("name", LISTS + COMPILED)
