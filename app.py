@@ -11,4 +11,4 @@ except SettingsError as refusal:
     if "doctor" in sys.argv:  # `flask --app app doctor` looks at what does not start, too
         app = create_unfit_app(refusal.problems)
     else:
-        sys.exit(refusal.why_it_does_not_start())
+        sys.exit(refusal.report)

@@ -25,6 +25,7 @@ KeapConnectError
   FormUsed                a form that works once was sent a second time
   PasswordRefused         a new password breaks a rule; the message says which
   CodeRefused             a code is wrong, used or too old
+  PasswordLinkGone        a link to choose a password is unknown, used, replaced or too old
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
   APIKeyUnfit             a new API key breaks a rule; the message says which
   APIKeyNotFound          there is no such API key to revoke
@@ -49,8 +50,9 @@ class SettingsError(KeapConnectError):
         super().__init__("\n".join(problems))
         self.problems = problems
 
-    def why_it_does_not_start(self) -> str:
-        """Return all problems as a list, for the person who started the program."""
+    @property
+    def report(self) -> str:
+        """What a program says when it ends because of them."""
         return "Keap Connect does not start:\n" + "\n".join(f"- {problem}" for problem in self.problems)
 
 
@@ -158,6 +160,10 @@ class FormUsed(KeapConnectError):
 
 class PasswordRefused(KeapConnectError):
     """A new password breaks a rule."""
+
+
+class PasswordLinkGone(KeapConnectError):
+    """A link to choose a password is unknown, used, replaced or too old."""
 
 
 class CodeRefused(KeapConnectError):

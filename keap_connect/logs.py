@@ -16,8 +16,8 @@ from keap_connect.errors import KeapConnectError
 TALKATIVE = ("requests_oauthlib", "oauthlib")
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# A reconnect link is one, and an API key that was put where it does not belong.
-SECRETS_IN_PATH = re.compile(r"(?<=^/r/).+|kc_[0-9a-f]{16}_.*")
+# Reconnect links, links to choose a password, and API keys that were put where they do not belong.
+SECRETS_IN_PATH = re.compile(r"(?<=^/r/).+|(?<=^/new-password/).+|kc_[0-9a-f]{16}_.*")
 
 # What an error page or an error of the API shows of its request; every line that the request leads to carries it.
 reference: ContextVar[str | None] = ContextVar("reference", default=None)

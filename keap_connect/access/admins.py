@@ -6,14 +6,13 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.access.passwords import NOT_CHOSEN, make_hash
+from keap_connect.access.passwords import NOT_CHOSEN, make_hash, make_password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
-from keap_connect.access.tickets import issue_ticket
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, AdminRefused, LastAdmin
-from keap_connect.models import LARGEST_ID, Admin, Role, SignIn, TicketPurpose
+from keap_connect.models import LARGEST_ID, AccountEvent, Admin, Role, SignIn
 
 LONGEST_EMAIL = 254
 
@@ -50,16 +49,35 @@ def create_admin(
 
 
 def invite_admin(email: str, role: Role, actor: str) -> str:
-    """Make an admin without a password, and return the code with which they choose one, once.
+    """Make an admin without a password, and return the link by which they choose one, once.
 
     Raises:
         AdminRefused: the e-mail address is none, or is taken.
     """
     email = _checked(email)
     with write_transaction() as session:
-        admin = _add(session, email, NOT_CHOSEN, role, actor)
-        session.flush()
-        return issue_ticket(session, TicketPurpose.NEW_PASSWORD, admin.id)
+        return _invite(session, email, role, actor)
+
+
+def invite_first_admin(email: str, actor: str) -> str | None:
+    """Make the first admin and return their link: a new one each time, until they have used one; None afterwards.
+
+    After an emergency stop it returns None, too: the operator decides who gets in again.
+
+    Raises:
+        AdminRefused: the e-mail address is none.
+    """
+    email = _checked(email)
+    with write_transaction() as session:
+        take_turns(session, "admins")
+        admins = session.scalars(select(Admin)).all()
+        if not admins:
+            return _invite(session, email, Role.ADMIN, actor)
+        if [(admin.email, admin.password_hash) for admin in admins] != [(email, NOT_CHOSEN)]:
+            return None
+        if session.scalar(select(AccountEvent.id).where(AccountEvent.kind == EventKind.EMERGENCY_STOPPED).limit(1)):
+            return None
+        return make_password_link(session, admins[0])
 
 
 def list_admins() -> list[AdminView]:
@@ -144,6 +162,12 @@ def _add(session: Session, email: str, password_hash: str, role: Role, actor: st
     session.add(admin)
     record(session, EventKind.ADMIN_CREATED, None, actor, email=email, role=role)
     return admin
+
+
+def _invite(session: Session, email: str, role: Role, actor: str) -> str:
+    admin = _add(session, email, NOT_CHOSEN, role, actor)
+    session.flush()
+    return make_password_link(session, admin)
 
 
 def _get(session: Session, admin_id: int) -> Admin:

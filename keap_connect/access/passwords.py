@@ -1,4 +1,4 @@
-"""Passwords of admins: verified with argon2id, throttled, changed by whoever knows the old one or holds a ticket."""
+"""Passwords of admins: verified with argon2id, throttled, changed by whoever knows the old one or holds a link."""
 
 from argon2.exceptions import VerificationError
 from sqlalchemy import select
@@ -11,7 +11,7 @@ from keap_connect.access.throttle import count_attempt, forgive, hashed
 from keap_connect.access.tickets import end_tickets, find_ticket, issue_ticket, take_ticket
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AdminNotFound, CodeRefused
+from keap_connect.errors import AdminNotFound, PasswordLinkGone
 from keap_connect.models import Admin, TicketPurpose
 from keap_connect.runtime import runtime
 
@@ -76,8 +76,8 @@ def change_password(admin: Admin, password: str) -> None:
         record(session, EventKind.PASSWORD_CHANGED, None, admin.email, email=admin.email)
 
 
-def issue_new_password_code(email: str, actor: str) -> str:
-    """Return a code with which an admin may choose a new password, once. It replaces no second factor.
+def issue_password_link(email: str, actor: str) -> str:
+    """Return a link by which an admin may choose a new password, once. It replaces no second factor.
 
     Raises:
         AdminNotFound: there is no such admin.
@@ -87,27 +87,41 @@ def issue_new_password_code(email: str, actor: str) -> str:
         if admin is None:
             raise AdminNotFound(f"There is no admin {email.strip().lower()}.")
         record(session, EventKind.NEW_PASSWORD_CODE_ISSUED, None, actor, email=admin.email)
-        return issue_ticket(session, TicketPurpose.NEW_PASSWORD, admin.id)
+        return make_password_link(session, admin)
 
 
-def redeem_new_password_code(code: str, password: str, address: str) -> None:
-    """Store a new password for whoever holds the code, and end all their sign-ins.
+def make_password_link(session: Session, admin: Admin) -> str:
+    """Return a link for this admin; a newer one ends the older ones."""
+    return f"{runtime().settings.public_url}/new-password/{issue_ticket(session, TicketPurpose.NEW_PASSWORD, admin.id)}"
+
+
+def get_owner_of_link(ticket: str) -> Admin:
+    """Return the admin who may choose a password by a link; looking uses nothing up.
 
     Raises:
-        CodeRefused: the code is unknown, used or too old.
-        PasswordRefused: the password breaks a rule; the code still holds.
-        TooManyAttempts: too many wrong codes from this network address.
+        PasswordLinkGone: it is unknown, used, replaced or too old.
+    """
+    with read_session() as session:
+        found = find_ticket(session, TicketPurpose.NEW_PASSWORD, ticket)
+        if found is None:
+            raise PasswordLinkGone("The link is unknown, used, replaced or too old.")
+        return session.get_one(Admin, found.admin_id)
+
+
+def redeem_password_link(ticket: str, password: str, address: str) -> None:
+    """Store a new password for whoever holds the link, and end all their sign-ins.
+
+    Raises:
+        PasswordLinkGone: the link is unknown, used, replaced or too old.
+        PasswordRefused: the password breaks a rule; the link still holds.
+        TooManyAttempts: too many wrong links from this network address.
     """
     attempts = count_attempt({f"address:{address}": ATTEMPTS_PER_ADDRESS})
-    with read_session() as session:
-        found = find_ticket(session, TicketPurpose.NEW_PASSWORD, code.strip())
-        admin = session.get_one(Admin, found.admin_id) if found else None
-    if admin is None:
-        raise CodeRefused("That code is wrong, used or too old: ask for a new one.")
+    admin = get_owner_of_link(ticket)
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
-        if take_ticket(session, TicketPurpose.NEW_PASSWORD, code.strip()) is None:
-            raise CodeRefused("That code is used: ask for a new one.")
+        if take_ticket(session, TicketPurpose.NEW_PASSWORD, ticket) is None:
+            raise PasswordLinkGone("The link was used at this moment.")
         forgive(session, attempts)
         session.get_one(Admin, admin.id).password_hash = password_hash
         end_tickets(session, admin.id)

@@ -126,7 +126,7 @@ SENTENCES = {
     EventKind.ADMIN_REMOVED: "{email} is no longer an admin.",
     EventKind.PASSWORD_REFUSED: "A wrong password was given before a dangerous act.",
     EventKind.PASSWORD_CHANGED: "The password of {email} was changed.",
-    EventKind.NEW_PASSWORD_CODE_ISSUED: "A code to choose a new password was made for {email}.",
+    EventKind.NEW_PASSWORD_CODE_ISSUED: "A link to choose a new password was made for {email}.",
     EventKind.SIGN_INS_ENDED: "Sign-ins of {email} were ended.",
     EventKind.SECOND_FACTOR_ON: "The second factor of {email} was switched on.",
     EventKind.SECOND_FACTOR_OFF: "The second factor of {email} was switched off.",

@@ -1,19 +1,19 @@
-"""`flask admins …`: the people who may see and repair all accounts."""
+"""`./keap-connect admins …`: the people who may see and repair all accounts."""
 
 import sys
 from dataclasses import asdict
+from typing import NoReturn
 
 import click
 from flask.cli import AppGroup
 
-from keap_connect.access.admins import create_admin, get_admin, invite_admin, list_admins
-from keap_connect.access.passwords import issue_new_password_code
+from keap_connect.access.admins import create_admin, get_admin, invite_admin, invite_first_admin, list_admins
+from keap_connect.access.passwords import issue_password_link
 from keap_connect.access.second_factor import switch_off
 from keap_connect.accounts.history import Actor
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
 from keap_connect.models import Role
-from keap_connect.runtime import runtime
 
 admins = AppGroup("admins", help="The people who may see and repair all accounts.")
 
@@ -21,22 +21,31 @@ admins = AppGroup("admins", help="The people who may see and repair all accounts
 @admins.command(
     "create",
     epilog=help_with(
-        "admins create --email ann@example.com", "admins create --email ben@example.com --role viewer --with-code"
+        "admins create --email ann@example.com", "admins create --email ben@example.com --role viewer --with-link"
     ),
 )
 @click.option("--email", required=True)
 @click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.ADMIN.value)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
-@click.option("--with-code", is_flag=True, help="Print a code with which they choose their password themselves.")
-@click.option("--only-first", is_flag=True, help="Do nothing (exit code 3) when there is an admin already.")
+@click.option("--with-link", is_flag=True, help="Print a link by which they choose their password themselves.")
+@click.option(
+    "--only-first",
+    is_flag=True,
+    help="Do nothing (exit code 3) when there is an admin already. With --with-link, make new links until one is used.",
+)
 @json_option
 @plainly
-def create(*, email: str, role: str, password_stdin: bool, with_code: bool, only_first: bool, as_json: bool) -> None:
+def create(*, email: str, role: str, password_stdin: bool, with_link: bool, only_first: bool, as_json: bool) -> None:
     """Make an admin, or a viewer."""
-    if with_code:
-        if only_first and list_admins():
+    if with_link:
+        link = (
+            invite_first_admin(email, Actor.COMMAND_LINE)
+            if only_first
+            else invite_admin(email, Role(role), Actor.COMMAND_LINE)
+        )
+        if link is None:
             _do_nothing(email, as_json)
-        _tell_code(invite_admin(email, Role(role), Actor.COMMAND_LINE), as_json)
+        _show_link(link, as_json)
         return
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
@@ -70,22 +79,22 @@ def list_(as_json: bool) -> None:
 @json_option
 @plainly
 def reset_password(email: str, second_factor_off: bool, as_json: bool) -> None:
-    """Print a code with which an admin chooses a new password, once, within a day."""
-    code = issue_new_password_code(email, Actor.COMMAND_LINE)
+    """Print a link by which an admin chooses a new password, once, within a day."""
+    link = issue_password_link(email, Actor.COMMAND_LINE)
     if second_factor_off:
         switch_off(get_admin(email), Actor.COMMAND_LINE)
-    _tell_code(code, as_json)
+    _show_link(link, as_json)
 
 
-def _tell_code(code: str, as_json: bool) -> None:
-    url = f"{runtime().settings.public_url}/new-password"
+def _show_link(link: str, as_json: bool) -> None:
     if as_json:
-        show_json({"url": url, "code": code})
+        show_json({"url": link})
     else:
-        click.echo(f"Open {url} and give this code, within a day:\n{code}")
+        click.echo("This link lets them choose a password, once, within a day.", err=True)
+        click.echo(link)
 
 
-def _do_nothing(email: str, as_json: bool) -> None:
+def _do_nothing(email: str, as_json: bool) -> NoReturn:
     if as_json:
         show_json({"email": email.strip().lower(), "is_created": False})
     else:

@@ -28,6 +28,6 @@ def serve(certificate: Path | None, key: Path | None) -> None:
     try:
         prepare_to_serve(settings)
     except SettingsError as refusal:
-        sys.exit(refusal.why_it_does_not_start())
+        sys.exit(refusal.report)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     serve_app(app, settings.host, settings.port, certificate, key)

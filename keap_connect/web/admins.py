@@ -4,11 +4,10 @@ from flask import Blueprint, flash, make_response, redirect, render_template, re
 from werkzeug.wrappers import Response
 
 from keap_connect.access.admins import change_role, invite_admin, list_admins, remove_admin, view_admin
-from keap_connect.access.passwords import issue_new_password_code
+from keap_connect.access.passwords import issue_password_link
 from keap_connect.access.sign_ins import end_sign_ins_by
 from keap_connect.errors import AdminRefused, LastAdmin
 from keap_connect.models import Role
-from keap_connect.runtime import runtime
 from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 
@@ -19,7 +18,7 @@ PASSWORD_WRONG = "Your password is wrong. Nothing was changed."  # noqa: S105
 @bp.route("", methods=["GET", "POST"])
 @open_to(Audience.ADMIN)
 def index() -> Response:
-    """List all admins; make one more, and show the code with which they choose their password."""
+    """List all admins; make one more, and show the link by which they choose their password."""
     if request.method != "POST":
         return _list()
     email = request.form.get("email", "")
@@ -27,7 +26,7 @@ def index() -> Response:
     if not password_is_right():
         return _list({"password": PASSWORD_WRONG}, 401)
     try:
-        return _show_code(email, invite_admin(email, role, signed_in_admin().email))
+        return _show_link(email, invite_admin(email, role, signed_in_admin().email))
     except AdminRefused as refusal:
         return _list({"email": f"{refusal} Nothing was changed."}, 422)
 
@@ -48,8 +47,8 @@ def show(admin_id: int) -> Response:
 
 def _do(act: str, admin_id: int) -> Response:
     shown, actor = view_admin(admin_id), signed_in_admin().email
-    if act == "code":
-        return _show_code(shown.email, issue_new_password_code(shown.email, actor))
+    if act == "link":
+        return _show_link(shown.email, issue_password_link(shown.email, actor))
     if act == "remove":
         remove_admin(admin_id, actor)
         flash(f"{shown.email} may no longer come in.", "done")
@@ -77,6 +76,5 @@ def _page(admin_id: int, errors: dict[str, str] | None = None, status: int = 200
     return make_response(page, status)
 
 
-def _show_code(email: str, code: str) -> Response:
-    address = runtime().settings.public_url + url_for("signin.new_password")
-    return make_response(render_template("admins/code.html", email=email.strip().lower(), code=code, address=address))
+def _show_link(email: str, link: str) -> Response:
+    return make_response(render_template("admins/link.html", email=email.strip().lower(), link=link))

@@ -15,6 +15,7 @@ from keap_connect.errors import (
     APIKeyNotFound,
     HandOutUnrecorded,
     KeapConnectError,
+    PasswordLinkGone,
     SealBroken,
     ServerBusy,
     TooManyAttempts,
@@ -45,6 +46,12 @@ EXPLAINED = {
         "It may have been merged into another one, or never existed.",
     ),
     AdminNotFound: (404, "There is no such admin", "They may have been removed, or never existed."),
+    PasswordLinkGone: (
+        404,
+        "This link does not work",
+        "A link to choose a password works once, within a day, and a newer one ends it. Ask an admin, or whoever runs "
+        "this app, for a new one.",
+    ),
     MayOnlyLook: (
         403,
         "You may look, and not act",

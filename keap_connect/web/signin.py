@@ -1,14 +1,14 @@
-"""The admin's way in and out: password, second factor where it is on, and a new password for whoever holds a code."""
+"""The admin's way in and out: password, second factor where it is on, and a new password for whoever holds a link."""
 
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.devices import LIFETIME_SECONDS, issue_device
-from keap_connect.access.passwords import redeem_new_password_code, verify_password
+from keap_connect.access.passwords import get_owner_of_link, redeem_password_link, verify_password
 from keap_connect.access.second_factor import begin_second_step, find_waiting, finish_second_step
 from keap_connect.access.sign_ins import end_sign_in, sign_in_admin
 from keap_connect.access.sign_ins import sign_out as end_session
-from keap_connect.errors import CodeRefused, PasswordRefused
+from keap_connect.errors import PasswordRefused
 from keap_connect.models import Admin
 from keap_connect.web.browser_security import delete_cookie, read_cookie, set_cookie
 from keap_connect.web.browser_words import name_browser
@@ -54,19 +54,19 @@ def second_step() -> Response:
     return _welcome(admin, next_path)
 
 
-@bp.route("/new-password", methods=["GET", "POST"])
+@bp.route("/new-password/<ticket>", methods=["GET", "POST"])
 @open_to(Audience.ANYONE)
-def new_password() -> Response:
-    """Let whoever holds a code choose a password; they sign in with it afterwards, second factor included."""
+def new_password(ticket: str) -> Response:
+    """Let whoever holds the link choose a password; they sign in with it afterwards, second factor included.
+
+    Opening the link uses nothing up: mail programs and browsers open links ahead of people.
+    """
     if request.method != "POST":
-        return _password_form()
-    code = request.form.get("code", "")[:100]
+        return _password_form(ticket)
     try:
-        redeem_new_password_code(code, request.form.get("new_password", ""), _address())
-    except CodeRefused as refusal:
-        return _password_form(code, {"code": str(refusal)}, 422)
+        redeem_password_link(ticket, request.form.get("new_password", ""), _address())
     except PasswordRefused as refusal:
-        return _password_form(code, {"new_password": str(refusal)}, 422)
+        return _password_form(ticket, str(refusal), 422)
     flash("Your new password is stored. Sign in with it.", "done")
     return redirect(url_for("signin.sign_in"), code=303)
 
@@ -107,5 +107,6 @@ def _code_form(next_path: str | None, error: str | None = None, status: int = 20
     return make_response(render_template("signin/code.html", next_path=next_path or "", error=error), status)
 
 
-def _password_form(code: str = "", errors: dict[str, str] | None = None, status: int = 200) -> Response:
-    return make_response(render_template("signin/new_password.html", code=code, errors=errors or {}), status)
+def _password_form(ticket: str, error: str | None = None, status: int = 200) -> Response:
+    email = get_owner_of_link(ticket).email
+    return make_response(render_template("signin/new_password.html", ticket=ticket, email=email, error=error), status)

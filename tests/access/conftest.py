@@ -2,23 +2,24 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
 
 from keap_connect.access.admins import create_admin
-from keap_connect.access.passwords import issue_new_password_code
+from keap_connect.access.passwords import issue_password_link
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.web.fixtures import app, environ, new_app, new_visitor, world  # noqa: F401
 
 
 @pytest.fixture
-def new_password_code(app: Flask) -> Callable[[], str]:  # noqa: F811
-    """Give the function that makes a code with which the admin chooses a new password."""
+def password_link(app: Flask) -> Callable[[], str]:  # noqa: F811
+    """Give the function that makes the path of a link by which the admin chooses a new password."""
 
     def issue() -> str:
         with app.app_context():
-            return issue_new_password_code(ADMIN_EMAIL, "command line")
+            return urlsplit(issue_password_link(ADMIN_EMAIL, "command line")).path
 
     return issue
 

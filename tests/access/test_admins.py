@@ -1,4 +1,4 @@
-"""Who the admins are: let in by another with a code, given a role, removed; one who may act always stays."""
+"""Who the admins are: let in by another with a link, given a role, removed; one who may act always stays."""
 
 import re
 from collections.abc import Callable
@@ -20,10 +20,10 @@ NEW = "new@example.com"
 
 
 def let_in(admin: Visitor, **fields: str) -> str | None:
-    """Fill in the form for one more admin; return the code that is shown."""
+    """Fill in the form for one more admin; return the link that is shown."""
     admin.get("/admins")
     admin.press("/admins", **{"email": NEW, "role": "viewer", "password": ADMIN_PASSWORD, **fields})
-    found = re.search(r'id="code" value="([\w-]{32})"', admin.page.text)
+    found = re.search(r'id="link" value="([^"]+/new-password/[\w-]{32})"', admin.page.text)
     return found[1] if found else None
 
 
@@ -45,13 +45,12 @@ def viewer(app: Flask, admin: Visitor, new_visitor: Callable[[], Visitor]) -> Vi
 
 
 @pytest.mark.proves("R51")
-def test_somebody_is_let_in_with_a_code_and_chooses_their_own_password(app: Flask, admin: Visitor):
-    code = let_in(admin)
-    assert code is not None
-    assert code not in admin.get("/admins").text
+def test_somebody_is_let_in_with_a_link_and_chooses_their_own_password(app: Flask, admin: Visitor):
+    link = let_in(admin)
+    assert link is not None
+    assert link not in admin.get("/admins").text
     newcomer = visit(app)
-    newcomer.get("/new-password")
-    newcomer.press("/new-password", code=code, new_password="a password of the new one")
+    newcomer.choose_password(link, "a password of the new one")
 
     newcomer.sign_in(NEW, "a password of the new one")
 
@@ -65,7 +64,7 @@ def test_a_stolen_cookie_alone_lets_nobody_in_and_changes_no_role(app: Flask, ad
     thief = copy_of(admin, app)
 
     assert let_in(thief, password="not the password") is None
-    for what in ("admin", "remove", "code", "end_sign_ins"):
+    for what in ("admin", "remove", "link", "end_sign_ins"):
         assert "password is wrong" in act(thief, 2, what, "not the password")
     assert stored(app, select(Admin.role).order_by(Admin.id)) == ["admin", "viewer"]
     assert is_signed_in(viewer)
@@ -127,13 +126,12 @@ def test_the_last_one_who_may_act_stays(app: Flask, admin: Visitor, viewer: Visi
 @on_sqlite
 @pytest.mark.parametrize("what", ["viewer", "remove"])
 def test_whoever_has_no_password_yet_does_not_count_as_one_who_may_act(app: Flask, admin: Visitor, what: str):
-    code = let_in(admin, role="admin")
+    link = let_in(admin, role="admin")
     assert "no password chosen yet" in admin.get("/admins").text
     assert "last one who may act" in act(admin, 1, what)
 
     newcomer = visit(app)
-    newcomer.get("/new-password")
-    newcomer.press("/new-password", code=code, new_password="a password of the new one")
+    newcomer.choose_password(link, "a password of the new one")
 
     assert "last one who may act" not in act(admin, 1, what)
 

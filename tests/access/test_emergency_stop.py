@@ -8,7 +8,7 @@ from flask import Flask
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.access.passwords import issue_new_password_code
+from keap_connect.access.passwords import issue_password_link
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.database import write_transaction
@@ -43,7 +43,7 @@ def test_after_the_stop_nothing_stolen_reads_anything_and_the_way_back_works(
     with app.app_context():
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
         key = issue_api_key("jobs", list(Scope), "x").text
-        code = issue_new_password_code(ADMIN_EMAIL, "x")
+        way_in = issue_password_link(ADMIN_EMAIL, "x")
         link = urlsplit(make_link(1, "x").url).path
         presented = len(sandbox.ledger()["presentations"])
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
@@ -57,8 +57,7 @@ def test_after_the_stop_nothing_stolen_reads_anything_and_the_way_back_works(
     assert "worker --confirm-only-one" in said
     _sign_in(admin, ADMIN_PASSWORD)
     assert send(admin, "GET", "/accounts").status_code == 303, "the old password is worth nothing"
-    admin.get("/new-password")
-    assert admin.press("/new-password", False, code=code, new_password="the thief's own one").status_code == 422
+    assert admin.choose_password(way_in, "the thief's own one").status_code == 404
     with app.app_context(), write_transaction() as session:
         session.get_one(Account, 1).next_refresh_at = session.get_one(Account, 1).created_at
         mark = fingerprint(open_refresh_token(session.get_one(Account, 1)) or "")
@@ -67,11 +66,10 @@ def test_after_the_stop_nothing_stolen_reads_anything_and_the_way_back_works(
 
     run("worker", "--once", "--confirm-only-one")
     with app.app_context():
-        code = issue_new_password_code(ADMIN_EMAIL, "x")
+        way_in = issue_password_link(ADMIN_EMAIL, "x")
         key = issue_api_key("jobs", list(Scope), "x").text
         assert fingerprint(open_refresh_token(get_account(1)) or "") != mark, "refreshed again"
-    admin.get("/new-password")
-    admin.press("/new-password", False, code=code, new_password="quite another password")
+    admin.choose_password(way_in, "quite another password")
     _sign_in(admin, "quite another password")
     assert _what_is_read(app, customer, admin, key, link) == [403, 200, 200, 404]
 

@@ -15,7 +15,7 @@ from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
-from tests.web.direct import visit
+from tests.web.direct import send, visit
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 NEW = "another password of mine"
@@ -134,51 +134,58 @@ def test_a_stolen_cookie_guesses_the_password_only_so_often(admin: Visitor, cloc
     assert "new password is stored" in change(admin)
 
 
-# A code for a new password
+# A link to choose a new password
 
 
-def redeem(visitor: Visitor, code: str, password: str = NEW) -> int:
-    """Give a code and a new password; return the status of the answer."""
-    visitor.get("/new-password")
-    return visitor.press("/new-password", follow=False, code=code, new_password=password).status_code
+def redeem(visitor: Visitor, link: str, password: str = NEW) -> int:
+    """Open a link and choose a new password; return the status of the answer."""
+    return visitor.choose_password(link, password, follow=False).status_code
 
 
 @pytest.mark.proves("R51", "R53")
-def test_a_code_works_once_and_ends_all_sign_ins(app: Flask, admin: Visitor, new_password_code: Callable[[], str]):
-    code = new_password_code()
-    assert code not in everything_stored(app)
+def test_a_link_works_once_and_ends_all_sign_ins(app: Flask, admin: Visitor, password_link: Callable[[], str]):
+    link = password_link()
+    assert link.rpartition("/")[2] not in everything_stored(app)
+    assert ADMIN_EMAIL in visit(app).get(link).text
 
-    assert redeem(visit(app), f" {code} ") == 303
+    assert redeem(visit(app), link) == 303
 
     assert not is_signed_in(admin)
-    assert redeem(visit(app), code, "a third password of mine") == 422
+    assert redeem(visit(app), link, "a third password of mine") == 404
     assert [try_password(visit(app), one).status_code for one in (ADMIN_PASSWORD, NEW)] == [401, 303]
 
 
 @pytest.mark.proves("R51")
 @on_sqlite
-def test_a_code_that_is_old_replaced_or_made_up_opens_nothing(
-    app: Flask, admin: Visitor, new_password_code: Callable[[], str], clock: MovedClock
+def test_a_link_that_is_old_replaced_or_made_up_opens_nothing(
+    app: Flask, admin: Visitor, password_link: Callable[[], str], clock: MovedClock
 ):
-    replaced, newest = new_password_code(), new_password_code()
+    replaced, newest = password_link(), password_link()
 
-    assert [redeem(visit(app), one) for one in (replaced, "made up", "")] == [422, 422, 422]
+    assert [redeem(visit(app), one) for one in (replaced, "/new-password/made-up", "/new-password/")] == [404, 404, 404]
     clock.advance(hours=24, seconds=1)
-    assert redeem(visit(app), newest) == 422
+    assert redeem(visit(app), newest) == 404
 
 
 @on_sqlite
-def test_a_code_survives_a_bad_password(app: Flask, admin: Visitor, new_password_code: Callable[[], str]):
-    code = new_password_code()
+def test_a_link_survives_a_bad_password(app: Flask, admin: Visitor, password_link: Callable[[], str]):
+    link = password_link()
 
-    assert [redeem(visit(app), code, one) for one in ("short", NEW)] == [422, 303]
+    assert [redeem(visit(app), link, one) for one in ("short", NEW)] == [422, 303]
 
 
 @on_sqlite
-def test_codes_are_not_guessed_for_long(app: Flask):
-    statuses = [redeem(visit(app), f"guess {number}") for number in range(ATTEMPTS_PER_ADDRESS + 1)]
+def test_links_are_not_guessed_for_long(app: Flask, admin: Visitor, password_link: Callable[[], str]):
+    link = password_link()
+    admin.get(link)
+    token = admin.fields(link)
 
-    assert statuses == [422] * ATTEMPTS_PER_ADDRESS + [429]
+    statuses = [
+        send(admin, "POST", f"/new-password/guess-{number}", data={**token, "new_password": NEW}).status_code
+        for number in range(ATTEMPTS_PER_ADDRESS + 1)
+    ]
+
+    assert statuses == [404] * ATTEMPTS_PER_ADDRESS + [429]
 
 
 # Browsers that are known

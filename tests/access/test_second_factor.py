@@ -203,11 +203,10 @@ def test_switched_off_the_password_is_enough_again(admin: Visitor, app: Flask, s
 
 @pytest.mark.proves("R53")
 def test_a_new_password_does_not_skip_it(
-    app: Flask, secured: Secured, new_visitor: Callable[[], Visitor], new_password_code: Callable[[], str]
+    app: Flask, secured: Secured, new_visitor: Callable[[], Visitor], password_link: Callable[[], str]
 ):
     visitor = new_visitor()
-    visitor.get("/new-password")
-    visitor.press("/new-password", code=new_password_code(), new_password="a new password of mine")
+    visitor.choose_password(password_link(), "a new password of mine")
 
     visitor.sign_in(ADMIN_EMAIL, "a new password of mine")
 
@@ -220,21 +219,21 @@ def test_no_secret_of_the_door_stands_in_the_log(
     app: Flask,
     admin: Visitor,
     clock: MovedClock,
-    new_password_code: Callable[[], str],
+    password_link: Callable[[], str],
     caplog: pytest.LogCaptureFixture,
 ):
     caplog.set_level(logging.DEBUG)
     in_hand = Secured(admin)
     clock.advance(seconds=2 * STEP_SECONDS)
-    newcomer, password, code = visit(app), "canary password of mine", new_password_code()
-    newcomer.get("/new-password")
-    newcomer.press("/new-password", code=code, new_password="canary")
-    newcomer.press("/new-password", code=code, new_password=password)
+    newcomer, password, link = visit(app), "canary password of mine", password_link()
+    newcomer.choose_password(link, "canary")
+    newcomer.choose_password(link, password)
+    newcomer.get(link)
     newcomer.sign_in(ADMIN_EMAIL, password)
     half = newcomer.session.cookies["second-step"]
     statuses = [give(newcomer, one) for one in ("canary-code", in_hand.recovery_codes[0])]
 
     assert statuses == [401, 303]
     cookies = [newcomer.session.cookies[name] for name in ("admin", "device", "browser")]
-    secrets = [in_hand.seed, *in_hand.recovery_codes, code, password, half, "canary", *cookies]
+    secrets = [in_hand.seed, *in_hand.recovery_codes, link.rpartition("/")[2], password, half, "canary", *cookies]
     assert [one for one in secrets if one in caplog.text] == []

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key, revoke_api_key
-from keap_connect.access.passwords import ATTEMPTS_PER_EMAIL, verify_password
+from keap_connect.access.passwords import ATTEMPTS_PER_EMAIL, issue_password_link, verify_password
 from keap_connect.access.second_factor import begin_second_step, prepare
 from keap_connect.access.sign_ins import sign_in_admin, sign_in_person
 from keap_connect.accounts.directory import PAGE_SIZE
@@ -49,7 +49,7 @@ class World:
     sandbox: Sandbox
     apps: dict[str, Flask] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
-    accounts: dict[str, int] = field(default_factory=dict)
+    accounts: dict[str, int | str] = field(default_factory=dict)
     cookies: dict[tuple[str, str], Cookies] = field(default_factory=dict)
 
 
@@ -128,6 +128,7 @@ def _fill_accounts(world: World) -> None:
         "only": add_account("Only One", "qr108", "Otto One"),
         "taken": add_account("Taken Over", "st109", "Tom Taken"),
     }
+    world.accounts["ticket"] = issue_password_link(ADMIN_EMAIL, "x").rpartition("/")[2]
     issue_api_key(HOSTILE, list(Scope), LONG, account_ids=[world.accounts["active"]])
     world.accounts["key"] = issue_api_key("Nightly sync", [Scope.TOKENS_READ], ADMIN_EMAIL).row.id
     revoke_api_key(issue_api_key(LONG[:80], [Scope.ACCOUNTS_READ], ADMIN_EMAIL).row.id, ADMIN_EMAIL)

@@ -453,10 +453,10 @@ FACES = {
     ),
     "second step": ("signin/code.html", {"error": None, "next_path": "/accounts"}),
     "second step, refused": ("signin/code.html", {"error": "That code is wrong.", "next_path": ""}),
-    "new password": ("signin/new_password.html", {"errors": {}, "code": ""}),
+    "new password": ("signin/new_password.html", {"email": LONG_EMAIL, "ticket": "x" * 32, "error": None}),
     "new password, refused": (
         "signin/new_password.html",
-        {"errors": {"code": "That code is used.", "new_password": "It is too short."}, "code": HOSTILE},
+        {"email": HOSTILE, "ticket": "x" * 32, "error": "It is too short."},
     ),
     "profile": ("profile/show.html", profile(sign_in(is_this_one=True))),
     "profile, second factor on": (
@@ -481,14 +481,9 @@ FACES = {
     ),
     "an admin": ("admins/show.html", one_of_them(in_list())),
     "a viewer, hostile": ("admins/show.html", one_of_them(in_list(HOSTILE, "viewer"), act=HOSTILE, password=HOSTILE)),
-    "code for an admin": (
-        "admins/code.html",
-        {
-            "email": LONG_EMAIL,
-            "code": "made-up-" * 4,
-            "address": "https://connect.example.com/new-password",
-            "admin": ADMIN,
-        },
+    "link for an admin": (
+        "admins/link.html",
+        {"email": LONG_EMAIL, "link": f"https://connect.example.com/new-password/{'x' * 32}", "admin": ADMIN},
     ),
     "API keys, none": ("api_keys/index.html", {"keys": [], "admin": ADMIN}),
     "API keys": ("api_keys/index.html", {"keys": [API_KEY, USED_KEY, REVOKED_KEY, *[API_KEY] * 20], "admin": ADMIN}),

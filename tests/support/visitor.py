@@ -51,6 +51,12 @@ class Visitor:
         )
         return self.page
 
+    def choose_password(self, link: str, password: str, follow: bool = True) -> requests.Response:
+        """Open a link to choose a password, and choose one; return the answer, also when the link opens nothing."""
+        if self.get(link).ok:
+            self.press(urlsplit(link).path, follow, new_password=password)
+        return self.page
+
     def set_out(self, action: str = "/connect", page: str = "/") -> str:
         """Press the button that starts the journey and return the authorization URL."""
         self.get(page)

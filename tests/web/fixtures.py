@@ -12,14 +12,14 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
-from keap_connect.models import ReconnectLink, Role
+from keap_connect.models import ReconnectLink, Role, Ticket, TicketPurpose
 from keap_connect.onboarding.reconnect_links import LINK_LIFE
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
-from tests.web.inventory import LINK_TOKEN
+from tests.web.inventory import LINK_TOKEN, PASSWORD_TICKET
 
 VIEWER_EMAIL = "viewer@example.com"
 
@@ -92,7 +92,7 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
     with app.app_context():
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
         create_admin(VIEWER_EMAIL, ADMIN_PASSWORD, role=Role.VIEWER)
-        _add_link(1)
+        _add_links(1)
         issue_api_key("a key", list(Scope), ADMIN_EMAIL)
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD, follow=False)
     viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD, follow=False)
@@ -109,8 +109,8 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
     )
 
 
-def _add_link(account_id: int) -> None:
-    """Store a reconnect link whose secret is known."""
+def _add_links(account_id: int) -> None:
+    """Store a reconnect link, and a link to choose a password, whose secrets are known."""
     now = utc_now()
     with write_transaction() as session:
         session.add(
@@ -119,6 +119,14 @@ def _add_link(account_id: int) -> None:
                 token_hash=hashlib.sha256(LINK_TOKEN.encode()).hexdigest(),
                 made_by=ADMIN_EMAIL,
                 made_at=now,
+                expires_at=now + LINK_LIFE,
+            )
+        )
+        session.add(
+            Ticket(
+                ticket_hash=hashlib.sha256(PASSWORD_TICKET.encode()).hexdigest(),
+                purpose=TicketPurpose.NEW_PASSWORD,
+                admin_id=1,
                 expires_at=now + LINK_LIFE,
             )
         )

@@ -6,6 +6,7 @@ from flask import Flask
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 LINK_TOKEN = "canary-link-" + "l" * 31  # the secret of the reconnect link that there is
+PASSWORD_TICKET = "canary-password-link-" + "p" * 11  # the secret of the link to choose a password that there is
 
 # endpoint -> audience. "browser" is open to anyone at the door, and then only to the browser that started the flow.
 AUDIENCES = {
@@ -68,7 +69,7 @@ ADDRESSES = {
     "connect.reconnect": "/reconnect/{account_id}",
     "signin.sign_in": "/signin",
     "signin.second_step": "/signin/code",
-    "signin.new_password": "/new-password",
+    "signin.new_password": f"/new-password/{PASSWORD_TICKET}",
     "signin.sign_out": "/signout",
     "profile.show": "/profile",
     "profile.password": "/profile/password",

@@ -390,7 +390,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.PASSWORD_CHANGED: ({"email": "a@example.com"}, "The password of a@example.com was changed."),
     EventKind.NEW_PASSWORD_CODE_ISSUED: (
         {"email": "a@example.com"},
-        "A code to choose a new password was made for a@example.com.",
+        "A link to choose a new password was made for a@example.com.",
     ),
     EventKind.SIGN_INS_ENDED: ({"email": "a@example.com"}, "Sign-ins of a@example.com were ended."),
     EventKind.SECOND_FACTOR_ON: ({"email": "a@example.com"}, "The second factor of a@example.com was switched on."),

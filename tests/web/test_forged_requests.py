@@ -45,7 +45,7 @@ FORMS = {
     "signin.sign_in": {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD},
     "signin.sign_out": {},
     "signin.second_step": {"code": "000000"},
-    "signin.new_password": {"code": "x", "new_password": "a password of mine"},
+    "signin.new_password": {"new_password": "a password of mine"},
     "setup.check": {},
     "imports.one": {},
     "imports.file": {},
