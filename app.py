@@ -1,14 +1,24 @@
 """The WSGI application, for any server; `./keap-connect serve` starts the one that ships."""
 
+import os
 import sys
 
-from keap_connect.application import create_app, create_unfit_app
+import click
+from flask.cli import FlaskGroup
+
+from keap_connect.application import create_app
 from keap_connect.errors import SettingsError
 
+
+def serves() -> bool:
+    """Whether this is for serving requests; `flask --app app db upgrade` must run before the database is ready."""
+    command = click.get_current_context(silent=True)
+    # Granian's own command is one of click's, too.
+    return command is None or not isinstance(command.find_root().command, FlaskGroup) or command.info_name == "run"
+
+
+os.umask(0o077)  # What it makes holds secrets: the database and its journals, recovery files, the audit log.
 try:
-    app = create_app()
+    app = create_app(serves=serves())
 except SettingsError as refusal:
-    if "doctor" in sys.argv:  # `flask --app app doctor` looks at what does not start, too
-        app = create_unfit_app(refusal.problems)
-    else:
-        sys.exit(refusal.report)
+    sys.exit(refusal.report)

@@ -5,20 +5,17 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import click
 from flask import Flask
-from flask.cli import ScriptInfo
 
 from keap_connect.api.application import open_express_lane, register_api
 from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
-from keap_connect.cli.doctor import doctor
 from keap_connect.database import connect_database
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import name_requests, start_logging
 from keap_connect.runtime import equip, runtime
 from keap_connect.server.checks import prepare_to_serve
-from keap_connect.settings import Settings
+from keap_connect.settings import ROOT, Settings
 from keap_connect.web import (
     accounts,
     admins,
@@ -42,15 +39,12 @@ from keap_connect.web.errors import show_errors
 from keap_connect.web.hosts import refuse_unknown_hosts
 from keap_connect.web.template_filters import add_filters
 
-ROOT = Path(__file__).parent.parent
 
-
-def create_app(settings: Settings | None = None, *, serves: bool | None = None) -> Flask:
+def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flask:
     """Build the application; tests pass their own settings.
 
     Args:
-        serves: whether it will serve requests, so that settings and database must be fit for it. By default, when it
-            is not built for a command of `flask` other than `run`: `db upgrade` must run before the database is ready.
+        serves: whether it will serve requests, so that the database must be fit for it.
 
     Raises:
         SettingsError: the environment, or the database behind it, is not fit to start with.
@@ -75,24 +69,10 @@ def create_app(settings: Settings | None = None, *, serves: bool | None = None) 
     open_express_lane(app, security_headers(settings))
     app.wsgi_app = ClientAddress(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     register_commands(app)
-    if _will_serve() if serves is None else serves:
+    if serves:
         with app.app_context():
             prepare_to_serve(settings)
     return app
-
-
-def create_unfit_app(problems: list[str]) -> Flask:
-    """Build an app that can do nothing but let the doctor say what is wrong with its settings."""
-    app = Flask("keap_connect")
-    app.config["UNFIT_SETTINGS"] = problems
-    app.cli.add_command(doctor)
-    return app
-
-
-def _will_serve() -> bool:
-    # Granian's own command is one of click's too, so it has to be a command of `flask`.
-    command = click.get_current_context(silent=True)
-    return command is None or command.find_object(ScriptInfo) is None or command.info_name == "run"
 
 
 def flask_config(settings: Settings) -> dict[str, object]:

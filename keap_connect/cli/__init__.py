@@ -1,10 +1,11 @@
-"""`flask --app app …`: what an operator and a job's script do from a shell. One file for each group of commands.
+"""`./keap-connect …`: what an operator and a job's script do from a shell. One file for each group of commands.
 
 A command reads its arguments, calls one function and says how it went: in words and aligned columns for people, with
 `--json` as one document for programs, and by its exit code (exit_codes.py).
 """
 
 from flask import Flask
+from flask.cli import AppGroup
 
 from keap_connect.cli import (
     accounts,
@@ -12,6 +13,7 @@ from keap_connect.cli import (
     admins,
     api_keys,
     audit,
+    database,
     doctor,
     emergency_stop,
     sandbox,
@@ -20,21 +22,26 @@ from keap_connect.cli import (
     worker,
 )
 
+commands = AppGroup(help="Keap Connect from the command line. Each command says with `--help` how it is used.")
+for _command in (accounts_files.import_file, accounts_files.export):
+    accounts.accounts.add_command(_command)
+for _command in (
+    accounts.accounts,
+    api_keys.api_keys,
+    admins.admins,
+    audit.audit,
+    database.db,
+    token_keys.token_keys,
+    emergency_stop.emergency_stop,
+    serve.serve,
+    worker.worker,
+    doctor.doctor,
+    sandbox.sandbox,
+):
+    commands.add_command(_command)
+
 
 def register_commands(app: Flask) -> None:
-    """Add our commands to `flask`."""
-    for command in (accounts_files.import_file, accounts_files.export):
-        accounts.accounts.add_command(command)
-    for command in (
-        accounts.accounts,
-        api_keys.api_keys,
-        admins.admins,
-        audit.audit,
-        token_keys.token_keys,
-        emergency_stop.emergency_stop,
-        serve.serve,
-        worker.worker,
-        doctor.doctor,
-        sandbox.sandbox,
-    ):
+    """Add our commands to `flask --app app`, too."""
+    for command in commands.commands.values():
         app.cli.add_command(command)

@@ -1,4 +1,4 @@
-"""`flask accounts …`: the connected Keap accounts."""
+"""`./keap-connect accounts …`: the connected Keap accounts."""
 
 import signal
 import sys

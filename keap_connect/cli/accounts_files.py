@@ -1,4 +1,4 @@
-"""`flask accounts import` and `export`: many accounts at once, as CSV."""
+"""`./keap-connect accounts import` and `export`: many accounts at once, as CSV."""
 
 import sys
 from dataclasses import asdict

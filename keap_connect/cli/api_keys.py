@@ -1,4 +1,4 @@
-"""`flask api-keys …`: how programs come in."""
+"""`./keap-connect api-keys …`: how programs come in."""
 
 import sys
 from dataclasses import asdict

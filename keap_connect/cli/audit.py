@@ -1,4 +1,4 @@
-"""`flask audit …`: the history from a shell, and the one way in which old rows leave it."""
+"""`./keap-connect audit …`: the history from a shell, and the one way in which old rows leave it."""
 
 import sys
 from dataclasses import asdict

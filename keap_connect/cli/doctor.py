@@ -1,28 +1,35 @@
-"""`flask doctor`: what is wrong with this installation, and what to do."""
+"""`./keap-connect doctor`: what is wrong with this installation, and what to do."""
 
 import sys
 from dataclasses import asdict
 
 import click
-from flask.cli import with_appcontext
+from flask.cli import ScriptInfo
 
 from keap_connect.cli.exit_codes import ExitCode, help_with
 from keap_connect.cli.output import cell, json_option, show_json
-from keap_connect.doctor.examination import examine
+from keap_connect.doctor.examination import examine, list_wrong_settings
 from keap_connect.doctor.finding import Health
+from keap_connect.errors import SettingsError
 
 MARKS = {Health.WELL: "ok", Health.ATTENTION: "look", Health.WRONG: "WRONG", Health.UNKNOWN: "?"}
 
 
 @click.command("doctor", epilog=help_with("doctor", "doctor --json"))
 @json_option
-@with_appcontext
-def doctor(as_json: bool) -> None:
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check settings, database, keys, clocks, the line to Keap, workers, files and disk; exit code 1 when one is wrong.
 
     It works with wrong settings and without a database too, sends no secret anywhere, and mends nothing.
     """
-    findings = examine()
+    try:
+        app = ctx.ensure_object(ScriptInfo).load_app()
+    except SettingsError as refusal:
+        findings = list_wrong_settings(refusal.problems)
+    else:
+        with app.app_context():
+            findings = examine()
     is_wrong = any(finding.health is Health.WRONG for finding in findings)
     if as_json:
         show_json({"is_well": not is_wrong, "findings": [asdict(finding) for finding in findings]})

@@ -1,4 +1,4 @@
-"""`flask emergency-stop`: for the day on which keys, cookies or passwords may be in the wrong hands."""
+"""`./keap-connect emergency-stop`: for the day on which keys, cookies or passwords may be in the wrong hands."""
 
 import click
 from flask.cli import with_appcontext
@@ -10,9 +10,9 @@ from keap_connect.emergency import stop_everything
 
 UNDO = """\
 Nobody is signed in, no password and no API key works, and nothing is refreshed. When the house is clean again:
-  flask --app app admins reset-password --email you@example.com   # for each admin
-  flask --app app api-keys create nightly-sync                    # for each program
-  flask --app app worker --confirm-only-one
+  ./keap-connect admins reset-password --email you@example.com   # for each admin
+  ./keap-connect api-keys create nightly-sync                    # for each program
+  ./keap-connect worker --confirm-only-one
 If database and TOKEN_KEYS may both be gone, the accounts above must also be withdrawn at Keap and reconnected."""
 
 

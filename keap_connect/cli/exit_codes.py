@@ -57,7 +57,7 @@ SENTENCE = (
 
 def help_with(*examples: str) -> str:
     """Return the end of a command's help: examples, one on each line, and what the exit codes say."""
-    lines = "\n".join(f"  flask --app app {example}" for example in examples)
+    lines = "\n".join(f"  ./keap-connect {example}" for example in examples)
     return f"\b\nExamples:\n{lines}\n\n{SENTENCE}"
 
 

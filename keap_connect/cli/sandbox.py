@@ -1,4 +1,4 @@
-"""`flask sandbox`: the stand-in for Keap."""
+"""`./keap-connect sandbox`: the stand-in for Keap."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`flask token-keys …`: the keys that seal what is stored."""
+"""`./keap-connect token-keys …`: the keys that seal what is stored."""
 
 import sys
 

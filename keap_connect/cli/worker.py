@@ -1,4 +1,4 @@
-"""`flask worker`: refreshes accounts ahead of time."""
+"""`./keap-connect worker`: refreshes accounts ahead of time."""
 
 import sys
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.deployment import check_deployment
@@ -28,10 +27,6 @@ REST: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 def examine() -> list[Finding]:
     """Look at everything that can be looked at. It sends no secret anywhere and changes nothing that is stored."""
-    problems: list[str] | None = current_app.config.get("UNFIT_SETTINGS")
-    if problems is not None:
-        findings = [wrong("settings", problem, "Mend it in .env or the environment.") for problem in problems]
-        return [*findings, unknown("everything else", "It is looked at once the settings are right.")]
     settings = runtime().settings
     mode = f"the sandbox at {settings.sandbox_url}" if settings.sandbox_url else "Keap"
     findings = [well("settings", f"They are complete; the app speaks to {mode}.")]
@@ -42,6 +37,12 @@ def examine() -> list[Finding]:
     else:
         findings.append(unknown("workers", "They are looked at once the database is right."))
     return findings + [finding for look in REST for finding in look()]
+
+
+def list_wrong_settings(problems: list[str]) -> list[Finding]:
+    """Return what can be said when the app does not start with its settings."""
+    findings = [wrong("settings", problem, "Correct it in .env or the environment.") for problem in problems]
+    return [*findings, unknown("everything else", "It is looked at once the settings are right.")]
 
 
 def _look_at_database() -> Iterator[Finding]:

@@ -11,9 +11,9 @@ from keap_connect.worker.heartbeat import list_workers
 
 MOST_LAG_SECONDS = 600
 ADVICE = {
-    brakes.UNKNOWN_INSTANCE: "When no other installation uses the accounts: flask --app app worker --confirm-only-one",
-    brakes.CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then flask --app app worker --resume",
-    brakes.MASS_REFUSAL: "Look whether Keap or the settings changed; then flask --app app worker --resume",
+    brakes.UNKNOWN_INSTANCE: "When no other installation uses the accounts: ./keap-connect worker --confirm-only-one",
+    brakes.CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then ./keap-connect worker --resume",
+    brakes.MASS_REFUSAL: "Look whether Keap or the settings changed; then ./keap-connect worker --resume",
 }
 
 
@@ -24,7 +24,7 @@ def look_at_workers() -> Iterator[Finding]:
     living = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK]
     if not workers:
         sentence = "No worker was heard of within the last minute"
-        start = "Start one: flask --app app worker"
+        start = "Start one: ./keap-connect worker"
         if living:
             yield wrong("worker", f"{sentence}, so accounts are refreshed only when a job asks.", start)
         else:
@@ -48,13 +48,13 @@ def look_at_alarms() -> Iterator[Finding]:
     """See what holds the sweep, and which accounts wait for a person."""
     alarms = brakes.list_alarms()
     for alarm in alarms:
-        yield wrong("alarm", alarm.reason, ADVICE.get(alarm.name, "flask --app app worker --resume"))
+        yield wrong("alarm", alarm.reason, ADVICE.get(alarm.name, "./keap-connect worker --resume"))
     if not alarms:
         yield well("alarms", "Nothing holds the sweep.")
     counts = count_states()
     if counts[AccountState.RECONNECT_REQUIRED]:
         number = counts[AccountState.RECONNECT_REQUIRED]
         sentence = f"{number} {'account waits' if number == 1 else 'accounts wait'} for a person to authorize again."
-        yield attention("accounts", sentence, "flask --app app accounts list --state reconnect_required")
+        yield attention("accounts", sentence, "./keap-connect accounts list --state reconnect_required")
     else:
         yield well("accounts", f"{sum(counts.values())} stored, none waits for a person.")

@@ -1,4 +1,4 @@
-"""Refreshes what is due, ahead of time: `flask --app app worker`. Any number of them share one database.
+"""Refreshes what is due, ahead of time: `./keap-connect worker`. Any number of them share one database.
 
 due.py         what is due, taken up by one worker at a time, and the budget of calls that all of them share
 crew.py        its threads: hands that call Keap, and one that stores what they bring

@@ -21,7 +21,7 @@ INSTANCE = "instance"
 MARKER = "instance_id"
 ADVICE = (
     "No refresh token is presented until you confirm that no other installation uses these accounts: "
-    "`flask --app app worker --confirm-only-one`."
+    "`./keap-connect worker --confirm-only-one`."
 )
 
 

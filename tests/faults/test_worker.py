@@ -39,7 +39,7 @@ PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s, first 
 
 @pytest.fixture
 def worker_program(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
-    """Give `flask --app app worker` as it runs in earnest."""
+    """Give `./keap-connect worker` as it runs in earnest."""
     command = [sys.executable, "-m", "flask", "--app", "app", "worker"]
     program = subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ})
     yield program
