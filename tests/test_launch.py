@@ -1,4 +1,8 @@
-"""`make run` for real: what it makes, what it keeps, what it refuses, and that it ends whole."""
+"""`make run` for real: what it makes, what it keeps, what it refuses, and that it ends whole.
+
+Each start costs seconds, so tests share three: a first one, a second one in the same folder on another port, and one
+with HTTPS. Tests stand in the order in which those follow each other.
+"""
 
 import os
 import re
@@ -8,7 +12,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +21,11 @@ import psutil
 import pytest
 import requests
 
+from keap_connect.launch.place import choose_sandbox_port
+from keap_connect.settings import ADDRESSES
+from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
+
 ROOT = Path(__file__).parent.parent
 # Blank counts as not set, and wins over what a developer's own .env says.
 BLANK = dict.fromkeys(
@@ -25,7 +33,7 @@ BLANK = dict.fromkeys(
         *("KEAP_CLIENT_ID", "KEAP_CLIENT_SECRET", "KEAP_CLIENT_SECRET_FILE", "KEAP_ISSUER", "KEAP_PKCE"),
         *("KEAP_AUTHORIZE_URL", "KEAP_TOKEN_URL", "KEAP_API_URL", "PUBLIC_URL", "HTTPS", "TRUSTED_PROXIES"),
         *("SECRET_KEY", "SECRET_KEY_FILE", "TOKEN_KEYS", "TOKEN_KEYS_FILE", "DATABASE_URL", "DATABASE_URL_FILE"),
-        *("ADMIN_EMAIL", "ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE"),
+        *("ADMIN_EMAIL", "ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "PORT", "SANDBOX_PORT", "RATE_LIMIT_STORAGE"),
     ],
     "",
 )
@@ -46,12 +54,12 @@ class Launched:
 
     @property
     def sandbox_url(self) -> str:
-        return f"http://127.0.0.1:{self.port + 1}/sandbox"
+        return re.findall(r"http://127.0.0.1:\d+(?=/sandbox)", self.output)[0]
 
     @property
-    def password(self) -> str | None:
-        match = re.search(r"password +(\S+)", self.output)
-        return match.group(1) if match else None
+    def link(self) -> str | None:
+        match = re.search(r"http\S+/new-password/\S+", self.output)
+        return match.group() if match else None
 
     def stop(self, sign: signal.Signals) -> int:
         self.process.send_signal(sign)
@@ -76,6 +84,7 @@ def environ_for(instance: Path, port: int, **settings: str) -> dict[str, str]:
 
 
 LAUNCH = [sys.executable, "-m", "keap_connect.launch"]
+PASSWORD = "a password that the first admin chose"
 
 
 @contextmanager
@@ -106,7 +115,7 @@ def refused(instance: Path, port: int | str | None = None, project: Path = ROOT,
         environ["PORT"] = str(port)
     finished = subprocess.run(LAUNCH, cwd=project, env=environ, text=True, capture_output=True, timeout=60, check=False)
     assert finished.returncode == 1
-    assert finished.stdout == ""
+    assert "running" not in finished.stdout
     return finished.stderr.splitlines()
 
 
@@ -131,16 +140,23 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(instance: Path) -> Iterator[Launched]:
-    """Give a first start, which the tests of this module only look at."""
-    with launched(instance) as running:
+    """Give a first start, by make itself."""
+    with launched(instance, command=["make", "--silent", "run"]) as running:
         yield running
+
+
+def in_another_shell(instance: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as somebody does who has set nothing, except for where this instance is."""
+    environ = {"PATH": os.environ["PATH"], **BLANK, "INSTANCE_PATH": str(instance)}
+    command = [str(ROOT / "keap-connect"), *words]
+    return subprocess.run(command, cwd=instance, env=environ, text=True, capture_output=True, timeout=60, check=False)
 
 
 def test_a_first_start_serves_the_app_and_the_sandbox(first: Launched) -> None:
     assert requests.get(first.url, timeout=10).status_code == 200
-    assert requests.get(first.sandbox_url, timeout=10).status_code == 200
+    assert requests.get(f"{first.sandbox_url}/sandbox", timeout=10).status_code == 200
     assert first.url in first.output
-    assert first.sandbox_url in first.output
+    assert first.sandbox_url == f"http://127.0.0.1:{first.port + 1}"
 
 
 @pytest.mark.proves("R50")
@@ -153,19 +169,41 @@ def test_everything_it_makes_is_for_its_owner_only(first: Launched) -> None:
 
 
 @pytest.mark.proves("R92")
-def test_no_secret_stands_on_a_command_line(first: Launched) -> None:
+def test_no_secret_stands_on_a_command_line_or_in_the_output(first: Launched) -> None:
     secrets = [(first.instance / name).read_text().strip() for name in ("secret_key", "token_keys")]
     commands = "\n".join(" ".join(program.cmdline()) for program in programs_of(first.process))
 
     assert "granian" in commands
-    assert first.password
-    for secret in [*secrets, first.password]:
-        assert secret not in commands
+    for secret in secrets:
+        assert secret not in commands + first.output
 
 
-def test_it_prints_no_secret_but_the_first_password(first: Launched) -> None:
-    for name in ("secret_key", "token_keys"):
-        assert (first.instance / name).read_text().strip() not in first.output
+@pytest.mark.proves("R51")
+def test_the_first_admin_chooses_a_password_by_a_link_that_works_once(first: Launched) -> None:
+    assert first.link is not None
+    admin = Visitor(first.url)
+    admin.get(first.link)
+
+    admin.choose_password(first.link, PASSWORD)
+    admin.sign_in("admin@example.com", PASSWORD)
+
+    assert admin.page.url == f"{first.url}accounts"
+    assert admin.get(first.link).status_code == 404
+
+
+def test_commands_work_in_another_shell_that_knows_nothing(first: Launched) -> None:
+    sandbox = Sandbox(first.instance)
+    sandbox.url = first.sandbox_url
+    Visitor(first.url, sandbox).connect()
+
+    token = in_another_shell(first.instance, "accounts", "token", "1")
+    link = in_another_shell(first.instance, "accounts", "reconnect-link", "1")
+    doctor = in_another_shell(first.instance, "doctor")
+
+    assert (token.returncode, token.stderr) == (0, "")
+    assert link.stdout.startswith(f"{first.url}r/")
+    assert (doctor.returncode, doctor.stderr) == (0, "")
+    assert f"the sandbox at {first.sandbox_url}" in doctor.stdout
 
 
 def test_a_second_launch_on_the_same_port_gets_one_sentence(first: Launched, tmp_path: Path) -> None:
@@ -175,73 +213,74 @@ def test_a_second_launch_on_the_same_port_gets_one_sentence(first: Launched, tmp
     ]
 
 
-def test_a_taken_sandbox_port_gets_one_sentence(tmp_path: Path) -> None:
-    port = free_port()
-    with socket.create_server(("127.0.0.1", port + 1)):
-        (sentence,) = refused(tmp_path / "instance", port=port)
-
-    assert sentence.startswith(f"Port {port + 1} is taken by another program")
-    assert "sandbox" in sentence
+def test_a_second_launch_in_the_same_folder_gets_one_sentence(first: Launched) -> None:
+    assert refused(first.instance) == [
+        f"`make run` is running in {first.instance} already ({first.url.rstrip('/')}): end that one, or name another "
+        "folder with INSTANCE_PATH."
+    ]
 
 
-def test_a_second_start_is_fast_and_keeps_everything(tmp_path: Path) -> None:
-    instance = tmp_path / "instance"
-    with launched(instance) as first:
-        assert first.stop(signal.SIGTERM) == 0
-    kept = {name: (instance / name).read_bytes() for name in ("secret_key", "token_keys")}
-
-    started_at = time.monotonic()
-    with launched(instance) as second:
-        seconds = time.monotonic() - started_at
-
-        assert seconds < 20
-        assert second.password is None  # The admin of the first start is still there.
-        assert {name: (instance / name).read_bytes() for name in kept} == kept
+@pytest.fixture(scope="module")
+def second(first: Launched) -> Iterator[Launched]:
+    """Give a second start in the same folder, on another port; the first one has ended."""
+    programs = programs_of(first.process)
+    first.stop(signal.SIGTERM)
+    assert len(programs) >= 3
+    assert still_running(programs) == []
+    with launched(first.instance) as running:
+        yield running
 
 
-def test_ctrl_c_ends_every_program_it_started(tmp_path: Path) -> None:
-    with launched(tmp_path / "instance") as running:
-        programs = programs_of(running.process)
+def test_a_second_start_on_another_port_keeps_the_accounts_at_the_same_sandbox(
+    first: Launched, second: Launched
+) -> None:
+    refreshed = in_another_shell(second.instance, "accounts", "refresh", "1")
 
-        assert running.stop(signal.SIGINT) == 0
+    assert second.port != first.port
+    assert second.sandbox_url == first.sandbox_url
+    assert (refreshed.returncode, refreshed.stdout) == (0, "Refreshed: new tokens are stored.\n")
+    assert second.link is None  # The first admin has a password.
+
+
+def test_ctrl_c_ends_every_program_it_started(second: Launched) -> None:
+    programs = programs_of(second.process)
+
+    assert second.stop(signal.SIGINT) == 0
 
     assert len(programs) >= 2
     assert still_running(programs) == []
 
 
-def test_ending_make_run_leaves_nothing_behind(tmp_path: Path) -> None:
-    with launched(tmp_path / "instance", command=["make", "--silent", "run"]) as running:
-        programs = programs_of(running.process)
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """Give a start with HTTPS, in a folder of its own."""
+    with launched(tmp_path_factory.mktemp("secure") / "instance", HTTPS="1") as running:
+        yield running
 
-        running.stop(signal.SIGTERM)
 
-    assert len(programs) >= 3
+def test_https_serves_a_certificate_of_its_own(secure: Launched) -> None:
+    url, folder = f"https://localhost:{secure.port}/", secure.instance / "tls"
+
+    response = requests.get(url, verify=str(folder / "ca.pem"), timeout=10)
+
+    assert response.status_code == 200
+    assert url in secure.output
+    assert mode_of(folder / "localhost.key") == 0o600
+    assert in_another_shell(
+        secure.instance, "admins", "reset-password", "--email", "admin@example.com"
+    ).stdout.startswith(url)
+
+
+def test_when_one_program_dies_the_others_end_and_it_says_which(secure: Launched) -> None:
+    programs = programs_of(secure.process)
+    (sandbox,) = (program for program in programs if "keap_connect.sandbox" in program.cmdline())
+
+    sandbox.kill()
+
+    assert secure.process.wait(60) == 1
+    assert secure.process.stdout is not None
+    assert "The sandbox ended by itself (signal 9)" in secure.process.stdout.read()
     assert still_running(programs) == []
-
-
-def test_when_one_program_dies_the_others_end_and_it_says_which(tmp_path: Path) -> None:
-    with launched(tmp_path / "instance") as running:
-        programs = programs_of(running.process)
-        (sandbox,) = (program for program in programs if "keap_connect.sandbox" in program.cmdline())
-
-        sandbox.kill()
-
-        assert running.process.wait(60) == 1
-        assert running.process.stdout is not None
-        assert "The sandbox ended by itself (signal 9)" in running.process.stdout.read()
-    assert still_running(programs) == []
-
-
-def test_https_serves_a_certificate_of_its_own(tmp_path: Path) -> None:
-    instance = tmp_path / "instance"
-    with launched(instance, HTTPS="1") as running:
-        response = requests.get(
-            f"https://localhost:{running.port}/", verify=str(instance / "tls" / "ca.pem"), timeout=10
-        )
-
-        assert response.status_code == 200
-        assert f"https://localhost:{running.port}/" in running.output
-        assert mode_of(instance / "tls" / "localhost.key") == 0o600
 
 
 def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone(tmp_path: Path, postgres_url: str) -> None:
@@ -259,7 +298,7 @@ def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone(tmp_pat
         assert response.status_code == 200
         assert "https://connect.example.com/callback" in running.output
         assert not any("keap_connect.sandbox" in program.cmdline() for program in programs_of(running.process))
-        assert running.password is None
+        assert running.link is None
         assert chosen["ADMIN_PASSWORD"] not in running.output
         assert not (running.instance / "keap_connect.db").exists()
 
@@ -311,12 +350,50 @@ def test_it_refuses_to_make_a_new_key_for_an_old_database(tmp_path: Path) -> Non
     assert not (instance / "token_keys").exists()
 
 
-def test_a_failed_migration_is_told_and_nothing_is_left_running(tmp_path: Path) -> None:
+def test_a_failed_migration_is_said_and_nothing_is_left_running(tmp_path: Path) -> None:
     instance = tmp_path / "instance"
     instance.mkdir()
     (instance / "other.db").write_text("this is no database")
 
-    problems = refused(instance, DATABASE_URL=f"sqlite:///{instance / 'other.db'}")
+    (problem,) = refused(instance, DATABASE_URL=f"sqlite:///{instance / 'other.db'}")
 
-    assert problems[0] == "The database could not be brought up to date:"
-    assert "file is not a database" in "\n".join(problems)
+    assert problem == "Error: The database could not be brought up to date: file is not a database"
+
+
+# The sandbox's port
+
+
+def test_the_kept_port_of_the_sandbox_is_never_changed_in_silence(tmp_path: Path) -> None:
+    instance = tmp_path / "instance"
+    instance.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (instance / ADDRESSES).write_text(f"SANDBOX_PORT={port}\n")
+        (taken,) = refused(instance)
+    (same,) = refused(instance, port=port)
+
+    assert taken == (
+        f"Port {port}, where the sandbox is, is taken by another program: end that one, or choose another with "
+        "SANDBOX_PORT; accounts of the sandbox must reconnect then."
+    )
+    assert same == f"PORT must not be {port}: the sandbox is there, and stays. Choose another one."
+
+
+def test_the_sandbox_takes_the_port_after_the_first_one_or_a_free_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keap_connect.launch.place.DOTENV", tmp_path / ".env")
+    port = free_port()
+
+    def chosen(at: int) -> str:
+        return choose_sandbox_port({"PORT": str(at)}, tmp_path)
+
+    assert chosen(port) == str(port + 1)
+    with socket.create_server(("127.0.0.1", port + 1)):
+        assert chosen(port) not in {str(port), str(port + 1)}
+    (tmp_path / "sandbox.db").touch()  # Version 0.1.0 was here.
+    assert chosen(port) == "5001"
+    (tmp_path / ".env").write_text("PORT=7000\n")
+    assert chosen(port) == "7001"
+    (tmp_path / ADDRESSES).write_text("SANDBOX_PORT=6001\n")
+    assert chosen(port) == "6001"

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import secrets
 import signal
 import ssl
 import sys
@@ -10,15 +9,13 @@ import time
 from functools import partial
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
 from keap_connect.launch.place import Place, prepare
 from keap_connect.launch.problems import CannotRun, Stopped
 from keap_connect.launch.programs import Programs
-from keap_connect.settings import DOTENV, SECRETS
+from keap_connect.settings import SECRETS
 
 FIRST_ADMIN = "admin@example.com"
-ADMIN_EXISTS = 3  # exit code of `admins create --only-first` when there is nothing to do
+NOTHING_TO_DO = 3  # exit code of `admins create --only-first` when the first admin has chosen a password
 START_TIMEOUT_SECONDS = 60
 
 
@@ -30,7 +27,7 @@ def main() -> int:
         if signal.getsignal(sign) is not signal.SIG_IGN:  # `nohup` and background jobs ignore some on purpose.
             signal.signal(sign, programs.ask_to_stop)
     try:
-        place = prepare({**known_from_file(), **os.environ})
+        place = prepare()
         print(start(programs, place), flush=True)
         programs.watch()
     except CannotRun as problem:
@@ -42,11 +39,6 @@ def main() -> int:
         programs.stop()
 
 
-def known_from_file() -> dict[str, str]:
-    """Return what `.env` says; the environment wins over it."""
-    return {name: value for name, value in dotenv_values(DOTENV).items() if value is not None}
-
-
 def start(programs: Programs, place: Place) -> str:
     """Start everything, wait until it answers, and return the text that tells where to click.
 
@@ -56,14 +48,16 @@ def start(programs: Programs, place: Place) -> str:
     """
     if place.runs_sandbox:
         serve_sandbox(programs, place)
-    code, output = programs.finish(flask_command("db", "upgrade"), place.environ)
+    print("Bringing the database up to date …", flush=True)
+    code, output = programs.finish(our_command("db", "upgrade"), place.environ)
     if code:
-        raise CannotRun("The database could not be brought up to date:", *last_lines(output))
+        raise CannotRun(*last_lines(output))
+    print("Starting the app …", flush=True)
     serve_app(programs, place)
     wait_for_answers(programs, place)
-    programs.serve("worker", flask_command("worker"), place.environ)
-    # The last step, so that nothing can fail between making the password and showing it.
-    return describe(place, create_first_admin(programs, place))
+    programs.serve("worker", our_command("worker"), place.environ)
+    # The last step, so that nothing can fail between making the link and showing it.
+    return describe(place, invite_first_admin(programs, place))
 
 
 def serve_sandbox(programs: Programs, place: Place) -> None:
@@ -75,14 +69,14 @@ def serve_sandbox(programs: Programs, place: Place) -> None:
 
 
 def serve_app(programs: Programs, place: Place) -> None:
-    command = flask_command("serve")
+    command = our_command("serve")
     if place.certificate:
         command += ["--certificate", str(place.certificate), "--key", str(place.certificate.with_suffix(".key"))]
     programs.serve("app", command, place.environ)
 
 
-def flask_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "flask", "--app", "app", *arguments]
+def our_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "keap_connect", *arguments]
 
 
 def wait_for_answers(programs: Programs, place: Place) -> None:
@@ -114,27 +108,26 @@ def answers(port: int, app: Place | None = None) -> bool:
     return True
 
 
-def create_first_admin(programs: Programs, place: Place) -> str | None:
-    """Make the first admin if there is none, and return the password made up for it.
+def invite_first_admin(programs: Programs, place: Place) -> str | None:
+    """Return the link by which the first admin chooses a password; None when they have.
 
-    With ADMIN_EMAIL and ADMIN_PASSWORD the app does that itself, with the password the person chose.
+    With ADMIN_EMAIL and ADMIN_PASSWORD the app makes them itself, with the password the person chose.
     """
     if place.settings.admin_email:
         return None
-    password = secrets.token_urlsafe(18)
-    command = flask_command("admins", "create", "--only-first", "--password-stdin", "--email", FIRST_ADMIN)
-    code, output = programs.finish(command, place.environ, told=f"{password}\n")
-    if code not in {0, ADMIN_EXISTS}:
+    command = our_command("admins", "create", "--only-first", "--with-link", "--email", FIRST_ADMIN)
+    code, output = programs.finish(command, place.environ)
+    if code not in {0, NOTHING_TO_DO}:
         raise CannotRun("The first admin could not be made:", *last_lines(output))
-    return password if code == 0 else None
+    return output.split()[-1] if code == 0 else None
 
 
 def last_lines(output: str, count: int = 8) -> list[str]:
     return output.strip().splitlines()[-count:]
 
 
-def describe(place: Place, password: str | None) -> str:
-    """Return the text for the person who started us: where to click, and how to sign in."""
+def describe(place: Place, invitation: str | None) -> str:
+    """Return the text for the person who started us: where to click, and how the first admin gets in."""
     settings = place.settings
     lines = [
         "",
@@ -158,12 +151,11 @@ def describe(place: Place, password: str | None) -> str:
             "",
             f"The browser does not know its certificate: go on past the warning, or trust {authority}.",
         ]
-    if password:
+    if invitation:
         lines += [
             "",
-            "The first admin signs in with this; it is shown only once:",
-            f"  e-mail     {FIRST_ADMIN}",
-            f"  password   {password}",
+            f"The first admin, {FIRST_ADMIN}, chooses a password here. The link works once, within a day:",
+            f"  {invitation}",
         ]
     return "\n".join([*lines, "", f"Everything is kept in {place.instance}. Ctrl-C ends it."])
 

@@ -1,6 +1,7 @@
 """Where and with what everything runs: the folder of this instance, its secrets, the settings, the ports."""
 
 import errno
+import fcntl
 import os
 import secrets
 import socket
@@ -10,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
+
+from dotenv import dotenv_values
 
 from keap_connect.errors import SettingsError
 from keap_connect.launch.certificate import make_certificate
 from keap_connect.launch.problems import CannotRun
-from keap_connect.settings import Settings
+from keap_connect.settings import ADDRESSES, DOTENV, ROOT, Settings
 
-ROOT = Path(__file__).parent.parent.parent
+DEFAULT_PORT = 5000
 YES = ("1", "yes", "on", "true")
 NO = ("", "0", "no", "off", "false")
 
@@ -28,37 +32,97 @@ class Place:
     environ: Mapping[str, str]
     settings: Settings
     instance: Path
+    sandbox_port: int
     certificate: Path | None
-
-    @property
-    def sandbox_port(self) -> int:
-        return self.settings.port + 1
+    lock: TextIO  # held as long as it is open
 
     @property
     def runs_sandbox(self) -> bool:
         return self.settings.sandbox_url == f"http://127.0.0.1:{self.sandbox_port}"
 
 
-def prepare(environ: Mapping[str, str]) -> Place:
-    """Make the folder of this instance, fill in the settings left open, and check them all.
+def prepare() -> Place:
+    """Make the folder of this instance, fill in the settings left open, check them all, and write the addresses down.
 
     Raises:
-        CannotRun: the folder, the settings or a port do not allow it.
+        CannotRun: the folder, the settings or a port do not allow it, or another `make run` uses the folder.
     """
-    instance = (ROOT / (value_of(environ, "INSTANCE_PATH") or "instance")).absolute()
+    environ = {**known_from(DOTENV), **os.environ}
+    instance = ROOT / (value_of(environ, "INSTANCE_PATH") or "instance")
     with writing_to(instance):
         make_folder(instance)
-        environ = {**environ, **fill_in(environ, instance)}
+        lock = lock_folder(instance)
+        environ |= fill_in(environ, instance)
     settings, is_https = check_settings(environ)
-    check_port(settings.port, "choose another with PORT, for example `make run PORT=5010`")
+    check_port(settings.port, advice="choose another with PORT, for example `make run PORT=5010`")
     certificate = None
-    if is_https:
-        with writing_to(instance):
+    with writing_to(instance):
+        if is_https:
             certificate = make_certificate(instance / "tls")
-    place = Place({**environ, "PUBLIC_URL": settings.public_url}, settings, instance, certificate)
-    if place.runs_sandbox:
-        check_port(place.sandbox_port, "choose another PORT, since the sandbox takes the one after it")
+        sandbox_port = int(environ["SANDBOX_PORT"])
+        place = Place(
+            environ | {"PUBLIC_URL": settings.public_url}, settings, instance, sandbox_port, certificate, lock
+        )
+        if place.runs_sandbox:
+            advice = "choose another with SANDBOX_PORT; accounts of the sandbox must reconnect then"
+            check_port(sandbox_port, ", where the sandbox is,", advice)
+        write_addresses(place)
     return place
+
+
+def known_from(path: Path) -> dict[str, str]:
+    """Return the settings in a file like `.env`."""
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+
+
+def lock_folder(instance: Path) -> TextIO:
+    """Keep every other `make run` out of this folder until this process ends, however it ends.
+
+    Raises:
+        CannotRun: one is running.
+    """
+    lock = (instance / "make_run.lock").open("a", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        where = known_from(instance / ADDRESSES).get("PUBLIC_URL", "starting")
+        raise CannotRun(
+            f"`make run` is running in {instance} already ({where}): end that one, or name another folder with "
+            "INSTANCE_PATH."
+        ) from None
+    return lock
+
+
+def choose_sandbox_port(environ: Mapping[str, str], instance: Path) -> str:
+    """Return the port that the sandbox has had so far, since stored accounts name it; at first the one after PORT."""
+    kept = known_from(instance / ADDRESSES).get("SANDBOX_PORT")
+    if kept:
+        return kept
+    if (instance / "sandbox.db").exists():  # version 0.1.0 wrote no address down, and took the port after PORT
+        return str(port_of(known_from(DOTENV)) + 1)
+    try:
+        check_port(port_of(environ) + 1)
+    except CannotRun:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return str(probe.getsockname()[1])
+    return str(port_of(environ) + 1)
+
+
+def port_of(environ: Mapping[str, str]) -> int:
+    """Return PORT, or its default if it is wrong, which `check_settings` reports."""
+    port = value_of(environ, "PORT")
+    return int(port) if port.isdigit() and 0 < int(port) < 65535 else DEFAULT_PORT
+
+
+def write_addresses(place: Place) -> None:
+    """Let the commands in other shells know where everything is; what somebody sets wins over it."""
+    settings = place.settings
+    text = (
+        "# Written by `make run`, for the commands that run beside it.\n"
+        f"PORT={settings.port}\nPUBLIC_URL={settings.public_url}\nSANDBOX_PORT={place.sandbox_port}\n"
+    )
+    write_whole(place.instance / ADDRESSES, text)
 
 
 def value_of(environ: Mapping[str, str], name: str) -> str:
@@ -108,21 +172,27 @@ def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
         filled["TOKEN_KEYS_FILE"] = str(keep_secret(token_keys, b64encode(secrets.token_bytes(32)).decode()))
     if is_open("DATABASE_URL"):
         filled["DATABASE_URL"] = f"sqlite:///{database}"
+    if is_open("SANDBOX_PORT"):
+        filled["SANDBOX_PORT"] = choose_sandbox_port(environ, instance)
     return filled
 
 
 def keep_secret(path: Path, value: str) -> Path:
     """Write a generated secret where there is none yet, for its owner's eyes only."""
     if not path.exists():
-        # It gets its name only when it is whole: a crash in between must not leave half a key.
-        unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        with unfinished.open("x", encoding="ascii") as file:
-            file.write(f"{value}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
+        write_whole(path, f"{value}\n")
     path.chmod(0o600)
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Give a file its name only when it is whole: a crash in between must not leave half a key."""
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with unfinished.open("x", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
 
 
 def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
@@ -135,11 +205,10 @@ def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
     is_https = value_of(environ, "HTTPS").lower() in YES
     if not is_https and value_of(environ, "HTTPS").lower() not in NO:
         problems.append("HTTPS must be 1 or 0.")
-    port = value_of(environ, "PORT") or "5000"
-    if port.isdigit() and int(port) == 0:
+    if value_of(environ, "PORT") == "0":
         problems.append("PORT must be from 1 to 65534, not 0.")
     if is_https:
-        own_url = f"https://localhost:{port if port.isdigit() else 5000}"
+        own_url = f"https://localhost:{port_of(environ)}"
         if (value_of(environ, "PUBLIC_URL") or own_url).rstrip("/") != own_url:
             problems.append(f"HTTPS=1 serves {own_url}, but PUBLIC_URL says otherwise: keep one of the two.")
         environ = {**environ, "PUBLIC_URL": own_url}
@@ -152,16 +221,16 @@ def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
     return settings, is_https
 
 
-def check_port(port: int, advice: str) -> None:
+def check_port(port: int, whose: str = "", advice: str = "choose another") -> None:
     """Refuse a port where a program listens already, or that we may not take."""
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with suppress(OSError), socket.socket(family) as probe:
             probe.settimeout(1)
             if probe.connect_ex((host, port)) == 0:
-                raise CannotRun(f"Port {port} is taken by another program: end that one, or {advice}.")
+                raise CannotRun(f"Port {port}{whose} is taken by another program: end that one, or {advice}.")
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
     except OSError as problem:
-        raise CannotRun(f"Port {port} cannot be used ({problem.strerror}): {advice}.") from None
+        raise CannotRun(f"Port {port}{whose} cannot be used ({problem.strerror}): {advice}.") from None

@@ -10,8 +10,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from keap_connect.launch.place import ROOT
 from keap_connect.launch.problems import CannotRun, Stopped
+from keap_connect.settings import ROOT
 
 STOP_TIMEOUT_SECONDS = 40  # longer than one exchange with Keap, so that its result is still stored
 POLL_SECONDS = 0.1
@@ -37,22 +37,18 @@ class Programs:
             command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=stdout, start_new_session=True
         )
 
-    def finish(self, command: list[str], environ: Mapping[str, str], told: str = "") -> tuple[int, str]:
-        """Run a command to its end with `told` on its standard input; return exit code and output."""
+    def finish(self, command: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
+        """Run a command to its end; return exit code and output."""
         with tempfile.TemporaryFile() as output:
             process = self._command = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 env=environ,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-            with suppress(BrokenPipeError):  # It may end without reading.
-                if process.stdin:
-                    process.stdin.write(told.encode())
-                    process.stdin.close()
             self.wait_until(lambda: process.poll() is not None)
             self._command = None
             output.seek(0)
