@@ -46,7 +46,7 @@ ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "5")), os.environ.get("SECONDS", 
 CALLERS, MANY = os.environ.get("CALLERS", "16"), int(os.environ.get("MANY", "100000"))
 FEW = 100
 IMPATIENT, KEAP_SECONDS = 50, "12"
-SHIPPED = ["-m", "flask", "--app", "app", "serve"]
+SHIPPED = ["-m", "keap_connect", "serve"]
 GRANIAN = ["-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "error", "--blocking-threads", "16"]
 # 40 bodies and 1,100 connections, as threats go.
 UNFINISHED = {"nothing_at_all": 1100, "headers": 40, "body": 40, "answer_not_read": 16}

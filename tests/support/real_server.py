@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from tests.support.server import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-SHIPPED = ["-m", "flask", "--app", "app", "serve"]
+SHIPPED = ["-m", "keap_connect", "serve"]
 # Plain WSGI: any server that gives a thread to a request as soon as its headers are there.
 OTHER = ["-m", "granian", "--interface", "wsgi", "--blocking-threads", "16", "--log-level", "error", "app:app"]
 PATIENCE_SECONDS = 90
