@@ -225,7 +225,7 @@ class SignIn(Base):
 
 
 class SignInAttempt(Base):
-    """One wrong guess, counted for each subject that it concerns; pruned after a day."""
+    """One wrong guess, counted for each subject that it concerns, for 15 minutes."""
 
     __tablename__ = "sign_in_attempt"
     __table_args__ = (Index(None, "subject", "at"),)

@@ -1,9 +1,12 @@
 """Passwords of admins: verified with argon2id, throttled, changed by whoever knows the old one or holds a link."""
 
+import logging
+
 from argon2.exceptions import VerificationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from keap_connect.access.client_networks import network_of
 from keap_connect.access.devices import is_device_of
 from keap_connect.access.password_rules import check_password
 from keap_connect.access.sign_ins import end_all_sign_ins
@@ -11,13 +14,16 @@ from keap_connect.access.throttle import count_attempt, forgive, hashed
 from keap_connect.access.tickets import end_tickets, find_ticket, issue_ticket, take_ticket
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AdminNotFound, PasswordLinkGone
+from keap_connect.errors import AdminNotFound, PasswordLinkGone, TooManyAttempts
 from keap_connect.models import Admin, TicketPurpose
 from keap_connect.runtime import runtime
 
+log = logging.getLogger(__name__)
 ATTEMPTS_PER_ADDRESS = 20
 ATTEMPTS_PER_EMAIL = 10
 ATTEMPTS_PER_DEVICE = 10
+ATTEMPTS_OF_STRANGERS = 1_000  # bounds what they make us store and compute, however many addresses they have
+REFUSALS_IN_HISTORY = 100  # the log has each of them
 ATTEMPTS_AGAIN = 10
 NOT_CHOSEN = ""  # in the place of the hash, while an admin has not chosen a password yet
 
@@ -28,23 +34,27 @@ def verify_password(email: str, password: str, address: str, device: str | None 
     A browser that this admin has signed in with before has a limit of its own, whatever others guess meanwhile.
 
     Raises:
-        TooManyAttempts: too many failures for this device, e-mail or network address; nothing was checked.
+        TooManyAttempts: too many failures for this device, e-mail or network address, or in all; nothing was checked.
     """
     email = email.strip().lower()
     with read_session() as session:
         admin = session.scalar(select(Admin).where(Admin.email == email))
-    limits = {f"address:{address}": ATTEMPTS_PER_ADDRESS, f"email:{hashed(email)}": ATTEMPTS_PER_EMAIL}
+    limits = {
+        f"address:{network_of(address)}": ATTEMPTS_PER_ADDRESS,
+        f"email:{hashed(email)}": ATTEMPTS_PER_EMAIL,
+        "strangers": ATTEMPTS_OF_STRANGERS,
+    }
     if admin and device and is_device_of(admin, device):
         limits = {f"device:{hashed(device)}": ATTEMPTS_PER_DEVICE}
     attempts = count_attempt(limits)
     is_right = _is_right(admin, password)
+    if admin is None or not is_right:
+        _note_refusal(address)
+        return None
     with write_transaction() as session:
-        if admin and is_right:
-            forgive(session, attempts)
-            _rehash(session, admin, password)
-        else:
-            record(session, EventKind.ADMIN_SIGN_IN_REFUSED, None, address, email=None)
-    return admin if is_right else None
+        forgive(session, attempts)
+        _rehash(session, admin, password)
+    return admin
 
 
 def verify_again(admin: Admin, password: str) -> bool:
@@ -114,9 +124,10 @@ def redeem_password_link(ticket: str, password: str, address: str) -> None:
     Raises:
         PasswordLinkGone: the link is unknown, used, replaced or too old.
         PasswordRefused: the password breaks a rule; the link still holds.
-        TooManyAttempts: too many wrong links from this network address.
+        TooManyAttempts: too many wrong links from this network address, or too many failures in all.
     """
-    attempts = count_attempt({f"address:{address}": ATTEMPTS_PER_ADDRESS})
+    limits = {f"address:{network_of(address)}": ATTEMPTS_PER_ADDRESS, "strangers": ATTEMPTS_OF_STRANGERS}
+    attempts = count_attempt(limits)
     admin = get_owner_of_link(ticket)
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
@@ -137,6 +148,16 @@ def make_hash(password: str, email: str) -> str:
     """
     check_password(password, email)
     return runtime().password_hasher.hash(password)
+
+
+def _note_refusal(address: str) -> None:
+    log.warning("A sign-in was refused from %s.", address)
+    try:
+        count_attempt({"history": REFUSALS_IN_HISTORY})
+    except TooManyAttempts:
+        return
+    with write_transaction() as session:
+        record(session, EventKind.ADMIN_SIGN_IN_REFUSED, None, address, email=None)
 
 
 def _is_right(admin: Admin | None, password: str) -> bool:

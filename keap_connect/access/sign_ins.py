@@ -18,6 +18,7 @@ IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
 SEEN_EVERY = timedelta(minutes=1)
 REF_LENGTH = 16
+MOST_PER_OWNER = 50
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,10 @@ def _open(sign_in: SignIn) -> str:
     sign_in.created_at = sign_in.last_seen_at = now
     sign_in.expires_at = now + ABSOLUTE_LIMIT
     with write_transaction() as session:
-        session.execute(delete(SignIn).where(SignIn.expires_at <= now))
+        session.execute(delete(SignIn).where(~is_alive()))
+        of_owner = SignIn.admin_id == sign_in.admin_id, SignIn.account_id == sign_in.account_id
+        oldest = select(SignIn.id_hash).where(*of_owner).order_by(SignIn.created_at.desc()).offset(MOST_PER_OWNER - 1)
+        session.execute(delete(SignIn).where(SignIn.id_hash.in_(oldest.scalar_subquery())))
         session.add(sign_in)
     return session_id
 

@@ -14,7 +14,6 @@ from keap_connect.errors import TooManyAttempts
 from keap_connect.models import SignInAttempt
 
 WINDOW = timedelta(minutes=15)
-KEPT_FOR = timedelta(days=1)
 
 
 def count_attempt(limits: Mapping[str, int]) -> list[int]:
@@ -32,7 +31,7 @@ def count_attempt(limits: Mapping[str, int]) -> list[int]:
             raise TooManyAttempts(max(waits))
         attempts = [SignInAttempt(subject=subject, at=now) for subject in limits]
         session.add_all(attempts)
-        session.execute(delete(SignInAttempt).where(SignInAttempt.at <= now - KEPT_FOR))
+        session.execute(delete(SignInAttempt).where(SignInAttempt.at <= now - WINDOW))
     return [attempt.id for attempt in attempts]
 
 

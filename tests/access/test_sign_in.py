@@ -15,12 +15,15 @@ from argon2 import PasswordHasher, extract_parameters
 from flask import Flask
 from sqlalchemy import delete, select, text, update
 
+from keap_connect.access import passwords, sign_ins
 from keap_connect.access.admins import create_admin
 from keap_connect.access.password_rules import LONGEST_PASSWORD
 from keap_connect.access.passwords import ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_EMAIL
-from keap_connect.access.sign_ins import ABSOLUTE_LIMIT, IDLE_LIMIT
+from keap_connect.access.sign_ins import ABSOLUTE_LIMIT, IDLE_LIMIT, find_admin, sign_in_admin
+from keap_connect.access.throttle import WINDOW
+from keap_connect.accounts.history import EventKind
 from keap_connect.database import Base, db, read_session, write_transaction
-from keap_connect.models import AccountEvent, Admin, SignInAttempt
+from keap_connect.models import AccountEvent, Admin, SignIn, SignInAttempt
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
@@ -304,16 +307,78 @@ def test_refused_guesses_and_right_passwords_do_not_count(app: Flask, clock: Mov
 
     for _ in range(3 * ATTEMPTS_PER_EMAIL):
         try_password(visit(app))
-    assert len(stored(app, select(SignInAttempt.id))) == 2 * ATTEMPTS_PER_EMAIL
+    # Each concerns an e-mail, an address, all strangers and the history.
+    assert len(stored(app, select(SignInAttempt.id))) == 4 * ATTEMPTS_PER_EMAIL
 
 
 @on_sqlite
-def test_attempts_are_forgotten_after_a_day(visitor: Visitor, app: Flask, clock: MovedClock):
+def test_attempts_are_forgotten_when_they_no_longer_count(visitor: Visitor, app: Flask, clock: MovedClock):
     try_password(visitor)
-    clock.advance(days=1, seconds=1)
+    after_one = len(stored(app, select(SignInAttempt.id)))
+    clock.advance(seconds=WINDOW.total_seconds() + 1)
     try_password(visitor, email=OTHER_EMAIL)
 
-    assert len(stored(app, select(SignInAttempt.id))) == 2
+    assert len(stored(app, select(SignInAttempt.id))) == after_one
+
+
+@pytest.mark.proves("R98", "R54")
+@on_sqlite
+def test_addresses_of_one_ipv6_network_are_one_client(app: Flask):
+    def guess(number: int, network: str) -> int:
+        visitor = visit(app, address=f"{network}::{number:x}")
+        return try_password(visitor, email=f"person{number}@example.com").status_code
+
+    statuses = [guess(number, "2001:db8:1:2") for number in range(ATTEMPTS_PER_ADDRESS + 1)]
+
+    assert statuses == [401] * ATTEMPTS_PER_ADDRESS + [429]
+    assert guess(99, "2001:db8:1:3") == 401
+    assert "2001:db8:1:2::5" in stored(app, select(AccountEvent.actor)), "the history names the whole address"
+
+
+@pytest.mark.proves("R99")
+@on_sqlite
+@pytest.mark.usefixtures("owner")
+def test_strangers_with_many_addresses_are_checked_and_stored_within_bounds(
+    app: Flask, checks: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(passwords, "ATTEMPTS_OF_STRANGERS", 8)
+    monkeypatch.setattr(passwords, "REFUSALS_IN_HISTORY", 3)
+    owners = visit(app)
+    assert try_password(owners, ADMIN_PASSWORD).status_code == 303
+
+    def guess(number: int) -> int:
+        return try_password(visit(app, address=f"192.0.2.{number}"), email=f"p{number}@example.com").status_code
+
+    assert [guess(number) for number in range(10)] == [401] * 8 + [429] * 2
+    assert len(checks) == 1 + 8
+    refusals = select(AccountEvent.id).where(AccountEvent.kind == EventKind.ADMIN_SIGN_IN_REFUSED)
+    assert len(stored(app, refusals)) == 3
+    assert len(stored(app, select(SignInAttempt.id))) == 3 * 8 + 3
+    assert caplog.text.count("A sign-in was refused from") == 8, "the log has each of them"
+    del owners.token
+    assert try_password(owners, ADMIN_PASSWORD).status_code == 303, "her own browser is no stranger"
+
+
+@pytest.mark.proves("R99")
+@on_sqlite
+def test_sign_ins_of_one_owner_are_bounded(app: Flask, clock: MovedClock, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sign_ins, "MOST_PER_OWNER", 3)
+    with app.app_context():
+        admin, other = (create_admin(email, ADMIN_PASSWORD) for email in (ADMIN_EMAIL, OTHER_EMAIL))
+        assert admin is not None
+        assert other is not None
+        others = sign_in_admin(other)
+        ids = []
+        for _ in range(5):
+            clock.advance(seconds=1)
+            ids.append(sign_in_admin(admin))
+
+        assert [find_admin(one) is not None for one in ids] == [False, False, True, True, True]
+        assert find_admin(others) is not None
+
+        clock.advance(seconds=IDLE_LIMIT.total_seconds())
+        sign_in_admin(other)
+        assert len(stored(app, select(SignIn.id_hash))) == 1, "what has ended by silence is forgotten"
 
 
 @pytest.mark.usefixtures("owner")
