@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask
 
+from keap_connect.access.rate_limits import add_rate_limits
 from keap_connect.api.application import open_express_lane, register_api
 from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
@@ -59,13 +60,14 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
     keep_audit(app, settings)
+    add_rate_limits(app, settings)
     note_client_address(app)
     protect_browsers(app, settings)
     guard_pages(app)
     register_pages(app)
     if app.debug and settings.sandbox_url:
         app.register_blueprint(patterns.bp)
-    register_api(app, settings)
+    register_api(app)
     open_express_lane(app, security_headers(settings))
     app.wsgi_app = ClientAddress(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     register_commands(app)

@@ -10,6 +10,7 @@ KeapConnectError
   NotRefreshable          the credential is a key: it does not expire, so there is nothing to refresh
   TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
     ServerBusy            more requests are arriving or waiting than this process takes
+    KeapBusy              Keap was not asked, since people cause too many calls to it; nothing was used up
   ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
   TenantConflict          Keap named two different tenants for one grant
   LinkGone                a reconnect link is unknown, used, expired or revoked; which one, nobody is told
@@ -27,6 +28,7 @@ KeapConnectError
   CodeRefused             a code is wrong, used or too old
   PasswordLinkGone        a link to choose a password is unknown, used, replaced or too old
   TooManyAttempts         sign-in is throttled for `retry_after_seconds`
+  TooManyRequests         a key or an address comes too often; try again after `retry_after_seconds`
   APIKeyUnfit             a new API key breaks a rule; the message says which
   APIKeyNotFound          there is no such API key to revoke
   APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
@@ -93,6 +95,13 @@ class ServerBusy(TemporarilyUnavailable):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retry_after_seconds=10)
+
+
+class KeapBusy(TemporarilyUnavailable):
+    """People cause too many calls to Keap, so this one was not made; nothing was used up."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("Keap is busy: too many calls to it are under way. Try again soon.", retry_after_seconds)
 
 
 class ClientMisconfigured(KeapConnectError):
@@ -176,6 +185,14 @@ class TooManyAttempts(KeapConnectError):
     def __init__(self, retry_after_seconds: int) -> None:
         minutes = -(-retry_after_seconds // 60)
         super().__init__(f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyRequests(KeapConnectError):
+    """A key or an address comes too often."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("Too many requests. Come back later.")
         self.retry_after_seconds = retry_after_seconds
 
 

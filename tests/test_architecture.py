@@ -208,6 +208,34 @@ def test_only_the_spender_refreshes_and_few_exchange():
     assert breaking(lambda module: "token_endpoint" in {name for _, name in module.imports()}) == []
 
 
+@pytest.mark.proves("R99")
+def test_web_requests_take_a_slot_before_they_wait_for_keap():
+    waiting = {
+        "check_client",
+        "complete_account",
+        "finish",
+        "import_credential",
+        "import_file",
+        "preview_file",
+        "refresh_account",
+    }
+
+    def waits_without_a_slot(module):
+        """Whether a page or an operation calls one of these outside a slot; the token API may."""
+        blocks = (node for node in ast.walk(module.tree) if isinstance(node, ast.With))
+        in_a_slot = {
+            id(node)
+            for block in blocks
+            if "keap_call_slot()" in {ast.unparse(item.context_expr) for item in block.items}
+            for node in ast.walk(block)
+        }
+        calls = (call for call in module.calls() if ast.unparse(call.func) in waiting)
+        return module.part in {"web", "api"} and any(id(call) not in in_a_slot for call in calls)
+
+    assert breaking(waits_without_a_slot) == ["keap_connect/api/tokens.py"]
+    assert breaking(lambda module: "keap_call_slot" in module.names() and module.part in {"worker", "cli"}) == []
+
+
 def test_few_open_a_refresh_token():
     opening = breaking(lambda module: "open_refresh_token" in module.names())
 

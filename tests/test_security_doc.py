@@ -5,10 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.access import devices, password_rules, passwords, second_factor, sign_ins, throttle, tickets
+from keap_connect.access import (
+    client_networks,
+    devices,
+    password_rules,
+    passwords,
+    rate_limits,
+    second_factor,
+    sign_ins,
+    throttle,
+    tickets,
+)
 from keap_connect.application import flask_config
-from keap_connect.keap import transport
+from keap_connect.keap import call_slots, transport
 from keap_connect.models import TicketPurpose
+from keap_connect.onboarding import flows
 from keap_connect.refreshing.timing import DOUBT_WAIT_SECONDS
 from keap_connect.server import front
 from keap_connect.settings import LOG_FORMATS, Settings
@@ -20,8 +31,9 @@ AT_CODE = second_factor.ATTEMPTS_AT_CODE
 ENTRIES = {
     "window": f"Wrong passwords {WINDOW}",
     "passwords": (
-        f"{passwords.ATTEMPTS_PER_ADDRESS} per network address and {passwords.ATTEMPTS_PER_EMAIL} per e-mail address; "
-        f"from a browser that this admin has signed in with before, {passwords.ATTEMPTS_PER_DEVICE} of its own"
+        f"{passwords.ATTEMPTS_PER_ADDRESS} per network address, {passwords.ATTEMPTS_PER_EMAIL} per e-mail address and "
+        f"{passwords.ATTEMPTS_OF_STRANGERS:,} in all; from a browser that this admin has signed in with before, "
+        f"{passwords.ATTEMPTS_PER_DEVICE} of its own"
     ),
     "codes": f"{AT_CODE} per admin; from such a browser, {AT_CODE} of its own",
     "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin",
@@ -40,10 +52,26 @@ ENTRIES = {
     "doubt": f"the token rests for {DOUBT_WAIT_SECONDS:.0f} seconds",
     "request": f"{flask_config(Settings.from_env(REQUIRED))['MAX_CONTENT_LENGTH'] // 1024} kB",
     "body": f"{front.BODY_SECONDS:.0f} seconds for its body; {front.QUEUE} may wait for a thread",
+    "rates": (
+        f"{rate_limits.WRONG_KEYS_PER_MINUTE.amount} wrong keys, {rate_limits.REFUSED_FORMS_PER_MINUTE.amount} refused "
+        f"forms, {rate_limits.STARTED_FLOWS_PER_MINUTE.amount} started flows and "
+        f"{rate_limits.CALLBACKS_PER_MINUTE.amount} callbacks, and {rate_limits.ALL_CALLBACKS_PER_MINUTE.amount} "
+        "callbacks in all"
+    ),
+    "networks": f"counted by their /{client_networks.PREFIX_LENGTH}",
+    "calls at once": f"at most {call_slots.MOST_AT_ONCE} threads of a process at once",
+    "unused flows": f"{flows.MOST_UNUSED:,} in all, {flows.MOST_UNUSED_PER_BROWSER} per browser",
+    "ended flows": f"Flows that have ended | {flows.MOST_ENDED:,} in all",
+    "guesses": (
+        f"those of {throttle.WINDOW.seconds // 60} minutes: {passwords.ATTEMPTS_OF_STRANGERS:,} in all, up to 3 rows "
+        f"each, and {passwords.REFUSALS_IN_HISTORY} for the history"
+    ),
+    "refusals": f"{passwords.REFUSALS_IN_HISTORY} {WINDOW}; the log has each of them",
+    "sign-ins": f"{sign_ins.MOST_PER_OWNER} sign-ins per account",
 }
 
 
-@pytest.mark.proves("R54", "R61", "R95")
+@pytest.mark.proves("R54", "R61", "R95", "R98", "R99")
 @pytest.mark.parametrize("words", ENTRIES.values(), ids=ENTRIES)
 def test_each_figure_is_the_one_in_the_program(words: str):
     assert words in TEXT

@@ -2,7 +2,6 @@
 
 operations.py     how an operation is declared: who may, what it takes, what it answers; reads each request by that
 door.py           asks for the key, its scope and its rate before an operation runs
-rate_limits.py    how often a key, an address and a wrong guess may come
 requests.py       reads query strings and JSON bodies, and refuses what was not declared
 schemas.py        the shapes of what comes in and goes out
 errors.py         the one shape of an error

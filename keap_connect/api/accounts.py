@@ -20,6 +20,7 @@ from keap_connect.api.schemas import (
     ReconnectLink,
 )
 from keap_connect.errors import InsufficientScope
+from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
 from keap_connect.onboarding.import_once import import_once
 from keap_connect.onboarding.importing import ImportedCredential, import_credential
@@ -99,7 +100,8 @@ def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
 
     def do_import() -> int:
         names = body.get("external_id"), body.get("label")
-        return import_credential(credential, key.actor, *names, replaces=body["replace"])
+        with keap_call_slot():
+            return import_credential(credential, key.actor, *names, replaces=body["replace"])
 
     once = read_headers(ImportHeaders(), request.headers).get("idempotency_key")
     account_id, is_new = import_once(key.id, once, body, do_import) if once else (do_import(), True)

@@ -9,17 +9,14 @@ from keap_connect.api.door import guard_operations
 from keap_connect.api.errors import answer_errors, answer_lost_requests
 from keap_connect.api.express import ExpressLane
 from keap_connect.api.operations import bp
-from keap_connect.api.rate_limits import RateLimits
-from keap_connect.settings import Settings
 
 DECLARING = (accounts, tokens, events, documentation)  # importing them declares their operations
 guard_operations(bp)
 answer_errors(bp)
 
 
-def register_api(app: Flask, settings: Settings) -> None:
+def register_api(app: Flask) -> None:
     """Let programs in under /api and at /metrics."""
-    app.extensions["keap_connect_rate_limits"] = RateLimits(app, settings)
     answer_lost_requests(app)
     app.register_blueprint(bp)
     app.register_blueprint(metrics.bp)

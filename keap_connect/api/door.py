@@ -11,9 +11,9 @@ from flask import Blueprint, g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from keap_connect.access.api_keys import verify_api_key
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.api.errors import KeyMissing
 from keap_connect.api.operations import OPERATIONS
-from keap_connect.api.rate_limits import rate_limits
 from keap_connect.errors import APIKeyRefused, InsufficientScope
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,12 @@ def require_key(scope: str) -> None:
         TooManyRequests: it comes too often.
     """
     _refuse_key_in_url()
-    address = request.remote_addr or "unknown"
     try:
         g.api_key = verify_api_key(_shown_key())
     except (APIKeyRefused, KeyMissing):
-        rate_limits().count_wrong_key(address)
+        rate_limits().count_wrong_key(request.remote_addr)
         raise
-    rate_limits().count_request(g.api_key.id, address)
+    rate_limits().count_request(g.api_key.id, request.remote_addr)
     g.api_key.require(scope)
 
 

@@ -31,6 +31,7 @@ from keap_connect.errors import (
     ReconnectRequired,
     TemporarilyUnavailable,
     TenantConflict,
+    TooManyRequests,
 )
 from keap_connect.logs import write_down
 from keap_connect.runtime import runtime
@@ -71,14 +72,6 @@ class RequestRefused(KeapConnectError):
 
 class KeyMissing(KeapConnectError):
     """There is no API key in the request."""
-
-
-class TooManyRequests(KeapConnectError):
-    """This key or this address comes too often."""
-
-    def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__("Too many requests. Come back later.")
-        self.retry_after_seconds = retry_after_seconds
 
 
 def answer_errors(bp: Blueprint) -> None:

@@ -17,14 +17,13 @@ from flask import Flask
 
 from keap_connect.access.api_keys import VerifiedKey, read_api_key
 from keap_connect.access.glance import Facts, Glances, holds, may_have_token
+from keap_connect.access.rate_limits import RateLimits
 from keap_connect.accounts.credentials import fingerprint, place_of
 from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LONGEST_NAME
 from keap_connect.accounts.naming import EXTERNAL
-from keap_connect.api.errors import TooManyRequests
-from keap_connect.api.rate_limits import RateLimits
 from keap_connect.audit.hand_outs import Auditor
 from keap_connect.clock import utc_now
-from keap_connect.errors import APIKeyRefused, HandOutUnrecorded, SealBroken, TemporarilyUnavailable
+from keap_connect.errors import APIKeyRefused, HandOutUnrecorded, SealBroken, TemporarilyUnavailable, TooManyRequests
 from keap_connect.models import LARGEST_ID
 from keap_connect.refreshing.timing import REFRESH_WHEN_LEFT_SECONDS
 from keap_connect.runtime import Runtime

@@ -6,11 +6,11 @@ from typing import Any
 from flask import request
 
 from keap_connect.access.api_keys import Scope
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.api.operations import current_key, operation
-from keap_connect.api.rate_limits import rate_limits
 from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
 from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token

@@ -9,7 +9,7 @@ import hmac
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -22,7 +22,9 @@ from keap_connect.runtime import runtime
 STATE_LIFE = timedelta(minutes=10)
 KEPT_FOR = timedelta(days=1)
 EXCHANGE_LIFE = timedelta(seconds=90)
-MOST_PENDING_PER_BROWSER = 50
+MOST_UNUSED_PER_BROWSER = 50
+MOST_UNUSED = 1_000
+MOST_ENDED = 10_000
 
 
 class FlowRefused(Exception):
@@ -60,36 +62,39 @@ def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect
     return request.url
 
 
-def claim_flow(state: str | None, browser: str | None, *, consume: bool = True) -> tuple[AuthorizationFlow, bool]:
-    """Return the flow that a callback's state belongs to, and whether this callback is the one to act on it.
-
-    A second callback of the same browser gets the flow and False: it is shown the result of the first.
-
-    Args:
-        consume: False looks without claiming, for a callback that carries nothing to act on.
+def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationFlow:
+    """Return the flow that a callback's state belongs to, and change nothing.
 
     Raises:
-        FlowRefused: state missing, unknown, expired, or started by another browser.
+        FlowRefused: state missing, unknown, or started by another browser.
     """
     if state is None:
         raise FlowRefused(Ending.STATE_MISSING)
-    now = utc_now()
-    with write_transaction() as session:
+    with read_session() as session:
         flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == _hash(state)))
-        if flow is None:
-            raise FlowRefused(Ending.STATE_UNKNOWN)
-        if not _is_browser_of(flow, browser):
-            raise FlowRefused(Ending.STATE_FOREIGN)
-        if flow.consumed_at is not None or not consume:
-            return flow, False
-        if flow.expires_at <= now:
-            raise FlowRefused(Ending.STATE_EXPIRED)
-        claim = (
-            update(AuthorizationFlow)
-            .where(AuthorizationFlow.id == flow.id, AuthorizationFlow.consumed_at.is_(None))
-            .values(consumed_at=now)
-        )
-        return flow, count_updated(session, claim) == 1
+    if flow is None:
+        raise FlowRefused(Ending.STATE_UNKNOWN)
+    if not _is_browser_of(flow, browser):
+        raise FlowRefused(Ending.STATE_FOREIGN)
+    return flow
+
+
+def claim_flow(flow: AuthorizationFlow) -> bool:
+    """Use the state of a flow up, and return whether this callback is the one to act on it.
+
+    Raises:
+        FlowRefused: the flow has expired.
+    """
+    now = utc_now()
+    if flow.expires_at <= now:
+        raise FlowRefused(Ending.STATE_EXPIRED)
+    claim = (
+        update(AuthorizationFlow)
+        .where(AuthorizationFlow.id == flow.id, AuthorizationFlow.consumed_at.is_(None))
+        .values(consumed_at=now)
+    )
+    with write_transaction() as session:
+        return count_updated(session, claim) == 1
 
 
 def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
@@ -177,15 +182,18 @@ def _forget_past(session: Session) -> None:
 
 
 def _prune(session: Session, browser_hash: str) -> None:
-    """Forget what is past its time, and a browser's oldest flows beyond its share."""
+    """Forget what is past its time, and the oldest flows beyond each limit; those under way or held stay."""
     _forget_past(session)
-    pending = (
-        select(AuthorizationFlow.id)
-        .where(AuthorizationFlow.browser_hash == browser_hash, AuthorizationFlow.consumed_at.is_(None))
-        .order_by(AuthorizationFlow.id.desc())
-        .offset(MOST_PENDING_PER_BROWSER - 1)
-    )
-    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.id.in_(pending.scalar_subquery())))
+    is_unused = AuthorizationFlow.consumed_at.is_(None)
+    _forget_oldest(session, MOST_UNUSED_PER_BROWSER - 1, is_unused & (AuthorizationFlow.browser_hash == browser_hash))
+    _forget_oldest(session, MOST_UNUSED - 1, is_unused)
+    has_ended = AuthorizationFlow.ended_at.is_not(None) & AuthorizationFlow.held_until.is_(None)
+    _forget_oldest(session, MOST_ENDED, has_ended)
+
+
+def _forget_oldest(session: Session, most: int, which: ColumnElement[bool]) -> None:
+    oldest = select(AuthorizationFlow.id).where(which).order_by(AuthorizationFlow.id.desc()).offset(most)
+    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.id.in_(oldest.scalar_subquery())))
 
 
 def _is_browser_of(flow: AuthorizationFlow, browser: str | None) -> bool:

@@ -6,6 +6,7 @@ written down as its ending, so a reload shows the same result.
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
@@ -18,13 +19,21 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
 from keap_connect.keap.authorization import AuthorizationResponse
+from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.keap.identity import Identity, ask_identity
 from keap_connect.keap.judgement import Judgement, Verdict
 from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import AuthorizationFlow
 from keap_connect.onboarding.endings import Ending
-from keap_connect.onboarding.flows import FlowRefused, claim_flow, end_flow, find_interrupted, open_code_verifier
+from keap_connect.onboarding.flows import (
+    FlowRefused,
+    claim_flow,
+    end_flow,
+    find_flow_of_state,
+    find_interrupted,
+    open_code_verifier,
+)
 from keap_connect.onboarding.placing import Grant, place_grant
 from keap_connect.onboarding.reconnect_links import still_works, use_up
 from keap_connect.runtime import runtime
@@ -40,15 +49,18 @@ def receive_callback(response: AuthorizationResponse, browser: str | None) -> st
 
     Raises:
         FlowRefused: the callback belongs to no flow of this browser that may go on; nothing was sent to Keap.
+        KeapBusy: too many others wait for Keap. The flow is as it was: the same callback may come again.
     """
     if response.error and not response.state:
         raise FlowRefused(_ending_of_error(response.error))
-    has_outcome = bool(response.error or response.code)
-    flow, is_first = claim_flow(response.state, browser, consume=has_outcome)
-    if is_first:
-        _act(flow, response)
-    elif not has_outcome and flow.consumed_at is None:
+    flow = find_flow_of_state(response.state, browser)
+    if flow.consumed_at is not None:
+        return flow.ref
+    if not response.error and not response.code:
         raise FlowRefused(Ending.CODE_MISSING)
+    with nullcontext() if response.error else keap_call_slot():
+        if claim_flow(flow):
+            _act(flow, response)
     return flow.ref
 
 

@@ -22,6 +22,7 @@ from keap_connect.errors import (
     TemporarilyUnavailable,
     TenantConflict,
 )
+from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import count_unfinished
 from keap_connect.onboarding.reconnect_links import list_open_links
@@ -97,7 +98,8 @@ def name(account_id: int) -> Response:
 def refresh(account_id: int) -> Response:
     """Refresh now, and say plainly how it went."""
     try:
-        refresh_account(account_id, actor())
+        with keap_call_slot():
+            refresh_account(account_id, actor())
         flash("Refreshed: new tokens are stored.", "done")
     except (ReconnectRequired, AccountDisconnected) as refusal:
         flash(f"A person must authorize again. {refusal}", "failed")
@@ -117,7 +119,8 @@ def refresh(account_id: int) -> Response:
 def complete(account_id: int) -> Response:
     """Ask Keap again whose account this is."""
     try:
-        account_id = complete_account(account_id)
+        with keap_call_slot():
+            account_id = complete_account(account_id)
         flash("The details are filled in.", "done")
     except (TemporarilyUnavailable, TenantConflict, SealBroken) as refusal:
         flash(str(refusal), "attention")

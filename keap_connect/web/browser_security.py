@@ -12,6 +12,7 @@ from flask import Response as FlaskResponse
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.wrappers import Response
 
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.errors import KeapConnectError
 from keap_connect.runtime import runtime
 from keap_connect.server.front import REFUSAL
@@ -71,10 +72,12 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
     def refuse_forged_requests() -> None:
         # What no route accepts gets its 404 or 405 from the router, which also knows the methods to name.
         if request.method not in READING and request.routing_exception is None and not is_for_programs():
-            _check_origin(settings.public_url)
-            sent = request.form.get("csrf_token", "")
-            if not hmac.compare_digest(sent.encode(), csrf_token().encode()):
-                raise ForgedRequest("The form carries no valid token.")
+            try:
+                _check_origin(settings.public_url)
+                _check_token()
+            except ForgedRequest:
+                rate_limits().count_refused_form(request.remote_addr)
+                raise
 
     @app.after_request
     def set_headers(response: FlaskResponse) -> FlaskResponse:
@@ -162,6 +165,12 @@ def _check_origin(public_url: str) -> None:
     # the form's token alone decides, and no other site can know it.
     if site not in {None, "same-origin"} or (site is None and origin not in {None, "null", public_url}):
         raise ForgedRequest("The request came from another site.")
+
+
+def _check_token() -> None:
+    sent = request.form.get("csrf_token", "")
+    if not hmac.compare_digest(sent.encode(), csrf_token().encode()):
+        raise ForgedRequest("The form carries no valid token.")
 
 
 def security_headers(settings: Settings) -> dict[str, str]:

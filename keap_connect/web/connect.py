@@ -16,10 +16,12 @@ from flask import (
 )
 from werkzeug.wrappers import Response as AnyResponse
 
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_sign_in, sign_in_person, sign_out
 from keap_connect.accounts.directory import list_accounts_of, view_account
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
+from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import AuthorizationFlow
 from keap_connect.onboarding.endings import Ending
 from keap_connect.onboarding.flows import FlowRefused, ending_of, find_flow, start_flow
@@ -46,6 +48,7 @@ def start() -> AnyResponse | str:
     """Send the browser to Keap; GET shows the button, so that no link can start anything."""
     if request.method != "POST":
         return render_template("connect/start.html")
+    rate_limits().count_started_flow(request.remote_addr)
     return redirect(start_flow(browser()), code=303)
 
 
@@ -56,6 +59,7 @@ def reconnect(account_id: int) -> AnyResponse | str:
     account = view_account(account_id)
     if request.method != "POST":
         return render_template("connect/reconnect.html", account=account)
+    rate_limits().count_started_flow(request.remote_addr)
     return redirect(start_flow(browser(), reconnects_account_id=account.id), code=303)
 
 
@@ -69,6 +73,8 @@ def callback() -> AnyResponse:
     if any("prefetch" in purpose or "preview" in purpose for purpose in purposes):
         return Response(status=204)
     response = AuthorizationResponse.from_query(request.args.to_dict(flat=False))
+    if response.state:  # without one, nothing is looked up
+        rate_limits().count_callback(request.remote_addr)
     try:
         ref = receive_callback(response, read_cookie("browser"))
     except FlowRefused as refused:
@@ -93,7 +99,8 @@ def result(ref: str) -> AnyResponse:
     """Show how a flow of this browser ended, or that it is still running."""
     flow = _get_flow(ref)
     if ending_of(flow) is Ending.INTERRUPTED:
-        finish(flow)
+        with keap_call_slot():
+            finish(flow)
         flow = _get_flow(ref)
     ending = ending_of(flow)
     if ending is None:

@@ -14,11 +14,13 @@ from keap_connect.errors import (
     AdminNotFound,
     APIKeyNotFound,
     HandOutUnrecorded,
+    KeapBusy,
     KeapConnectError,
     PasswordLinkGone,
     SealBroken,
     ServerBusy,
     TooManyAttempts,
+    TooManyRequests,
 )
 from keap_connect.logs import write_down
 from keap_connect.runtime import runtime
@@ -39,6 +41,10 @@ WORDS = {
     500: ("Something went wrong here", "It is our fault and was written down. Nothing was lost; try again."),
     503: ("The database does not answer", "Nothing was changed. Try again in a minute."),
 }
+KEAP_BUSY = "Keap is busy, try again"
+NOT_ASKED = "Many requests wait for Keap at the moment, so we have not sent yours yet. Nothing is lost."
+LOADS_AGAIN = "This page tries again by itself in {}. You can leave it open."
+PRESS_AGAIN = "Wait {}, go back, and press the button again."
 EXPLAINED = {
     AccountNotFound: (
         404,
@@ -109,9 +115,23 @@ def show_errors(app: Flask) -> None:
         return _page(status, heading, explanation, error)
 
     @app.errorhandler(TooManyAttempts)
-    def throttled(error: TooManyAttempts) -> Response:
+    @app.errorhandler(TooManyRequests)
+    def throttled(error: TooManyAttempts | TooManyRequests) -> Response:
         page = _page(429, WORDS[429][0], f"{error} Nothing was checked, and nothing was changed.", error)
         page.headers["Retry-After"] = str(error.retry_after_seconds)
+        return page
+
+    @app.errorhandler(KeapBusy)
+    def keap_busy(error: KeapBusy) -> Response:
+        seconds = error.retry_after_seconds
+        wait = "1 second" if seconds == 1 else f"{seconds} seconds"
+        if request.method == "GET":
+            # The callback comes again by the browser's own address, so that the page does not have to hold its code.
+            page = _page(503, KEAP_BUSY, f"{NOT_ASKED} {LOADS_AGAIN.format(wait)}", error, ("Try again", ""))
+            page.headers["Refresh"] = str(seconds)
+        else:
+            page = _page(503, KEAP_BUSY, f"{NOT_ASKED} {PRESS_AGAIN.format(wait)}", error)
+        page.headers["Retry-After"] = str(seconds)
         return page
 
     @app.errorhandler(OperationalError)
@@ -124,16 +144,22 @@ def show_errors(app: Flask) -> None:
         return _page(500, *WORDS[500], error)
 
 
-def _page(status: int, heading: str, explanation: str, error: Exception) -> Response:
+def _page(
+    status: int, heading: str, explanation: str, error: Exception, next_step: tuple[str, str] | None = None
+) -> Response:
     reference = write_down(log, request, status, error)
-    is_admin = _know_people(status)
+    if _know_people(status):
+        usual_step = "Go to the accounts", url_for("accounts.index")
+    else:
+        usual_step = "Go to the start page", url_for("connect.index")
+    next_label, next_url = next_step or usual_step
     page = render_template(
         "error.html",
         status=status,
         heading=heading,
         explanation=explanation,
-        next_label="Go to the accounts" if is_admin else "Go to the start page",
-        next_url=url_for("accounts.index" if is_admin else "connect.index"),
+        next_label=next_label,
+        next_url=next_url,
         reference=reference,
     )
     return make_response(page, status)

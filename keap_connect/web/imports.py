@@ -11,6 +11,7 @@ from keap_connect.errors import (
     TenantConflict,
     WouldReplace,
 )
+from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
 from keap_connect.onboarding.held_files import find_held_file, forget_held_file, hold_file
 from keap_connect.onboarding.import_files import MOST_BYTES, import_file, preview_file
@@ -36,13 +37,14 @@ def one() -> Response:
     try:
         if not password_is_right():
             return _one_form({"password": PASSWORD_WRONG}, 401)
-        account_id = import_credential(
-            _pasted_credential(),
-            signed_in_admin().email,
-            _text("external_id"),
-            _text("label"),
-            replaces=request.form.get("replace") == "1",
-        )
+        with keap_call_slot():
+            account_id = import_credential(
+                _pasted_credential(),
+                signed_in_admin().email,
+                _text("external_id"),
+                _text("label"),
+                replaces=request.form.get("replace") == "1",
+            )
     except NameRefused as refusal:
         return _one_form({refusal.field: f"{refusal} Nothing was imported."}, 400)
     except WouldReplace as refusal:
@@ -66,9 +68,10 @@ def file() -> Response:
         return _file_form()
     sent = request.files.get("file")
     content = sent.read() if sent else b""
-    forget_held_file(signed_in_admin().id)
     try:
-        preview = preview_file(content)
+        with keap_call_slot():
+            forget_held_file(signed_in_admin().id)
+            preview = preview_file(content)
     except ImportRefused as refusal:
         return _file_form({"file": str(refusal)}, status=400)
     if preview.problems:
@@ -90,7 +93,8 @@ def confirm() -> Response:
     try:
         if not password_is_right():
             return _file_form({"password": PASSWORD_WRONG}, status=401)
-        ids = import_file(held.content, admin.email)
+        with keap_call_slot():
+            ids = import_file(held.content, admin.email)
     except LinesRefused as refusal:
         return _file_form(problems=refusal.problems, status=400)
     forget_held_file(admin.id)

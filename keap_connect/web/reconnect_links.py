@@ -3,6 +3,7 @@
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.directory import view_account
 from keap_connect.errors import AccountNotFound, LinkGone
 from keap_connect.onboarding.flows import find_flow
@@ -45,6 +46,7 @@ def use(token: str) -> Response:
     """Show the button, and send the browser to Keap once it is pressed; opening the link starts nothing."""
     try:
         if request.method == "POST":
+            rate_limits().count_started_flow(request.remote_addr)
             return redirect(start_by_link(token, browser()), code=303)
         check_link(token)
     except LinkGone:
@@ -59,6 +61,7 @@ def again(ref: str) -> Response:
     flow = find_flow(ref, read_cookie("browser"))
     if flow is None:
         raise AccountNotFound("This browser has no such flow.")
+    rate_limits().count_started_flow(request.remote_addr)
     try:
         return redirect(start_by_link_again(flow, browser()), code=303)
     except LinkGone:

@@ -6,6 +6,7 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
 from keap_connect.keap.authorization import plain_authorization_url
+from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.onboarding.client_check import ClientStanding, check_client, find_client_check
 from keap_connect.runtime import runtime
 from keap_connect.web.door import Audience, open_to, signed_in_admin
@@ -40,7 +41,8 @@ def index() -> str:
 @open_to(Audience.ADMIN)
 def check() -> Response:
     """Ask the token endpoint whether it knows the client, and say what it said."""
-    checked = check_client(signed_in_admin().email)
+    with keap_call_slot():
+        checked = check_client(signed_in_admin().email)
     if checked.standing is ClientStanding.KNOWN:
         flash(f"The token endpoint knows the client: it refused only the code. {checked.reason}", "done")
     elif checked.standing is ClientStanding.REFUSED:

@@ -9,7 +9,7 @@ from flask import Flask
 from limits import RateLimitItemPerMinute
 from schemathesis.config import SchemathesisConfig
 
-from keap_connect.api import rate_limits
+from keap_connect.access import rate_limits
 from keap_connect.api.operations import OPERATIONS
 from tests.api.fixtures import Program
 

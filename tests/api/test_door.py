@@ -9,10 +9,10 @@ import requests
 from flask import Flask
 from limits import RateLimitItemPerMinute
 
+from keap_connect.access import rate_limits
 from keap_connect.access.api_keys import _new_text, issue_api_key, list_api_keys, revoke_api_key
 from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.accounts.directory import get_account
-from keap_connect.api import rate_limits
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.clock import utc_now
 from tests.accounts.granted import store_account

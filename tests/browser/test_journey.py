@@ -1,12 +1,14 @@
 """The clicks of a person who connects Keap, in Chromium, with the content security policy in force."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from flask import Flask
 from playwright.sync_api import BrowserContext, Page, expect
 
+from keap_connect.keap import call_slots
 from tests.browser.person import Person, Watch
 from tests.support.sandbox import Sandbox
 from tests.support.server import free_port, serve
@@ -102,6 +104,28 @@ def test_second_copy_of_a_callback_waits_for_the_first_and_moves_on_by_itself(
 
     person.sees("Your Keap account is connected")
     copy.sees("Your Keap account is connected")
+    assert person.exchanges == 1
+
+
+@pytest.mark.proves("F93", "R99")
+@pytest.mark.parametrize("presses", [True, False])
+def test_person_who_comes_back_while_keap_is_busy_connects_a_little_later(
+    person: Person, monkeypatch: pytest.MonkeyPatch, presses: bool
+):
+    # After a second the page tries again by itself; within a minute, the person presses the button.
+    monkeypatch.setattr(call_slots, "RETRY_AFTER_SECONDS", 60 if presses else 1)
+    person.set_out()
+    person.sign_in_at_keap()
+    with ExitStack() as others:
+        for _ in range(call_slots.MOST_AT_ONCE):
+            others.enter_context(call_slots.keap_call_slot())
+        person.allow()
+        person.sees("Keap is busy, try again")
+        assert person.exchanges == 0
+    if presses:
+        person.follow("Try again")
+
+    person.sees("Your Keap account is connected")
     assert person.exchanges == 1
 
 

@@ -25,7 +25,7 @@ from tests.flows.recorder import Recorder
 from tests.flows.stored import Stored, token_calls
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
-from tests.web.direct import send, visit
+from tests.web.direct import move, send, visit
 
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 PATIENCE_SECONDS = 30
@@ -75,7 +75,10 @@ class TestState:
         def start() -> str:
             return query_of(send(visitor, "POST", "/connect", data=form).headers["Location"])["state"]
 
-        states = {start() for _ in range(1000)}
+        states = set()
+        for number in range(50):
+            move(visitor, app, f"192.0.2.{number}")
+            states |= {start() for _ in range(20)}
 
         assert len(states) == 1000
         assert {len(base64.urlsafe_b64decode(state + "=")) for state in states} == {32}
@@ -263,10 +266,13 @@ class TestManyJourneysAtOnce:
     @pytest.mark.proves("R63")
     @sqlite_only
     def test_thirty_starts_in_one_browser_and_the_first_middle_and_last_of_them_arrive(
-        self, visitor: Visitor, stored: Stored, sandbox: Sandbox
+        self, app: Flask, stored: Stored, sandbox: Sandbox
     ):
+        visitor = visit(app, sandbox)
         urls, sizes = [], set()
-        for _ in range(30):
+        for number in range(30):
+            if number % 20 == 0:
+                move(visitor, app, f"192.0.2.{number}")
             urls.append(visitor.set_out())
             sizes.add(sum(len(cookie.name) + len(cookie.value or "") for cookie in visitor.session.cookies))
 
@@ -280,13 +286,15 @@ class TestManyJourneysAtOnce:
         assert owners == [("ab123", ANN), ("cd456", ANN), ("ab123", BEN)]
 
     @pytest.mark.proves("R63")
-    def test_unfinished_journeys_of_one_browser_are_bounded(
-        self, visitor: Visitor, new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox
-    ):
-        other = new_visitor()
+    def test_unfinished_journeys_of_one_browser_are_bounded(self, app: Flask, stored: Stored, sandbox: Sandbox):
+        visitor, other = visit(app, sandbox), visit(app, sandbox)
         others_url = other.set_out()
 
-        urls = [visitor.set_out() for _ in range(55)]
+        urls = []
+        for number in range(55):
+            if number % 20 == 0:
+                move(visitor, app, f"192.0.2.{number}")
+            urls.append(visitor.set_out())
 
         assert len(stored.flows()) == 50 + 1
         other.get(sandbox.consent(others_url, BEN_ORTIZ, "ab123"))

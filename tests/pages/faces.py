@@ -500,6 +500,7 @@ FACES = {
     "reference of the token API": ("api/reference.html", described("https://x.example")),
     "error of the visitor": ("error.html", error(404)),
     "error of ours": ("error.html", error(500)),
+    "error of a busy moment": ("error.html", {**error(503), "next_label": "Try again", "next_url": ""}),
 }
 NOTICES = [("done", HOSTILE), ("attention", LONG), ("failed", "The account could not be refreshed.")]
 FACES_WITH_NOTICES = {"start", "account", "your accounts, one"}

@@ -70,6 +70,11 @@ def visit(app: Flask, sandbox: Sandbox | None = None, address: str = "127.0.0.1"
     return visitor
 
 
+def move(visitor: Visitor, app: Flask, address: str) -> None:
+    """Let a browser come from another network address from now on."""
+    visitor.session.mount(visitor.base_url, Direct(app, address))
+
+
 def send(
     visitor: Visitor, method: str, path: str, headers: Mapping[str, str] | None = None, **options: object
 ) -> requests.Response:

@@ -20,7 +20,7 @@ from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.postgres import PostgresServer
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
-from tests.web.direct import send
+from tests.web.direct import move, send
 from tests.web.fixtures import World
 from tests.web.inventory import AUDIENCES, address, routes
 from tests.web.provoking import fail_in, press, refused
@@ -541,6 +541,7 @@ def test_an_error_that_keap_sends_is_told_as_text_and_changes_no_account(world: 
         return Structure(world.customer.get("/callback", params=answer).text)
 
     before = rows(world.app, 1, 2)
+    move(world.customer, world.app, "192.0.2.7")  # where nobody has come back yet
     harmless = come_back_with("Something went wrong")
 
     for hostile in HOSTILE_TEXTS:

@@ -1,0 +1,117 @@
+"""How much one program or one client may do within a minute: protection of the service, not a lock.
+
+Each process counts for itself, unless RATE_LIMIT_STORAGE names a Redis that they share. When that fails, requests pass.
+"""
+
+import logging
+import math
+
+from flask import Flask, current_app
+from flask_limiter import Limiter
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.errors import StorageError
+
+from keap_connect.access.client_networks import network_of
+from keap_connect.clock import utc_now
+from keap_connect.errors import KeapBusy, TooManyRequests
+from keap_connect.settings import Settings
+
+log = logging.getLogger(__name__)
+WRONG_KEYS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="wrong keys")
+# A job that takes every token for a refused one would have all its accounts refreshed in circles.
+REJECTIONS_PER_MINUTE = RateLimitItemPerMinute(6, namespace="rejections")
+REFUSED_FORMS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="refused forms")
+STARTED_FLOWS_PER_MINUTE = RateLimitItemPerMinute(20, namespace="started flows")
+CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(10, namespace="callbacks")
+ALL_CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(300, namespace="all callbacks")
+
+
+class RateLimits:
+    """What may come within a minute, over the storage and strategy of Flask-Limiter.
+
+    Client addresses are counted by their networks (`network_of`).
+    """
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        limiter = Limiter(
+            lambda: "", app=app, storage_uri=settings.rate_limit_storage, storage_options={"wrap_exceptions": True}
+        )
+        self.strategy = limiter.limiter
+        most = settings.api_rate_per_minute
+        self.per_key = RateLimitItemPerMinute(most, namespace="key") if most else None
+        self.per_address = RateLimitItemPerMinute(most, namespace="address") if most else None
+
+    def count_request(self, key_id: int, address: str | None) -> None:
+        """Count a request of a key.
+
+        Raises:
+            TooManyRequests: the key, or the address it comes from, has had its share.
+        """
+        if self.per_key and self.per_address:
+            self._count(self.per_key, str(key_id))
+            self._count(self.per_address, network_of(address))
+
+    def count_wrong_key(self, address: str | None) -> None:
+        """Count a key that was refused.
+
+        Raises:
+            TooManyRequests: too many came from this address.
+        """
+        self._count(WRONG_KEYS_PER_MINUTE, network_of(address))
+
+    def count_rejection(self, account_id: int) -> None:
+        """Count a report that Keap refused an account's token.
+
+        Raises:
+            TooManyRequests: the account's tokens are refused one after the other, so the fault is elsewhere.
+        """
+        self._count(REJECTIONS_PER_MINUTE, str(account_id))
+
+    def count_refused_form(self, address: str | None) -> None:
+        """Count a form without a valid token.
+
+        Raises:
+            TooManyRequests: too many came from this address.
+        """
+        self._count(REFUSED_FORMS_PER_MINUTE, network_of(address))
+
+    def count_started_flow(self, address: str | None) -> None:
+        """Count a browser that is about to be sent to Keap.
+
+        Raises:
+            KeapBusy: too many were sent from this address.
+        """
+        self._count(STARTED_FLOWS_PER_MINUTE, network_of(address), KeapBusy)
+
+    def count_callback(self, address: str | None) -> None:
+        """Count a browser that comes back from Keap, or says so.
+
+        Raises:
+            KeapBusy: too many came from this address, or in all.
+        """
+        # In this order: what one address sends beyond its share must not use up what all may send.
+        self._count(CALLBACKS_PER_MINUTE, network_of(address), KeapBusy)
+        self._count(ALL_CALLBACKS_PER_MINUTE, "", KeapBusy)
+
+    def _count(
+        self, limit: RateLimitItem, of: str, refusal: type[TooManyRequests | KeapBusy] = TooManyRequests
+    ) -> None:
+        try:
+            if self.strategy.hit(limit, of):
+                return
+            resets_at = self.strategy.get_window_stats(limit, of).reset_time
+        except StorageError as problem:
+            log.error("The rate limit storage fails (%s); requests pass.", problem)
+            return
+        raise refusal(max(math.ceil(resets_at - utc_now().timestamp()), 1))
+
+
+def add_rate_limits(app: Flask, settings: Settings) -> None:
+    """Attach the rate limits to an app."""
+    app.extensions["keap_connect_rate_limits"] = RateLimits(app, settings)
+
+
+def rate_limits() -> RateLimits:
+    """Return the current app's."""
+    found: RateLimits = current_app.extensions["keap_connect_rate_limits"]
+    return found
