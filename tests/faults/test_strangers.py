@@ -45,7 +45,7 @@ def come_back(port: int, customer: int, callback_url: str, browser: str) -> tupl
 
 
 @pytest.mark.proves("F93", "R99")
-def test_twenty_callbacks_while_keap_is_slow_leave_the_token_api_alone_and_all_connect(stage: Stage, server: RealServer):
+def test_twenty_callbacks_while_keap_is_slow_leave_the_token_api_alone(stage: Stage, server: RealServer):
     (account_id,) = stage.add_accounts(expires_in_seconds=80_000)
     with stage.app.app_context():
         key = issue_api_key("jobs", [Scope.TOKENS_READ], "x").text
