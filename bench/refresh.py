@@ -83,7 +83,7 @@ class Bench:
         url = self.new_postgres() if engine == "PostgreSQL" else f"sqlite:///{place}.db"
         settings = environ(url, self.endpoint, place)
         fill(Settings.from_env(settings), self._issue(accounts))
-        command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--once"]
+        command = [sys.executable, "-m", "keap_connect", "worker", "--once"]
         started = [
             psutil.Popen(command, cwd=REPOSITORY, env={"PATH": os.environ["PATH"], **settings})
             for _ in range(processes)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from keap_connect.launch.__main__ import FIRST_ADMIN
 from tests.browser.person import Person, Watch
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
 from tests.test_launch import Launched, launched
 
@@ -15,7 +15,8 @@ from tests.test_launch import Launched, launched
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """Give one start behind HTTPS for all tests of this module."""
-    with launched(tmp_path_factory.mktemp("https") / "instance", HTTPS="1") as started:
+    admin = {"ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}
+    with launched(tmp_path_factory.mktemp("https") / "instance", HTTPS="1", **admin) as started:
         yield started
 
 
@@ -23,22 +24,22 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 def person(running: Launched, watch: Watch, page: Page) -> Person:
     """Give a person who comes by HTTPS."""
     sandbox = Sandbox(Path("unused"))
-    sandbox.url = f"http://127.0.0.1:{running.port + 1}"
+    sandbox.url = running.sandbox_url
     return Person(page, f"https://localhost:{running.port}", sandbox)
 
 
-def sign_in(person: Person, password: str | None) -> None:
-    """Sign in as the first admin."""
+def sign_in(person: Person) -> None:
+    """Sign in as the admin."""
     person.open("/signin")
-    person.page.locator("[name=email]").fill(FIRST_ADMIN)
-    person.page.locator("[name=password]").fill(password or "")
+    person.page.locator("[name=email]").fill(ADMIN_EMAIL)
+    person.page.locator("[name=password]").fill(ADMIN_PASSWORD)
     person.press("Sign in")
     person.sees("Accounts")
 
 
 @pytest.mark.proves("R62")
-def test_admin_is_still_signed_in_after_the_way_to_keap_and_back(running: Launched, person: Person):
-    sign_in(person, running.password)
+def test_admin_is_still_signed_in_after_the_way_to_keap_and_back(person: Person):
+    sign_in(person)
     person.connect("Ben Ortiz", "ab123")
     person.sees("Your Keap account is connected")
 
@@ -49,8 +50,8 @@ def test_admin_is_still_signed_in_after_the_way_to_keap_and_back(running: Launch
 
 
 @pytest.mark.proves("R62")
-def test_cookies_are_bound_to_host_and_https(running: Launched, person: Person, context: BrowserContext):
-    sign_in(person, running.password)
+def test_cookies_are_bound_to_host_and_https(person: Person, context: BrowserContext):
+    sign_in(person)
     person.connect("Cleo Marsh", "ef789")
     person.open("/your-accounts")
     person.follow("Disconnect")

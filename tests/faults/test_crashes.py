@@ -233,7 +233,7 @@ def test_a_withdrawn_grant_needs_two_refusals_and_then_a_person(stage: Stage, wo
 def test_ctrl_c_while_a_command_refreshes_loses_no_pair(stage: Stage, arguments: list[str]):
     account_id, _ = stage.add_accounts(2)
     stage.sandbox.hold("refresh", where="after")
-    command = [sys.executable, "-m", "flask", "--app", "app", "accounts", *arguments]
+    command = [sys.executable, "-m", "keap_connect", "accounts", *arguments]
     program = subprocess.Popen(
         command,
         cwd=REPOSITORY,

@@ -40,7 +40,7 @@ PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s, first 
 @pytest.fixture
 def worker_program(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
     """Give `./keap-connect worker` as it runs in earnest."""
-    command = [sys.executable, "-m", "flask", "--app", "app", "worker"]
+    command = [sys.executable, "-m", "keap_connect", "worker"]
     program = subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ})
     yield program
     program.kill()
@@ -48,7 +48,7 @@ def worker_program(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _run_worker_once(stage: Stage, *options: str) -> str:
-    command = [sys.executable, "-m", "flask", "--app", "app", "worker", "--once", *options]
+    command = [sys.executable, "-m", "keap_connect", "worker", "--once", *options]
     environ = {"PATH": "/usr/bin:/bin", **stage.environ}
     finished = subprocess.run(
         command, cwd=REPOSITORY, env=environ, check=True, timeout=120, capture_output=True, text=True
