@@ -19,6 +19,7 @@ from keap_connect.errors import (
     PasswordLinkGone,
     SealBroken,
     ServerBusy,
+    TemporarilyUnavailable,
     TooManyAttempts,
     TooManyRequests,
 )
@@ -43,7 +44,7 @@ WORDS = {
 }
 KEAP_BUSY = "Keap is busy, try again"
 NOT_ASKED = "Many requests wait for Keap at the moment, so we have not sent yours yet. Nothing is lost."
-LOADS_AGAIN = "This page tries again by itself in {}. You can leave it open."
+LOADS_AGAIN = "This page tries again in {}. You can leave it open."
 PRESS_AGAIN = "Wait {}, go back, and press the button again."
 EXPLAINED = {
     AccountNotFound: (
@@ -112,7 +113,10 @@ def show_errors(app: Flask) -> None:
     @app.errorhandler(KeapConnectError)
     def own_error(error: KeapConnectError) -> Response:
         status, heading, explanation = EXPLAINED.get(type(error), (500, *WORDS[500]))
-        return _page(status, heading, explanation, error)
+        page = _page(status, heading, explanation, error)
+        if isinstance(error, TemporarilyUnavailable):
+            page.headers["Retry-After"] = str(error.retry_after_seconds)
+        return page
 
     @app.errorhandler(TooManyAttempts)
     @app.errorhandler(TooManyRequests)
