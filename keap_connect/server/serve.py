@@ -22,6 +22,7 @@ STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still
 FLUSH_SECONDS = 2.0
 # Granian closes a connection that sends no complete headers for so long: a silent one, a slow one, and an idle one.
 HEADER_MILLISECONDS = 30_000
+HEADER_BYTES = 64 * 1024  # of the headers of one request, which are kept until they are complete
 OTHER_FILES = 200  # files that are no connections: databases, logs, answers
 MOST_CONNECTIONS = 20_000
 
@@ -35,7 +36,7 @@ def serve(app: Flask, host: str, port: int, certificate: Path | None = None, key
         port,
         # Over HTTP/2, and while it waits to see which version a client speaks, Granian closes no silent connection.
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=HEADER_BYTES),
         websockets=False,
         backlog=1024,
         backpressure=raise_file_limit(),
