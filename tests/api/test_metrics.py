@@ -7,7 +7,7 @@ from flask import Flask
 from limits import RateLimitItemPerMinute
 from prometheus_client.parser import text_string_to_metric_families
 
-from keap_connect.api import rate_limits
+from keap_connect.access import rate_limits
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
