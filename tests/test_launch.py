@@ -288,12 +288,15 @@ def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone(tmp_pat
         "KEAP_CLIENT_ID": "client-id-of-a-real-app",
         "KEAP_CLIENT_SECRET": "secret-of-a-real-app",
         "PUBLIC_URL": "https://connect.example.com",
+        "HOST": "127.0.0.2",
         "DATABASE_URL": postgres_url.replace("postgresql+psycopg:", "postgresql:"),
         "ADMIN_EMAIL": "owner@example.com",
         "ADMIN_PASSWORD": "a password that the owner chose",
     }
     with launched(tmp_path / "instance", **chosen) as running:
-        response = requests.get(running.url, headers={"Host": "connect.example.com"}, timeout=10)
+        response = requests.get(
+            running.url.replace("localhost", "127.0.0.2"), headers={"Host": "connect.example.com"}, timeout=10
+        )
 
         assert response.status_code == 200
         assert "https://connect.example.com/callback" in running.output

@@ -17,6 +17,7 @@ from keap_connect.settings import SECRETS
 FIRST_ADMIN = "admin@example.com"
 NOTHING_TO_DO = 3  # exit code of `admins create --only-first` when the first admin has chosen a password
 START_TIMEOUT_SECONDS = 60
+REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # HOST may mean all addresses  # noqa: S104
 
 
 def main() -> int:
@@ -92,10 +93,11 @@ def wait_for_answers(programs: Programs, place: Place) -> None:
 
 def answers(port: int, app: Place | None = None) -> bool:
     """Whether the sandbox, or the app as its place describes it, answers on this machine; any answer will do."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    host = REACHED_BY.get(app.settings.host, app.settings.host) if app else "127.0.0.1"
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     if app and app.certificate:
         context = ssl.create_default_context(cafile=app.certificate.with_name("ca.pem"))
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+        connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
     # The app answers to its public name only.
     headers = {"Host": urlsplit(app.settings.public_url).netloc} if app else {}
     try:
