@@ -208,7 +208,7 @@ def test_commands_work_in_another_shell_that_knows_nothing(first: Launched) -> N
 
 def test_a_second_launch_on_the_same_port_gets_one_sentence(first: Launched, tmp_path: Path) -> None:
     assert refused(tmp_path / "other", port=first.port) == [
-        f"Port {first.port} is taken by another program: end that one, or choose another with PORT, "
+        f"Port {first.port} is taken, perhaps by a `make run` that was killed: end it, or choose another with PORT, "
         "for example `make run PORT=5010`."
     ]
 
@@ -376,8 +376,8 @@ def test_the_kept_port_of_the_sandbox_is_never_changed_in_silence(tmp_path: Path
     (same,) = refused(instance, port=port)
 
     assert taken == (
-        f"Port {port}, where the sandbox is, is taken by another program: end that one, or choose another with "
-        "SANDBOX_PORT; accounts of the sandbox must reconnect then."
+        f"Port {port}, where the sandbox is, is taken, perhaps by a `make run` that was killed: end it, or choose "
+        "another with SANDBOX_PORT; accounts of the sandbox must reconnect then."
     )
     assert same == f"PORT must not be {port}: the sandbox is there, and stays. Choose another one."
 

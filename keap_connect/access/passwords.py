@@ -124,10 +124,9 @@ def redeem_password_link(ticket: str, password: str, address: str) -> None:
     Raises:
         PasswordLinkGone: the link is unknown, used, replaced or too old.
         PasswordRefused: the password breaks a rule; the link still holds.
-        TooManyAttempts: too many wrong links from this network address, or too many failures in all.
+        TooManyAttempts: too many wrong links from this network address.
     """
-    limits = {f"address:{network_of(address)}": ATTEMPTS_PER_ADDRESS, "strangers": ATTEMPTS_OF_STRANGERS}
-    attempts = count_attempt(limits)
+    attempts = count_attempt({f"address:{network_of(address)}": ATTEMPTS_PER_ADDRESS})
     admin = get_owner_of_link(ticket)
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:

@@ -44,7 +44,6 @@ STATUS_CODES = {
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",
-    411: "length_required",
     413: "content_too_large",
     415: "unsupported_media_type",
 }

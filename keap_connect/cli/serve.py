@@ -27,7 +27,6 @@ def serve(certificate: Path | None, key: Path | None) -> None:
     settings = runtime().settings
     try:
         prepare_to_serve(settings)
+        serve_app(current_app._get_current_object(), settings, certificate, key)  # type: ignore[attr-defined]
     except SettingsError as refusal:
         sys.exit(refusal.report)
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-    serve_app(app, settings.host, settings.port, certificate, key)

@@ -100,13 +100,12 @@ def choose_sandbox_port(environ: Mapping[str, str], instance: Path) -> str:
         return kept
     if (instance / "sandbox.db").exists():  # version 0.1.0 wrote no address down, and took the port after PORT
         return str(port_of(known_from(DOTENV)) + 1)
-    try:
-        check_port(port_of(environ) + 1)
-    except CannotRun:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return str(probe.getsockname()[1])
-    return str(port_of(environ) + 1)
+    first = port_of(environ) + 1
+    for port in range(first, min(first + 50, 65536)):
+        with suppress(CannotRun):
+            check_port(port)
+            return str(port)
+    return str(first)
 
 
 def port_of(environ: Mapping[str, str]) -> int:
@@ -227,7 +226,9 @@ def check_port(port: int, whose: str = "", advice: str = "choose another") -> No
         with suppress(OSError), socket.socket(family) as probe:
             probe.settimeout(1)
             if probe.connect_ex((host, port)) == 0:
-                raise CannotRun(f"Port {port}{whose} is taken by another program: end that one, or {advice}.")
+                raise CannotRun(
+                    f"Port {port}{whose} is taken, perhaps by a `make run` that was killed: end it, or {advice}."
+                )
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

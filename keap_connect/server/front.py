@@ -1,22 +1,25 @@
 """The front: a thread of the app gets a request only when its body is complete, and never waits for a slow reader.
 
-Granian calls `__rsgi__` in its event loop when the headers of a request are in. Waiting for the client happens there
-and costs no thread. The app stays a plain WSGI application.
+It is an ASGI application around a plain WSGI one. Granian calls it in its event loop when the headers of a request are
+in; waiting for the client happens there and costs no thread. ASGI and not RSGI, since RSGI drops headers that are not
+ASCII, and does not say whether the last chunk of a body came.
 """
 
 import asyncio
 import io
 import sys
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from flask import Flask
-from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]
-from werkzeug.exceptions import HTTPException, LengthRequired, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
+from keap_connect.clock import utc_now
 from keap_connect.errors import ServerBusy
 
 if TYPE_CHECKING:
@@ -28,9 +31,18 @@ BODY_SECONDS = 30.0
 ARRIVING_BYTES = 64 * 1024 * 1024  # all bodies that are arriving, together
 IN_MEMORY_BYTES = 1024 * 1024  # a larger answer waits for its reader in a file
 FILE_SECONDS = 10.0  # Granian opens that file within milliseconds
+LEFTOVER_SECONDS = 3600.0
 POLL_SECONDS = 0.02
 # In the WSGI environment: the error that the app is to answer this request with, in its own words.
 REFUSAL = "keap_connect.refusal"
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """The client left in the middle of its body, so nobody waits for an answer."""
 
 
 class Answer(NamedTuple):
@@ -42,136 +54,169 @@ class Answer(NamedTuple):
 
 
 class Front:
-    """An RSGI application around a Flask app."""
+    """An ASGI application around a Flask app; large answers are kept in `folder` until they are sent."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, folder: Path) -> None:
         self._app = app
+        self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS, "request")
         # One more thread writes refusals, so that they also come while all others are busy.
         self._refusal_thread = ThreadPoolExecutor(1, "refusal")
-        views = app.view_functions.values()
-        self._most_bytes = max(app.config["MAX_CONTENT_LENGTH"], *(getattr(view, "most_bytes", 0) for view in views))
+        self._usual_bytes = app.config["MAX_CONTENT_LENGTH"]
+        views = {rule.rule: app.view_functions[rule.endpoint] for rule in app.url_map.iter_rules()}
+        self._more_bytes = {path: view.most_bytes for path, view in views.items() if hasattr(view, "most_bytes")}
         self._in_app = 0
+        self._is_ending = False
+        self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far, oldest first
         self._arriving_bytes = 0
         self._files: set[Path] = set()
+        self._delete_leftovers()
 
-    async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         environ = wsgi_environ(scope)
         loop = asyncio.get_running_loop()
         try:
-            body = await self._receive(environ, proto)
+            environ["wsgi.input"] = io.BytesIO(await self._receive(environ, receive))
+            if self._is_ending:
+                raise ServerBusy("This process is ending. Nothing was done.")
             if self._in_app >= THREADS + QUEUE:
                 raise ServerBusy("Too many requests are waiting. Nothing was done.")
+        except ClientGone:
+            return
         except (HTTPException, ServerBusy) as refusal:
             environ.update({REFUSAL: refusal, "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()})
-            self._send(proto, await loop.run_in_executor(self._refusal_thread, call, self._app, environ))
+            await self._send(send, await loop.run_in_executor(self._refusal_thread, self._call, environ))
             return
-        if len(body) < int(environ.get("CONTENT_LENGTH", 0)):
-            proto.response_empty(400, [])  # the client left in the middle of its body: nobody reads this
-            return
-        environ["wsgi.input"] = io.BytesIO(body)
         self._in_app += 1
         try:
-            self._send(proto, await loop.run_in_executor(self._threads, call, self._app, environ))
+            await self._send(send, await loop.run_in_executor(self._threads, self._call, environ))
         finally:
             self._in_app -= 1
 
     async def finish(self, seconds: float) -> bool:
-        """Wait until the app has answered all that it was given; return False when that takes longer."""
+        """Take no more requests, and wait until the app has answered the others; False if that takes longer."""
+        self._is_ending = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
         while self._in_app and loop.time() < ends:
             await asyncio.sleep(POLL_SECONDS)
-        for path in list(self._files):
-            self._delete(path)
         return not self._in_app
 
-    async def _receive(self, environ: "WSGIEnvironment", proto: HTTPProtocol) -> bytes:
-        """Return the body; it is shorter than its Content-Length when the client left.
+    def delete_files(self) -> None:
+        """Delete the answers that wait in files: those that Granian has opened can still be sent."""
+        for path in list(self._files):
+            self._delete(path)
+
+    async def _receive(self, environ: "WSGIEnvironment", receive: Receive) -> bytes:
+        """Return the body, and set its length.
 
         Raises:
-            LengthRequired: it comes in chunks, of which Granian does not say whether the last one came.
-            RequestEntityTooLarge: no view takes so much.
-            RequestTimeout: it did not come to its end in time.
-            ServerBusy: too much is arriving at once.
+            ClientGone: the client left before its end.
+            RequestEntityTooLarge: it is larger than its view takes.
+            RequestTimeout: it did not come to its end in time, or had to make room for others.
         """
-        if "HTTP_TRANSFER_ENCODING" in environ:
-            raise LengthRequired
-        length = int(environ.get("CONTENT_LENGTH", 0))
-        if length > self._most_bytes:
+        length, is_chunked = int(environ.get("CONTENT_LENGTH", 0)), environ.pop("HTTP_TRANSFER_ENCODING", None)
+        most = self._more_bytes.get(environ["PATH_INFO"], self._usual_bytes)
+        if length > most:
             raise RequestEntityTooLarge
-        if not length:
+        if not length and not is_chunked:
             return b""
-        parts: list[bytes] = []
+        body = bytearray()
+        limit = asyncio.timeout(BODY_SECONDS)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for part in proto:
-                    parts.append(part)
-                    self._arriving_bytes += len(part)
-                    if self._arriving_bytes > ARRIVING_BYTES:
-                        raise ServerBusy("Too much is arriving at once. Nothing was done.")
+            async with limit:
+                is_complete = False
+                while not is_complete:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    body += message["body"]
+                    is_complete = not message.get("more_body")
+                    if len(body) > most:
+                        raise RequestEntityTooLarge
+                    self._make_room(limit, len(body))
         except TimeoutError:
             raise RequestTimeout from None
         finally:
-            self._arriving_bytes -= sum(map(len, parts))
-        return b"".join(parts)
+            self._arriving_bytes -= self._arriving.pop(limit, 0)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        return bytes(body)
 
-    def _send(self, proto: HTTPProtocol, answer: Answer) -> None:
+    def _make_room(self, limit: asyncio.Timeout, size: int) -> None:
+        """Note the size of an arriving body. When all are too much, the oldest go: those of others come in a moment."""
+        self._arriving_bytes += size - self._arriving.get(limit, 0)
+        self._arriving[limit] = size
+        while self._arriving_bytes > ARRIVING_BYTES:
+            oldest = next(iter(self._arriving))
+            self._arriving_bytes -= self._arriving.pop(oldest)
+            oldest.reschedule(asyncio.get_running_loop().time())
+
+    async def _send(self, send: Send, answer: Answer) -> None:
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if isinstance(answer.body, bytes):
-            proto.response_bytes(answer.status, answer.headers, answer.body)
+            await send({"type": "http.response.body", "body": answer.body, "more_body": False})
             return
         self._files.add(answer.body)
-        proto.response_file(answer.status, answer.headers, str(answer.body))
+        await send({"type": "http.response.pathsend", "path": str(answer.body)})
         asyncio.get_running_loop().call_later(FILE_SECONDS, self._delete, answer.body)
+
+    def _call(self, environ: "WSGIEnvironment") -> Answer:
+        return call(self._app, environ, self._folder)
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         self._files.discard(path)
 
+    def _delete_leftovers(self) -> None:
+        """Delete what a killed process has left; other processes may share the folder."""
+        for path in self._folder.glob("*"):
+            if path.stat().st_mtime < utc_now().timestamp() - LEFTOVER_SECONDS:
+                path.unlink(missing_ok=True)
 
-def wsgi_environ(scope: Scope) -> "WSGIEnvironment":
+
+def wsgi_environ(scope: Message) -> "WSGIEnvironment":
     """Return the WSGI environment of a request (PEP 3333), still without its body."""
-    server, _, port = scope.server.rpartition(":")
     environ = {
-        "REQUEST_METHOD": scope.method,
+        "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
-        "PATH_INFO": scope.path if scope.path.isascii() else scope.path.encode().decode("latin-1"),
-        "QUERY_STRING": scope.query_string,
-        "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
-        "SERVER_NAME": server,
-        "SERVER_PORT": port,
-        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "REMOTE_ADDR": scope["client"][0],
+        "SERVER_NAME": scope["server"][0],
+        "SERVER_PORT": str(scope["server"][1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope.scheme,
+        "wsgi.url_scheme": scope["scheme"],
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    for name, value in scope.headers.items():
+    for name, value in scope["headers"]:
         key = environ_key(name)
         if key in environ:
-            environ[key] = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
+            environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value.decode("latin-1")
         elif key:
-            environ[key] = value
+            environ[key] = value.decode("latin-1")
     return environ
 
 
 @lru_cache(512)
-def environ_key(name: str) -> str | None:
+def environ_key(name: bytes) -> str | None:
     """Return the key of a header.
 
     It is None for a name with an underscore: WSGI could not tell `X_Forwarded_For` from `X-Forwarded-For`, which
     proxies set.
     """
-    key = name.upper().replace("-", "_")
-    if "_" in name:
+    if b"_" in name:
         return None
+    key = name.decode("latin-1").upper().replace("-", "_")
     return key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
 
 
-def call(app: "WSGIApplication", environ: "WSGIEnvironment") -> Answer:
+def call(app: "WSGIApplication", environ: "WSGIEnvironment", folder: Path) -> Answer:
     """Let the app answer, to the last byte: the thread is free before the client has read anything."""
     head: list[Any] = []
 
@@ -189,7 +234,8 @@ def call(app: "WSGIApplication", environ: "WSGIEnvironment") -> Answer:
         else:
             return Answer(head[0], head[1], b"".join(parts))
         # An answer that fails half-way must not look complete, so nothing of it is sent before all of it is there.
-        with NamedTemporaryFile(prefix="keap-connect-", delete=False) as file:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, delete=False) as file:
             try:
                 file.writelines(parts)
                 file.writelines(remaining)

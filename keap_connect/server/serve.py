@@ -5,17 +5,21 @@ import logging
 import os
 import resource
 import signal
+import socket
+import ssl
 from pathlib import Path
 from typing import NoReturn
 
 import uvloop
 from flask import Flask
-from granian.constants import HTTPModes
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 
+from keap_connect.errors import SettingsError
 from keap_connect.server.front import Front
+from keap_connect.settings import Settings
 
 log = logging.getLogger(__name__)
 STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still stored
@@ -27,13 +31,22 @@ OTHER_FILES = 200  # files that are no connections: databases, logs, answers
 MOST_CONNECTIONS = 20_000
 
 
-def serve(app: Flask, host: str, port: int, certificate: Path | None = None, key: Path | None = None) -> NoReturn:
-    """Serve until SIGTERM, SIGINT or SIGHUP, and end the process: exit code 0 when all in flight was finished."""
-    front = Front(app)
+def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: Path | None = None) -> NoReturn:
+    """Serve until SIGTERM, SIGINT or SIGHUP, and end the process: exit code 0 when all in flight was finished.
+
+    Raises:
+        SettingsError: it cannot listen at HOST and PORT, or cannot use the certificate.
+    """
+    host, port = settings.host, settings.port
+    check_address(host, port)
+    if certificate and key:
+        check_certificate(certificate, key)
+    front = Front(app, settings.instance_path / "answers")
     server = Server(
         front,
         host,
         port,
+        interface=Interfaces.ASGINL,
         # Over HTTP/2, and while it waits to see which version a client speaks, Granian closes no silent connection.
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=HEADER_BYTES),
@@ -42,15 +55,45 @@ def serve(app: Flask, host: str, port: int, certificate: Path | None = None, key
         backpressure=raise_file_limit(),
         ssl_cert=certificate,
         ssl_key=key,
+        ssl_protocol_min=SSLProtocols.tls12,
         log_level=LogLevels.error,
         # Its lines go where the app's go, in the same form.
         log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        log.info("Serving %s at %s port %s.", "HTTPS" if certificate else "HTTP", host, port)
         code = runner.run(serve_until_signal(server, front))
         logging.shutdown()
         # Granian waits for clients without end, and so would the end of the interpreter.
         os._exit(code)
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that is taken: Granian would share it with another of its kind, whatever that serves.
+
+    Raises:
+        SettingsError: nothing can listen there.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as problem:
+        reason = f"{problem.strerror}): end the program there, or choose others."
+        raise SettingsError([f"HOST {host} and PORT {port} cannot be used ({reason}"]) from None
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Try a certificate and its key.
+
+    Raises:
+        SettingsError: they are no certificate and key in PEM form, do not belong together, or need a password.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as problem:  # SSLError is an OSError
+        reason = f"({problem}): they must be PEM files that belong together, the key without a password."
+        raise SettingsError([f"The certificate {certificate} and the key {key} cannot be used {reason}"]) from None
 
 
 def raise_file_limit() -> int:
@@ -80,4 +123,5 @@ async def serve_until_signal(server: Server, front: Front) -> int:
     if not is_finished:
         log.error("Requests were still running after %.0f seconds; they were cut off.", STOP_SECONDS)
     await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
+    front.delete_files()
     return 0 if is_finished else 1

@@ -36,7 +36,6 @@ WORDS = {
     404: ("There is nothing here", "The address is wrong, or what it showed is gone."),
     405: ("That is not how this address works", "Start from one of the pages instead."),
     408: ("That took too long", "The form did not arrive in time. Nothing was changed: go back, and send it again."),
-    411: ("That request was not understood", "Its length is missing. Send it with a Content-Length header."),
     413: ("That was too much at once", "What was sent is larger than this app accepts."),
     429: ("Try again later", "That was too often. Nothing was checked, and nothing was changed."),
     500: ("Something went wrong here", "It is our fault and was written down. Nothing was lost; try again."),

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import logging
+import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.client import HTTPResponse
@@ -13,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from flask import Flask, Response, request, stream_with_context
-from granian.constants import HTTPModes
+from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
 
@@ -33,14 +35,13 @@ JSON = "POST /api/v1/accounts HTTP/1.1\r\nContent-Type: application/json\r\n"
 class Fronted:
     """The app behind the front on a port of its own, in this process, so that a test can look into it."""
 
-    def __init__(self, app: Flask, port: int, host: str) -> None:
-        self.front = Front(app)
+    def __init__(self, app: Flask, folder: Path, port: int, host: str) -> None:
+        self.front = Front(app, folder)
         self._port, self._host = port, host
         self._opened = ExitStack()
         self._loop = asyncio.new_event_loop()
-        self._server = Server(
-            self.front, port=port, http=HTTPModes.http1, websockets=False, log_level=LogLevels.critical
-        )
+        options = {"http": HTTPModes.http1, "websockets": False, "log_level": LogLevels.critical}
+        self._server = Server(self.front, port=port, interface=Interfaces.ASGINL, **options)
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._server.serve(),))
 
     def start(self) -> None:
@@ -100,7 +101,6 @@ def fronted(
 ) -> Iterator[Fronted]:
     """Give the app with a view that waits, one with a large answer, and one that fails half-way."""
     app = create_app(settings)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def add(path: str, answer: Callable[[], Iterator[bytes]]) -> None:
         def view() -> Response:
@@ -127,7 +127,7 @@ def fronted(
     add("/waits", waits)
     add("/large", large)
     add("/fails", fails)
-    running = Fronted(app, settings.port, settings.public_url.removeprefix("http://"))
+    running = Fronted(app, tmp_path / "answers", settings.port, settings.public_url.removeprefix("http://"))
     running.start()
     yield running
     gate.set()
@@ -137,12 +137,16 @@ def fronted(
 
 
 def temporary_files(folder: Path) -> list[Path]:
-    return list(folder.glob("keap-connect-*"))
+    return list((folder / "answers").glob("*"))
 
 
 REFUSALS = {
     "too slow": (408, "Content-Length: 9\r\n\r\nemail=", "request_timeout"),
-    "in chunks": (411, "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "length_required"),
+    "too large, in chunks": (
+        413,
+        f"Transfer-Encoding: chunked\r\n\r\n11170\r\n{'a' * 70_000}\r\n",
+        "content_too_large",
+    ),
     "too large": (413, "Content-Length: 99999999\r\n\r\n", "content_too_large"),
 }
 
@@ -189,27 +193,52 @@ def test_more_requests_than_may_wait_hear_so_at_once(
 
 
 @pytest.mark.proves("R97")
-def test_bodies_share_a_bounded_memory(fronted: Fronted, monkeypatch: pytest.MonkeyPatch):
+def test_bodies_share_a_bounded_memory_and_the_oldest_makes_room(fronted: Fronted, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(front_module, "ARRIVING_BYTES", 5000)
     first = fronted.send(FORM + "Content-Length: 4000\r\n\r\n" + "a" * 3999)
     until(lambda: fronted.front._arriving_bytes == 3999)
 
     second = fronted.ask(FORM + "Content-Length: 4000\r\n\r\n" + "a" * 4000)
-    first.sendall(b"a")
 
-    assert second.status == 503
-    assert answer_to(first).status == 403
+    assert second.status == 403
+    assert answer_to(first).status == 408
     assert fronted.front._arriving_bytes == 0
 
 
 @pytest.mark.proves("R97")
-def test_half_a_body_of_a_client_that_left_reaches_no_view(fronted: Fronted, called: list[str]):
-    client = fronted.send("POST /waits HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
+def test_only_the_page_for_files_takes_more_than_a_form(fronted: Fronted):
+    sent = f"Content-Length: 100000\r\n\r\n{'a' * 100_000}"
+
+    assert fronted.ask(FORM + sent).status == 413
+    assert fronted.ask(FORM.replace("/signin", "/import/file") + sent).status == 403
+
+
+def test_a_body_in_chunks_is_read_like_any_other(fronted: Fronted):
+    answer = fronted.ask(JSON + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+
+    assert answer.status == 401
+
+
+@pytest.mark.proves("R97")
+@pytest.mark.parametrize("head", ["Content-Length: 9\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"])
+def test_half_a_body_of_a_client_that_left_reaches_no_view(fronted: Fronted, called: list[str], head: str):
+    client = fronted.send(f"POST /waits HTTP/1.1\r\n{head}")
     until(lambda: fronted.front._arriving_bytes)
     client.shutdown(socket.SHUT_WR)
 
-    assert client.recv(100)[9:12] in {b"", b"400"}
+    assert client.recv(100)[9:12] in {b"", b"400", b"500"}
     assert called == []
+
+
+@pytest.mark.proves("F83")
+def test_a_request_that_completes_while_the_process_ends_is_refused(fronted: Fronted):
+    late = fronted.send(FORM + "Content-Length: 9\r\n\r\nhalf")
+    until(lambda: fronted.front._arriving_bytes)
+
+    assert fronted.finish(seconds=1) is True
+    late.sendall(b"whole")
+
+    assert answer_to(late).status == 503
 
 
 @pytest.mark.proves("F70")
@@ -228,6 +257,19 @@ def test_a_large_answer_waits_for_its_reader_in_a_file(
     assert answer_to(not_reading[0]).body == "x" * 3_000_000
 
 
+def test_what_a_killed_process_left_is_deleted_and_nothing_newer(fronted: Fronted, settings: Settings, tmp_path: Path):
+    folder = tmp_path / "answers"
+    for name, age_seconds in (("old", front_module.LEFTOVER_SECONDS + 60), ("new", 0)):
+        fronted.ask("GET /large HTTP/1.1\r\n\r\n")
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (time.time() - age_seconds,) * 2)
+
+    Front(create_app(settings), folder)
+
+    assert not (folder / "old").exists()
+    assert (folder / "new").exists()
+
+
 def test_an_answer_that_fails_half_way_does_not_look_complete(fronted: Fronted, tmp_path: Path):
     assert fronted.ask("GET /fails HTTP/1.1\r\n\r\n").status == 500
     assert temporary_files(tmp_path) == []
@@ -244,6 +286,7 @@ def test_it_says_whether_the_app_has_finished(
     assert fronted.finish(seconds=0.05) is False
     gate.set()
     assert fronted.finish(seconds=60) is True
+    fronted.front.delete_files()
     assert temporary_files(tmp_path) == []
 
 
