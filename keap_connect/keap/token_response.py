@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeGuard
 
-# Keap says 86399. A missing or senseless value means: look again in an hour, and never believe in more than a year.
+# Keap says 86399. A missing or senseless value means: look again in an hour, and never believe in more than a week.
 DEFAULT_EXPIRES_IN_SECONDS = 3600
-MOST_EXPIRES_IN_SECONDS = 365 * 86400
+MOST_EXPIRES_IN_SECONDS = 7 * 86400
 TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -40,7 +40,7 @@ class TokenResponse:
     def from_body(cls, body: Mapping[str, object], sent_at: datetime) -> "TokenResponse | None":
         """Build it from a parsed answer, or return None when the answer is not a usable grant."""
         access_token, refresh_token = body.get("access_token"), body.get("refresh_token")
-        token_type, scope = body.get("token_type"), body.get("scope")
+        token_type, scope = body.get("token_type") or "bearer", body.get("scope")
         if not _is_token(access_token) or body.get("error"):
             return None
         if not (isinstance(token_type, str) and token_type.lower() == "bearer"):
