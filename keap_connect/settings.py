@@ -7,6 +7,7 @@ All problems are found before any is reported, so that one look mends them all. 
 import base64
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+import certifi
 from dotenv import dotenv_values
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -42,6 +44,7 @@ SANDBOX_CLIENT_ID = "sandboxclientid00000000000000001"
 SANDBOX_CLIENT_SECRET = "sandboxsecret001"  # noqa: S105
 SECRETS = {
     "KEAP_CLIENT_SECRET",
+    "KEAP_PROXY",
     "SECRET_KEY",
     "TOKEN_KEYS",
     "DATABASE_URL",
@@ -66,6 +69,9 @@ class KeapSettings:
     redirect_uri: str
     issuer: str | None = None
     uses_pkce: bool = False
+    proxy: str | None = field(default=None, repr=False)  # it may hold a password
+    # PEM, where other certificate authorities are trusted than certifi's alone.
+    authorities: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Settings:
     audit_log: Path | None = Path("instance/audit.log")
     log_level: str = "INFO"
     log_format: str = "TEXT"
+    has_unused_proxy: bool = False  # the environment names a proxy, and calls to Keap do not use it
     admin_email: str | None = None
     admin_password: str | None = field(default=None, repr=False)
     # Where secrets were read from: for the doctor, who looks at the modes.
@@ -123,6 +130,8 @@ class Settings:
             return _Reader(environ).settings()
         written = {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
         chosen = {name: value for name, value in (written | dict(os.environ)).items() if value.strip()}
+        if "https_proxy" in chosen:  # the other name of it
+            chosen.setdefault("HTTPS_PROXY", chosen["https_proxy"])
         return _Reader(_left_by_make_run(chosen) | chosen, [DOTENV] if written else []).settings()
 
 
@@ -170,6 +179,7 @@ class _Reader:
             audit_log=self.audit_log(),
             log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
             log_format=self.choice("LOG_FORMAT", LOG_FORMATS, default="TEXT" if is_loopback else "JSON"),
+            has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,
             admin_email=self.text("ADMIN_EMAIL"),
             admin_password=self.text("ADMIN_PASSWORD", _without_line_end),
             secret_files=tuple(self.secret_files),
@@ -272,6 +282,8 @@ class _Reader:
             redirect_uri=f"{public_url}/callback",
             issuer=self.text("KEAP_ISSUER"),
             uses_pkce=self.choice("KEAP_PKCE", ("ON", "OFF"), default="OFF") == "ON",
+            proxy=self.keap_proxy(),
+            authorities=self.authorities(),
         )
         return keap, sandbox_url
 
@@ -289,6 +301,34 @@ class _Reader:
                 "hosts only while PUBLIC_URL is on localhost."
             )
         return value
+
+    def keap_proxy(self) -> str | None:
+        value = self.text("KEAP_PROXY")
+        try:
+            parts = urlsplit(value or "http://none:1")
+            fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port and parts.path in {"", "/"}
+        except ValueError:
+            fits = False
+        if not fits or any(sign in (value or "") for sign in "?# "):  # its text may hold a password: not quoted
+            self.problems.append(
+                "KEAP_PROXY must be http:// or https:// with host and port, like http://proxy.example.com:3128; a user "
+                "and password go before the host, with an @."
+            )
+        return value
+
+    def authorities(self) -> bytes | None:
+        usual, further = self.certificates("SSL_CERT_FILE"), self.certificates("KEAP_CA_FILE")
+        return (usual or Path(certifi.where()).read_bytes()) + b"\n" + further if usual or further else None
+
+    def certificates(self, name: str) -> bytes:
+        value = self.text(name)
+        try:
+            if value:
+                ssl.create_default_context(cafile=ROOT / value)
+                return (ROOT / value).read_bytes()
+        except OSError as problem:  # what is no certificate raises one, too
+            self.problems.append(f"{name} must be a file of certificates in PEM ({type(problem).__name__}): {value}.")
+        return b""
 
     def secret_key(self) -> str:
         value = self.text("SECRET_KEY") or ""

@@ -251,7 +251,7 @@ def test_requests_leave_through_the_transport_alone():
     def opens_a_line(module):
         ways = {"requests.get", "requests.post", "requests.request", "requests.Session", "urlopen", "create_connection"}
         return {ast.unparse(call.func) for call in module.calls()} & ways or any(
-            name.split(".")[0] in {"urllib3", "httpx", "aiohttp"} or name in {"http.client", "urllib.request"}
+            name.split(".")[0] in {"pycurl", "urllib3", "httpx", "aiohttp"} or name in {"http.client", "urllib.request"}
             for name, _ in module.imports()
         )
 
@@ -282,6 +282,7 @@ def test_certificates_are_verified_everywhere():
         attributes = {node.attr for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)}
         switches = {"verify", "cert_reqs", "cert_verify", "check_hostname", "assert_hostname", "verify_mode"}
         words = {"CERT_NONE", "_create_unverified_context", "disable_warnings", "cert_verify"}
+        words |= {prefix + name for prefix in ("", "PROXY_") for name in ("SSL_VERIFYPEER", "SSL_VERIFYHOST")}
         # Passwords are verified too, by a method of that name.
         return keywords & switches or attributes & (switches - {"verify"}) or module.names() & words
 
@@ -352,6 +353,6 @@ def test_the_reader_of_the_source_sees_what_it_looks_for():
     assert ("requests_oauthlib", "OAuth2Session") in transport.imports()
     assert "settings" in transport.own_imports()
     assert "environ" in transport.names()
-    assert "https" in transport.texts()
+    assert "https://" in transport.texts()
     assert transport.tree.body[0].value.value not in transport.texts()
     assert breaking(lambda module: any(getattr(node, "level", 0) for node in ast.walk(module.tree)), MODULES) == []

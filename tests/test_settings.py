@@ -354,6 +354,77 @@ def test_redis_without_its_driver_says_what_to_install(monkeypatch):
     assert f"\n{REDIS_DRIVER}  # " in (ROOT / "requirements-dev.in").read_text()
 
 
+# The way to Keap
+
+
+@pytest.mark.proves("F100")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://proxy.example.com:3128",
+        "https://proxy.example.com:443",
+        "http://user:canary@10.0.0.1:8080/",
+        "http://[::1]:3128",
+    ],
+)
+def test_a_proxy_for_calls_to_keap_is_taken_as_it_is_and_shown_nowhere(value):
+    settings = read(KEAP_PROXY=value)
+
+    assert settings.keap.proxy == value
+    assert value not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "proxy.example.com:3128",
+        "canary.example.com",
+        "http://canary.example.com",
+        "http://:3128",
+        "http://canary:port",
+        "http://canary.example.com:0",
+        "http://canary.example.com:99999",
+        "socks5://canary.example.com:1080",
+        "http://canary.example.com:3128/path",
+        "http://canary.example.com:3128?query",
+        "http://[canary:3128",
+    ],
+)
+def test_what_is_no_proxy_is_a_problem_that_tells_no_password(value):
+    (problem,) = problems_of(KEAP_PROXY=value)
+
+    assert problem.startswith("KEAP_PROXY must be http:// or https:// with host and port")
+    assert "canary" not in problem
+
+
+@pytest.mark.proves("F100")
+@pytest.mark.parametrize("name", ["KEAP_CA_FILE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text"])
+def test_a_file_without_certificates_is_a_problem(name, kind, tmp_path):
+    path = tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "missing":
+        path.write_text("no certificate" if kind == "text" else "")
+
+    (problem,) = problems_of(**{name: str(path)})
+
+    assert problem.startswith(f"{name} must be a file of certificates in PEM (")
+    assert str(path) in problem
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
+def test_a_proxy_of_the_environment_is_noticed_and_not_used(name, monkeypatch):
+    for variable, value in {**REQUIRED, name: "http://proxy.example.com:3128"}.items():
+        monkeypatch.setenv(variable, value)
+
+    noticed = Settings.from_env()
+    monkeypatch.setenv("KEAP_PROXY", "http://proxy.example.com:3128")
+
+    assert (noticed.keap.proxy, noticed.has_unused_proxy) == (None, True)
+    assert not Settings.from_env().has_unused_proxy
+
+
 # Secrets
 
 
@@ -361,6 +432,7 @@ def test_redis_without_its_driver_says_what_to_install(monkeypatch):
 def test_each_secret_may_stand_in_a_file(name, tmp_path):
     values = {"TOKEN_KEYS": OTHER_KEY, "DATABASE_URL": "sqlite:////data/other.db"}
     values["RATE_LIMIT_STORAGE"] = "redis://:canary@redis.example.com"
+    values["KEAP_PROXY"] = "http://user:canary@proxy.example.com:3128"
     value = values.get(name, f"canary-{name}-" + "x" * 32)
     (tmp_path / "secret").write_text(f"{value}\n")
     partners = {"KEAP_CLIENT_SECRET": {"KEAP_CLIENT_ID": "c"}, "ADMIN_PASSWORD": {"ADMIN_EMAIL": "a@example.com"}}
@@ -444,6 +516,9 @@ class RecordingEnvironment(dict):
         return super().get(name, default)
 
 
+CERTIFICATES = {"KEAP_CA_FILE", "SSL_CERT_FILE"}  # no secrets: they are in files always
+
+
 def names_that_are_read():
     environ = RecordingEnvironment(REQUIRED)
     Settings.from_env(environ)
@@ -472,7 +547,7 @@ def test_make_run_reads_what_the_example_says_it_reads():
 def test_each_secret_has_its_file_in_the_example():
     names = {name for _, name, _ in example_lines()}
 
-    assert {f"{name}_FILE" for name in SECRETS} == {name for name in names if name.endswith("_FILE")}
+    assert {f"{name}_FILE" for name in SECRETS} == {name for name in names if name.endswith("_FILE")} - CERTIFICATES
 
 
 def test_the_defaults_in_the_example_are_the_defaults():

@@ -96,10 +96,8 @@ def _first_answer(keap: KeapSettings, access_token: str, paths: tuple[str, ...])
     """Return the first usable answer; an empty one when there is none, which was refused when each was a 401."""
     refusals = 0
     for path in paths:
-        with keap_session(keap, {"access_token": access_token, "token_type": "bearer"}, DEADLINE_SECONDS) as (
-            session,
-            _call,
-        ):
+        token = {"access_token": access_token, "token_type": "bearer"}
+        with keap_session(keap, token, DEADLINE_SECONDS) as session:
             try:
                 response = session.get(keap.api_url + path)
                 refusals += response.status_code == 401

@@ -16,7 +16,7 @@ from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import utc_now
 from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer, withheld
-from keap_connect.keap.transport import NotSent, NoUsableAnswer, Withheld, keap_session
+from keap_connect.keap.transport import CertificateRefused, NotSent, NoUsableAnswer, Withheld, keap_session
 from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _ask(
         answer = Answer(response.status_code, body, response.headers.get("Retry-After"))
         raise _Judged(judge(grant_type, answer, sent_at))
 
-    with keap_session(keap, must_end_by=must_end_by, may_send=may_send) as (session, call):
+    with keap_session(keap, must_end_by=must_end_by, may_send=may_send) as session:
         session.register_compliance_hook("access_token_response", hear)
         session.register_compliance_hook("refresh_token_response", hear)
         try:
@@ -106,14 +106,11 @@ def _ask(
             return no_answer(f"Keap answered with a redirect ({status}), which is never followed.", was_sent=True)
         except Withheld as problem:
             return withheld(f"Nothing was sent to Keap: {problem}.")
+        except CertificateRefused as problem:
+            log.error("Keap's server did not prove who it is: %s", cut(str(problem)))
+            return no_answer("Keap's server did not prove who it is, so nothing was sent.", was_sent=False)
         except NotSent as problem:
-            return no_answer(f"Nothing was sent to Keap: {problem}.", was_sent=False)
+            return no_answer(f"Keap could not be reached, so nothing was sent: {problem}.", was_sent=False)
         except NoUsableAnswer as problem:
-            return no_answer(f"Keap's answer was not usable: {problem}.", was_sent=call.sent)
-        except requests.RequestException as problem:
-            if "CERTIFICATE_VERIFY_FAILED" in str(problem):
-                log.error("Keap's server did not prove who it is: %s", cut(str(problem)))
-                return no_answer("Keap's server did not prove who it is, so nothing was sent.", was_sent=call.sent)
-            what = "Keap did not answer" if call.sent else "Keap could not be reached"
-            return no_answer(f"{what} ({type(problem).__name__}).", was_sent=call.sent)
+            return no_answer(f"No usable answer came from Keap: {problem}.", was_sent=True)
     raise AssertionError("requests-oauthlib returned without calling its compliance hook")

@@ -1,11 +1,13 @@
 """There are no webhooks, so nobody is called but Keap: an address that comes in, wherever it stands, stays a text."""
 
 import socket
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from flask import Flask
 
-from keap_connect.keap import transport
+from keap_connect.keap.transport import CurlAdapter
 from tests.api.fixtures import Program
 from tests.support.sandbox import Sandbox
 from tests.support.scripted import scripted
@@ -19,15 +21,20 @@ def test_an_address_that_comes_in_is_called_by_nobody(
     app: Flask, program: Program, sandbox: Sandbox, account_id: int, monkeypatch: pytest.MonkeyPatch
 ):
     resolved: list[tuple[object, object]] = []
-    resolve = socket.getaddrinfo
+    resolve, send = socket.getaddrinfo, CurlAdapter.send
 
     def recording(host: object, port: object, *args: object, **kwargs: object) -> object:
         resolved.append((host, port))
         return resolve(host, port, *args, **kwargs)
 
+    def noting(adapter: CurlAdapter, request: requests.PreparedRequest, **options: object) -> requests.Response:
+        url = urlsplit(str(request.url))
+        resolved.append((url.hostname, url.port))  # libcurl resolves by itself
+        return send(adapter, request, **options)
+
     with scripted(lambda _: (200, {})) as inside:
         monkeypatch.setattr(socket, "getaddrinfo", recording)
-        monkeypatch.setattr(transport, "_addresses", {})  # what earlier tests have looked up
+        monkeypatch.setattr(CurlAdapter, "send", noting)
         metadata, there = "http://169.254.169.254/latest/meta-data", f"{inside.url}/canary"
         for address in (there, metadata, "http://rebinding.example/"):
             headers = {

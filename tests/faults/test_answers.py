@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
 
+import pycurl
 import pytest
+import requests
 
 from keap_connect.accounts.credentials import fingerprint, open_access_token, open_refresh_token
 from keap_connect.accounts.state import AccountState
@@ -94,8 +96,9 @@ TABLE = {
     "missing_scope": GRANTED,
     "missing_refresh_token": GRANTED,
     "slow": GRANTED,
+    "framing": GRANTED,
 }
-PARAMETERS = {"slow": {"seconds": 0.2}}
+PARAMETERS = {"slow": {"seconds": 0.2}, "framing": {"way": "garbage after a chunk"}}
 
 
 @pytest.mark.proves("R21", "R32", "F01", "F02", "F03", "F04", "F05", "F08", "F11", "F17", "F19")
@@ -167,13 +170,23 @@ def test_an_answer_lost_before_keap_acted_costs_nothing(stage: Stage):
 @pytest.mark.parametrize("trouble", ["no such name", "refused", "no answer to the connect"])
 def test_what_was_known_not_to_be_sent_is_retried_plainly(stage: Stage, trouble: str, monkeypatch: pytest.MonkeyPatch):
     (account_id,) = stage.add_accounts()
-    problem = {"no such name": socket.gaierror(), "refused": ConnectionRefusedError()}.get(trouble, TimeoutError())
+    set_options = transport.CurlAdapter._set_options
 
-    def fail(*_: object, **__: object) -> None:
-        raise problem
+    def go_elsewhere(adapter: transport.CurlAdapter, curl: pycurl.Curl, request: requests.PreparedRequest) -> None:
+        set_options(adapter, curl, request)
+        curl.setopt(pycurl.URL, elsewhere)
 
-    with monkeypatch.context() as broken:
-        broken.setattr(transport, "_look_up" if trouble == "no such name" else "_connect", fail)
+    with monkeypatch.context() as broken, socket.socket() as full, socket.socket() as early, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        elsewhere = f"http://127.0.0.1:{full.getsockname()[1]}/token"
+        if trouble == "no such name":
+            elsewhere = f"http://{'x' * 64}.example/token"
+        elif trouble == "no answer to the connect":
+            full.listen(0)  # a queue that takes two, and the system drops whoever comes then
+            for waiting in (early, second):
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+        broken.setattr(transport.CurlAdapter, "_set_options", go_elsewhere)
         assert _refresh(account_id) == "TemporarilyUnavailable"
 
     account = stage.row(account_id)
@@ -214,7 +227,7 @@ def test_an_odd_expires_in_ends_in_a_sensible_expiry_and_no_tight_loop(stage: St
     assert _refresh(account_id) == "refreshed"
 
     account, now = stage.row(account_id), utc_now()
-    assert now < account.access_token_expires_at <= now + timedelta(days=366) or value == 1
+    assert now < account.access_token_expires_at <= now + timedelta(days=8) or value == 1
     assert account.next_refresh_at > now + timedelta(seconds=30)
     assert stage.is_reconciled(account_id)
 

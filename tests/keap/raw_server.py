@@ -1,6 +1,7 @@
 """A server below HTTP: it takes connections on loopback, notes what arrives, and answers as a test scripts it."""
 
 import re
+import select
 import socket
 import ssl
 import struct
@@ -40,6 +41,19 @@ class Connection:
     def stream(self, chunks: Iterable[bytes]) -> None:
         for chunk in chunks:
             self.send(chunk)
+
+    def join(self, other: socket.socket) -> None:
+        """Pass everything on between this connection and another one, until one of them ends."""
+        ways = {self._sock: other, other: self._sock}
+        while True:
+            for source in select.select([] if self._has_pending() else list(ways), [], [])[0] or [self._sock]:
+                received = source.recv(65536)
+                if not received:
+                    return
+                ways[source].sendall(received)
+
+    def _has_pending(self) -> bool:
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def wait_for_first_byte(self) -> None:
         """Wait until the client has written something, and leave it unread."""

@@ -55,6 +55,7 @@ OUTCOMES = {
     "odd_expires_in": (GRANTED, SAFE),
     "long_tokens": (GRANTED, SAFE),
     "wrong_token_type": (LATER, ROTATED),
+    "framing": (GRANTED, SAFE),
     "slow": (LATER, ROTATED),
     "hang": (LATER, ROTATED),
     "reset_before": (LATER, ROTATED),

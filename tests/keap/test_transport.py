@@ -4,8 +4,11 @@ import base64
 import gzip
 import json
 import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -13,20 +16,34 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import repeat
+from pathlib import Path
+from typing import get_args
 from urllib.parse import parse_qs
 
+import pycurl
 import pytest
-import requests
 import trustme
+from flask import Response
 
+from keap_connect.clock import seconds_since_boot
 from keap_connect.keap import identity, token_endpoint, transport
 from keap_connect.keap.greeting import greet_token_endpoint
 from keap_connect.keap.identity import ask_identity
 from keap_connect.keap.judgement import Verdict
 from keap_connect.keap.token_endpoint import exchange_code, refresh
-from keap_connect.keap.transport import SIZE_CAP_BYTES, allow_loopback_http, keap_session
+from keap_connect.keap.transport import (
+    SIZE_CAP_BYTES,
+    Call,
+    CurlAdapter,
+    NoUsableAnswer,
+    allow_loopback_http,
+    keap_session,
+)
+from keap_connect.sandbox.fault_library import network
 from keap_connect.settings import KeapSettings
 from tests.keap.raw_server import RawServer, answering, http
+from tests.support.server import free_port
+from tests.test_settings import read
 
 PAIR = {
     "access_token": "new-access-token",
@@ -38,12 +55,8 @@ PAIR = {
 BODY = json.dumps(PAIR).encode()
 CHUNKED = http(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY), "Transfer-Encoding: chunked", length=None)
 DEADLINE_SECONDS = 0.6
+UNKNOWN_NAME = f"{'x' * 64}.example"  # longer than a name can be, so that no server is asked
 REDIRECTS = ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
-
-
-@pytest.fixture(autouse=True)
-def no_known_names(monkeypatch):
-    monkeypatch.setattr(transport, "_addresses", {})
 
 
 @pytest.fixture
@@ -73,6 +86,17 @@ def keap_at(server, **changes):
         redirect_uri="http://localhost:5000/callback",
     )
     return replace(registration, **changes)
+
+
+def one_refresh(token_url, deadline_seconds, prefix=(), **more):
+    """Start a program that refreshes once and prints how it is judged."""
+    orders = json.dumps({"token_url": token_url, "deadline_seconds": deadline_seconds, **more})
+    command = [*prefix, sys.executable, "-m", "tests.keap.one_refresh", orders]
+    return subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
+
+
+def told_by(program):
+    return json.loads(program.communicate(timeout=30)[0])
 
 
 def assert_in_doubt(judgement):
@@ -116,14 +140,13 @@ def never_answer(connection):
     connection.wait_until_client_leaves()
 
 
+def reset_after_reading(connection):
+    connection.read_request()
+    connection.reset()
+
+
 def never_read(connection):
     connection.wait_for_the_end()
-
-
-def send_a_whole_answer_that_does_not_end(connection):
-    connection.read_request()
-    connection.send(http(BODY, length=None))
-    connection.wait_until_client_leaves()
 
 
 def send_without_end(connection):
@@ -148,7 +171,6 @@ grant = answering(http(BODY))
         drip_chunks,
         never_answer,
         never_read,
-        send_a_whole_answer_that_does_not_end,
     ],
 )
 @pytest.mark.parametrize("ask", [refresh, exchange_code])
@@ -162,7 +184,10 @@ def test_a_call_ends_at_its_deadline_and_is_in_doubt(server, keap, short_deadlin
 @pytest.mark.proves("R20")
 def test_the_deadline_of_a_real_call_is_thirty_seconds(server, keap, monkeypatch):
     lengths = []
-    monkeypatch.setattr(transport._watchdog, "watch", lambda call: lengths.append(call.remaining_seconds()))
+    last_look = Call.last_look
+    monkeypatch.setattr(
+        Call, "last_look", lambda call: (lengths.append(call.ends - seconds_since_boot()), last_look(call))
+    )
     server.script = grant
 
     assert refresh(keap, "r").verdict is Verdict.GRANTED
@@ -172,17 +197,14 @@ def test_the_deadline_of_a_real_call_is_thirty_seconds(server, keap, monkeypatch
 @pytest.mark.proves("R20")
 def test_a_short_call_is_cut_off_while_a_longer_one_is_under_way(server, keap):
     has_come = threading.Event()
-    calls = []
 
     def wait_long(connection):
         has_come.set()
         never_answer(connection)
 
     def get(deadline_seconds):
-        with keap_session(keap, deadline_seconds=deadline_seconds) as (session, call):
-            calls.append(call)
-            with pytest.raises(requests.RequestException):
-                session.get(keap.token_url)
+        with keap_session(keap, deadline_seconds=deadline_seconds) as session, pytest.raises(NoUsableAnswer):
+            session.get(keap.token_url)
 
     server.script = wait_long
     with ThreadPoolExecutor(1) as thread:
@@ -190,7 +212,7 @@ def test_a_short_call_is_cut_off_while_a_longer_one_is_under_way(server, keap):
         assert has_come.wait(10)
         get(0.3)
         assert not longer.done()
-        calls[0].shut_down()
+        server.close()
         longer.result(10)
 
 
@@ -201,14 +223,9 @@ def test_an_answer_in_time_is_granted_however_its_end_is_told(server, keap, shor
     assert refresh(keap, "r").verdict is Verdict.GRANTED
 
 
-@pytest.mark.parametrize(
-    ("answer", "verdict"),
-    [(http(BODY), Verdict.GRANTED), (CHUNKED, Verdict.GRANTED), (http(BODY, length=None), Verdict.TRY_LATER)],
-    ids=["length", "chunked", "close"],
-)
-def test_an_answer_that_arrived_whole_while_the_process_slept_is_not_thrown_away(
-    server, keap, boot_clock, answer, verdict
-):
+@pytest.mark.proves("R101", "F84")
+@pytest.mark.parametrize("answer", [http(BODY), CHUNKED, http(BODY, length=None)], ids=["length", "chunked", "close"])
+def test_an_answer_that_arrived_whole_while_the_process_slept_is_not_thrown_away(server, keap, boot_clock, answer):
     def answer_and_let_time_pass(connection):
         connection.read_request()
         boot_clock.offset += 3600
@@ -216,7 +233,67 @@ def test_an_answer_that_arrived_whole_while_the_process_slept_is_not_thrown_away
 
     server.script = answer_and_let_time_pass
 
-    assert refresh(keap, "r").verdict is verdict
+    assert refresh(keap, "r").verdict is Verdict.GRANTED
+
+
+@pytest.mark.proves("R101", "F84", "F79")
+def test_a_process_stopped_past_its_deadline_reads_the_answer_in_its_socket(server, keap):
+    def stop_and_answer(connection):
+        connection.read_request()
+        program.send_signal(signal.SIGSTOP)
+        ends_at = seconds_since_boot() + 3  # the deadline and what is granted beyond it
+        head, _, body = http(BODY).partition(b"\r\n\r\n")
+        connection.send(head + b"\r\n\r\n")
+        connection.send(body)
+        while seconds_since_boot() < ends_at:
+            server.is_over.wait(0.1)
+        program.send_signal(signal.SIGCONT)
+
+    server.script = stop_and_answer
+    program = one_refresh(keap.token_url, deadline_seconds=1)
+
+    assert told_by(program)["verdict"] == Verdict.GRANTED
+
+
+@pytest.mark.proves("R101", "F84")
+@pytest.mark.parametrize(
+    "way", [way for way in get_args(network.Framing) if way != "in turn"] + ["wrong type of content", "gzip unasked"]
+)
+@pytest.mark.parametrize("ask", [refresh, exchange_code])
+def test_a_whole_grant_counts_whatever_is_wrong_with_its_framing(server, keap, short_deadline, ask, way):
+    own = {
+        "wrong type of content": http(BODY, "Content-Type: text/html; charset=utf-16"),
+        "gzip unasked": http(gzip.compress(BODY)),
+    }
+    answer = Response(BODY, content_type="application/json")
+
+    def send(connection):
+        connection.read_request()
+        connection.send(own[way] if way in own else next(network.framed(answer, way)))
+        if way.endswith("left open"):
+            connection.wait_until_client_leaves()
+
+    server.script = send
+
+    granted = ask(keap, "r").token_response
+
+    assert (granted.access_token, granted.refresh_token) == (PAIR["access_token"], PAIR["refresh_token"])
+
+
+@pytest.mark.proves("R101")
+@pytest.mark.parametrize("body", [BODY[:-1], BODY[1:], b"[" + BODY + b"]", b""], ids=str)
+def test_half_a_grant_in_a_bad_frame_stays_in_doubt(server, keap, body):
+    server.script = answering(http(body, length=len(BODY) + 10))
+
+    assert_in_doubt(refresh(keap, "r"))
+
+
+@pytest.mark.proves("R101")
+def test_a_whole_refusal_in_a_bad_frame_is_a_refusal(server, keap):
+    body = b'{"error":"invalid_grant","error_description":"Invalid refresh token"}'
+    server.script = answering(http(body, status="400 Bad Request", length=len(body) + 10))
+
+    assert refresh(keap, "the-presented-secret").verdict is Verdict.REFUSED_FOR_GOOD
 
 
 @pytest.mark.proves("R20", "F19")
@@ -311,7 +388,7 @@ def test_a_line_cut_before_anything_was_read_leaves_doubt_too(server, keap):
         b"HTTP/1.1 abc OK\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n" + BODY,
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n" + BODY,
         http(BODY, "Content-Length: 7", length=3),
         http(b"zz\r\n" + BODY, "Transfer-Encoding: chunked", length=None),
         http(b"-5\r\n" + BODY, "Transfer-Encoding: chunked", length=None),
@@ -338,24 +415,32 @@ def test_a_refused_connection_is_known_not_sent(server, keap, ask):
 
 
 @pytest.mark.proves("F16")
-def test_a_name_that_does_not_resolve_is_known_not_sent(server, keap, monkeypatch):
-    def not_found(*_, **__):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+def test_a_name_that_does_not_resolve_is_known_not_sent(server, keap):
+    judgement = refresh(replace(keap, token_url=f"https://{UNKNOWN_NAME}/token"), "r")
 
-    monkeypatch.setattr(socket, "getaddrinfo", not_found)
-
-    assert_not_sent(refresh(keap, "r"), server)
-
-
-def test_a_name_lookup_that_hangs_is_cut_off(server, keap, short_deadline, monkeypatch):
-    is_over, ended = threading.Event(), []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.append(is_over.wait(30)) or [])
-
-    judgement = refresh(keap, "r")
-
-    assert ended == []
-    is_over.set()
     assert_not_sent(judgement, server)
+    assert f"Could not resolve host: {UNKNOWN_NAME}" in judgement.reason
+
+
+@pytest.mark.proves("F16", "R20")
+def test_a_name_server_that_never_answers_is_not_waited_for(tmp_path):
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.9\noptions timeout:30 attempts:9\n")
+    mounted = f"ip link set lo up && mount --bind {tmp_path}/resolv.conf /etc/resolv.conf"
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c"]
+    try:
+        subprocess.run([*namespace, mounted], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("namespaces are not allowed here")
+
+    # The program ends: it does not wait for the lookup either, which would last for minutes.
+    program = one_refresh(
+        "https://keap.example/token", 1, [*namespace, f'{mounted} && exec "$@"', "sh"], name_server="127.0.0.9"
+    )
+    told = told_by(program)
+
+    assert told["reason"] == "Keap could not be reached, so nothing was sent: Resolving timed out."
+    assert not told["was_sent"]
+    assert not told["may_have_rotated"]
 
 
 @pytest.mark.proves("F16")
@@ -374,37 +459,17 @@ def test_a_connect_that_hangs_is_cut_off(keap, server, short_deadline):
             early.close()
 
     assert_not_sent(judgement, server)
-    assert judgement.reason == "Keap could not be reached (ConnectTimeout)."
-
-
-def test_a_name_is_looked_up_again_after_a_while_and_when_nobody_is_at_its_address(
-    server, keap, boot_clock, monkeypatch
-):
-    asked = []
-    real = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: asked.append(args[0]) or real(*args, **more))
-    server.script = grant
-
-    refresh(keap, "r")
-    refresh(keap, "r")
-    assert asked.count("localhost") == 1
-    boot_clock.offset += 31
-    refresh(keap, "r")
-    assert asked.count("localhost") == 2
-    server.close()
-    refresh(keap, "r")
-    refresh(keap, "r")
-    assert asked.count("localhost") == 3, "the address that failed was known; the next call asked where Keap is now"
+    assert judgement.reason == "Keap could not be reached, so nothing was sent: Connection timed out."
 
 
 def test_the_next_address_of_a_name_is_tried_when_one_refuses(server, keap, monkeypatch):
-    found = [
-        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, server.port)) for address in ("127.0.0.2", "127.0.0.1")
-    ]
-    real = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, *rest, **more: found if host == "localhost" else real(host, *rest, **more)
-    )
+    set_options = CurlAdapter._set_options
+
+    def resolve_to_both(adapter, curl, request):
+        set_options(adapter, curl, request)
+        curl.setopt(pycurl.RESOLVE, [f"localhost:{server.port}:[::1],127.0.0.2,127.0.0.1"])
+
+    monkeypatch.setattr(CurlAdapter, "_set_options", resolve_to_both)
     server.script = grant
 
     assert refresh(keap, "r").verdict is Verdict.GRANTED
@@ -423,14 +488,13 @@ def boot_clock(monkeypatch):
 
 
 def test_a_process_that_slept_between_connecting_and_writing_sends_nothing(server, keap, boot_clock, monkeypatch):
-    connect = transport._KeapConnection._new_conn
+    before_request = Call.before_request
 
-    def connect_and_sleep(connection):
-        connected = connect(connection)
+    def sleep_first(*args):
         boot_clock.offset += 3600
-        return connected
+        return before_request(*args)
 
-    monkeypatch.setattr(transport._KeapConnection, "_new_conn", connect_and_sleep)
+    monkeypatch.setattr(Call, "before_request", sleep_first)
 
     assert_not_sent(refresh(keap, "r"), server)
     assert len(server.connections) == 1
@@ -482,7 +546,7 @@ def authority(monkeypatch, tmp_path):
     """Give a certificate authority that this process trusts."""
     trusted = trustme.CA()
     trusted.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr("certifi.where", lambda: str(tmp_path / "ca.pem"))
     return trusted
 
 
@@ -503,15 +567,47 @@ def test_the_certificate_authorities_are_read_once_and_nothing_is_sent_without_t
         (tmp_path / "ca.pem").unlink()
         assert refresh(keap_at(server), "r").verdict is Verdict.GRANTED
 
-        monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "gone.pem"))
+        monkeypatch.setattr("certifi.where", lambda: str(tmp_path / "gone.pem"))
         judgement = refresh(keap_at(server), "r")
         greeting = greet_token_endpoint(keap_at(server))
         server.close()
-    assert greeting.problem == "Nothing was sent to it: the certificate authorities to trust cannot be read."
+    assert "gone.pem" in greeting.problem
     assert judgement.verdict is Verdict.TRY_LATER
     assert not judgement.was_sent
-    assert judgement.reason == "Nothing was sent to Keap: the certificate authorities to trust cannot be read."
+    assert "gone.pem" in judgement.reason
     assert len(server.requests) == 2
+
+
+@pytest.mark.proves("F100")
+def test_an_authority_that_the_settings_add_is_trusted_beside_the_usual_ones(authority, tmp_path):
+    company = trustme.CA()
+    company.cert_pem.write_to_path(tmp_path / "company.pem")
+    trusted = read(KEAP_CA_FILE=str(tmp_path / "company.pem")).keap.authorities
+    for issuer in (company, authority):
+        with tls_server(issuer, "localhost") as server:
+            assert refresh(keap_at(server, authorities=trusted), "r").verdict is Verdict.GRANTED
+
+
+@pytest.mark.proves("F100")
+def test_ssl_cert_file_replaces_the_usual_authorities(authority, tmp_path):
+    company = trustme.CA()
+    company.cert_pem.write_to_path(tmp_path / "company.pem")
+    trusted = read(SSL_CERT_FILE=str(tmp_path / "company.pem")).keap.authorities
+    with tls_server(company, "localhost") as server:
+        assert refresh(keap_at(server, authorities=trusted), "r").verdict is Verdict.GRANTED
+    with tls_server(authority, "localhost") as server:
+        assert_not_sent(refresh(keap_at(server, authorities=trusted), "r"), server)
+
+
+@pytest.mark.proves("F100")
+def test_the_authority_behind_a_refused_certificate_is_named(caplog):
+    with tls_server(trustme.CA(organization_name="Acme Inspection"), "localhost") as server:
+        greeting = greet_token_endpoint(keap_at(server))
+        refresh(keap_at(server), "r")
+
+    assert greeting.problem.startswith("Its certificate was not accepted: ")
+    assert "issued by O = Acme Inspection" in greeting.problem
+    assert "issued by O = Acme Inspection" in caplog.text
 
 
 @pytest.mark.proves("R17")
@@ -543,7 +639,7 @@ def test_no_access_token_is_sent_to_a_server_that_nobody_vouches_for():
     assert found.keap_user_id is None
 
 
-@pytest.mark.parametrize("script", [drip_everything, never_answer, send_a_whole_answer_that_does_not_end])
+@pytest.mark.parametrize("script", [drip_everything, never_answer])
 def test_the_deadline_holds_inside_tls(authority, short_deadline, script):
     with tls_server(authority, "localhost", script=script) as server:
         assert_in_doubt(refresh(keap_at(server), "r"))
@@ -599,6 +695,131 @@ def test_plain_http_is_allowed_only_when_every_address_is_loopback(keap, monkeyp
     allow_loopback_http(replace(keap, **changes))
 
     assert ("OAUTHLIB_INSECURE_TRANSPORT" in os.environ) is is_allowed
+
+
+# A proxy
+
+
+class Proxy(RawServer):
+    """A proxy that leads every connection to one server, whatever name it is asked for."""
+
+    def __init__(self, port, answer=b"HTTP/1.1 200 Connection established\r\n\r\n", tls=None):
+        super().__init__(self._lead, tls)
+        self._port, self._answer = port, answer
+
+    def _lead(self, connection):
+        connection.read_request()
+        connection.send(self._answer)
+        if b" 200 " in self._answer:
+            with socket.create_connection(("127.0.0.1", self._port)) as server:
+                connection.join(server)
+
+
+@pytest.fixture
+def far_away(authority):
+    """Give a server that is Keap's by its certificate, and that only a proxy leads to."""
+    with tls_server(authority, "api.infusionsoft.com") as server:
+        yield server
+
+
+def keap_behind(server, proxy_url):
+    return keap_at(server, token_url="https://api.infusionsoft.com/token", proxy=proxy_url)
+
+
+@pytest.mark.proves("F100")
+@pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
+def test_keap_is_reached_through_a_proxy_that_sees_no_secret(authority, far_away, is_tls):
+    context = None
+    if is_tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+    with Proxy(far_away.port, tls=context) as proxy:
+        address = f"127.0.0.1:{proxy.port}"
+        keap = keap_behind(far_away, f"{'https' if is_tls else 'http'}://someone:proxy-password@{address}")
+
+        assert refresh(keap, "the-presented-secret").verdict is Verdict.GRANTED
+
+    first, headers, _ = parsed(proxy.requests[0])
+    assert first == "CONNECT api.infusionsoft.com:443 HTTP/1.1"
+    assert base64.b64decode(headers["proxy-authorization"].removeprefix("Basic ")) == b"someone:proxy-password"
+    assert "authorization" not in headers
+    assert b"the-presented-secret" not in b"".join(proxy.requests)
+    assert b"proxy-password" not in b"".join(far_away.requests)
+
+
+@pytest.mark.proves("F100")
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+            "CONNECT tunnel failed, response 407",
+        ),
+        (b"", "Proxy CONNECT aborted"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "Invalid response header"),
+    ],
+    ids=["407", "closed", "no proxy"],
+)
+def test_nothing_is_sent_where_a_proxy_opens_no_way(far_away, server, answer, words):
+    with Proxy(server.port, answer) as proxy:
+        judgement = refresh(keap_behind(far_away, f"http://a:proxy-password@127.0.0.1:{proxy.port}"), "r")
+
+    assert_not_sent(judgement, far_away)
+    assert words in judgement.reason
+    assert "proxy-password" not in judgement.reason
+
+
+@pytest.mark.proves("F100", "F16")
+@pytest.mark.parametrize("proxy", [f"http://a:proxy-password@{UNKNOWN_NAME}:3128", "http://127.0.0.1:{free}"])
+def test_a_proxy_that_is_not_there_is_named_and_nothing_is_sent(far_away, server, proxy):
+    server.close()
+
+    judgement = refresh(keap_behind(far_away, proxy.format(free=server.port)), "r")
+
+    assert_not_sent(judgement, far_away)
+    assert f"Could not resolve proxy: {UNKNOWN_NAME}" in judgement.reason or "Connection refused" in judgement.reason
+    assert "proxy-password" not in judgement.reason
+
+
+def test_this_machine_itself_is_reached_past_the_proxy(server, keap):
+    server.script = grant
+    with RawServer() as proxy:
+        assert refresh(replace(keap, proxy=proxy.url), "r").verdict is Verdict.GRANTED
+
+    assert proxy.connections == []
+
+
+# What went wrong
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (lambda connection: connection.read_request(), "No usable answer came from Keap: Empty reply from server."),
+        (reset_after_reading, "No usable answer came from Keap: Recv failure: Connection reset by peer."),
+        (never_answer, "No usable answer came from Keap: it was not complete within the deadline."),
+        (answering(b"SSH-2.0-OpenSSH_9.2\r\n"), "No usable answer came from Keap: Received HTTP/0.9 when not allowed."),
+        (
+            answering(http(BODY)[:-20]),
+            "No usable answer came from Keap: end of response with 20 bytes missing.",
+        ),
+    ],
+    ids=["closed", "reset", "silent", "not http", "cut"],
+)
+def test_the_reason_says_how_the_answer_was_lost(server, keap, short_deadline, script, words):
+    server.script = script
+
+    assert refresh(keap, "r").reason == words
+
+
+def test_the_reason_says_why_keap_could_not_be_reached(server, keap):
+    refused = replace(keap, token_url=f"http://127.0.0.1:{free_port()}/token")
+    no_tls = replace(keap, token_url=server.url.replace("http:", "https:"))
+    server.script = lambda connection: connection.send(b"220 mail.example ESMTP\r\n")
+
+    assert "Could not connect to server (Connection refused)" in refresh(refused, "r").reason
+    assert "TLS connect error" in refresh(no_tls, "r").reason
+    assert "wrong version number" in refresh(no_tls, "r").reason
 
 
 # What is sent
@@ -690,9 +911,9 @@ def test_each_call_has_a_connection_of_its_own(server, keap):
 @pytest.mark.proves("R20")
 def test_questions_about_the_person_have_a_deadline_too(server, keap, monkeypatch):
     monkeypatch.setattr(identity, "DEADLINE_SECONDS", 0.2)
-    watch, lengths = transport._watchdog.watch, []
+    last_look, lengths = Call.last_look, []
     monkeypatch.setattr(
-        transport._watchdog, "watch", lambda call: (lengths.append(call.remaining_seconds()), watch(call))
+        Call, "last_look", lambda call: (lengths.append(call.ends - seconds_since_boot()), last_look(call))
     )
     server.script = never_answer
 

@@ -1,11 +1,15 @@
 """Faults below HTTP, seen through a plain socket: resets, lost answers, hangs, drips, bodies without end."""
 
+import json
+import re
 import socket
 import time
+from typing import get_args
 from urllib.parse import urlsplit
 
 import pytest
 
+from keap_connect.sandbox.fault_library import network
 from tests.sandbox.client import Client, last_outcome, state_of
 from tests.support.sandbox import Sandbox, basic
 
@@ -46,6 +50,32 @@ def test_lost_answer_ends_the_connection_after_rotating(sandbox: Sandbox, pair: 
         assert connection.recv(1) == b""
 
     assert state_of(sandbox) == "used"
+
+
+def test_framing_sends_a_whole_pair_each_time_in_another_wrong_way(sandbox: Sandbox, pair: dict[str, str]):
+    sandbox.fault("framing")
+    ways = get_args(network.Framing)[1:]
+    refresh_token, heads = pair["refresh_token"], set()
+    for _ in ways:
+        with send_refresh(sandbox, refresh_token) as connection:
+            answer = b""
+            while not (found := re.search(rb'{"access_token".*?}', answer)):
+                answer += connection.recv(65536)
+        refresh_token = json.loads(found[0])["refresh_token"]
+        heads.add(re.sub(rb"Date: .*", b"", answer[: found.start()]))
+
+    # A length that is too long is one whether left open or not, and without token_type the length is right.
+    assert len(ways) == 9
+    assert len(heads) >= 7
+
+
+def test_one_way_of_framing_can_be_chosen_and_no_other_than_the_known_ones(sandbox: Sandbox, pair: dict[str, str]):
+    sandbox.fault("framing", way="early hints")
+
+    with send_refresh(sandbox, pair["refresh_token"]) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 103 Early Hints")
+    with pytest.raises(ValueError, match="way of framing has the wrong type"):
+        sandbox.fault("framing", way="none")
 
 
 @pytest.mark.parametrize(("rotate", "state"), [(False, "live"), (True, "used")])

@@ -202,7 +202,7 @@ def _at(step: str, trouble: Callable[[], None]) -> None:
     elif step == "before_look":
         transport.Call.last_look = _first(transport.Call.last_look, trouble)  # type: ignore[method-assign]
     elif step == "after_send":
-        transport._KeapConnection.request = _then(transport._KeapConnection.request, trouble)  # type: ignore[method-assign]
+        transport.Call.go_on = _once_sent(transport.Call.go_on, trouble)  # type: ignore[method-assign]
     elif step == "after_answer":
         spender.refresh = _then(spender.refresh, trouble)
     elif step == "before_commit":
@@ -226,6 +226,15 @@ def _then(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[...
         return result
 
     return run_and_have_trouble
+
+
+def _once_sent(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[..., Any]:
+    def have_trouble_and_run(call: Any, *progress: int) -> Any:
+        if progress[-1]:  # bytes of the request that were written
+            trouble()
+        return step(call, *progress)
+
+    return have_trouble_and_run
 
 
 def _send_ourselves(sign: signal.Signals) -> None:

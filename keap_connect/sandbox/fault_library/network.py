@@ -1,12 +1,15 @@
 """Faults of the line: late, lost, cut, dripping, far too long."""
 
+import itertools
+import json
 import select
 import time
 from collections.abc import Iterable, Iterator
+from typing import Literal, get_args
 
 from flask import Response, request
 
-from keap_connect.sandbox.fault_library.registry import Call, fault
+from keap_connect.sandbox.fault_library.registry import TOKEN, Call, fault, json_object
 from keap_connect.sandbox.raw_answers import RawAnswer, head_bytes
 
 LONGEST_WAIT_SECONDS = 120.0
@@ -83,6 +86,51 @@ def huge_body(call: Call, *, megabytes: int = 100) -> Response:
 def endless_body(call: Call) -> Response:
     answer = call.act()
     return RawAnswer(head_then(head_bytes(answer, 10**15), blanks_without_end()))
+
+
+Framing = Literal[
+    "in turn",
+    "no last chunk",
+    "garbage after a chunk",
+    "length too long",
+    "length too long, left open",
+    "no length, left open",
+    "false gzip label",
+    "early hints",
+    "110 headers",
+    "no token_type",
+]
+_in_turn = itertools.cycle(get_args(Framing)[1:])
+
+
+@fault(f"Acts (rotates), then sends the whole answer, wrongly framed: {', '.join(get_args(Framing))}.", "F84", TOKEN)
+def framing(call: Call, *, way: Framing = "in turn") -> Response:
+    chosen = next(_in_turn) if way == "in turn" else way
+    return RawAnswer(framed(call.act(), chosen))
+
+
+def framed(answer: Response, way: str) -> Iterator[bytes]:
+    body = answer.get_data()
+    if way == "no token_type":
+        fields = json_object(answer) or {}
+        body = json.dumps({name: value for name, value in fields.items() if name != "token_type"}).encode()
+    right = head_bytes(answer, len(body))
+    status, _, headers = right.partition(b"\r\n")
+    chunked = right.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+    chunk = b"%x\r\n%b\r\n" % (len(body), body)
+    longer = head_bytes(answer, len(body) + 100)
+    yield {
+        "no last chunk": chunked + chunk,
+        "garbage after a chunk": chunked + chunk + b"garbage\r\n",
+        "length too long": longer + body,
+        "length too long, left open": longer + body,
+        "no length, left open": right.replace(b"Content-Length: %d\r\n" % len(body), b"") + body,
+        "false gzip label": status + b"\r\nContent-Encoding: gzip\r\n" + headers + body,
+        "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" + right + body,
+        "110 headers": status + b"\r\nX-Many: y" * 110 + b"\r\n" + headers + body,
+    }.get(way, right + body)
+    if way.endswith("left open"):
+        wait_for_client_to_leave(LONGEST_WAIT_SECONDS)
 
 
 def head_then(head: bytes, body: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args, get_origin
 
 from flask import Response
 
@@ -67,9 +68,11 @@ class FaultKind:
 
 
 def fits(value: object, parameter: inspect.Parameter) -> bool:
-    """Whether a JSON value has the type of a parameter; `object` takes any."""
+    """Whether a JSON value has the type of a parameter, or is one of its choices; `object` takes any."""
     if parameter.annotation is object:
         return True
+    if get_origin(parameter.annotation) is Literal:
+        return value in get_args(parameter.annotation)
     kind = (int, float) if parameter.annotation is float else type(parameter.default)
     return isinstance(value, kind) and isinstance(value, bool) == isinstance(parameter.default, bool)
 
