@@ -2,12 +2,14 @@
 
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from flask import Flask
 
 from keap_connect.application import create_app
@@ -19,6 +21,7 @@ from keap_connect.doctor.proxies import mark_of
 from keap_connect.models import Account, Alarm, Worker
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
+from tests.keap.raw_server import RawServer
 from tests.support.sandbox import Sandbox
 from tests.support.scripted import scripted
 from tests.support.server import free_port
@@ -203,6 +206,35 @@ def test_a_token_endpoint_that_is_away_or_ill_is_found_and_presented_nothing(app
     assert (well, ill, away) == (0, 1, 1)
     assert "503" in found_ill["token endpoint"][0]["sentence"]
     assert "cannot be reached" in found_away["token endpoint"][0]["sentence"]
+
+
+@on_sqlite
+@pytest.mark.proves("F100")
+def test_a_proxy_that_is_not_used_is_found_unless_nothing_leaves_this_machine(app: Flask):
+    settings = app.extensions["keap_connect"].settings
+    object.__setattr__(settings, "has_unused_proxy", True)
+    at_the_sandbox = examined(app)
+    object.__setattr__(settings.keap, "token_url", f"https://{'x' * 64}.example/token")
+    _, found = examined(app)
+
+    assert at_the_sandbox == (0, {})
+    assert "HTTPS_PROXY is set and KEAP_PROXY is not" in found["proxy"][0]["sentence"]
+    assert "Could not resolve host" in found["token endpoint"][0]["sentence"]
+    assert "KEAP_PROXY" in found["token endpoint"][0]["advice"]
+
+
+@on_sqlite
+@pytest.mark.proves("F100", "F20")
+def test_the_authority_of_a_certificate_that_is_not_accepted_is_named(app: Flask):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA(organization_name="Acme Inspection").issue_cert("localhost").configure_cert(context)
+    with RawServer(tls=context) as inspecting:
+        object.__setattr__(app.extensions["keap_connect"].settings.keap, "token_url", f"{inspecting.url}/token")
+        _, found = examined(app)
+
+    assert "certificate was not accepted" in found["token endpoint"][0]["sentence"]
+    assert "issued by O = Acme Inspection" in found["token endpoint"][0]["sentence"]
+    assert "KEAP_CA_FILE" in found["token endpoint"][0]["advice"]
 
 
 @pytest.mark.parametrize(("seconds", "health"), [(0, "well"), (-29, "well"), (31, "wrong"), (-31, "wrong")])

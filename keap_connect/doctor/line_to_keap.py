@@ -4,20 +4,28 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from keap_connect.doctor.clocks import compare_with_keap
-from keap_connect.doctor.finding import Finding, well, wrong
+from keap_connect.doctor.finding import Finding, attention, well, wrong
 from keap_connect.keap.greeting import greet_token_endpoint
 from keap_connect.runtime import runtime
+from keap_connect.settings import LOOPBACK_HOSTS
 
 
 def look_at_keap() -> Iterator[Finding]:
     """Ask for nothing, and see whether an answer comes."""
     host = urlsplit(runtime().keap.token_url).netloc
+    if runtime().settings.has_unused_proxy and urlsplit(runtime().keap.token_url).hostname not in LOOPBACK_HOSTS:
+        yield attention(
+            "proxy",
+            "HTTPS_PROXY is set and KEAP_PROXY is not: calls to Keap go past the proxy.",
+            "If this machine reaches Keap through that proxy only, set KEAP_PROXY to the same address.",
+        )
     greeting = greet_token_endpoint(runtime().keap)
     if greeting.problem:
         yield wrong(
             "token endpoint",
             f"{host}: {greeting.problem}",
-            "Let this machine reach it (name service, firewall, certificates); stored tokens are served meanwhile.",
+            "Let this machine reach it: name service, firewall, KEAP_PROXY for a proxy, KEAP_CA_FILE for a company's "
+            "own certificate authority. Stored tokens are served meanwhile.",
         )
         return
     if greeting.status is not None and greeting.status >= 500:
