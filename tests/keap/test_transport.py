@@ -894,6 +894,7 @@ def test_neither_netrc_nor_proxies_of_the_machine_are_used(server, keap, monkeyp
         assert refresh(keap, "r").verdict is Verdict.GRANTED
         assert exchange_code(keap, "c").verdict is Verdict.GRANTED
         ask_identity(keap, "the-access-token", None)
+        assert not refresh(replace(keap, token_url=f"https://{UNKNOWN_NAME}/token"), "r").was_sent  # not on loopback
 
     assert proxy.connections == []
     assert base64.b64encode(b"stranger:netrc-password") not in b"".join(server.requests)
