@@ -148,7 +148,7 @@ class CurlAdapter(BaseAdapter):
             NoUsableAnswer: anything else went wrong. An answer whose body is a JSON object is whole, though, whatever
                 is wrong with its framing: the new pair in it may be the only living one.
         """
-        curl = _idle.pop() if _idle else pycurl.Curl()
+        curl = _take_handle()
         self._set_options(curl, request)
         try:
             curl.perform()
@@ -229,6 +229,13 @@ class KeapSession(OAuth2Session):
             request.method, request.url, headers, data=form, params=request.params or None, auth=request.auth
         )
         return prepared
+
+
+def _take_handle() -> pycurl.Curl:
+    try:
+        return _idle.pop()
+    except IndexError:  # and not a look first: another thread may take the last one meanwhile
+        return pycurl.Curl()
 
 
 def _headers(head: list[bytes]) -> CaseInsensitiveDict[str]:
