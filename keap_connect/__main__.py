@@ -9,13 +9,15 @@ from flask.cli import ScriptInfo
 from keap_connect.application import create_app
 from keap_connect.cli import commands
 from keap_connect.errors import SettingsError
+from keap_connect.signals import end_in_order, on_stop
 
 
 def main() -> None:
     """Run one command. The app is built only when the command needs it, so `--help` works without settings."""
     os.umask(0o077)  # What a command makes may hold secrets: databases, exports, recovery files.
     try:
-        commands(prog_name="./keap-connect", obj=ScriptInfo(create_app=partial(create_app, serves=False)))
+        with on_stop(end_in_order):
+            commands(prog_name="./keap-connect", obj=ScriptInfo(create_app=partial(create_app, serves=False)))
     except SettingsError as refusal:
         sys.exit(refusal.report)
 

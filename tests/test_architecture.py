@@ -24,10 +24,10 @@ LAYERS = [
     {"accounts"},
     {"keap", "models", "runtime", "logs"},
     {"settings", "token_cipher", "database"},
-    {"errors", "clock"},
+    {"errors", "clock", "signals"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.
-PROGRAMS = {"launch": {"settings", "errors"}, "sandbox": set()}
+PROGRAMS = {"launch": {"settings", "errors", "signals"}, "sandbox": set()}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """`./keap-connect accounts …`: the connected Keap accounts."""
 
-import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 
@@ -26,6 +24,7 @@ from keap_connect.errors import KeapConnectError
 from keap_connect.onboarding.reconnect_links import make_link
 from keap_connect.refreshing.serving import refresh_account, valid_token
 from keap_connect.refreshing.timing import LONGEST_VALIDITY_SECONDS
+from keap_connect.signals import on_stop
 from keap_connect.worker.due import reserve_calls
 
 ROWS_AT_ONCE = 500
@@ -181,8 +180,9 @@ def _refresh_all(as_json: bool) -> None:
     ids = list_refreshable_ids()
     refreshed: list[int] = []
     failures: list[tuple[int, KeapConnectError]] = []
+    stopping = threading.Event()
     with (
-        _until_interrupted() as stopping,
+        on_stop(lambda _sign: stopping.set()),
         click.progressbar(ids, label="Refreshing", show_pos=True, hidden=as_json, file=sys.stderr) as progress,
     ):
         for account_id in progress:
@@ -208,21 +208,6 @@ def _refresh_all(as_json: bool) -> None:
     if not ids:
         sys.exit(ExitCode.NOTHING_TO_DO)
     sys.exit(codes.pop() if len(codes) == 1 else ExitCode.FAILED if codes else ExitCode.DONE)
-
-
-@contextmanager
-def _until_interrupted() -> Iterator[threading.Event]:
-    """Let Ctrl-C and SIGTERM set an event, so that a refresh token under way is never left in doubt."""
-    stopping = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping
-        return
-    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:

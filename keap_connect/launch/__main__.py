@@ -13,6 +13,7 @@ from keap_connect.launch.place import Place, prepare
 from keap_connect.launch.problems import CannotRun, Stopped
 from keap_connect.launch.programs import Programs
 from keap_connect.settings import SECRETS
+from keap_connect.signals import stop_signals
 
 FIRST_ADMIN = "admin@example.com"
 NOTHING_TO_DO = 3  # exit code of `admins create --only-first` when the first admin has chosen a password
@@ -24,9 +25,8 @@ def main() -> int:
     """Run until a signal comes or a program ends by itself; return the exit code."""
     os.umask(0o077)  # What is made from here on holds secrets: keys, databases and their journals.
     programs = Programs()
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(sign) is not signal.SIG_IGN:  # `nohup` and background jobs ignore some on purpose.
-            signal.signal(sign, programs.ask_to_stop)
+    for sign in stop_signals():
+        signal.signal(sign, programs.ask_to_stop)
     try:
         place = prepare()
         print(start(programs, place), flush=True)

@@ -4,11 +4,8 @@ Order is everything: a recovery file is allocated, the lease is committed, the c
 are asked once more, then the token is sent; the new pair is stored before anything else is done with it.
 """
 
-import contextlib
 import logging
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -26,6 +23,7 @@ from keap_connect.refreshing import brakes, recovery, timing
 from keap_connect.refreshing.lease import Lease, draw_up, is_still_held, release, take_leases
 from keap_connect.refreshing.storing import OTHER_TENANT, NewPair, Outcome, note_failure, rest, store_granted
 from keap_connect.runtime import runtime
+from keap_connect.signals import stops_delayed
 
 log = logging.getLogger(__name__)
 NOT_YET = no_answer("Nothing was sent to Keap.", was_sent=False)
@@ -76,7 +74,7 @@ def spend(account: Account, actor: str) -> Attempt:
         RecoveryUnavailable: no recovery file could be allocated; nothing was sent.
     """
     lease = draw_up(account)
-    with _uninterrupted():
+    with stops_delayed():  # between sending and storing, the end of this process would lose the pair
         for presentation in prepare([lease] if lease else [], actor):
             try:
                 present(presentation)
@@ -172,23 +170,6 @@ def _still_concerned(session: Session, lease: Lease) -> Account | None:
 def _tell_not_stored(presentation: Presentation, problem: Exception) -> None:
     name = type(problem).__name__
     log.error("The answer for account %s could not be stored (%s).", presentation.lease.account.id, name)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the attempt: between sending and storing they would lose the pair."""
-    waiting: list[int] = []
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # no other thread is interrupted by signals
-        for sign in (signal.SIGINT, signal.SIGTERM):
-            before[sign] = signal.signal(sign, lambda number, _frame: waiting.append(number))
-    try:
-        yield
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler or signal.SIG_DFL)
-        for number in waiting:
-            signal.raise_signal(number)
 
 
 def _note_refusal_or_failure(session: Session, account: Account, judgement: Judgement, actor: str) -> Outcome:

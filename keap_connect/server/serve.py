@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import resource
-import signal
 import socket
 import ssl
 from pathlib import Path
@@ -20,6 +19,7 @@ from granian.server.embed import Server
 from keap_connect.errors import SettingsError
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
+from keap_connect.signals import stop_signals
 
 log = logging.getLogger(__name__)
 STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still stored
@@ -109,9 +109,8 @@ def raise_file_limit() -> int:
 async def serve_until_signal(server: Server, front: Front) -> int:
     """Serve, and return the exit code."""
     is_ending = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(sign) is not signal.SIG_IGN:  # `nohup` ignores one on purpose
-            asyncio.get_running_loop().add_signal_handler(sign, is_ending.set)
+    for sign in stop_signals():
+        asyncio.get_running_loop().add_signal_handler(sign, is_ending.set)
     serving = asyncio.create_task(server.serve())
     ending = asyncio.create_task(is_ending.wait())
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)

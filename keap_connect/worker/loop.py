@@ -7,12 +7,10 @@ back-off, and what is due is taken soonest expiry first.
 import gc
 import logging
 import os
-import signal
 import socket
 import threading
 from collections import deque
 from datetime import timedelta
-from types import FrameType
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,6 +25,7 @@ from keap_connect.refreshing import brakes, recovery
 from keap_connect.refreshing.spender import Attempt
 from keap_connect.refreshing.storing import Outcome
 from keap_connect.runtime import runtime
+from keap_connect.signals import on_stop
 from keap_connect.worker.circuit import Circuit
 from keap_connect.worker.crew import Crew
 from keap_connect.worker.due import hurry_pairs_of_the_future, lag_seconds, reserve_calls, take_up_due
@@ -57,17 +56,14 @@ class SweepWorker:
         self._probe = brakes.Probe()
         self._is_probing_client = self._is_braked = False
 
-    def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+    def stop(self) -> None:
         """Take up nothing more; what is under way is finished and stored."""
         self._stopping.set()
 
     def run(self, until_idle: bool = False) -> None:
         """Work until stopped; with until_idle, until nothing is due."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.stop)
-            signal.signal(signal.SIGINT, self.stop)
         gc.freeze()  # what was loaded so far stays; looking through it again and again costs time
-        with self.crew:
+        with on_stop(lambda _sign: self.stop()), self.crew:
             while not self._stopping.is_set():
                 try:
                     worked = self._sweep_once()

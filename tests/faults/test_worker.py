@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,11 +41,16 @@ PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s, first 
 @pytest.fixture
 def worker_program(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
     """Give `./keap-connect worker` as it runs in earnest."""
-    command = [sys.executable, "-m", "keap_connect", "worker"]
-    program = subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ})
-    yield program
-    program.kill()
-    program.wait()
+    with _program(stage, "worker") as program:
+        yield program
+
+
+@contextmanager
+def _program(stage: Stage, *arguments: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    command = [*before, sys.executable, "-m", "keap_connect", *arguments]
+    with subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ}) as program:
+        yield program
+        program.kill()
 
 
 def _run_worker_once(stage: Stage, *options: str) -> str:
@@ -83,6 +89,45 @@ def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, wor
     assert stage.row(late_id).refreshed_at is None, "nothing more is taken up"
     with stage.app.app_context():
         assert list_workers() == []
+
+
+@SQLITE
+@pytest.mark.proves("F83", "F30")
+@pytest.mark.parametrize(
+    ("command", "sign", "code"),
+    [
+        ("worker", signal.SIGHUP, 0),
+        ("worker --once", signal.SIGINT, 0),
+        ("accounts refresh 1", signal.SIGHUP, 128 + signal.SIGHUP),
+        ("accounts refresh --all", signal.SIGHUP, 0),
+        ("accounts token 1", signal.SIGTERM, 128 + signal.SIGTERM),
+    ],
+)
+def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(stage: Stage, command: str, sign: signal.Signals, code: int):
+    stage.sandbox.hold("refresh", where="after")
+    (account_id,) = stage.add_accounts()
+    with _program(stage, *command.split()) as program:
+        stage.sandbox.wait_held(1, timeout=60)
+        program.send_signal(sign)
+        stage.sandbox.release()
+
+        assert program.wait(60) == code
+    assert stage.is_reconciled(account_id)
+    assert stage.row(account_id).refreshed_at is not None
+
+
+@SQLITE
+@pytest.mark.proves("F83")
+def test_a_worker_under_nohup_goes_on_when_its_terminal_ends(stage: Stage):
+    stage.sandbox.hold("refresh")
+    stage.add_accounts()
+    with _program(stage, "worker", before=("nohup",)) as program:
+        stage.sandbox.wait_held(1, timeout=60)
+        program.send_signal(signal.SIGHUP)
+        stage.sandbox.release()
+        (later_id,) = stage.add_accounts(tenant_id="cd456")
+
+        until(lambda: stage.row(later_id).refreshed_at)
 
 
 def test_a_worker_tells_what_it_does_and_is_missed_when_it_falls_silent(stage: Stage, clock: MovedClock):
