@@ -14,7 +14,7 @@ from keap_connect.refreshing import brakes
 
 REASON = (
     "Everything was stopped by `./keap-connect emergency-stop`. No refresh token is presented until you run "
-    "`./keap-connect worker --confirm-only-one`."
+    "`./keap-connect refreshing confirm-only-one`."
 )
 
 

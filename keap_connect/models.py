@@ -306,7 +306,7 @@ class Worker(Base):
 
 
 class Alarm(Base):
-    """Something that holds the sweep until it is mended; the dashboard shows it."""
+    """Something that pauses refreshing until it is mended; the dashboard shows it."""
 
     __tablename__ = "alarm"
 

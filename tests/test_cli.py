@@ -23,6 +23,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import APIKeyRefused
 from keap_connect.models import Account
+from keap_connect.refreshing import brakes
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
@@ -299,7 +300,7 @@ def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):
     assert (none, nothing) == (0, [])
     assert (swept, done) == (0, {"refreshed": [1], "failed": [], "left": 0})
     assert (gone, idle, left["refreshed"]) == (0, 3, [])
-    assert json.loads(worked.stdout) == {"refreshed": 0, "failed": 0, "faults": 0, "held_by": []}
+    assert json.loads(worked.stdout) == {"refreshed": 0, "failed": 0, "faults": 0, "paused_by": []}
 
 
 def test_the_history_is_listed_and_pruned_only_when_told_twice(app: Flask, clock: MovedClock):
@@ -414,6 +415,27 @@ def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):
     assert listed.stdout.splitlines()[1].endswith("\ufffd[2J\ufffd\ufffdAcme")
 
 
+def test_status_tells_people_and_scripts_what_pauses_refreshing(app: Flask):
+    run = app.test_cli_runner().invoke
+    code, going = in_process(app, "refreshing", "status")
+    nothing = run(args=["refreshing", "resume"])
+    with app.app_context(), write_transaction() as session:
+        brakes.raise_alarm(session, brakes.CLIENT_REFUSED, "Keap refused our client.")
+        brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, "It may be a copy.")
+    paused = run(args=["refreshing", "status"])
+    resumed = run(args=["refreshing", "resume"])
+    confirmed = run(args=["refreshing", "confirm-only-one"])
+    history = app.test_cli_runner().invoke(args=["audit", "list"]).stdout
+
+    assert (code, going) == (0, {"is_paused": False, "workers": 0, "pauses": []})
+    assert (nothing.exit_code, paused.exit_code, resumed.exit_code, confirmed.exit_code) == (3, 4, 4, 0)
+    for text in ("Keap refused our client.", "refreshing resume", "It may be a copy.", "confirm-only-one", "all"):
+        assert text in paused.stdout
+    assert ("Keap refused" in resumed.stdout, "a copy" in resumed.stdout) == (False, True)
+    assert confirmed.stdout.startswith("Refreshing is not paused. Workers: none is running")
+    assert history.count("Refreshing was resumed") == 2
+
+
 # When it cannot work
 
 
@@ -430,8 +452,8 @@ def test_a_broken_seal_is_one_sentence(flask: Flasks, app: Flask, database_url: 
 
 
 def test_a_database_without_tables_is_one_sentence_that_says_what_to_do(flask: Flasks, tmp_path: Path):
-    for command in (["accounts", "list"], ["worker", "--once", "--resume", "--confirm-only-one"]):
-        finished = flask(*command, DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}")
+    for command in ("accounts list", "worker --once", "refreshing confirm-only-one"):
+        finished = flask(*command.split(), DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}")
 
         assert (finished.returncode, finished.stdout) == (1, "")
         assert said(finished).startswith("Error: The database is at revision None")

@@ -71,6 +71,7 @@ class EventKind(StrEnum):
     RECOVERY_CODE_USED = "recovery_code_used"
     RECOVERY_CODES_MADE = "recovery_codes_made"
     EMERGENCY_STOPPED = "emergency_stopped"
+    REFRESHING_RESUMED = "refreshing_resumed"
 
 
 SENTENCES = {
@@ -136,6 +137,7 @@ SENTENCES = {
     EventKind.EMERGENCY_STOPPED: (
         "Everything was stopped: all sign-ins, passwords, links and {keys} API keys ended, and refreshing is held."
     ),
+    EventKind.REFRESHING_RESUMED: "Refreshing was resumed; it had been paused since {since}.",
 }
 
 

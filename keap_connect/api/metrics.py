@@ -52,7 +52,7 @@ class _FromDatabase(Collector):
     def collect(self) -> Iterator[Metric]:
         workers = list_workers()
         yield _family("accounts", "Accounts in each state.", "state", count_states())
-        yield _family("alarm", "What holds the sweep.", "name", {alarm.name: 1 for alarm in list_alarms()})
+        yield _family("alarm", "What pauses refreshing.", "name", {alarm.name: 1 for alarm in list_alarms()})
         yield _family(
             "lag_seconds", "For how long the account that waits longest has been due.", "", {"": lag_seconds()}
         )

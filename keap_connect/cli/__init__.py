@@ -16,6 +16,7 @@ from keap_connect.cli import (
     database,
     doctor,
     emergency_stop,
+    refreshing,
     sandbox,
     serve,
     token_keys,
@@ -35,6 +36,7 @@ for _command in (
     emergency_stop.emergency_stop,
     serve.serve,
     worker.worker,
+    refreshing.refreshing,
     doctor.doctor,
     sandbox.sandbox,
 ):

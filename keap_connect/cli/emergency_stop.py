@@ -12,7 +12,7 @@ UNDO = """\
 Nobody is signed in, no password and no API key works, and nothing is refreshed. When the house is clean again:
   ./keap-connect admins reset-password --email you@example.com   # for each admin
   ./keap-connect api-keys create nightly-sync                    # for each program
-  ./keap-connect worker --confirm-only-one
+  ./keap-connect refreshing confirm-only-one
 If database and TOKEN_KEYS may both be gone, the accounts above must also be withdrawn at Keap and reconnected."""
 
 

@@ -10,25 +10,17 @@ from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.refreshing import brakes
-from keap_connect.worker import instance
 from keap_connect.worker.loop import SweepWorker
 
 
-@click.command("worker", epilog=help_with("worker", "worker --once", "worker --confirm-only-one"))
+@click.command("worker", epilog=help_with("worker", "worker --once", "worker --once --json"))
 @click.option("--once", is_flag=True, help="Refresh what is due now, then end.")
-@click.option("--confirm-only-one", is_flag=True, help="Confirm that no other installation uses these accounts.")
-@click.option("--resume", is_flag=True, help="Let the sweep go on after a mass refusal or a refused client.")
 @json_option
 @with_appcontext
 @plainly
-def worker(once: bool, confirm_only_one: bool, resume: bool, as_json: bool) -> None:
+def worker(once: bool, as_json: bool) -> None:
     """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
     check_file()
-    if resume:
-        for name in (brakes.MASS_REFUSAL, brakes.CLIENT_REFUSED):
-            brakes.end_alarm(name)
-    if confirm_only_one:
-        instance.confirm_only_one()
     for warning in check_deployment():
         click.echo(warning, err=True)
     sweep = SweepWorker(current_app._get_current_object())  # type: ignore[attr-defined]
@@ -36,9 +28,11 @@ def worker(once: bool, confirm_only_one: bool, resume: bool, as_json: bool) -> N
     alarms = brakes.list_alarms()
     if as_json:
         names = [alarm.name for alarm in alarms]
-        show_json({"refreshed": sweep.refreshed, "failed": sweep.failed, "faults": sweep.faults, "held_by": names})
+        show_json({"refreshed": sweep.refreshed, "failed": sweep.failed, "faults": sweep.faults, "paused_by": names})
     for alarm in alarms:
-        click.echo(f"The sweep is held: {alarm.reason}", err=True)
+        click.echo(f"Refreshing is paused: {alarm.reason} {brakes.ADVICE[alarm.name]}", err=True)
     if sweep.faults:
         click.echo(f"Faults of this program stopped {sweep.faults} refreshes; the log tells of each.", err=True)
         sys.exit(ExitCode.FAILED)
+    if alarms and once:
+        sys.exit(ExitCode.COME_BACK_LATER)

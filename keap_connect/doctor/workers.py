@@ -1,4 +1,4 @@
-"""Whether accounts are kept alive: a worker that was heard of lately, and nothing that holds the sweep."""
+"""Whether accounts are kept alive: a worker that was heard of lately, and nothing that pauses refreshing."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,6 @@ from keap_connect.worker.due import lag_seconds
 from keap_connect.worker.heartbeat import list_workers
 
 MOST_LAG_SECONDS = 600
-ADVICE = {
-    brakes.UNKNOWN_INSTANCE: "When no other installation uses the accounts: ./keap-connect worker --confirm-only-one",
-    brakes.CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then ./keap-connect worker --resume",
-    brakes.MASS_REFUSAL: "Look whether Keap or the settings changed; then ./keap-connect worker --resume",
-}
 
 
 def look_at_workers() -> Iterator[Finding]:
@@ -45,12 +40,12 @@ def look_at_workers() -> Iterator[Finding]:
 
 
 def look_at_alarms() -> Iterator[Finding]:
-    """See what holds the sweep, and which accounts wait for a person."""
+    """See what pauses refreshing, and which accounts wait for a person."""
     alarms = brakes.list_alarms()
     for alarm in alarms:
-        yield wrong("alarm", alarm.reason, ADVICE.get(alarm.name, "./keap-connect worker --resume"))
+        yield wrong("alarm", alarm.reason, brakes.ADVICE[alarm.name])
     if not alarms:
-        yield well("alarms", "Nothing holds the sweep.")
+        yield well("alarms", "Nothing pauses refreshing.")
     counts = count_states()
     if counts[AccountState.RECONNECT_REQUIRED]:
         number = counts[AccountState.RECONNECT_REQUIRED]

@@ -6,5 +6,5 @@ spender.py    presents it, and writes down what the answer means
 storing.py    stores what it brought, by the fence
 recovery.py   keeps a new pair that the database refused, sealed, in a file that was allocated beforehand
 serving.py    hands out a valid access token, waiting for a refresh of somebody else if it must
-brakes.py     what holds the sweep: mass refusals, a refused client, a restored backup
+brakes.py     what pauses refreshing: mass refusals, a refused client, a restored backup
 """

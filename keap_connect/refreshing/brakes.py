@@ -1,22 +1,32 @@
-"""What holds the sweep, and calls the admin, instead of harming every account at once."""
+"""What pauses refreshing, and calls the admin, instead of harming every account at once."""
 
 import logging
 import threading
-from datetime import timedelta
+from collections.abc import Collection
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.history import EventKind
+from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.models import AccountEvent, Alarm
-from keap_connect.refreshing.lease import CLIENT_REFUSED, UNKNOWN_INSTANCE
+from keap_connect.refreshing.lease import CLIENT_REFUSED, MASS_REFUSAL, UNKNOWN_INSTANCE
 
 log = logging.getLogger(__name__)
 __all__ = ["CLIENT_REFUSED", "MASS_REFUSAL", "UNKNOWN_INSTANCE"]
-MASS_REFUSAL = "mass_refusal"
+ADVICE = {
+    UNKNOWN_INSTANCE: "When no other installation uses the accounts: ./keap-connect refreshing confirm-only-one",
+    CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then ./keap-connect refreshing resume",
+    MASS_REFUSAL: (
+        "Find out whether Keap or the settings changed. An account among these that Keap refuses once more has to be "
+        "reconnected. To go on: ./keap-connect refreshing resume"
+    ),
+}
 WINDOW = timedelta(minutes=10)
+# Accounts that were refused before an operator resumed are tried again within minutes, even if a worker is restarted.
+KNOWN_FOR = timedelta(hours=1)
 LEAST_REFUSED = 5
 REFUSED_SHARE = 0.2
 PROBE_EVERY_SECONDS = 300.0
@@ -43,48 +53,86 @@ class Probe:
 
 
 def is_raised(session: Session, name: str) -> bool:
-    """Whether the sweep is held for this."""
+    """Whether refreshing is paused for this."""
     return session.get(Alarm, name) is not None
 
 
 def raise_alarm(session: Session, name: str, reason: str) -> None:
-    """Hold the sweep; the first reason stays until the alarm is ended."""
+    """Pause refreshing; the first reason stays until the alarm is ended."""
     if is_raised(session, name):
         return
     take_turns(session, f"alarm:{name}")
     if not is_raised(session, name):
-        log.critical("The sweep is held (%s): %s", name, reason)
+        log.critical("Refreshing is paused (%s): %s", name, reason)
         session.add(Alarm(name=name, raised_at=utc_now(), reason=reason))
         session.flush()
 
 
-def end_alarm(name: str) -> bool:
-    """Let the sweep go on; return whether it was held for this."""
+def end_alarm(name: str) -> None:
+    """End an alarm whose cause is gone."""
     with read_session() as session:
         was_raised = is_raised(session, name)
     if was_raised:
         with write_transaction() as session:
             session.execute(delete(Alarm).where(Alarm.name == name))
-    return was_raised
+
+
+def resume(names: Collection[str], actor: str) -> bool:
+    """End these alarms on an operator's word, and return whether there were any; what was counted is forgotten."""
+    with write_transaction() as session:
+        ended = session.scalars(delete(Alarm).where(Alarm.name.in_(names)).returning(Alarm.raised_at)).all()
+        if ended:
+            since = min(ended)
+            shown = f"{since:%Y-%m-%d %H:%M} UTC"
+            record(session, EventKind.REFRESHING_RESUMED, None, actor, since=shown, paused_at=since.isoformat())
+    return bool(ended)
 
 
 def list_alarms() -> list[Alarm]:
-    """Return what holds the sweep."""
+    """Return what pauses refreshing."""
     with read_session() as session:
         return list(session.scalars(select(Alarm).order_by(Alarm.raised_at)))
+
+
+def list_refused(alarm: Alarm) -> list[int]:
+    """Return the accounts whose refusals raised the alarm of a mass refusal, and those that were refused since."""
+    with read_session() as session:
+        return sorted(set(session.scalars(_refused_since(alarm.raised_at - WINDOW))))
 
 
 def too_many_refusals(session: Session) -> bool:
     """Whether Keap refuses so many accounts that the fault is hardly theirs; raises the alarm if so."""
     if is_raised(session, MASS_REFUSAL):
         return True
-    since = AccountEvent.at > utc_now() - WINDOW
+    counted = [AccountEvent.at > utc_now() - WINDOW, *_after_resume(session)]
     refusal = AccountEvent.kind == EventKind.REFRESH_REFUSED_ONCE
     attempts = AccountEvent.kind.in_([EventKind.REFRESHED, EventKind.REFRESH_FAILED, EventKind.REFRESH_REFUSED_ONCE])
-    refused = session.scalar(select(func.count(AccountEvent.account_id.distinct())).where(since, refusal)) or 0
-    attempted = session.scalar(select(func.count(AccountEvent.id)).where(since, attempts)) or 0
+    refused = session.scalar(select(func.count(AccountEvent.account_id.distinct())).where(*counted, refusal)) or 0
+    attempted = session.scalar(select(func.count(AccountEvent.id)).where(*counted, attempts)) or 0
     if refused < LEAST_REFUSED or refused < REFUSED_SHARE * attempted:
         return False
     reason = f"Keap refused {refused} accounts within ten minutes, out of {attempted} attempts."
     raise_alarm(session, MASS_REFUSAL, reason)
     return True
+
+
+def _after_resume(session: Session) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for what counts after an operator resumed.
+
+    The operator saw which accounts had been refused before. That they are refused once more is no news.
+    """
+    resumes = select(AccountEvent).where(
+        AccountEvent.kind == EventKind.REFRESHING_RESUMED, AccountEvent.at > utc_now() - KNOWN_FOR
+    )
+    resumed = session.scalars(resumes.order_by(AccountEvent.id.desc()).limit(1)).first()
+    if resumed is None:
+        return []
+    since = datetime.fromisoformat(resumed.details["paused_at"]) - WINDOW
+    known = _refused_since(since).where(AccountEvent.id < resumed.id)
+    return [AccountEvent.id > resumed.id, AccountEvent.account_id.not_in(known)]
+
+
+def _refused_since(since: datetime) -> Select[int | None]:
+    return select(AccountEvent.account_id).where(
+        AccountEvent.at > since, AccountEvent.kind == EventKind.REFRESH_REFUSED_ONCE
+    )

@@ -28,6 +28,10 @@ from keap_connect.refreshing import timing
 log = logging.getLogger(__name__)
 UNKNOWN_INSTANCE = "unknown_instance"
 CLIENT_REFUSED = "client_refused"
+MASS_REFUSAL = "mass_refusal"
+# While one of these alarms lasts, nobody presents anything. (`in_` does not go with the statements for many leases.)
+PAUSES_ALL = or_(Alarm.name == UNKNOWN_INSTANCE, Alarm.name == MASS_REFUSAL)
+IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Situation:
     is_leased: bool
     held_seconds: float
     client_refusal: str | None  # what Keap said when it refused our own client, while that alarm lasts
+    pause_reason: str | None  # why nobody presents anything, while that lasts; a caller may read it
 
     @property
     def is_held(self) -> bool:
@@ -66,10 +71,10 @@ def look(account_id: int) -> Situation:
         found = session.execute(_SITUATION, {"sought": account_id}).one_or_none() if account_id <= LARGEST_ID else None
     if found is None:
         raise AccountNotFound(f"There is no account {account_id}.")
-    account, now, client_refusal = found
+    account, now, client_refusal, pause_reason = found
     is_leased = _ahead(account.lease_ends, now) > 0
     held_seconds = max(_ahead(account.hold_until, now), doubt_after_trouble(account))
-    return Situation(account, is_leased, held_seconds, client_refusal)
+    return Situation(account, is_leased, held_seconds, client_refusal, pause_reason)
 
 
 def draw_up(account: Account) -> Lease | None:
@@ -138,12 +143,11 @@ def release(session: Session, account: Account, *, clear_marker: bool, hold_seco
 
 
 def is_free() -> tuple[ColumnElement[bool], ...]:
-    """The SQL condition: tokens are there, not refused, neither leased nor held, and this is no unknown clone."""
+    """The SQL condition: tokens are there, not refused, neither leased nor held."""
     return (
         Account.disconnected_at.is_(None),
         Account.refresh_token_sealed.is_not(None),
         Account.refused_at.is_(None),
-        ~select(Alarm.name).where(Alarm.name == UNKNOWN_INSTANCE).exists(),
         _is_over(Account.lease_ends),
         _is_over(Account.hold_until),
     )
@@ -166,8 +170,15 @@ def _is_over(moment: InstrumentedAttribute[float | None]) -> ColumnElement[bool]
 
 
 # The statements of each single refresh, put together once: that takes longer than running them.
+# How many others were refused is not for every caller to know.
+_TOLD = case(
+    (Alarm.name == MASS_REFUSAL, "Keap refused many accounts at once; an admin must look."), else_=Alarm.reason
+)
 _SITUATION = select(
-    Account, database_clock(), select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery()
+    Account,
+    database_clock(),
+    select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery(),
+    select(_TOLD).where(PAUSES_ALL).order_by(Alarm.raised_at).limit(1).scalar_subquery(),
 ).where(Account.id == bindparam("sought"))
 _THIS_PAIR = (Account.id == bindparam("sought"), Account.generation == bindparam("seen"))
 _TAKING = (
@@ -175,6 +186,7 @@ _TAKING = (
     .where(
         *_THIS_PAIR,
         *is_free(),
+        IS_NOT_PAUSED,
         # While the database was away, the holder of the new pair could not store it.
         or_(Account.attempt_fingerprint.is_(None), bindparam("had_no_trouble", type_=Boolean)),
     )

@@ -175,6 +175,9 @@ def _refreshed(
     account_id = situation.account.id
     while True:
         _check(situation)
+        if situation.pause_reason:
+            words = f"Refreshing is paused. {situation.pause_reason}"
+            raise TemporarilyUnavailable(words, timing.COME_BACK_WHEN_PAUSED_SECONDS)
         if not situation.is_leased:
             _check_hold(situation, ignores_back_off)
             attempt = spend(situation.account, actor)
@@ -223,7 +226,7 @@ def _check_hold(situation: Situation, ignores_back_off: bool) -> None:
 
 
 def _wait(account_id: int, patient_until: float) -> Situation:
-    """Wait until the lease of somebody else has ended, and return how things stand then."""
+    """Wait until the lease of somebody else has ended, or refreshing is paused; return how things stand then."""
     if not _waiters.acquire(blocking=False):
         raise TemporarilyUnavailable("Many callers wait for this refresh already.", 5)
     try:
@@ -233,7 +236,7 @@ def _wait(account_id: int, patient_until: float) -> Situation:
                 raise TemporarilyUnavailable("A refresh is under way and takes longer than you wanted to wait.", 5)
             time.sleep(min(timing.LOOK_EVERY_SECONDS * random.uniform(0.7, 1.3), remaining))  # noqa: S311
             situation = look(account_id)
-            if not situation.is_leased:
+            if not situation.is_leased or situation.pause_reason:
                 return situation
     finally:
         _waiters.release()

@@ -21,7 +21,7 @@ INSTANCE = "instance"
 MARKER = "instance_id"
 ADVICE = (
     "No refresh token is presented until you confirm that no other installation uses these accounts: "
-    "`./keap-connect worker --confirm-only-one`."
+    "`./keap-connect refreshing confirm-only-one`."
 )
 
 
@@ -39,13 +39,13 @@ def check_instance() -> bool:
     return True
 
 
-def confirm_only_one() -> None:
+def confirm_only_one(actor: str) -> None:
     """Take this database as the living one, on the operator's word."""
     with write_transaction() as session:
         session.merge(Deployment(name=INSTANCE, value=f"{_wanted_id() or secrets.token_hex(8)}:0".encode()))
         session.flush()
         _move_on(session, at_least=_read_marker()[1])
-    brakes.end_alarm(brakes.UNKNOWN_INSTANCE)
+    brakes.resume([brakes.UNKNOWN_INSTANCE], actor)
 
 
 def _problem(session: Session) -> str | None:

@@ -26,9 +26,9 @@ TOKEN = "/api/v1/accounts/1/token"
 def run(app: Flask) -> Callable[..., str]:
     """Give the function that runs a command and returns what it said."""
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, code: int = 0) -> str:
         finished = app.test_cli_runner().invoke(args=arguments)
-        assert finished.exit_code == 0, finished.output
+        assert finished.exit_code == code, finished.output
         return finished.output
 
     return run
@@ -54,17 +54,18 @@ def test_after_the_stop_nothing_stolen_reads_anything_and_the_way_back_works(
     assert before == [200, 200, 200, 200]
     assert _what_is_read(app, customer, admin, key, link) == [403, 303, 401, 404]
     assert "ann.lee@example.com" in said
-    assert "worker --confirm-only-one" in said
+    assert "refreshing confirm-only-one" in said
     _sign_in(admin, ADMIN_PASSWORD)
     assert send(admin, "GET", "/accounts").status_code == 303, "the old password is worth nothing"
     assert admin.choose_password(way_in, "the thief's own one").status_code == 404
     with app.app_context(), write_transaction() as session:
         session.get_one(Account, 1).next_refresh_at = session.get_one(Account, 1).created_at
         mark = fingerprint(open_refresh_token(session.get_one(Account, 1)) or "")
-    assert "held" in run("worker", "--once")
+    assert "paused" in run("worker", "--once", code=4)
     assert len(sandbox.ledger()["presentations"]) == presented
 
-    run("worker", "--once", "--confirm-only-one")
+    run("refreshing", "confirm-only-one")
+    run("worker", "--once")
     with app.app_context():
         way_in = issue_password_link(ADMIN_EMAIL, "x")
         key = issue_api_key("jobs", list(Scope), "x").text

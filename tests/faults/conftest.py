@@ -210,14 +210,14 @@ class Stage:
         return hold_until is not None and hold_until > now
 
     def alarms(self) -> list[str]:
-        """Return what holds the sweep."""
+        """Return what pauses refreshing."""
         with self.app.app_context():
             return [alarm.name for alarm in brakes.list_alarms()]
 
-    def end_alarm(self, name: str) -> None:
-        """Let the sweep go on, as the admin does."""
+    def resume(self) -> None:
+        """Let refreshing go on after a mass refusal, as the admin does."""
         with self.app.app_context():
-            assert brakes.end_alarm(name)
+            assert brakes.resume([brakes.MASS_REFUSAL], "test")
 
     def events(self, account_id: int) -> list[str]:
         """Return the kinds of its history, oldest first."""

@@ -21,8 +21,10 @@ from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.models import Account, Deployment, Worker
-from keap_connect.refreshing import brakes, spender
+from keap_connect.refreshing import brakes, serving, spender
+from keap_connect.refreshing.serving import refresh_account, valid_token
 from keap_connect.refreshing.spender import Attempt, Presentation, present
 from keap_connect.worker import crew, loop
 from keap_connect.worker.circuit import OPENS_AFTER
@@ -53,12 +55,13 @@ def _program(stage: Stage, *arguments: str, before: tuple[str, ...] = ()) -> Ite
         program.kill()
 
 
-def _run_worker_once(stage: Stage, *options: str) -> str:
-    command = [sys.executable, "-m", "keap_connect", "worker", "--once", *options]
+def _run(stage: Stage, *arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "keap_connect", *arguments]
     environ = {"PATH": "/usr/bin:/bin", **stage.environ}
     finished = subprocess.run(
-        command, cwd=REPOSITORY, env=environ, check=True, timeout=120, capture_output=True, text=True
+        command, cwd=REPOSITORY, env=environ, check=False, timeout=120, capture_output=True, text=True
     )
+    assert finished.returncode == code, finished.stderr
     return finished.stdout + finished.stderr
 
 
@@ -229,28 +232,101 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
 
 
 @pytest.mark.proves("R34")
-def test_a_mass_refusal_marks_nobody_even_when_the_admin_lets_the_sweep_go_on(stage: Stage):
+def test_a_mass_refusal_marks_nobody_and_pauses_again_when_others_are_refused_after_a_resume(stage: Stage):
     ids = stage.add_accounts(60)
     stage.sandbox.fault("refused_although_valid", "refresh")
     (process,) = stage.start(1, PACE=PACE, REFRESH_RATE_PER_MINUTE=0)
 
     process.ask("sweep")
-    held = stage.alarms()
+    paused = stage.alarms()
     sent = len(stage.presentations())
     process.ask("sweep")
-    assert len(stage.presentations()) == sent, "the sweep is held"
+    assert len(stage.presentations()) == sent, "refreshing is paused"
     refused = [row.id for row in stage.rows() if row.refusals]
-    for _ in range(2):
-        until(lambda: not any(stage.is_held(account_id) for account_id in refused))
-        stage.change(*refused, next_refresh_at=utc_now() - timedelta(days=1))
-        stage.end_alarm(brakes.MASS_REFUSAL)
-        process.ask("sweep")
+    stage.change(*refused, next_refresh_at=utc_now() + timedelta(days=1))
+    stage.change(*set(ids) - set(refused), next_refresh_at=utc_now() - timedelta(days=1))
+    stage.resume()
+    process.ask("sweep")
 
-    twice = [account_id for account_id in ids if stage.events(account_id).count("refresh_refused_once") > 1]
-    assert held == stage.alarms() == [brakes.MASS_REFUSAL]
+    assert paused == stage.alarms() == [brakes.MASS_REFUSAL]
     assert 5 <= len(refused) <= 5 + 2 * CALLS_AT_ONCE, "each hand may have begun once more before the fifth was stored"
-    assert twice, "second refusals were reached"
+    assert len([row for row in stage.rows() if row.refusals]) >= len(refused) + 5
     assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
+
+
+@pytest.mark.proves("R34")
+def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(stage: Stage):
+    ids = stage.add_accounts(8)
+    stage.change(*ids, refusals=1, failed_at=utc_now())
+    stage.sandbox.fault("refused_although_valid", "refresh")
+    (process,) = stage.start(1, PACE=PACE)
+
+    process.ask("sweep")
+
+    assert stage.alarms() == [brakes.MASS_REFUSAL]
+    assert len([row for row in stage.rows() if row.refused_at]) < 5
+
+
+@pytest.mark.proves("F98", "R34")
+def test_five_dead_accounts_pause_refreshing_once_and_are_marked_after_a_resume(stage: Stage):
+    ids = stage.add_accounts(5)
+    stage.sandbox.fault("refused_although_valid", "refresh")
+    (process,) = stage.start(1, PACE=PACE)
+    process.ask("sweep")
+    paused = stage.alarms()
+    until(lambda: not any(stage.is_held(account_id) for account_id in ids))
+
+    stage.resume()
+    stage.change(*ids, next_refresh_at=utc_now())
+    process.ask("sweep")
+
+    assert (paused, stage.alarms()) == ([brakes.MASS_REFUSAL], [])
+    assert {stage.state(account_id) for account_id in ids} == {AccountState.RECONNECT_REQUIRED}
+    stage.sandbox.clear_faults()
+    (other_id,) = stage.add_accounts(tenant_id="cd456")
+    assert process.ask("refresh", other_id)["ok"]
+
+
+@pytest.mark.proves("F99", "R102")
+@pytest.mark.parametrize("name", [brakes.MASS_REFUSAL, brakes.UNKNOWN_INSTANCE])
+def test_a_caller_hears_at_once_that_refreshing_is_paused_and_why(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    expired, valid = stage.add_accounts(), stage.add_accounts(expires_in_seconds=50, tenant_id="cd456")
+    monkeypatch.setattr(serving, "_wait", lambda *_: pytest.fail("it waits"))
+    with stage.app.app_context():
+        with write_transaction() as session:
+            brakes.raise_alarm(session, name, "Something happened to 7 accounts.")
+        refusals = []
+        for ask in (valid_token, refresh_account):
+            with pytest.raises(TemporarilyUnavailable) as refusal:
+                ask(expired[0], "test")
+            refusals.append(refusal.value)
+        warning = valid_token(valid[0], "test").warning or ""
+
+    for said in (*map(str, refusals), warning):
+        assert "Refreshing is paused" in said
+        assert ("7 accounts" in said) is (name == brakes.UNKNOWN_INSTANCE), "keys for some accounts learn no counts"
+    assert {refusal.retry_after_seconds for refusal in refusals} == {300}
+    assert (_count_leased(stage), stage.presentations()) == (0, [])
+
+
+@SQLITE
+@pytest.mark.proves("F99")
+def test_a_caller_who_waits_already_hears_of_a_pause_that_begins(stage: Stage):
+    (account_id,) = stage.add_accounts()
+    holder, other = stage.start(2)
+    stage.sandbox.hold("refresh")
+    holder.tell("refresh", account_id)
+    stage.sandbox.wait_held(1)
+    other.tell("valid_token", account_id, patience_seconds=60)
+    with stage.app.app_context(), write_transaction() as session:
+        brakes.raise_alarm(session, brakes.MASS_REFUSAL, "Keap refused many.")
+
+    assert "Refreshing is paused" in other.hear()[0]["message"]
+    stage.sandbox.release()
+    assert holder.hear()[0]["ok"]
+    assert stage.is_reconciled(account_id), "what is in flight is stored"
 
 
 @pytest.fixture
@@ -375,23 +451,30 @@ def _workers(stage: Stage) -> list[Worker]:
 
 
 @SQLITE
-@pytest.mark.proves("R34")
-def test_resume_lets_the_sweep_go_on_and_all_recover(stage: Stage):
+@pytest.mark.proves("R34", "F98")
+def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage):
     ids = stage.add_accounts(8)
     stage.sandbox.fault("refused_although_valid", "refresh")
     (process,) = stage.start(1, PACE=PACE)
     process.ask("sweep")
     assert stage.alarms() == [brakes.MASS_REFUSAL]
+    refused = [row.id for row in stage.rows() if row.refusals]
     stage.sandbox.clear_faults()
     stage.change(*ids, next_refresh_at=utc_now(), hold_until=None)
     sent = len(stage.presentations())
 
-    said = _run_worker_once(stage)
-    assert "The sweep is held: Keap refused" in said
+    said = _run(stage, "worker", "--once", code=4)
+    assert "Refreshing is paused: Keap refused" in said
     assert len(stage.presentations()) == sent
-    said = _run_worker_once(stage, "--resume")
+    status = json.loads(_run(stage, "refreshing", "status", "--json", code=4))
+    assert "not paused" in _run(stage, "refreshing", "resume")
+    said = _run(stage, "worker", "--once")
 
-    assert "held" not in said
+    (pause,) = status["pauses"]
+    assert (status["is_paused"], pause["name"], pause["account_ids"]) == (True, brakes.MASS_REFUSAL, refused)
+    assert datetime.fromisoformat(pause["since"]) <= utc_now()
+    assert "refreshing resume" in pause["advice"]
+    assert "paused" not in said
     assert stage.is_reconciled(*ids)
     assert all(row.refreshed_at for row in stage.rows())
 
@@ -478,7 +561,7 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
         ended = thread.submit(stage.app.test_cli_runner().invoke, args=["worker", "--once", "--json"]).result()
 
     assert ended.exit_code == 1
-    assert json.loads(ended.stdout) == {"refreshed": 1, "failed": 1, "faults": 1, "held_by": []}
+    assert json.loads(ended.stdout) == {"refreshed": 1, "failed": 1, "faults": 1, "paused_by": []}
     assert "Faults of this program stopped 1 refreshes" in ended.stderr
     assert stage.row(unlucky).attempt_fingerprint is not None, "who knows whether it was presented"
     assert stage.is_reconciled(lucky)
@@ -664,9 +747,10 @@ def _check_that_it_refreshes_only_once_confirmed(stage: Stage, account_id: int) 
 
     assert stage.alarms() == [brakes.UNKNOWN_INSTANCE]
     assert not held["ok"]
-    assert "confirm" in _run_worker_once(stage)
+    assert "confirm" in _run(stage, "worker", "--once", code=4)
     assert len(stage.presentations()) == before
-    _run_worker_once(stage, "--confirm-only-one")
+    _run(stage, "refreshing", "confirm-only-one")
+    _run(stage, "worker", "--once")
     assert stage.alarms() == []
     assert stage.is_reconciled(account_id)
     assert len(stage.presentations()) == before + 1

@@ -9,7 +9,7 @@ NO_MEMORY_AT          a step of a refresh at which it runs out of memory, once
 CLOCK_SHIFT_SECONDS   how far its clock is off; the command `clock` moves it while it runs
 AGE_SECONDS           for how long it has known the database to answer
 BUSY_TIMEOUT_MS       how long SQLite waits for another writer
-LEAST_REFUSED         from how many refused accounts on the sweep is held
+LEAST_REFUSED         from how many refused accounts on refreshing is paused
 """
 
 import json

@@ -366,6 +366,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.DISCONNECTED: ({}, "Disconnected: the tokens are forgotten."),
     EventKind.ERASED: ({}, "Erased: the account, its tokens, its names and its history are gone."),
+    EventKind.REFRESHING_RESUMED: (
+        {"since": "2026-09-30 08:00 UTC"},
+        "Refreshing was resumed; it had been paused since 2026-09-30 08:00 UTC.",
+    ),
     EventKind.EMERGENCY_STOPPED: (
         {"keys": 2},
         "Everything was stopped: all sign-ins, passwords, links and 2 API keys ended, and refreshing is held.",
