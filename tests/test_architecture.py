@@ -23,7 +23,7 @@ LAYERS = [
     {"onboarding", "refreshing", "access", "audit", "deployment"},
     {"accounts"},
     {"keap", "models", "runtime", "logs"},
-    {"settings", "token_cipher", "database"},
+    {"settings", "token_cipher", "database", "durable_files"},
     {"errors", "clock", "signals"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.

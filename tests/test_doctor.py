@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from flask import Flask
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
+from keap_connect.doctor import files
 from keap_connect.doctor.clocks import compare, look_at_database_clock
 from keap_connect.doctor.finding import Health
 from keap_connect.doctor.proxies import mark_of
@@ -253,6 +255,23 @@ def test_the_clock_of_postgresql_is_compared_with_ours(settings: Settings, clock
 
     assert [one.health for one in agreeing + differing] == [Health.WELL, Health.WRONG]
     assert "300 seconds ahead" in differing[0].sentence or "299" in differing[0].sentence
+
+
+@on_sqlite
+@pytest.mark.proves("F86")
+def test_a_disk_that_is_full_or_cannot_be_written_is_found(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    place, access = app.extensions["keap_connect"].settings.instance_path, os.access
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            files.os, "access", lambda path, mode: not Path(path).is_relative_to(place) and access(path, mode)
+        )
+        closed, found_closed = examined(app)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    full, found_full = examined(app)
+
+    assert (closed, set(found_closed), full, set(found_full)) == (1, {"disk", "audit log"}, 1, {"disk"})
+    assert "cannot be written" in found_closed["disk"][0]["sentence"]
+    assert "nothing is refreshed" in found_full["disk"][0]["advice"]
 
 
 @on_sqlite

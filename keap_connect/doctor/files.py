@@ -61,10 +61,17 @@ def look_at_audit_log() -> Iterator[Finding]:
 
 
 def look_at_disk() -> Iterator[Finding]:
-    """Measure the room where recovery files, and with SQLite the database, are written."""
-    place = runtime().settings.instance_path
+    """See whether recovery files can be written, and how much room is left for them."""
+    place = runtime().settings.instance_path / "recovery"
     while not os.path.exists(place):
         place = place.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield wrong(
+            "disk",
+            f"{place} cannot be written.",
+            "Let the app's own user write there: without a recovery file nothing is refreshed.",
+        )
+        return
     free = shutil.disk_usage(place).free
     sentence = f"{free / 1e9:.1f} GB are free at {place}."
     if free < TOO_FEW_BYTES:

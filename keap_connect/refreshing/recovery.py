@@ -21,6 +21,7 @@ from pathlib import Path
 
 from flask import Flask, current_app
 
+from keap_connect.durable_files import NEW, remove_abandoned, sync_folder, write_all
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.refreshing.storing import NewPair, store_granted
@@ -48,7 +49,7 @@ class Slot:
         """Write a pair down durably, and store it as soon as the database answers."""
         self.is_kept = True
         try:
-            _write(self.handle, _sealed(pair))
+            write_all(self.handle, _sealed(pair))
         except OSError as problem:
             log.critical(
                 "The recovery file %s cannot be written (%s): the new tokens of account %s are in memory "
@@ -123,9 +124,14 @@ def replay() -> int:
         SQLAlchemyError: the database does not answer; the files stay.
     """
     found = 0
+    remove_abandoned(_folder())
     for path in sorted(_folder().glob("*.pair")):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):  # taken care of, or its process is alive
+        try:
             found += _replay_file(path)
+        except (FileNotFoundError, BlockingIOError):  # taken care of, or its process is alive
+            pass
+        except OSError as problem:
+            log.critical("The recovery file %s cannot be read or deleted (%s).", path, problem.strerror)
     return found
 
 
@@ -188,15 +194,15 @@ def _store(pair: NewPair) -> None:
 
 def _allocate(folder: Path) -> Slot:
     path = folder / f"{secrets.token_hex(8)}.pair"
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(NEW)
     handle = -1
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _write(handle, b"\0" * FILE_BYTES)
+        write_all(handle, b"\0" * FILE_BYTES)
         os.rename(fresh, path)  # locked already, so that no other process takes it for a dead one's
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as problem:
         log.critical("No recovery file can be allocated in %s (%s); nothing is refreshed.", folder, problem.strerror)
         for each in (fresh, path):
@@ -206,22 +212,6 @@ def _allocate(folder: Path) -> Slot:
             os.close(handle)  # else what was deleted would go on filling the disk
         raise RecoveryUnavailable("The disk for the recovery file is full or cannot be written.") from problem
     return Slot(path, handle)
-
-
-def _write(handle: int, content: bytes) -> None:
-    """Write all of it durably, or fail: on a disk that is nearly full the system writes a part of it, and succeeds."""
-    written = 0
-    while written < len(content):
-        written += os.pwrite(handle, content[written:], written)
-    os.fsync(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sealed(pair: NewPair) -> bytes:

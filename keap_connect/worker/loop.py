@@ -55,6 +55,7 @@ class SweepWorker:
         self._beat_due = self._instance_due = 0.0
         self._probe = brakes.Probe()
         self._is_probing_client = self._is_braked = False
+        self._trouble: str | None = None  # why nothing could be leased lately
 
     def stop(self) -> None:
         """Take up nothing more; what is under way is finished and stored."""
@@ -70,8 +71,9 @@ class SweepWorker:
                 except SQLAlchemyError as problem:
                     log.error("The database does not answer (%s); trying again.", type(problem).__name__)
                     worked = False
-                except KeapConnectError as problem:
-                    log.warning("Nothing is refreshed: %s", problem)
+                except (KeapConnectError, OSError) as problem:
+                    log.error("Nothing is refreshed: %s", problem)
+                    self._trouble = str(problem)
                     worked = False
                 if not worked and until_idle:
                     break
@@ -107,6 +109,7 @@ class SweepWorker:
             while turns and len(ready) < room and turns[0][0] <= now:
                 ready.append(turns.popleft()[1])
             self.crew.send_out(ready)
+            self._trouble = None
             self._keep_house()
         return True
 
@@ -159,9 +162,11 @@ class SweepWorker:
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
             pause = self.circuit.paused_seconds()
+            if self._trouble and not pause:
+                pause = BEAT_SECONDS
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             counts = (self.refreshed, self.failed, lag_seconds())
             forget_past()
             forget_past_files()
             finish_interrupted()
-            beat(Beat(self.name, self.started_at, *counts, paused_until, self.circuit.reason))
+            beat(Beat(self.name, self.started_at, *counts, paused_until, self.circuit.reason or self._trouble))

@@ -276,6 +276,15 @@ class Outage:
             self.lock.close()
 
 
+@contextlib.contextmanager
+def program(stage: Stage, *arguments: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Give `./keap-connect …` as it runs in earnest."""
+    command = [*before, sys.executable, "-m", "keap_connect", *arguments]
+    with subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ}) as started:
+        yield started
+        started.kill()
+
+
 def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
     """Wait for a condition and return what it gave."""
     deadline = time.monotonic() + timeout

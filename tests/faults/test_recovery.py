@@ -228,6 +228,36 @@ def test_a_file_being_allocated_is_not_taken_for_one_of_a_dead_process(stage: St
     assert slot.path.stat().st_ino == os.fstat(slot.handle).st_ino
 
 
+@SQLITE
+def test_new_files_of_processes_that_ended_are_deleted_and_no_others(stage: Stage):
+    folder = _folder(stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    abandoned, locked, young = (folder / f"{name}.new" for name in ("abandoned", "locked", "young"))
+    for path in (abandoned, locked, young):
+        path.touch()
+    for path in (abandoned, locked):
+        os.utime(path, (time.time() - 120, time.time() - 120))
+
+    with locked.open() as file, stage.app.app_context():
+        fcntl.flock(file, fcntl.LOCK_EX)
+        recovery.replay()
+
+    assert set(folder.iterdir()) == {locked, young}
+
+
+@SQLITE
+@pytest.mark.proves("F86")
+def test_a_recovery_file_that_cannot_be_read_is_said_and_stops_nobody(stage: Stage):
+    (account_id,) = stage.add_accounts()
+    (_folder(stage) / "0.pair").mkdir(parents=True)
+    (process,) = stage.start(1)
+
+    assert process.ask("sweep") == {"ok": True, "refreshed": 1, "failed": 0}
+
+    assert stage.is_reconciled(account_id)
+    assert "0.pair cannot be read or deleted" in stage.logs()
+
+
 # Nothing is written, so nothing is sent
 
 

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,7 +32,7 @@ from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, ta
 from keap_connect.worker.heartbeat import list_workers
 from keap_connect.worker.instance import check_instance
 from tests.conftest import MovedClock
-from tests.faults.conftest import REPOSITORY, Stage, until
+from tests.faults.conftest import REPOSITORY, Stage, program, until
 from tests.support.sandbox import ANN
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -43,16 +42,8 @@ PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s, first 
 @pytest.fixture
 def worker_program(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
     """Give `./keap-connect worker` as it runs in earnest."""
-    with _program(stage, "worker") as program:
-        yield program
-
-
-@contextmanager
-def _program(stage: Stage, *arguments: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    command = [*before, sys.executable, "-m", "keap_connect", *arguments]
-    with subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ}) as program:
-        yield program
-        program.kill()
+    with program(stage, "worker") as started:
+        yield started
 
 
 def _run(stage: Stage, *arguments: str, code: int = 0) -> str:
@@ -109,12 +100,12 @@ def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, wor
 def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(stage: Stage, command: str, sign: signal.Signals, code: int):
     stage.sandbox.hold("refresh", where="after")
     (account_id,) = stage.add_accounts()
-    with _program(stage, *command.split()) as program:
+    with program(stage, *command.split()) as started:
         stage.sandbox.wait_held(1, timeout=60)
-        program.send_signal(sign)
+        started.send_signal(sign)
         stage.sandbox.release()
 
-        assert program.wait(60) == code
+        assert started.wait(60) == code
     assert stage.is_reconciled(account_id)
     assert stage.row(account_id).refreshed_at is not None
 
@@ -124,9 +115,9 @@ def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(stage: Stage, command
 def test_a_worker_under_nohup_goes_on_when_its_terminal_ends(stage: Stage):
     stage.sandbox.hold("refresh")
     stage.add_accounts()
-    with _program(stage, "worker", before=("nohup",)) as program:
+    with program(stage, "worker", before=("nohup",)) as started:
         stage.sandbox.wait_held(1, timeout=60)
-        program.send_signal(signal.SIGHUP)
+        started.send_signal(signal.SIGHUP)
         stage.sandbox.release()
         (later_id,) = stage.add_accounts(tenant_id="cd456")
 
