@@ -5,6 +5,7 @@ processes left, as soon as the database answers, and before it takes its first l
 whose account has moved on changes nothing.
 """
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -26,6 +27,7 @@ from keap_connect.errors import SealBroken, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.refreshing.storing import NewPair, store_granted
 from keap_connect.runtime import runtime
+from keap_connect.signals import on_stop
 
 log = logging.getLogger(__name__)
 FOLDER = "recovery"
@@ -48,21 +50,47 @@ class Slot:
     def keep(self, pair: NewPair) -> None:
         """Write a pair down durably, and store it as soon as the database answers."""
         self.is_kept = True
-        try:
-            write_all(self.handle, _sealed(pair))
-        except OSError as problem:
-            log.critical(
-                "The recovery file %s cannot be written (%s): the new tokens of account %s are in memory "
-                "only. Do not stop this process.",
-                self.path,
-                problem.strerror,
-                pair.account_id,
-            )
+        _in_memory[self] = _sealed(pair)
+        self.write()
         app = current_app._get_current_object()  # type: ignore[attr-defined]
         try:
             threading.Thread(target=_keep_trying, args=(app, self, pair), daemon=True).start()
         except RuntimeError:  # no thread is to be had; others may wait to be written down
             log.critical("The recovery file %s is stored only once this process has ended.", self.path)
+
+    def write(self) -> None:
+        """Write the pair down durably, unless that is done or it is stored; when it fails, the pair stays in memory."""
+        with _memory_lock:
+            if self not in _in_memory:
+                return
+            try:
+                write_all(self.handle, _in_memory[self])
+                del _in_memory[self]
+            except OSError as problem:
+                log.critical(
+                    "The recovery file %s cannot be written (%s): new tokens are in memory only. Do not kill this "
+                    "process.",
+                    self.path,
+                    problem.strerror,
+                )
+
+
+# The sealed pairs of this process that are neither stored nor written down.
+_in_memory: dict[Slot, bytes] = {}
+_memory_lock = threading.Lock()
+
+
+def wait_for_pairs_in_memory() -> None:
+    """Return once no new pair is in the memory of this process alone; before that, only a kill ends it."""
+    with on_stop(lambda _sign: None):
+        while waiting := list(_in_memory):
+            for slot in waiting:
+                slot.write()
+            if _in_memory:
+                time.sleep(RETRY_SECONDS)
+
+
+atexit.register(wait_for_pairs_in_memory)
 
 
 class _Pool:
@@ -181,6 +209,9 @@ def _keep_trying(app: Flask, kept: Slot, pair: NewPair) -> None:
                 break
             except Exception:  # the database, or a fault of ours: either may be mended while we run
                 time.sleep(RETRY_SECONDS)
+            kept.write()
+        with _memory_lock:  # nobody writes to it from now on
+            _in_memory.pop(kept, None)
         with contextlib.suppress(OSError):
             os.ftruncate(kept.handle, 0)
             kept.path.unlink()

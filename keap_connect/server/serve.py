@@ -17,6 +17,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from keap_connect.errors import SettingsError
+from keap_connect.refreshing.recovery import wait_for_pairs_in_memory
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
 from keap_connect.signals import stop_signals
@@ -63,6 +64,7 @@ def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         log.info("Serving %s at %s port %s.", "HTTPS" if certificate else "HTTP", host, port)
         code = runner.run(serve_until_signal(server, front))
+        wait_for_pairs_in_memory()
         logging.shutdown()
         # Granian waits for clients without end, and so would the end of the interpreter.
         os._exit(code)

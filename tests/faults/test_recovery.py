@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import sqlalchemy
 
 from keap_connect.refreshing import recovery, spender
 from keap_connect.refreshing.serving import refresh_account
-from tests.faults.conftest import Outage, Process, Stage, until
+from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -132,6 +133,52 @@ def test_a_pair_survives_the_death_of_its_process_and_a_restart(stage: Stage, ou
     assert stage.is_reconciled(account_id)
     assert len(stage.presentations()) == 1
     assert not _kept_files(stage)
+
+
+# `./keap-connect`, with a database that refuses the pair, and a disk that is full while a file is there.
+FULL_DISK = """
+import errno, sys
+from pathlib import Path
+from keap_connect.__main__ import main
+from keap_connect.refreshing import recovery, spender
+
+def refuse(*_):
+    raise KeyError("a fault")
+
+def write(handle, content, write_all=recovery.write_all):
+    if content.strip(b"\\0") and Path(full).exists():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    write_all(handle, content)
+
+full = sys.argv.pop(1)
+spender.store_granted = recovery.store_granted = refuse
+recovery.write_all = write
+main()
+"""
+
+
+@SQLITE
+@pytest.mark.proves("F83", "F86", "R30")
+def test_a_command_that_is_told_to_stop_writes_the_pair_in_its_memory_first(stage: Stage, tmp_path: Path):
+    (account_id,) = stage.add_accounts()
+    full, log = tmp_path / "full", tmp_path / "log"
+    full.touch()
+    command = [sys.executable, "-c", FULL_DISK, str(full), "accounts", "refresh", str(account_id)]
+    environ = {"PATH": "/usr/bin:/bin", **stage.environ}
+    with log.open("w") as errors, subprocess.Popen(command, cwd=REPOSITORY, env=environ, stderr=errors) as process:
+        until(lambda: "in memory only" in log.read_text())
+        process.terminate()
+        said = log.read_text().count("in memory only")
+        until(lambda: log.read_text().count("in memory only") > said + 1)
+        assert process.poll() is None
+        full.unlink()
+        assert process.wait(60) != 0
+    assert _kept_files(stage)
+
+    (fresh,) = stage.start(1)
+    fresh.ask("sweep")
+    assert stage.is_reconciled(account_id)
+    assert len(stage.presentations()) == 1
 
 
 @SQLITE
