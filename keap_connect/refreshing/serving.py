@@ -40,7 +40,8 @@ from keap_connect.refreshing.storing import Outcome
 
 log = logging.getLogger(__name__)
 MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
-_waiters = threading.BoundedSemaphore(timing.MOST_WAITERS)
+# A slow Keap leaves the other threads of a web process free, for tokens that hold and for people.
+_places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)
 _probe = Probe()
 
 
@@ -164,6 +165,17 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
     return True
 
 
+@contextlib.contextmanager
+def _place() -> Iterator[None]:
+    """Hold one of the few places until the end of the block."""
+    if not _places.acquire(blocking=False):
+        raise TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
+    try:
+        yield
+    finally:
+        _places.release()
+
+
 def _refreshed(
     situation: Situation,
     actor: str,
@@ -180,7 +192,8 @@ def _refreshed(
             raise TemporarilyUnavailable(words, timing.COME_BACK_WHEN_PAUSED_SECONDS)
         if not situation.is_leased:
             _check_hold(situation, ignores_back_off)
-            attempt = spend(situation.account, actor)
+            with _place():
+                attempt = spend(situation.account, actor)
             if attempt.outcome is Outcome.STORED:
                 end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:
@@ -189,7 +202,8 @@ def _refreshed(
                 return situation.account
             if attempt.outcome is not Outcome.NOT_TAKEN:
                 raise _refusal(attempt)
-        situation = _wait(account_id, patient_until)
+        with _place():
+            situation = _wait(account_id, patient_until)
         _check(situation)
         if is_enough(situation.account):
             return situation.account
@@ -227,19 +241,14 @@ def _check_hold(situation: Situation, ignores_back_off: bool) -> None:
 
 def _wait(account_id: int, patient_until: float) -> Situation:
     """Wait until the lease of somebody else has ended, or refreshing is paused; return how things stand then."""
-    if not _waiters.acquire(blocking=False):
-        raise TemporarilyUnavailable("Many callers wait for this refresh already.", 5)
-    try:
-        while True:
-            remaining = patient_until - seconds_since_boot()
-            if remaining <= 0:
-                raise TemporarilyUnavailable("A refresh is under way and takes longer than you wanted to wait.", 5)
-            time.sleep(min(timing.LOOK_EVERY_SECONDS * random.uniform(0.7, 1.3), remaining))  # noqa: S311
-            situation = look(account_id)
-            if not situation.is_leased or situation.pause_reason:
-                return situation
-    finally:
-        _waiters.release()
+    while True:
+        remaining = patient_until - seconds_since_boot()
+        if remaining <= 0:
+            raise TemporarilyUnavailable("A refresh is under way and takes longer than you wanted to wait.", 5)
+        time.sleep(min(timing.LOOK_EVERY_SECONDS * random.uniform(0.7, 1.3), remaining))  # noqa: S311
+        situation = look(account_id)
+        if not situation.is_leased or situation.pause_reason:
+            return situation
 
 
 def _refusal(attempt: Attempt) -> KeapConnectError:

@@ -13,6 +13,7 @@ from select import POLLIN, poll
 import pytest
 
 from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.refreshing.timing import MOST_AT_ONCE
 from keap_connect.server.serve import FLUSH_SECONDS
 from tests.faults.conftest import Process, Stage, until
 from tests.support.real_server import RealServer, real_server
@@ -141,3 +142,21 @@ def takes_connections(server: RealServer) -> bool:
     """Whether new ones get in."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", server.port)) == 0
+
+
+@pytest.mark.proves("F28", "R99")
+def test_refreshes_that_keap_answers_slowly_leave_threads_for_others(stage: Stage, server: RealServer, key: str):
+    (holding,) = stage.add_accounts(expires_in_seconds=80_000)
+    expired = [account for number in range(20) for account in stage.add_accounts(tenant_id=f"zz{100 + number}")]
+    stage.sandbox.hold("refresh")
+    with ThreadPoolExecutor(len(expired)) as pool:
+        asking = [pool.submit(server.ask, f"/api/v1/accounts/{account}/token", key) for account in expired]
+        stage.sandbox.wait_held(MOST_AT_ONCE)
+        until(lambda: sum(one.done() for one in asking) == len(expired) - MOST_AT_ONCE)
+
+        assert server.ask(f"/api/v1/accounts/{holding}/token", key)[0] == 200
+        assert server.get("/healthz")[0] == 200
+        stage.sandbox.release()
+    statuses = [one.result()[0] for one in asking]
+
+    assert sorted(statuses) == [200] * MOST_AT_ONCE + [503] * (len(expired) - MOST_AT_ONCE)
