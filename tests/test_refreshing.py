@@ -223,7 +223,7 @@ def test_a_reconnect_without_a_refresh_token_replaces_the_whole_grant(account, s
 def test_of_two_who_want_one_lease_at_the_same_moment_one_gets_it(account, sandbox):
     other = store_account(sandbox, tenant_id="cd456")
     wanted = [
-        lease.Lease(get_account(one), "r", owner, seconds_since_boot() + 60)
+        lease.Lease(get_account(one), "r", seconds_since_boot() + 60, timing.UNASKED_WAIT_SECONDS, owner)
         for one, owner in ((account, "first"), (other, "another"), (account, "second"))
     ]
 

@@ -11,7 +11,8 @@ from keap_connect.models import Account
 
 ASKED_EVERY = timedelta(hours=1)  # how often it is noted that jobs ask
 ASKED_LATELY = timedelta(days=7)
-AHEAD_OF_EXPIRY = timedelta(hours=2)
+# A token whose fate is unknown can then nearly always rest until its holder is back or known to be dead.
+AHEAD_OF_EXPIRY = timedelta(hours=8)
 IDLE_REFRESH = timedelta(days=30)
 # Whatever life Keap gives a token: the worker does not run in circles over it.
 SOONEST_REFRESH = timedelta(minutes=1)
@@ -27,8 +28,8 @@ def next_refresh_at(account: Account, now: datetime) -> datetime | None:
     expires_at = account.access_token_expires_at
     if account.asked_at is None or account.asked_at <= now - ASKED_LATELY or expires_at is None:
         return idle_at
-    # A token that lives shorter than our lead is refreshed when three quarters of its life are over.
-    lead = min(AHEAD_OF_EXPIRY + _jitter(timedelta(hours=1)), (expires_at - now) / 4)
+    # A token that lives less than twice our lead is refreshed when half of its life is over.
+    lead = min(AHEAD_OF_EXPIRY + _jitter(timedelta(hours=1)), (expires_at - now) / 2)
     return max(min(expires_at - lead, idle_at), now + SOONEST_REFRESH)
 
 

@@ -2,19 +2,24 @@
 
 A lease is one conditional UPDATE, committed durably before anything is sent; it also sets the attempt marker. Its
 times are written and compared on the database's clock. It is fixed, longer than any call, and never renewed.
+
+The owner of a lease stays in the row until somebody writes how the attempt ended: the owner itself, or whoever finds
+the recovery file of its dead process, which the owner's name begins with. An owner whose lease has run out may be
+stopped, suspended or cut off, and come back with the new pair.
 """
 
 import logging
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Boolean, ColumnElement, Float, bindparam, case, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Float, String, and_, bindparam, case, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import (
+    count_updated,
     database_clock,
     plain_reads,
     read_session,
@@ -32,17 +37,28 @@ MASS_REFUSAL = "mass_refusal"
 # While one of these alarms lasts, nobody presents anything. (`in_` does not go with the statements for many leases.)
 PAUSES_ALL = or_(Alarm.name == UNKNOWN_INSTANCE, Alarm.name == MASS_REFUSAL)
 IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
+LENGTH_OF_FILE_NAME = 16
+
+
+class LeaseUncertain(SQLAlchemyError):
+    """The database failed while it committed leases, so nothing may be sent."""
 
 
 @dataclass(frozen=True)
 class Lease:
     """The right to present one refresh token once. `must_end_by` is on our own boot clock, counted from before it
-    was taken, so it never outlasts what the database wrote down."""
+    was taken, so it never outlasts what the database wrote down.
+
+    Args:
+        owner: the name of the recovery file, and a random part, since the file serves one attempt after the other.
+        unknown_wait_seconds: how long after an attempt of which nobody knows how it ended this one may be made.
+    """
 
     account: Account
     refresh_token: str = field(repr=False)
-    owner: str
     must_end_by: float
+    unknown_wait_seconds: float
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,7 @@ class Situation:
     account: Account
     is_leased: bool
     held_seconds: float
+    unknown_seconds: float | None  # since an attempt whose lease is over, and of which nobody knows how it ended
     client_refusal: str | None  # what Keap said when it refused our own client, while that alarm lasts
     pause_reason: str | None  # why nobody presents anything, while that lasts; a caller may read it
 
@@ -73,12 +90,19 @@ def look(account_id: int) -> Situation:
         raise AccountNotFound(f"There is no account {account_id}.")
     account, now, client_refusal, pause_reason = found
     is_leased = _ahead(account.lease_ends, now) > 0
-    held_seconds = max(_ahead(account.hold_until, now), doubt_after_trouble(account))
-    return Situation(account, is_leased, held_seconds, client_refusal, pause_reason)
+    held_until = account.hold_until if account.lease_ends is None else None
+    held_seconds = max(_ahead(held_until, now), doubt_after_trouble(account))
+    is_unknown = account.lease_ends is not None and not is_leased
+    unknown_seconds = now - account.lease_ends + timing.LEASE_SECONDS if is_unknown else None
+    return Situation(account, is_leased, held_seconds, unknown_seconds, client_refusal, pause_reason)
 
 
-def draw_up(account: Account) -> Lease | None:
+def draw_up(account: Account, unknown_wait_seconds: float | None = None) -> Lease | None:
     """Draw up the lease of an account as it was read; None when it has no refresh token that is ours to present.
+
+    Args:
+        unknown_wait_seconds: how long ago an attempt must have been made of which nobody knows how it ended; by
+            default as long as nobody needs the token.
 
     Raises:
         SealBroken: the stored refresh token does not open.
@@ -86,15 +110,26 @@ def draw_up(account: Account) -> Lease | None:
     refresh_token = open_refresh_token(account)
     if refresh_token is None or not is_ours(account):
         return None
-    return Lease(account, refresh_token, secrets.token_hex(8), seconds_since_boot() + timing.LEASE_SECONDS)
+    wait = timing.UNASKED_WAIT_SECONDS if unknown_wait_seconds is None else unknown_wait_seconds
+    return Lease(account, refresh_token, seconds_since_boot() + timing.LEASE_SECONDS, wait)
 
 
 def take_leases(leases: Sequence[Lease]) -> list[Lease]:
     """Take in one transaction those that are to be had, and return them. Of the others somebody else has the lease,
     nobody may present the token now, or the account has another pair by now.
+
+    Raises:
+        SQLAlchemyError: none was taken.
+        LeaseUncertain: the database failed at the commit; whether they were taken shows once it is back.
     """
-    with write_transaction() as session:
-        taken = _take_all(session, leases)
+    taken: list[bool] | None = None
+    try:
+        with write_transaction() as session:
+            taken = _take_all(session, leases)
+    except SQLAlchemyError as problem:
+        if taken is None:
+            raise
+        raise LeaseUncertain("the database failed while it committed leases") from problem
     return [lease for lease, is_taken in zip(leases, taken, strict=True) if is_taken]
 
 
@@ -108,7 +143,17 @@ def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
     connection = session.connection()
     in_turn = sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
     taken = connection.execute(
-        _TAKING, [{**terms, **_named(lease), "token": fingerprint(lease.refresh_token)} for lease in in_turn]
+        _TAKING,
+        [
+            {
+                **terms,
+                **_named(lease),
+                "token": fingerprint(lease.refresh_token),
+                "owner_seen": lease.account.lease_owner,
+                "seconds_after_lease": lease.unknown_wait_seconds - timing.LEASE_SECONDS,
+            }
+            for lease in in_turn
+        ],
     )
     if taken.rowcount == len(leases):
         return [True] * len(leases)
@@ -142,14 +187,43 @@ def release(session: Session, account: Account, *, clear_marker: bool, hold_seco
     account.hold_until = now + hold_seconds if hold_seconds > 0 else None
 
 
-def is_free() -> tuple[ColumnElement[bool], ...]:
-    """The SQL condition: tokens are there, not refused, neither leased nor held."""
+def note_dead(session: Session, recovery_files: Sequence[str]) -> int:
+    """Write on the attempts of dead processes that they are; return how many there were.
+
+    Args:
+        recovery_files: the names that begin the owners of their leases.
+    """
+    dead = (
+        update(Account)
+        .where(func.substr(Account.lease_owner, 1, LENGTH_OF_FILE_NAME).in_(recovery_files))
+        .values(
+            lease_owner=None,
+            lease_ends=None,
+            hold_until=database_clock() + timing.DOUBT_WAIT_SECONDS,
+            lost_at=func.coalesce(Account.lost_at, Account.attempted_at),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return count_updated(session, dead)
+
+
+def is_free(seconds_after_lease: float | ColumnElement[float] | None = None) -> tuple[ColumnElement[bool], ...]:
+    """The SQL condition: tokens are there, not refused, neither leased nor held.
+
+    Args:
+        seconds_after_lease: how long the lease of an attempt must be over of which nobody knows how it ended; by
+            default as long as nobody needs the token.
+    """
+    if seconds_after_lease is None:
+        seconds_after_lease = timing.UNASKED_WAIT_SECONDS - timing.LEASE_SECONDS
     return (
         Account.disconnected_at.is_(None),
         Account.refresh_token_sealed.is_not(None),
         Account.refused_at.is_(None),
-        _is_over(Account.lease_ends),
-        _is_over(Account.hold_until),
+        or_(
+            and_(Account.lease_ends.is_(None), _is_over(Account.hold_until)),
+            and_(Account.lease_ends.is_not(None), _is_over(Account.lease_ends, seconds_after_lease)),
+        ),
     )
 
 
@@ -164,9 +238,11 @@ def doubt_after_trouble(account: Account) -> float:
     return max(timing.DOUBT_WAIT_SECONDS - seconds_since_trouble(), 0.0)
 
 
-def _is_over(moment: InstrumentedAttribute[float | None]) -> ColumnElement[bool]:
+def _is_over(
+    moment: InstrumentedAttribute[float | None], for_seconds: float | ColumnElement[float] = 0.0
+) -> ColumnElement[bool]:
     now = database_clock()
-    return or_(moment.is_(None), moment <= now, moment > now + timing.LONGEST_BELIEVED_SECONDS)
+    return or_(moment.is_(None), moment <= now - for_seconds, moment > now + timing.LONGEST_BELIEVED_SECONDS)
 
 
 # The statements of each single refresh, put together once: that takes longer than running them.
@@ -185,8 +261,10 @@ _TAKING = (
     update(Account)
     .where(
         *_THIS_PAIR,
-        *is_free(),
         IS_NOT_PAUSED,
+        *is_free(bindparam("seconds_after_lease", type_=Float)),
+        # The wait was chosen for this attempt; another one may have begun since.
+        or_(Account.lease_owner.is_(None), Account.lease_owner == bindparam("owner_seen", type_=String)),
         # While the database was away, the holder of the new pair could not store it.
         or_(Account.attempt_fingerprint.is_(None), bindparam("had_no_trouble", type_=Boolean)),
     )

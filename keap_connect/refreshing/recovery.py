@@ -15,16 +15,18 @@ import secrets
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from flask import Flask, current_app
 
+from keap_connect.database import write_transaction
 from keap_connect.durable_files import NEW, remove_abandoned, sync_folder, write_all
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.refreshing.lease import note_dead
 from keap_connect.refreshing.storing import NewPair, store_granted
 from keap_connect.runtime import runtime
 from keap_connect.signals import on_stop
@@ -73,6 +75,10 @@ class Slot:
                     self.path,
                     problem.strerror,
                 )
+
+    def abandon(self) -> None:
+        """Give up the lock: how the attempt ended could not be written down, so whoever finds the file does."""
+        os.close(self.handle)
 
 
 # The sealed pairs of this process that are neither stored nor written down.
@@ -146,21 +152,47 @@ def replay_first() -> None:
 
 
 def replay() -> int:
-    """Store every kept pair whose process is gone, and return how many there were.
+    """Take care of the files whose process is gone: store each kept pair, and write on the other attempts that nobody
+    will come back with an answer. Return how many pairs there were.
 
     Raises:
         SQLAlchemyError: the database does not answer; the files stay.
     """
     found = 0
     remove_abandoned(_folder())
-    for path in sorted(_folder().glob("*.pair")):
-        try:
-            found += _replay_file(path)
-        except (FileNotFoundError, BlockingIOError):  # taken care of, or its process is alive
-            pass
-        except OSError as problem:
-            log.critical("The recovery file %s cannot be read or deleted (%s).", path, problem.strerror)
+    with contextlib.ExitStack() as locked:
+        abandoned: dict[Path, int] = {}
+        for path in sorted(_folder().glob("*.pair")):
+            with _told(path):
+                handle = locked.enter_context(_locked(path))
+                found += _store_kept(path, handle)
+                abandoned[path] = handle
+        if not abandoned:
+            return 0
+        with write_transaction() as session:
+            note_dead(session, [path.stem for path in abandoned])
+        for path, handle in abandoned.items():
+            if path.exists():  # else it was put aside
+                with _told(path):
+                    os.ftruncate(handle, 0)
+                    path.unlink()
     return found
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Go on without a file that is taken care of, or whose process is alive; say so of one that cannot be read."""
+    try:
+        yield
+    except (FileNotFoundError, BlockingIOError):
+        pass
+    except OSError as problem:
+        log.critical("The recovery file %s cannot be read or deleted (%s).", path, problem.strerror)
+
+
+def is_locked(owner: str) -> bool:
+    """Whether the process that has this lease has its recovery file here, and is alive. Call `replay` before."""
+    return (_folder() / f"{owner.partition(':')[0]}.pair").exists()
 
 
 def list_kept() -> list[Path]:
@@ -181,24 +213,28 @@ def _first_byte(path: Path) -> bytes:
         return b""
 
 
-def _replay_file(path: Path) -> int:
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
     handle = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
-        if content:
-            try:
-                pair = _opened(content)
-            except (ValueError, KeyError, SealBroken) as problem:
-                log.critical("The recovery file %s does not open (%s); it is put aside.", path, type(problem).__name__)
-                path.rename(path.with_suffix(".broken"))
-                return 0
-            _store(pair)
-        os.ftruncate(handle, 0)
-        path.unlink()
-        return 1 if content else 0
+        yield handle
     finally:
         os.close(handle)
+
+
+def _store_kept(path: Path, handle: int) -> int:
+    content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
+    if not content:
+        return 0
+    try:
+        pair = _opened(content)
+    except (ValueError, KeyError, SealBroken) as problem:
+        log.critical("The recovery file %s does not open (%s); it is put aside.", path, type(problem).__name__)
+        path.rename(path.with_suffix(".broken"))
+        return 0
+    _store(pair)
+    return 1
 
 
 def _keep_trying(app: Flask, kept: Slot, pair: NewPair) -> None:

@@ -32,7 +32,7 @@ from keap_connect.errors import (
     TemporarilyUnavailable,
 )
 from keap_connect.models import Account, CredentialKind
-from keap_connect.refreshing import timing
+from keap_connect.refreshing import recovery, timing
 from keap_connect.refreshing.brakes import CLIENT_REFUSED, Probe, end_alarm
 from keap_connect.refreshing.lease import Situation, look
 from keap_connect.refreshing.spender import Attempt, spend
@@ -107,7 +107,9 @@ def valid_token(
         return _serve(situation.account, MAY_END_EARLIER if is_bare else None)
     try:
         with _outages_are_temporary():
-            account = _refreshed(situation, actor, patient_until, lambda now: _lasts(now, wanted))
+            account = _refreshed(
+                situation, actor, patient_until, lambda now: _lasts(now, wanted), wanted_seconds=wanted
+            )
     except (ReconnectRequired, TemporarilyUnavailable, ClientMisconfigured, SealBroken) as refusal:
         with contextlib.suppress(SQLAlchemyError):
             situation = look(account_id)
@@ -181,6 +183,8 @@ def _refreshed(
     actor: str,
     patient_until: float,
     is_enough: Callable[[Account], bool],
+    *,
+    wanted_seconds: float = 0,
     ignores_back_off: bool = False,
 ) -> Account:
     """Refresh, or wait until somebody else has; return the account once it has a new pair."""
@@ -190,10 +194,17 @@ def _refreshed(
         if situation.pause_reason:
             words = f"Refreshing is paused. {situation.pause_reason}"
             raise TemporarilyUnavailable(words, timing.COME_BACK_WHEN_PAUSED_SECONDS)
+        if situation.unknown_seconds is not None:
+            recovery.replay()  # its process may be dead and have left the new pair
+            situation = look(account_id)
+            _check(situation)
+            if is_enough(situation.account):
+                return situation.account
         if not situation.is_leased:
-            _check_hold(situation, ignores_back_off)
+            unknown_wait = _unknown_wait(situation, wanted_seconds)
+            _check_hold(situation, unknown_wait, ignores_back_off)
             with _place():
-                attempt = spend(situation.account, actor)
+                attempt = spend(situation.account, actor, unknown_wait)
             if attempt.outcome is Outcome.STORED:
                 end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:
@@ -224,8 +235,21 @@ def _check(situation: Situation) -> None:
         )
 
 
-def _check_hold(situation: Situation, ignores_back_off: bool) -> None:
+def _unknown_wait(situation: Situation, wanted_seconds: float) -> float:
+    """Return how long after an attempt of which nobody knows how it ended the token may be presented again."""
     account = situation.account
+    if _lasts(account, max(wanted_seconds, timing.RUNS_SHORT_SECONDS)):
+        return timing.UNASKED_WAIT_SECONDS
+    if account.lease_owner and recovery.is_locked(account.lease_owner):
+        return timing.LOCKED_WAIT_SECONDS
+    return timing.DOUBT_WAIT_SECONDS
+
+
+def _check_hold(situation: Situation, unknown_wait: float, ignores_back_off: bool) -> None:
+    account = situation.account
+    if situation.unknown_seconds is not None and situation.unknown_seconds < unknown_wait:
+        words = "Nobody knows yet how the last refresh ended, so the refresh token rests before it is tried again."
+        raise TemporarilyUnavailable(words, int(unknown_wait - situation.unknown_seconds) + 1)
     if situation.is_held:
         why = "Keap refused the last refresh" if account.refusals else "No usable answer came to the last refresh"
         words = f"{why}, so the refresh token rests before it is tried again."

@@ -5,8 +5,9 @@ are asked once more, then the token is sent; the new pair is stored before anyth
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -20,7 +21,7 @@ from keap_connect.keap.judgement import Judgement, Verdict, no_answer, withheld
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refreshing import brakes, recovery, timing
-from keap_connect.refreshing.lease import Lease, draw_up, is_still_held, release, take_leases
+from keap_connect.refreshing.lease import Lease, LeaseUncertain, draw_up, is_still_held, note_dead, release, take_leases
 from keap_connect.refreshing.storing import OTHER_TENANT, NewPair, Outcome, note_failure, rest, store_granted
 from keap_connect.runtime import runtime
 from keap_connect.signals import stops_delayed
@@ -38,6 +39,7 @@ class Presentation:
     slot: recovery.Slot
     actor: str
     judgement: Judgement = NOT_YET
+    is_written: bool = False  # how the attempt ended
 
     @property
     def is_over(self) -> bool:
@@ -62,25 +64,26 @@ class Attempt:
     fault: Exception | None = None  # of this program; the new pair is kept in the recovery file all the same
 
 
-def spend(account: Account, actor: str) -> Attempt:
+def spend(account: Account, actor: str, unknown_wait_seconds: float | None = None) -> Attempt:
     """Take the lease, present the refresh token, store what comes back.
 
     Args:
         account: as it was read; if it has another pair by now, nothing is sent.
+        unknown_wait_seconds: as `draw_up` takes it.
 
     Raises:
         SealBroken: the stored refresh token does not open; nothing was sent.
         SQLAlchemyError: the lease could not be written; nothing was sent.
         RecoveryUnavailable: no recovery file could be allocated; nothing was sent.
     """
-    lease = draw_up(account)
+    lease = draw_up(account, unknown_wait_seconds)
     with stops_delayed():  # between sending and storing, the end of this process would lose the pair
         for presentation in prepare([lease] if lease else [], actor):
             try:
                 present(presentation)
                 attempt = settle(presentation)
             finally:
-                recovery.give_back([presentation.slot])
+                put_away([presentation])
             if attempt.fault:
                 raise attempt.fault
             return attempt
@@ -90,7 +93,7 @@ def spend(account: Account, actor: str) -> Attempt:
 def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
     """Allocate a recovery file for each, take the leases, and return those presentations that may go on.
 
-    Whoever ends a presentation gives its slot back.
+    Whoever ends a presentation puts it away.
 
     Raises:
         SQLAlchemyError: the leases could not be written.
@@ -99,11 +102,34 @@ def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
     if not leases:
         return []
     recovery.replay_first()
-    slots = recovery.allocate(len(leases))
+    slots = {f"{slot.path.stem}:{secrets.token_hex(4)}": slot for slot in recovery.allocate(len(leases))}
     try:
-        return [Presentation(lease, slots.pop(), actor) for lease in take_leases(leases)]
+        owned = [replace(lease, owner=owner) for lease, owner in zip(leases, slots, strict=True)]
+        return [Presentation(lease, slots.pop(lease.owner), actor) for lease in take_leases(owned)]
+    except LeaseUncertain:
+        if not _end_leases(slots.values()):
+            while slots:
+                slots.popitem()[1].abandon()
+        raise
     finally:
-        recovery.give_back(slots)
+        recovery.give_back(slots.values())
+
+
+def _end_leases(slots: Iterable[recovery.Slot]) -> bool:
+    try:
+        with write_transaction() as session:
+            note_dead(session, [slot.path.stem for slot in slots])
+    except SQLAlchemyError:
+        return False
+    return True
+
+
+def put_away(presentations: Sequence[Presentation]) -> None:
+    """Give the recovery files back; of an attempt whose end could not be written down, whoever finds its file does."""
+    for each in presentations:
+        if not each.is_written and not each.slot.is_kept:
+            each.slot.abandon()
+    recovery.give_back([each.slot for each in presentations if each.is_written])
 
 
 def present(presentation: Presentation) -> None:
@@ -120,17 +146,24 @@ def settle(presentation: Presentation) -> Attempt:
     judgement = presentation.judgement
     try:
         with write_transaction() as session:
-            account = _still_concerned(session, presentation.lease)
-            if account is None:
-                return Attempt(Outcome.LATE, judgement.reason)
-            if judgement.was_withheld:
-                log.info("Account %s was not refreshed. %s", account.id, judgement.reason)
-                release(session, account, clear_marker=True, hold_seconds=0)
-                return Attempt(Outcome.WITHHELD, judgement.reason, retry_after_seconds=1)
-            outcome = _note_refusal_or_failure(session, account, judgement, presentation.actor)
+            attempt = _settle(session, presentation, judgement)
     except SQLAlchemyError as problem:
         _tell_not_stored(presentation, problem)
         return Attempt(Outcome.FAILED, "The database did not answer.")
+    presentation.is_written = True
+    return attempt
+
+
+def _settle(session: Session, presentation: Presentation, judgement: Judgement) -> Attempt:
+    lease = presentation.lease
+    account = session.get(Account, lease.account.id, with_for_update=True)
+    if account is None or account.generation != lease.account.generation or account.lease_owner != lease.owner:
+        return Attempt(Outcome.LATE, judgement.reason)
+    if judgement.was_withheld:
+        log.info("Account %s was not refreshed. %s", account.id, judgement.reason)
+        release(session, account, clear_marker=True, hold_seconds=0)
+        return Attempt(Outcome.WITHHELD, judgement.reason, retry_after_seconds=1)
+    outcome = _note_refusal_or_failure(session, account, judgement, presentation.actor)
     is_trouble = judgement.verdict is Verdict.TRY_LATER
     return Attempt(outcome, judgement.reason, judgement.retry_after_seconds, is_trouble)
 
@@ -148,6 +181,8 @@ def store(presentations: Sequence[Presentation]) -> list[Attempt]:
             _tell_not_stored(each, problem)
             each.slot.keep(pair)
         return [Attempt(Outcome.KEPT_ASIDE, KEPT_ASIDE, fault=None if is_outage else problem)] * len(pairs)
+    for each in presentations:
+        each.is_written = True
     return [
         Attempt(outcome, OTHER_TENANT if outcome is Outcome.FAILED else each.judgement.reason)
         for each, outcome in zip(presentations, outcomes, strict=True)
@@ -157,14 +192,6 @@ def store(presentations: Sequence[Presentation]) -> list[Attempt]:
 def withdraw(presentation: Presentation) -> None:
     """Let a token be that is not presented after all; settling ends its lease."""
     presentation.judgement = withheld("Nothing was sent to Keap.")
-
-
-def _still_concerned(session: Session, lease: Lease) -> Account | None:
-    """Return the account, or None once it has a newer pair or its lease has gone: what is late marks nothing."""
-    account = session.get(Account, lease.account.id, with_for_update=True)
-    if account is None or account.generation != lease.account.generation or account.lease_owner != lease.owner:
-        return None
-    return account
 
 
 def _tell_not_stored(presentation: Presentation, problem: Exception) -> None:

@@ -1,8 +1,14 @@
 """How long things last, in seconds. A call's deadline (keap/transport.py) is half the lease, so none is renewed."""
 
 LEASE_SECONDS = 60.0
-# Nobody presents a token whose fate is unknown for this long: its holder may still come back with the new pair.
+# Nobody presents a token again within this time after an attempt that ended without a usable answer.
 DOUBT_WAIT_SECONDS = 120.0
+# When nobody knows how an attempt ended, its process may be stopped with the new pair in hand. While that process has
+# its recovery file locked, callers wait this long; the worker, for whom the token is never urgent, a day.
+LOCKED_WAIT_SECONDS = 900.0
+UNASKED_WAIT_SECONDS = 86_400.0
+# An access token with less left than this runs short: then such a token is tried before its holder is known to be dead.
+RUNS_SHORT_SECONDS = 1800.0
 # Keap sometimes refuses a token that is valid, so a refusal counts only when it comes twice, this far apart.
 CONFIRM_WAIT_SECONDS = 60.0
 # A time of the database's clock further ahead than this was written before that clock was set back, or by another boot.

@@ -19,9 +19,8 @@ from keap_connect.clock import seconds_since_boot
 from keap_connect.errors import KeapConnectError, SealBroken
 from keap_connect.models import Account
 from keap_connect.onboarding.completing import complete_account
-from keap_connect.refreshing import recovery
 from keap_connect.refreshing.lease import Lease, draw_up
-from keap_connect.refreshing.spender import Attempt, Presentation, prepare, present, settle, store, withdraw
+from keap_connect.refreshing.spender import Attempt, Presentation, prepare, present, put_away, settle, store, withdraw
 from keap_connect.refreshing.storing import Outcome, set_aside
 
 log = logging.getLogger(__name__)
@@ -159,7 +158,7 @@ class Crew:
             complete_account(account_id)
 
     def _put_away(self, presentations: Sequence[Presentation]) -> None:
-        recovery.give_back([each.slot for each in presentations])
+        put_away(presentations)
         with self._changed:
             self.under_way -= len(presentations)
             if self.under_way == 0:

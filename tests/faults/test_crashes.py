@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ from tests.faults.conftest import REPOSITORY, Process, Stage, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+LONG_AGO = 1.0  # on the database's clock
 RIGHT, LOST = "right", "answer lost"
 
 
@@ -111,13 +113,13 @@ def test_a_process_frozen_between_claim_and_send_sends_nothing(
 
 
 @pytest.mark.proves("F24", "R26")
-def test_a_process_sends_nothing_once_the_pair_of_a_frozen_one_is_stored_after_all(stage: Stage):
+def test_a_process_sends_nothing_once_the_pair_of_a_frozen_one_is_stored_after_all(stage: Stage, tmp_path: Path):
     """The frozen one comes back just when another, after lease and doubt, has taken the lease but not sent yet."""
     stage.sandbox.switch(family_revocation=True)
     (account_id,) = stage.add_accounts()
     frozen = _freeze_with_an_answer(stage, account_id)
-    until(lambda: not stage.is_held(account_id))
-    (other,) = stage.start(1, FREEZE_AT="before_look", AGE_SECONDS=1000)
+    stage.change(account_id, lease_ends=LONG_AGO)
+    other = _start_elsewhere(stage, tmp_path, FREEZE_AT="before_look", AGE_SECONDS=1000)
     other.tell("refresh", account_id)
     until(other.is_stopped)
     assert stage.is_leased(account_id)
@@ -145,6 +147,15 @@ def _freeze_with_an_answer(stage: Stage, account_id: int, **settings: object) ->
     return frozen
 
 
+def _start_elsewhere(stage: Stage, tmp_path: Path, **settings: object) -> Process:
+    """Start a process on another host, which knows the database and sees nothing of the recovery files here."""
+    elsewhere = tmp_path / "another host"
+    elsewhere.mkdir()
+    shutil.copy(Path(stage.environ["INSTANCE_PATH"]) / "instance_id", elsewhere)
+    (process,) = stage.start(1, INSTANCE_PATH=elsewhere, **settings)
+    return process
+
+
 @pytest.mark.proves("F24", "R40")
 def test_a_pair_that_comes_back_after_the_lease_is_kept_if_its_generation_still_fits(stage: Stage):
     (account_id,) = stage.add_accounts()
@@ -159,10 +170,10 @@ def test_a_pair_that_comes_back_after_the_lease_is_kept_if_its_generation_still_
 
 
 @pytest.mark.proves("F24", "R40")
-def test_a_late_pair_is_kept_even_when_another_process_was_refused_meanwhile(stage: Stage):
+def test_a_late_pair_is_kept_even_when_another_process_was_refused_meanwhile(stage: Stage, tmp_path: Path):
     (account_id,) = stage.add_accounts()
     frozen = _freeze_with_an_answer(stage, account_id)
-    (other,) = stage.start(1, PACE=PACE)
+    other = _start_elsewhere(stage, tmp_path, PACE=PACE)
     until(lambda: other.ask("refresh", account_id) and stage.row(account_id).refusals == 1)
 
     frozen.thaw()
@@ -175,11 +186,11 @@ def test_a_late_pair_is_kept_even_when_another_process_was_refused_meanwhile(sta
 
 
 @pytest.mark.proves("F24", "R40")
-def test_a_late_refusal_marks_nothing(stage: Stage):
+def test_a_late_refusal_marks_nothing(stage: Stage, tmp_path: Path):
     (account_id,) = stage.add_accounts()
     stage.sandbox.fault("refused_although_valid", "refresh", calls=[1])
     frozen = _freeze_with_an_answer(stage, account_id)
-    (other,) = stage.start(1, PACE=PACE)
+    other = _start_elsewhere(stage, tmp_path, PACE=PACE)
     assert _ask_until_settled(other, account_id)["ok"]
     before = stage.row(account_id)
 

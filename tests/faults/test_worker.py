@@ -758,4 +758,4 @@ def test_a_used_account_is_refreshed_ahead_of_expiry_and_an_idle_one_about_day_t
         used_at = next_refresh_at(rows[used], utc_now())
 
     assert timedelta(days=28) < idle_at - utc_now() < timedelta(days=31)
-    assert timedelta(hours=20) < used_at - utc_now() < timedelta(hours=22.1)
+    assert timedelta(hours=15) - timedelta(minutes=1) < used_at - utc_now() < timedelta(hours=16)

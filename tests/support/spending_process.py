@@ -184,7 +184,7 @@ def _live() -> None:
 
 def _set_pace(pace: float) -> None:
     database.PRAGMAS += (f"busy_timeout={os.environ.get('BUSY_TIMEOUT_MS', '10000')}",)
-    for name in ("LEASE_SECONDS", "DOUBT_WAIT_SECONDS", "CONFIRM_WAIT_SECONDS"):
+    for name in [name for name in vars(timing) if name.endswith(("LEASE_SECONDS", "WAIT_SECONDS"))]:
         setattr(timing, name, getattr(timing, name) / pace)
     transport.DEADLINE_SECONDS /= pace
     loop.IDLE_SECONDS = 0.1

@@ -1,0 +1,162 @@
+"""When a token is presented again whose last attempt had no answer: finished, dead, or unknown (design: item 6)."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+from keap_connect import database
+from keap_connect.accounts.credentials import fingerprint, open_access_token, open_refresh_token
+from keap_connect.clock import utc_now
+from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.refreshing import recovery, timing
+from keap_connect.refreshing.lease import draw_up
+from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
+from keap_connect.refreshing.spender import Presentation, prepare
+from keap_connect.refreshing.storing import NewPair
+from keap_connect.worker.loop import SweepWorker
+from tests.faults.conftest import Stage, until
+
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+FIVE_HOURS, TEN_MINUTES = 18_000, 600
+PACE = 60  # lease 1 s, doubt wait 2 s, wait while the recovery file is locked 15 s, unasked wait 24 min
+
+
+@pytest.fixture(autouse=True)
+def inside_the_app(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    monkeypatch.setattr(database.Trouble, "last_at", -1e9)
+    with stage.app.app_context():
+        yield stage.app
+
+
+def attempt_of_unknown_outcome(stage: Stage, account_id: int, seconds_ago: float, holder: str) -> Presentation:
+    """Lease an account, and never say how that ended."""
+    lease = draw_up(stage.row(account_id))
+    assert lease
+    (presentation,) = prepare([lease], "holder")
+    if holder == "on another host":
+        presentation.slot.path.unlink()
+    ends = stage.row(account_id).lease_ends
+    assert ends
+    stage.change(account_id, lease_ends=ends - seconds_ago, hold_until=ends + timing.LEASE_SECONDS - seconds_ago)
+    return presentation
+
+
+@pytest.mark.proves("F79", "F80", "R26")
+@pytest.mark.parametrize(
+    ("holder", "token_lasts_seconds", "seconds_ago", "is_presented"),
+    [
+        ("on another host", -60, 110, False),
+        ("on another host", -60, 130, True),
+        ("on another host", TEN_MINUTES, 130, True),
+        ("on another host", FIVE_HOURS, 80_000, False),
+        ("on another host", FIVE_HOURS, 90_000, True),
+        ("in this folder", -60, 890, False),
+        ("in this folder", -60, 910, True),
+        ("in this folder", FIVE_HOURS, 910, False),
+    ],
+)
+def test_a_caller_tries_again_once_the_token_is_needed_and_its_holder_had_its_time(
+    stage: Stage, holder: str, token_lasts_seconds: int, seconds_ago: int, is_presented: bool
+):
+    (account_id,) = stage.add_accounts(expires_in_seconds=token_lasts_seconds)
+    attempt_of_unknown_outcome(stage, account_id, seconds_ago, holder)
+
+    if is_presented:
+        refresh_account(account_id, "job")
+    else:
+        with pytest.raises(TemporarilyUnavailable, match="Nobody knows yet how the last refresh ended"):
+            refresh_account(account_id, "job")
+
+    assert len(stage.presentations()) == is_presented
+
+
+@SQLITE
+@pytest.mark.proves("F80")
+@pytest.mark.parametrize("why", ["it asks for a longer life", "it reports the token as refused"])
+def test_a_token_runs_short_by_what_the_caller_needs(stage: Stage, why: str):
+    (account_id,) = stage.add_accounts(expires_in_seconds=3000)
+    attempt_of_unknown_outcome(stage, account_id, 130, "on another host")
+
+    if why == "it asks for a longer life":
+        valid_token(account_id, "job", min_validity_seconds=3600)
+    else:
+        report_rejected(account_id, fingerprint(open_access_token(stage.row(account_id)) or ""), "job")
+        valid_token(account_id, "job")
+
+    assert len(stage.presentations()) == 1
+
+
+@pytest.mark.proves("F79", "F80", "R26")
+@pytest.mark.parametrize(("hours_ago", "refreshed"), [(23, 0), (25, 1)])
+def test_the_worker_leaves_a_token_of_unknown_outcome_alone_for_a_day(stage: Stage, hours_ago: int, refreshed: int):
+    (account_id,) = stage.add_accounts()
+    attempt_of_unknown_outcome(stage, account_id, hours_ago * 3600, "on another host")
+
+    worker = SweepWorker(stage.app)
+    worker.run(until_idle=True)
+
+    assert worker.refreshed == refreshed
+
+
+@pytest.mark.proves("F24", "R31")
+def test_who_finds_the_recovery_file_of_a_dead_process_says_so_and_the_token_rests_from_then(stage: Stage):
+    (account_id,) = stage.add_accounts()
+    gone = attempt_of_unknown_outcome(stage, account_id, TEN_MINUTES, "in this folder")
+    gone.slot.abandon()  # as the end of its process does
+
+    with pytest.raises(TemporarilyUnavailable, match="No usable answer came") as refusal:
+        refresh_account(account_id, "job")
+
+    row = stage.row(account_id)
+    assert refusal.value.retry_after_seconds > timing.DOUBT_WAIT_SECONDS - 10
+    assert (row.lease_owner, row.lease_ends) == (None, None)
+    assert row.attempt_fingerprint is not None
+    assert row.lost_at == row.attempted_at
+    assert not gone.slot.path.exists()
+    stage.change(account_id, hold_until=1.0)
+    refresh_account(account_id, "job")
+    assert len(stage.presentations()) == 1
+
+
+@pytest.mark.proves("R30", "F24")
+def test_a_caller_stores_what_a_dead_process_left_before_it_tries_again(stage: Stage):
+    """However long this process has been running: else it would present a token that was spent."""
+    (account_id, other_id) = stage.add_accounts(2)
+    refresh_account(other_id, "job")  # this process has looked for files of dead ones already
+    gone = attempt_of_unknown_outcome(stage, account_id, TEN_MINUTES, "in this folder")
+    granted = TokenResponse("access-new", "refresh-new", utc_now() + timedelta(days=1))
+    recovery._write(gone.slot.handle, recovery._sealed(NewPair(account_id, 1, granted, "holder")))
+    gone.slot.abandon()
+
+    served = valid_token(account_id, "job")
+
+    assert served.access_token == "access-new"
+    assert open_refresh_token(stage.row(account_id)) == "refresh-new"
+    assert len(stage.presentations()) == 1
+
+
+@pytest.mark.proves("F80", "R26")
+def test_nobody_presents_the_token_of_a_stopped_process_that_shares_the_recovery_folder(stage: Stage):
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    stopped, other = stage.start(2, PACE=PACE, AGE_SECONDS=1000)
+    stage.sandbox.hold("refresh", where="after")
+    stopped.tell("refresh", account_id)
+    stage.sandbox.wait_held(1)
+    stopped.freeze()
+    stage.sandbox.release()
+    until(lambda: not stage.is_held(account_id))  # the wait that was enough before
+
+    swept = other.ask("sweep")
+    asked = other.ask("valid_token", account_id)
+    stopped.thaw()
+
+    assert swept["refreshed"] == 0
+    assert "Nobody knows yet" in asked["message"]
+    assert stopped.hear()[0]["ok"]
+    assert other.ask("valid_token", account_id)["ok"]
+    assert len(stage.presentations()) == 1
+    assert stage.is_reconciled(account_id)
