@@ -679,7 +679,7 @@ def test_a_late_answer_changes_nothing(account, sandbox, in_background, change, 
     assert_ends_as_decided(lambda: late.result(30), change)
 
     assert row_of(account) == decided
-    assert kinds_of(account) == told
+    assert kinds_of(account) == [EventKind.REFRESH_REFUSED_LATE] * (answer == "refused") + told
     assert refreshes(sandbox) == 1
 
 

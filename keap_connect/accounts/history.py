@@ -32,6 +32,7 @@ class EventKind(StrEnum):
     REFRESHED = "refreshed"
     REFRESH_FAILED = "refresh_failed"
     REFRESH_REFUSED_ONCE = "refresh_refused_once"
+    REFRESH_REFUSED_LATE = "refresh_refused_late"
     REFRESH_REFUSED = "refresh_refused"
     ANSWER_LOST = "answer_lost"
     TOKEN_REJECTED = "token_rejected"  # noqa: S105
@@ -91,6 +92,9 @@ SENTENCES = {
     EventKind.REFRESHED: "Refreshed: new tokens are stored.",
     EventKind.REFRESH_FAILED: "A refresh failed; the tokens are kept. {reason}",
     EventKind.REFRESH_REFUSED_ONCE: "Keap refused the refresh token; it is tried once more before it counts. {reason}",
+    EventKind.REFRESH_REFUSED_LATE: (
+        "Keap refused refresh token number {sent}, but number {stored} was stored by then. {reason}"
+    ),
     EventKind.REFRESH_REFUSED: "Keap refused the refresh token for good. {reason}",
     EventKind.ANSWER_LOST: (
         "Keap refused the refresh token for good. "

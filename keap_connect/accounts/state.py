@@ -159,7 +159,10 @@ def _risks(account: Account, now: datetime) -> list[str]:
     if account.failures >= FAILURES_AT_RISK:
         risks.append(f"The last {account.failures} refreshes failed. {account.failure_reason or ''}".strip())
     if is_in_doubt(account, now):
-        risks.append("A refresh was sent and no usable answer came. Keap may have rotated; it is tried again.")
+        # Without a failure or a refusal since the last pair was stored, this can only be a refusal that came late.
+        is_late = account.failure_reason and not (account.failures or account.refusals)
+        lost = "A refresh was sent and no usable answer came. Keap may have rotated; it is tried again."
+        risks.append(f"{account.failure_reason} A refresh is tried at once." if is_late else lost)
     if _is_past(account.access_token_expires_at, now):
         risks.append("The access token has expired and was not refreshed yet.")
     if _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING):

@@ -28,6 +28,7 @@ from keap_connect.signals import stops_delayed
 
 log = logging.getLogger(__name__)
 NOT_YET = no_answer("Nothing was sent to Keap.", was_sent=False)
+REFUSED_LATE = "Keap refused an earlier refresh token after the new tokens were stored; they may have ended with it."
 KEPT_ASIDE = "The new tokens are safe and will be stored once the database answers."
 
 
@@ -158,6 +159,8 @@ def _settle(session: Session, presentation: Presentation, judgement: Judgement) 
     lease = presentation.lease
     account = session.get(Account, lease.account.id, with_for_update=True)
     if account is None or account.generation != lease.account.generation or account.lease_owner != lease.owner:
+        if account and judgement.verdict is Verdict.REFUSED_FOR_GOOD:
+            _note_late_refusal(session, account, presentation)
         return Attempt(Outcome.LATE, judgement.reason)
     if judgement.was_withheld:
         log.info("Account %s was not refreshed. %s", account.id, judgement.reason)
@@ -192,6 +195,23 @@ def store(presentations: Sequence[Presentation]) -> list[Attempt]:
 def withdraw(presentation: Presentation) -> None:
     """Let a token be that is not presented after all; settling ends its lease."""
     presentation.judgement = withheld("Nothing was sent to Keap.")
+
+
+def _note_late_refusal(session: Session, account: Account, presentation: Presentation) -> None:
+    """Record a refusal that concerns an older pair.
+
+    If the newer one is of the same grant, Keap may have ended that grant; a refresh with the newer token tells.
+    """
+    before = presentation.lease.account
+    if account.generation == before.generation:
+        return  # somebody else has the lease of this pair now and finds out
+    generations = {"sent": before.generation, "stored": account.generation}
+    reason = presentation.judgement.reason
+    record(session, EventKind.REFRESH_REFUSED_LATE, account.id, presentation.actor, **generations, reason=reason)
+    is_same_grant = account.connected_at == before.connected_at and account.disconnected_at is None
+    if is_same_grant and account.refused_at is None:
+        account.lost_at = account.failed_at = account.next_refresh_at = utc_now()
+        account.failure_reason = REFUSED_LATE
 
 
 def _tell_not_stored(presentation: Presentation, problem: Exception) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from keap_connect.accounts.credentials import fingerprint, place_of
+from keap_connect.accounts.directory import view_account
+from keap_connect.accounts.history import list_events
 from keap_connect.accounts.state import AccountState
 from keap_connect.runtime import runtime
 from tests.faults.conftest import REPOSITORY, Process, Stage, until
@@ -185,8 +187,10 @@ def test_a_late_pair_is_kept_even_when_another_process_was_refused_meanwhile(sta
     assert stage.state(account_id) is AccountState.ACTIVE
 
 
-@pytest.mark.proves("F24", "R40")
-def test_a_late_refusal_marks_nothing(stage: Stage, tmp_path: Path):
+@pytest.mark.proves("F24", "F85", "R40", "R102")
+def test_a_late_refusal_is_recorded_and_a_refresh_with_the_newer_token_tells_whether_the_grant_lives(
+    stage: Stage, tmp_path: Path
+):
     (account_id,) = stage.add_accounts()
     stage.sandbox.fault("refused_although_valid", "refresh", calls=[1])
     frozen = _freeze_with_an_answer(stage, account_id)
@@ -200,8 +204,40 @@ def test_a_late_refusal_marks_nothing(stage: Stage, tmp_path: Path):
     account = stage.row(account_id)
     assert (account.refusals, account.refused_at, account.hold_until) == (0, None, None)
     assert account.generation == before.generation
-    assert stage.events(account_id) == ["refreshed"]
+    assert stage.events(account_id) == ["refreshed", "refresh_refused_late"]
+    assert stage.state(account_id) is AccountState.AT_RISK
+    with stage.app.app_context():
+        assert "Keap refused an earlier refresh token" in view_account(account_id).reasons[0]
+        (said, _) = list_events(account_id)
+        assert "refresh token number 1, but number 2 was stored by then" in said.sentence
+    assert other.ask("sweep")["refreshed"] == 1
+    assert stage.state(account_id) is AccountState.ACTIVE
     assert stage.is_reconciled(account_id)
+
+
+@SQLITE
+@pytest.mark.proves("F85", "R102")
+def test_a_grant_that_a_second_presentation_ended_needs_a_person_within_minutes(stage: Stage, tmp_path: Path):
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    (slow,) = stage.start(1, PACE=PACE, FREEZE_AT="after_answer")
+    slow.tell("refresh", account_id)
+    until(slow.is_stopped)  # it was granted a pair, and is stopped before it stores it
+    (late,) = stage.start(1, PACE=PACE, AGE_SECONDS=1000)
+    stage.change(account_id, lease_ends=LONG_AGO)
+    stage.sandbox.hold("refresh", where="after")
+    late.tell("refresh", account_id)
+    stage.sandbox.wait_held(1)
+    slow.thaw()
+    assert slow.hear()[0]["ok"]
+    assert stage.state(account_id) is AccountState.ACTIVE
+
+    stage.sandbox.release()
+    late.hear()
+    assert stage.state(account_id) is AccountState.AT_RISK
+    assert _ask_until_settled(late, account_id)["error"] == "ReconnectRequired"
+
+    assert "answer_lost" in stage.events(account_id)
 
 
 @pytest.mark.proves("F06", "R32")

@@ -313,6 +313,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"reason": "Bad token."},
         "Keap refused the refresh token; it is tried once more before it counts. Bad token.",
     ),
+    EventKind.REFRESH_REFUSED_LATE: (
+        {"sent": 4, "stored": 5, "reason": "Bad token."},
+        "Keap refused refresh token number 4, but number 5 was stored by then. Bad token.",
+    ),
     EventKind.REFRESH_REFUSED: ({"reason": "Bad token."}, "Keap refused the refresh token for good. Bad token."),
     EventKind.ANSWER_LOST: (
         {"when": "01:30 UTC"},
