@@ -29,6 +29,7 @@ from sqlalchemy import (
     Update,
     event,
     func,
+    make_url,
     select,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -50,6 +51,15 @@ NAMING_CONVENTION = {
 }
 MIGRATIONS = str(Path(__file__).parent.parent / "migrations")  # found from any folder
 BUSY_SECONDS = 10  # a writer waits so long for another
+# No statement and no silent network keeps a thread for ever. A pooler in transaction mode refuses a statement timeout
+# among the options of a connection, and would let it leak from a session to other clients: each transaction sets it.
+STATEMENT_SECONDS = 30
+CONNECTION_LIMITS: dict[str, int] = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 15_000,  # milliseconds
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+}
 PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -119,6 +129,8 @@ def connect_database(app: Flask, url: str) -> None:
     options["hide_parameters"] = True  # an error's text ends in the log, and what is stored must not
     if url.startswith("postgresql"):
         options["isolation_level"] = "AUTOCOMMIT"
+        named = make_url(url).query
+        options["connect_args"] = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
     migrate.init_app(app, db, directory=MIGRATIONS, render_as_batch=True)
@@ -126,14 +138,21 @@ def connect_database(app: Flask, url: str) -> None:
         event.listen(db.engine, "handle_error", _note_trouble)
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
+        else:
+            event.listen(db.engine, "begin", _limit_statements)
         # Made once: it costs more than many a statement.
         app.extensions["keap_connect.writing"] = _for_writing(db.engine)
 
 
 def _for_writing(engine: Engine) -> Engine:
     if engine.dialect.name == "postgresql":
-        return engine.execution_options(writes=True, isolation_level="READ COMMITTED")
+        return engine.execution_options(limits_statements=True, isolation_level="READ COMMITTED")
     return engine.execution_options(writes=True)
+
+
+def _limit_statements(connection: Connection) -> None:
+    if connection.get_execution_options().get("limits_statements", False):
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
 
 
 class Trouble:

@@ -15,17 +15,20 @@ import secrets
 import threading
 import time
 from base64 import b64decode, b64encode
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from flask import Flask, current_app
 
+from keap_connect.clock import seconds_since_boot
 from keap_connect.database import write_transaction
 from keap_connect.durable_files import NEW, remove_abandoned, sync_folder, write_all
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.refreshing import timing
 from keap_connect.refreshing.lease import note_dead
 from keap_connect.refreshing.storing import NewPair, store_granted
 from keap_connect.runtime import runtime
@@ -47,27 +50,30 @@ class Slot:
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
         self.handle = handle
-        self.is_kept = False
+        self.is_kept = False  # not to be used for another attempt
+        self._lock = threading.Lock()
+        self._unstored: bytes | None = None  # a pair that is in memory only
 
-    def keep(self, pair: NewPair) -> None:
-        """Write a pair down durably, and store it as soon as the database answers."""
-        self.is_kept = True
-        _in_memory[self] = _sealed(pair)
-        self.write()
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        try:
-            threading.Thread(target=_keep_trying, args=(app, self, pair), daemon=True).start()
-        except RuntimeError:  # no thread is to be had; others may wait to be written down
-            log.critical("The recovery file %s is stored only once this process has ended.", self.path)
+    def guard(self, pair: NewPair) -> None:
+        """Write a pair down durably unless it is kept or stored soon, whatever the thread that stores it waits for."""
+        content = _sealed(pair)
+        with self._lock:
+            self._unstored = content
+            _in_memory.add(self)
+        _guards.put(_Guarded(self, content, seconds_since_boot() + timing.COMMIT_SECONDS))
 
-    def write(self) -> None:
-        """Write the pair down durably, unless that is done or it is stored; when it fails, the pair stays in memory."""
-        with _memory_lock:
-            if self not in _in_memory:
+    def has_unstored(self, content: bytes) -> bool:
+        """Whether this pair is in memory only."""
+        return self._unstored is content
+
+    def write_down(self) -> None:
+        """Write the pair that is in memory only, if there still is one; when it fails, the pair stays in memory."""
+        with self._lock:
+            if self._unstored is None:
                 return
+            self.is_kept = True
             try:
-                write_all(self.handle, _in_memory[self])
-                del _in_memory[self]
+                write_all(self.handle, self._unstored)
             except OSError as problem:
                 log.critical(
                     "The recovery file %s cannot be written (%s): new tokens are in memory only. Do not kill this "
@@ -75,15 +81,89 @@ class Slot:
                     self.path,
                     problem.strerror,
                 )
+                return
+            self._forget()
+
+    def let_go(self) -> None:
+        """Note that the pair is stored; a file that it was written to is not used again."""
+        with self._lock:
+            self._forget()
+            if self.is_kept:
+                self._delete()
+
+    def keep(self, pair: NewPair) -> None:
+        """Write a pair down durably, and store it as soon as the database answers."""
+        self.is_kept = True
+        self.write_down()
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        try:
+            threading.Thread(target=_keep_trying, args=(app, self, pair), daemon=True).start()
+        except RuntimeError:  # no thread is to be had; others may wait to be written down
+            log.critical("The recovery file %s is stored only once this process has ended.", self.path)
 
     def abandon(self) -> None:
         """Give up the lock: how the attempt ended could not be written down, so whoever finds the file does."""
+        self.write_down()
+        os.close(self.handle)
+
+    def _forget(self) -> None:
+        self._unstored = None
+        _in_memory.discard(self)
+
+    def _delete(self) -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.handle, 0)
+            self.path.unlink()
         os.close(self.handle)
 
 
-# The sealed pairs of this process that are neither stored nor written down.
-_in_memory: dict[Slot, bytes] = {}
-_memory_lock = threading.Lock()
+@dataclass(frozen=True)
+class _Guarded:
+    """A pair that arrived; its file may serve another attempt by the time that it should be written."""
+
+    slot: Slot
+    content: bytes = field(repr=False)
+    write_at: float
+
+
+class _Guards:
+    """The pairs that arrived lately, first come first, and a thread that watches them while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._guarded: deque[_Guarded] = deque()
+        self._is_watched = False
+
+    def put(self, guarded: _Guarded) -> None:
+        """Watch a pair; where no thread is to be had, write it at once."""
+        with self._lock:
+            self._guarded.append(guarded)
+            if self._is_watched:
+                return
+            try:
+                threading.Thread(target=self._watch, daemon=True).start()
+                self._is_watched = True
+            except RuntimeError:
+                self._guarded.pop().slot.write_down()
+
+    def _watch(self) -> None:
+        while guarded := self._next():
+            if not guarded.slot.has_unstored(guarded.content):
+                continue
+            time.sleep(max(guarded.write_at - seconds_since_boot(), 0.0))
+            if guarded.slot.has_unstored(guarded.content):
+                guarded.slot.write_down()
+                if guarded.slot.has_unstored(guarded.content):  # it could not be written: try again in a moment
+                    self.put(replace(guarded, write_at=seconds_since_boot() + timing.COMMIT_SECONDS))
+
+    def _next(self) -> _Guarded | None:
+        with self._lock:
+            self._is_watched = bool(self._guarded)
+            return self._guarded.popleft() if self._guarded else None
+
+
+_guards = _Guards()
+_in_memory: set[Slot] = set()  # those whose pair is neither stored nor written down
 
 
 def wait_for_pairs_in_memory() -> None:
@@ -91,7 +171,7 @@ def wait_for_pairs_in_memory() -> None:
     with on_stop(lambda _sign: None):
         while waiting := list(_in_memory):
             for slot in waiting:
-                slot.write()
+                slot.write_down()
             if _in_memory:
                 time.sleep(RETRY_SECONDS)
 
@@ -245,13 +325,8 @@ def _keep_trying(app: Flask, kept: Slot, pair: NewPair) -> None:
                 break
             except Exception:  # the database, or a fault of ours: either may be mended while we run
                 time.sleep(RETRY_SECONDS)
-            kept.write()
-        with _memory_lock:  # nobody writes to it from now on
-            _in_memory.pop(kept, None)
-        with contextlib.suppress(OSError):
-            os.ftruncate(kept.handle, 0)
-            kept.path.unlink()
-        os.close(kept.handle)
+            kept.write_down()
+        kept.let_go()
 
 
 def _store(pair: NewPair) -> None:

@@ -138,6 +138,8 @@ def present(presentation: Presentation) -> None:
     lease = presentation.lease
     held = partial(is_still_held, lease)
     presentation.judgement = refresh(runtime().keap, lease.refresh_token, lease.must_end_by, held)
+    if pair := presentation.new_pair:
+        presentation.slot.guard(pair)
 
 
 def settle(presentation: Presentation) -> Attempt:
@@ -185,6 +187,7 @@ def store(presentations: Sequence[Presentation]) -> list[Attempt]:
             each.slot.keep(pair)
         return [Attempt(Outcome.KEPT_ASIDE, KEPT_ASIDE, fault=None if is_outage else problem)] * len(pairs)
     for each in presentations:
+        each.slot.let_go()
         each.is_written = True
     return [
         Attempt(outcome, OTHER_TENANT if outcome is Outcome.FAILED else each.judgement.reason)

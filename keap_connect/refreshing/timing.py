@@ -13,6 +13,8 @@ RUNS_SHORT_SECONDS = 1800.0
 CONFIRM_WAIT_SECONDS = 60.0
 # A time of the database's clock further ahead than this was written before that clock was set back, or by another boot.
 LONGEST_BELIEVED_SECONDS = 3600.0
+# A new pair that is not committed by then is written to its recovery file, well within a second after the answer.
+COMMIT_SECONDS = 0.7
 REFRESH_WHEN_LEFT_SECONDS = 60.0
 PATIENCE_SECONDS = 10.0
 COME_BACK_WHEN_PAUSED_SECONDS = 300  # a person has to act first

@@ -166,7 +166,8 @@ class Interleavings(RuleBasedStateMachine):
         database.Trouble.last_at = 0.0
         self.patch.setattr(spender, "refresh", self._refresh)
         self.patch.setattr(brakes, "LEAST_REFUSED", 1000)
-        self.patch.setattr(recovery, "threading", SimpleNamespace(Thread=AtOnce))
+        self.patch.setattr(recovery, "threading", SimpleNamespace(Thread=AtOnce, Lock=threading.Lock))
+        self.patch.setattr(recovery.Slot, "guard", lambda _slot, _pair: None)
 
     def teardown(self) -> None:
         for flight in list(self.flights):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from keap_connect.database import read_session, write_transaction
 from keap_connect.refreshing import recovery, spender
 from keap_connect.refreshing.serving import refresh_account
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
@@ -79,6 +80,88 @@ def test_a_pair_the_database_refused_is_stored_once_it_is_back(stage: Stage, out
     assert token.encode() not in content
     assert token not in stage.logs()
     assert len(stage.presentations()) == 1
+
+
+@pytest.fixture
+def hanging_database(stage: Stage) -> Iterator[contextlib.ExitStack]:
+    """Give a stack; what is entered there keeps all others from writing, without an error. It ends with the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def _hang(stage: Stage, stack: contextlib.ExitStack) -> None:
+    """Let another program lock the file or the table, as long as nobody ends it."""
+    url = sqlalchemy.make_url(stage.environ["DATABASE_URL"])
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    stack.callback(engine.dispose)
+    connection = stack.enter_context(engine.connect())
+    connection.exec_driver_sql("BEGIN EXCLUSIVE" if is_sqlite else "BEGIN")
+    if not is_sqlite:
+        connection.exec_driver_sql("LOCK TABLE account IN ACCESS EXCLUSIVE MODE")
+    stack.callback(connection.exec_driver_sql, "ROLLBACK")
+
+
+@pytest.mark.proves("F81", "R30")
+@pytest.mark.parametrize("command", ["refresh", "take_up"])
+def test_a_pair_is_in_its_recovery_file_while_the_database_hangs(
+    stage: Stage, hanging_database: contextlib.ExitStack, command: str
+):
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    (holder,) = stage.start(1, BUSY_TIMEOUT_MS=600_000)  # it waits, and no error lets it write the file
+    stage.sandbox.hold("refresh", where="after")
+    holder.tell(command, account_id)
+    stage.sandbox.wait_held(1)
+    _hang(stage, hanging_database)
+    stage.sandbox.release()
+
+    until(lambda: _kept_files(stage), timeout=20)
+    holder.kill()
+    hanging_database.close()
+
+    (fresh,) = stage.start(1)
+    assert fresh.ask("sweep")["ok"]
+    assert fresh.ask("valid_token", account_id)["ok"]
+    assert not _kept_files(stage)
+    assert stage.is_reconciled(account_id)
+    assert len(stage.presentations()) == 1
+
+
+@pytest.mark.proves("F81")
+def test_the_recovery_file_of_a_slow_commit_is_gone_after_it(stage: Stage, hanging_database: contextlib.ExitStack):
+    (account_id,) = stage.add_accounts()
+    (holder,) = stage.start(1, BUSY_TIMEOUT_MS=600_000)
+    stage.sandbox.hold("refresh", where="after")
+    holder.tell("refresh", account_id)
+    stage.sandbox.wait_held(1)
+    _hang(stage, hanging_database)
+    stage.sandbox.release()
+    until(lambda: _kept_files(stage), timeout=20)
+
+    hanging_database.close()
+
+    assert holder.hear()[0]["ok"]
+    assert not list(_folder(stage).glob("*.pair"))
+    assert holder.ask("refresh", account_id)["ok"]
+    assert stage.is_reconciled(account_id)
+
+
+@POSTGRESQL
+@pytest.mark.proves("F81")
+def test_connections_to_postgresql_have_time_limits_and_only_transactions_a_statement_timeout(stage: Stage):
+    limit = sqlalchemy.text("SHOW statement_timeout")
+    with stage.app.app_context():
+        with write_transaction() as session:
+            assert session.scalar(limit) == "30s"
+            parameters = session.connection().connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
+        with read_session() as session:
+            assert session.scalar(limit) == "0"
+
+    assert {name: parameters.get(name) for name in ("connect_timeout", "tcp_user_timeout")} == {
+        "connect_timeout": "10",
+        "tcp_user_timeout": "15000",
+    }
 
 
 @pytest.mark.long
@@ -446,7 +529,7 @@ def test_nothing_is_sent_when_the_disk_of_the_database_is_full(stage: Stage):
 
 
 def test_errors_of_the_database_are_seen_as_trouble(stage: Stage, outage: Outage):
-    from keap_connect.database import Trouble, read_session
+    from keap_connect.database import Trouble
 
     Trouble.last_at = -1e9
     outage.begin()
