@@ -12,7 +12,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Boolean, ColumnElement, Float, String, and_, bindparam, case, func, or_, select, update
+from flask import current_app
+from sqlalchemy import Boolean, ColumnElement, Float, String, and_, bindparam, case, func, or_, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -84,17 +85,80 @@ def look(account_id: int) -> Situation:
     Raises:
         AccountNotFound: there is none.
     """
+    asked_at = seconds_since_boot()
     with read_session() as session:
         found = session.execute(_SITUATION, {"sought": account_id}).one_or_none() if account_id <= LARGEST_ID else None
     if found is None:
         raise AccountNotFound(f"There is no account {account_id}.")
     account, now, client_refusal, pause_reason = found
+    if _has_jumped(now, asked_at) or (account.lease_ends or 0) > now + timing.LONGEST_LEASE_AHEAD:
+        restart_waits()
+        return look(account_id)
     is_leased = _ahead(account.lease_ends, now) > 0
     held_until = account.hold_until if account.lease_ends is None else None
     held_seconds = max(_ahead(held_until, now), doubt_after_trouble(account))
     is_unknown = account.lease_ends is not None and not is_leased
     unknown_seconds = now - account.lease_ends + timing.LEASE_SECONDS if is_unknown else None
     return Situation(account, is_leased, held_seconds, unknown_seconds, client_refusal, pause_reason)
+
+
+def notice_clock_step() -> None:
+    """Compare the database's clock with ours, and restart the waits if it jumped or, the first time, after a reboot."""
+    is_first = _clock().ahead_seconds is None
+    asked_at = seconds_since_boot()
+    with read_session() as session:
+        now = session.scalar(select(database_clock())) or 0.0
+        is_ahead = or_(
+            Account.lease_ends > now + timing.LONGEST_LEASE_AHEAD, Account.hold_until > now + timing.LONGEST_HOLD_AHEAD
+        )
+        has_step = is_first and session.scalar(select(Account.id).where(is_ahead).limit(1)) is not None
+    if has_step or _has_jumped(now, asked_at):
+        restart_waits()
+
+
+def restart_waits() -> None:
+    """Let all waits begin anew, since nobody can say how long ago on the database's clock they began.
+
+    All leases end: under none of them anything is presented any more. An answer that is on its way is stored by its
+    generation. With SQLite only a reboot moves the clock, which no process outlives.
+    """
+    with write_transaction() as session:
+        outlives = session.get_bind().dialect.name == "postgresql"
+        unknown_wait = timing.LOCKED_WAIT_SECONDS if outlives else timing.DOUBT_WAIT_SECONDS
+        wait = case((Account.lease_owner.is_not(None), unknown_wait), else_=timing.DOUBT_WAIT_SECONDS)
+        restarted = count_updated(
+            session,
+            update(Account)
+            .where(or_(Account.lease_owner.is_not(None), Account.hold_until.is_not(None)))
+            .values(lease_owner=None, lease_ends=None, hold_until=database_clock() + wait)
+            .execution_options(synchronize_session=False),
+        )
+        now = session.scalar(select(database_clock())) or 0.0
+    _clock().ahead_seconds = now - seconds_since_boot()
+    log.warning("The database's clock jumped, or the machine was started anew; %s waits begin anew.", restarted)
+
+
+@dataclass
+class _Clock:
+    """How far the database's clock was ahead of our boot clock when this process last compared them."""
+
+    ahead_seconds: float | None = None
+
+
+def _clock() -> _Clock:
+    found: _Clock = current_app.extensions.setdefault("keap_connect.clock", _Clock())
+    return found
+
+
+def _has_jumped(now: float, asked_at: float) -> bool:
+    """Whether the database's clock moved against ours; it was read after `asked_at`, however long the answer took."""
+    least, most = now - seconds_since_boot(), now - asked_at
+    known = _clock().ahead_seconds
+    if known is not None and (least > known + timing.JUMP_SECONDS or most < known - timing.JUMP_SECONDS):
+        return True
+    if most - least < timing.JUMP_SECONDS:
+        _clock().ahead_seconds = least
+    return False
 
 
 def draw_up(account: Account, unknown_wait_seconds: float | None = None) -> Lease | None:
@@ -134,11 +198,13 @@ def take_leases(leases: Sequence[Lease]) -> list[Lease]:
 
 
 def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
+    ahead = _clock().ahead_seconds
     terms = {
         "lease_seconds": timing.LEASE_SECONDS,
         "hold_seconds": timing.DOUBT_WAIT_SECONDS,
         "had_no_trouble": seconds_since_trouble() >= timing.DOUBT_WAIT_SECONDS,
         "now": utc_now(),
+        "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
     }
     connection = session.connection()
     in_turn = sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
@@ -242,7 +308,7 @@ def _is_over(
     moment: InstrumentedAttribute[float | None], for_seconds: float | ColumnElement[float] = 0.0
 ) -> ColumnElement[bool]:
     now = database_clock()
-    return or_(moment.is_(None), moment <= now - for_seconds, moment > now + timing.LONGEST_BELIEVED_SECONDS)
+    return or_(moment.is_(None), moment <= now - for_seconds)
 
 
 # The statements of each single refresh, put together once: that takes longer than running them.
@@ -265,6 +331,10 @@ _TAKING = (
         *is_free(bindparam("seconds_after_lease", type_=Float)),
         # The wait was chosen for this attempt; another one may have begun since.
         or_(Account.lease_owner.is_(None), Account.lease_owner == bindparam("owner_seen", type_=String)),
+        # A clock that has just jumped would make a lease look over.
+        func.coalesce(
+            func.abs(database_clock() - bindparam("clock_expected", type_=Float)) <= timing.JUMP_SECONDS, true()
+        ),
         # While the database was away, the holder of the new pair could not store it.
         or_(Account.attempt_fingerprint.is_(None), bindparam("had_no_trouble", type_=Boolean)),
     )
@@ -283,5 +353,4 @@ _HOLDING = select(Account.id).where(*_THIS_PAIR, Account.lease_owner == bindpara
 
 
 def _ahead(moment: float | None, now: float) -> float:
-    ahead = (moment or now) - now
-    return ahead if 0 < ahead <= timing.LONGEST_BELIEVED_SECONDS else 0.0
+    return max((moment or now) - now, 0.0)

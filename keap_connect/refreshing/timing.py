@@ -11,8 +11,11 @@ UNASKED_WAIT_SECONDS = 86_400.0
 RUNS_SHORT_SECONDS = 1800.0
 # Keap sometimes refuses a token that is valid, so a refusal counts only when it comes twice, this far apart.
 CONFIRM_WAIT_SECONDS = 60.0
-# A time of the database's clock further ahead than this was written before that clock was set back, or by another boot.
-LONGEST_BELIEVED_SECONDS = 3600.0
+# The database's clock jumped when it moved by more than this against our boot clock.
+JUMP_SECONDS = 5.0
+# What is further ahead on the database's clock was written before that clock was set back, or before a reboot.
+LONGEST_LEASE_AHEAD = LEASE_SECONDS + JUMP_SECONDS
+LONGEST_HOLD_AHEAD = LOCKED_WAIT_SECONDS + JUMP_SECONDS
 # A new pair that is not committed by then is written to its recovery file, well within a second after the answer.
 COMMIT_SECONDS = 0.7
 REFRESH_WHEN_LEFT_SECONDS = 60.0

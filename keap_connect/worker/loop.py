@@ -22,6 +22,7 @@ from keap_connect.onboarding.flows import forget_past
 from keap_connect.onboarding.held_files import forget_past_files
 from keap_connect.onboarding.journey import finish_interrupted
 from keap_connect.refreshing import brakes, recovery
+from keap_connect.refreshing.lease import notice_clock_step
 from keap_connect.refreshing.spender import Attempt
 from keap_connect.refreshing.storing import Outcome
 from keap_connect.runtime import runtime
@@ -87,6 +88,7 @@ class SweepWorker:
     def _sweep_once(self) -> bool:
         """Take up one batch and send the crew out; return False when there was nothing to do."""
         recovery.replay()
+        notice_clock_step()
         self._keep_house()
         most = self._allowed()
         accounts = take_up_due(most) if most else []

@@ -1,14 +1,17 @@
 """Clocks that are off or jump: no storm, no early death, no lease that is not respected (R38, F43, F45)."""
 
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from keap_connect.accounts.state import AccountState
-from keap_connect.clock import utc_now
+from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
-from tests.faults.conftest import Stage, open_nursery, until
+from tests.faults.conftest import Stage, open_nursery, start_elsewhere, until
 from tests.support.faketime import shifted_clock
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -113,6 +116,85 @@ def test_a_clock_that_jumps_while_the_worker_runs_kills_nobody_and_starts_no_sto
     assert all((row.failures, row.refusals, row.refused_at) == (0, 0, None) for row in stage.rows())
     served = worker.ask("valid_token", ids[0], min_validity_seconds=600)
     assert served["ok"]
+
+
+@pytest.fixture
+def clock_shim(stage: Stage) -> Iterator[Callable[[float], None]]:
+    # How processes that start from now on see the clock of PostgreSQL.
+    engine = sqlalchemy.create_engine(stage.environ["DATABASE_URL"], isolation_level="AUTOCOMMIT")
+
+    def run(statement: str) -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    run("CREATE SCHEMA shim")
+    run("CREATE TABLE shim.step AS SELECT 0::float8 AS seconds")
+    run(
+        "CREATE FUNCTION shim.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+        "'SELECT pg_catalog.clock_timestamp() + (SELECT seconds FROM shim.step) * interval ''1s'' '"
+    )
+    stage.environ["DATABASE_URL"] += "&options=-csearch_path%3Dshim,public,pg_catalog"
+    yield lambda seconds: run(f"UPDATE shim.step SET seconds = {seconds}")
+    for process in stage.processes:
+        process.kill()
+    run("DROP SCHEMA shim CASCADE")
+    engine.dispose()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.proves("F82", "R26")
+@pytest.mark.parametrize("step_seconds", [-7200, -3600, -125, 125, 3600, 7200])
+def test_nothing_is_presented_twice_when_the_clock_of_the_database_jumps_during_an_attempt(
+    stage: Stage, clock_shim: Callable[[float], None], tmp_path: Path, step_seconds: int
+):
+    stage.sandbox.switch(family_revocation=True)
+    account_id, another_id = stage.add_accounts(2)
+    (stopped,) = stage.start(1)
+    other = start_elsewhere(stage, tmp_path, AGE_SECONDS=1000)
+    assert other.ask("refresh", another_id)["ok"]  # it has seen the clock before
+    stage.sandbox.hold("refresh", where="after")
+    stopped.tell("refresh", account_id)
+    stage.sandbox.wait_held(1)
+    stopped.freeze()
+    stage.sandbox.release()
+
+    clock_shim(step_seconds)
+    asked = other.ask("valid_token", account_id, patience_seconds=0)
+    swept = other.ask("sweep")
+    stopped.thaw()
+
+    assert asked["error"] == "TemporarilyUnavailable"
+    assert (swept["refreshed"], swept["failed"]) == (0, 0)
+    assert stopped.hear()[0]["ok"]
+    assert len(stage.presentations()) == 2
+    assert other.ask("valid_token", account_id)["ok"]
+    assert stage.is_reconciled(account_id)
+
+
+@SQLITE
+@pytest.mark.proves("F88")
+def test_a_lease_from_before_a_reboot_is_free_after_two_minutes(stage: Stage):
+    asked, swept = stage.add_accounts(2)
+    before_reboot = seconds_since_boot() + 1800
+    stage.change(
+        asked,
+        swept,
+        lease_owner="gone",
+        lease_ends=before_reboot,
+        hold_until=before_reboot + 60,
+        attempt_fingerprint="0123456789abcdef",
+        attempted_at=utc_now(),
+    )
+    (process,) = stage.start(1, AGE_SECONDS=1000)
+
+    answer = process.ask("valid_token", asked)
+
+    assert "rests before it is tried again" in answer["message"]
+    for row in stage.rows():
+        assert row.lease_owner is None
+        assert row.hold_until < seconds_since_boot() + 121
+    stage.change(asked, swept, hold_until=1.0, next_refresh_at=utc_now())
+    assert process.ask("sweep")["refreshed"] == 2
 
 
 @SQLITE

@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +16,7 @@ from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.history import list_events
 from keap_connect.accounts.state import AccountState
 from keap_connect.runtime import runtime
-from tests.faults.conftest import REPOSITORY, Process, Stage, until
+from tests.faults.conftest import REPOSITORY, Process, Stage, start_elsewhere, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -121,7 +120,7 @@ def test_a_process_sends_nothing_once_the_pair_of_a_frozen_one_is_stored_after_a
     (account_id,) = stage.add_accounts()
     frozen = _freeze_with_an_answer(stage, account_id)
     stage.change(account_id, lease_ends=LONG_AGO)
-    other = _start_elsewhere(stage, tmp_path, FREEZE_AT="before_look", AGE_SECONDS=1000)
+    other = start_elsewhere(stage, tmp_path, FREEZE_AT="before_look", AGE_SECONDS=1000)
     other.tell("refresh", account_id)
     until(other.is_stopped)
     assert stage.is_leased(account_id)
@@ -149,15 +148,6 @@ def _freeze_with_an_answer(stage: Stage, account_id: int, **settings: object) ->
     return frozen
 
 
-def _start_elsewhere(stage: Stage, tmp_path: Path, **settings: object) -> Process:
-    """Start a process on another host, which knows the database and sees nothing of the recovery files here."""
-    elsewhere = tmp_path / "another host"
-    elsewhere.mkdir()
-    shutil.copy(Path(stage.environ["INSTANCE_PATH"]) / "instance_id", elsewhere)
-    (process,) = stage.start(1, INSTANCE_PATH=elsewhere, **settings)
-    return process
-
-
 @pytest.mark.proves("F24", "R40")
 def test_a_pair_that_comes_back_after_the_lease_is_kept_if_its_generation_still_fits(stage: Stage):
     (account_id,) = stage.add_accounts()
@@ -175,7 +165,7 @@ def test_a_pair_that_comes_back_after_the_lease_is_kept_if_its_generation_still_
 def test_a_late_pair_is_kept_even_when_another_process_was_refused_meanwhile(stage: Stage, tmp_path: Path):
     (account_id,) = stage.add_accounts()
     frozen = _freeze_with_an_answer(stage, account_id)
-    other = _start_elsewhere(stage, tmp_path, PACE=PACE)
+    other = start_elsewhere(stage, tmp_path, PACE=PACE)
     until(lambda: other.ask("refresh", account_id) and stage.row(account_id).refusals == 1)
 
     frozen.thaw()
@@ -194,7 +184,7 @@ def test_a_late_refusal_is_recorded_and_a_refresh_with_the_newer_token_tells_whe
     (account_id,) = stage.add_accounts()
     stage.sandbox.fault("refused_although_valid", "refresh", calls=[1])
     frozen = _freeze_with_an_answer(stage, account_id)
-    other = _start_elsewhere(stage, tmp_path, PACE=PACE)
+    other = start_elsewhere(stage, tmp_path, PACE=PACE)
     assert _ask_until_settled(other, account_id)["ok"]
     before = stage.row(account_id)
 
