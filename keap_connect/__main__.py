@@ -9,6 +9,7 @@ from flask.cli import ScriptInfo
 from keap_connect.application import create_app
 from keap_connect.cli import commands
 from keap_connect.errors import SettingsError
+from keap_connect.refreshing.recovery import wait_for_pairs_in_memory
 from keap_connect.signals import end_in_order, on_stop
 
 
@@ -17,7 +18,10 @@ def main() -> None:
     os.umask(0o077)  # What a command makes may hold secrets: databases, exports, recovery files.
     try:
         with on_stop(end_in_order):
-            commands(prog_name="./keap-connect", obj=ScriptInfo(create_app=partial(create_app, serves=False)))
+            try:
+                commands(prog_name="./keap-connect", obj=ScriptInfo(create_app=partial(create_app, serves=False)))
+            finally:  # and not only at exit, while signals are still handled
+                wait_for_pairs_in_memory()
     except SettingsError as refusal:
         sys.exit(refusal.report)
 

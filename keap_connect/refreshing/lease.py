@@ -297,9 +297,9 @@ def doubt_after_trouble(account: Account) -> float:
     """Return how long a token with an attempt marker must wait because the database failed this process lately.
 
     While it was down, the holder of the new pair could not store it; it gets the whole wait once the database is back.
-    A process counts its own start as such a time, since it cannot know.
+    A process counts its own start as such a time, since it cannot know. An attempt whose end is written has no pair.
     """
-    if account.attempt_fingerprint is None:
+    if account.attempt_fingerprint is None or account.lease_owner is None:
         return 0.0
     return max(timing.DOUBT_WAIT_SECONDS - seconds_since_trouble(), 0.0)
 
@@ -336,7 +336,11 @@ _TAKING = (
             func.abs(database_clock() - bindparam("clock_expected", type_=Float)) <= timing.JUMP_SECONDS, true()
         ),
         # While the database was away, the holder of the new pair could not store it.
-        or_(Account.attempt_fingerprint.is_(None), bindparam("had_no_trouble", type_=Boolean)),
+        or_(
+            Account.attempt_fingerprint.is_(None),
+            Account.lease_owner.is_(None),
+            bindparam("had_no_trouble", type_=Boolean),
+        ),
     )
     .values(
         lease_owner=bindparam("owner"),

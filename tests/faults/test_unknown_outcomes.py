@@ -128,7 +128,7 @@ def test_a_caller_stores_what_a_dead_process_left_before_it_tries_again(stage: S
     refresh_account(other_id, "job")  # this process has looked for files of dead ones already
     gone = attempt_of_unknown_outcome(stage, account_id, TEN_MINUTES, "in this folder")
     granted = TokenResponse("access-new", "refresh-new", utc_now() + timedelta(days=1))
-    recovery._write(gone.slot.handle, recovery._sealed(NewPair(account_id, 1, granted, "holder")))
+    recovery.write_all(gone.slot.handle, recovery._sealed(NewPair(account_id, 1, granted, "holder")))
     gone.slot.abandon()
 
     served = valid_token(account_id, "job")
@@ -160,3 +160,13 @@ def test_nobody_presents_the_token_of_a_stopped_process_that_shares_the_recovery
     assert other.ask("valid_token", account_id)["ok"]
     assert len(stage.presentations()) == 1
     assert stage.is_reconciled(account_id)
+
+
+@pytest.mark.proves("R35")
+def test_a_process_that_has_just_started_tries_again_what_ended_without_an_answer(stage: Stage):
+    """As each command from a shell does: one that waited from its own start would wait for ever."""
+    (account_id,) = stage.add_accounts()
+    stage.change(account_id, attempt_fingerprint="0" * 16, attempted_at=utc_now() - timedelta(minutes=10))
+    (fresh,) = stage.start(1)
+
+    assert fresh.ask("refresh", account_id)["ok"]
