@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from keap_connect.access.client_networks import network_of
 from keap_connect.access.devices import is_device_of
 from keap_connect.access.password_rules import check_password
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
 from keap_connect.access.throttle import count_attempt, forgive, hashed
 from keap_connect.access.tickets import end_tickets, find_ticket, issue_ticket, take_ticket
@@ -124,15 +125,18 @@ def redeem_password_link(ticket: str, password: str, address: str) -> None:
     Raises:
         PasswordLinkGone: the link is unknown, used, replaced or too old.
         PasswordRefused: the password breaks a rule; the link still holds.
-        TooManyAttempts: too many wrong links from this network address.
+        TooManyRequests: too many wrong links from this network address.
     """
-    attempts = count_attempt({f"address:{network_of(address)}": ATTEMPTS_PER_ADDRESS})
-    admin = get_owner_of_link(ticket)
+    try:
+        admin = get_owner_of_link(ticket)
+    except PasswordLinkGone:
+        # Not by a row for each, since nobody guesses 192 bits, and strangers would fill the table.
+        rate_limits().count_wrong_key(address)
+        raise
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
         if take_ticket(session, TicketPurpose.NEW_PASSWORD, ticket) is None:
             raise PasswordLinkGone("The link was used at this moment.")
-        forgive(session, attempts)
         session.get_one(Admin, admin.id).password_hash = password_hash
         end_tickets(session, admin.id)
         end_all_sign_ins(session, admin.id)

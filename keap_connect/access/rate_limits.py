@@ -52,7 +52,7 @@ class RateLimits:
             self._count(self.per_address, network_of(address))
 
     def count_wrong_key(self, address: str | None) -> None:
-        """Count a key that was refused.
+        """Count a key, or a link to choose a password, that was refused.
 
         Raises:
             TooManyRequests: too many came from this address.

@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from keap_connect.access import password_rules
 from keap_connect.access.password_rules import LONGEST_PASSWORD, SHORTEST_PASSWORD, check_password
-from keap_connect.access.passwords import ATTEMPTS_AGAIN, ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_DEVICE, ATTEMPTS_PER_EMAIL
+from keap_connect.access.passwords import ATTEMPTS_AGAIN, ATTEMPTS_PER_DEVICE, ATTEMPTS_PER_EMAIL
+from keap_connect.access.rate_limits import WRONG_KEYS_PER_MINUTE
 from keap_connect.errors import PasswordRefused
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
@@ -182,10 +183,10 @@ def test_links_are_not_guessed_for_long(app: Flask, admin: Visitor, password_lin
 
     statuses = [
         send(admin, "POST", f"/new-password/guess-{number}", data={**token, "new_password": NEW}).status_code
-        for number in range(ATTEMPTS_PER_ADDRESS + 1)
+        for number in range(WRONG_KEYS_PER_MINUTE.amount + 1)
     ]
 
-    assert statuses == [404] * ATTEMPTS_PER_ADDRESS + [429]
+    assert statuses == [404] * WRONG_KEYS_PER_MINUTE.amount + [429]
 
 
 # Browsers that are known
