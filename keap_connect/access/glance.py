@@ -36,6 +36,8 @@ ACCOUNT_COLUMNS = (
     Account.disconnected_at,
     Account.refused_at,
     Account.failures,
+    Account.refusals,
+    Account.failure_reason,
     Account.lost_at,
     Account.attempted_at,
     Account.asked_at,
@@ -67,6 +69,8 @@ class Facts(NamedTuple):
     disconnected_at: datetime | None
     refused_at: datetime | None
     failures: int
+    refusals: int
+    failure_reason: str | None
     lost_at: datetime | None
     attempted_at: datetime | None
     asked_at: datetime | None

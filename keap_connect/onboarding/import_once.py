@@ -63,13 +63,11 @@ def _claim(api_key_id: int, key_hash: str, asked_hash: str) -> int | None:
         raise ImportUnderWay("An import with this Idempotency-Key has just failed. Try again.")
     if known.asked_hash != asked_hash:
         raise ImportConflict("This Idempotency-Key came with another import before.")
-    if known.account_id is None:
-        _take_over(known)
-    return known.account_id
+    return _take_over(known) if known.account_id is None else known.account_id
 
 
-def _take_over(known: ImportOnce) -> None:
-    """Go on in the place of a process that is gone."""
+def _take_over(known: ImportOnce) -> int | None:
+    """Go on in the place of a process that is gone; return the account if it has ended the import meanwhile."""
     now = utc_now()
     given_up = (
         update(ImportOnce)
@@ -82,8 +80,13 @@ def _take_over(known: ImportOnce) -> None:
         .values(started_at=now)
     )
     with write_transaction() as session:
-        if count_updated(session, given_up) != 1:
-            raise ImportUnderWay("An import with this Idempotency-Key is under way. Try again in a minute.")
+        if count_updated(session, given_up) == 1:
+            return None
+    with read_session() as session:
+        now_known = session.get(ImportOnce, (known.api_key_id, known.key_hash))
+    if now_known is None or now_known.account_id is None:
+        raise ImportUnderWay("An import with this Idempotency-Key is under way. Try again in a minute.")
+    return now_known.account_id
 
 
 def _hash(text: str) -> str:
