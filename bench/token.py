@@ -107,6 +107,7 @@ def speed_kept_beside_unfinished_requests(server: Server) -> float:
     """Return the speed beside clients that do not go on, as a share of the speed before and after them."""
     before = server.load()["rate"]
     with unfinished(server.port, server.host, **UNFINISHED):
+        time.sleep(3)  # until the pages that nobody reads are made
         during = server.load()["rate"]
     return during / statistics.mean((before, server.load()["rate"]))
 

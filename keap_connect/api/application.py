@@ -9,6 +9,8 @@ from keap_connect.api.door import guard_operations
 from keap_connect.api.errors import answer_errors, answer_lost_requests
 from keap_connect.api.express import ExpressLane
 from keap_connect.api.operations import bp
+from keap_connect.server.front import AT_ONCE
+from keap_connect.settings import Settings
 
 DECLARING = (accounts, tokens, events, documentation)  # importing them declares their operations
 guard_operations(bp)
@@ -24,4 +26,8 @@ def register_api(app: Flask) -> None:
 
 def open_express_lane(app: Flask, headers: Mapping[str, str]) -> None:
     """Answer the plainest calls before Flask; `headers` are those of every answer."""
+    settings: Settings = app.extensions["keap_connect"].settings
+    # Files and counters of this process keep nobody waiting. Another server, or who reads a pipe, may.
+    is_local = settings.database_url.startswith("sqlite") and settings.rate_limit_storage == "memory://"
+    app.extensions[AT_ONCE] = is_local and settings.audit_log is not None
     app.wsgi_app = ExpressLane(app, headers.items())  # type: ignore[method-assign,assignment]

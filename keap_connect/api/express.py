@@ -8,7 +8,6 @@ account anew, so that a revocation, a disconnect or a reconnect is obeyed by the
 import json
 import re
 from collections.abc import Iterable
-from contextlib import nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -27,7 +26,7 @@ from keap_connect.errors import APIKeyRefused, HandOutUnrecorded, SealBroken, Te
 from keap_connect.models import LARGEST_ID
 from keap_connect.refreshing.timing import REFRESH_WHEN_LEFT_SECONDS
 from keap_connect.runtime import Runtime
-from keap_connect.server.front import REFUSAL
+from keap_connect.server.front import AT_ONCE, REFUSAL, NotAtOnce
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -49,7 +48,7 @@ class ExpressLane:
         self._glances = Glances(app)
         # A read of SQLite lasts 3 microseconds: threads that interrupt each other in it lose more than they win. One
         # of PostgreSQL waits for the network.
-        self._turn = Lock() if self._runtime.settings.database_url.startswith("sqlite") else nullcontext()
+        self._turn = Lock() if self._runtime.settings.database_url.startswith("sqlite") else None
         self._host = urlsplit(self._runtime.settings.public_url).netloc
         self._headers = [("Content-Type", "application/json"), *headers, ("Cache-Control", "no-store")]
 
@@ -57,6 +56,8 @@ class ExpressLane:
         """Answer, or let the app answer."""
         body = self._answer(wsgi_environ)
         if body is None:
+            if AT_ONCE in wsgi_environ:
+                raise NotAtOnce
             return self._go_on(wsgi_environ, start_response)
         start_response("200 OK", [*self._headers, ("Content-Length", str(len(body)))])
         return [body]
@@ -73,11 +74,15 @@ class ExpressLane:
         if query is None or kind != "Bearer" or (isinstance(account, int) and account > LARGEST_ID):
             return None
         seconds = int(query[1]) if query[1] else int(REFRESH_WHEN_LEFT_SECONDS)
+        if self._turn and not self._turn.acquire(blocking=AT_ONCE not in wsgi_environ):
+            return None
         try:
-            with self._turn:
-                return self._hand_out(text, account, seconds, wsgi_environ.get("REMOTE_ADDR") or "unknown")
+            return self._hand_out(text, account, seconds, wsgi_environ.get("REMOTE_ADDR") or "unknown")
         except REFUSALS:
             return None  # the operation says so in its words
+        finally:
+            if self._turn:
+                self._turn.release()
 
     def _hand_out(self, text: str, account: int | str, seconds: int, address: str) -> bytes | None:
         shown, now = read_api_key(text), utc_now()

@@ -6,6 +6,7 @@ ASCII, and does not say whether the last chunk of a body came.
 """
 
 import asyncio
+import contextlib
 import io
 import sys
 from collections.abc import Awaitable, Callable
@@ -32,13 +33,20 @@ ARRIVING_BYTES = 64 * 1024 * 1024  # all bodies that are arriving, together
 IN_MEMORY_BYTES = 1024 * 1024  # a larger answer waits for its reader in a file
 FILE_SECONDS = 10.0  # Granian opens that file within milliseconds
 LEFTOVER_SECONDS = 3600.0
+PLAIN_CALLS = "/api/v1/accounts/"
 POLL_SECONDS = 0.02
 # In the WSGI environment: the error that the app is to answer this request with, in its own words.
 REFUSAL = "keap_connect.refusal"
+# In it: answer without waiting for anything, or raise `NotAtOnce`. A thread for a token call costs more than the call.
+AT_ONCE = "keap_connect.at_once"
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+class NotAtOnce(Exception):
+    """This request may have to wait for something, so it wants a thread."""
 
 
 class ClientGone(Exception):
@@ -65,6 +73,7 @@ class Front:
         self._usual_bytes = app.config["MAX_CONTENT_LENGTH"]
         views = {rule.rule: app.view_functions[rule.endpoint] for rule in app.url_map.iter_rules()}
         self._more_bytes = {path: view.most_bytes for path, view in views.items() if hasattr(view, "most_bytes")}
+        self._answers_at_once = app.extensions.get(AT_ONCE, False)
         self._in_app = 0
         self._is_ending = False
         self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far, oldest first
@@ -88,6 +97,10 @@ class Front:
             environ.update({REFUSAL: refusal, "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()})
             await self._send(send, await loop.run_in_executor(self._refusal_thread, self._call, environ))
             return
+        if self._answers_at_once and environ["PATH_INFO"].startswith(PLAIN_CALLS):
+            with contextlib.suppress(NotAtOnce):
+                await self._send(send, self._call({**environ, AT_ONCE: True}))
+                return
         self._in_app += 1
         try:
             await self._send(send, await loop.run_in_executor(self._threads, self._call, environ))

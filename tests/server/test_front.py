@@ -19,13 +19,16 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
 
+from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.server import front as front_module
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
 from keap_connect.web.door import Audience, open_to
+from tests.accounts.granted import store_account
 from tests.faults.conftest import until
+from tests.support.sandbox import Sandbox
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 FORM = "POST /signin HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
@@ -36,7 +39,7 @@ class Fronted:
     """The app behind the front on a port of its own, in this process, so that a test can look into it."""
 
     def __init__(self, app: Flask, folder: Path, port: int, host: str) -> None:
-        self.front = Front(app, folder)
+        self.app, self.front = app, Front(app, folder)
         self._port, self._host = port, host
         self._opened = ExitStack()
         self._loop = asyncio.new_event_loop()
@@ -190,6 +193,25 @@ def test_more_requests_than_may_wait_hear_so_at_once(
     assert json.loads(document.body)["error"] == "temporarily_unavailable"
     assert answer_to(waiting).body == "waited"
     assert fronted.ask("GET / HTTP/1.1\r\n\r\n").status == 200
+
+
+@pytest.mark.proves("R97")
+def test_a_token_that_holds_is_handed_out_while_all_threads_are_busy(
+    fronted: Fronted, sandbox: Sandbox, called: list[str]
+):
+    with fronted.app.app_context():
+        account_id = store_account(sandbox)
+        key = issue_api_key("jobs", [Scope.TOKENS_READ], "x").text
+    asked = f"GET /api/v1/accounts/{account_id}/token HTTP/1.1\r\nAuthorization: Bearer {key}\r\n\r\n"
+    assert fronted.ask(asked).status == 200  # the first call notes that key and account are in use
+    for _ in range(front_module.THREADS):
+        fronted.send("GET /waits HTTP/1.1\r\n\r\n")
+    until(lambda: len(called) == front_module.THREADS)
+
+    answer = fronted.ask(asked)
+
+    assert json.loads(answer.body)["token_type"] == "bearer"
+    assert answer.headers["Content-Security-Policy"]
 
 
 @pytest.mark.proves("R97")
