@@ -15,6 +15,7 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.api.errors import KeyMissing
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.errors import APIKeyRefused, InsufficientScope
+from keap_connect.server.front import WAITING
 
 log = logging.getLogger(__name__)
 KEY_BEGINS = re.compile(r"kc_([0-9a-f]{16})_[0-9a-f]{8}")
@@ -54,7 +55,8 @@ def require_key(scope: str) -> None:
     except (APIKeyRefused, KeyMissing):
         rate_limits().count_wrong_key(request.remote_addr)
         raise
-    rate_limits().count_request(g.api_key.id, request.remote_addr)
+    if WAITING not in request.environ or not request.environ[WAITING].is_asked_again:
+        rate_limits().count_request(g.api_key.id, request.remote_addr)
     g.api_key.require(scope)
 
 

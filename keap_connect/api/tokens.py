@@ -3,18 +3,19 @@
 import re
 from typing import Any
 
-from flask import request
+from flask import Response, current_app, request
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
-from keap_connect.api.operations import current_key, operation
+from keap_connect.api.operations import bp, current_key, operation
 from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
 from keap_connect.audit.hand_outs import record_hand_out
-from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
+from keap_connect.refreshing.serving import RefreshUnderWay, refresh_account, report_rejected, valid_token
 from keap_connect.refreshing.timing import PATIENCE_SECONDS
+from keap_connect.server.front import WAITING, Waiting
 
 LONGEST_PATIENCE_SECONDS = 25
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})(?![0-9])", re.IGNORECASE)
@@ -36,7 +37,9 @@ def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     token is handed out, with a `warning` when it could not be made to last. 409: a person must reconnect the account,
     going on is no use. 503: nothing is lost, come back after `Retry-After` seconds."""
     key = current_key()
-    served = valid_token(account_id, key.actor, query.get("min_validity"), patience_seconds())
+    waiting: Waiting | None = request.environ.get(WAITING)
+    asked_at = waiting.since if waiting else None
+    served = valid_token(account_id, key.actor, query.get("min_validity"), patience_seconds(), asked_at)
     record_hand_out(account_id, fingerprint(served.access_token), key.actor, request.remote_addr, key.id)
     return served.as_answer()
 
@@ -82,6 +85,19 @@ def disconnect(account_id: int) -> AccountView:
     """At once and for good; the account and its history stay, so that it can be connected again."""
     disconnect_account(account_id, current_key().actor)
     return view_account(account_id)
+
+
+@bp.errorhandler(RefreshUnderWay)
+def ask_again(refresh: RefreshUnderWay) -> Response:
+    """Let the caller wait without a thread; whoever waits for them throws this answer away."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+
+    def is_over() -> bool:
+        with app.app_context():
+            return refresh.is_over()
+
+    request.environ[WAITING].wait(refresh.account_id, is_over, refresh.until)
+    return Response(status=503)
 
 
 def patience_seconds() -> float:

@@ -45,6 +45,22 @@ _places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)
 _probe = Probe()
 
 
+class RefreshUnderWay(Exception):
+    """The caller has to wait, and wants to do so elsewhere, until `is_over` or `until` on the boot clock."""
+
+    def __init__(self, account_id: int, until: float) -> None:
+        super().__init__()
+        self.account_id, self.until = account_id, until
+
+    def is_over(self) -> bool:
+        """Whether asking again is of use."""
+        try:
+            situation = look(self.account_id)
+        except (SQLAlchemyError, KeapConnectError):
+            return True  # whoever asks again hears what is wrong
+        return not situation.is_leased or situation.pause_reason is not None
+
+
 @contextlib.contextmanager
 def _outages_are_temporary() -> Iterator[None]:
     """Whoever asks for a token hears of a database that does not answer as of anything else that passes."""
@@ -86,10 +102,15 @@ def valid_token(
     actor: str,
     min_validity_seconds: int | None = None,
     patience_seconds: float | None = None,
+    asked_at: float | None = None,
 ) -> ServedToken:
     """Return an access token that is valid now, and for `min_validity_seconds` when given.
 
+    Args:
+        asked_at: on the boot clock, when a caller that waits elsewhere first asked.
+
     Raises:
+        RefreshUnderWay: the caller waits elsewhere, and should.
         AccountNotFound: there is none.
         AccountDisconnected: its tokens were forgotten.
         ReconnectRequired: the grant is dead, and no token is left that would do.
@@ -99,7 +120,7 @@ def valid_token(
         SealBroken: the stored tokens do not open.
     """
     patience = timing.PATIENCE_SECONDS if patience_seconds is None else patience_seconds
-    patient_until = seconds_since_boot() + patience
+    patient_until = (seconds_since_boot() if asked_at is None else asked_at) + patience
     wanted = timing.REFRESH_WHEN_LEFT_SECONDS if min_validity_seconds is None else min_validity_seconds
     situation = look(account_id)
     if _lasts(situation.account, wanted):
@@ -108,7 +129,12 @@ def valid_token(
     try:
         with _outages_are_temporary():
             account = _refreshed(
-                situation, actor, patient_until, lambda now: _lasts(now, wanted), wanted_seconds=wanted
+                situation,
+                actor,
+                patient_until,
+                lambda now: _lasts(now, wanted),
+                wanted_seconds=wanted,
+                waits_here=asked_at is None,
             )
     except (ReconnectRequired, TemporarilyUnavailable, ClientMisconfigured, SealBroken) as refusal:
         with contextlib.suppress(SQLAlchemyError):
@@ -168,10 +194,10 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
 
 
 @contextlib.contextmanager
-def _place() -> Iterator[None]:
+def _place(when_full: Exception) -> Iterator[None]:
     """Hold one of the few places until the end of the block."""
     if not _places.acquire(blocking=False):
-        raise TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
+        raise when_full
     try:
         yield
     finally:
@@ -186,9 +212,14 @@ def _refreshed(
     *,
     wanted_seconds: float = 0,
     ignores_back_off: bool = False,
+    waits_here: bool = True,
 ) -> Account:
     """Refresh, or wait until somebody else has; return the account once it has a new pair."""
     account_id = situation.account.id
+    when_full: Exception = TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
+    waits_elsewhere = not waits_here and seconds_since_boot() < patient_until
+    if waits_elsewhere:
+        when_full = RefreshUnderWay(account_id, patient_until)
     while True:
         _check(situation)
         if situation.pause_reason:
@@ -203,7 +234,7 @@ def _refreshed(
         if not situation.is_leased:
             unknown_wait = _unknown_wait(situation, wanted_seconds)
             _check_hold(situation, unknown_wait, ignores_back_off)
-            with _place():
+            with _place(when_full):
                 attempt = spend(situation.account, actor, unknown_wait)
             if attempt.outcome is Outcome.STORED:
                 end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
@@ -213,7 +244,9 @@ def _refreshed(
                 return situation.account
             if attempt.outcome is not Outcome.NOT_TAKEN:
                 raise _refusal(attempt)
-        with _place():
+        if waits_elsewhere:
+            raise when_full
+        with _place(when_full):
             situation = _wait(account_id, patient_until)
         _check(situation)
         if is_enough(situation.account):

@@ -23,4 +23,4 @@ PATIENCE_SECONDS = 10.0
 COME_BACK_WHEN_PAUSED_SECONDS = 300  # a person has to act first
 LONGEST_VALIDITY_SECONDS = 3600  # that a program may ask for
 LOOK_EVERY_SECONDS = 0.15
-MOST_AT_ONCE = 8  # callers in one process that refresh, or wait for somebody else's refresh
+MOST_AT_ONCE = 8  # callers in one process that hold a thread to refresh, or to wait for somebody else's refresh

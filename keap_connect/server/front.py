@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import io
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 from flask import Flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from keap_connect.clock import utc_now
+from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.errors import ServerBusy
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 THREADS = 16
 QUEUE = 500  # complete requests that may wait for a thread
+MOST_WAITING = 500  # callers that the app lets wait without a thread
+LOOK_SECONDS = 0.15
 BODY_SECONDS = 30.0
 ARRIVING_BYTES = 64 * 1024 * 1024  # all bodies that are arriving, together
 IN_MEMORY_BYTES = 1024 * 1024  # a larger answer waits for its reader in a file
@@ -39,6 +41,8 @@ POLL_SECONDS = 0.02
 REFUSAL = "keap_connect.refusal"
 # In it: answer without waiting for anything, or raise `NotAtOnce`. A thread for a token call costs more than the call.
 AT_ONCE = "keap_connect.at_once"
+# In it: a `Waiting`, where the caller may wait without a thread.
+WAITING = "keap_connect.waiting"
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -51,6 +55,19 @@ class NotAtOnce(Exception):
 
 class ClientGone(Exception):
     """The client left in the middle of its body, so nobody waits for an answer."""
+
+
+class Waiting:
+    """How the app has a caller wait without a thread. After `wait`, its answer is dropped, and it is asked again."""
+
+    def __init__(self) -> None:
+        self.since = seconds_since_boot()
+        self.is_asked_again = False
+        self.awaited: tuple[Hashable, Callable[[], bool], float] | None = None
+
+    def wait(self, what: Hashable, is_over: Callable[[], bool], until: float) -> None:
+        """Ask again once `is_over`, or at a time on the boot clock. Those who wait for the same share one look."""
+        self.awaited = (what, is_over, until)
 
 
 class Answer(NamedTuple):
@@ -74,7 +91,9 @@ class Front:
         views = {rule.rule: app.view_functions[rule.endpoint] for rule in app.url_map.iter_rules()}
         self._more_bytes = {path: view.most_bytes for path, view in views.items() if hasattr(view, "most_bytes")}
         self._answers_at_once = app.extensions.get(AT_ONCE, False)
-        self._in_app = 0
+        self._in_app = 0  # requests that have a thread or wait for one
+        self._waiting = 0
+        self._awaited: dict[Hashable, asyncio.Task[None]] = {}
         self._is_ending = False
         self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far, oldest first
         self._arriving_bytes = 0
@@ -103,18 +122,49 @@ class Front:
                 return
         self._in_app += 1
         try:
-            await self._send(send, await loop.run_in_executor(self._threads, self._call, environ))
+            await self._send(send, await self._answer(environ))
         finally:
             self._in_app -= 1
+
+    async def _answer(self, environ: "WSGIEnvironment") -> Answer:
+        """Let the app answer in a thread; ask it again as long as it lets the caller wait."""
+        loop = asyncio.get_running_loop()
+        waiting = environ[WAITING] = Waiting()
+        while True:
+            if self._waiting >= MOST_WAITING:
+                del environ[WAITING]
+            answer = await loop.run_in_executor(self._threads, self._call, dict(environ))
+            if waiting.awaited is None:
+                return answer
+            self._in_app, self._waiting = self._in_app - 1, self._waiting + 1
+            try:
+                await self._wait(*waiting.awaited)
+            finally:
+                self._in_app, self._waiting = self._in_app + 1, self._waiting - 1
+            waiting.awaited, waiting.is_asked_again = None, True
+            environ["wsgi.input"].seek(0)
+
+    async def _wait(self, what: Hashable, is_over: Callable[[], bool], until: float) -> None:
+        look = self._awaited.get(what)
+        if look is None:
+            look = self._awaited[what] = asyncio.create_task(self._look_until(is_over))
+            look.add_done_callback(lambda _look: self._awaited.pop(what))
+        await asyncio.wait({look}, timeout=max(until - seconds_since_boot(), 0.0))
+
+    async def _look_until(self, is_over: Callable[[], bool]) -> None:
+        is_waiting = True
+        while is_waiting:
+            await asyncio.sleep(LOOK_SECONDS)
+            is_waiting = not await asyncio.get_running_loop().run_in_executor(self._threads, is_over)
 
     async def finish(self, seconds: float) -> bool:
         """Take no more requests, and wait until the app has answered the others; False if that takes longer."""
         self._is_ending = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
-        while self._in_app and loop.time() < ends:
+        while self._in_app + self._waiting and loop.time() < ends:
             await asyncio.sleep(POLL_SECONDS)
-        return not self._in_app
+        return not self._in_app + self._waiting
 
     def delete_files(self) -> None:
         """Delete the answers that wait in files: those that Granian has opened can still be sent."""
