@@ -130,7 +130,9 @@ def connect_database(app: Flask, url: str) -> None:
     if url.startswith("postgresql"):
         options["isolation_level"] = "AUTOCOMMIT"
         named = make_url(url).query
-        options["connect_args"] = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
+        limits = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
+        # A pooler gives each transaction another session, which has none, or others, of the statements prepared here.
+        options["connect_args"] = {**limits, "prepare_threshold": None}
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
     migrate.init_app(app, db, directory=MIGRATIONS, render_as_batch=True)

@@ -1,0 +1,190 @@
+"""All parts at once through a real PgBouncer: no error, no wrong answer, and nothing of ours left in a session."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import OperationalError
+
+from keap_connect import database
+from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.accounts.credentials import open_access_token
+from tests.conftest import _migrate
+from tests.faults.conftest import REPOSITORY, Stage, until
+from tests.support.pgbouncer import find_program, run_pgbouncer
+from tests.support.real_server import RealServer, real_servers
+
+FEW_SESSIONS, MANY_SESSIONS = 3, 180
+# What PgBouncer itself sets for its clients.
+SET_BY_POOLER = (
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+)
+LEFT_BEHIND = """
+SELECT (SELECT string_agg(name || '=' || setting, ' ') FROM pg_settings WHERE source = 'session' AND name <> ALL(%s)),
+       (SELECT string_agg(name, ' ') FROM pg_prepared_statements),
+       (SELECT string_agg(mode, ' ') FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'),
+       (SELECT string_agg(channel, ' ') FROM pg_listening_channels() AS channel)
+"""
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("accounts", "list"),
+    ("accounts", "show", "1"),
+    ("accounts", "token", "1"),
+    ("accounts", "refresh", "1"),
+    ("audit", "list"),
+    ("api-keys", "list"),
+    ("refreshing", "status"),
+)
+
+
+@pytest.fixture
+def pooled(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> Iterator[str]:
+    """Give the URL of a database that was migrated through PgBouncer, in the mode that the test names."""
+    if find_program() is None:
+        pytest.skip("there is no PgBouncer here: install pgbouncer")
+    # In session mode each connection has a session to itself until it ends.
+    sessions = FEW_SESSIONS if request.param == "transaction" else MANY_SESSIONS
+    with run_pgbouncer(new_database(), request.param, sessions) as url:
+        _migrate(url)
+        yield url
+
+
+@pytest.fixture
+def database_url(pooled: str) -> str:
+    """Let everything go through PgBouncer."""
+    return pooled
+
+
+@pytest.mark.proves("F92")
+@pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
+def test_all_parts_work_through_a_pooler(stage: Stage, pooled: str):
+    _work_through(stage, pooled, accounts=12, servers=1, callers=8, calls=12, commands=COMMANDS[2:4])
+
+
+@pytest.mark.long
+@pytest.mark.proves("F92")
+@pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
+def test_all_parts_work_through_a_pooler_for_longer(stage: Stage, pooled: str):
+    _work_through(stage, pooled, accounts=300, servers=2, callers=24, calls=1000, commands=COMMANDS * 3)
+
+
+@pytest.mark.proves("F92")
+@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
+def test_a_writing_transaction_has_its_time_limit_through_a_pooler_and_leaves_none_behind(
+    stage: Stage, pooled: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 1)
+
+    with (
+        stage.app.app_context(),
+        pytest.raises(OperationalError, match="statement timeout"),
+        database.write_transaction() as session,
+    ):
+        session.execute(text("SELECT pg_sleep(20)"))
+
+    assert _left_behind(pooled) == {(None, None, None, None)}
+
+
+def _work_through(
+    stage: Stage,
+    pooled: str,
+    *,
+    accounts: int,
+    servers: int,
+    callers: int,
+    calls: int,
+    commands: tuple[tuple[str, ...], ...],
+) -> None:
+    """Let callers, commands and a worker, who renews half of the accounts, work at once."""
+    ids = stage.add_accounts(accounts, expires_in_seconds=80_000)
+    stage.change(*ids[accounts // 2 :], next_refresh_at=None)
+    tokens = {account_id: {_token(stage, account_id)} for account_id in ids}
+    with stage.app.app_context():
+        keys = [issue_api_key(f"job {n}", [Scope.TOKENS_READ, Scope.ACCOUNTS_READ], "x").text for n in range(4)]
+    environ = stage.environ | {"API_RATE_PER_MINUTE": "10000000", "LOG_LEVEL": "WARNING"}
+
+    with ExitStack() as stack:
+        running = stack.enter_context(real_servers(servers, environ))
+        worker = stack.enter_context(_start(environ, "worker"))
+        stack.callback(worker.terminate)
+        pool = stack.enter_context(ThreadPoolExecutor(callers + 1))
+        ordered = pool.submit(lambda: [_run(environ, *command) for command in commands])
+        calling = [pool.submit(_call, running[n % servers], keys[n % len(keys)], ids, n, calls) for n in range(callers)]
+        answers = [answer for each in calling for answer in each.result()]
+        printed = ordered.result()
+        until(lambda: all(stage.row(account_id).refreshed_at for account_id in ids[: accounts // 2]))
+        worker.terminate()
+        complaints = worker.communicate(timeout=60)[1]
+
+    assert Counter(status for status, _, _ in answers) == {200: callers * calls}
+    assert [(each.returncode, each.stderr) for each in printed] == [(0, "")] * len(commands)
+    assert (worker.returncode, complaints) == (0, "")
+    for account_id in ids:
+        tokens[account_id].add(_token(stage, account_id))
+    handed_out = [(path, body) for _, path, body in answers if path.endswith("/token")]
+    renewed_often = ids[0] if ("accounts", "refresh", "1") in commands else None
+    for path, body in handed_out:
+        account_id = int(path.split("/")[4])
+        assert body["access_token"] in tokens[account_id] or account_id == renewed_often
+    assert stage.presented_twice() == []
+    assert stage.is_reconciled(*ids)
+    written = [json.loads(line) for line in (Path(environ["INSTANCE_PATH"]) / "audit.log").read_text().splitlines()]
+    assert len(written) == len(handed_out) + commands.count(("accounts", "token", "1"))
+    assert _left_behind(pooled) == {(None, None, None, None)}
+
+
+def _call(server: RealServer, key: str, ids: list[int], first: int, calls: int) -> list[tuple[int, str, Any]]:
+    """Ask for tokens, and now and then for what else a program asks for."""
+    paths = [f"/api/v1/accounts/{account_id}/token" for account_id in ids]
+    answers = []
+    for number in range(first, first + calls):
+        path = "/api/v1/accounts?limit=5" if number % 4 == 3 else paths[number % len(paths)]
+        status, body = server.ask(path, key)
+        answers.append((status, path, json.loads(body)))
+    return answers
+
+
+def _left_behind(pooled: str) -> set[tuple[Any, ...]]:
+    """Return what the sessions hold of those that used them before."""
+    url = make_url(pooled)
+    with ExitStack() as stack:
+        found = set()
+        for _ in range(FEW_SESSIONS):  # each of them keeps its session to itself until the end
+            connection = psycopg.connect(
+                host=str(url.query["host"]), port=6432, user="postgres", dbname=url.database, prepare_threshold=None
+            )
+            stack.enter_context(connection)
+            found.add(connection.execute(LEFT_BEHIND, [list(SET_BY_POOLER)]).fetchone() or ())
+        return found
+
+
+def _token(stage: Stage, account_id: int) -> str | None:
+    with stage.app.app_context():
+        return open_access_token(stage.row(account_id))
+
+
+def _start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "keap_connect", *arguments]
+    inside = {"PATH": "/usr/bin:/bin", "FLASK_SKIP_DOTENV": "1", **environ}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    with _start(environ, *arguments) as process:
+        said = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(arguments, process.returncode, *said)
