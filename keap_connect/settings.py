@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import certifi
 from dotenv import dotenv_values
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from keap_connect.errors import SettingsError
@@ -53,6 +54,10 @@ SECRETS = {
 }
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 REDIS_DRIVER = "redis==8.1.0"  # not in requirements.txt: few installations need it
+UNFIT_DATABASE_URL = (
+    "DATABASE_URL has not the form of an address: look at its host, port and options, and write @ : / ? # & in a "
+    "password as %40 %3A %2F %3F %23 %26."
+)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("JSON", "TEXT")
 
@@ -387,10 +392,31 @@ class _Reader:
             self.problems.append("DATABASE_URL must start with sqlite:/// or postgresql://.")
             return value
         try:
-            make_url(value)
+            url = make_url(value)
+            if url.get_backend_name() == "postgresql":
+                url.get_dialect()().create_connect_args(url)
         except (ArgumentError, ValueError):  # its text may hold the password, so it is not quoted
-            self.problems.append("DATABASE_URL has not the form of an address: look at its host and port.")
+            self.problems.append(UNFIT_DATABASE_URL)
+        else:
+            self.database_options(url)
         return value
+
+    def database_options(self, url: URL) -> None:
+        known: list[str] = []  # on SQLite, options either do nothing here or take away what the app relies on
+        if url.get_backend_name() == "postgresql":
+            import psycopg  # noqa: PLC0415  (SQLite does without it)
+
+            known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
+            if not str(url.query.get("connect_timeout", "10")).isdigit():
+                self.problems.append("DATABASE_URL: connect_timeout must be a whole number of seconds.")
+        unknown = sorted(url.query.keys() - known)
+        if unknown and "@" in str(url.query):  # they may be the rest of a password with a ? in it: not quoted
+            self.problems.append(UNFIT_DATABASE_URL)
+            return
+        for name in unknown:
+            like = "".join(f" Did you mean {word}?" for word in get_close_matches(name, known, 1))
+            what = "an option that PostgreSQL does not know" if known else "an option, and SQLite takes none"
+            self.problems.append(f"DATABASE_URL has {what}: {name[:40]!r}.{like}")
 
 
 def host_name(host: str) -> str | None:

@@ -223,6 +223,20 @@ WRONG = [
     ("DATABASE_URL", "/data/app.db", "DATABASE_URL must start with"),
     ("DATABASE_URL", "sqlite://", "DATABASE_URL must start with"),
     ("DATABASE_URL", "postgresql://u:p@db:port/name", "DATABASE_URL has not the form of an address"),
+    ("DATABASE_URL", "postgresql://db/name?host=a:1&host=b&port=3", "DATABASE_URL has not the form of an address"),
+    (
+        "DATABASE_URL",
+        "postgresql://db/name?ssl_mode=require",
+        "DATABASE_URL has an option that PostgreSQL does not know",
+    ),
+    ("DATABASE_URL", "postgresql://db/name?pool_size=5", "DATABASE_URL has an option that PostgreSQL does not know"),
+    ("DATABASE_URL", "postgresql://db/name?connect_timeout=soon", "DATABASE_URL: connect_timeout must be"),
+    (
+        "DATABASE_URL",
+        "sqlite:////data/app.db?check_same_thread=no",
+        "DATABASE_URL has an option, and SQLite takes none",
+    ),
+    ("DATABASE_URL", "sqlite:///file:app.db?uri=true", "DATABASE_URL has an option, and SQLite takes none"),
     ("RATE_LIMIT_STORAGE", "memcached://cache", "RATE_LIMIT_STORAGE must be memory://"),
     ("API_RATE_PER_MINUTE", "many", "API_RATE_PER_MINUTE must be a whole number"),
     ("ADMIN_EMAIL", "ann@example.com", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
@@ -239,6 +253,19 @@ def test_a_bad_value_is_named_and_the_only_problem(name, value, words):
 
     assert [problem for problem in problems if problem.startswith(words)], problems
     assert len([problem for problem in problems if "KEAP_CLIENT_ID and" not in problem]) == 1
+
+
+def test_an_option_that_is_misspelled_comes_with_the_right_one():
+    (problem,) = problems_of(DATABASE_URL="postgresql://db/name?sslmod=require")
+
+    assert problem.endswith("'sslmod'. Did you mean sslmode?")
+
+
+def test_the_rest_of_a_password_is_not_taken_for_an_option_and_shown():
+    (problem,) = problems_of(DATABASE_URL="postgresql://u:p@cana?ry-password=1@db/name")
+
+    assert "ry-password" not in problem
+    assert "%3F" in problem
 
 
 def test_all_problems_are_told_at_once():
