@@ -16,7 +16,7 @@ from flask import Flask
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
-from keap_connect.doctor import files
+from keap_connect.doctor import file_systems, files
 from keap_connect.doctor.clocks import compare, look_at_database_clock
 from keap_connect.doctor.finding import Health
 from keap_connect.doctor.proxies import mark_of
@@ -239,6 +239,53 @@ def test_the_authority_of_a_certificate_that_is_not_accepted_is_named(app: Flask
     assert "KEAP_CA_FILE" in found["token endpoint"][0]["advice"]
 
 
+MOUNT = "36 35 98:0 / {} rw,noatime shared:1 master:2 - {} server:/export rw"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("mounts", "kinds"),
+    [
+        ([], []),
+        ([("INSTANCE", "nfs4")], ["INSTANCE_PATH: nfs4"]),
+        ([("FOLDER", "cifs")], ["INSTANCE_PATH: cifs", "SQLite: cifs"]),
+        ([("FOLDER", "fuse.sshfs"), ("INSTANCE", "xfs")], ["SQLite: fuse.sshfs"]),
+        ([("FOLDER", "nfs"), ("FOLDER", "ext4")], []),
+        ([("FOLDER", "fuse.fuse-overlayfs"), ("FOLDER/elsewhere", "nfs")], []),
+    ],
+)
+def test_a_network_file_system_is_found_and_said_at_the_start(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mounts, kinds
+):
+    tmp_path = app.extensions["keap_connect"].settings.instance_path.parent
+    settings, table = app.extensions["keap_connect"].settings, tmp_path / "mountinfo"
+    places = {"INSTANCE": str(settings.instance_path), "FOLDER": str(tmp_path), "FOLDER/elsewhere": f"{tmp_path}/else"}
+    lines = [MOUNT.format("/", "ext4"), *(MOUNT.format(places[place], kind) for place, kind in mounts)]
+    table.write_text("\n".join(lines))
+    monkeypatch.setattr(file_systems, "MOUNTS", table)
+
+    code, found = examined(app)
+    prepare_to_serve(settings)
+    worker = app.test_cli_runner().invoke(args=["worker", "--once"])
+
+    findings = found.get("file system", [])
+    assert (code, [one["health"] for one in findings]) == (0, ["attention"] * len(kinds))
+    for finding, kind in zip(findings, kinds, strict=True):
+        name, _, type_ = kind.partition(": ")
+        assert name in finding["sentence"]
+        assert f"({type_})" in finding["sentence"]
+        assert finding["sentence"] in caplog.text
+        assert finding["sentence"] in worker.stderr
+
+
+def test_a_folder_with_a_space_in_its_name_is_found_among_the_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mountinfo").write_text(MOUNT.format("/", "ext4") + "\n" + MOUNT.format(r"/mnt/my\040files", "9p"))
+    monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "mountinfo")
+
+    assert file_systems._shared_kind(Path("/mnt/my files/not there yet/app.db")) == "9p"
+    assert file_systems._shared_kind(Path("/mnt/my")) is None
+
+
 @pytest.mark.parametrize(("seconds", "health"), [(0, "well"), (-29, "well"), (31, "wrong"), (-31, "wrong")])
 def test_clocks_may_differ_by_half_a_minute(seconds: int, health: str):
     assert compare("clock", seconds).health == Health(health)
@@ -294,9 +341,10 @@ def test_without_a_database_the_rest_is_still_looked_at(environ: dict[str, str],
 
 @on_sqlite
 def test_wrong_settings_are_findings_too(flask: Flasks):  # noqa: F811
-    finished = flask("doctor", SECRET_KEY="", TOKEN_KEYS="short")
+    finished = flask("doctor", SECRET_KEY="", TOKEN_KEYS="short", DATABASE_URL="postgresql://db/name?sslmod=require")
 
     assert finished.returncode == 1
     assert "SECRET_KEY must be" in finished.stdout
     assert "TOKEN_KEYS: key 1 must be" in finished.stdout
+    assert "Did you mean sslmode?" in finished.stdout
     assert said(finished) == ""

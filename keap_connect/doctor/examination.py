@@ -6,6 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.deployment import check_deployment
 from keap_connect.doctor.clocks import look_at_database_clock
+from keap_connect.doctor.file_systems import look_at_file_systems
 from keap_connect.doctor.files import look_at_audit_log, look_at_disk, look_at_modes, look_at_recovery
 from keap_connect.doctor.finding import Finding, attention, unknown, well, wrong
 from keap_connect.doctor.line_to_keap import look_at_keap
@@ -21,6 +22,7 @@ REST: tuple[Callable[[], Iterator[Finding]], ...] = (
     look_at_audit_log,
     look_at_recovery,
     look_at_disk,
+    look_at_file_systems,
     look_at_proxies,
 )
 

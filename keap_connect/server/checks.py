@@ -6,6 +6,7 @@ from flask import current_app
 
 from keap_connect.access.admins import create_admin
 from keap_connect.deployment import check_deployment, check_file
+from keap_connect.doctor.file_systems import look_at_file_systems
 from keap_connect.doctor.proxies import look_at_proxies
 from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
 from keap_connect.settings import Settings
@@ -25,7 +26,7 @@ def prepare_to_serve(settings: Settings) -> None:
     check_file()
     for warning in check_deployment():
         log.warning(warning)
-    for finding in look_at_proxies():
+    for finding in (*look_at_file_systems(), *look_at_proxies()):
         if finding.advice:
             log.warning("%s %s", finding.sentence, finding.advice)
     check_instance()
