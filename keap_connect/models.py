@@ -255,17 +255,6 @@ class APIKey(Base):
     last_used_at: Mapped[datetime | None]
 
 
-class HandOutCount(Base):
-    """How often somebody was handed an account's access token within an hour; the audit log has each single time."""
-
-    __tablename__ = "hand_out_count"
-
-    actor: Mapped[str] = mapped_column(primary_key=True)
-    account_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    hour: Mapped[datetime] = mapped_column(primary_key=True)
-    number: Mapped[int]
-
-
 class ImportOnce(Base):
     """An import that named an Idempotency-Key, so that asking for it again imports nothing twice; kept a day."""
 

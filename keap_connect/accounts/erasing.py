@@ -5,11 +5,11 @@ from sqlalchemy import delete, or_, update
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import write_transaction
 from keap_connect.errors import AccountNotFound
-from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow, HandOutCount, ImportOnce
+from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow, ImportOnce
 
 
 def erase(account_id: int, actor: str) -> None:
-    """Delete an account with its tokens, names, links, sign-ins, counts and history; one event says that it was done.
+    """Delete an account with its tokens, names, links, sign-ins and history; one event says that it was done.
 
     A refresh in flight cannot bring it back, and its id is never used again.
 
@@ -28,7 +28,7 @@ def erase(account_id: int, actor: str) -> None:
             .where(concerned)
             .values(held_grant_sealed=None, held_until=None, code_verifier_sealed=None, keap_said=None)
         )
-        for table in (AccountEvent, HandOutCount, ImportOnce):
+        for table in (AccountEvent, ImportOnce):
             session.execute(
                 delete(table).where(table.account_id == account_id).execution_options(synchronize_session=False)
             )

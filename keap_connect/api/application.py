@@ -27,7 +27,7 @@ def register_api(app: Flask) -> None:
 def open_express_lane(app: Flask, headers: Mapping[str, str]) -> None:
     """Answer the plainest calls before Flask; `headers` are those of every answer."""
     settings: Settings = app.extensions["keap_connect"].settings
-    # Files and counters of this process keep nobody waiting. Another server, or who reads a pipe, may.
+    # Files of this process keep nobody waiting. Another server, or who reads a pipe, may.
     is_local = settings.database_url.startswith("sqlite") and settings.rate_limit_storage == "memory://"
     app.extensions[AT_ONCE] = is_local and settings.audit_log is not None
     app.wsgi_app = ExpressLane(app, headers.items())  # type: ignore[method-assign,assignment]

@@ -5,7 +5,6 @@ import logging
 
 from flask import Flask, current_app
 
-from keap_connect.audit.counters import HandOutCounters
 from keap_connect.audit.log_file import LogFile
 from keap_connect.clock import utc_now
 from keap_connect.errors import HandOutUnrecorded
@@ -15,19 +14,17 @@ log = logging.getLogger(__name__)
 
 
 class Auditor:
-    """The audit log and the counters of one process."""
+    """The audit log of one process."""
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.log_file = LogFile(settings.audit_log)
-        self.counters = HandOutCounters(app)
 
     def record(
         self, account_id: int, fingerprint: str, actor: str, address: str | None = None, key_id: int | None = None
     ) -> None:
         """Write a hand-out down; see `record_hand_out`."""
-        now = utc_now()
         line = {
-            "at": now.isoformat(timespec="milliseconds"),
+            "at": utc_now().isoformat(timespec="milliseconds"),
             "event": "hand_out",
             "account_id": account_id,
             "fingerprint": fingerprint,
@@ -40,7 +37,6 @@ class Auditor:
         except (OSError, ValueError) as problem:  # ValueError: standard output is closed
             log.critical("The audit log cannot be written (%s); no token is handed out.", problem)
             raise HandOutUnrecorded("The hand-out cannot be written into the audit log.") from problem
-        self.counters.count(actor, account_id, now.replace(minute=0, second=0, microsecond=0))
 
 
 def record_hand_out(
@@ -62,7 +58,7 @@ def record_hand_out(
 
 def keep_audit(app: Flask, settings: Settings) -> None:
     """Give an app its audit log."""
-    app.extensions["keap_connect_audit"] = Auditor(app, settings)
+    app.extensions["keap_connect_audit"] = Auditor(settings)
 
 
 def auditor() -> Auditor:

@@ -1,13 +1,12 @@
 """Programs with keys, for the tests of the token API."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import requests
 from flask import Flask
 
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.audit.hand_outs import auditor
 from tests.accounts.granted import store_account
 from tests.support.sandbox import Sandbox
 from tests.web.direct import Direct
@@ -40,7 +39,7 @@ NewProgram = Callable[..., Program]
 
 
 @pytest.fixture
-def new_program(app: Flask) -> Iterator[NewProgram]:
+def new_program(app: Flask) -> NewProgram:
     """Give the function that makes a program with a key of its own."""
 
     def make(*scopes: str, account_ids: list[int] | None = None, address: str = "127.0.0.1") -> Program:
@@ -48,9 +47,7 @@ def new_program(app: Flask) -> Iterator[NewProgram]:
             issued = issue_api_key("job", scopes or list(Scope), "admin@example.com", account_ids=account_ids)
         return Program(app, issued.text, address)
 
-    yield make
-    with app.app_context():
-        auditor().counters.forget()
+    return make
 
 
 @pytest.fixture

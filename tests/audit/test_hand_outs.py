@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy.exc import OperationalError
 
-from keap_connect.audit import counters
-from keap_connect.audit.counters import list_hand_out_counts
-from keap_connect.audit.hand_outs import auditor, record_hand_out
+from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.audit.log_file import LogFile
 from keap_connect.errors import HandOutUnrecorded
 from keap_connect.settings import Settings
@@ -60,7 +57,7 @@ def test_each_hand_out_is_one_line_without_the_token(
 @pytest.mark.proves("R79")
 @pytest.mark.parametrize("environ", [{"AUDIT_LOG": "/dev/full"}], indirect=True)
 def test_a_token_whose_line_cannot_be_written_is_not_handed_out(
-    app: Flask, program: Program, account_id: int, caplog: pytest.LogCaptureFixture
+    program: Program, account_id: int, caplog: pytest.LogCaptureFixture
 ):
     answer = program.get(TOKEN)
 
@@ -68,9 +65,6 @@ def test_a_token_whose_line_cannot_be_written_is_not_handed_out(
     assert "access_token" not in answer.text
     assert "Retry-After" in answer.headers
     assert "The audit log cannot be written" in caplog.text
-    with app.app_context():
-        auditor().counters.flush()
-        assert list_hand_out_counts(account_id) == []
 
 
 @on_sqlite
@@ -79,52 +73,6 @@ def test_the_log_may_be_standard_output(program: Program, account_id: int, capfd
     program.get(TOKEN)
 
     assert json.loads(capfd.readouterr().out)["event"] == "hand_out"
-
-
-@pytest.mark.proves("R88")
-def test_hand_outs_are_counted_per_key_account_and_hour(
-    app: Flask, program: Program, new_program: NewProgram, account_id: int, clock
-):
-    other = new_program()
-    for one in (program, program, other):
-        one.get(TOKEN)
-    with app.app_context():
-        auditor().counters.flush()
-    program.get(TOKEN)
-    clock.advance(hours=1)
-    program.get(TOKEN)
-    with app.app_context():
-        auditor().counters.flush()
-        counts = [(one.actor, one.number) for one in list_hand_out_counts(account_id)]
-
-    names = sorted(f"API key {number} (job)" for number in (1, 2))
-    assert counts[0][1] == 1
-    assert sorted(counts[1:]) == sorted([(counts[0][0], 3), (next(n for n in names if n != counts[0][0]), 1)])
-
-
-@on_sqlite
-def test_counts_wait_while_the_database_does_not_answer(app: Flask, monkeypatch: pytest.MonkeyPatch):
-    def fail(_counts: object) -> None:
-        raise OperationalError("", {}, Exception())
-
-    with app.app_context():
-        record_hand_out(1, "0" * 16, "command line")
-        with monkeypatch.context() as broken:
-            broken.setattr(counters, "_add", fail)
-            auditor().counters.flush()
-        auditor().counters.flush()
-        assert [one.number for one in list_hand_out_counts(1)] == [1]
-
-
-@on_sqlite
-def test_counts_reach_the_database_by_themselves(app: Flask, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(counters, "FLUSH_SECONDS", 0.0)
-    with app.app_context():
-        record_hand_out(1, "0" * 16, "command line")
-        timer = auditor().counters._timer
-        if timer is not None:
-            timer.join(30)
-        assert [one.number for one in list_hand_out_counts(1)] == [1]
 
 
 def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
