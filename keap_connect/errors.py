@@ -34,8 +34,6 @@ KeapConnectError
   APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
   InsufficientScope       the API key may not do this; `scope` names what it lacks
   HandOutUnrecorded       the audit log cannot be written, so no token is handed out
-  ImportConflict          the Idempotency-Key belongs to another import
-    ImportUnderWay        it belongs to one that is not over yet: ask again
 
 What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
 """
@@ -218,11 +216,3 @@ class InsufficientScope(KeapConnectError):
 
 class HandOutUnrecorded(KeapConnectError):
     """The audit log cannot be written, so no token is handed out."""
-
-
-class ImportConflict(KeapConnectError):
-    """The Idempotency-Key belongs to another import."""
-
-
-class ImportUnderWay(ImportConflict):
-    """The import of this Idempotency-Key is not over yet; asking again later will tell how it ended."""

@@ -255,18 +255,6 @@ class APIKey(Base):
     last_used_at: Mapped[datetime | None]
 
 
-class ImportOnce(Base):
-    """An import that named an Idempotency-Key, so that asking for it again imports nothing twice; kept a day."""
-
-    __tablename__ = "import_once"
-
-    api_key_id: Mapped[int] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"), primary_key=True)
-    key_hash: Mapped[str] = mapped_column(primary_key=True)
-    asked_hash: Mapped[str]
-    started_at: Mapped[datetime] = mapped_column(index=True)
-    account_id: Mapped[int | None]  # null while it is under way
-
-
 class Deployment(Base):
     """Facts about this installation: the key check value proves that TOKEN_KEYS fits the database.
 

@@ -5,7 +5,7 @@ from sqlalchemy import delete, or_, update
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import write_transaction
 from keap_connect.errors import AccountNotFound
-from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow, ImportOnce
+from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow
 
 
 def erase(account_id: int, actor: str) -> None:
@@ -28,9 +28,7 @@ def erase(account_id: int, actor: str) -> None:
             .where(concerned)
             .values(held_grant_sealed=None, held_until=None, code_verifier_sealed=None, keap_said=None)
         )
-        for table in (AccountEvent, ImportOnce):
-            session.execute(
-                delete(table).where(table.account_id == account_id).execution_options(synchronize_session=False)
-            )
+        history = delete(AccountEvent).where(AccountEvent.account_id == account_id)
+        session.execute(history.execution_options(synchronize_session=False))
         session.delete(account)
         record(session, EventKind.ERASED, account_id, actor)

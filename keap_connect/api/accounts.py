@@ -2,27 +2,22 @@
 
 from typing import Any
 
-from flask import request
-
 from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.directory import AccountView, view_account
 from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.paging import list_accounts_after
 from keap_connect.api.operations import current_key, operation
-from keap_connect.api.requests import read_headers
 from keap_connect.api.schemas import (
     Account,
     AccountChange,
     AccountFilter,
     AccountList,
     Import,
-    ImportHeaders,
     ReconnectLink,
 )
 from keap_connect.errors import InsufficientScope
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
-from keap_connect.onboarding.import_once import import_once
 from keap_connect.onboarding.importing import ImportedCredential, import_credential
 from keap_connect.onboarding.reconnect_links import MadeLink, make_link
 
@@ -82,14 +77,13 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     scope=Scope.ACCOUNTS_WRITE,
     summary="Import a credential",
     body=Import(),
-    headers=ImportHeaders(),
-    answers={201: Account(), 200: Account()},
+    answers={201: Account()},
     refusals=[409],
 )
-def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
-    """Keap is asked whose it is; an account of the same person and tenant takes it over. 201: imported. 200: it was
-    imported before, by the same Idempotency-Key. 409: Keap does not know it, the external id is taken, or the account
-    works and `replace` does not say that a pair is to take its place."""
+def import_account(body: dict[str, Any]) -> AccountView:
+    """Keap is asked whose it is; an account of the same person and tenant takes it over, so the same import twice makes
+    one account. 409: Keap does not know it, the external id is taken, or the account works and `replace` does not say
+    that a pair is to take its place."""
     key = current_key()
     if key.account_ids is not None:
         raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and which one this is Keap decides
@@ -97,15 +91,10 @@ def import_account(body: dict[str, Any]) -> tuple[AccountView, int]:
     if kind is CredentialKind.OAUTH and refresh_token is None:
         kind = CredentialKind.ACCESS_TOKEN_ONLY
     credential = ImportedCredential(body["access_token"], refresh_token, body.get("expires_in"), kind)
-
-    def do_import() -> int:
-        names = body.get("external_id"), body.get("label")
-        with keap_call_slot():
-            return import_credential(credential, key.actor, *names, replaces=body["replace"])
-
-    once = read_headers(ImportHeaders(), request.headers).get("idempotency_key")
-    account_id, is_new = import_once(key.id, once, body, do_import) if once else (do_import(), True)
-    return view_account(account_id), 201 if is_new else 200
+    names = body.get("external_id"), body.get("label")
+    with keap_call_slot():
+        account_id = import_credential(credential, key.actor, *names, replaces=body["replace"])
+    return view_account(account_id)
 
 
 @operation(

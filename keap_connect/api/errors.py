@@ -21,9 +21,7 @@ from keap_connect.errors import (
     CredentialRefused,
     ExternalIdTaken,
     HandOutUnrecorded,
-    ImportConflict,
     ImportRefused,
-    ImportUnderWay,
     InsufficientScope,
     KeapConnectError,
     NameRefused,
@@ -55,8 +53,6 @@ CONFLICTS: dict[type[KeapConnectError], str] = {
     CredentialRefused: "credential_refused",
     TenantConflict: "credential_refused",
     NotRefreshable: "not_refreshable",
-    ImportConflict: "import_conflict",
-    ImportUnderWay: "import_conflict",
 }
 WAIT_FOR_A_PERSON_SECONDS = 300
 
@@ -147,7 +143,7 @@ def _answer(
     body = {
         "error": code,
         "error_description": str(problem) if description is None else description,
-        "is_retryable": status in {408, 429} or status >= 500 or isinstance(problem, ImportUnderWay),
+        "is_retryable": status in {408, 429} or status >= 500,
         "request_id": write_down(log, request, status, problem),
         **({"reconnect_url": reconnect_url} if reconnect_url else {}),
     }

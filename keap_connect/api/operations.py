@@ -55,7 +55,7 @@ def operation(
     """Declare a view as an operation of the API.
 
     The view gets `query` and `body` as dictionaries when they are declared, and `account_id` for `<account>` in its
-    path; it returns what the schema of its status shows, or that and a status.
+    path; it returns what the one schema of `answers` shows.
     """
 
     def declare(view: View) -> View:
@@ -76,9 +76,8 @@ def operation(
         @wraps(view)
         def run(**values: Any) -> Response:
             given = _read(declared, values, takes_query=query is not None, takes_body=body is not None)
-            answer = view(**given)
-            body_, status = answer if isinstance(answer, tuple) else (answer, min(answers))
-            return json_answer(declared.answers[status].dump(body_), status)
+            ((status, schema),) = answers.items()
+            return json_answer(schema.dump(view(**given)), status)
 
         run.provide_automatic_options = False  # type: ignore[attr-defined]  # no other site's scripts may come in
         OPERATIONS[f"api.{view.__name__}"] = declared

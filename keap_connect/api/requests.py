@@ -5,7 +5,6 @@ from typing import Any
 
 from flask import request
 from marshmallow import Schema, ValidationError
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from keap_connect.api.errors import RequestRefused
@@ -46,16 +45,6 @@ def read_body(schema: Schema) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise RequestRefused(BROKEN)
     return _loaded(schema, parsed, "field")
-
-
-def read_headers(schema: Schema, headers: Headers) -> dict[str, Any]:
-    """Return the declared headers; all others are none of its business.
-
-    Raises:
-        RequestRefused: one has the wrong form.
-    """
-    names = [one.data_key or name for name, one in schema.fields.items()]
-    return _loaded(schema, {name: headers[name] for name in names if name in headers}, "header")
 
 
 def _loaded(schema: Schema, values: dict[str, Any], what: str) -> dict[str, Any]:

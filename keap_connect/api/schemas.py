@@ -150,17 +150,6 @@ class Import(Strict):
     )
 
 
-class ImportHeaders(Schema):
-    """Asking twice imports once."""
-
-    idempotency_key = Text(
-        200,
-        r"^[\x21-\x7e]+$",
-        data_key="Idempotency-Key",
-        metadata={"description": "The same key within a day gives the first answer again."},
-    )
-
-
 class PreferHeaders(Schema):
     """How long to wait for a refresh that is under way (RFC 7240)."""
 

@@ -1,17 +1,14 @@
 """Accounts and their events for programs: pages that stay right while rows change, names, and imports done once."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from flask import Flask
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
-from keap_connect.models import Account, AccountEvent, ImportOnce
+from keap_connect.database import write_transaction
+from keap_connect.models import Account
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
 from tests.support.sandbox import BEN, CLEO, Sandbox
@@ -172,63 +169,16 @@ def test_an_import_that_keap_does_not_know_changes_nothing(app: Flask, program: 
     assert len(ids(program.get(ACCOUNTS))) == 1
 
 
-def test_an_import_that_is_asked_for_twice_happens_once(
-    app: Flask, program: Program, new_program: NewProgram, sandbox: Sandbox
-):
+def test_an_import_that_is_sent_twice_makes_one_account(program: Program, new_program: NewProgram, sandbox: Sandbox):
     asked = {**pair(sandbox), "external_id": "bright"}
-    key = {"Idempotency-Key": "canary-import-1"}
 
-    first = program.post(ACCOUNTS, asked, headers=key)
-    again = program.post(ACCOUNTS, asked, headers=key)
-    other = program.post(ACCOUNTS, {**asked, "label": "x"}, headers=key)
-    another_program = new_program().post(ACCOUNTS, asked, headers=key)
+    first = program.post(ACCOUNTS, asked)
+    again = program.post(ACCOUNTS, asked)
+    another_program = new_program().post(ACCOUNTS, asked)
 
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert first.json() == again.json()
-    assert (other.status_code, other.json()["error"]) == (409, "import_conflict")
-    assert other.json()["is_retryable"] is False
-    assert another_program.status_code == 201
-    with app.app_context(), read_session() as session:
-        stored = str(session.execute(select(ImportOnce.__table__)).all())
-        assert session.scalars(select(AccountEvent.kind)).all().count("imported") == 1
-    assert "canary" not in stored
-    assert str(asked["access_token"]) not in stored
-
-
-@on_sqlite
-def test_an_import_that_failed_may_be_asked_for_again(program: Program, sandbox: Sandbox):
-    key = {"Idempotency-Key": "1"}
-
-    refused = program.post(ACCOUNTS, {"access_token": "unknown"}, headers=key)
-
-    assert refused.status_code == 409
-    assert program.post(ACCOUNTS, pair(sandbox), headers=key).status_code == 201
-
-
-@on_sqlite
-def test_an_import_under_way_is_not_begun_again_and_one_given_up_is(
-    app: Flask, program: Program, sandbox: Sandbox, clock, monkeypatch: pytest.MonkeyPatch
-):
-    asked, key, began, go_on = pair(sandbox), {"Idempotency-Key": "1"}, threading.Event(), threading.Event()
-    store = program.post(ACCOUNTS, asked).json()["id"]
-
-    def slowly(*_: object, **__: object) -> int:
-        began.set()
-        assert go_on.wait(30)
-        return store
-
-    monkeypatch.setattr("keap_connect.api.accounts.import_credential", slowly)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(program.post, ACCOUNTS, asked, headers=key)
-        assert began.wait(30)
-        second = program.post(ACCOUNTS, asked, headers=key)
-        clock.advance(minutes=3)
-        go_on.set()
-        third = program.post(ACCOUNTS, asked, headers=key)
-
-    assert (first.result().status_code, second.json()["error"]) == (201, "import_conflict")
-    assert second.json()["is_retryable"] is True
-    assert third.status_code in {200, 201}
+    assert [one.status_code for one in (first, again, another_program)] == [201, 201, 201]
+    assert first.json() == again.json() == another_program.json()
+    assert len(ids(program.get(ACCOUNTS))) == 1
 
 
 @on_sqlite
