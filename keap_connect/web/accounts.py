@@ -10,7 +10,6 @@ from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.history import page_events
 from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.ordering import Order
-from keap_connect.accounts.outlook import look_ahead
 from keap_connect.accounts.state import KEYS, AccountState
 from keap_connect.errors import (
     AccountDisconnected,
@@ -29,7 +28,6 @@ from keap_connect.onboarding.reconnect_links import list_open_links
 from keap_connect.refreshing.brakes import list_alarms
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.runtime import runtime
-from keap_connect.web.bar_chart import draw_outlook
 from keap_connect.web.door import Audience, actor, current_admin, open_to
 from keap_connect.worker.heartbeat import list_workers
 
@@ -62,7 +60,6 @@ def index() -> Response:
         state=state,
         order=order,
         list_url=list_url,
-        charts=draw_outlook(look_ahead()),
         start_url=runtime().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
         workers=list_workers(),

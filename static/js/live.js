@@ -11,24 +11,15 @@ const parts = (page) => [...page.querySelectorAll("[data-live]")];
 const states = (page) =>
   [...page.querySelectorAll("#summary, #strip nav, #list .badge")].map((one) => one.textContent.trim()).join("\n");
 
-// The same link, or what unfolds the same section.
-const isTwin = (one, other) =>
-  one.tagName === other.tagName &&
-  one.getAttribute("href") === other.getAttribute("href") &&
-  one.closest("section")?.getAttribute("aria-labelledby") === other.closest("section")?.getAttribute("aria-labelledby");
-
-// Whoever is reading a part keeps it: its tables stay unfolded, a selection stays (false: for now the part does, too),
+// Whoever is reading a part keeps it: a selection stays (false: for now the part does, too),
 // focus goes to the same link.
 function replace(old, fresh) {
-  old.querySelectorAll("details").forEach((one, number) => {
-    const twin = fresh.querySelectorAll("details")[number];
-    if (twin) twin.open = one.open;
-  });
   if (old.innerHTML === fresh.innerHTML) return;
   const selection = document.getSelection();
   if (!selection.isCollapsed && old.contains(selection.anchorNode)) return false;
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
-  const twin = focused && [...fresh.querySelectorAll("a, summary")].find((one) => isTwin(one, focused));
+  const href = focused?.getAttribute("href");
+  const twin = focused && [...fresh.querySelectorAll("a")].find((one) => one.getAttribute("href") === href);
   if (focused && !twin) return false;
   old.replaceWith(fresh);
   twin?.focus({ preventScroll: true });

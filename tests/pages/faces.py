@@ -16,7 +16,6 @@ from keap_connect.accounts.audit_trail import TrailRow
 from keap_connect.accounts.directory import USUAL_ORDER, AccountPage, AccountView
 from keap_connect.accounts.history import EventKind, EventPage, EventView
 from keap_connect.accounts.ordering import Order
-from keap_connect.accounts.outlook import Outlook, RunningOut
 from keap_connect.accounts.revealing import RevealedToken
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.api.documentation import described
@@ -28,7 +27,6 @@ from keap_connect.onboarding.import_files import MOST_LINES, PreviewLine
 from keap_connect.settings import Settings
 from keap_connect.web.api_keys import LIFETIMES, Wish
 from keap_connect.web.api_keys import MEANINGS as KEY_MEANINGS
-from keap_connect.web.bar_chart import draw_outlook
 from keap_connect.web.ending_words import WORDS
 from keap_connect.web.patterns import examples
 from keap_connect.web.qr_code import draw_qr_code
@@ -164,8 +162,6 @@ EVENTS = [
 ]
 NASTY_EVENTS = [EventView(NOW, "connected", HOSTILE, HOSTILE), EventView(NOW, "connected", LONG_EMAIL, LONG)]
 
-NOTHING_AHEAD = Outlook(RunningOut((0,) * 12, 0), RunningOut((0,) * 9, 0))
-MUCH_AHEAD = Outlook(RunningOut(tuple(range(60, 72)), 12), RunningOut(tuple(range(100, 109)), 0))
 LINK = SimpleNamespace(id=3, made_at=NOW - DAY, made_by="admin@example.com", expires_at=NOW + 6 * DAY)
 NASTY_LINK = SimpleNamespace(id=4, made_at=NOW, made_by=HOSTILE, expires_at=NOW + 7 * DAY)
 
@@ -180,9 +176,7 @@ def revealing(account, **rest):
     return {"account": account, "reveals": 2, "revealed": None, "error": None, "problem": None, "admin": ADMIN, **rest}
 
 
-def listing(
-    *accounts, query="", state="", page=1, pages=1, counts=None, order=USUAL_ORDER, outlook=NOTHING_AHEAD, **rest
-):
+def listing(*accounts, query="", state="", page=1, pages=1, counts=None, order=USUAL_ORDER, **rest):
     if counts is None:
         counts = {state.value: sum(a.state is state for a in accounts) for state in AccountState}
     return {
@@ -192,7 +186,6 @@ def listing(
         "state": state,
         "order": order,
         "list_url": lambda **chosen: f"/accounts?{urlencode(chosen)}",
-        "charts": draw_outlook(outlook),
         "start_url": "https://connect.example.com/",
         "unfinished": 0,
         "workers": [WORKER],
@@ -354,7 +347,7 @@ FACES = {
     "your accounts, hard": ("connect/your_accounts.html", {"accounts": [LONGEST, NASTY, UNBROKEN], "person": True}),
     "accounts, none": ("accounts/index.html", listing(unfinished=2)),
     "accounts, one": ("accounts/index.html", listing(ACTIVE)),
-    "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3, outlook=MUCH_AHEAD)),
+    "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3)),
     "accounts, no worker": ("accounts/index.html", listing(ACTIVE, workers=[])),
     "accounts, held": ("accounts/index.html", listing(LOST, workers=[WORKER, PAUSED_WORKER], alarms=[ALARM])),
     "accounts, sorted": ("accounts/index.html", listing(ACTIVE, AT_RISK, order=Order.parse("-expires"))),

@@ -133,31 +133,6 @@ def test_address_keeps_all_that_was_chosen(admin: Visitor, add: Callable[..., in
     assert hidden == [("state", "active"), ("sort", "-account")]
 
 
-def test_strip_tells_what_runs_out_when(admin: Visitor, add: Callable[..., int]):
-    now = utc_now()
-    minute = timedelta(minutes=1)
-    for hours in (1, 1.5, 3, 23):
-        add("soon", access_token_expires_at=now + hours * HOUR, refresh_token_issued_at=now - 37 * DAY)
-    add("later", access_token_expires_at=now + 25 * HOUR, refresh_token_issued_at=now - minute)
-    add("key", access_token_expires_at=None, refresh_token_issued_at=None, kind="personal_access_token")
-    add("lost", access_token_expires_at=now + HOUR, refused_at=now)
-    add("gone", access_token_expires_at=now + HOUR, disconnected_at=now)
-
-    admin.get("/accounts")
-
-    assert "Access tokens that run out 4 in the next 24 hours, 1 later" in admin.text
-    assert "Grants that end if unused 5 within 45 days" in admin.text
-    rows = re.findall(r"<tr><td>(\d+ to \d+ \w+)</td><td>(\d+)</td></tr>", admin.page.text)
-    assert rows == [
-        ("0 to 2 h", "2"),
-        ("2 to 4 h", "1"),
-        ("22 to 24 h", "1"),
-        ("5 to 10 days", "4"),
-        ("40 to 45 days", "1"),
-    ]
-    assert admin.page.text.count('class="chart-early"') == 1
-
-
 @on_sqlite
 def test_each_account_shows_when_it_was_used_last_and_when_exactly_it_expires(admin: Visitor, add: Callable[..., int]):
     now = utc_now()
