@@ -353,6 +353,6 @@ def test_the_reader_of_the_source_sees_what_it_looks_for():
     assert ("requests_oauthlib", "OAuth2Session") in transport.imports()
     assert "settings" in transport.own_imports()
     assert "environ" in transport.names()
-    assert "https://" in transport.texts()
+    assert "application/json" in transport.texts()
     assert transport.tree.body[0].value.value not in transport.texts()
     assert breaking(lambda module: any(getattr(node, "level", 0) for node in ast.walk(module.tree)), MODULES) == []

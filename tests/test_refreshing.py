@@ -3,7 +3,6 @@
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 from threading import Barrier, BrokenBarrierError
 
 import pytest
@@ -31,9 +30,8 @@ from keap_connect.errors import (
     SealBroken,
     TemporarilyUnavailable,
 )
-from keap_connect.keap import token_endpoint
+from keap_connect.keap import transport
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.keap.transport import keap_session
 from keap_connect.models import Account, CredentialKind
 from keap_connect.refreshing import brakes, lease, serving, storing, timing
 from keap_connect.refreshing.brakes import CLIENT_REFUSED, Probe, list_alarms
@@ -434,7 +432,7 @@ def test_a_token_that_was_rotated_unheard_of_leads_to_a_reconnect_that_tells_why
 @on_sqlite
 @pytest.mark.proves("F17")
 def test_a_server_that_hangs_leaves_doubt(account, sandbox, monkeypatch):
-    monkeypatch.setattr(token_endpoint, "keap_session", partial(keap_session, deadline_seconds=0.6))
+    monkeypatch.setattr(transport, "DEADLINE_SECONDS", 0.6)
     sandbox.fault("hang")
     before = credential_of(account)
 

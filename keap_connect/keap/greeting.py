@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import requests
-
-from keap_connect.keap.transport import CertificateRefused, NotSent, NoUsableAnswer, keap_session
+from keap_connect.keap.transport import Call, CertificateRefused, KeapSession, NotSent, NoUsableAnswer
 from keap_connect.settings import KeapSettings
 
 DEADLINE_SECONDS = 10.0
@@ -25,17 +23,17 @@ class Greeting:
 def greet_token_endpoint(keap: KeapSettings) -> Greeting:
     """Send a GET without any credential, which every token endpoint refuses. Takes 10 seconds at most."""
     is_tls = keap.token_url.startswith("https://")
-    with keap_session(keap, deadline_seconds=DEADLINE_SECONDS) as session:
+    with KeapSession(keap, Call(DEADLINE_SECONDS)) as session:
         try:
             answer = session.get(keap.token_url)
         except CertificateRefused as problem:
             return Greeting(is_tls, problem=f"Its certificate was not accepted: {problem}.")
-        except requests.TooManyRedirects:
-            return Greeting(is_tls, problem="It answers with a redirect, which is never followed.")
         except NotSent as problem:
             return Greeting(is_tls, problem=f"It cannot be reached: {problem}.")
         except NoUsableAnswer as problem:
             return Greeting(is_tls, problem=f"No usable answer came: {problem}.")
+    if answer.is_redirect:
+        return Greeting(is_tls, problem="It answers with a redirect, which is never followed.")
     return Greeting(is_tls, answer.status_code, _date(answer.headers.get("Date")))
 
 

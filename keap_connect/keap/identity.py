@@ -4,16 +4,15 @@ Every answer may be missing; fresh tokens are kept all the same and the details 
 imported, which can be done again, nothing may be missing.
 """
 
-import json
 from dataclasses import dataclass, field
 
 import requests
 from oauthlib.oauth2 import InsecureTransportError
 
 from keap_connect.errors import CredentialRefused, TemporarilyUnavailable, TenantConflict
-from keap_connect.keap.judgement import cut
+from keap_connect.keap.judgement import cut, json_object
 from keap_connect.keap.token_response import normalize_tenant_id
-from keap_connect.keap.transport import keap_session
+from keap_connect.keap.transport import Call, KeapSession
 from keap_connect.settings import KeapSettings
 
 DEADLINE_SECONDS = 8.0
@@ -97,14 +96,14 @@ def _first_answer(keap: KeapSettings, access_token: str, paths: tuple[str, ...])
     refusals = 0
     for path in paths:
         token = {"access_token": access_token, "token_type": "bearer"}
-        with keap_session(keap, token, DEADLINE_SECONDS) as session:
+        with KeapSession(keap, Call(DEADLINE_SECONDS), token) as session:
             try:
                 response = session.get(keap.api_url + path)
                 refusals += response.status_code == 401
-                body = json.loads(response.content)
-            except (requests.RequestException, InsecureTransportError, ValueError, RecursionError):
+                body = json_object(response.content)
+            except (requests.RequestException, InsecureTransportError):
                 continue
-        if response.status_code == 200 and isinstance(body, dict):
+        if response.status_code == 200 and body is not None:
             return _Told(body, normalize_tenant_id(response.headers.get("x-keap-tenant-id")))
     return _Told(was_refused=refusals == len(paths))
 

@@ -91,7 +91,7 @@ def judge(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Judgement
 
     Source: RFC 6749 sections 5.1 and 5.2; the bodies that were seen at Keap stand in tests/keap/test_judgement.py.
     """
-    body = _json_object(answer.body)
+    body = json_object(answer.body)
     if 200 <= answer.status < 300:
         granted = TokenResponse.from_body(body, sent_at) if body is not None else None
         if granted:
@@ -99,6 +99,8 @@ def judge(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Judgement
         return Judgement(
             Verdict.TRY_LATER, f"Keap answered {answer.status} without a usable token.", may_have_rotated=True
         )
+    if 300 <= answer.status < 400:
+        return no_answer(f"Keap answered with a redirect ({answer.status}), which is never followed.", was_sent=True)
     retry_after = retry_after_seconds(answer.retry_after)
     if answer.status == 429:
         reason = "Keap asked us to slow down (429)."
@@ -107,7 +109,7 @@ def judge(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Judgement
     reason = f"Keap answered {answer.status} ({error or _kind_of(answer.body)})."
     if answer.status == 401 or b"developer inactive" in answer.body.lower():
         return Judgement(Verdict.CLIENT_MISCONFIGURED, reason, may_have_rotated=error is None)
-    if error is None or answer.status >= 500 or answer.status == 408 or answer.status < 400:
+    if error is None or answer.status >= 500 or answer.status == 408:
         return Judgement(Verdict.TRY_LATER, reason, may_have_rotated=True, retry_after_seconds=retry_after)
     if error.names_the_client:
         return Judgement(Verdict.CLIENT_MISCONFIGURED, reason)
@@ -149,7 +151,8 @@ def cut(text: str, most: int = 200) -> str:
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
-def _json_object(body: bytes) -> dict[str, object] | None:
+def json_object(body: bytes) -> dict[str, object] | None:
+    """Parse a JSON object; None where it is something else."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):

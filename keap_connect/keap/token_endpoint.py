@@ -16,7 +16,7 @@ from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import utc_now
 from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer, withheld
-from keap_connect.keap.transport import CertificateRefused, NotSent, NoUsableAnswer, Withheld, keap_session
+from keap_connect.keap.transport import Call, CertificateRefused, KeapSession, NotSent, NoUsableAnswer, Withheld
 from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _ask(
         answer = Answer(response.status_code, body, response.headers.get("Retry-After"))
         raise _Judged(judge(grant_type, answer, sent_at))
 
-    with keap_session(keap, must_end_by=must_end_by, may_send=may_send) as session:
+    with KeapSession(keap, Call(must_end_by=must_end_by, may_send=may_send)) as session:
         session.register_compliance_hook("access_token_response", hear)
         session.register_compliance_hook("refresh_token_response", hear)
         try:
@@ -101,9 +101,6 @@ def _ask(
             return heard.judgement
         except InsecureTransportError:
             return no_answer("The token URL is plain http, so nothing was sent.", was_sent=False)
-        except requests.TooManyRedirects as redirect:
-            status = redirect.response.status_code if redirect.response is not None else 302
-            return no_answer(f"Keap answered with a redirect ({status}), which is never followed.", was_sent=True)
         except Withheld as problem:
             return withheld(f"Nothing was sent to Keap: {problem}.")
         except CertificateRefused as problem:

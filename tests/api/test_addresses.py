@@ -7,7 +7,7 @@ import pytest
 import requests
 from flask import Flask
 
-from keap_connect.keap.transport import CurlAdapter
+from keap_connect.keap.transport import KeapSession
 from tests.api.fixtures import Program
 from tests.support.sandbox import Sandbox
 from tests.support.scripted import scripted
@@ -21,20 +21,20 @@ def test_an_address_that_comes_in_is_called_by_nobody(
     app: Flask, program: Program, sandbox: Sandbox, account_id: int, monkeypatch: pytest.MonkeyPatch
 ):
     resolved: list[tuple[object, object]] = []
-    resolve, send = socket.getaddrinfo, CurlAdapter.send
+    resolve, send = socket.getaddrinfo, KeapSession.send
 
     def recording(host: object, port: object, *args: object, **kwargs: object) -> object:
         resolved.append((host, port))
         return resolve(host, port, *args, **kwargs)
 
-    def noting(adapter: CurlAdapter, request: requests.PreparedRequest, **options: object) -> requests.Response:
+    def noting(session: KeapSession, request: requests.PreparedRequest, **options: object) -> requests.Response:
         url = urlsplit(str(request.url))
         resolved.append((url.hostname, url.port))  # libcurl resolves by itself
-        return send(adapter, request, **options)
+        return send(session, request, **options)
 
     with scripted(lambda _: (200, {})) as inside:
         monkeypatch.setattr(socket, "getaddrinfo", recording)
-        monkeypatch.setattr(CurlAdapter, "send", noting)
+        monkeypatch.setattr(KeapSession, "send", noting)
         metadata, there = "http://169.254.169.254/latest/meta-data", f"{inside.url}/canary"
         for address in (there, metadata, "http://rebinding.example/"):
             headers = {

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
 
-import pycurl
 import pytest
 import requests
 
@@ -170,11 +169,11 @@ def test_an_answer_lost_before_keap_acted_costs_nothing(stage: Stage):
 @pytest.mark.parametrize("trouble", ["no such name", "refused", "no answer to the connect"])
 def test_what_was_known_not_to_be_sent_is_retried_plainly(stage: Stage, trouble: str, monkeypatch: pytest.MonkeyPatch):
     (account_id,) = stage.add_accounts()
-    set_options = transport.CurlAdapter._set_options
+    send = transport.KeapSession.send
 
-    def go_elsewhere(adapter: transport.CurlAdapter, curl: pycurl.Curl, request: requests.PreparedRequest) -> None:
-        set_options(adapter, curl, request)
-        curl.setopt(pycurl.URL, elsewhere)
+    def go_elsewhere(session: transport.KeapSession, request: requests.PreparedRequest) -> requests.Response:
+        request.url = elsewhere
+        return send(session, request)
 
     with monkeypatch.context() as broken, socket.socket() as full, socket.socket() as early, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
@@ -186,7 +185,7 @@ def test_what_was_known_not_to_be_sent_is_retried_plainly(stage: Stage, trouble:
             for waiting in (early, second):
                 waiting.setblocking(False)
                 waiting.connect_ex(full.getsockname())
-        broken.setattr(transport.CurlAdapter, "_set_options", go_elsewhere)
+        broken.setattr(transport.KeapSession, "send", lambda session, request, **_: go_elsewhere(session, request))
         assert _refresh(account_id) == "TemporarilyUnavailable"
 
     account = stage.row(account_id)

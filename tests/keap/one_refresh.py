@@ -4,17 +4,15 @@ import json
 import os
 import socket
 import sys
-from functools import partial
 
-from keap_connect.keap import token_endpoint
-from keap_connect.keap.transport import keap_session
+from keap_connect.keap import token_endpoint, transport
 from keap_connect.settings import KeapSettings
 
 if __name__ == "__main__":
     orders = json.loads(sys.argv[1])
     url = orders["token_url"]
     os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
-    token_endpoint.keap_session = partial(keap_session, deadline_seconds=orders["deadline_seconds"])  # type: ignore[attr-defined]
+    transport.DEADLINE_SECONDS = orders["deadline_seconds"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         if "name_server" in orders:
             silent.bind((orders["name_server"], 53))

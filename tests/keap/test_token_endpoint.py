@@ -8,11 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from keap_connect.clock import utc_now
-from keap_connect.keap import token_endpoint
+from keap_connect.keap import transport
 from keap_connect.keap.authorization import new_authorization_request
 from keap_connect.keap.judgement import Verdict
 from keap_connect.keap.token_endpoint import exchange_code, refresh
-from keap_connect.keap.transport import keap_session
 from keap_connect.sandbox.fault_library import FAULTS
 from keap_connect.settings import KeapSettings
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
@@ -111,7 +110,7 @@ def test_the_table_knows_every_fault_of_the_token_endpoint():
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_each_fault_of_the_token_endpoint_is_judged(sandbox, ask, monkeypatch, name):
     if name in UNTIL_THE_DEADLINE:
-        monkeypatch.setattr(token_endpoint, "keap_session", partial(keap_session, deadline_seconds=0.6))
+        monkeypatch.setattr(transport, "DEADLINE_SECONDS", 0.6)
     sandbox.fault(name)
 
     judgement = ask()

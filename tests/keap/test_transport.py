@@ -14,7 +14,6 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import get_args
@@ -26,7 +25,7 @@ import trustme
 from flask import Response
 
 from keap_connect.clock import seconds_since_boot
-from keap_connect.keap import identity, token_endpoint, transport
+from keap_connect.keap import identity, transport
 from keap_connect.keap.greeting import greet_token_endpoint
 from keap_connect.keap.identity import ask_identity
 from keap_connect.keap.judgement import Verdict
@@ -34,10 +33,9 @@ from keap_connect.keap.token_endpoint import exchange_code, refresh
 from keap_connect.keap.transport import (
     SIZE_CAP_BYTES,
     Call,
-    CurlAdapter,
+    KeapSession,
     NoUsableAnswer,
     allow_loopback_http,
-    keap_session,
 )
 from keap_connect.sandbox.fault_library import network
 from keap_connect.settings import KeapSettings
@@ -61,8 +59,7 @@ REDIRECTS = ["301 Moved Permanently", "302 Found", "303 See Other", "307 Tempora
 
 @pytest.fixture
 def short_deadline(monkeypatch):
-    hurried = partial(keap_session, deadline_seconds=DEADLINE_SECONDS)
-    monkeypatch.setattr(token_endpoint, "keap_session", hurried)
+    monkeypatch.setattr(transport, "DEADLINE_SECONDS", DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -203,8 +200,8 @@ def test_a_short_call_is_cut_off_while_a_longer_one_is_under_way(server, keap):
         never_answer(connection)
 
     def get(deadline_seconds):
-        with keap_session(keap, deadline_seconds=deadline_seconds) as session, pytest.raises(NoUsableAnswer):
-            session.get(keap.token_url)
+        with pytest.raises(NoUsableAnswer):
+            KeapSession(keap, Call(deadline_seconds)).get(keap.token_url)
 
     server.script = wait_long
     with ThreadPoolExecutor(1) as thread:
@@ -278,6 +275,71 @@ def test_a_whole_grant_counts_whatever_is_wrong_with_its_framing(server, keap, s
     granted = ask(keap, "r").token_response
 
     assert (granted.access_token, granted.refresh_token) == (PAIR["access_token"], PAIR["refresh_token"])
+
+
+@pytest.mark.proves("R101", "F84")
+def test_a_grant_whose_end_comes_late_is_read_past_a_length_that_is_too_short(server, keap, short_deadline):
+    has_read_half = threading.Event()
+
+    def send_in_two_parts(connection):
+        connection.read_request()
+        connection.send(http(BODY[:20], length=10))
+        has_read_half.wait(10)
+        connection.send(BODY[20:])
+        connection.wait_until_client_leaves()
+
+    def whole(call):
+        if call.body == BODY[:20]:
+            has_read_half.set()
+        return is_whole(call)
+
+    is_whole, server.script = Call.is_whole, send_in_two_parts
+    with pytest.MonkeyPatch.context() as noted:
+        noted.setattr(Call, "is_whole", whole)
+        assert refresh(keap, "r").verdict is Verdict.GRANTED
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (http(b"", status="429 Too Many Requests"), "Keap asked us to slow down (429)."),
+        (http(b"<p>later</p>", status="503 Unavailable"), "Keap answered 503 (an HTML page)."),
+        (http(b"[]"), "Keap answered 200 without a usable token."),
+    ],
+    ids=["empty", "html", "list"],
+)
+def test_an_answer_that_is_no_grant_ends_at_its_length_although_the_connection_stays_open(
+    server, keap, short_deadline, answer, reason
+):
+    def send_and_stay(connection):
+        connection.read_request()
+        connection.send(answer)
+        connection.wait_until_client_leaves()
+
+    server.script = send_and_stay
+
+    assert refresh(keap, "r").reason == reason
+
+
+@pytest.mark.proves("R101")
+def test_the_length_in_early_hints_ends_nothing(server, keap):
+    has_read_hints = threading.Event()
+
+    def send_in_two_parts(connection):
+        connection.read_request()
+        connection.send(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n")
+        has_read_hints.wait(10)
+        connection.send(http(BODY))
+
+    def whole(call):
+        if call.head:
+            has_read_hints.set()
+        return is_whole(call)
+
+    is_whole, server.script = Call.is_whole, send_in_two_parts
+    with pytest.MonkeyPatch.context() as noted:
+        noted.setattr(Call, "is_whole", whole)
+        assert refresh(keap, "r").verdict is Verdict.GRANTED
 
 
 @pytest.mark.proves("R101")
@@ -389,10 +451,10 @@ def test_a_line_cut_before_anything_was_read_leaves_doubt_too(server, keap):
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n" + BODY,
-        http(BODY, "Content-Length: 7", length=3),
         http(b"zz\r\n" + BODY, "Transfer-Encoding: chunked", length=None),
         http(b"-5\r\n" + BODY, "Transfer-Encoding: chunked", length=None),
         http(b"not gzip at all", "Content-Encoding: gzip"),
+        http(b"<p>", "Content-Length: " + "9" * 5000, length=None),  # more digits than int() reads
     ],
     ids=lambda answer: str(answer[:60]),
 )
@@ -438,7 +500,7 @@ def test_a_name_server_that_never_answers_is_not_waited_for(tmp_path):
     )
     told = told_by(program)
 
-    assert told["reason"] == "Keap could not be reached, so nothing was sent: Resolving timed out."
+    assert told["reason"].startswith("Keap could not be reached, so nothing was sent: Resolving timed out after ")
     assert not told["was_sent"]
     assert not told["may_have_rotated"]
 
@@ -459,17 +521,12 @@ def test_a_connect_that_hangs_is_cut_off(keap, server, short_deadline):
             early.close()
 
     assert_not_sent(judgement, server)
-    assert judgement.reason == "Keap could not be reached, so nothing was sent: Connection timed out."
+    assert judgement.reason.startswith("Keap could not be reached, so nothing was sent: Connection timed out after ")
 
 
 def test_the_next_address_of_a_name_is_tried_when_one_refuses(server, keap, monkeypatch):
-    set_options = CurlAdapter._set_options
-
-    def resolve_to_both(adapter, curl, request):
-        set_options(adapter, curl, request)
-        curl.setopt(pycurl.RESOLVE, [f"localhost:{server.port}:[::1],127.0.0.2,127.0.0.1"])
-
-    monkeypatch.setattr(CurlAdapter, "_set_options", resolve_to_both)
+    both = (pycurl.RESOLVE, [f"localhost:{server.port}:[::1],127.0.0.2,127.0.0.1"])
+    monkeypatch.setattr(transport, "OPTIONS", (*transport.OPTIONS, both))
     server.script = grant
 
     assert refresh(keap, "r").verdict is Verdict.GRANTED
@@ -703,7 +760,7 @@ def test_plain_http_is_allowed_only_when_every_address_is_loopback(keap, monkeyp
 class Proxy(RawServer):
     """A proxy that leads every connection to one server, whatever name it is asked for."""
 
-    def __init__(self, port, answer=b"HTTP/1.1 200 Connection established\r\n\r\n", tls=None):
+    def __init__(self, port, answer=b"HTTP/1.1 200 Connection established\r\nContent-Length: 0\r\n\r\n", tls=None):
         super().__init__(self._lead, tls)
         self._port, self._answer = port, answer
 
@@ -801,7 +858,7 @@ def test_this_machine_itself_is_reached_past_the_proxy(server, keap):
         (answering(b"SSH-2.0-OpenSSH_9.2\r\n"), "No usable answer came from Keap: Received HTTP/0.9 when not allowed."),
         (
             answering(http(BODY)[:-20]),
-            "No usable answer came from Keap: end of response with 20 bytes missing.",
+            "No usable answer came from Keap: it ended 20 bytes too early.",
         ),
     ],
     ids=["closed", "reset", "silent", "not http", "cut"],

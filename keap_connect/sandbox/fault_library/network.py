@@ -94,6 +94,8 @@ Framing = Literal[
     "garbage after a chunk",
     "length too long",
     "length too long, left open",
+    "length too short",
+    "length too short, left open",
     "no length, left open",
     "false gzip label",
     "early hints",
@@ -118,12 +120,14 @@ def framed(answer: Response, way: str) -> Iterator[bytes]:
     status, _, headers = right.partition(b"\r\n")
     chunked = right.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
     chunk = b"%x\r\n%b\r\n" % (len(body), body)
-    longer = head_bytes(answer, len(body) + 100)
+    longer, shorter = head_bytes(answer, len(body) + 100), head_bytes(answer, len(body) // 2)
     yield {
         "no last chunk": chunked + chunk,
         "garbage after a chunk": chunked + chunk + b"garbage\r\n",
         "length too long": longer + body,
         "length too long, left open": longer + body,
+        "length too short": shorter + body,
+        "length too short, left open": shorter + body,
         "no length, left open": right.replace(b"Content-Length: %d\r\n" % len(body), b"") + body,
         "false gzip label": status + b"\r\nContent-Encoding: gzip\r\n" + headers + body,
         "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" + right + body,
