@@ -16,7 +16,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-import certifi
 from dotenv import dotenv_values
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -75,8 +74,8 @@ class KeapSettings:
     issuer: str | None = None
     uses_pkce: bool = False
     proxy: str | None = field(default=None, repr=False)  # it may hold a password
-    # PEM, where other certificate authorities are trusted than certifi's alone.
-    authorities: bytes | None = field(default=None, repr=False)
+    authorities_file: str | None = None  # in place of certifi's
+    further_authorities: bytes | None = field(default=None, repr=False)  # PEM
 
 
 @dataclass(frozen=True)
@@ -288,7 +287,8 @@ class _Reader:
             issuer=self.text("KEAP_ISSUER"),
             uses_pkce=self.choice("KEAP_PKCE", ("ON", "OFF"), default="OFF") == "ON",
             proxy=self.keap_proxy(),
-            authorities=self.authorities(),
+            authorities_file=self.certificates("SSL_CERT_FILE")[0],
+            further_authorities=self.certificates("KEAP_CA_FILE")[1],
         )
         return keap, sandbox_url
 
@@ -321,19 +321,16 @@ class _Reader:
             )
         return value
 
-    def authorities(self) -> bytes | None:
-        usual, further = self.certificates("SSL_CERT_FILE"), self.certificates("KEAP_CA_FILE")
-        return (usual or Path(certifi.where()).read_bytes()) + b"\n" + further if usual or further else None
-
-    def certificates(self, name: str) -> bytes:
+    def certificates(self, name: str) -> tuple[str, bytes] | tuple[None, None]:
+        """Return the file that a setting names, and what is in it."""
         value = self.text(name)
         try:
             if value:
                 ssl.create_default_context(cafile=ROOT / value)
-                return (ROOT / value).read_bytes()
+                return str(ROOT / value), (ROOT / value).read_bytes()
         except OSError as problem:  # what is no certificate raises one, too
             self.problems.append(f"{name} must be a file of certificates in PEM ({type(problem).__name__}): {value}.")
-        return b""
+        return None, None
 
     def secret_key(self) -> str:
         value = self.text("SECRET_KEY") or ""

@@ -638,22 +638,23 @@ def test_the_certificate_authorities_are_read_once_and_nothing_is_sent_without_t
 @pytest.mark.proves("F100")
 def test_an_authority_that_the_settings_add_is_trusted_beside_the_usual_ones(authority, tmp_path):
     company = trustme.CA()
-    company.cert_pem.write_to_path(tmp_path / "company.pem")
-    trusted = read(KEAP_CA_FILE=str(tmp_path / "company.pem")).keap.authorities
+    several = b"# Soci\xc3\xa9t\xc3\xa9\n" + trustme.CA().cert_pem.bytes() + b"\n# ours\n" + company.cert_pem.bytes()
+    (tmp_path / "company.pem").write_bytes(several)
+    trusted = read(KEAP_CA_FILE=str(tmp_path / "company.pem")).keap.further_authorities
     for issuer in (company, authority):
         with tls_server(issuer, "localhost") as server:
-            assert refresh(keap_at(server, authorities=trusted), "r").verdict is Verdict.GRANTED
+            assert refresh(keap_at(server, further_authorities=trusted), "r").verdict is Verdict.GRANTED
 
 
 @pytest.mark.proves("F100")
 def test_ssl_cert_file_replaces_the_usual_authorities(authority, tmp_path):
     company = trustme.CA()
     company.cert_pem.write_to_path(tmp_path / "company.pem")
-    trusted = read(SSL_CERT_FILE=str(tmp_path / "company.pem")).keap.authorities
+    trusted = read(SSL_CERT_FILE=str(tmp_path / "company.pem")).keap.authorities_file
     with tls_server(company, "localhost") as server:
-        assert refresh(keap_at(server, authorities=trusted), "r").verdict is Verdict.GRANTED
+        assert refresh(keap_at(server, authorities_file=trusted), "r").verdict is Verdict.GRANTED
     with tls_server(authority, "localhost") as server:
-        assert_not_sent(refresh(keap_at(server, authorities=trusted), "r"), server)
+        assert_not_sent(refresh(keap_at(server, authorities_file=trusted), "r"), server)
 
 
 @pytest.mark.proves("F100")
@@ -785,14 +786,15 @@ def keap_behind(server, proxy_url):
 
 @pytest.mark.proves("F100")
 @pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
-def test_keap_is_reached_through_a_proxy_that_sees_no_secret(authority, far_away, is_tls):
-    context = None
+def test_keap_is_reached_through_a_proxy_that_sees_no_secret(far_away, is_tls):
+    context, company = None, trustme.CA()
     if is_tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
+        company.issue_cert("127.0.0.1").configure_cert(context)
     with Proxy(far_away.port, tls=context) as proxy:
         address = f"127.0.0.1:{proxy.port}"
         keap = keap_behind(far_away, f"{'https' if is_tls else 'http'}://someone:proxy-password@{address}")
+        keap = replace(keap, further_authorities=company.cert_pem.bytes())
 
         assert refresh(keap, "the-presented-secret").verdict is Verdict.GRANTED
 
