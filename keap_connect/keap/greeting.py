@@ -40,5 +40,5 @@ def greet_token_endpoint(keap: KeapSettings) -> Greeting:
 def _date(text: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(text).astimezone(UTC) if text else None
-    except ValueError:
+    except (ValueError, OverflowError):  # a year that is none, or a zone that leads beyond the last
         return None

@@ -178,7 +178,7 @@ class KeapSession(OAuth2Session):
         self._keap, self._call = keap, call
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """Prepare it without all that `requests` would merge, which takes half of the time of a call."""
+        """Prepare it without all that `requests` would merge, which takes a good part of a call's time."""
         prepared = requests.PreparedRequest()
         headers = {**HEADERS, **(request.headers or {})}
         form = urlencode(cast("Mapping[str, str]", request.data))
