@@ -178,6 +178,27 @@ def test_a_late_pair_is_kept_even_when_another_process_was_refused_meanwhile(sta
 
 
 @pytest.mark.proves("F24", "F85", "R40", "R102")
+def test_a_late_pair_ends_what_two_refusals_of_the_older_token_said(stage: Stage, tmp_path: Path):
+    (account_id,) = stage.add_accounts()
+    frozen = _freeze_with_an_answer(stage, account_id)
+    other = start_elsewhere(stage, tmp_path, PACE=PACE)
+    assert _ask_until_settled(other, account_id)["error"] == "ReconnectRequired"
+    assert stage.state(account_id) is AccountState.RECONNECT_REQUIRED
+
+    frozen.thaw()
+    assert frozen.hear()[0]["ok"]
+
+    account = stage.row(account_id)
+    assert (account.refusals, account.refused_at, account.lost_at, account.failure_reason) == (0, None, None, None)
+    assert account.next_refresh_at is not None
+    assert stage.is_reconciled(account_id)
+    assert other.ask("valid_token", account_id)["ok"]
+    assert stage.state(account_id) is AccountState.ACTIVE
+    said = stage.events(account_id)
+    assert said == ["refresh_refused_once", "refresh_refused_once", "answer_lost", "refreshed"]
+
+
+@pytest.mark.proves("F24", "F85", "R40", "R102")
 def test_a_late_refusal_is_recorded_and_a_refresh_with_the_newer_token_tells_whether_the_grant_lives(
     stage: Stage, tmp_path: Path
 ):
