@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, String, UniqueConstraint, event
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, String, UniqueConstraint, event, text
 from sqlalchemy.orm import Mapped, Mapper, mapped_column
 
 from keap_connect.database import Base
@@ -21,6 +21,10 @@ class CredentialKind(StrEnum):
     SERVICE_ACCOUNT_KEY = "service_account_key"
 
 
+# Few rows have a lease or a wait: who looks for them reads this index, not the whole table.
+_WAITS = text("lease_owner IS NOT NULL OR hold_until IS NOT NULL")
+
+
 class Account(Base):
     """One Keap user's grant to one tenant, and the credential we hold for it.
 
@@ -35,6 +39,7 @@ class Account(Base):
             "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')",
             name="kind",
         ),
+        Index("ix_account_waits", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
         {"sqlite_autoincrement": True},  # an id is never used again: the history refers to it
     )
 

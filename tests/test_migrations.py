@@ -76,6 +76,8 @@ def described(engine):
         constraints = [inspector.get_pk_constraint(table), *inspector.get_foreign_keys(table)]
         constraints += [*inspector.get_unique_constraints(table), *inspector.get_check_constraints(table)]
         for one in [*constraints, *inspector.get_indexes(table)]:
+            for name, value in one.get("dialect_options", {}).items():
+                one["dialect_options"][name] = str(value)  # a condition, as text
             lines.add(f"{table}: {sorted((key, str(value)) for key, value in one.items() if value)}")
     return lines
 

@@ -39,6 +39,8 @@ MASS_REFUSAL = "mass_refusal"
 PAUSES_ALL = or_(Alarm.name == UNKNOWN_INSTANCE, Alarm.name == MASS_REFUSAL)
 IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
 LENGTH_OF_FILE_NAME = 16
+# The very words of the index, without which a database would read the whole table.
+HAS_WAIT = or_(Account.lease_owner.is_not(None), Account.hold_until.is_not(None))
 
 
 class LeaseUncertain(SQLAlchemyError):
@@ -111,7 +113,7 @@ def notice_clock_step() -> None:
         is_ahead = or_(
             Account.lease_ends > now + timing.LONGEST_LEASE_AHEAD, Account.hold_until > now + timing.LONGEST_HOLD_AHEAD
         )
-        has_step = is_first and session.scalar(select(Account.id).where(is_ahead).limit(1)) is not None
+        has_step = is_first and session.scalar(select(Account.id).where(HAS_WAIT, is_ahead).limit(1)) is not None
     if has_step or _has_jumped(now, asked_at):
         restart_waits()
 
@@ -129,7 +131,7 @@ def restart_waits() -> None:
         restarted = count_updated(
             session,
             update(Account)
-            .where(or_(Account.lease_owner.is_not(None), Account.hold_until.is_not(None)))
+            .where(HAS_WAIT)
             .values(lease_owner=None, lease_ends=None, hold_until=database_clock() + wait)
             .execution_options(synchronize_session=False),
         )
@@ -261,7 +263,7 @@ def note_dead(session: Session, recovery_files: Sequence[str]) -> int:
     """
     dead = (
         update(Account)
-        .where(func.substr(Account.lease_owner, 1, LENGTH_OF_FILE_NAME).in_(recovery_files))
+        .where(HAS_WAIT, func.substr(Account.lease_owner, 1, LENGTH_OF_FILE_NAME).in_(recovery_files))
         .values(
             lease_owner=None,
             lease_ends=None,

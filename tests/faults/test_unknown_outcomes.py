@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import event
 
 from keap_connect import database
 from keap_connect.accounts.credentials import fingerprint, open_access_token, open_refresh_token
 from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.refreshing import recovery, timing
-from keap_connect.refreshing.lease import draw_up
+from keap_connect.refreshing.lease import draw_up, note_dead, notice_clock_step, restart_waits
 from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refreshing.spender import Presentation, prepare
 from keap_connect.refreshing.storing import NewPair
@@ -170,3 +173,30 @@ def test_a_process_that_has_just_started_tries_again_what_ended_without_an_answe
     (fresh,) = stage.start(1)
 
     assert fresh.ask("refresh", account_id)["ok"]
+
+
+@pytest.mark.proves("F24", "F88")
+def test_who_looks_for_leases_and_waits_reads_their_index_not_the_whole_table(stage: Stage, inside_the_app: Flask):
+    said: list[tuple[str, Any]] = []
+
+    def hear(_1: object, _2: object, statement: str, parameters: object, *_: object) -> None:
+        if "FROM account" in statement or "UPDATE account " in statement:
+            said.append((statement, parameters))
+
+    stage.add_accounts()
+    event.listen(db.engine, "before_cursor_execute", hear)
+    notice_clock_step()
+    restart_waits()
+    with write_transaction() as session:
+        note_dead(session, ["a file's name"])
+    event.remove(db.engine, "before_cursor_execute", hear)
+
+    assert len(said) == 3
+    with write_transaction() as session:
+        connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
+        if connection.dialect.name == "postgresql":
+            explain = "EXPLAIN "
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # a table of one row is read whole
+        for statement, parameters in said:
+            plan = str(connection.exec_driver_sql(explain + statement, parameters).all())
+            assert "ix_account_waits" in plan, plan

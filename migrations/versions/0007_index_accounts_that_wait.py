@@ -1,0 +1,21 @@
+"""Index the accounts that have a lease or a wait.
+
+Whoever looks for the attempts of dead processes, or lets all waits begin anew, reads these few, not the whole table.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    """Create it."""
+    waits = sa.text("lease_owner IS NOT NULL OR hold_until IS NOT NULL")
+    op.create_index("ix_account_waits", "account", ["id"], sqlite_where=waits, postgresql_where=waits)
+
+
+def downgrade() -> None:
+    """Take it away."""
+    op.drop_index("ix_account_waits", "account")
