@@ -190,6 +190,8 @@ class KeapRequestValidator(RequestValidator):
         if token is None or token.client_id != client_id:
             return None
         state = token.state(self._world.clock.now())
+        if state == "used" and token.expires_at > self._world.clock.now() and self._world.grants.works_again(token):
+            return token
         if state == "used" and self._world.switches.positions.family_revocation:
             self._world.grants.revoke(token.grant_id)
         return token if state == "live" else None

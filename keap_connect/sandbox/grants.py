@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from keap_connect.sandbox.clock import Clock
 from keap_connect.sandbox.store import Store
-from keap_connect.sandbox.switches import SwitchBoard
+from keap_connect.sandbox.switches import FOR_300_SECONDS, UNTIL_USED, SwitchBoard
 
 CODE_SECONDS = 10 * 60
 REFRESH_TOKEN_SECONDS = 45 * 24 * 3600
@@ -158,7 +158,7 @@ class Grants:
             ends = now + REFRESH_TOKEN_SECONDS
             self._store.run("UPDATE token SET expires_at = ? WHERE digest = ?", ends, token.digest)
         else:
-            self._store.run("UPDATE token SET used_at = ? WHERE digest = ?", now, token.digest)
+            self._store.run("UPDATE token SET used_at = COALESCE(used_at, ?) WHERE digest = ?", now, token.digest)
         if token.kind is Kind.REFRESH_TOKEN and self._switches.positions.old_access_token_dies_on_refresh:
             self._store.run(
                 "UPDATE token SET revoked_at = ? WHERE grant_id = ? AND kind = ? AND revoked_at IS NULL",
@@ -168,6 +168,18 @@ class Grants:
     def find(self, secret: str, kind: Kind) -> Token | None:
         row = self._store.row(f"{TOKENS} WHERE digest = ? AND kind = ?", digest(secret), kind)
         return token_from_row(row) if row else None
+
+    def works_again(self, token: Token) -> bool:
+        """Whether a used refresh token brings another pair; the first one is not kept, only its digests."""
+        cure = self._switches.positions.old_refresh_token_works
+        if token.kind is not Kind.REFRESH_TOKEN or token.used_at is None:
+            return False
+        if cure == FOR_300_SECONDS:
+            return self._clock.now() < token.used_at + 300
+        return cure == UNTIL_USED and not self._store.rows(
+            "SELECT 1 FROM token WHERE grant_id = ? AND kind = ? AND generation > ? AND used_at IS NOT NULL",
+            token.grant_id, Kind.REFRESH_TOKEN, token.generation,
+        )  # fmt: skip
 
     def revoke(self, grant_id: int) -> None:
         """End a grant at once, with every token that came from it."""

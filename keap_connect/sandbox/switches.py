@@ -11,6 +11,10 @@ from keap_connect.sandbox.apps import RedirectURIMode
 from keap_connect.sandbox.store import Store
 
 T = TypeVar("T")
+UNTIL_USED, FOR_300_SECONDS = (
+    "until the new one is used",
+    "for 300 seconds",
+)  # cures of other providers for lost answers
 
 
 def switch(default: T, sentence: str, choices: tuple[str, ...] = ()) -> T:
@@ -31,6 +35,11 @@ class Switches:
     userinfo_v2_tenant_id: bool = switch(True, "User info v2 names the tenant.")
     show_refresh_token_on_api_access: bool = switch(True, "The Generate API Token page also shows the refresh token.")
     app_disabled: bool = switch(False, "Keap has disabled the developer app.")
+    old_refresh_token_works: str = switch(
+        "never",
+        "How long a refresh token that was used still works; each time it brings another new pair",
+        ("never", UNTIL_USED, FOR_300_SECONDS),
+    )
     refresh_wording: str = switch(
         "invalid_request",
         "Error code for a dead refresh token: today's, or the one used before 2020",

@@ -251,6 +251,18 @@ def test_a_grant_that_a_second_presentation_ended_needs_a_person_within_minutes(
     assert "answer_lost" in stage.events(account_id)
 
 
+@SQLITE
+@pytest.mark.proves("F18")
+@pytest.mark.parametrize("cure", ["until the new one is used", "for 300 seconds"])
+def test_a_lost_answer_is_made_good_where_keap_takes_the_old_token_again(stage: Stage, cure: str):
+    stage.sandbox.switch(old_refresh_token_works=cure, family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    stage.sandbox.fault("lost_answer", "refresh", calls=[1])
+    (process,) = stage.start(1, PACE=PACE)
+
+    assert _ending(stage, process, account_id) == RIGHT
+
+
 @pytest.mark.proves("F06", "R32")
 def test_a_single_false_refusal_harms_nobody(stage: Stage):
     (account_id,) = stage.add_accounts()

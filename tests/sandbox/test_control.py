@@ -16,6 +16,7 @@ def test_state_names_people_tenants_apps_and_switches(sandbox: Sandbox):
         "family_revocation": False,
         "pkce": False,
         "refresh_wording": "invalid_request",
+        "old_refresh_token_works": "never",
         "body_credentials_on_refresh": True,
         "old_access_token_dies_on_refresh": False,
         "second_consent_kills_first": False,
@@ -118,6 +119,7 @@ def test_control_page_does_what_the_control_api_does(sandbox: Sandbox):
 def test_switches_form_sends_all_switches(sandbox: Sandbox):
     numbers = {"issue_expires_in": "60", "revoke_delay_seconds": "0", "token_delay_seconds": "0.5"}
     choices = {"refresh_wording": "invalid_grant", "redirect_uri_mode": "allow-localhost", "api_delay_seconds": "0"}
+    choices |= {"old_refresh_token_works": "for 300 seconds"}
 
     assert press(sandbox, "/switches", pkce="on", **numbers, **choices) == 200
 

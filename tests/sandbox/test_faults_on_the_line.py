@@ -4,10 +4,12 @@ import json
 import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from keap_connect.sandbox.fault_library import network
 from tests.sandbox.client import Client, last_outcome, state_of
@@ -156,3 +158,15 @@ def test_endless_body_goes_on(sandbox: Sandbox, pair: dict[str, str]):
             received += len(connection.recv(65536))
 
     assert received >= 100_000
+
+
+def test_a_late_refusal_comes_after_its_time_and_a_grant_at_once(
+    client: Client, sandbox: Sandbox, pair: dict[str, str]
+):
+    sandbox.fault("late_refusal", "refresh", seconds=30)
+    granted = client.refresh(pair["refresh_token"])
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(client.refresh, pair["refresh_token"], timeout=0.5)
+
+        assert granted.status_code == 200
+        assert isinstance(late.exception(), requests.Timeout)

@@ -2,6 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.sandbox.client import Client
 from tests.support.sandbox import Sandbox
 
@@ -101,3 +103,25 @@ def test_second_consent_of_another_person_kills_nothing(client: Client, sandbox:
     client.exchange(client.consent("ben.ortiz@example.com")["code"])
 
     assert client.api(ann["access_token"]).status_code == 200
+
+
+def test_a_used_refresh_token_works_until_a_newer_one_is_used(client: Client, sandbox: Sandbox, pair: dict[str, str]):
+    sandbox.switch(old_refresh_token_works="until the new one is used", family_revocation=True)
+    lost = client.refresh(pair["refresh_token"]).json()
+    again = client.refresh(pair["refresh_token"]).json()
+
+    assert again["refresh_token"] != lost["refresh_token"]
+    assert client.refresh(again["refresh_token"]).status_code == 200
+    assert client.refresh(pair["refresh_token"]).status_code == 400
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(290, 200), (310, 400)])
+def test_a_used_refresh_token_works_for_300_seconds(
+    client: Client, sandbox: Sandbox, pair: dict[str, str], seconds: int, status: int
+):
+    sandbox.switch(old_refresh_token_works="for 300 seconds", family_revocation=True)
+    client.refresh(pair["refresh_token"])
+    client.refresh(pair["refresh_token"])  # a second use does not make it work longer
+    sandbox.advance(seconds)
+
+    assert client.refresh(pair["refresh_token"]).status_code == status

@@ -34,6 +34,14 @@ def slow(call: Call, *, seconds: float = 5.0, where: str = "after") -> Response:
     return answer
 
 
+@fault("Refuses late: a refusal, and nothing else, waits before it is sent.", "F85", TOKEN)
+def late_refusal(call: Call, *, seconds: float = 20.0) -> Response:
+    answer = call.act()
+    if answer.status_code >= 400:
+        wait_for_client_to_leave(seconds)
+    return answer
+
+
 @fault("Reads the call and never answers.", "F17")
 def hang(call: Call, *, seconds: float = LONGEST_WAIT_SECONDS, rotate: bool = False) -> Response:
     if rotate:
