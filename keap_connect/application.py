@@ -14,6 +14,7 @@ from keap_connect.cli import register_commands
 from keap_connect.database import connect_database
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import name_requests, start_logging
+from keap_connect.refreshing.clone_guard import keep_mark
 from keap_connect.runtime import equip, runtime
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import ROOT, Settings
@@ -59,6 +60,7 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     equip(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
+    keep_mark(app)
     keep_audit(app, settings)
     add_rate_limits(app, settings)
     note_client_address(app)

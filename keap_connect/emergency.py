@@ -12,10 +12,7 @@ from keap_connect.database import count_updated, write_transaction
 from keap_connect.models import Account, Admin, APIKey, ReconnectLink, SignIn, Ticket
 from keap_connect.refreshing import brakes
 
-REASON = (
-    "Everything was stopped by `./keap-connect emergency-stop`. No refresh token is presented until you run "
-    "`./keap-connect refreshing confirm-only-one`."
-)
+REASON = "Everything was stopped by `./keap-connect emergency-stop`."
 
 
 def stop_everything(actor: str) -> list[AccountView]:

@@ -107,6 +107,7 @@ class AccountEvent(Base):
     kind: Mapped[str]
     actor: Mapped[str]
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    pair_mark: Mapped[str | None]  # random, where new tokens were stored
 
 
 @event.listens_for(AccountEvent, "before_update")
@@ -270,6 +271,27 @@ class Deployment(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Confirmation(Base):
+    """That this database is the living one, and what it looked like then; the newest row counts.
+
+    The first start writes one by itself. `value` is random: a host keeps it, and knows by it which database it saw.
+    """
+
+    __tablename__ = "confirmation"
+    __table_args__ = (UniqueConstraint("value"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[str]
+    confirmed_at: Mapped[datetime]
+    instance_id: Mapped[str | None]
+    public_url: Mapped[str]
+    # PostgreSQL's server and table, or SQLite's file; null where it cannot be known.
+    system_identifier: Mapped[str | None]
+    account_table_oid: Mapped[str | None]
+    file_inode: Mapped[str | None]
+    file_born_at: Mapped[str | None]
 
 
 class Worker(Base):

@@ -1,5 +1,6 @@
 """The add-only history: what happened to which account, by whom, told in plain sentences."""
 
+import secrets
 from collections.abc import Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -75,6 +76,20 @@ class EventKind(StrEnum):
     REFRESHING_RESUMED = "refreshing_resumed"
 
 
+# These say that an account got new tokens; each has a random value, by which the mark of a host finds it again.
+PAIR_KINDS = {
+    EventKind.CONNECTED,
+    EventKind.RECONNECTED,
+    EventKind.PERSON_CHANGED,
+    EventKind.OTHER_PERSON_UPDATED,
+    EventKind.MOVED_HERE,
+    EventKind.REFRESHED,
+    EventKind.IMPORTED,
+    EventKind.IMPORTED_AGAIN,
+}
+PAIR_STORED = "stored a pair"  # what `Session.info` says of such a transaction
+# Events are deleted in the same transaction as one of these is written, or later.
+DELETED = (EventKind.ERASED, EventKind.HISTORY_PRUNED)
 SENTENCES = {
     EventKind.CONNECTED: "Connected by {person}.",
     EventKind.RECONNECTED: "Reconnected by {person}: new tokens, same account.",
@@ -186,15 +201,22 @@ class EventPage:
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
     """Add one line, in the transaction of what it tells of. No secrets in `details`."""
-    session.add(AccountEvent(**event_values(kind, account_id, actor, **details)))
+    session.add(AccountEvent(**event_values(session, kind, account_id, actor, **details)))
 
 
-def event_values(kind: EventKind, account_id: int | None, actor: str, **details: Any) -> dict[str, Any]:
+def event_values(
+    session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any
+) -> dict[str, Any]:
     """Return the columns of one line of now; it names the address of the request under way."""
+    pair_mark = None
+    if kind in PAIR_KINDS:
+        session.info[PAIR_STORED] = True
+        pair_mark = secrets.token_hex(8)
     address = acting_from.get()
     if address is not None:
         details["address"] = address
-    return {"at": utc_now(), "account_id": account_id, "kind": kind, "actor": actor, "details": details}
+    values = {"at": utc_now(), "account_id": account_id, "kind": kind, "actor": actor, "details": details}
+    return {**values, "pair_mark": pair_mark}
 
 
 def list_events(account_id: int, limit: int = 50) -> list[EventView]:

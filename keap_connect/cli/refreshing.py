@@ -10,8 +10,8 @@ from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_facts, show_json
 from keap_connect.models import Alarm
 from keap_connect.refreshing import brakes
+from keap_connect.refreshing.clone_guard import confirm_only_one
 from keap_connect.worker.heartbeat import list_workers
-from keap_connect.worker.instance import confirm_only_one
 
 MOST_SHOWN = 20
 

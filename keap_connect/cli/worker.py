@@ -33,8 +33,8 @@ def worker(once: bool, as_json: bool) -> None:
     if as_json:
         names = [alarm.name for alarm in alarms]
         show_json({"refreshed": sweep.refreshed, "failed": sweep.failed, "faults": sweep.faults, "paused_by": names})
-    for alarm in alarms:
-        click.echo(f"Refreshing is paused: {alarm.reason} {brakes.ADVICE[alarm.name]}", err=True)
+    for pause in brakes.list_pauses():
+        click.echo(pause, err=True)
     if sweep.faults:
         click.echo(f"Faults of this program stopped {sweep.faults} refreshes; the log tells of each.", err=True)
         sys.exit(ExitCode.FAILED)

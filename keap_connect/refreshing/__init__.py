@@ -6,5 +6,7 @@ spender.py    presents it, and writes down what the answer means
 storing.py    stores what it brought, by the fence
 recovery.py   keeps a new pair that the database refused, sealed, in a file that was allocated beforehand
 serving.py    hands out a valid access token, waiting for a refresh of somebody else if it must
+clone_guard.py  whether this database is the living one, or a restored backup, or a copy
+identity.py   what tells this database apart from a copy of it
 brakes.py     what pauses refreshing: mass refusals, a refused client, a restored backup
 """

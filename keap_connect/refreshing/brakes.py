@@ -12,12 +12,12 @@ from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.models import AccountEvent, Alarm
-from keap_connect.refreshing.lease import CLIENT_REFUSED, MASS_REFUSAL, UNKNOWN_INSTANCE
+from keap_connect.refreshing.lease import CLIENT_REFUSED, CONFIRM, MASS_REFUSAL, UNKNOWN_INSTANCE
 
 log = logging.getLogger(__name__)
 __all__ = ["CLIENT_REFUSED", "MASS_REFUSAL", "UNKNOWN_INSTANCE"]
 ADVICE = {
-    UNKNOWN_INSTANCE: "When no other installation uses the accounts: ./keap-connect refreshing confirm-only-one",
+    UNKNOWN_INSTANCE: CONFIRM,
     CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then ./keap-connect refreshing resume",
     MASS_REFUSAL: (
         "Find out whether Keap or the settings changed. An account among these that Keap refuses once more has to be "
@@ -92,6 +92,11 @@ def list_alarms() -> list[Alarm]:
     """Return what pauses refreshing."""
     with read_session() as session:
         return list(session.scalars(select(Alarm).order_by(Alarm.raised_at)))
+
+
+def list_pauses() -> list[str]:
+    """Say what pauses refreshing, and what to do about it."""
+    return [f"Refreshing is paused: {alarm.reason} {ADVICE[alarm.name]}" for alarm in list_alarms()]
 
 
 def list_refused(alarm: Alarm) -> list[int]:

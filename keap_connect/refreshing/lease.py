@@ -33,6 +33,10 @@ from keap_connect.refreshing import timing
 
 log = logging.getLogger(__name__)
 UNKNOWN_INSTANCE = "unknown_instance"
+CONFIRM = (
+    "No refresh token is presented until you answer. Check that no other installation uses these accounts: the one "
+    "that this was copied from, a copy of it, the host before. Then: ./keap-connect refreshing confirm-only-one"
+)
 CLIENT_REFUSED = "client_refused"
 MASS_REFUSAL = "mass_refusal"
 # While one of these alarms lasts, nobody presents anything. (`in_` does not go with the statements for many leases.)
@@ -316,7 +320,8 @@ def _is_over(
 # The statements of each single refresh, put together once: that takes longer than running them.
 # How many others were refused is not for every caller to know.
 _TOLD = case(
-    (Alarm.name == MASS_REFUSAL, "Keap refused many accounts at once; an admin must look."), else_=Alarm.reason
+    (Alarm.name == MASS_REFUSAL, "Keap refused many accounts at once; an admin must look."),
+    else_=Alarm.reason + f" {CONFIRM}",
 )
 _SITUATION = select(
     Account,

@@ -28,9 +28,9 @@ from keap_connect.database import write_transaction
 from keap_connect.durable_files import NEW, remove_abandoned, sync_folder, write_all
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refreshing import timing
+from keap_connect.refreshing import brakes, timing
 from keap_connect.refreshing.lease import note_dead
-from keap_connect.refreshing.storing import NewPair, store_granted
+from keap_connect.refreshing.storing import NewPair, Outcome, store_granted
 from keap_connect.runtime import runtime
 from keap_connect.signals import on_stop
 
@@ -42,6 +42,10 @@ RETRY_SECONDS = 1.0
 
 class RecoveryUnavailable(TemporarilyUnavailable):
     """No recovery file can be allocated, so nothing may be sent."""
+
+
+class PairAhead(Exception):
+    """The kept pair is newer than its row: a backup was restored, and this pair may be the only living one."""
 
 
 class Slot:
@@ -185,7 +189,6 @@ class _Pool:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.free: dict[Path, list[Slot]] = {}
-        self.replayed: set[Path] = set()
 
 
 _pool = _Pool()
@@ -218,22 +221,12 @@ def give_back(slots: Iterable[Slot]) -> None:
                 _pool.free[slot.path.parent].append(slot)
 
 
-def replay_first() -> None:
-    """Before this process takes its first lease: store what earlier processes left.
-
-    Raises:
-        SQLAlchemyError: the database does not answer; nothing was lost.
-    """
-    folder = _folder()
-    if folder in _pool.replayed:
-        return
-    replay()
-    _pool.replayed.add(folder)
-
-
-def replay() -> int:
+def replay(is_confirmed: bool = False) -> int:
     """Take care of the files whose process is gone: store each kept pair, and write on the other attempts that nobody
     will come back with an answer. Return how many pairs there were.
+
+    A pair that is ahead of its row stays in its file, and refreshing is paused, until the operator has confirmed that
+    this is the living database.
 
     Raises:
         SQLAlchemyError: the database does not answer; the files stay.
@@ -245,8 +238,13 @@ def replay() -> int:
         for path in sorted(_folder().glob("*.pair")):
             with _told(path):
                 handle = locked.enter_context(_locked(path))
-                found += _store_kept(path, handle)
-                abandoned[path] = handle
+                try:
+                    found += _store_kept(path, handle, is_confirmed)
+                except PairAhead as ahead:
+                    with write_transaction() as session:
+                        brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, str(ahead))
+                else:
+                    abandoned[path] = handle
         if not abandoned:
             return 0
         with write_transaction() as session:
@@ -303,7 +301,7 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _store_kept(path: Path, handle: int) -> int:
+def _store_kept(path: Path, handle: int, is_confirmed: bool) -> int:
     content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
     if not content:
         return 0
@@ -313,7 +311,7 @@ def _store_kept(path: Path, handle: int) -> int:
         log.critical("The recovery file %s does not open (%s); it is put aside.", path, type(problem).__name__)
         path.rename(path.with_suffix(".broken"))
         return 0
-    _store(pair)
+    _store(pair, is_confirmed)
     return 1
 
 
@@ -329,8 +327,13 @@ def _keep_trying(app: Flask, kept: Slot, pair: NewPair) -> None:
         kept.let_go()
 
 
-def _store(pair: NewPair) -> None:
-    (outcome,) = store_granted([pair])
+def _store(pair: NewPair, is_confirmed: bool = False) -> None:
+    (outcome,) = store_granted([pair], is_confirmed)
+    if outcome is Outcome.AHEAD:
+        raise PairAhead(
+            f"A recovery file has tokens of account {pair.account_id} that are newer than those of this database: a "
+            "backup was restored."
+        )
     log.warning("A kept pair of account %s was taken from its recovery file: %s.", pair.account_id, outcome)
 
 

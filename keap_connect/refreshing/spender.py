@@ -21,6 +21,7 @@ from keap_connect.keap.judgement import Judgement, Verdict, no_answer, withheld
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refreshing import brakes, recovery, timing
+from keap_connect.refreshing.clone_guard import check_before_first_lease
 from keap_connect.refreshing.lease import Lease, LeaseUncertain, draw_up, is_still_held, note_dead, release, take_leases
 from keap_connect.refreshing.storing import OTHER_TENANT, NewPair, Outcome, note_failure, rest, store_granted
 from keap_connect.runtime import runtime
@@ -102,7 +103,7 @@ def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
     """
     if not leases:
         return []
-    recovery.replay_first()
+    check_before_first_lease()
     slots = {f"{slot.path.stem}:{secrets.token_hex(4)}": slot for slot in recovery.allocate(len(leases))}
     try:
         owned = [replace(lease, owner=owner) for lease, owner in zip(leases, slots, strict=True)]

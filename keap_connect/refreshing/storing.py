@@ -30,6 +30,7 @@ class Outcome(StrEnum):
     STORED = "stored"
     NOT_TAKEN = "not_taken"  # somebody else has the lease, or nobody may: nothing was sent
     WITHHELD = "withheld"  # the last look, or a pause of the worker, said no: nothing was sent
+    AHEAD = "ahead"  # it came from a pair that a restored backup does not have: it changed nothing yet
     LATE = "late"  # the account moved on meanwhile: the answer changed nothing
     REFUSED = "refused"
     CLIENT_REFUSED = "client_refused"
@@ -48,36 +49,45 @@ class NewPair:
     actor: str
 
 
-def store_granted(pairs: Sequence[NewPair]) -> list[Outcome]:
+def store_granted(pairs: Sequence[NewPair], is_confirmed: bool = False) -> list[Outcome]:
     """Store new pairs in one transaction, each where it belongs by the generation that it came from; others change
     nothing.
+
+    Args:
+        is_confirmed: whether a pair is stored, too, that is ahead of its row, on the operator's word.
 
     Raises:
         SQLAlchemyError: the database refused them.
     """
     with write_transaction() as session:
-        return _store_all(session, pairs)
+        return _store_all(session, pairs, is_confirmed)
 
 
-def _store_all(session: Session, pairs: Sequence[NewPair]) -> list[Outcome]:
+def _store_all(session: Session, pairs: Sequence[NewPair], is_confirmed: bool) -> list[Outcome]:
     connection = session.connection()
     # No entities here: loading and flushing them takes longer than everything else in a sweep.
     found = connection.execute(_FENCE, {"sought": [pair.account_id for pair in pairs]})
     accounts = {row.id: cast("Account", SimpleNamespace(**row._mapping)) for row in found}
-    outcomes = [_store(session, accounts.get(pair.account_id), pair) for pair in pairs]
+    outcomes = [_store(session, accounts.get(pair.account_id), pair, is_confirmed) for pair in pairs]
     stored = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is Outcome.STORED]
     session.flush()  # what was said of a pair comes before the line that it is stored
     if stored:
         connection.execute(_STORING, [_written(accounts[pair.account_id]) for pair in stored])
-        events = [event_values(EventKind.REFRESHED, pair.account_id, pair.actor) for pair in stored]
+        events = [event_values(session, EventKind.REFRESHED, pair.account_id, pair.actor) for pair in stored]
         connection.execute(insert(AccountEvent), events)
     return outcomes
 
 
-def _store(session: Session, account: Account | None, pair: NewPair) -> Outcome:
+def _store(session: Session, account: Account | None, pair: NewPair, is_confirmed: bool) -> Outcome:
     granted = pair.granted
     tell = partial(record, session, account_id=pair.account_id, actor=pair.actor)
-    if account is None or account.generation != pair.generation or account.disconnected_at is not None:
+    if account is None or account.disconnected_at is not None:
+        return Outcome.LATE
+    if account.generation < pair.generation and _is_older(account, granted):
+        if not is_confirmed:
+            return Outcome.AHEAD
+        account.generation = pair.generation
+    if account.generation != pair.generation:
         return Outcome.LATE
     if granted.tenant_id and account.tenant_id and granted.tenant_id != account.tenant_id:
         tell(EventKind.OTHER_TENANT_ANSWERED, tenant_id=granted.tenant_id)
@@ -90,13 +100,18 @@ def _store(session: Session, account: Account | None, pair: NewPair) -> Outcome:
     return Outcome.STORED
 
 
+def _is_older(account: Account, granted: TokenResponse) -> bool:
+    """Whether the stored access token ends before this one: nobody has reconnected since the backup was restored."""
+    return account.access_token_expires_at is None or account.access_token_expires_at < granted.expires_at
+
+
 def _written(account: Account) -> dict[str, object]:
     values = {name: value for name, value in vars(account).items() if name not in _ONLY_READ}
     return {**values, "sought": account.id}
 
 
 _ONLY_READ = ("id", "tenant_id", "disconnected_at", "asked_at")
-_REPLACED = ("generation", "scope", "refresh_token_sealed", "refresh_token_issued_at")
+_REPLACED = ("generation", "scope", "refresh_token_sealed", "refresh_token_issued_at", "access_token_expires_at")
 _FENCE = (
     select(*(Account.__table__.c[name] for name in (*_ONLY_READ, *_REPLACED)))
     .where(Account.id.in_(bindparam("sought", expanding=True)))

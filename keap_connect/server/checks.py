@@ -9,8 +9,8 @@ from keap_connect.deployment import check_deployment, check_file
 from keap_connect.doctor.file_systems import look_at_file_systems
 from keap_connect.doctor.proxies import look_at_proxies
 from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
+from keap_connect.refreshing.clone_guard import check_instance
 from keap_connect.settings import Settings
-from keap_connect.worker.instance import check_instance
 
 log = logging.getLogger(__name__)
 

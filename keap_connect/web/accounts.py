@@ -25,7 +25,7 @@ from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.onboarding.completing import complete_account
 from keap_connect.onboarding.flows import count_unfinished
 from keap_connect.onboarding.reconnect_links import list_open_links
-from keap_connect.refreshing.brakes import list_alarms
+from keap_connect.refreshing.brakes import list_pauses
 from keap_connect.refreshing.serving import refresh_account
 from keap_connect.runtime import runtime
 from keap_connect.web.door import Audience, actor, current_admin, open_to
@@ -63,7 +63,7 @@ def index() -> Response:
         start_url=runtime().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
         workers=list_workers(),
-        alarms=list_alarms(),
+        pauses=list_pauses(),
     )
     answer = make_response(page)
     answer.add_etag()

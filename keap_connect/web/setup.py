@@ -8,6 +8,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.onboarding.client_check import ClientStanding, check_client, find_client_check
+from keap_connect.refreshing.brakes import list_pauses
 from keap_connect.runtime import runtime
 from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.setup_steps import Tick, list_steps
@@ -25,6 +26,7 @@ def index() -> str:
     steps = list_steps(settings, check, connected, len(list_workers()))
     return render_template(
         "setup/index.html",
+        pauses=list_pauses(),
         steps=steps,
         done=sum(step.tick in {Tick.DONE, Tick.NOT_NEEDED} for step in steps),
         next_step=next((step for step in steps if step.tick in {Tick.TO_DO, Tick.TROUBLE}), None),

@@ -22,6 +22,7 @@ from keap_connect.onboarding.flows import forget_past
 from keap_connect.onboarding.held_files import forget_past_files
 from keap_connect.onboarding.journey import finish_interrupted
 from keap_connect.refreshing import brakes, recovery
+from keap_connect.refreshing.clone_guard import check_instance
 from keap_connect.refreshing.lease import notice_clock_step
 from keap_connect.refreshing.spender import Attempt
 from keap_connect.refreshing.storing import Outcome
@@ -31,13 +32,12 @@ from keap_connect.worker.circuit import Circuit
 from keap_connect.worker.crew import Crew
 from keap_connect.worker.due import hurry_pairs_of_the_future, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import Beat, beat, retire
-from keap_connect.worker.instance import check_instance
 
 log = logging.getLogger(__name__)
 MOST_TAKEN_UP = 256  # at once; with a limit, what may go in a second
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
-CHECK_INSTANCE_SECONDS = 3600.0
+CHECK_CLOCK_SECONDS = 3600.0
 FAILURES = {Outcome.FAILED, Outcome.REFUSED, Outcome.CLIENT_REFUSED, Outcome.BRAKED}
 
 
@@ -53,7 +53,7 @@ class SweepWorker:
         self.crew = Crew(app, self._must_pause, self._note, self._note_fault)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._beat_due = self._instance_due = 0.0
+        self._beat_due = self._clock_due = 0.0
         self._probe = brakes.Probe()
         self._is_probing_client = self._is_braked = False
         self._trouble: str | None = None  # why nothing could be leased lately
@@ -87,9 +87,9 @@ class SweepWorker:
 
     def _sweep_once(self) -> bool:
         """Take up one batch and send the crew out; return False when there was nothing to do."""
+        self._keep_house()
         recovery.replay()
         notice_clock_step()
-        self._keep_house()
         most = self._allowed()
         accounts = take_up_due(most) if most else []
         if not accounts:
@@ -157,12 +157,12 @@ class SweepWorker:
     def _keep_house(self) -> None:
         """Say that this worker lives; look now and then at the clock, and whether this is the living installation."""
         now = seconds_since_boot()
-        if now >= self._instance_due:
-            check_instance()
+        if now >= self._clock_due:
             hurry_pairs_of_the_future()
-            self._instance_due = now + CHECK_INSTANCE_SECONDS
+            self._clock_due = now + CHECK_CLOCK_SECONDS
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
+            check_instance()
             pause = self.circuit.paused_seconds()
             if self._trouble and not pause:
                 pause = BEAT_SECONDS

@@ -4,6 +4,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.deployment import check_keys
 from keap_connect.errors import SettingsError
+from keap_connect.refreshing.brakes import list_alarms
+from keap_connect.refreshing.lease import CLIENT_REFUSED
 from keap_connect.worker.due import lag_seconds
 from keap_connect.worker.heartbeat import list_workers
 
@@ -11,12 +13,15 @@ LONGEST_LAG_SECONDS = 600
 
 
 def is_ready() -> bool:
-    """Return False also when accounts have been due for ten minutes and no worker lives who would refresh them.
+    """Return False also while refreshing waits for the operator, and when accounts have been due for ten minutes and
+    no worker lives who would refresh them.
 
-    A worker that lives and pauses is another matter: it waits for Keap or for the operator, and the dashboard says so.
+    A worker that waits for Keap is another matter: the dashboard says so.
     """
     try:
         check_keys()
+        if any(alarm.name != CLIENT_REFUSED for alarm in list_alarms()):
+            return False
         return bool(list_workers()) or lag_seconds() < LONGEST_LAG_SECONDS
     except (SQLAlchemyError, SettingsError):
         return False

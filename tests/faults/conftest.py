@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -289,8 +288,6 @@ def program(stage: Stage, *arguments: str, before: tuple[str, ...] = ()) -> Iter
 def start_elsewhere(stage: Stage, tmp_path: Path, **settings: object) -> Process:
     """Start a process on another host, which knows the database and sees nothing of the recovery files here."""
     elsewhere = tmp_path / "another host"
-    elsewhere.mkdir()
-    shutil.copy(Path(stage.environ["INSTANCE_PATH"]) / "instance_id", elsewhere)
     (process,) = stage.start(1, INSTANCE_PATH=elsewhere, **settings)
     return process
 

@@ -14,8 +14,7 @@ from keap_connect import durable_files
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
-from keap_connect.models import Deployment
-from keap_connect.worker import instance
+from keap_connect.refreshing import clone_guard
 from keap_connect.worker.heartbeat import list_workers
 from tests.faults.conftest import Stage, program, until
 from tests.support.real_server import real_server
@@ -24,17 +23,17 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def _marker(stage: Stage) -> Path:
-    return Path(stage.environ["INSTANCE_PATH"]) / "instance_id"
+    return Path(stage.environ["INSTANCE_PATH"]) / clone_guard.MARK
 
 
 def _stored(stage: Stage) -> str:
     with stage.app.app_context(), read_session() as session:
-        return session.get_one(Deployment, "instance").value.decode()
+        return str(clone_guard._newest(session))
 
 
 def _check(stage: Stage) -> bool:
     with stage.app.app_context():
-        return instance.check_instance()
+        return clone_guard.check_instance()
 
 
 @pytest.fixture
@@ -87,6 +86,7 @@ def test_a_marker_that_cannot_be_written_moves_nothing_on_and_pauses_nothing(
 ):
     stage.add_accounts()
     before = _stored(stage)
+    _marker(stage).unlink()
 
     with monkeypatch.context() as patch:
         patch.setattr(durable_files, "write_all", _is_full)
@@ -98,7 +98,7 @@ def test_a_marker_that_cannot_be_written_moves_nothing_on_and_pauses_nothing(
     assert (confirmed.exit_code, "Nothing is confirmed" in confirmed.stderr) == (4, True)
     assert list(_marker(stage).parent.glob("*.new")) == []
     assert _check(stage)
-    assert _marker(stage).read_text() == _stored(stage) != before
+    assert _marker(stage).read_text() == _stored(stage) == before
 
 
 def _is_full(*_: object) -> None:
@@ -106,22 +106,22 @@ def _is_full(*_: object) -> None:
 
 
 @pytest.mark.proves("F87", "R41")
-@pytest.mark.parametrize("left", ["nothing", "zeros", "half of the id", "the id"])
-def test_a_marker_that_a_crash_cut_short_is_understood(stage: Stage, left: str, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_a_marker_that_a_crash_cut_short_is_understood(stage: Stage, part: float, caplog: pytest.LogCaptureFixture):
     stage.add_accounts()
-    instance_id = _stored(stage).partition(":")[0]
-    contents = {"nothing": "", "zeros": "\0" * 18, "half of the id": instance_id[:7], "the id": f"{instance_id}:"}
-    _marker(stage).write_text(contents[left])
+    whole = _stored(stage)
+    confirmation = whole.split()[0]
+    _marker(stage).write_text(confirmation[: int(len(confirmation) * part)] or "\0" * 18)
 
     assert _check(stage)
 
     assert stage.alarms() == []
-    assert "was cut short by a crash" in caplog.text
-    assert _marker(stage).read_text() == _stored(stage)
+    assert ("was cut short by a crash" in caplog.text) == (part > 0)
+    assert _marker(stage).read_text() == whole
 
 
 @pytest.mark.proves("F87", "R41")
-@pytest.mark.parametrize("content", ["another:5", "another", "1234"])
+@pytest.mark.parametrize("content", ["another 5 x\n", "another 0\n"])
 def test_a_marker_of_something_else_pauses_refreshing_and_says_so(stage: Stage, content: str):
     stage.add_accounts()
     _marker(stage).write_text(content)
@@ -135,6 +135,7 @@ def test_a_marker_of_something_else_pauses_refreshing_and_says_so(stage: Stage, 
 def test_a_marker_is_durable_before_it_takes_its_place_and_its_folder_after(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
+    _marker(stage).unlink()
     done = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(

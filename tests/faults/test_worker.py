@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -21,8 +20,9 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
-from keap_connect.models import Account, Deployment, Worker
+from keap_connect.models import Account, Worker
 from keap_connect.refreshing import brakes, serving, spender
+from keap_connect.refreshing.clone_guard import check_instance
 from keap_connect.refreshing.serving import refresh_account, valid_token
 from keap_connect.refreshing.spender import Attempt, Presentation, present
 from keap_connect.worker import crew, loop
@@ -30,7 +30,6 @@ from keap_connect.worker.circuit import OPENS_AFTER
 from keap_connect.worker.crew import CALLS_AT_ONCE
 from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
 from keap_connect.worker.heartbeat import list_workers
-from keap_connect.worker.instance import check_instance
 from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, program, until
 from tests.support.sandbox import ANN
@@ -692,20 +691,6 @@ def test_after_a_day_without_keap_all_recover_inside_the_limit_and_soonest_first
 # Whether this is the living installation
 
 
-@pytest.mark.proves("R41", "F41")
-def test_a_restored_backup_refreshes_nothing_until_confirmed(stage: Stage):
-    (account_id,) = stage.add_accounts()
-    stage.start(1)
-    with stage.app.app_context(), read_session() as session:
-        yesterday = session.get_one(Deployment, "instance").value
-    stage.start(1)[0].ask("refresh", account_id)  # life goes on after the backup was made
-    stage.change(account_id, access_token_expires_at=utc_now(), next_refresh_at=utc_now())
-    with stage.app.app_context(), write_transaction() as session:
-        session.get_one(Deployment, "instance").value = yesterday
-
-    _check_that_it_refreshes_only_once_confirmed(stage, account_id)
-
-
 @pytest.mark.proves("R41")
 def test_processes_that_start_together_take_the_database_for_no_backup(stage: Stage):
     stage.add_accounts()
@@ -719,32 +704,6 @@ def test_processes_that_start_together_take_the_database_for_no_backup(stage: St
 
     assert all(each.result() for each in allowed)
     assert stage.alarms() == []
-
-
-@SQLITE
-@pytest.mark.proves("R41", "F41")
-def test_a_clone_on_another_host_refreshes_nothing_until_confirmed(stage: Stage, tmp_path: Path):
-    (account_id,) = stage.add_accounts()
-    stage.environ["INSTANCE_PATH"] = str(tmp_path / "another host")
-
-    _check_that_it_refreshes_only_once_confirmed(stage, account_id)
-
-
-def _check_that_it_refreshes_only_once_confirmed(stage: Stage, account_id: int) -> None:
-    before = len(stage.presentations())
-    (later,) = stage.start(1)
-    later.ask("sweep")
-    held = later.ask("valid_token", account_id)
-
-    assert stage.alarms() == [brakes.UNKNOWN_INSTANCE]
-    assert not held["ok"]
-    assert "confirm" in _run(stage, "worker", "--once", code=4)
-    assert len(stage.presentations()) == before
-    _run(stage, "refreshing", "confirm-only-one")
-    _run(stage, "worker", "--once")
-    assert stage.alarms() == []
-    assert stage.is_reconciled(account_id)
-    assert len(stage.presentations()) == before + 1
 
 
 @SQLITE

@@ -48,7 +48,7 @@ WORKER = SimpleNamespace(lag_seconds=1.5, refreshed=812, failed=3, paused_until=
 PAUSED_WORKER = SimpleNamespace(
     lag_seconds=640, refreshed=0, failed=40, paused_until=NOW + HOUR / 6, pause_reason="Keap answered 503 to 40 of 40."
 )
-ALARM = SimpleNamespace(reason="Keap refused 12 of 20 accounts within 10 minutes.")
+PAUSE = "Refreshing is paused: Keap refused 12 of 20 accounts within 10 minutes. Find out why."
 ACTIVE = AccountView(
     id=1,
     title="Blue Door Bakery",
@@ -189,7 +189,7 @@ def listing(*accounts, query="", state="", page=1, pages=1, counts=None, order=U
         "start_url": "https://connect.example.com/",
         "unfinished": 0,
         "workers": [WORKER],
-        "alarms": [],
+        "pauses": [],
         **rest,
     }
 
@@ -224,6 +224,7 @@ def guide(settings, check=None, connected=0, workers=0, **rest):
     steps = list_steps(settings, check, connected, workers)
     return {
         "admin": ADMIN,
+        "pauses": [PAUSE] if check is REFUSED else [],
         "steps": steps,
         "done": sum(step.tick in {"done", "not_needed"} for step in steps),
         "next_step": next((step for step in steps if step.tick in {"to_do", "trouble"}), None),
@@ -349,7 +350,7 @@ FACES = {
     "accounts, one": ("accounts/index.html", listing(ACTIVE)),
     "accounts, many": ("accounts/index.html", listing(*[LOST] * MANY, pages=3)),
     "accounts, no worker": ("accounts/index.html", listing(ACTIVE, workers=[])),
-    "accounts, held": ("accounts/index.html", listing(LOST, workers=[WORKER, PAUSED_WORKER], alarms=[ALARM])),
+    "accounts, held": ("accounts/index.html", listing(LOST, workers=[WORKER, PAUSED_WORKER], pauses=[PAUSE])),
     "accounts, sorted": ("accounts/index.html", listing(ACTIVE, AT_RISK, order=Order.parse("-expires"))),
     "accounts, all broken": ("accounts/index.html", listing(LOST, LOST, GONE)),
     "accounts, the last page": ("accounts/index.html", listing(AT_RISK, ACTIVE, page=3, pages=3)),

@@ -1,0 +1,381 @@
+"""A copy of the installation presents nothing until it is confirmed, and what is no copy is never asked about (F89)."""
+
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import delete, func, insert, make_url, select, text
+
+from keap_connect.accounts.erasing import erase
+from keap_connect.accounts.history import EventKind, record
+from keap_connect.application import create_app
+from keap_connect.clock import utc_now
+from keap_connect.database import db, read_session, write_transaction
+from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.models import Account, AccountEvent, Confirmation, Deployment
+from keap_connect.refreshing import brakes, clone_guard, identity, recovery
+from keap_connect.refreshing.serving import valid_token
+from keap_connect.refreshing.storing import NewPair
+from keap_connect.settings import Settings
+from tests.faults.conftest import Stage, program, token_response, until
+from tests.support.postgres import PostgresServer, client_program
+
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+pytestmark = pytest.mark.proves("F89", "R103", "R41", "F41")
+
+
+@pytest.fixture
+def living(stage: Stage) -> Stage:
+    """Give an installation with one account that was refreshed here."""
+    (account_id,) = stage.add_accounts()
+    stage.start(1)[0].ask("refresh", account_id)
+    until(lambda: _mark(stage).split()[1:2] == [str(_newest_pair(stage))])
+    stage.change(account_id, access_token_expires_at=utc_now(), next_refresh_at=utc_now())
+    return stage
+
+
+def _folder(stage: Stage) -> Path:
+    return Path(stage.environ["INSTANCE_PATH"])
+
+
+def _file(stage: Stage) -> Path:
+    return Path(stage.environ["DATABASE_URL"].removeprefix("sqlite:///"))
+
+
+def _mark(stage: Stage) -> str:
+    path = _folder(stage) / clone_guard.MARK
+    return path.read_text() if path.exists() else ""
+
+
+def _newest_pair(stage: Stage) -> int | None:
+    query = select(func.max(AccountEvent.id)).where(AccountEvent.pair_mark.is_not(None))
+    with stage.app.app_context(), read_session() as session:
+        return session.scalar(query)
+
+
+def _edit(stage: Stage, *statements: object) -> None:
+    with stage.app.app_context(), write_transaction() as session:
+        for statement in statements:
+            session.execute(statement)
+
+
+def _goes_on(stage: Stage) -> None:
+    """Check that nothing is asked: the account is refreshed by a process that starts now."""
+    before = len(stage.presentations())
+    stage.start(1)[0].ask("sweep")
+    assert _alarms_there(stage) == []
+    assert len(stage.presentations()) == before + 1
+
+
+def _asks(stage: Stage, words: str) -> None:
+    """Check that web, worker and commands present nothing, say why, and go on once the operator has confirmed."""
+    before = len(stage.presentations())
+    later = stage.start(1)[0]  # it starts as the web does
+    assert [words in alarm for alarm in _alarms_there(stage)] == [True]
+    later.ask("sweep")
+    held = later.ask("valid_token", 1)
+    assert (held["ok"], len(stage.presentations())) == (False, before)
+    here = create_app(Settings.from_env(stage.environ), serves=False)
+    assert here.test_cli_runner().invoke(args=["refreshing", "confirm-only-one"]).exit_code == 0
+    with here.app_context():
+        db.engine.dispose()
+    assert _alarms_there(stage) == []
+    stage.start(1)[0].ask("sweep")
+    assert len(stage.presentations()) == before + 1
+
+
+def _alarms_there(stage: Stage) -> list[str]:
+    """Return what pauses the database that the processes are given, which may be another than the stage's own."""
+    url = make_url(stage.environ["DATABASE_URL"])
+    if url.drivername == "sqlite":
+        connection: sqlite3.Connection | psycopg.Connection = sqlite3.connect(str(url.database))
+    else:
+        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = psycopg.connect(plain)
+    found = connection.execute("SELECT reason FROM alarm").fetchall()
+    connection.close()
+    return [reason for (reason,) in found]
+
+
+# What must not be asked about
+
+
+def test_a_restart_is_not_asked_about(living: Stage):
+    _goes_on(living)
+
+
+def test_another_host_and_an_empty_instance_path_are_not_asked_about(living: Stage, tmp_path: Path):
+    """A container that was deployed anew, with or without the INSTANCE_ID that it had, is like another host."""
+    living.environ["INSTANCE_PATH"] = str(tmp_path / "empty")
+    _goes_on(living)
+    assert (tmp_path / "empty" / clone_guard.MARK).exists()
+
+
+def test_the_same_instance_id_is_not_asked_about_and_another_one_is(living: Stage, tmp_path: Path):
+    living.environ["INSTANCE_ID"] = "production"  # named for the first time
+    _goes_on(living)
+    living.environ["INSTANCE_PATH"] = str(tmp_path / "empty")
+    living.change(1, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
+    _goes_on(living)
+    living.change(1, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
+    living.environ["INSTANCE_ID"] = "staging"
+    _asks(living, "INSTANCE_ID is staging, and this database belongs to production.")
+
+
+def test_db_upgrade_is_not_asked_about(living: Stage):
+    with program(living, "db", "upgrade") as upgrading:
+        assert upgrading.wait(60) == 0
+    _goes_on(living)
+
+
+@SQLITE
+def test_a_folder_that_was_moved_on_its_disk_is_not_asked_about(living: Stage, tmp_path: Path):
+    with living.app.app_context():
+        db.engine.dispose()
+    for process in living.processes:
+        process.kill()
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in tmp_path.glob("keap_connect.db*"):
+        path.rename(moved / path.name)
+    _folder(living).rename(moved / "instance")
+    living.environ |= {
+        "DATABASE_URL": f"sqlite:///{moved / 'keap_connect.db'}",
+        "INSTANCE_PATH": str(moved / "instance"),
+    }
+    _goes_on(living)
+
+
+@POSTGRESQL
+def test_a_synchronous_failover_is_not_asked_about(living: Stage, tmp_path: Path):
+    """Simulated: the same database, so the same identifier and all commits, is reached at another address."""
+    folder = make_url(living.environ["DATABASE_URL"]).query["host"]
+    other = tmp_path / "standby"
+    other.symlink_to(str(folder))
+    living.environ["DATABASE_URL"] = living.environ["DATABASE_URL"].replace(str(folder), str(other))
+    _goes_on(living)
+
+
+@POSTGRESQL
+def test_a_role_that_may_not_read_the_identifier_is_not_asked_about(
+    living: Stage, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+):
+    _edit(living, text("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"), text("DROP ROLE IF EXISTS app"))
+    _edit(living, text("CREATE ROLE app LOGIN"), text("GRANT ALL ON ALL TABLES IN SCHEMA public TO app"))
+    _edit(living, text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app"))
+    living.environ["DATABASE_URL"] = living.environ["DATABASE_URL"].replace("postgres@", "app@")
+    _goes_on(living)
+    _edit(living, text("DROP OWNED BY app"), text("DROP ROLE app"))
+
+
+def test_events_that_were_deleted_with_their_account_or_by_age_are_not_asked_about(living: Stage):
+    (other,) = living.add_accounts(tenant_id="cd456")
+    living.start(1)[0].ask("refresh", other)
+    until(lambda: _mark(living).split()[1:2] == [str(_newest_pair(living))])
+    with living.app.app_context():
+        erase(other, "test")
+    living.change(1, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
+    _goes_on(living)
+
+
+# What is asked about
+
+
+def test_a_new_public_url_is_asked_about(living: Stage):
+    living.environ["PUBLIC_URL"] = "http://localhost:1"
+    _asks(living, "PUBLIC_URL is http://localhost:1; this database was last used at http://localhost:")
+
+
+@POSTGRESQL
+def test_a_dump_restored_elsewhere_with_the_same_settings_is_asked_about(
+    living: Stage, new_database: Callable[[], str], tmp_path: Path
+):
+    dump, there = tmp_path / "dump", new_database()
+    _run_client("pg_dump", "--format=custom", f"--file={dump}", _plain(living.environ["DATABASE_URL"]))
+    _run_client("pg_restore", "--exit-on-error", f"--dbname={_plain(there)}", str(dump))
+    living.environ |= {"DATABASE_URL": there, "INSTANCE_PATH": str(tmp_path / "empty")}
+    _asks(living, "The tables of this database were created anew")
+
+
+@SQLITE
+def test_a_whole_folder_that_was_copied_is_asked_about(living: Stage, tmp_path: Path):
+    copied = tmp_path / "copied"
+    shutil.copytree(_folder(living), copied)
+    _copy_database(living, copied / "keap_connect.db")
+    living.environ |= {"DATABASE_URL": f"sqlite:///{copied}/keap_connect.db", "INSTANCE_PATH": str(copied)}
+    _asks(living, "The database file is not the one that was last used")
+
+
+@SQLITE
+def test_a_file_with_the_same_inode_that_was_born_at_another_time_is_asked_about(living: Stage):
+    """Simulated: a file system may give the number of a deleted file to the next one."""
+    with living.app.app_context():
+        assert identity.born_at(str(_file(living))) is None or identity.present_identity()["file_born_at"]
+    _edit(living, text("UPDATE confirmation SET file_born_at = '1.000000000'"))
+    _asks(living, "The database file is not the one that was last used")
+
+
+@POSTGRESQL
+def test_pg_upgrade_and_another_server_are_asked_about(living: Stage):
+    """Simulated: the database was last seen on a server with another system identifier."""
+    _edit(living, text("UPDATE confirmation SET system_identifier = '7000000000000000001'"))
+    _asks(living, "The database is on another PostgreSQL server, or was upgraded by pg_upgrade.")
+
+
+def test_a_backup_put_back_in_place_is_asked_about(living: Stage, tmp_path: Path):
+    """Simulated: the rows of the backup take the place of the newer ones, so that the identity stays the same."""
+    with living.app.app_context(), read_session() as session:
+        table = Account.__table__
+        yesterday = dict(session.execute(select(table)).mappings().one())
+        event_id = session.scalar(select(func.max(AccountEvent.id)))
+    living.start(1)[0].ask("refresh", 1)  # life goes on after the backup was made
+    until(lambda: _mark(living).split()[1:2] == [str(_newest_pair(living))])
+    yesterday |= {"access_token_expires_at": utc_now(), "next_refresh_at": utc_now()}
+    del yesterday["id"]
+    lost = delete(AccountEvent).where(AccountEvent.id > event_id).execution_options(synchronize_session=False)
+    _edit(living, lost, table.update().values(yesterday))
+    living.start(1)  # it may not even be the worker that notices
+    before = len(living.presentations())
+    living.start(1)[0].ask("sweep")
+    assert clone_guard.OLD_DATABASE in _alarms_there(living)[0]
+    assert len(living.presentations()) == before
+
+
+def test_a_failover_that_lost_commits_is_asked_about(living: Stage):
+    """Simulated: the same identifier, the newest event is gone, and another one was written since."""
+    newest = delete(AccountEvent).where(AccountEvent.id == _newest_pair(living))
+    _edit(living, newest.execution_options(synchronize_session=False))
+    with living.app.app_context(), write_transaction() as session:
+        record(session, EventKind.ADMIN_SIGNED_OUT, None, "test", email="x")
+    _asks(living, clone_guard.OLD_DATABASE)
+
+
+def test_an_event_with_another_value_is_asked_about(living: Stage):
+    _edit(living, text("UPDATE account_event SET pair_mark = 'another' WHERE pair_mark IS NOT NULL"))
+    _asks(living, clone_guard.OLD_DATABASE)
+
+
+def test_a_database_from_before_the_last_confirmation_is_asked_about(living: Stage):
+    with living.app.app_context():
+        clone_guard.confirm_only_one("test")
+    _edit(living, delete(Confirmation).where(Confirmation.id > 1))
+    _asks(living, clone_guard.OLD_CONFIRMATION)
+
+
+def test_a_worker_that_runs_notices_it_and_stops_all(living: Stage):
+    worker = living.start(1)[0]
+    worker.ask("sweep")
+    worker.ask("work")
+    _edit(living, text("UPDATE confirmation SET public_url = 'http://localhost:2'"))
+
+    until(lambda: _alarms_there(living))
+    worker.ask("rest")
+
+
+# The mark and the confirmation
+
+
+def test_the_mark_is_never_ahead_and_the_higher_id_wins(living: Stage):
+    newest = _newest_pair(living)
+    with living.app.app_context():
+        ahead = replace(clone_guard._read_mark(), event_id=newest + 1, pair_mark="x")
+        (_folder(living) / clone_guard.MARK).write_text(str(ahead))
+        clone_guard._write_mark()
+    assert _mark(living) == str(ahead)  # another process has seen more, or this database is an old one
+    with living.app.app_context():
+        (_folder(living) / clone_guard.MARK).unlink()
+        with write_transaction() as session:
+            record(session, EventKind.REFRESHED, 1, "test")
+            session.flush()
+            clone_guard._write_mark()
+            assert _mark(living).split()[1] == str(newest)
+    until(lambda: _mark(living).split()[1] == str(_newest_pair(living)))
+    assert _newest_pair(living) != newest
+
+
+def test_another_host_goes_on_after_a_confirmation(living: Stage, tmp_path: Path):
+    """Its mark is ahead of a database that lost commits, and the operator has answered already."""
+    other = tmp_path / "other"
+    shutil.copytree(_folder(living), other)
+    with living.app.app_context():
+        ahead = replace(clone_guard._read_mark(), event_id=1_000_000, pair_mark="x")
+        clone_guard.confirm_only_one("test")
+    (other / clone_guard.MARK).write_text(str(ahead))
+    living.environ["INSTANCE_PATH"] = str(other)
+    _goes_on(living)
+
+
+def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confirmation(living: Stage):
+    (grant,) = living.sandbox.grant("ab123", 1)
+    generation = living.row(1).generation
+    pair = NewPair(1, generation + 2, token_response(grant), "test")
+    with living.app.app_context():
+        (slot,) = recovery.allocate(1)
+        kept = slot.path.with_name("0123456789abcdef.pair")
+        kept.write_bytes(recovery._sealed(pair))
+        recovery.give_back([slot])
+    before = len(living.presentations())
+
+    living.start(1)[0].ask("sweep")
+    assert "A recovery file has tokens of account 1 that are newer" in _alarms_there(living)[0]
+    assert (kept.exists(), living.row(1).generation, len(living.presentations())) == (True, generation, before)
+    with living.app.app_context():
+        clone_guard.confirm_only_one("test")
+    assert (kept.exists(), living.row(1).generation) == (False, generation + 3)
+    assert _alarms_there(living) == []
+    assert living.is_reconciled(1)
+
+
+@pytest.mark.parametrize("seen", [7, 9])
+def test_a_database_of_0_1_0_is_adopted_if_its_marker_fits(living: Stage, seen: int):
+    (_folder(living) / clone_guard.MARK).unlink()
+    (_folder(living) / "instance_id").write_text(f"abcd:{seen}")
+    _edit(living, delete(Confirmation), insert(Deployment).values(name="instance", value=b"abcd:8"))
+    if seen > 8:
+        _asks(living, clone_guard.OLD_DATABASE)
+    else:
+        _goes_on(living)
+        assert not (_folder(living) / "instance_id").exists()
+    with living.app.app_context(), read_session() as session:
+        assert session.get(Deployment, "instance") is None
+
+
+def test_all_say_the_same_sentence(living: Stage):
+    with living.app.app_context(), write_transaction() as session:
+        brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, "It may be a copy.")
+    with living.app.app_context():
+        (sentence,) = brakes.list_pauses()
+    run = living.app.test_cli_runner().invoke
+    ready = living.app.test_client().get("/readyz", base_url=living.environ["PUBLIC_URL"])
+
+    assert sentence.startswith("Refreshing is paused: It may be a copy. No refresh token is presented until")
+    assert sentence.endswith("./keap-connect refreshing confirm-only-one")
+    words = sentence.removeprefix("Refreshing is paused: ")
+    assert words in run(args=["worker", "--once"]).output
+    for command in (["refreshing", "status"], ["doctor"]):
+        said = " ".join(run(args=command).output.split())
+        assert "It may be a copy." in said
+        assert "refreshing confirm-only-one" in said
+    with living.app.app_context(), pytest.raises(TemporarilyUnavailable, match="It may be a copy. No refresh token"):
+        valid_token(1, "test")
+    assert (ready.status_code, ready.text) == (503, "not ready\n")
+
+
+def _copy_database(stage: Stage, to: Path) -> None:
+    connection = sqlite3.connect(_file(stage))
+    connection.execute("VACUUM INTO ?", (str(to),))
+    connection.close()
+
+
+def _plain(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _run_client(name: str, *arguments: str) -> None:
+    subprocess.run([client_program(name), *arguments], timeout=60, check=True)
