@@ -362,7 +362,7 @@ def test_all_say_the_same_sentence(living: Stage):
         said = " ".join(run(args=command).output.split())
         assert "It may be a copy." in said
         assert "refreshing confirm-only-one" in said
-    with living.app.app_context(), pytest.raises(TemporarilyUnavailable, match="It may be a copy. No refresh token"):
+    with living.app.app_context(), pytest.raises(TemporarilyUnavailable, match=r"It may be a copy\. No refresh token"):
         valid_token(1, "test")
     assert (ready.status_code, ready.text) == (503, "not ready\n")
 
