@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Flask, current_app
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -100,6 +100,7 @@ def confirm_only_one(actor: str) -> None:
     try:
         with write_transaction() as session:
             session.add(_confirmation(identity))
+            session.execute(delete(Deployment).where(Deployment.name == OLD_ROW))
             session.flush()
             fresh = _write_beside(_newest(session))
         put_in_place(fresh, _mark_path())
@@ -170,8 +171,7 @@ def _adopt(identity: dict[str, str | None]) -> None:
         else:
             for name, now in identity.items():
                 setattr(latest, name, now or getattr(latest, name))
-        if old := session.get(Deployment, OLD_ROW):
-            session.delete(old)
+        session.execute(delete(Deployment).where(Deployment.name == OLD_ROW))
     with contextlib.suppress(OSError):
         (_folder() / OLD_MARKER).unlink(missing_ok=True)
 

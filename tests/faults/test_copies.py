@@ -24,6 +24,7 @@ from keap_connect.refreshing.storing import NewPair
 from keap_connect.settings import Settings
 from tests.faults.conftest import Stage, program, token_response, until
 from tests.support.postgres import PostgresServer, client_program
+from tests.support.sandbox import ANN
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -312,7 +313,7 @@ def test_another_host_goes_on_after_a_confirmation(living: Stage, tmp_path: Path
 
 
 def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confirmation(living: Stage):
-    (grant,) = living.sandbox.grant("ab123", 1)
+    (grant,) = living.sandbox.grant("ab123", ANN)
     generation = living.row(1).generation
     pair = NewPair(1, generation + 2, token_response(grant), "test")
     with living.app.app_context():
