@@ -92,9 +92,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture
-def environ(sandbox: Sandbox, database_url: str, tmp_path: Path) -> dict[str, str]:
-    """Give the environment that the app under test starts with; a test may change it before it asks for `app`."""
+def environ_of(sandbox: Sandbox, database_url: str, folder: Path) -> dict[str, str]:
+    """Return the environment of an installation."""
     port = free_port()
     return {
         "PORT": str(port),
@@ -105,9 +104,15 @@ def environ(sandbox: Sandbox, database_url: str, tmp_path: Path) -> dict[str, st
         "KEAP_AUTHORIZE_URL": f"{sandbox.url}/app/oauth/authorize",
         "KEAP_TOKEN_URL": f"{sandbox.url}/token",
         "KEAP_API_URL": f"{sandbox.url}/crm/rest",
-        "INSTANCE_PATH": str(tmp_path / "instance"),
+        "INSTANCE_PATH": str(folder / "instance"),
         "LOG_LEVEL": "DEBUG",
     }
+
+
+@pytest.fixture
+def environ(sandbox: Sandbox, database_url: str, tmp_path: Path) -> dict[str, str]:
+    """Give the environment that the app under test starts with; a test may change it before it asks for `app`."""
+    return environ_of(sandbox, database_url, tmp_path)
 
 
 @pytest.fixture

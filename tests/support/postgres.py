@@ -27,7 +27,7 @@ STOP_TIMEOUT_SECONDS = 30
 # Nothing here outlives the run, so the server need not wait for the disk.
 OPTIONS = {
     "listen_addresses": "",
-    "max_connections": "200",
+    "max_connections": "600",
     "fsync": "off",
     "full_page_writes": "off",
     "timezone": "UTC",

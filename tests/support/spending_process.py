@@ -89,9 +89,9 @@ class Life:
             except Exception as problem:  # the test decides what may be raised
                 return {"ok": False, "error": type(problem).__name__, "message": str(problem)[:200]}
 
-    def refresh(self, account_id: int) -> dict[str, object]:
+    def refresh(self, account_id: int, **options: Any) -> dict[str, object]:
         """Refresh now."""
-        refresh_account(account_id, "test")
+        refresh_account(account_id, "test", **options)
         return {}
 
     def valid_token(self, account_id: int, **options: Any) -> dict[str, object]:
