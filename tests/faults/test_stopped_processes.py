@@ -17,6 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.state import AccountState
@@ -183,7 +184,8 @@ def test_one_of_four_processes_is_stopped_while_the_others_work(side_by_side: Ca
 
         ends = time.monotonic() + 20 + number * 380 / (RUNS - 1)
         while time.monotonic() < ends:
-            stage.change(*ids, next_refresh_at=utc_now())
+            with contextlib.suppress(OperationalError):  # it may have been stopped with SQLite's write lock
+                stage.change(*ids, next_refresh_at=utc_now())
             for account_id in ids:
                 for process, what in zip(callers, ("valid_token", "refresh"), strict=True):
                     process.tell(what, account_id, patience_seconds=0)
@@ -196,3 +198,28 @@ def test_one_of_four_processes_is_stopped_while_the_others_work(side_by_side: Ca
         _check(stage, ids)
 
     side_by_side(run)
+
+
+@pytest.mark.proves("F79", "R26", "R31")
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_stopped_host_goes_on_in_either_order(stage: Stage, first: int):
+    stage.sandbox.switch(family_revocation=True)
+    ids = stage.add_accounts(2, EXPIRED) + stage.add_accounts(2, HOLDS, tenant_id="cd456")
+    both = worker, _ = stage.start(2, PACE=PACE, AGE_SECONDS=1000)
+    stage.sandbox.hold("refresh", where="after")
+    worker.tell("sweep")
+    _wait_held(stage, len(ids))
+    for process in both:
+        process.freeze()
+    stage.sandbox.release()
+    until(lambda: not any(stage.is_leased(account_id) or stage.is_held(account_id) for account_id in ids))
+
+    both[first].thaw()
+    for account_id in ids:
+        both[1].tell("refresh", account_id, patience_seconds=0)
+    both[1 - first].thaw()
+
+    assert worker.hear()[0]["refreshed"] == len(ids)
+    for _ in ids:
+        both[1].hear()
+    _check(stage, ids)
