@@ -216,7 +216,7 @@ def test_a_stopped_host_goes_on_in_either_order(stage: Stage, first: int):
 
     both[first].thaw()
     for account_id in ids:
-        both[1].tell("refresh", account_id, patience_seconds=0)
+        both[1].tell("valid_token", account_id, min_validity_seconds=3600, patience_seconds=0)
     both[1 - first].thaw()
 
     assert worker.hear()[0]["refreshed"] == len(ids)
