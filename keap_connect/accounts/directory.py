@@ -87,7 +87,20 @@ def get_account(account_id: int) -> Account:
         AccountNotFound: there is none.
     """
     with read_session() as session:
-        return _get(session, account_id)
+        return load_account(session, account_id)
+
+
+def load_account(session: Session, account_id: int, *, lock: bool = False) -> Account:
+    """Return the row within the caller's transaction; with lock, nobody else changes it until that ends.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    # A number beyond the column's type is an error of the database, not a row that is missing.
+    account = session.get(Account, account_id, with_for_update=lock) if account_id <= LARGEST_ID else None
+    if account is None:
+        raise AccountNotFound(f"There is no account {account_id}.")
+    return account
 
 
 def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
@@ -150,18 +163,11 @@ def disconnect(account_id: int, actor: str) -> None:
         AccountNotFound: there is none.
     """
     with write_transaction() as session:
-        account = _get(session, account_id, lock=True)
+        account = load_account(session, account_id, lock=True)
         if account.disconnected_at is None:
             account.disconnected_at = utc_now()
             forget_credential(account)
             record(session, EventKind.DISCONNECTED, account.id, actor)
-
-
-def _get(session: Session, account_id: int, *, lock: bool = False) -> Account:
-    account = session.get(Account, account_id, with_for_update=lock) if account_id <= LARGEST_ID else None
-    if account is None:
-        raise AccountNotFound(f"There is no account {account_id}.")
-    return account
 
 
 def _count_states(session: Session, now: datetime) -> dict[str, int]:

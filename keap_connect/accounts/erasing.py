@@ -2,10 +2,10 @@
 
 from sqlalchemy import delete, or_, update
 
+from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import write_transaction
-from keap_connect.errors import AccountNotFound
-from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow
+from keap_connect.models import AccountEvent, AuthorizationFlow
 
 
 def erase(account_id: int, actor: str) -> None:
@@ -17,9 +17,7 @@ def erase(account_id: int, actor: str) -> None:
         AccountNotFound: there is none.
     """
     with write_transaction() as session:
-        account = session.get(Account, min(account_id, LARGEST_ID), with_for_update=True)
-        if account is None:
-            raise AccountNotFound(f"There is no account {account_id}.")
+        account = load_account(session, account_id, lock=True)
         concerned = or_(
             AuthorizationFlow.account_id == account_id, AuthorizationFlow.reconnects_account_id == account_id
         )

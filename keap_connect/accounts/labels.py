@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import write_transaction
-from keap_connect.errors import AccountNotFound, ExternalIdTaken, NameRefused
-from keap_connect.models import LARGEST_ID, Account
+from keap_connect.errors import ExternalIdTaken, NameRefused
+from keap_connect.models import Account
 
 LONGEST_NAME = 200
 LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL keeps no NUL, and a line is one line
@@ -56,9 +57,7 @@ def check_names(label: str | None = None, external_id: str | None = None) -> Non
 
 def _store(account_id: int, actor: str, names: Mapping[str, str | None]) -> None:
     with write_transaction() as session:
-        account = session.get(Account, min(account_id, LARGEST_ID), with_for_update=True)
-        if account is None:
-            raise AccountNotFound(f"There is no account {account_id}.")
+        account = load_account(session, account_id, lock=True)
         external_id = names.get("external_id")
         taken = select(Account.id).where(Account.external_id == external_id, Account.id != account_id)
         other_id = session.scalar(taken) if external_id else None

@@ -7,11 +7,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token
-from keap_connect.accounts.directory import get_account
+from keap_connect.accounts.directory import get_account, load_account
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AccountDisconnected, AccountNotFound, FormUsed
-from keap_connect.models import Account, AccountEvent
+from keap_connect.errors import AccountDisconnected, FormUsed
+from keap_connect.models import AccountEvent
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int) -> Rev
         SealBroken: the stored value does not open.
     """
     with write_transaction() as session:
-        account = session.get(Account, account_id, with_for_update=True)
-        if account is None:
-            raise AccountNotFound(f"There is no account {account_id}.")
+        account = load_account(session, account_id, lock=True)
         if _count(session, account_id) != reveals_before:
             raise FormUsed("This form has shown the token once.")
         access_token = open_access_token(account)

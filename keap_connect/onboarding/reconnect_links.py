@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, delete, select
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AccountNotFound, LinkGone
-from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, ReconnectLink
+from keap_connect.errors import LinkGone
+from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
 from keap_connect.onboarding.flows import start_flow
 from keap_connect.runtime import runtime
 
@@ -42,8 +43,7 @@ def make_link(account_id: int, actor: str) -> MadeLink:
     token = secrets.token_urlsafe(TOKEN_BYTES)
     now = utc_now()
     with write_transaction() as session:
-        if session.get(Account, min(account_id, LARGEST_ID)) is None:
-            raise AccountNotFound(f"There is no account {account_id}.")
+        load_account(session, account_id)
         session.execute(delete(ReconnectLink).where(ReconnectLink.expires_at <= now - KEPT_FOR))
         link = ReconnectLink(
             account_id=account_id, token_hash=_hash(token), made_by=actor, made_at=now, expires_at=now + LINK_LIFE
@@ -62,8 +62,13 @@ def list_open_links(account_id: int) -> list[ReconnectLink]:
 
 
 def revoke_link(account_id: int, link_id: int, actor: str) -> None:
-    """Take a link back, at once and also for a flow that it has started; one that is gone already stays as it is."""
+    """Take a link back, at once and also for a flow that it has started; one that is gone already stays as it is.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
     with write_transaction() as session:
+        load_account(session, account_id)
         link = session.get(ReconnectLink, min(link_id, LARGEST_ID), with_for_update=True)
         if link and link.account_id == account_id and link.used_at is None and link.revoked_at is None:
             link.revoked_at = utc_now()
