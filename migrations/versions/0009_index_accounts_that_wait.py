@@ -6,8 +6,8 @@ Whoever looks for the attempts of dead processes, or lets all waits begin anew, 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0009"
+down_revision = "0008"
 
 
 def upgrade() -> None:

@@ -6,8 +6,8 @@ They take the place of the counter in the table `deployment`. The first start ad
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0010"
+down_revision = "0009"
 
 
 def upgrade() -> None:
