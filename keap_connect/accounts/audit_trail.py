@@ -1,6 +1,7 @@
 """Reading the whole history: who did what to which account, when, from where. It grows by `history.record` alone.
 
-Pruning is the one way in which rows leave it: by an operator's command, old ones only, and it writes down that it did.
+Rows leave it in two ways, each by an operator's command that writes down that it was done: pruning deletes old rows,
+and erasing a customer deletes all rows of one account.
 """
 
 import json
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, String, delete, func, or_, select
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts.history import Actor, EventKind, record, sentence_of
 from keap_connect.accounts.spreadsheet import csv_line
@@ -119,6 +121,12 @@ def prune_trail(age: timedelta, actor: str = Actor.COMMAND_LINE) -> int:
                 delete(AccountEvent).where(AccountEvent.id.in_(ids)).execution_options(synchronize_session=False)
             )
     return old
+
+
+def delete_history(session: Session, account_id: int) -> None:
+    """Delete all events of an account that is being erased, in the caller's transaction."""
+    events = delete(AccountEvent).where(AccountEvent.account_id == account_id)
+    session.execute(events.execution_options(synchronize_session=False))
 
 
 def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:

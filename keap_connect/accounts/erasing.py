@@ -1,11 +1,12 @@
 """Erasing a customer for good: unlike a disconnect, nothing that tells of them stays in the database."""
 
-from sqlalchemy import delete, or_, update
+from sqlalchemy import or_, update
 
+from keap_connect.accounts.audit_trail import delete_history
 from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import write_transaction
-from keap_connect.models import AccountEvent, AuthorizationFlow
+from keap_connect.models import AuthorizationFlow
 
 
 def erase(account_id: int, actor: str) -> None:
@@ -26,7 +27,6 @@ def erase(account_id: int, actor: str) -> None:
             .where(concerned)
             .values(held_grant_sealed=None, held_until=None, code_verifier_sealed=None, keap_said=None)
         )
-        history = delete(AccountEvent).where(AccountEvent.account_id == account_id)
-        session.execute(history.execution_options(synchronize_session=False))
+        delete_history(session, account_id)
         session.delete(account)
         record(session, EventKind.ERASED, account_id, actor)
