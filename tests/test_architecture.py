@@ -20,9 +20,9 @@ LAYERS = [
     {"server"},
     {"doctor", "resealing", "emergency"},
     {"worker"},
-    {"onboarding", "refreshing", "access", "audit", "deployment"},
+    {"onboarding", "refreshing", "access", "deployment"},
     {"accounts"},
-    {"keap", "models", "runtime", "logs"},
+    {"audit", "keap", "models", "runtime", "logs"},
     {"settings", "token_cipher", "database", "durable_files"},
     {"errors", "clock", "signals"},
 ]

@@ -6,9 +6,10 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import open_access_token
+from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.accounts.directory import get_account, load_account
 from keap_connect.accounts.history import EventKind, record
+from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountDisconnected, FormUsed
 from keap_connect.models import AccountEvent
@@ -33,10 +34,11 @@ def count_reveals(account_id: int) -> int:
         return _count(session, account_id)
 
 
-def reveal_access_token(account_id: int, actor: str, reveals_before: int) -> RevealedToken:
-    """Return the access token, whose showing is in the history by then. The refresh token is never shown.
+def reveal_access_token(account_id: int, actor: str, reveals_before: int, address: str | None) -> RevealedToken:
+    """Return the access token, whose showing is in audit log and history by then. The refresh token is never shown.
 
     Args:
+        address: the network address it goes to.
         reveals_before: what `count_reveals` said when the form was made.
 
     Raises:
@@ -44,6 +46,7 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int) -> Rev
         AccountDisconnected: there is no token any more.
         FormUsed: the token was shown since, so this is a form that was reloaded or sent again.
         SealBroken: the stored value does not open.
+        HandOutUnrecorded: the audit log cannot be written, so nothing is shown.
     """
     with write_transaction() as session:
         account = load_account(session, account_id, lock=True)
@@ -52,6 +55,8 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int) -> Rev
         access_token = open_access_token(account)
         if access_token is None:
             raise AccountDisconnected("No access token is stored for this account.")
+        # The audit line first: if it cannot be written, the history tells of no token that was never shown.
+        record_hand_out(account_id, fingerprint(access_token), actor, address)
         record(session, EventKind.TOKEN_REVEALED, account_id, actor)
     return RevealedToken(access_token, account.access_token_expires_at)
 

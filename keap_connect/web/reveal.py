@@ -3,10 +3,8 @@
 from flask import Blueprint, make_response, render_template, request
 from werkzeug.wrappers import Response
 
-from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.revealing import RevealedToken, count_reveals, reveal_access_token
-from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.errors import AccountDisconnected, FormUsed, SealBroken
 from keap_connect.web.door import Audience, actor, open_to
 from keap_connect.web.password_again import password_is_right
@@ -24,8 +22,7 @@ def access_token(account_id: int) -> Response:
         if not password_is_right():
             return _page(account_id, error="This is not your password. Nothing was shown.", status=403)
         reveals_before = request.form.get("reveals", -1, type=int)
-        revealed = reveal_access_token(account_id, actor(), reveals_before)
-        record_hand_out(account_id, fingerprint(revealed.access_token), actor(), request.remote_addr)
+        revealed = reveal_access_token(account_id, actor(), reveals_before, request.remote_addr)
         return _page(account_id, revealed=revealed)
     except FormUsed:
         return _page(account_id, error="The token was shown already. Enter your password to see it again.", status=409)

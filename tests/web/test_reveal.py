@@ -123,3 +123,12 @@ def test_account_that_is_not_there_has_no_token(admin: Visitor, new_visitor: Cal
     assert admin.get("/accounts/999/access-token").status_code == 404
     assert admin.get("/accounts/9999999999999999/access-token").status_code == 404
     assert "/signin" in new_visitor().get(PATH).url
+
+
+@pytest.mark.proves("R79")
+@pytest.mark.parametrize("environ", [{"AUDIT_LOG": "/dev/full"}], indirect=True)
+def test_token_whose_audit_line_cannot_be_written_is_not_shown_nor_in_the_history(app: Flask, admin: Visitor):
+    answer = reveal(admin)
+
+    assert (answer.status_code, ACCESS_TOKEN in answer.text) == (503, False)
+    assert reveals(app) == []
