@@ -5,13 +5,16 @@ SQLite runs with WAL, `synchronous=FULL` (a lost commit would be a spent refresh
 open no transaction at all, so none can span a network call or see yesterday's snapshot.
 """
 
+import fcntl
+import os
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from flask import Flask, current_app
 from flask_migrate import Migrate  # type: ignore[import-untyped]
@@ -176,7 +179,24 @@ def _note_trouble(context: ExceptionContext) -> None:
 
 
 def prepare_sqlite(engine: Engine) -> None:
-    """Give every connection of this engine our pragmas and our BEGIN."""
+    """Give every connection of this engine our pragmas and our BEGIN, and let no restore replace the file meanwhile."""
+    uses: list[TextIO] = []
+    database = engine.url.database or ""
+
+    @event.listens_for(engine, "do_connect")
+    def note_use(*_: object) -> None:
+        if not uses and database:
+            try:
+                uses.append(_lock_beside(Path(os.path.realpath(database)), fcntl.LOCK_SH))
+            except BlockingIOError:
+                raise sqlite3.OperationalError("it is being restored") from None
+            except OSError as problem:
+                raise sqlite3.OperationalError(f"unable to open {database}.lock ({problem.strerror})") from problem
+
+    @event.listens_for(engine, "engine_disposed")
+    def end_use(_engine: Engine) -> None:
+        while uses:
+            uses.pop().close()
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, _record: object) -> None:
@@ -190,6 +210,39 @@ def prepare_sqlite(engine: Engine) -> None:
     def begin(connection: Connection) -> None:
         if connection.get_execution_options().get("writes", False):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _lock_beside(database: Path, kind: int) -> TextIO:
+    """Lock the file that says whether processes use an SQLite database, for as long as it is open.
+
+    SQLite's own locks say it of no process that has just opened a file which is renamed before its first statement.
+    """
+    lock = open(f"{database}.lock", "a", encoding="ascii")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise
+    return lock
+
+
+@contextmanager
+def keep_others_out(database: Path) -> Iterator[None]:
+    """Let no process of this program on this machine open an SQLite file until the end of the block.
+
+    It sees no process on another host, none of version 0.1.0, and no other program, such as `sqlite3`.
+
+    Raises:
+        TemporarilyUnavailable: one uses it.
+    """
+    try:
+        lock = _lock_beside(database, fcntl.LOCK_EX)
+    except BlockingIOError:
+        raise TemporarilyUnavailable(
+            f"A process of this installation uses {database}: end `make run`, `serve`, workers and commands."
+        ) from None
+    with lock:
+        yield
 
 
 def _lower(text: object) -> object:

@@ -43,7 +43,12 @@ def put_in_place(fresh: Path, path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make durable what was created, renamed and deleted in a folder."""
-    handle = os.open(folder, os.O_RDONLY)
+    sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Make durable what others wrote to a file."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -60,6 +60,10 @@ class DatabaseSilent(SettingsError):
     """The database that the settings name does not answer: it is down, or the wrong one is named."""
 
 
+class BackupRefused(KeapConnectError):
+    """A backup was not made or not restored, and nothing was changed."""
+
+
 class SealBroken(KeapConnectError):
     """A sealed value does not open with any key of the ring, at the place it was found."""
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"application"},
     {"web", "api", "cli"},
     {"server"},
-    {"doctor", "resealing", "emergency"},
+    {"doctor", "resealing", "emergency", "backup"},
     {"worker"},
     {"onboarding", "refreshing", "access", "deployment"},
     {"accounts"},

@@ -1,91 +1,332 @@
-"""The drill: a backup, a new host, the key from where it was kept, and hand-outs go on (R50, F41, F71)."""
+"""The drill: README's chapter on backups, word for word, after a kill -9 under load (R50, R103, F41, F71, F90)."""
 
 import base64
+import os
+import re
+import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from flask import Flask
-from sqlalchemy import make_url
+from flask_migrate import downgrade  # type: ignore[import-untyped]
 
+from keap_connect.access.api_keys import issue_api_key
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
-from keap_connect.database import db
-from keap_connect.errors import SettingsError
+from keap_connect.database import db, keep_others_out
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY
 from tests.support.postgres import client_program
+from tests.support.real_server import real_server
 from tests.support.sandbox import Sandbox
 
+ROOT = Path(__file__).parent.parent
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
-Backup = Callable[[], tuple[bytes, str]]
+ACCOUNTS = 3
+PATIENCE_SECONDS = 60
+Finished = subprocess.CompletedProcess[str]
+
+
+def readme_lines(words: str) -> str:
+    """Return the code block of README's chapter on backups that has these words."""
+    chapter = (ROOT / "README.md").read_text(encoding="utf-8").split("## Backup and restore\n")[1].split("\n## ")[0]
+    (found,) = (block for block in re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL) if words in block)
+    return found
+
+
+class Shell:
+    """A shell in a folder that has `./keap-connect`, with the settings of the tests."""
+
+    def __init__(self, environ: dict[str, str], folder: Path) -> None:
+        self.folder = folder
+        self.backups = folder / "backups"
+        self.backups.mkdir()
+        script = folder / "keap-connect"
+        script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m keap_connect "$@"\n')
+        script.chmod(0o755)
+        self.environ = {
+            "PATH": f"{client_program('pg_dump').parent}:{os.environ['PATH']}",
+            "FLASK_SKIP_DOTENV": "1",
+            **environ,
+            "LOG_LEVEL": "INFO",
+        }
+
+    def run(self, lines: str, **changes: str) -> Finished:
+        """Run README's lines with another folder for the backups; they never end in a traceback."""
+        text = lines.replace("/backups/", f"{self.backups}/")
+        environ = {**self.environ, **changes}
+        done = subprocess.run(
+            ["sh", "-c", text],
+            cwd=self.folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a command that runs until it is ended."""
+        command = [sys.executable, "-m", "keap_connect", *arguments]
+        return subprocess.Popen(command, cwd=ROOT, env=self.environ)
 
 
 @pytest.fixture
-def back_up(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Backup:
-    """Give the function that makes a backup as README.md says, and returns it with the URL it was restored to."""
-    backup = tmp_path / "backup"
-
-    def copy_sqlite() -> tuple[bytes, str]:
-        source = sqlite3.connect(database_url.removeprefix("sqlite:///"))
-        source.execute("VACUUM INTO ?", (str(backup),))
-        source.close()
-        return backup.read_bytes(), f"sqlite:///{backup}"
-
-    def dump_postgresql() -> tuple[bytes, str]:
-        restored = request.getfixturevalue("new_database")()
-        _run_client("pg_dump", "--format=custom", f"--file={backup}", _plain(database_url))
-        _run_client("pg_restore", "--exit-on-error", f"--dbname={_plain(restored)}", str(backup))
-        text = _run_client("pg_restore", "--file=-", str(backup))
-        return text.encode(), restored
-
-    return copy_sqlite if database_url.startswith("sqlite") else dump_postgresql
+def shell(environ: dict[str, str], tmp_path: Path) -> Shell:
+    return Shell(environ, tmp_path)
 
 
-@pytest.mark.proves("R50", "F41", "F71")
-def test_a_backup_and_the_key_make_a_new_host_that_hands_out_tokens(
-    settings: Settings, environ: dict[str, str], sandbox: Sandbox, back_up: Backup, tmp_path: Path
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    """Give the app of a process that has ended before anything is restored."""
+    built = create_app(settings)
+    yield built
+    with built.app_context():
+        db.engine.dispose()
+
+
+def store_some(app: Flask, sandbox: Sandbox) -> list[str]:
+    """Store accounts; return what must be in no backup."""
+    with app.app_context():
+        for number in range(ACCOUNTS):
+            store_account(sandbox, f"ab{number}")
+        pair = open_access_token(get_account(1)), open_refresh_token(get_account(1))
+        db.engine.dispose()
+    return [TOKEN_KEY, *(token for token in pair if token)]
+
+
+def refreshes(sandbox: Sandbox) -> int:
+    """Return how many refresh tokens were presented."""
+    return len([one for one in sandbox.ledger()["presentations"] if one["kind"] == "refresh_token"])
+
+
+def make_due(database_url: str) -> None:
+    """Let every account be refreshed now."""
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE account SET next_refresh_at = '2020-01-01 00:00:00+00'"))
+    engine.dispose()
+
+
+@pytest.mark.proves("R50", "R103", "F41", "F71", "F90")
+def test_readme_restores_after_a_kill_under_load(
+    app: Flask, sandbox: Sandbox, shell: Shell, database_url: str, request: pytest.FixtureRequest
 ):
-    old_host = create_app(settings)
-    with old_host.app_context():
-        store_account(sandbox)
-        secrets = [open_access_token(get_account(1)), open_refresh_token(get_account(1)), TOKEN_KEY]
-        content, restored = back_up()
+    secrets = store_some(app, sandbox)
+    is_sqlite = database_url.startswith("sqlite")
+    name = f"/backups/keap_connect.{'db' if is_sqlite else 'dump'}"
+    with app.app_context():
+        key = issue_api_key("drill", ["tokens:read"], "test").text
         db.engine.dispose()
-    there = {**environ, "DATABASE_URL": restored, "INSTANCE_PATH": str(tmp_path / "new host")}
+    with real_server(shell.environ) as server:
+        backup = shell.run(readme_lines(f"backup {name}"))
+        worker = shell.start("worker")
+        wait_until(lambda: refreshes(sandbox) == 0 and server.ask("/api/v1/accounts/1/token", key)[0] == 200)
+        make_due(database_url)
+        wait_until(lambda: refreshes(sandbox) > 0)
+        running = shell.run(readme_lines(f"restore {name}"))
+        for process in (worker, server.process):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert (backup.returncode, running.returncode == 0) == (0, False), backup.stderr + running.stderr
+    file = shell.backups / name.removeprefix("/backups/")
+    assert file.stat().st_mode & 0o777 == 0o600
+    content = file.read_bytes()
+    if not is_sqlite:
+        content = subprocess.check_output([client_program("pg_restore"), "--file=-", file])
+        shell.environ["DATABASE_URL"] = request.getfixturevalue("new_database")()
+    assert [secret for secret in secrets if secret.encode() in content] == []
 
-    assert [secret for secret in secrets if secret and secret.encode() in content] == []
-    with pytest.raises(SettingsError, match="TOKEN_KEYS"):
-        create_app(Settings.from_env({**there, "TOKEN_KEYS": OTHER_KEY}))
-    new_host = create_app(Settings.from_env(there))
-    assert _flask(new_host, "accounts", "token", "1") == (0, secrets[0])
-    code, said = _flask(new_host, "worker", "--once")
-    assert (code, "refreshing confirm-only-one" in said) == (4, True)
-    assert [p for p in sandbox.ledger()["presentations"] if p["kind"] == "refresh_token"] == []
-    assert _flask(new_host, "refreshing", "confirm-only-one")[0] == 0
-    assert _flask(new_host, "worker", "--once")[0] == 0
-    assert _flask(new_host, "accounts", "refresh", "1")[0] == 0
-    assert _flask(new_host, "accounts", "token", "1")[1] not in {"", secrets[0]}
-    assert len([p for p in sandbox.ledger()["presentations"] if p["kind"] == "refresh_token"]) == 1
-    with new_host.app_context():
+    before = refreshes(sandbox)
+    restored = shell.run(readme_lines(f"restore {name}"))
+    handed_out = shell.run("./keap-connect accounts token 1")
+    refused = shell.run("./keap-connect worker --once")
+    assert restored.returncode == 0, restored.stderr
+    assert "confirm-only-one" in restored.stdout
+    assert (handed_out.returncode, handed_out.stdout.strip()) == (0, secrets[1])
+    assert (refused.returncode, "confirm-only-one" in refused.stderr) == (4, True)
+    assert refreshes(sandbox) == before
+
+    assert shell.run(readme_lines("confirm-only-one")).returncode == 0
+    assert shell.run("./keap-connect worker --once").returncode == 0
+    assert shell.run("./keap-connect doctor --json").returncode in {0, 1}
+
+
+# SQLite: what is refused, and what is kept
+
+
+only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def cli(app: Flask, *arguments: str) -> tuple[int, str]:
+    """Run a command in this process, and let go of the database; return its exit code and what it said."""
+    done = app.test_cli_runner().invoke(args=arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    with app.app_context():
+        db.engine.dispose()
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def backup(app: Flask, sandbox: Sandbox, tmp_path: Path) -> Path:
+    """Give a backup of a database that has accounts."""
+    store_some(app, sandbox)
+    (tmp_path / "saved").mkdir()
+    file = tmp_path / "saved" / "keap_connect.db"
+    assert cli(app, "database", "backup", str(file))[0] == 0
+    return file
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("keap_connect.db*") if path.suffix != ".lock"}
+
+
+def newer(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+
+
+def of_another_program(file: Path) -> None:
+    file.unlink()
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE note (text)")
+    connection.close()
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-8192])
+
+
+def overwritten(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:4096] + bytes(len(content) // 2) + content[4096 + len(content) // 2 :])
+
+
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "newer": (newer, "is newer than this program"),
+    "another program's": (of_another_program, "is no Keap Connect database"),
+    "a text": (lambda file: file.write_text("PGDMP"), "is no Keap Connect database"),
+    "not there": (Path.unlink, "No such file or directory"),
+    "cut off": (cut_off, "is damaged"),
+    "overwritten": (overwritten, "is damaged"),
+    "another key's": (lambda _file: None, "TOKEN_KEYS does not open"),
+}
+
+
+@only_sqlite
+@pytest.mark.proves("F90")
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_backup_that_is_not_fit_is_refused_in_one_sentence_and_changes_nothing(
+    app: Flask, environ: dict[str, str], backup: Path, tmp_path: Path, name: str
+):
+    before = contents(tmp_path)
+    spoil, expected = UNFIT[name]
+    spoil(backup)
+    if name == "another key's":
+        app = create_app(Settings.from_env({**environ, "TOKEN_KEYS": OTHER_KEY}), serves=False)
+
+    code, said = cli(app, "database", "restore", str(backup))
+
+    assert (code, expected in said, said.count("\n")) == (1, True, 1), said
+    assert contents(tmp_path) == before
+
+
+@only_sqlite
+def test_a_restore_refuses_while_a_process_uses_the_database(app: Flask, backup: Path, tmp_path: Path):
+    with app.app_context(), db.engine.connect():
+        before = contents(tmp_path)
+        done = app.test_cli_runner().invoke(args=["database", "restore", str(backup)])
+        assert contents(tmp_path) == before
+
+    assert (done.exit_code, "A process of this installation uses" in done.output) == (4, True)
+
+
+@only_sqlite
+def test_no_process_opens_the_database_while_it_is_restored(app: Flask, backup: Path, tmp_path: Path):
+    with keep_others_out(tmp_path / "keap_connect.db"):
+        code, said = cli(app, "accounts", "list")
+
+    assert (code, "it is being restored" in said) == (4, True)
+
+
+@only_sqlite
+@pytest.mark.proves("F90")
+def test_a_file_copied_over_the_database_is_said_to_be_damaged_and_restored(app: Flask, shell: Shell, backup: Path):
+    database = shell.folder / "keap_connect.db"
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("CREATE TABLE filler (content)")
+    connection.executemany("INSERT INTO filler VALUES (zeroblob(3000))", [()] * 300)
+    connection.commit()
+    stale = {suffix: Path(f"{database}{suffix}").read_bytes() for suffix in ("-wal", "-shm")}
+    connection.close()
+
+    def copy_over() -> bytes:
+        database.write_bytes(backup.read_bytes()[:-40960])
+        for suffix, content in stale.items():
+            Path(f"{database}{suffix}").write_bytes(content)
+        return database.read_bytes()
+
+    copy_over()
+
+    said = [shell.run(f"./keap-connect {command}") for command in ("worker --once", "doctor", "serve")]
+    assert [(one.returncode, "damaged" in one.stdout + one.stderr) for one in said] == [(1, True)] * 3, said
+    assert cli(app, "accounts", "list")[0] == 1
+    hurt = copy_over()  # whoever opened it last has folded the -wal in
+    assert cli(app, "database", "restore", str(backup))[0] == 0
+
+    assert not Path(f"{database}-wal").exists()
+    (kept,) = (path for path in shell.folder.glob("keap_connect.db.2*") if not path.name.endswith("-wal"))
+    assert (kept.read_bytes(), Path(f"{kept}-wal").read_bytes()) == (hurt, stale["-wal"])
+    assert cli(app, "accounts", "token", "1")[0] == 0
+
+
+@only_sqlite
+def test_a_backup_overwrites_nothing(app: Flask, backup: Path):
+    before = backup.read_bytes()
+    code, said = cli(app, "database", "backup", str(backup))
+
+    assert (code, "is there already" in said) == (1, True)
+    assert [path.name for path in backup.parent.iterdir()] == [backup.name]
+    assert backup.read_bytes() == before
+
+
+@only_sqlite
+@pytest.mark.parametrize("revision", ["0001", "0005"])
+def test_an_older_backup_is_restored_upgraded_and_presents_nothing_until_confirmed(
+    app: Flask, environ: dict[str, str], backup: Path, sandbox: Sandbox, revision: str
+):
+    old = create_app(Settings.from_env({**environ, "DATABASE_URL": f"sqlite:///{backup}"}), serves=False)
+    with old.app_context():
+        downgrade(directory=str(ROOT / "migrations"), revision=revision)
         db.engine.dispose()
 
+    code, said = cli(app, "database", "restore", str(backup))
+    assert (code, "./keap-connect db upgrade" in said) == (0, True), said
+    assert "db upgrade" in cli(app, "worker", "--once")[1]
+    assert cli(app, "db", "upgrade")[0] == 0
+    make_due(environ["DATABASE_URL"])
+    assert cli(app, "worker", "--once")[0] == 4
+    assert refreshes(sandbox) == 0
+    assert cli(app, "refreshing", "confirm-only-one")[0] == 0
+    assert cli(app, "worker", "--once")[0] == 0
+    assert refreshes(sandbox) == ACCOUNTS
 
-def _flask(app: Flask, *arguments: str) -> tuple[int, str]:
-    """Run a command; return its exit code and what it said."""
-    finished = app.test_cli_runner().invoke(args=arguments)
-    return finished.exit_code, finished.output.strip()
 
-
-def _plain(url: str) -> str:
-    """Return the URL as PostgreSQL's own programs understand it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-def _run_client(program: str, *arguments: str) -> str:
-    command = [client_program(program), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.05)

@@ -32,6 +32,7 @@ for _command in (
     admins.admins,
     audit.audit,
     database.db,
+    database.database,
     token_keys.token_keys,
     emergency_stop.emergency_stop,
     serve.serve,

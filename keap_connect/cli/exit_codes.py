@@ -8,7 +8,7 @@ from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
 import click
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
@@ -20,8 +20,10 @@ from keap_connect.errors import (
     HandOutUnrecorded,
     KeapConnectError,
     ReconnectRequired,
+    SettingsError,
     TemporarilyUnavailable,
 )
+from keap_connect.keap.judgement import cut
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -83,17 +85,32 @@ def fail(problem: KeapConnectError, as_json: bool) -> NoReturn:
 
 
 def plainly(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Check the database first, and turn our own errors and a database that fails into their one sentence."""
+    """Check the database first, and turn what goes wrong into its one sentence."""
+
+    @wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        check_deployment()
+        return command(*args, **kwargs)
+
+    return in_words(run)
+
+
+def in_words(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Turn our own errors, and a database that fails or is damaged, into their one sentence."""
 
     @wraps(command)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         as_json = bool(kwargs.get("as_json"))
         try:
-            check_deployment()
             return command(*args, **kwargs)
         except KeapConnectError as problem:
             fail(problem, as_json)
         except OperationalError:
             fail(DatabaseSilent(["The database does not answer. Try again in a minute."]), as_json)
+        except DatabaseError as problem:
+            if type(problem) is not DatabaseError:  # its subclasses are faults of this program
+                raise
+            damaged = f"The database file is damaged ({cut(str(problem.orig))}). Restore the newest backup:"
+            fail(SettingsError([f"{damaged} ./keap-connect database restore FILE"]), as_json)
 
     return run

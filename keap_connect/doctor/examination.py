@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from keap_connect.deployment import check_deployment
+from keap_connect.deployment import check_deployment, check_file
 from keap_connect.doctor.clocks import look_at_database_clock
 from keap_connect.doctor.file_systems import look_at_file_systems
 from keap_connect.doctor.files import look_at_audit_log, look_at_disk, look_at_modes, look_at_recovery
@@ -49,6 +49,7 @@ def list_wrong_settings(problems: list[str]) -> list[Finding]:
 
 def _look_at_database() -> Iterator[Finding]:
     try:
+        check_file()
         warnings = check_deployment()
     except DatabaseSilent as problem:
         yield wrong("database", str(problem), "Start the database, or correct DATABASE_URL.")

@@ -1,0 +1,256 @@
+"""Copies of the database: made while everything runs, and put back so that nothing is presented until confirmed.
+
+SQLite's file is copied and replaced here. PostgreSQL has programs of its own for that: the lines to run are made here,
+and what they restored is checked and paused.
+"""
+
+import contextlib
+import os
+import secrets
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, make_url, select, text
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.orm import Session
+
+from keap_connect.clock import utc_now
+from keap_connect.database import db, keep_others_out
+from keap_connect.deployment import KEY_CHECK
+from keap_connect.durable_files import put_in_place, sync_file, sync_folder
+from keap_connect.errors import BackupRefused, SealBroken, TemporarilyUnavailable
+from keap_connect.keap.judgement import cut
+from keap_connect.models import Alarm, Deployment
+from keap_connect.refreshing import brakes
+from keap_connect.runtime import runtime
+
+PART = ".part"  # what the name of a copy ends with until it is whole
+SQLITE_HEADER = b"SQLite format 3\0"
+REASON = "This database was restored from a backup, and another installation may use its accounts."
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore left behind."""
+
+    kept: Path | None  # the database that was in use before
+    is_older: bool  # than this program: `db upgrade` comes first
+
+
+def is_sqlite() -> bool:
+    """Whether the database is a file that this program copies itself."""
+    return _url().get_backend_name() == "sqlite"
+
+
+def back_up(file: Path) -> None:
+    """Copy the SQLite database, which others may go on writing to, to a file that is not there yet.
+
+    Raises:
+        BackupRefused: it cannot be copied, or the copy is not right; nothing is left of it.
+    """
+    _refuse_to_overwrite(file)
+    with _in_words(f"The backup {file} was not made"), _part(file) as part:
+        part.touch(0o600, exist_ok=False)  # SQLite would make it readable for others where the umask allows that
+        with db.engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(part),))
+        with _opened(part) as engine:
+            _check_file(engine, "The backup")
+        sync_file(part)
+        _refuse_to_overwrite(file)
+        put_in_place(part, file)
+
+
+def restore(file: Path) -> Restored:
+    """Put a backup in the place of the SQLite database, with refreshing paused, and keep the old one beside it.
+
+    Raises:
+        BackupRefused: the file is not fit, or the place cannot be written; nothing was changed.
+        TemporarilyUnavailable: a process uses the database; nothing was changed.
+    """
+    database = Path(os.path.realpath(_url().database or ""))
+    with _in_words(f"{file} was not restored"), keep_others_out(database), _part(database) as part:
+        _copy(file, part)
+        with _opened(part) as engine:
+            _check_file(engine, f"{file}")
+            is_older = _check_and_pause(engine, f"{file}")
+        sync_file(part)
+        kept = _keep_aside(database)
+        put_in_place(part, database)
+    return Restored(kept, is_older)
+
+
+def pause_restored() -> bool:
+    """Check a database that other programs restored, pause its refreshing, and return whether it is older than this.
+
+    Raises:
+        BackupRefused: it is not a database that this program can use.
+    """
+    return _check_and_pause(db.engine, "The database")
+
+
+def dump_lines(file: Path) -> list[str]:
+    """Return the shell's lines that back a PostgreSQL database up, and read the backup once.
+
+    Raises:
+        BackupRefused: the file is there already.
+    """
+    _refuse_to_overwrite(file)
+    name = shlex.quote(str(file))
+    return [
+        "set -e",
+        "umask 077",
+        f"pg_dump --format=custom --file={name}{PART} --dbname={_without_password()}",
+        f"pg_restore --file=/dev/null {name}{PART}",
+        f"mv {name}{PART} {name}",
+    ]
+
+
+def restore_lines(file: Path) -> list[str]:
+    """Return the shell's lines that restore a PostgreSQL database, which must be empty and unused.
+
+    Raises:
+        BackupRefused: the file is not there, or the database is not empty.
+        TemporarilyUnavailable: a process uses the database.
+    """
+    if not file.is_file():
+        raise BackupRefused(f"{file} is not there.")
+    with db.engine.connect() as connection:
+        if inspect(connection).get_table_names():
+            raise BackupRefused(
+                "The database that DATABASE_URL names is not empty. Make a new one with createdb, name that in "
+                "DATABASE_URL, and keep the old one aside."
+            )
+        others = connection.scalar(
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+        )
+    if others:
+        raise TemporarilyUnavailable(f"{others} other connections use this database: end those processes first.")
+    return [
+        "set -e",
+        f"pg_restore --exit-on-error --single-transaction --no-owner --dbname={_without_password()} "
+        f"{shlex.quote(str(file))}",
+        "./keap-connect database restored",
+    ]
+
+
+def _url() -> URL:
+    return make_url(runtime().settings.database_url)
+
+
+def _without_password() -> str:
+    url = _url().set(drivername="postgresql").difference_update_query(["password"])
+    # SQLAlchemy would write *** for the password.
+    bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return shlex.quote(bare.render_as_string(hide_password=False))
+
+
+def _refuse_to_overwrite(file: Path) -> None:
+    if os.path.lexists(file):
+        raise BackupRefused(f"{file} is there already, and is not overwritten.")
+
+
+@contextlib.contextmanager
+def _in_words(what_failed: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise BackupRefused(f"{what_failed} ({problem.strerror}).") from problem
+    except DatabaseError as problem:
+        raise BackupRefused(f"{what_failed}: {cut(str(problem.orig))}.") from problem
+
+
+@contextlib.contextmanager
+def _part(file: Path) -> Iterator[Path]:
+    """Give another name in the same folder, and delete what has it at the end."""
+    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{PART}")
+    try:
+        yield part
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(f"{part}{suffix}").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Engine]:
+    engine = create_engine(URL.create("sqlite", database=str(file)), poolclass=NullPool, hide_parameters=True)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _copy(file: Path, part: Path) -> None:
+    with file.open("rb") as source:
+        if source.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
+            raise BackupRefused(f"{file} is no Keap Connect database: it is not a file of SQLite.")
+    for suffix in ("", "-wal"):  # what was copied by hand has the newest changes in the file beside it
+        if suffix == "" or Path(f"{file}{suffix}").exists():
+            Path(f"{part}{suffix}").touch(0o600, exist_ok=False)
+            shutil.copyfile(f"{file}{suffix}", f"{part}{suffix}")
+
+
+def _check_file(engine: Engine, name: str) -> None:
+    try:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    except OperationalError:
+        raise
+    except DatabaseError as problem:
+        found = str(problem.orig)
+    if found != "ok":
+        raise BackupRefused(f"{name} is damaged ({cut(str(found))}).")
+
+
+def _check_and_pause(engine: Engine, name: str) -> bool:
+    with engine.connect() as connection:
+        is_older = _is_older(connection, name)
+        sealed = connection.scalar(select(Deployment.value).where(Deployment.name == KEY_CHECK))
+        has_alarms = inspect(connection).has_table(Alarm.__tablename__)
+    try:
+        if sealed is not None:
+            runtime().cipher.open(sealed, KEY_CHECK)
+    except SealBroken:
+        raise BackupRefused(
+            f"TOKEN_KEYS does not open what is stored in {name}: put the key back that sealed it."
+        ) from None
+    with Session(engine) as session, session.begin():
+        if has_alarms:
+            brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, REASON)
+        else:  # of version 0.1.0, which had no alarms: no host knows this one, so the first start pauses refreshing
+            session.merge(Deployment(name="instance", value=f"restored-{secrets.token_hex(8)}:0".encode()))
+    return is_older
+
+
+def _is_older(connection: Connection, name: str) -> bool:
+    present = MigrationContext.configure(connection).get_current_revision()
+    if present is None or not inspect(connection).has_table(Deployment.__tablename__):
+        raise BackupRefused(f"{name} is no Keap Connect database.")
+    script = ScriptDirectory(current_app.extensions["migrate"].directory)
+    if present not in {revision.revision for revision in script.walk_revisions()}:
+        raise BackupRefused(
+            f"{name} is newer than this program: it is at revision {cut(present)}. Install the version that made it."
+        )
+    return present != script.get_current_head()
+
+
+def _keep_aside(database: Path) -> Path | None:
+    """Give the database and its -wal other names; whenever this ends, they are together under one pair of names."""
+    kept = None
+    if database.exists():
+        kept = database.with_name(f"{database.name}.{utc_now():%Y%m%dT%H%M%SZ}")
+        for suffix in ("", "-wal"):
+            if Path(f"{database}{suffix}").exists():
+                os.link(f"{database}{suffix}", f"{kept}{suffix}")
+        sync_folder(database.parent)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
+    return kept
