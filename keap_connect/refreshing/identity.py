@@ -31,7 +31,9 @@ def present_identity() -> dict[str, str | None]:
         SQLAlchemyError: the database does not answer.
     """
     settings = runtime().settings
-    identity = dict.fromkeys(CHANGES) | {"instance_id": settings.instance_id, "public_url": settings.public_url}
+    # On this machine the port, and whether it is HTTPS, say nothing: `make run` takes other ones now and then.
+    public_url = "localhost" if settings.is_loopback else settings.public_url
+    identity = dict.fromkeys(CHANGES) | {"instance_id": settings.instance_id, "public_url": public_url}
     path = db.engine.url.database
     with db.engine.connect() as connection:
         if connection.dialect.name == "postgresql":

@@ -185,12 +185,17 @@ def test_events_that_were_deleted_with_their_account_or_by_age_are_not_asked_abo
     _goes_on(living)
 
 
+def test_another_port_of_this_machine_is_not_asked_about(living: Stage):
+    living.environ["PUBLIC_URL"] = "http://localhost:1"
+    _goes_on(living)
+
+
 # What is asked about
 
 
 def test_a_new_public_url_is_asked_about(living: Stage):
-    living.environ["PUBLIC_URL"] = "http://localhost:1"
-    _asks(living, "PUBLIC_URL is http://localhost:1; this database was last used at http://localhost:")
+    _edit(living, text("UPDATE confirmation SET public_url = 'https://connect.example.com'"))
+    _asks(living, "PUBLIC_URL is localhost; this database was last used at https://connect.example.com.")
 
 
 @POSTGRESQL
@@ -273,7 +278,7 @@ def test_a_worker_that_runs_notices_it_and_stops_all(living: Stage):
     worker = living.start(1)[0]
     worker.ask("sweep")
     worker.ask("work")
-    _edit(living, text("UPDATE confirmation SET public_url = 'http://localhost:2'"))
+    _edit(living, text("UPDATE confirmation SET public_url = 'https://connect.example.com'"))
 
     until(lambda: _alarms_there(living))
     worker.ask("rest")
