@@ -21,6 +21,7 @@ from keap_connect.doctor.clocks import compare, look_at_database_clock
 from keap_connect.doctor.finding import Health
 from keap_connect.doctor.proxies import mark_of
 from keap_connect.models import Account, Alarm, Worker
+from keap_connect.refreshing.clone_guard import confirm_only_one
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from tests.keap.raw_server import RawServer
@@ -175,6 +176,7 @@ def test_client_addresses_that_cannot_be_true_are_found_and_said_at_the_start(
 ):
     settings = app.extensions["keap_connect"].settings
     object.__setattr__(settings, "public_url", "https://connect.example.com")
+    confirm_only_one("test")  # a new PUBLIC_URL is asked about
     _, without_proxies = examined(app)
     object.__setattr__(settings, "trusted_proxies", 1)
     _, well = examined(app)
