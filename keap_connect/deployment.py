@@ -58,8 +58,8 @@ def check_file() -> None:
     if found != "ok":
         raise SettingsError(
             [
-                f"The database file is damaged ({cut(str(found))}). Keep a copy of it with its -wal file, and put the "
-                "newest backup in its place."
+                f"The database file is damaged ({cut(str(found))}). Restore the newest backup: "
+                "./keap-connect database restore FILE (it keeps the damaged file aside)."
             ]
         )
 
