@@ -212,7 +212,8 @@ class KeapSession(OAuth2Session):
         response = requests.Response()
         response.request, response.status_code = request, curl.getinfo(pycurl.RESPONSE_CODE)
         response.headers, response.encoding, response._content = call.headers, "utf-8", call.content()
-        log.debug("%s %s: %s", request.method, request.url, response.status_code)
+        url = urlsplit(str(request.url))  # neither query nor body is told
+        log.debug("%s %s at %s: %s", request.method, url.path, url.hostname, response.status_code)
         curl.reset()
         _idle.append(curl)
         return response

@@ -266,6 +266,7 @@ class Marker:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._timer: threading.Timer | None = None
         self._next_at = 0.0
         self.is_checked = False  # whether this process has looked before its first lease
@@ -286,18 +287,22 @@ class Marker:
 
     def write(self) -> None:
         """Write what is newer; when it cannot be done now, the next pair or the next look does it."""
-        with self._lock:
-            if self._timer is None:
-                return
-            self._timer, self._next_at = None, seconds_since_boot() + MARK_SECONDS
-        with self._app.app_context():
-            try:
-                if not _write_mark():
-                    self.note()
-            except OSError as problem:
-                log.critical("%s Make room, or let this user write there.", _unwritable(problem))
-            except SQLAlchemyError as problem:
-                log.warning("The mark was not written: the database does not answer (%s).", type(problem).__name__)
+        with self._writing:
+            with self._lock:
+                if self._timer is None:
+                    return
+                self._timer, self._next_at = None, seconds_since_boot() + MARK_SECONDS
+            with self._app.app_context():
+                pool = db.engine.pool
+                try:
+                    if not _write_mark():
+                        self.note()
+                except OSError as problem:
+                    log.critical("%s Make room, or let this user write there.", _unwritable(problem))
+                except SQLAlchemyError as problem:
+                    log.warning("The mark was not written: the database does not answer (%s).", type(problem).__name__)
+                if db.engine.pool is not pool:  # it was closed meanwhile, all but the connection that was in use here
+                    pool.dispose()
 
     def forget(self, *_: object) -> None:
         """Write nothing more: the database is closed."""
@@ -305,6 +310,8 @@ class Marker:
             if self._timer:
                 self._timer.cancel()
                 self._timer = None
+        with self._writing:
+            pass  # a connection opened from here on would never be closed
 
 
 def keep_mark(app: Flask) -> None:

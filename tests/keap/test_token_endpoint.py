@@ -55,6 +55,7 @@ OUTCOMES = {
     "long_tokens": (GRANTED, SAFE),
     "wrong_token_type": (LATER, ROTATED),
     "framing": (GRANTED, SAFE),
+    "late_refusal": (GRANTED, SAFE),
     "slow": (LATER, ROTATED),
     "hang": (LATER, ROTATED),
     "reset_before": (LATER, ROTATED),

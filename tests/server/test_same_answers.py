@@ -4,6 +4,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
 
@@ -85,7 +86,8 @@ class Pair:
         length = f"Content-Length: {len(body.encode())}\r\n" if body or line.startswith("POST") else ""
         head = f"{line} HTTP/1.1\r\nHost: {server.host}\r\n{headers}{length}Connection: close\r\n\r\n"
         with self._connect(server) as connection:
-            connection.sendall((head + body).encode())
+            with suppress(OSError):  # what is too much is refused, and the connection closed, before all of it is sent
+                connection.sendall((head + body).encode())
             answer = HTTPResponse(connection, method=line.split()[0])
             answer.begin()
             return answer.status, answer.reason, answer.read(), answer.headers
