@@ -84,10 +84,11 @@ def check_before_first_lease() -> None:
         SQLAlchemyError: the database does not answer; nothing was lost.
     """
     marker = current_app.extensions[MARK]
-    if not marker.is_checked:
-        check_instance()
-        recovery.replay()
-        marker.is_checked = True
+    with marker.checking:  # the others wait, and then need not look
+        if not marker.is_checked:
+            check_instance()
+            recovery.replay()
+            marker.is_checked = True
 
 
 def confirm_only_one(actor: str) -> None:
@@ -267,6 +268,7 @@ class Marker:
         self._app = app
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self.checking = threading.Lock()
         self._timer: threading.Timer | None = None
         self._next_at = 0.0
         self.is_checked = False  # whether this process has looked before its first lease
