@@ -17,12 +17,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, make_url, select, text
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.database import db, keep_others_out
-from keap_connect.deployment import KEY_CHECK
+from keap_connect.deployment import KEY_CHECK, find_damage
 from keap_connect.durable_files import put_in_place, sync_file, sync_folder
 from keap_connect.errors import BackupRefused, SealBroken, TemporarilyUnavailable
 from keap_connect.keap.judgement import cut
@@ -199,15 +199,8 @@ def _copy(file: Path, part: Path) -> None:
 
 
 def _check_file(engine: Engine, name: str) -> None:
-    try:
-        with engine.connect() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-    except OperationalError:
-        raise
-    except DatabaseError as problem:
-        found = str(problem.orig)
-    if found != "ok":
-        raise BackupRefused(f"{name} is damaged ({cut(str(found))}).")
+    if damage := find_damage(engine):
+        raise BackupRefused(f"{name} is damaged ({damage}).")
 
 
 def _check_and_pause(engine: Engine, name: str) -> bool:

@@ -3,12 +3,12 @@
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from keap_connect.accounts.state import KEYS
 from keap_connect.database import db, read_session, write_transaction
-from keap_connect.errors import DatabaseSilent, SealBroken, SettingsError
+from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.judgement import cut
 from keap_connect.models import Account, Deployment
 from keap_connect.runtime import runtime
@@ -44,24 +44,32 @@ def check_file() -> None:
     """Look through an SQLite file for damage; PostgreSQL minds its own.
 
     Raises:
-        SettingsError: it is damaged; nothing was changed.
+        DatabaseDamaged: it is damaged; nothing was changed.
     """
     if db.engine.dialect.name != "sqlite":
         return
     try:
-        with db.engine.connect() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        damage = find_damage(db.engine)
     except OperationalError:
         return  # it is not there, or in use: `check_deployment` has the words for that
+    if damage:
+        raise DatabaseDamaged(damage)
+
+
+def find_damage(engine: Engine) -> str | None:
+    """Let SQLite look through a file, and return in its words what is damaged.
+
+    Raises:
+        OperationalError: the file is not there, or in use.
+    """
+    try:
+        with engine.connect() as connection:
+            found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    except OperationalError:
+        raise
     except DatabaseError as problem:
         found = str(problem.orig)
-    if found != "ok":
-        raise SettingsError(
-            [
-                f"The database file is damaged ({cut(str(found))}). Restore the newest backup: "
-                "./keap-connect database restore FILE (it keeps the damaged file aside)."
-            ]
-        )
+    return None if found == "ok" else cut(found)
 
 
 def check_keys() -> None:

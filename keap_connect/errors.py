@@ -60,6 +60,14 @@ class DatabaseSilent(SettingsError):
     """The database that the settings name does not answer: it is down, or the wrong one is named."""
 
 
+class DatabaseDamaged(SettingsError):
+    """The database file is damaged; nothing was changed."""
+
+    def __init__(self, damage: str) -> None:
+        advice = "Restore the newest backup: ./keap-connect database restore FILE (it keeps the damaged file aside)."
+        super().__init__([f"The database file is damaged ({damage}). {advice}"])
+
+
 class BackupRefused(KeapConnectError):
     """A backup was not made or not restored, and nothing was changed."""
 

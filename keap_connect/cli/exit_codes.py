@@ -16,11 +16,11 @@ from keap_connect.errors import (
     AccountNotFound,
     APIKeyNotFound,
     ClientMisconfigured,
+    DatabaseDamaged,
     DatabaseSilent,
     HandOutUnrecorded,
     KeapConnectError,
     ReconnectRequired,
-    SettingsError,
     TemporarilyUnavailable,
 )
 from keap_connect.keap.judgement import cut
@@ -110,7 +110,6 @@ def in_words(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         except DatabaseError as problem:
             if type(problem) is not DatabaseError:  # its subclasses are faults of this program
                 raise
-            damaged = f"The database file is damaged ({cut(str(problem.orig))}). Restore the newest backup:"
-            fail(SettingsError([f"{damaged} ./keap-connect database restore FILE"]), as_json)
+            fail(DatabaseDamaged(cut(str(problem.orig))), as_json)
 
     return run
