@@ -8,9 +8,8 @@ from flask.cli import with_appcontext
 
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json
-from keap_connect.deployment import check_deployment, check_file
-from keap_connect.doctor.file_systems import look_at_file_systems
 from keap_connect.refreshing import brakes
+from keap_connect.server.checks import check_installation
 from keap_connect.worker.loop import SweepWorker
 
 
@@ -21,12 +20,8 @@ from keap_connect.worker.loop import SweepWorker
 @plainly
 def worker(once: bool, as_json: bool) -> None:
     """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
-    check_file()
-    for warning in check_deployment():
+    for warning in check_installation():
         click.echo(warning, err=True)
-    for finding in look_at_file_systems():
-        if finding.advice:
-            click.echo(f"{finding.sentence} {finding.advice}", err=True)
     sweep = SweepWorker(current_app._get_current_object())  # type: ignore[attr-defined]
     sweep.run(until_idle=once)
     alarms = brakes.list_alarms()

@@ -1,18 +1,30 @@
-"""What has to be true before this process serves people."""
+"""What has to be true before this process serves people, or refreshes."""
 
 import logging
+from collections.abc import Iterable
 
 from flask import current_app
 
 from keap_connect.access.admins import create_admin
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.doctor.file_systems import look_at_file_systems
+from keap_connect.doctor.finding import Finding
 from keap_connect.doctor.proxies import look_at_proxies
 from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
 from keap_connect.refreshing.clone_guard import check_instance
 from keap_connect.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+def check_installation() -> list[str]:
+    """Check the database, and return what the operator should know but can live with.
+
+    Raises:
+        SettingsError: nothing may be served or refreshed with it.
+    """
+    check_file()
+    return [*check_deployment(), *_list_advice(look_at_file_systems())]
 
 
 def prepare_to_serve(settings: Settings) -> None:
@@ -23,15 +35,15 @@ def prepare_to_serve(settings: Settings) -> None:
     """
     if current_app.debug and not settings.is_loopback:
         raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
-    check_file()
-    for warning in check_deployment():
+    for warning in (*check_installation(), *_list_advice(look_at_proxies())):
         log.warning(warning)
-    for finding in (*look_at_file_systems(), *look_at_proxies()):
-        if finding.advice:
-            log.warning("%s %s", finding.sentence, finding.advice)
     check_instance()
     if settings.admin_email and settings.admin_password:
         try:
             create_admin(settings.admin_email, settings.admin_password, only_first=True)
         except (PasswordRefused, AdminRefused) as refusal:
             raise SettingsError([f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}"]) from None
+
+
+def _list_advice(findings: Iterable[Finding]) -> list[str]:
+    return [f"{finding.sentence} {finding.advice}" for finding in findings if finding.advice]
