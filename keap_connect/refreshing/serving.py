@@ -55,10 +55,9 @@ class RefreshUnderWay(Exception):
     def is_over(self) -> bool:
         """Whether asking again is of use."""
         try:
-            situation = look(self.account_id)
+            return _is_wait_over(look(self.account_id))
         except (SQLAlchemyError, KeapConnectError):
-            return True  # whoever asks again hears what is wrong
-        return not situation.is_leased or situation.pause_reason is not None
+            return True  # the caller asks again and hears what is wrong
 
 
 @contextlib.contextmanager
@@ -216,10 +215,9 @@ def _refreshed(
 ) -> Account:
     """Refresh, or wait until somebody else has; return the account once it has a new pair."""
     account_id = situation.account.id
-    when_full: Exception = TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
-    waits_elsewhere = not waits_here and seconds_since_boot() < patient_until
-    if waits_elsewhere:
-        when_full = RefreshUnderWay(account_id, patient_until)
+    is_patient = seconds_since_boot() < patient_until
+    elsewhere = RefreshUnderWay(account_id, patient_until) if is_patient and not waits_here else None
+    when_full = elsewhere or TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
     while True:
         _check(situation)
         if situation.pause_reason:
@@ -244,8 +242,8 @@ def _refreshed(
                 return situation.account
             if attempt.outcome is not Outcome.NOT_TAKEN:
                 raise _refusal(attempt)
-        if waits_elsewhere:
-            raise when_full
+        if elsewhere:
+            raise elsewhere
         with _place(when_full):
             situation = _wait(account_id, patient_until)
         _check(situation)
@@ -304,8 +302,12 @@ def _wait(account_id: int, patient_until: float) -> Situation:
             raise TemporarilyUnavailable("A refresh is under way and takes longer than you wanted to wait.", 5)
         time.sleep(min(timing.LOOK_EVERY_SECONDS * random.uniform(0.7, 1.3), remaining))  # noqa: S311
         situation = look(account_id)
-        if not situation.is_leased or situation.pause_reason:
+        if _is_wait_over(situation):
             return situation
+
+
+def _is_wait_over(situation: Situation) -> bool:
+    return not situation.is_leased or situation.pause_reason is not None
 
 
 def _refusal(attempt: Attempt) -> KeapConnectError:
