@@ -12,6 +12,7 @@ import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
@@ -254,13 +255,17 @@ def test_a_process_stopped_past_its_deadline_reads_the_answer_in_its_socket(serv
 
 @pytest.mark.proves("R101", "F84")
 @pytest.mark.parametrize(
-    "way", [way for way in get_args(network.Framing) if way != "in turn"] + ["wrong type of content", "gzip unasked"]
+    "way",
+    [way for way in get_args(network.Framing) if way != "in turn"]
+    + ["wrong type of content", "gzip unasked", "gzip unasked, length too long", "two lengths"],
 )
 @pytest.mark.parametrize("ask", [refresh, exchange_code])
 def test_a_whole_grant_counts_whatever_is_wrong_with_its_framing(server, keap, short_deadline, ask, way):
     own = {
         "wrong type of content": http(BODY, "Content-Type: text/html; charset=utf-16"),
         "gzip unasked": http(gzip.compress(BODY)),
+        "gzip unasked, length too long": http(gzip.compress(BODY), length=len(BODY) + 1000),
+        "two lengths": http(BODY, "Content-Length: 7", length=3),
     }
     answer = Response(BODY, content_type="application/json")
 
@@ -277,6 +282,21 @@ def test_a_whole_grant_counts_whatever_is_wrong_with_its_framing(server, keap, s
     assert (granted.access_token, granted.refresh_token) == (PAIR["access_token"], PAIR["refresh_token"])
 
 
+@contextmanager
+def noting(event, has_come):
+    """Set the event as soon as a call that may be whole has what a test waits for."""
+
+    def whole(call):
+        if has_come(call):
+            event.set()
+        return is_whole(call)
+
+    is_whole = Call.is_whole
+    with pytest.MonkeyPatch.context() as noted:
+        noted.setattr(Call, "is_whole", whole)
+        yield
+
+
 @pytest.mark.proves("R101", "F84")
 def test_a_grant_whose_end_comes_late_is_read_past_a_length_that_is_too_short(server, keap, short_deadline):
     has_read_half = threading.Event()
@@ -288,14 +308,8 @@ def test_a_grant_whose_end_comes_late_is_read_past_a_length_that_is_too_short(se
         connection.send(BODY[20:])
         connection.wait_until_client_leaves()
 
-    def whole(call):
-        if call.body == BODY[:20]:
-            has_read_half.set()
-        return is_whole(call)
-
-    is_whole, server.script = Call.is_whole, send_in_two_parts
-    with pytest.MonkeyPatch.context() as noted:
-        noted.setattr(Call, "is_whole", whole)
+    server.script = send_in_two_parts
+    with noting(has_read_half, lambda call: call.body == BODY[:20]):
         assert refresh(keap, "r").verdict is Verdict.GRANTED
 
 
@@ -331,14 +345,8 @@ def test_the_length_in_early_hints_ends_nothing(server, keap):
         has_read_hints.wait(10)
         connection.send(http(BODY))
 
-    def whole(call):
-        if call.head:
-            has_read_hints.set()
-        return is_whole(call)
-
-    is_whole, server.script = Call.is_whole, send_in_two_parts
-    with pytest.MonkeyPatch.context() as noted:
-        noted.setattr(Call, "is_whole", whole)
+    server.script = send_in_two_parts
+    with noting(has_read_hints, lambda call: call.head):
         assert refresh(keap, "r").verdict is Verdict.GRANTED
 
 
