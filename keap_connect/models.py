@@ -276,7 +276,7 @@ class Deployment(Base):
 class Confirmation(Base):
     """That this database is the living one, and what it looked like then; the newest row counts.
 
-    The first start writes one by itself. `value` is random: a host keeps it, and knows by it which database it saw.
+    The first start writes one without being asked. Each host keeps the random `value` of the newest that it has seen.
     """
 
     __tablename__ = "confirmation"

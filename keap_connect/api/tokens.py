@@ -89,7 +89,7 @@ def disconnect(account_id: int) -> AccountView:
 
 @bp.errorhandler(RefreshUnderWay)
 def ask_again(refresh: RefreshUnderWay) -> Response:
-    """Let the caller wait without a thread; whoever waits for them throws this answer away."""
+    """Tell the front to ask again after the refresh. It drops this answer."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]
 
     def is_over() -> bool:

@@ -134,7 +134,7 @@ def _list_problems_of_mark(session: Session, mark: Mark | None, latest: Confirma
     seen = select(AccountEvent.pair_mark).where(AccountEvent.id == mark.event_id)
     row = session.execute(seen).one_or_none()
     if row is None:
-        # Whoever deletes events says so in a later one.
+        # Each deletion of events writes a later event.
         told = select(AccountEvent.id).where(AccountEvent.id > mark.event_id, AccountEvent.kind.in_(DELETED)).limit(1)
         return [] if session.scalar(told) else [OLD_DATABASE]
     return [] if row.pair_mark == mark.pair_mark else [OLD_DATABASE]
@@ -281,7 +281,7 @@ class Marker:
                 self._timer.daemon = True
                 try:
                     self._timer.start()
-                except RuntimeError:  # no thread is to be had: the next pair, or the next look, brings it up to date
+                except RuntimeError:  # no thread can be started; the next pair or the next check writes the mark
                     self._timer = None
                     return
                 atexit.unregister(self.write)

@@ -11,10 +11,9 @@ from keap_connect.sandbox.apps import RedirectURIMode
 from keap_connect.sandbox.store import Store
 
 T = TypeVar("T")
-UNTIL_USED, FOR_300_SECONDS = (
-    "until the new one is used",
-    "for 300 seconds",
-)  # cures of other providers for lost answers
+# How other providers make good a lost answer.
+UNTIL_USED = "until the new one is used"
+FOR_300_SECONDS = "for 300 seconds"
 
 
 def switch(default: T, sentence: str, choices: tuple[str, ...] = ()) -> T:

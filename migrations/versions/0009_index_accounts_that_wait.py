@@ -1,6 +1,6 @@
 """Index the accounts that have a lease or a wait.
 
-Whoever looks for the attempts of dead processes, or lets all waits begin anew, reads these few, not the whole table.
+Two queries then read these few rows and not the whole table: the attempts of dead processes, and all waits.
 """
 
 import sqlalchemy as sa
