@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 SHIPPED = ["-m", "keap_connect", "serve"]
 # Plain WSGI: any server that gives a thread to a request as soon as its headers are there.
 OTHER = ["-m", "granian", "--interface", "wsgi", "--blocking-threads", "16", "--log-level", "error", "app:app"]
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 300
 
 
 class RealServer:
