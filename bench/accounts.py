@@ -66,5 +66,5 @@ def _due(number: int, refresh_token: str) -> Account:
         id=number, tenant_id="ab123", keap_user_id=str(number), created_at=now, generation=0, failures=0, refusals=0
     )
     replace_credential(account, TokenResponse("a" * 32, refresh_token, now, "full|ab123.infusionsoft.com"))
-    account.access_token_expires_at = account.asked_at = account.next_refresh_at = now - timedelta(seconds=60)
+    account.access_token_expires_at = account.last_used_at = account.next_refresh_at = now - timedelta(seconds=60)
     return account

@@ -22,8 +22,8 @@ import psutil
 import requests
 
 from bench.accounts import count_refreshed, environ, fill
+from keap_connect.refresh.worker_pool import CALLS_AT_ONCE
 from keap_connect.settings import Settings
-from keap_connect.worker.crew import CALLS_AT_ONCE
 from tests.support import postgres
 
 REPOSITORY = Path(__file__).parent.parent

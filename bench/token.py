@@ -29,13 +29,13 @@ from sqlalchemy import insert
 
 from bench.accounts import MIGRATIONS, environ
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.accounts.credentials import place_of
+from keap_connect.accounts.credentials import context_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
-from keap_connect.runtime import runtime
 from keap_connect.server.checks import prepare_to_serve
+from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.support import postgres
 from tests.support.server import free_port
@@ -238,21 +238,21 @@ def table(found: dict[str, list[dict[str, float]]]) -> Iterator[str]:
 
 def _row(number: int, refresh_token: str = "r" * 32) -> dict[str, object]:
     now = utc_now()
-    seal = runtime().cipher.seal
+    seal = services().cipher.seal
     return {
         "id": number,
         "tenant_id": "ab123",
         "keap_user_id": str(number),
-        "client_id": runtime().keap.client_id,
-        "token_url": runtime().keap.token_url,
-        "access_token_sealed": seal("a" * 32, place_of(number, "access_token")),
-        "refresh_token_sealed": seal(refresh_token, place_of(number, "refresh_token")),
+        "client_id": services().keap.client_id,
+        "token_url": services().keap.token_url,
+        "access_token_sealed": seal("a" * 32, context_of(number, "access_token")),
+        "refresh_token_sealed": seal(refresh_token, context_of(number, "refresh_token")),
         "access_token_expires_at": now + timedelta(days=1),
         "refresh_token_issued_at": now,
         "next_refresh_at": now + timedelta(days=1),
         "created_at": now,
         "connected_at": now,
-        "asked_at": now,
+        "last_used_at": now,
         "failures": 0,
         "refusals": 0,
     }

@@ -9,14 +9,14 @@ from flask import Flask
 
 from keap_connect.access.rate_limits import add_rate_limits
 from keap_connect.api.application import open_express_lane, register_api
-from keap_connect.audit.hand_outs import keep_audit
 from keap_connect.cli import register_commands
 from keap_connect.database import connect_database
+from keap_connect.events.hand_outs import attach_hand_out_log
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import name_requests, start_logging
-from keap_connect.refreshing.clone_guard import keep_mark
-from keap_connect.runtime import equip, runtime
+from keap_connect.refresh.clone_guard import keep_mark
 from keap_connect.server.checks import prepare_to_serve
+from keap_connect.services import attach_services, services
 from keap_connect.settings import ROOT, Settings
 from keap_connect.web import (
     accounts,
@@ -34,9 +34,9 @@ from keap_connect.web import (
     setup,
     signin,
 )
+from keap_connect.web.auth import current_admin, current_person, guard_pages
 from keap_connect.web.browser_security import protect_browsers, security_headers
 from keap_connect.web.client_address import ClientAddress, note_client_address
-from keap_connect.web.door import current_admin, current_person, guard_pages
 from keap_connect.web.errors import show_errors
 from keap_connect.web.hosts import refuse_unknown_hosts
 from keap_connect.web.template_filters import add_filters
@@ -57,11 +57,11 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     app.config.from_mapping(flask_config(settings))
     name_requests(app)
     refuse_unknown_hosts(app, settings)
-    equip(app, settings)
+    attach_services(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
     keep_mark(app)
-    keep_audit(app, settings)
+    attach_hand_out_log(app, settings)
     add_rate_limits(app, settings)
     note_client_address(app)
     protect_browsers(app, settings)
@@ -118,7 +118,7 @@ def register_pages(app: Flask) -> None:
 
     @app.context_processor
     def who_and_where() -> dict[str, object]:
-        sandbox_url = runtime().settings.sandbox_url
+        sandbox_url = services().settings.sandbox_url
         return {"admin": current_admin(), "person": current_person(), "sandbox_url": sandbox_url}
 
 

@@ -25,10 +25,10 @@ from keap_connect.database import db, keep_others_out
 from keap_connect.deployment import KEY_CHECK, find_damage
 from keap_connect.durable_files import put_in_place, sync_file, sync_folder
 from keap_connect.errors import BackupRefused, SealBroken, TemporarilyUnavailable
-from keap_connect.keap.judgement import cut
+from keap_connect.keap.answers import cut
 from keap_connect.models import Alarm, Deployment
-from keap_connect.refreshing import brakes
-from keap_connect.runtime import runtime
+from keap_connect.refresh import alarms
+from keap_connect.services import services
 
 PART = ".part"  # what the name of a copy ends with until it is whole
 SQLITE_HEADER = b"SQLite format 3\0"
@@ -143,7 +143,7 @@ def restore_lines(file: Path) -> list[str]:
 
 
 def _url() -> URL:
-    return make_url(runtime().settings.database_url)
+    return make_url(services().settings.database_url)
 
 
 def _without_password() -> str:
@@ -210,14 +210,14 @@ def _check_and_pause(engine: Engine, name: str) -> bool:
         has_alarms = inspect(connection).has_table(Alarm.__tablename__)
     try:
         if sealed is not None:
-            runtime().cipher.open(sealed, KEY_CHECK)
+            services().cipher.open(sealed, KEY_CHECK)
     except SealBroken:
         raise BackupRefused(
             f"TOKEN_KEYS does not open what is stored in {name}: put the key back that sealed it."
         ) from None
     with Session(engine) as session, session.begin():
         if has_alarms:
-            brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, REASON)
+            alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)
         else:  # of version 0.1.0, which had no alarms: no host knows this one, so the first start pauses refreshing
             session.merge(Deployment(name="instance", value=f"restored-{secrets.token_hex(8)}:0".encode()))
     return is_older

@@ -9,9 +9,9 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from keap_connect.accounts.state import KEYS
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
-from keap_connect.keap.judgement import cut
+from keap_connect.keap.answers import cut
 from keap_connect.models import Account, Deployment
-from keap_connect.runtime import runtime
+from keap_connect.services import services
 
 KEY_CHECK = "key_check"
 KEY_CHECK_TEXT = "the keys of this ring open what is stored here"
@@ -81,7 +81,7 @@ def check_keys() -> None:
     with read_session() as session:
         stored = session.get(Deployment, KEY_CHECK)
     if stored is None:
-        sealed = runtime().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
+        sealed = services().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
         try:
             with write_transaction() as session:
                 session.add(Deployment(name=KEY_CHECK, value=sealed))
@@ -89,7 +89,7 @@ def check_keys() -> None:
             check_keys()  # another process was first
         return
     try:
-        runtime().cipher.open(stored.value, KEY_CHECK)
+        services().cipher.open(stored.value, KEY_CHECK)
     except SealBroken:
         raise SettingsError(
             ["TOKEN_KEYS does not open what is stored in this database: put the key back that sealed it."]
@@ -97,7 +97,7 @@ def check_keys() -> None:
 
 
 def _foreign_grants() -> list[str]:
-    keap = runtime().keap
+    keap = services().keap
     with read_session() as session:
         foreign = session.scalars(
             select(Account.id).where(

@@ -35,7 +35,7 @@ KeapConnectError
   InsufficientScope       the API key may not do this; `scope` names what it lacks
   HandOutUnrecorded       the audit log cannot be written, so no token is handed out
 
-What Keap's token endpoint answers is not an exception but a `Judgement` (keap/judgement.py).
+What Keap's token endpoint answers is not an exception but a `Classification` (keap/classified.py).
 """
 
 

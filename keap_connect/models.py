@@ -22,7 +22,7 @@ class CredentialKind(StrEnum):
 
 
 # Few rows have a lease or a wait: who looks for them reads this index, not the whole table.
-_WAITS = text("lease_owner IS NOT NULL OR hold_until IS NOT NULL")
+_WAITS = text("lease_owner IS NOT NULL OR blocked_until IS NOT NULL")
 
 
 class Account(Base):
@@ -69,11 +69,11 @@ class Account(Base):
     refresh_token_issued_at: Mapped[datetime | None]
     refreshed_at: Mapped[datetime | None]
 
-    # The attempt marker: set durably before a refresh token is sent, cleared when its fate is known. `lost_at` is
-    # when an attempt was made whose answer never came: Keap may have rotated.
+    # The attempt marker: set durably before a refresh token is sent, cleared when its outcome is known.
     attempt_fingerprint: Mapped[str | None]
     attempted_at: Mapped[datetime | None]
-    lost_at: Mapped[datetime | None]
+    # When an attempt was made whose answer never came: Keap may have rotated.
+    outcome_unknown_since: Mapped[datetime | None]
     failures: Mapped[int] = mapped_column(default=0)
     failed_at: Mapped[datetime | None]
     failure_reason: Mapped[str | None]
@@ -83,11 +83,11 @@ class Account(Base):
     # Who may present the refresh token now, and until when nobody may: seconds of the database's clock.
     lease_owner: Mapped[str | None]
     lease_ends: Mapped[float | None]
-    hold_until: Mapped[float | None]
+    blocked_until: Mapped[float | None]
 
     # When the worker takes it up, and when a job last asked for a token.
     next_refresh_at: Mapped[datetime | None] = mapped_column(index=True)
-    asked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
 
     @property
     def is_pending(self) -> bool:
@@ -138,9 +138,9 @@ class AuthorizationFlow(Base):
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
     person_signed_in_at: Mapped[datetime | None]
     # A fresh grant is kept here, sealed, until it is known whose it is; one for another tenant than the one to
-    # reconnect waits here until `held_until` for the person to decide.
-    held_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
-    held_until: Mapped[datetime | None]
+    # reconnect waits here until `pending_until` for the person to decide.
+    pending_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    pending_until: Mapped[datetime | None]
 
 
 class ReconnectLink(Base):
@@ -193,20 +193,20 @@ class RecoveryCode(Base):
     admin_id: Mapped[int] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"), index=True)
 
 
-class TicketPurpose(StrEnum):
-    """What a ticket is good for."""
+class TokenPurpose(StrEnum):
+    """What a one-time token is good for."""
 
     NEW_PASSWORD = "new_password"  # noqa: S105
     SECOND_STEP = "second_step"  # the password was right, and the second factor is still asked for
 
 
-class Ticket(Base):
+class OneTimeToken(Base):
     """A random value, kept as a hash, that lets one admin take one step within a short time."""
 
-    __tablename__ = "ticket"
+    __tablename__ = "one_time_token"
     __table_args__ = (CheckConstraint("purpose IN ('new_password', 'second_step')", name="purpose"),)
 
-    ticket_hash: Mapped[str] = mapped_column(primary_key=True)
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
     purpose: Mapped[str]
     admin_id: Mapped[int] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"), index=True)
     expires_at: Mapped[datetime]

@@ -23,8 +23,8 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import APIKeyRefused
 from keap_connect.models import Account
-from keap_connect.refreshing import brakes
-from keap_connect.refreshing.serving import refresh_account
+from keap_connect.refresh import alarms
+from keap_connect.refresh.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
@@ -420,8 +420,8 @@ def test_status_tells_people_and_scripts_what_pauses_refreshing(app: Flask):
     code, going = in_process(app, "refreshing", "status")
     nothing = run(args=["refreshing", "resume"])
     with app.app_context(), write_transaction() as session:
-        brakes.raise_alarm(session, brakes.CLIENT_REFUSED, "Keap refused our client.")
-        brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, "It may be a copy.")
+        alarms.raise_alarm(session, alarms.CLIENT_REFUSED, "Keap refused our client.")
+        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, "It may be a copy.")
     paused = run(args=["refreshing", "status"])
     resumed = run(args=["refreshing", "resume"])
     confirmed = run(args=["refreshing", "confirm-only-one"])

@@ -14,15 +14,15 @@ from keap_connect.accounts.credentials import open_access_token, open_refresh_to
 from keap_connect.accounts.directory import disconnect, get_account
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.identifying import identify_pending
+from keap_connect.crypto import TokenCipher
 from keap_connect.database import Base, db, write_transaction
 from keap_connect.errors import SettingsError, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
-from keap_connect.onboarding.completing import complete_account
-from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.refresh.serving import refresh_account, valid_token
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
-from keap_connect.token_cipher import TokenCipher
 from tests.accounts.granted import row_of, store_account
 from tests.conftest import TOKEN_KEY
 from tests.keap.raw_server import RawServer
@@ -265,7 +265,7 @@ def test_foreign_grants_are_never_presented_elsewhere(start, stored, sandbox, el
 
     with start(**elsewhere).app_context():
         before = row_of(stored), row_of(pending)
-        for act in (lambda: refresh_account(stored, "test"), lambda: complete_account(pending)):
+        for act in (lambda: refresh_account(stored, "test"), lambda: identify_pending(pending)):
             with pytest.raises(TemporarilyUnavailable, match="never sent elsewhere"):
                 act()
         assert (row_of(stored), row_of(pending)) == before

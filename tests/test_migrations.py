@@ -23,6 +23,7 @@ REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATION
 HEAD = REVISIONS[-1]
 # What columns hold that take only some values.
 CHOSEN = {("account", "kind"): "oauth", ("admin", "role"): "viewer", ("ticket", "purpose"): "new_password"}
+CHOSEN["one_time_token", "purpose"] = "new_password"
 THEN = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
@@ -209,13 +210,25 @@ def fill_all_tables():
                 connection.execute(insert(table), {one.name: value_for(one, number) for one in table.columns})
 
 
+FIRST_NAMES = {
+    "outcome_unknown_since": "lost_at",
+    "blocked_until": "hold_until",
+    "last_used_at": "asked_at",
+    "pending_grant_sealed": "held_grant_sealed",
+    "pending_until": "held_until",
+}
+
+
 def all_rows():
-    """Return what stands in each table, by the columns that it has now."""
+    """Return what stands in each table, by the columns that it has now; renamed ones by their first name, too."""
     with db.engine.connect() as connection:
         present = sqlalchemy.MetaData()
         present.reflect(connection)
         return {
-            table.name: [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+            table.name: [
+                dict(row) | {FIRST_NAMES.get(name, name): value for name, value in row.items()}
+                for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()
+            ]
             for table in present.sorted_tables
             if table.name != "alembic_version"
         }

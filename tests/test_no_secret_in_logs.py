@@ -21,10 +21,10 @@ from sqlalchemy import select
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.application import create_app
+from keap_connect.connect.callback import open_pending
+from keap_connect.connect.flows import open_code_verifier
 from keap_connect.database import Base, db, read_session
 from keap_connect.models import Account, AuthorizationFlow
-from keap_connect.onboarding.flows import open_code_verifier
-from keap_connect.onboarding.journey import open_held
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.support.real_server import SHIPPED
@@ -120,7 +120,7 @@ class Journey:
             for account in session.scalars(select(Account)):
                 self.canaries.add("token", open_access_token(account), open_refresh_token(account))
             for flow in session.scalars(select(AuthorizationFlow)):
-                held = open_held(flow)
+                held = open_pending(flow)
                 if held:
                     self.canaries.add("token", held.token_response.access_token, held.token_response.refresh_token)
         for visitor in (self.customer, self.admin):
@@ -264,9 +264,7 @@ def test_the_journey_leaves_no_secret_behind(journey, canaries, environ, log_of_
 
 @pytest.mark.proves("F68")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "breaks", ["keap_connect.onboarding.journey.place_grant", "keap_connect.web.connect.find_flow"]
-)
+@pytest.mark.parametrize("breaks", ["keap_connect.connect.callback.match_grant", "keap_connect.web.connect.find_flow"])
 def test_an_unforeseen_error_tells_a_reference_and_no_secret(journey, canaries, monkeypatch, log_of_the_app, breaks):
     def crash(*_, **__):
         raise LookupError("nobody foresaw this")

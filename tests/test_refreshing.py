@@ -17,7 +17,6 @@ from keap_connect.accounts.credentials import (
     replace_credential,
 )
 from keap_connect.accounts.directory import disconnect, get_account, list_accounts, view_account
-from keap_connect.accounts.history import EventKind, list_events
 from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import seconds_since_boot, utc_now
@@ -30,14 +29,15 @@ from keap_connect.errors import (
     SealBroken,
     TemporarilyUnavailable,
 )
+from keap_connect.events.history import EventKind, list_events
 from keap_connect.keap import transport
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, CredentialKind
-from keap_connect.refreshing import brakes, lease, serving, storing, timing
-from keap_connect.refreshing.brakes import CLIENT_REFUSED, Probe, list_alarms
-from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
-from keap_connect.refreshing.spender import spend
-from keap_connect.refreshing.storing import Outcome
+from keap_connect.refresh import alarms, lease, serving, storing, timing
+from keap_connect.refresh.alarms import CLIENT_REFUSED, Probe, list_alarms
+from keap_connect.refresh.refresher import spend
+from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
+from keap_connect.refresh.storing import Outcome
 from tests.accounts.granted import row_of, store_account
 from tests.support.server import free_port
 
@@ -118,7 +118,7 @@ def let_the_database_clock_run(account_id, seconds):
     """Move what is written on the database's clock into the past instead."""
     with write_transaction() as session:
         row = session.get_one(Account, account_id)
-        row.hold_until = row.hold_until and row.hold_until - seconds
+        row.blocked_until = row.blocked_until and row.blocked_until - seconds
         row.lease_ends = row.lease_ends and row.lease_ends - seconds
 
 
@@ -245,11 +245,11 @@ def test_a_token_in_doubt_rests_while_its_holder_could_not_reach_the_database(
     as_read = as_read if is_read_first else get_account(account)
 
     with monkeypatch.context() as patch:
-        patch.setattr(database.Trouble, "last_at", seconds_since_boot() - timing.DOUBT_WAIT_SECONDS + 5)
-        assert spend(as_read, "test", timing.DOUBT_WAIT_SECONDS).outcome is Outcome.NOT_TAKEN
+        patch.setattr(database.Trouble, "last_at", seconds_since_boot() - timing.UNKNOWN_OUTCOME_WAIT_SECONDS + 5)
+        assert spend(as_read, "test", timing.UNKNOWN_OUTCOME_WAIT_SECONDS).outcome is Outcome.NOT_TAKEN
     assert refreshes(sandbox) == 0
 
-    assert spend(get_account(account), "test", timing.DOUBT_WAIT_SECONDS).outcome is Outcome.STORED
+    assert spend(get_account(account), "test", timing.UNKNOWN_OUTCOME_WAIT_SECONDS).outcome is Outcome.STORED
 
 
 @pytest.mark.proves("R23")
@@ -342,7 +342,7 @@ def test_a_failure_keeps_the_tokens_and_the_connection(account, sandbox, fault, 
     row = row_of(account)
     assert credential_of(account) == before
     assert (row["attempted_at"] is not None) is is_in_doubt
-    assert (row["lost_at"] is not None) is is_in_doubt
+    assert (row["outcome_unknown_since"] is not None) is is_in_doubt
     assert (row["failures"], row["refusals"], row["refused_at"]) == (1, 0, None)
     assert state_of(account) is (AccountState.AT_RISK if is_in_doubt else AccountState.ACTIVE)
     assert kinds_of(account) == [EventKind.REFRESH_FAILED]
@@ -394,7 +394,7 @@ def test_a_token_whose_answer_was_lost_rests_for_two_minutes(account, sandbox):
     with pytest.raises(TemporarilyUnavailable):
         refresh_account(account, "test")
 
-    for seconds in (0, timing.DOUBT_WAIT_SECONDS - 10):
+    for seconds in (0, timing.UNKNOWN_OUTCOME_WAIT_SECONDS - 10):
         let_the_database_clock_run(account, seconds)
         with pytest.raises(TemporarilyUnavailable, match="rests before it is tried again"):
             refresh_account(account, "test")
@@ -413,8 +413,8 @@ def test_a_token_that_was_rotated_unheard_of_leads_to_a_reconnect_that_tells_why
     sandbox.fault("lost_answer", first=1)
     with pytest.raises(TemporarilyUnavailable):
         refresh_account(account, "test")
-    lost_at = row_of(account)["attempted_at"]
-    let_the_database_clock_run(account, timing.DOUBT_WAIT_SECONDS)
+    outcome_unknown_since = row_of(account)["attempted_at"]
+    let_the_database_clock_run(account, timing.UNKNOWN_OUTCOME_WAIT_SECONDS)
     with pytest.raises(TemporarilyUnavailable):
         refresh_account(account, "test")
     let_the_database_clock_run(account, timing.CONFIRM_WAIT_SECONDS)
@@ -424,7 +424,7 @@ def test_a_token_that_was_rotated_unheard_of_leads_to_a_reconnect_that_tells_why
 
     shown = view_account(account)
     assert shown.state is AccountState.RECONNECT_REQUIRED
-    assert f"{lost_at:%Y-%m-%d %H:%M} UTC, and no usable answer came" in " ".join(shown.reasons)
+    assert f"{outcome_unknown_since:%Y-%m-%d %H:%M} UTC, and no usable answer came" in " ".join(shown.reasons)
     assert kinds_of(account)[0] == EventKind.ANSWER_LOST
     assert refreshes(sandbox) == 3
 
@@ -460,8 +460,8 @@ class TestWithoutAServer:
 
         row = row_of(account)
         assert credential_of(account) == before
-        assert (row["failures"], row["lost_at"]) == (2, None)
-        assert (row["attempted_at"], row["attempt_fingerprint"], row["hold_until"]) == (None, None, None)
+        assert (row["failures"], row["outcome_unknown_since"]) == (2, None)
+        assert (row["attempted_at"], row["attempt_fingerprint"], row["blocked_until"]) == (None, None, None)
 
 
 @on_sqlite
@@ -498,7 +498,7 @@ def test_two_accounts_that_raise_the_same_alarm_at_once_both_end_their_lease(acc
     sandbox.hold("refresh", "after")
     started = [in_background(refresh_account, each, "test") for each in (account, other)]
     sandbox.wait_held(2)
-    both_look, is_raised = Barrier(2), brakes.is_raised
+    both_look, is_raised = Barrier(2), alarms.is_raised
 
     def look_together(session, name):
         found = is_raised(session, name)
@@ -507,7 +507,7 @@ def test_two_accounts_that_raise_the_same_alarm_at_once_both_end_their_lease(acc
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(brakes, "is_raised", look_together)
+        patch.setattr(alarms, "is_raised", look_together)
         sandbox.release()
         refusals = [each.exception(30) for each in started]
 
@@ -548,7 +548,7 @@ def test_a_refusal_of_our_client_that_says_nothing_of_the_token_leaves_it_in_dou
     row = row_of(account)
     assert credential_of(account) == before
     assert (row["failures"], row["refused_at"]) == (0, None)
-    assert row["lost_at"] == row["attempted_at"] is not None
+    assert row["outcome_unknown_since"] == row["attempted_at"] is not None
 
 
 def refuse_for_good(account_id, sandbox):
@@ -773,7 +773,7 @@ def test_the_mark_names_the_token_and_stands_before_it_is_sent(account, sandbox,
     assert row["attempt_fingerprint"] == presented
     assert utc_now() - row["attempted_at"] < timedelta(seconds=30)
     assert row["lease_owner"]
-    assert row["hold_until"] > row["lease_ends"]
+    assert row["blocked_until"] > row["lease_ends"]
     assert state_of(account) is AccountState.ACTIVE
 
     sandbox.release()

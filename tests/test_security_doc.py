@@ -17,10 +17,10 @@ from keap_connect.access import (
     tickets,
 )
 from keap_connect.application import flask_config
+from keap_connect.connect import flows
 from keap_connect.keap import call_slots, transport
-from keap_connect.models import TicketPurpose
-from keap_connect.onboarding import flows
-from keap_connect.refreshing.timing import DOUBT_WAIT_SECONDS
+from keap_connect.models import TokenPurpose
+from keap_connect.refresh.timing import UNKNOWN_OUTCOME_WAIT_SECONDS
 from keap_connect.server import front
 from keap_connect.settings import LOG_FORMATS, Settings
 from tests.test_settings import REQUIRED, names_that_are_read, read
@@ -40,8 +40,8 @@ ENTRIES = {
     "known": f"{devices.LIFETIME_SECONDS // 86400} days, or until `SECRET_KEY` changes",
     "silence": f"after {sign_ins.IDLE_LIMIT.seconds // 60} minutes of silence",
     "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
-    "second step": f"Time for the second step | {tickets.LIFETIMES[TicketPurpose.SECOND_STEP].seconds // 60} minutes",
-    "new password": f"within {tickets.LIFETIMES[TicketPurpose.NEW_PASSWORD].total_seconds() / 3600:.0f} hours",
+    "second step": f"Time for the second step | {tickets.LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",
+    "new password": f"within {tickets.LIFETIMES[TokenPurpose.NEW_PASSWORD].total_seconds() / 3600:.0f} hours",
     "length": f"{password_rules.SHORTEST_PASSWORD} to {password_rules.LONGEST_PASSWORD} characters",
     "step": f"at most {second_factor.STEP_SECONDS} seconds early or late",
     "recovery": f"{second_factor.RECOVERY_CODES} recovery codes of {second_factor.RECOVERY_CODE_BYTES * 8} bits",
@@ -49,7 +49,7 @@ ENTRIES = {
         f"{transport.DEADLINE_SECONDS:.0f} seconds in all, {transport.CONNECT_SECONDS:.0f} to connect, "
         f"{transport.SIZE_CAP_BYTES // 1_000_000} MB at most"
     ),
-    "doubt": f"the token rests for {DOUBT_WAIT_SECONDS:.0f} seconds",
+    "doubt": f"the token rests for {UNKNOWN_OUTCOME_WAIT_SECONDS:.0f} seconds",
     "request": f"{flask_config(Settings.from_env(REQUIRED))['MAX_CONTENT_LENGTH'] // 1024} kB",
     "body": f"{front.BODY_SECONDS:.0f} seconds for its body; {front.QUEUE} may wait for a thread",
     "rates": (

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from keap_connect.access.passwords import NOT_CHOSEN, make_hash, make_password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
-from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, AdminRefused, LastAdmin
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import LARGEST_ID, AccountEvent, Admin, Role, SignIn
 
 LONGEST_EMAIL = 254

@@ -16,10 +16,10 @@ from enum import StrEnum
 
 from sqlalchemy import or_, select, update
 
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, APIKey
 
 PREFIX = "kc_"

@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import bindparam, select
 
 from keap_connect.access.api_keys import USED_EVERY, Scope, ShownKey
-from keap_connect.accounts.schedule import ASKED_EVERY
+from keap_connect.accounts.schedule import USE_NOTED_EVERY
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.database import UTCDateTime, plain_reads
 from keap_connect.models import Account, APIKey
@@ -38,9 +38,9 @@ ACCOUNT_COLUMNS = (
     Account.failures,
     Account.refusals,
     Account.failure_reason,
-    Account.lost_at,
+    Account.outcome_unknown_since,
     Account.attempted_at,
-    Account.asked_at,
+    Account.last_used_at,
 )
 
 
@@ -71,9 +71,9 @@ class Facts(NamedTuple):
     failures: int
     refusals: int
     failure_reason: str | None
-    lost_at: datetime | None
+    outcome_unknown_since: datetime | None
     attempted_at: datetime | None
-    asked_at: datetime | None
+    last_used_at: datetime | None
 
 
 class Glances:
@@ -121,13 +121,13 @@ def may_have_token(facts: Facts, shown: ShownKey, now: datetime) -> bool:
 
 def holds(facts: Facts, seconds: int, now: datetime) -> bool:
     """Whether the account is simply active, in use, and its token lasts for so long."""
-    expires_at, asked_at = facts.access_token_expires_at, facts.asked_at
+    expires_at, asked_at = facts.access_token_expires_at, facts.last_used_at
     return (
         facts.access_token_sealed is not None
         and expires_at is not None
         and expires_at > now + timedelta(seconds=seconds)
         and asked_at is not None
-        and asked_at > now - ASKED_EVERY
+        and asked_at > now - USE_NOTED_EVERY
         and state_of(cast(Account, facts), now) is AccountState.ACTIVE
     )
 

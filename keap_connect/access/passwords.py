@@ -7,17 +7,22 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.access.client_networks import network_of
-from keap_connect.access.devices import is_device_of
+from keap_connect.access.known_browsers import is_known_browser_of
+from keap_connect.access.one_time_tokens import (
+    end_one_time_tokens,
+    find_one_time_token,
+    issue_one_time_token,
+    use_one_time_token,
+)
 from keap_connect.access.password_rules import check_password
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
 from keap_connect.access.throttle import count_attempt, forgive, hashed
-from keap_connect.access.tickets import end_tickets, find_ticket, issue_ticket, take_ticket
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AdminNotFound, PasswordLinkGone, TooManyAttempts
-from keap_connect.models import Admin, TicketPurpose
-from keap_connect.runtime import runtime
+from keap_connect.events.history import EventKind, record
+from keap_connect.models import Admin, TokenPurpose
+from keap_connect.services import services
 
 log = logging.getLogger(__name__)
 ATTEMPTS_PER_ADDRESS = 20
@@ -45,7 +50,7 @@ def verify_password(email: str, password: str, address: str, device: str | None 
         f"email:{hashed(email)}": ATTEMPTS_PER_EMAIL,
         "strangers": ATTEMPTS_OF_STRANGERS,
     }
-    if admin and device and is_device_of(admin, device):
+    if admin and device and is_known_browser_of(admin, device):
         limits = {f"device:{hashed(device)}": ATTEMPTS_PER_DEVICE}
     attempts = count_attempt(limits)
     is_right = _is_right(admin, password)
@@ -83,7 +88,7 @@ def change_password(admin: Admin, password: str) -> None:
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
         session.get_one(Admin, admin.id).password_hash = password_hash
-        end_tickets(session, admin.id)
+        end_one_time_tokens(session, admin.id)
         record(session, EventKind.PASSWORD_CHANGED, None, admin.email, email=admin.email)
 
 
@@ -103,7 +108,8 @@ def issue_password_link(email: str, actor: str) -> str:
 
 def make_password_link(session: Session, admin: Admin) -> str:
     """Return a link for this admin; a newer one ends the older ones."""
-    return f"{runtime().settings.public_url}/new-password/{issue_ticket(session, TicketPurpose.NEW_PASSWORD, admin.id)}"
+    token = issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id)
+    return f"{services().settings.public_url}/new-password/{token}"
 
 
 def get_owner_of_link(ticket: str) -> Admin:
@@ -113,7 +119,7 @@ def get_owner_of_link(ticket: str) -> Admin:
         PasswordLinkGone: it is unknown, used, replaced or too old.
     """
     with read_session() as session:
-        found = find_ticket(session, TicketPurpose.NEW_PASSWORD, ticket)
+        found = find_one_time_token(session, TokenPurpose.NEW_PASSWORD, ticket)
         if found is None:
             raise PasswordLinkGone("The link is unknown, used, replaced or too old.")
         return session.get_one(Admin, found.admin_id)
@@ -135,10 +141,10 @@ def redeem_password_link(ticket: str, password: str, address: str) -> None:
         raise
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
-        if take_ticket(session, TicketPurpose.NEW_PASSWORD, ticket) is None:
+        if use_one_time_token(session, TokenPurpose.NEW_PASSWORD, ticket) is None:
             raise PasswordLinkGone("The link was used at this moment.")
         session.get_one(Admin, admin.id).password_hash = password_hash
-        end_tickets(session, admin.id)
+        end_one_time_tokens(session, admin.id)
         end_all_sign_ins(session, admin.id)
         record(session, EventKind.PASSWORD_CHANGED, None, address, email=admin.email)
 
@@ -150,7 +156,7 @@ def make_hash(password: str, email: str) -> str:
         PasswordRefused: it breaks a rule.
     """
     check_password(password, email)
-    return runtime().password_hasher.hash(password)
+    return services().password_hasher.hash(password)
 
 
 def _note_refusal(address: str) -> None:
@@ -164,9 +170,9 @@ def _note_refusal(address: str) -> None:
 
 
 def _is_right(admin: Admin | None, password: str) -> bool:
-    stored = (admin.password_hash if admin else NOT_CHOSEN) or runtime().nobodys_hash  # it takes the same time
+    stored = (admin.password_hash if admin else NOT_CHOSEN) or services().dummy_hash  # it takes the same time
     try:
-        runtime().password_hasher.verify(stored, password)
+        services().password_hasher.verify(stored, password)
     except VerificationError:
         return False
     return admin is not None
@@ -174,6 +180,6 @@ def _is_right(admin: Admin | None, password: str) -> bool:
 
 def _rehash(session: Session, admin: Admin, password: str) -> None:
     """Raise the cost of a stored hash when today's is higher."""
-    hasher = runtime().password_hasher
+    hasher = services().password_hasher
     if hasher.check_needs_rehash(admin.password_hash):
         session.get_one(Admin, admin.id).password_hash = hasher.hash(password)

@@ -12,15 +12,15 @@ import pyotp
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from keap_connect.access.devices import is_device_of
+from keap_connect.access.known_browsers import is_known_browser_of
+from keap_connect.access.one_time_tokens import find_one_time_token, issue_one_time_token, use_one_time_token
 from keap_connect.access.throttle import count_attempt, forgive, hashed
-from keap_connect.access.tickets import find_ticket, issue_ticket, take_ticket
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import CodeRefused
-from keap_connect.models import Admin, RecoveryCode, TicketPurpose
-from keap_connect.runtime import runtime
+from keap_connect.events.history import EventKind, record
+from keap_connect.models import Admin, RecoveryCode, TokenPurpose
+from keap_connect.services import services
 
 ISSUER = "Keap Connect"
 STEP_SECONDS = 30
@@ -31,7 +31,7 @@ ATTEMPTS_AT_CODE = 5
 
 def prepare(admin: Admin) -> None:
     """Make a new seed; it counts for nothing until a code of it has switched the second factor on."""
-    sealed = runtime().cipher.seal(pyotp.random_base32(), place_of_seed(admin.id))
+    sealed = services().cipher.seal(pyotp.random_base32(), seed_context(admin.id))
     with write_transaction() as session:
         session.execute(
             update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None)).values(totp_seed_sealed=sealed)
@@ -42,7 +42,7 @@ def waiting_seed(admin: Admin) -> str | None:
     """Return the seed that waits to be switched on; once it is on, nobody sees it again."""
     if admin.totp_seed_sealed is None or admin.totp_on_at is not None:
         return None
-    return runtime().cipher.open(admin.totp_seed_sealed, place_of_seed(admin.id))
+    return services().cipher.open(admin.totp_seed_sealed, seed_context(admin.id))
 
 
 def enrolment_uri(admin: Admin, seed: str) -> str:
@@ -97,13 +97,13 @@ def count_recovery_codes(admin: Admin) -> int:
 def begin_second_step(admin: Admin) -> str:
     """Return a ticket for an admin whose password was right, for the cookie alone."""
     with write_transaction() as session:
-        return issue_ticket(session, TicketPurpose.SECOND_STEP, admin.id)
+        return issue_one_time_token(session, TokenPurpose.SECOND_STEP, admin.id)
 
 
 def find_waiting(ticket: str | None) -> Admin | None:
     """Return the admin who has still to give the second factor."""
     with read_session() as session:
-        found = find_ticket(session, TicketPurpose.SECOND_STEP, ticket)
+        found = find_one_time_token(session, TokenPurpose.SECOND_STEP, ticket)
         admin = session.get(Admin, found.admin_id) if found else None
     return admin if admin and admin.totp_on_at else None  # it may have been switched off meanwhile
 
@@ -114,11 +114,11 @@ def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str 
     Raises:
         TooManyAttempts: too many wrong ones from this device, or for this admin; nothing was checked.
     """
-    is_known = device is not None and is_device_of(admin, device)
+    is_known = device is not None and is_known_browser_of(admin, device)
     whose = f"device:{hashed(device or '')}" if is_known else str(admin.id)
     attempts = count_attempt({f"second-step:{whose}": ATTEMPTS_AT_CODE})
     with write_transaction() as session:
-        if _take_code(session, admin, code, address) and take_ticket(session, TicketPurpose.SECOND_STEP, ticket):
+        if _take_code(session, admin, code, address) and use_one_time_token(session, TokenPurpose.SECOND_STEP, ticket):
             forgive(session, attempts)
             return True
     with write_transaction() as session:
@@ -128,7 +128,7 @@ def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str 
 
 def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
     """Use a code up, of the phone or of the recovery list; no code is taken twice."""
-    seed = runtime().cipher.open(admin.totp_seed_sealed or b"", place_of_seed(admin.id))
+    seed = services().cipher.open(admin.totp_seed_sealed or b"", seed_context(admin.id))
     step = _step_of(code, seed)
     if step is not None:
         unused = or_(Admin.totp_step.is_(None), Admin.totp_step < step)
@@ -165,6 +165,6 @@ def _hash(code: str) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def place_of_seed(admin_id: int) -> str:
+def seed_context(admin_id: int) -> str:
     """Name the place that a seed is sealed for, so that it opens nowhere else."""
     return f"admin:{admin_id}:totp_seed"

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
 
 ID_BYTES = 32

@@ -9,7 +9,7 @@ from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.clock import utc_now
 from keap_connect.keap.token_response import DEFAULT_EXPIRES_IN_SECONDS, TokenResponse, expires_in_seconds
 from keap_connect.models import Account, CredentialKind
-from keap_connect.runtime import runtime
+from keap_connect.services import services
 
 LONGEST_ACCESS_TOKEN_LIFE = timedelta(days=1)
 IMPORTED_LIFE = {
@@ -24,8 +24,8 @@ def new_account(session: Session, tenant_id: str | None, keap_user_id: str | Non
     account = Account(
         tenant_id=tenant_id,
         keap_user_id=keap_user_id,
-        client_id=runtime().keap.client_id,
-        token_url=runtime().keap.token_url,
+        client_id=services().keap.client_id,
+        token_url=services().keap.token_url,
         created_at=now,
         connected_at=now,
         generation=0,
@@ -93,8 +93,8 @@ def store_pair(account: Account, granted: TokenResponse) -> None:
 
 def _start_anew(account: Account, kind: CredentialKind) -> None:
     account.kind = kind
-    account.client_id = runtime().keap.client_id
-    account.token_url = runtime().keap.token_url
+    account.client_id = services().keap.client_id
+    account.token_url = services().keap.token_url
     account.connected_at = utc_now()
     account.disconnected_at = None
     account.refresh_token_sealed = None
@@ -130,7 +130,7 @@ def open_refresh_token(account: Account) -> str | None:
 
 def is_ours(account: Account) -> bool:
     """Whether the grant was made to the client and token URL of today's settings; it is never sent elsewhere."""
-    return (account.client_id, account.token_url) == (runtime().keap.client_id, runtime().keap.token_url)
+    return (account.client_id, account.token_url) == (services().keap.client_id, services().keap.token_url)
 
 
 def fingerprint(token: str) -> str:
@@ -138,22 +138,22 @@ def fingerprint(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
-def place_of(account_id: int, column: str) -> str:
+def context_of(account_id: int, column: str) -> str:
     """Name the place that a token is sealed for, so that it opens nowhere else."""
     return f"account:{account_id}:{column}"
 
 
 def _clear_attempts(account: Account) -> None:
     """Forget failures, doubt, refusals and the lease: they belonged to the pair that is gone."""
-    account.attempt_fingerprint = account.attempted_at = account.lost_at = None
+    account.attempt_fingerprint = account.attempted_at = account.outcome_unknown_since = None
     account.failures, account.failed_at, account.failure_reason = 0, None, None
     account.refusals, account.refused_at = 0, None
-    account.lease_owner = account.lease_ends = account.hold_until = None
+    account.lease_owner = account.lease_ends = account.blocked_until = None
 
 
 def _seal(account: Account, column: str, token: str) -> bytes:
-    return runtime().cipher.seal(token, place_of(account.id, column))
+    return services().cipher.seal(token, context_of(account.id, column))
 
 
 def _open(account: Account, column: str, sealed: bytes | None) -> str | None:
-    return runtime().cipher.open(sealed, place_of(account.id, column)) if sealed else None
+    return services().cipher.open(sealed, context_of(account.id, column)) if sealed else None

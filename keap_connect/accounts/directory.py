@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import forget_credential, open_access_token, open_refresh_token
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
@@ -23,6 +22,7 @@ from keap_connect.accounts.state import (
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountNotFound, SealBroken
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account
 
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
@@ -56,7 +56,7 @@ class AccountView:
     refreshed_at: datetime | None
     connected_at: datetime
     disconnected_at: datetime | None
-    asked_at: datetime | None = None
+    last_used_at: datetime | None = None
     has_access_token: bool = False
     is_being_confirmed: bool = False  # Keap refused once, and is asked once more before that counts
     is_unreadable: bool = False  # a token does not open; known once the tokens were looked at
@@ -219,7 +219,7 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
         refreshed_at=account.refreshed_at,
         connected_at=account.connected_at,
         disconnected_at=account.disconnected_at,
-        asked_at=account.asked_at,
+        last_used_at=account.last_used_at,
         has_access_token=account.access_token_sealed is not None,
         is_being_confirmed=is_being_confirmed(account, state),
         is_unreadable=is_unreadable,

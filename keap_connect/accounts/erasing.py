@@ -2,10 +2,10 @@
 
 from sqlalchemy import or_, update
 
-from keap_connect.accounts.audit_trail import delete_history
 from keap_connect.accounts.directory import load_account
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import write_transaction
+from keap_connect.events.audit_trail import delete_history
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import AuthorizationFlow
 
 
@@ -25,7 +25,7 @@ def erase(account_id: int, actor: str) -> None:
         session.execute(
             update(AuthorizationFlow)
             .where(concerned)
-            .values(held_grant_sealed=None, held_until=None, code_verifier_sealed=None, keap_said=None)
+            .values(pending_grant_sealed=None, pending_until=None, code_verifier_sealed=None, keap_said=None)
         )
         delete_history(session, account_id)
         session.delete(account)

@@ -5,12 +5,12 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
-from keap_connect.accounts.history import EventKind, record
-from keap_connect.accounts.spreadsheet import csv_line
 from keap_connect.accounts.state import REFRESH_TOKEN_LIFE, state_of
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account
+from keap_connect.spreadsheet import csv_line
 
 COLUMNS = (
     "id",

@@ -7,9 +7,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from keap_connect.accounts.directory import load_account
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import write_transaction
 from keap_connect.errors import ExternalIdTaken, NameRefused
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account
 
 LONGEST_NAME = 200

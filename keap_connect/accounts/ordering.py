@@ -92,6 +92,6 @@ def _expression(key: SortKey, now: datetime) -> ColumnElement[Any]:
         SortKey.EXPIRES: Account.access_token_expires_at,
         SortKey.GRANT: Account.refresh_token_issued_at,
         SortKey.REFRESHED: Account.refreshed_at,
-        SortKey.USED: Account.asked_at,
+        SortKey.USED: Account.last_used_at,
     }
     return times[key].expression

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.accounts.directory import get_account, load_account
-from keap_connect.accounts.history import EventKind, record
-from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountDisconnected, FormUsed
+from keap_connect.events.hand_outs import record_hand_out
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import AccountEvent
 
 

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 from keap_connect.models import Account
 
-ASKED_EVERY = timedelta(hours=1)  # how often it is noted that jobs ask
-ASKED_LATELY = timedelta(days=7)
+USE_NOTED_EVERY = timedelta(hours=1)  # how often it is noted that jobs ask
+USED_LATELY = timedelta(days=7)
 # A token whose fate is unknown can then nearly always rest until its holder is back or known to be dead.
 AHEAD_OF_EXPIRY = timedelta(hours=8)
 IDLE_REFRESH = timedelta(days=30)
@@ -26,7 +26,7 @@ def next_refresh_at(account: Account, now: datetime) -> datetime | None:
         return None
     idle_at = account.refresh_token_issued_at + IDLE_REFRESH - _jitter(timedelta(days=1))
     expires_at = account.access_token_expires_at
-    if account.asked_at is None or account.asked_at <= now - ASKED_LATELY or expires_at is None:
+    if account.last_used_at is None or account.last_used_at <= now - USED_LATELY or expires_at is None:
         return idle_at
     # A token that lives less than twice our lead is refreshed when half of its life is over.
     lead = min(AHEAD_OF_EXPIRY + _jitter(timedelta(hours=1)), (expires_at - now) / 2)

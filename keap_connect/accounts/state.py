@@ -105,8 +105,8 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
     reasons = []
     if account.refused_at is not None:
         reasons.append(f"Keap refused the refresh token for good. {account.failure_reason or ''}".strip())
-        if account.lost_at is not None:
-            when = f"{account.lost_at:%Y-%m-%d %H:%M} UTC"
+        if account.outcome_unknown_since is not None:
+            when = f"{account.outcome_unknown_since:%Y-%m-%d %H:%M} UTC"
             reasons.append(f"Our own last attempt with it was at {when}, and no usable answer came.")
         return reasons
     if _has_ended(account, now):
@@ -124,10 +124,10 @@ def state_expression(now: datetime) -> ColumnElement[str]:
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
         and_(no_refresh_token, Account.access_token_expires_at <= now),
     )
-    in_doubt = or_(Account.lost_at.is_not(None), Account.attempted_at <= now - ATTEMPT_SECONDS)
+    is_outcome_unknown = or_(Account.outcome_unknown_since.is_not(None), Account.attempted_at <= now - ATTEMPT_SECONDS)
     at_risk = or_(
         Account.failures >= FAILURES_AT_RISK,
-        in_doubt,
+        is_outcome_unknown,
         Account.access_token_expires_at <= now,
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING,
         false(),
@@ -142,7 +142,7 @@ def state_expression(now: datetime) -> ColumnElement[str]:
 
 def is_in_doubt(account: Account, now: datetime) -> bool:
     """Whether a refresh token was sent and its fate is unknown (an attempt under way is not in doubt yet)."""
-    return account.lost_at is not None or _is_past(account.attempted_at, now - ATTEMPT_SECONDS)
+    return account.outcome_unknown_since is not None or _is_past(account.attempted_at, now - ATTEMPT_SECONDS)
 
 
 def _has_aged_out(account: Account, now: datetime) -> bool:

@@ -15,11 +15,11 @@ from keap_connect.api.schemas import (
     Import,
     ReconnectLink,
 )
+from keap_connect.connect.importing import ImportedCredential, import_credential
+from keap_connect.connect.reconnect_links import MadeLink, make_link
 from keap_connect.errors import InsufficientScope
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
-from keap_connect.onboarding.importing import ImportedCredential, import_credential
-from keap_connect.onboarding.reconnect_links import MadeLink, make_link
 
 
 @operation(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from flask import Flask
 
 from keap_connect.api import accounts, documentation, events, metrics, tokens
-from keap_connect.api.door import guard_operations
+from keap_connect.api.auth import guard_operations
 from keap_connect.api.errors import answer_errors, answer_lost_requests
 from keap_connect.api.express import ExpressLane
 from keap_connect.api.operations import bp

@@ -13,7 +13,7 @@ from marshmallow import Schema
 
 from keap_connect.api.operations import OPERATIONS, Operation, bp, json_answer
 from keap_connect.api.schemas import ACCOUNT_NAME, Error
-from keap_connect.runtime import runtime
+from keap_connect.services import services
 
 TITLE = "Keap Connect token API"
 VERSION = "1.0.0"
@@ -56,13 +56,13 @@ LINKS = {"WWW-Authenticate": (401, 403), "Retry-After": (429, 503)}
 @bp.get("/openapi.json")
 def openapi() -> Response:
     """Answer with the OpenAPI document."""
-    return json_answer(document(runtime().settings.public_url))
+    return json_answer(document(services().settings.public_url))
 
 
 @bp.get("/docs")
 def reference() -> str:
     """Show the document to people."""
-    return render_template("api/reference.html", **described(runtime().settings.public_url))
+    return render_template("api/reference.html", **described(services().settings.public_url))
 
 
 def described(public_url: str) -> dict[str, object]:

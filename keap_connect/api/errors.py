@@ -32,7 +32,7 @@ from keap_connect.errors import (
     TooManyRequests,
 )
 from keap_connect.logs import write_down
-from keap_connect.runtime import runtime
+from keap_connect.services import services
 
 log = logging.getLogger(__name__)
 API_PATH = "/api/"
@@ -168,4 +168,4 @@ def _way_out(problem: KeapConnectError) -> str | None:
     account_id = (request.view_args or {}).get("account_id")
     if account_id is None or not isinstance(problem, ReconnectRequired | AccountDisconnected):
         return None
-    return f"{runtime().settings.public_url}/reconnect/{account_id}"
+    return f"{services().settings.public_url}/reconnect/{account_id}"

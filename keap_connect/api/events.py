@@ -3,9 +3,9 @@
 from typing import Any
 
 from keap_connect.access.api_keys import Scope
-from keap_connect.accounts.history import list_events_after
 from keap_connect.api.operations import current_key, operation, visible_account_id
 from keap_connect.api.schemas import EventFilter, EventList
+from keap_connect.events.history import list_events_after
 
 
 @operation(

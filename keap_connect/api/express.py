@@ -17,16 +17,16 @@ from flask import Flask
 from keap_connect.access.api_keys import VerifiedKey, read_api_key
 from keap_connect.access.glance import Facts, Glances, holds, may_have_token
 from keap_connect.access.rate_limits import RateLimits
-from keap_connect.accounts.credentials import fingerprint, place_of
+from keap_connect.accounts.credentials import context_of, fingerprint
 from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LONGEST_NAME
 from keap_connect.accounts.naming import EXTERNAL
-from keap_connect.audit.hand_outs import Auditor
 from keap_connect.clock import utc_now
 from keap_connect.errors import APIKeyRefused, HandOutUnrecorded, SealBroken, TemporarilyUnavailable, TooManyRequests
+from keap_connect.events.hand_outs import HandOutLog
 from keap_connect.models import LARGEST_ID
-from keap_connect.refreshing.timing import REFRESH_WHEN_LEFT_SECONDS
-from keap_connect.runtime import Runtime
+from keap_connect.refresh.timing import REFRESH_WHEN_LEFT_SECONDS
 from keap_connect.server.front import AT_ONCE, REFUSAL, NotAtOnce
+from keap_connect.services import Services
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -42,8 +42,8 @@ class ExpressLane:
 
     def __init__(self, app: Flask, headers: Iterable[tuple[str, str]]) -> None:
         self._go_on = app.wsgi_app
-        self._runtime: Runtime = app.extensions["keap_connect"]
-        self._auditor: Auditor = app.extensions["keap_connect_audit"]
+        self._runtime: Services = app.extensions["keap_connect"]
+        self._auditor: HandOutLog = app.extensions["keap_connect_audit"]
         self._rate_limits: RateLimits = app.extensions["keap_connect_rate_limits"]
         self._glances = Glances(app)
         # A read of SQLite lasts 3 microseconds: threads that interrupt each other in it lose more than they win. One
@@ -92,7 +92,7 @@ class ExpressLane:
         sealed, expires_at = facts.access_token_sealed, facts.access_token_expires_at
         if sealed is None or expires_at is None:
             return None
-        access_token = self._runtime.cipher.open(sealed, place_of(facts.id, "access_token"))
+        access_token = self._runtime.cipher.open(sealed, context_of(facts.id, "access_token"))
         name, key = fingerprint(access_token), _key_of(facts)
         self._rate_limits.count_request(key.id, address)
         self._auditor.record(facts.id, name, key.actor, address, key.id)

@@ -13,13 +13,13 @@ from prometheus_client.registry import Collector
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.directory import count_states
-from keap_connect.api.door import require_key
+from keap_connect.api.auth import require_key
 from keap_connect.api.errors import answer_errors
-from keap_connect.refreshing.brakes import list_alarms
-from keap_connect.runtime import runtime
+from keap_connect.refresh.alarms import list_alarms
+from keap_connect.refresh.due import lag_seconds
+from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.services import services
 from keap_connect.settings import LOOPBACK_HOSTS, host_name
-from keap_connect.worker.due import lag_seconds
-from keap_connect.worker.heartbeat import list_workers
 
 bp = Blueprint("metrics", __name__)
 answer_errors(bp)
@@ -45,7 +45,7 @@ def metrics() -> Response:
 def _is_local() -> bool:
     names = (request.remote_addr, host_name(request.headers.get("Host", "")))
     is_forwarded = any(name in request.headers for name in FORWARDING)
-    return runtime().settings.is_loopback and LOOPBACK_HOSTS.issuperset(names) and not is_forwarded
+    return services().settings.is_loopback and LOOPBACK_HOSTS.issuperset(names) and not is_forwarded
 
 
 class _FromDatabase(Collector):

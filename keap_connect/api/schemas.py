@@ -6,12 +6,12 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from keap_connect.accounts.history import EventKind
 from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
 from keap_connect.accounts.naming import EXTERNAL
 from keap_connect.accounts.state import AccountState
+from keap_connect.events.history import EventKind
 from keap_connect.models import LARGEST_ID, CredentialKind
-from keap_connect.refreshing.timing import LONGEST_VALIDITY_SECONDS
+from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
 
 EXTERNAL_ID = f"^{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}$"
 ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}})$"

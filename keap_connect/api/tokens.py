@@ -12,9 +12,9 @@ from keap_connect.accounts.directory import AccountView, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.api.operations import bp, current_key, operation
 from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
-from keap_connect.audit.hand_outs import record_hand_out
-from keap_connect.refreshing.serving import RefreshUnderWay, refresh_account, report_rejected, valid_token
-from keap_connect.refreshing.timing import PATIENCE_SECONDS
+from keap_connect.events.hand_outs import record_hand_out
+from keap_connect.refresh.serving import RefreshUnderWay, refresh_account, report_rejected, valid_token
+from keap_connect.refresh.timing import PATIENCE_SECONDS
 from keap_connect.server.front import WAITING, Waiting
 
 LONGEST_PATIENCE_SECONDS = 25

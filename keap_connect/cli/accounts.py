@@ -13,19 +13,19 @@ from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, list_refreshable_ids, view_account
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.erasing import erase as erase_account
-from keap_connect.accounts.history import Actor, list_events
 from keap_connect.accounts.naming import find_account_id, is_account_name
 from keap_connect.accounts.paging import list_accounts_after
 from keap_connect.accounts.state import AccountState
-from keap_connect.audit.hand_outs import record_hand_out
 from keap_connect.cli.exit_codes import ExitCode, answer_of, help_with, plainly
 from keap_connect.cli.output import cell, json_option, show_facts, show_json, show_table
+from keap_connect.connect.reconnect_links import make_link
 from keap_connect.errors import KeapConnectError
-from keap_connect.onboarding.reconnect_links import make_link
-from keap_connect.refreshing.serving import refresh_account, valid_token
-from keap_connect.refreshing.timing import LONGEST_VALIDITY_SECONDS
+from keap_connect.events.hand_outs import record_hand_out
+from keap_connect.events.history import Actor, list_events
+from keap_connect.refresh.due import reserve_calls
+from keap_connect.refresh.serving import refresh_account, valid_token
+from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
 from keap_connect.signals import on_stop
-from keap_connect.worker.due import reserve_calls
 
 ROWS_AT_ONCE = 500
 MASKED = ("access_token_masked", "refresh_token_masked")

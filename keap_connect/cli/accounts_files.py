@@ -8,11 +8,11 @@ import click
 from flask.cli import with_appcontext
 
 from keap_connect.accounts.exporting import export_csv
-from keap_connect.accounts.history import Actor
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
-from keap_connect.onboarding.import_files import COLUMNS, MOST_BYTES, preview_file
-from keap_connect.onboarding.import_files import import_file as store_file
+from keap_connect.connect.import_files import COLUMNS, MOST_BYTES, preview_file
+from keap_connect.connect.import_files import import_file as store_file
+from keap_connect.events.history import Actor
 
 
 @click.command(

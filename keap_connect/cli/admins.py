@@ -10,9 +10,9 @@ from flask.cli import AppGroup
 from keap_connect.access.admins import create_admin, get_admin, invite_admin, invite_first_admin, list_admins
 from keap_connect.access.passwords import issue_password_link
 from keap_connect.access.second_factor import switch_off
-from keap_connect.accounts.history import Actor
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
+from keap_connect.events.history import Actor
 from keap_connect.models import Role
 
 admins = AppGroup("admins", help="The people who may see and repair all accounts.")

@@ -15,13 +15,13 @@ from keap_connect.access.api_keys import (
     list_api_keys,
     revoke_api_key,
 )
-from keap_connect.accounts.history import Actor
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.cli.accounts import AccountName
 from keap_connect.cli.ages import Days
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
 from keap_connect.clock import utc_now
+from keap_connect.events.history import Actor
 
 api_keys = AppGroup("api-keys", help="The keys by which programs come in.")
 

@@ -7,13 +7,13 @@ from datetime import timedelta
 import click
 from flask.cli import AppGroup
 
-from keap_connect.accounts.audit_trail import LEAST_KEPT, Wanted, count_older, prune_trail, search_trail
-from keap_connect.accounts.history import EventKind
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.cli.accounts import AccountName
 from keap_connect.cli.ages import Days
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
+from keap_connect.events.audit_trail import LEAST_KEPT, Wanted, count_older, prune_trail, search_trail
+from keap_connect.events.history import EventKind
 
 audit = AppGroup("audit", help="Who did what to which account, when and from where.")
 

@@ -11,7 +11,7 @@ from keap_connect import backup as backups
 from keap_connect.cli.exit_codes import fail, help_with, in_words
 from keap_connect.cli.output import json_option, show_json
 from keap_connect.errors import DatabaseSilent
-from keap_connect.keap.judgement import cut
+from keap_connect.keap.answers import cut
 
 HOW_TO_RUN = (
     "These lines are for sh; run them with PostgreSQL's own programs. They name no password, since other "

@@ -8,9 +8,9 @@ from flask.cli import ScriptInfo
 
 from keap_connect.cli.exit_codes import ExitCode, help_with
 from keap_connect.cli.output import cell, json_option, show_json
-from keap_connect.doctor.examination import examine, list_wrong_settings
-from keap_connect.doctor.finding import Health
 from keap_connect.errors import SettingsError
+from keap_connect.health.examination import examine, list_wrong_settings
+from keap_connect.health.finding import Health
 
 MARKS = {Health.WELL: "ok", Health.ATTENTION: "look", Health.WRONG: "WRONG", Health.UNKNOWN: "?"}
 

@@ -3,10 +3,10 @@
 import click
 from flask.cli import with_appcontext
 
-from keap_connect.accounts.history import Actor
 from keap_connect.cli.exit_codes import help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
-from keap_connect.emergency import stop_everything
+from keap_connect.emergency_stop import stop_everything
+from keap_connect.events.history import Actor
 
 UNDO = """\
 Nobody is signed in, no password and no API key works, and nothing is refreshed. When the house is clean again:

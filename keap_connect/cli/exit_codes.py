@@ -23,7 +23,7 @@ from keap_connect.errors import (
     ReconnectRequired,
     TemporarilyUnavailable,
 )
-from keap_connect.keap.judgement import cut
+from keap_connect.keap.answers import cut
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

@@ -5,13 +5,13 @@ import sys
 import click
 from flask.cli import AppGroup
 
-from keap_connect.accounts.history import Actor
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_facts, show_json
+from keap_connect.events.history import Actor
 from keap_connect.models import Alarm
-from keap_connect.refreshing import brakes
-from keap_connect.refreshing.clone_guard import confirm_only_one
-from keap_connect.worker.heartbeat import list_workers
+from keap_connect.refresh import alarms
+from keap_connect.refresh.clone_guard import confirm_only_one
+from keap_connect.refresh.heartbeat import list_workers
 
 MOST_SHOWN = 20
 
@@ -31,7 +31,7 @@ def status(as_json: bool) -> None:
 @plainly
 def resume(as_json: bool) -> None:
     """Go on after a mass refusal or a refused client; what was counted before is forgotten."""
-    was_paused = brakes.resume([brakes.MASS_REFUSAL, brakes.CLIENT_REFUSED], Actor.COMMAND_LINE)
+    was_paused = alarms.resume([alarms.MASS_REFUSAL, alarms.CLIENT_REFUSED], Actor.COMMAND_LINE)
     _show_status(as_json, ExitCode.DONE if was_paused else ExitCode.NOTHING_TO_DO)
 
 
@@ -47,23 +47,23 @@ def confirm(as_json: bool) -> None:
 
 
 def _show_status(as_json: bool, code: ExitCode = ExitCode.DONE) -> None:
-    alarms, workers = brakes.list_alarms(), len(list_workers())
+    raised, workers = alarms.list_alarms(), len(list_workers())
     pauses = [
         {
             "name": alarm.name,
             "since": alarm.raised_at,
             "reason": alarm.reason,
             "account_ids": _concerned(alarm),
-            "advice": brakes.ADVICE[alarm.name],
+            "advice": alarms.ADVICE[alarm.name],
         }
-        for alarm in alarms
+        for alarm in raised
     ]
     if as_json:
         show_json({"is_paused": bool(pauses), "workers": workers, "pauses": pauses})
     elif pauses:
-        for alarm in alarms:
+        for alarm in raised:
             facts = {"Paused since": alarm.raised_at, "Why": alarm.reason, "Accounts": _shown(_concerned(alarm))}
-            show_facts({**facts, "What to do": brakes.ADVICE[alarm.name]})
+            show_facts({**facts, "What to do": alarms.ADVICE[alarm.name]})
     else:
         running = f"{workers} running" if workers else "none is running; start one: ./keap-connect worker"
         click.echo(f"Refreshing is not paused. Workers: {running}.")
@@ -71,7 +71,7 @@ def _show_status(as_json: bool, code: ExitCode = ExitCode.DONE) -> None:
 
 
 def _concerned(alarm: Alarm) -> list[int] | None:
-    return brakes.list_refused(alarm) if alarm.name == brakes.MASS_REFUSAL else None
+    return alarms.list_refused(alarm) if alarm.name == alarms.MASS_REFUSAL else None
 
 
 def _shown(account_ids: list[int] | None) -> str:

@@ -9,9 +9,9 @@ from flask.cli import with_appcontext
 
 from keap_connect.cli.exit_codes import help_with
 from keap_connect.errors import SettingsError
-from keap_connect.runtime import runtime
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.server.serve import serve as serve_app
+from keap_connect.services import services
 
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -24,7 +24,7 @@ def serve(certificate: Path | None, key: Path | None) -> None:
     """Serve the pages and the token API at HOST and PORT, until SIGTERM or Ctrl-C."""
     if bool(certificate) != bool(key):
         raise click.UsageError("--certificate and --key belong together.")
-    settings = runtime().settings
+    settings = services().settings
     try:
         prepare_to_serve(settings)
         serve_app(current_app._get_current_object(), settings, certificate, key)  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from flask.cli import AppGroup
 
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json
-from keap_connect.resealing import reseal as reseal_all
+from keap_connect.key_rotation import reseal as reseal_all
 
 token_keys = AppGroup("token-keys", help="The keys that seal what is stored.")
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from oauthlib.oauth2 import WebApplicationClient
 from requests_oauthlib import OAuth2Session
 
-from keap_connect.keap.judgement import cut
+from keap_connect.keap.answers import cut
 from keap_connect.settings import KeapSettings
 
 STATE_BYTES = 32

@@ -1,7 +1,7 @@
-"""Requests to Keap's token endpoint; each ends in a `Judgement`, never in an exception.
+"""Requests to Keap's token endpoint; each ends in a `Classification`, never in an exception.
 
 oauthlib's own parser would take Keap's "Invalid Refresh Token" for a bad client and an HTML page for a missing
-token, so the compliance hooks hand the raw answer to our judge before oauthlib sees it.
+token, so the compliance hooks hand the raw answer to our classify before oauthlib sees it.
 """
 
 import logging
@@ -15,14 +15,14 @@ from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import utc_now
-from keap_connect.keap.judgement import Answer, GrantType, Judgement, cut, judge, no_answer, withheld
-from keap_connect.keap.transport import Call, CertificateRefused, KeapSession, NotSent, NoUsableAnswer, Withheld
+from keap_connect.keap.answers import Answer, Classification, GrantType, classify, cut, no_answer, not_sent
+from keap_connect.keap.transport import Call, Cancelled, CertificateRefused, KeapSession, NotSent, NoUsableAnswer
 from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
 
 
-def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = None) -> Judgement:
+def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = None) -> Classification:
     """Trade an authorization code for a token; a code is sent at most once.
 
     Client id and secret travel in the body, as Keap documents for this grant.
@@ -47,7 +47,7 @@ def refresh(
     refresh_token: str,
     must_end_by: float = math.inf,
     may_send: Callable[[], bool] | None = None,
-) -> Judgement:
+) -> Classification:
     """Trade a refresh token for a new pair; the old one is dead afterwards.
 
     Store the result before doing anything else. Nothing is sent unless, once the connection is open, `may_send` says
@@ -64,12 +64,12 @@ def refresh(
     return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send, must_end_by=must_end_by, may_send=may_send)
 
 
-class _Judged(Exception):
+class _Classified(Exception):
     """Carries a verdict out of requests-oauthlib, past its parser."""
 
-    def __init__(self, judgement: Judgement) -> None:
-        super().__init__(judgement.reason)
-        self.judgement = judgement
+    def __init__(self, classified: Classification) -> None:
+        super().__init__(classified.reason)
+        self.classified = classified
 
 
 def _ask(
@@ -80,7 +80,7 @@ def _ask(
     *,
     must_end_by: float = math.inf,
     may_send: Callable[[], bool] | None = None,
-) -> Judgement:
+) -> Classification:
     sent_at = utc_now()
     secrets = [secret.encode() for secret in (*presented, keap.client_secret) if secret]
 
@@ -90,19 +90,19 @@ def _ask(
             for secret in secrets:
                 body = body.replace(secret, b"[secret]")
         answer = Answer(response.status_code, body, response.headers.get("Retry-After"))
-        raise _Judged(judge(grant_type, answer, sent_at))
+        raise _Classified(classify(grant_type, answer, sent_at))
 
     with KeapSession(keap, Call(must_end_by=must_end_by, may_send=may_send)) as session:
         session.register_compliance_hook("access_token_response", hear)
         session.register_compliance_hook("refresh_token_response", hear)
         try:
             send(session)
-        except _Judged as heard:
-            return heard.judgement
+        except _Classified as heard:
+            return heard.classified
         except InsecureTransportError:
             return no_answer("The token URL is plain http, so nothing was sent.", was_sent=False)
-        except Withheld as problem:
-            return withheld(f"Nothing was sent to Keap: {problem}.")
+        except Cancelled as problem:
+            return not_sent(f"Nothing was sent to Keap: {problem}.")
         except CertificateRefused as problem:
             log.error("Keap's server did not prove who it is: %s", cut(str(problem)))
             return no_answer("Keap's server did not prove who it is, so nothing was sent.", was_sent=False)

@@ -19,7 +19,7 @@ from requests.structures import CaseInsensitiveDict
 from requests_oauthlib import OAuth2Session
 
 from keap_connect.clock import seconds_since_boot
-from keap_connect.keap.judgement import json_object
+from keap_connect.keap.answers import json_object
 from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class NotSent(requests.RequestException):
     """Nothing was written; the text says why."""
 
 
-class Withheld(NotSent):
+class Cancelled(NotSent):
     """We held it back ourselves: it must not be sent any more."""
 
 
@@ -95,9 +95,9 @@ class Call:
         the time a machine was suspended. `may_send` is asked before, since it takes time.
         """
         if self.may_send and not self.may_send():
-            raise Withheld("the account had moved on, or the database did not answer")
+            raise Cancelled("the account had moved on, or the database did not answer")
         if seconds_since_boot() >= self.ends or self.ends > self.must_end_by:
-            raise Withheld("the time to send it had passed before it was written")
+            raise Cancelled("the time to send it had passed before it was written")
         self.sent = True
 
     def before_request(self, *_addresses: object) -> int:

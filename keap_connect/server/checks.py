@@ -7,11 +7,11 @@ from flask import current_app
 
 from keap_connect.access.admins import create_admin
 from keap_connect.deployment import check_deployment, check_file
-from keap_connect.doctor.file_systems import look_at_file_systems
-from keap_connect.doctor.finding import Finding
-from keap_connect.doctor.proxies import look_at_proxies
 from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
-from keap_connect.refreshing.clone_guard import check_instance
+from keap_connect.health.file_systems import look_at_file_systems
+from keap_connect.health.finding import Finding
+from keap_connect.health.proxies import look_at_proxies
+from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.settings import Settings
 
 log = logging.getLogger(__name__)

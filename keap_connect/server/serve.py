@@ -17,7 +17,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from keap_connect.errors import SettingsError
-from keap_connect.refreshing.recovery import wait_for_pairs_in_memory
+from keap_connect.refresh.recovery import wait_for_pairs_in_memory
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
 from keap_connect.signals import stop_signals

@@ -7,10 +7,12 @@ from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, view_account
-from keap_connect.accounts.history import page_events
 from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import KEYS, AccountState
+from keap_connect.connect.flows import count_unfinished
+from keap_connect.connect.identifying import identify_pending
+from keap_connect.connect.reconnect_links import list_open_links
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
@@ -21,15 +23,13 @@ from keap_connect.errors import (
     TemporarilyUnavailable,
     TenantConflict,
 )
+from keap_connect.events.history import page_events
 from keap_connect.keap.call_slots import keap_call_slot
-from keap_connect.onboarding.completing import complete_account
-from keap_connect.onboarding.flows import count_unfinished
-from keap_connect.onboarding.reconnect_links import list_open_links
-from keap_connect.refreshing.brakes import list_pauses
-from keap_connect.refreshing.serving import refresh_account
-from keap_connect.runtime import runtime
-from keap_connect.web.door import Audience, actor, current_admin, open_to
-from keap_connect.worker.heartbeat import list_workers
+from keap_connect.refresh.alarms import list_pauses
+from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.refresh.serving import refresh_account
+from keap_connect.services import services
+from keap_connect.web.auth import Audience, actor, current_admin, open_to
 
 bp = Blueprint("accounts", __name__, url_prefix="/accounts")
 LONGEST_SEARCH = 100
@@ -60,7 +60,7 @@ def index() -> Response:
         state=state,
         order=order,
         list_url=list_url,
-        start_url=runtime().settings.public_url + url_for("connect.index"),
+        start_url=services().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
         workers=list_workers(),
         pauses=list_pauses(),
@@ -117,7 +117,7 @@ def complete(account_id: int) -> Response:
     """Ask Keap again whose account this is."""
     try:
         with keap_call_slot():
-            account_id = complete_account(account_id)
+            account_id = identify_pending(account_id)
         flash("The details are filled in.", "done")
     except (TemporarilyUnavailable, TenantConflict, SealBroken) as refusal:
         flash(str(refusal), "attention")

@@ -8,7 +8,7 @@ from keap_connect.access.passwords import issue_password_link
 from keap_connect.access.sign_ins import end_sign_ins_by
 from keap_connect.errors import AdminRefused, LastAdmin
 from keap_connect.models import Role
-from keap_connect.web.door import Audience, open_to, signed_in_admin
+from keap_connect.web.auth import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("admins", __name__, url_prefix="/admins")

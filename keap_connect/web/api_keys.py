@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access.api_keys import Scope, get_api_key, issue_api_key, list_api_keys, revoke_api_key
 from keap_connect.clock import utc_now
 from keap_connect.errors import APIKeyUnfit
-from keap_connect.web.door import Audience, current_admin, open_to
+from keap_connect.web.auth import Audience, current_admin, open_to
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("api_keys", __name__, url_prefix="/api-keys")

@@ -5,9 +5,9 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, render_template, request, stream_with_context, url_for
 
-from keap_connect.accounts.audit_trail import Wanted, search_trail, trail_as_csv
-from keap_connect.accounts.history import EventKind
-from keap_connect.web.door import Audience, open_to
+from keap_connect.events.audit_trail import Wanted, search_trail, trail_as_csv
+from keap_connect.events.history import EventKind
+from keap_connect.web.auth import Audience, open_to
 
 bp = Blueprint("audit", __name__)
 LONGEST_SEARCH = 100

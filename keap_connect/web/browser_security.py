@@ -14,8 +14,8 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.errors import KeapConnectError
-from keap_connect.runtime import runtime
 from keap_connect.server.front import REFUSAL
+from keap_connect.services import services
 from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
 
 View = TypeVar("View", bound=Callable[..., object])
@@ -123,7 +123,7 @@ def csrf_token() -> str:
     Not to the customer's, which begins at the end of a journey while another tab may still show a start page.
     """
     bound_to = "\n".join(["csrf", browser(), read_cookie("admin") or ""])
-    return hmac.new(runtime().settings.secret_key.encode(), bound_to.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(services().settings.secret_key.encode(), bound_to.encode(), hashlib.sha256).hexdigest()
 
 
 def read_cookie(name: str) -> str | None:
@@ -141,7 +141,7 @@ def set_cookie(response: Response, name: str, value: str, lifetime_seconds: int 
         _cookie_name(name),
         value,
         max_age=lifetime_seconds,
-        secure=runtime().settings.is_https,
+        secure=services().settings.is_https,
         httponly=True,
         samesite="Lax",
         path="/",
@@ -150,12 +150,12 @@ def set_cookie(response: Response, name: str, value: str, lifetime_seconds: int 
 
 def delete_cookie(response: Response, name: str) -> None:
     """Take a cookie back."""
-    is_https = runtime().settings.is_https
+    is_https = services().settings.is_https
     response.delete_cookie(_cookie_name(name), secure=is_https, httponly=True, samesite="Lax", path="/")
 
 
 def _cookie_name(name: str) -> str:
-    return f"__Host-{name}" if runtime().settings.is_https else name
+    return f"__Host-{name}" if services().settings.is_https else name
 
 
 def _check_origin(public_url: str) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, request
 
-from keap_connect.accounts.history import acting_from
 from keap_connect.clock import seconds_since_boot
-from keap_connect.doctor.proxies import mark_of
+from keap_connect.events.history import acting_from
+from keap_connect.health.proxies import mark_of
 from keap_connect.settings import Settings
 from keap_connect.web.hosts import ANY_HOST
 

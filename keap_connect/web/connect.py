@@ -19,15 +19,21 @@ from werkzeug.wrappers import Response as AnyResponse
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_sign_in, sign_in_person, sign_out
 from keap_connect.accounts.directory import list_accounts_of, view_account
+from keap_connect.connect.callback import (
+    complete_callback,
+    connect_pending,
+    discard_pending,
+    open_pending,
+    receive_callback,
+)
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.flows import FlowRefused, ending_of, find_flow, start_flow
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import AuthorizationFlow
-from keap_connect.onboarding.endings import Ending
-from keap_connect.onboarding.flows import FlowRefused, ending_of, find_flow, start_flow
-from keap_connect.onboarding.journey import connect_held, discard_held, finish, open_held, receive_callback
+from keap_connect.web.auth import Audience, current_person, open_to, welcome_person
 from keap_connect.web.browser_security import browser, delete_cookie, read_cookie, set_cookie
-from keap_connect.web.door import Audience, current_person, open_to, welcome_person
 from keap_connect.web.ending_words import WORDS
 
 bp = Blueprint("connect", __name__)
@@ -100,14 +106,14 @@ def result(ref: str) -> AnyResponse:
     flow = _get_flow(ref)
     if ending_of(flow) is Ending.INTERRUPTED:
         with keap_call_slot():
-            finish(flow)
+            complete_callback(flow)
         flow = _get_flow(ref)
     ending = ending_of(flow)
     if ending is None:
         page = render_template("connect/result.html", running=True, ending=None, account=None)
         return make_response(page, {"Refresh": "2"})
     if ending is Ending.HELD:
-        return _show_held(flow)
+        return _show_pending(flow)
     session_id = sign_in_person(flow) if ending.is_success else None
     if session_id is None:
         return _show_ending(ending, flow)
@@ -124,9 +130,9 @@ def confirm(ref: str) -> AnyResponse:
     """Decide about a grant for another Keap account than the one to reconnect."""
     flow = _get_flow(ref)
     if request.form.get("choice") == "connect":
-        connect_held(flow)
+        connect_pending(flow)
     elif request.form.get("choice") == "discard":
-        discard_held(flow)
+        discard_pending(flow)
     else:
         abort(400)
     return redirect(url_for("connect.result", ref=ref), code=303)
@@ -180,9 +186,9 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
     return make_response(page, words.status)
 
 
-def _show_held(flow: AuthorizationFlow) -> AnyResponse:
+def _show_pending(flow: AuthorizationFlow) -> AnyResponse:
     """Ask what to do with the other account. Whoever came by a link is not told which one the link is for."""
-    grant = open_held(flow)
+    grant = open_pending(flow)
     if grant is None or flow.account_id is None:
         raise AccountNotFound("The account to reconnect is gone.")
     found = grant.identity
@@ -196,7 +202,7 @@ def _show_held(flow: AuthorizationFlow) -> AnyResponse:
                 "business_name": found.business_name,
                 "person_name": found.person_name,
                 "person_email": found.person_email,
-                "expires_at": flow.held_until,
+                "expires_at": flow.pending_until,
             },
         )
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from keap_connect.onboarding.endings import Ending
+from keap_connect.connect.endings import Ending
 
 AGAIN = "Connect Keap again"
 ACCOUNTS = "Your accounts"

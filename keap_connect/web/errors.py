@@ -24,9 +24,9 @@ from keap_connect.errors import (
     TooManyRequests,
 )
 from keap_connect.logs import write_down
-from keap_connect.runtime import runtime
+from keap_connect.services import services
+from keap_connect.web.auth import MayOnlyLook, PersonUnknown, current_admin, current_person
 from keap_connect.web.browser_security import ForgedRequest
-from keap_connect.web.door import MayOnlyLook, PersonUnknown, current_admin, current_person
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def show_errors(app: Flask) -> None:
 
     @app.errorhandler(SecurityError)
     def unknown_host(error: SecurityError) -> Response:
-        settings = runtime().settings
+        settings = services().settings
         text = f"This app does not go by that host name. Reference: {write_down(log, request, 400, error)}\n"
         if not settings.is_loopback:
             return Response(text, 400, mimetype="text/plain")

@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.clock import utc_now
-from keap_connect.web.door import Audience, open_to, signed_in_admin
+from keap_connect.web.auth import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("exports", __name__, url_prefix="/export")

@@ -6,8 +6,8 @@ is for whoever is to be woken up.
 
 from flask import Blueprint, Response
 
-from keap_connect.web.door import Audience, open_to
-from keap_connect.worker.readiness import is_ready
+from keap_connect.health.readiness import is_ready
+from keap_connect.web.auth import Audience, open_to
 
 bp = Blueprint("health", __name__)
 

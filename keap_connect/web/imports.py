@@ -3,6 +3,9 @@
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from keap_connect.connect.import_files import MOST_BYTES, import_file, preview_file
+from keap_connect.connect.importing import ImportedCredential, import_credential
+from keap_connect.connect.pending_files import find_pending_file, forget_pending_file, store_pending_file
 from keap_connect.errors import (
     ImportRefused,
     LinesRefused,
@@ -13,12 +16,9 @@ from keap_connect.errors import (
 )
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
-from keap_connect.onboarding.held_files import find_held_file, forget_held_file, hold_file
-from keap_connect.onboarding.import_files import MOST_BYTES, import_file, preview_file
-from keap_connect.onboarding.importing import ImportedCredential, import_credential
-from keap_connect.runtime import runtime
+from keap_connect.services import services
+from keap_connect.web.auth import Audience, open_to, signed_in_admin
 from keap_connect.web.browser_security import takes_up_to
-from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
@@ -70,13 +70,13 @@ def file() -> Response:
     content = sent.read() if sent else b""
     try:
         with keap_call_slot():
-            forget_held_file(signed_in_admin().id)
+            forget_pending_file(signed_in_admin().id)
             preview = preview_file(content)
     except ImportRefused as refusal:
         return _file_form({"file": str(refusal)}, status=400)
     if preview.problems:
         return _file_form(problems=preview.problems, status=400)
-    hold_file(signed_in_admin().id, content, preview)
+    store_pending_file(signed_in_admin().id, content, preview)
     return redirect(url_for("imports.file"), code=303)
 
 
@@ -84,11 +84,11 @@ def file() -> Response:
 @open_to(Audience.ADMIN)
 def confirm() -> Response:
     """Import the file that waits, or drop it."""
-    admin, held = signed_in_admin(), find_held_file(signed_in_admin().id)
+    admin, held = signed_in_admin(), find_pending_file(signed_in_admin().id)
     if held is None:
         return _file_form({"file": FORGOTTEN}, status=400)
     if request.form.get("choice") == "drop":
-        forget_held_file(admin.id)
+        forget_pending_file(admin.id)
         return redirect(url_for("imports.file"), code=303)
     try:
         if not password_is_right():
@@ -97,7 +97,7 @@ def confirm() -> Response:
             ids = import_file(held.content, admin.email)
     except LinesRefused as refusal:
         return _file_form(problems=refusal.problems, status=400)
-    forget_held_file(admin.id)
+    forget_pending_file(admin.id)
     flash(f"{len(ids)} {'account was' if len(ids) == 1 else 'accounts were'} imported.", "done")
     return redirect(url_for("accounts.index"), code=303)
 
@@ -122,7 +122,7 @@ def _one_form(errors: dict[str, str] | None = None, status: int = 200) -> Respon
         kind=request.form.get("kind", PASTED),
         external_id=_text("external_id"),
         label=_text("label"),
-        client_id=runtime().keap.client_id,
+        client_id=services().keap.client_id,
     )
     return make_response(page, status)
 
@@ -130,6 +130,6 @@ def _one_form(errors: dict[str, str] | None = None, status: int = 200) -> Respon
 def _file_form(
     errors: dict[str, str] | None = None, problems: dict[int, str] | None = None, status: int = 200
 ) -> Response:
-    held = find_held_file(signed_in_admin().id)
+    held = find_pending_file(signed_in_admin().id)
     page = render_template("imports/file.html", errors=errors or {}, problems=problems or {}, held=held)
     return make_response(page, status)

@@ -3,7 +3,7 @@
 from flask import request
 
 from keap_connect.access.passwords import verify_again
-from keap_connect.web.door import signed_in_admin
+from keap_connect.web.auth import signed_in_admin
 
 
 def password_is_right() -> bool:

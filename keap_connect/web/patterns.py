@@ -1,4 +1,4 @@
-"""Every piece that pages are made of, in every state: the place to judge the design. For developers only.
+"""Every piece that pages are made of, in every state: the place to classify the design. For developers only.
 
 `create_app` adds it in Flask's debug mode with the sandbox, and leaves it out everywhere else.
 """
@@ -8,7 +8,7 @@ from datetime import timedelta
 from flask import Blueprint, render_template
 
 from keap_connect.clock import utc_now
-from keap_connect.web.door import Audience, open_to
+from keap_connect.web.auth import Audience, open_to
 
 bp = Blueprint("patterns", __name__)
 

@@ -10,8 +10,8 @@ from keap_connect.access import second_factor
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
 from keap_connect.errors import CodeRefused, PasswordRefused
+from keap_connect.web.auth import Audience, open_to, signed_in_admin
 from keap_connect.web.browser_security import read_cookie
-from keap_connect.web.door import Audience, open_to, signed_in_admin
 from keap_connect.web.password_again import password_is_right
 from keap_connect.web.qr_code import draw_qr_code
 

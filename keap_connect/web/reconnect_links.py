@@ -5,9 +5,8 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.directory import view_account
-from keap_connect.errors import AccountNotFound, LinkGone
-from keap_connect.onboarding.flows import find_flow
-from keap_connect.onboarding.reconnect_links import (
+from keap_connect.connect.flows import find_flow
+from keap_connect.connect.reconnect_links import (
     LINK_LIFE,
     check_link,
     make_link,
@@ -15,8 +14,9 @@ from keap_connect.onboarding.reconnect_links import (
     start_by_link,
     start_by_link_again,
 )
+from keap_connect.errors import AccountNotFound, LinkGone
+from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.browser_security import browser, read_cookie
-from keap_connect.web.door import Audience, actor, open_to
 
 bp = Blueprint("reconnect_links", __name__)
 

@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.revealing import RevealedToken, count_reveals, reveal_access_token
 from keap_connect.errors import AccountDisconnected, FormUsed, SealBroken
-from keap_connect.web.door import Audience, actor, open_to
+from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.password_again import password_is_right
 
 bp = Blueprint("reveal", __name__)

@@ -5,14 +5,14 @@ from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
+from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
-from keap_connect.onboarding.client_check import ClientStanding, check_client, find_client_check
-from keap_connect.refreshing.brakes import list_pauses
-from keap_connect.runtime import runtime
-from keap_connect.web.door import Audience, open_to, signed_in_admin
+from keap_connect.refresh.alarms import list_pauses
+from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.services import services
+from keap_connect.web.auth import Audience, open_to, signed_in_admin
 from keap_connect.web.setup_steps import Tick, list_steps
-from keap_connect.worker.heartbeat import list_workers
 
 bp = Blueprint("setup", __name__, url_prefix="/setup")
 
@@ -21,7 +21,7 @@ bp = Blueprint("setup", __name__, url_prefix="/setup")
 @open_to(Audience.ADMIN)
 def index() -> str:
     """Show the guide."""
-    settings, keap, check, counts = runtime().settings, runtime().keap, find_client_check(), count_states()
+    settings, keap, check, counts = services().settings, services().keap, find_client_check(), count_states()
     connected = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK]
     steps = list_steps(settings, check, connected, len(list_workers()))
     return render_template(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from keap_connect.onboarding.client_check import ClientCheck, ClientStanding
+from keap_connect.connect.client_check import ClientCheck, ClientStanding
 from keap_connect.settings import LOOPBACK_HOSTS, Settings
 
 

@@ -11,9 +11,9 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.access.passwords import issue_password_link
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.directory import get_account
+from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
-from keap_connect.onboarding.reconnect_links import make_link
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor

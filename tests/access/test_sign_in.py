@@ -21,8 +21,8 @@ from keap_connect.access.password_rules import LONGEST_PASSWORD
 from keap_connect.access.passwords import ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_EMAIL
 from keap_connect.access.sign_ins import ABSOLUTE_LIMIT, IDLE_LIMIT, find_admin, sign_in_admin
 from keap_connect.access.throttle import WINDOW
-from keap_connect.accounts.history import EventKind
 from keap_connect.database import Base, db, read_session, write_transaction
+from keap_connect.events.history import EventKind
 from keap_connect.models import AccountEvent, Admin, SignIn, SignInAttempt
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
@@ -207,7 +207,7 @@ def test_only_a_known_hash_lets_somebody_in(app: Flask, visitor: Visitor):
     """The stand-in for unknown people is a hash too; whoever guessed its password would still be nobody."""
     equipped = app.extensions["keap_connect"]
     guessed = equipped.password_hasher.hash("guessed it")
-    app.extensions["keap_connect"] = replace(equipped, nobodys_hash=guessed)
+    app.extensions["keap_connect"] = replace(equipped, dummy_hash=guessed)
 
     assert try_password(visitor, "guessed it").status_code == 401
 

@@ -13,8 +13,8 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
+from keap_connect.refresh.due import claim_due
 from keap_connect.settings import Settings
-from keap_connect.worker.due import take_up_due
 from tests.accounts.granted import store_account
 from tests.conftest import MovedClock
 from tests.support.sandbox import Sandbox
@@ -55,7 +55,7 @@ def test_a_day_has_twenty_four_hours_and_forty_five_days_are_so_many(
     sandbox: Sandbox, clock: MovedClock, day: datetime
 ):
     clock.advance(seconds=(day - datetime.now(UTC)).total_seconds())
-    account_id = store_account(sandbox, asked_at=utc_now())
+    account_id = store_account(sandbox, last_used_at=utc_now())
     with write_transaction() as session:
         session.get_one(Account, account_id).next_refresh_at = utc_now() + timedelta(hours=21)
     stored, seen = get_account(account_id), view_account(account_id)
@@ -63,9 +63,9 @@ def test_a_day_has_twenty_four_hours_and_forty_five_days_are_so_many(
     assert stored.access_token_expires_at - utc_now() == pytest.approx(timedelta(days=1), abs=timedelta(minutes=1))
     assert seen.refresh_token_expires_at - utc_now() == pytest.approx(timedelta(days=45), abs=timedelta(minutes=1))
     clock.advance(hours=20, minutes=58)
-    assert take_up_due(10) == [], "too early"
+    assert claim_due(10) == [], "too early"
     clock.advance(minutes=4)
-    assert [account.id for account in take_up_due(10)] == [account_id]
+    assert [account.id for account in claim_due(10)] == [account_id]
     clock.advance(hours=2, minutes=55)
     assert state_of(get_account(account_id), utc_now()) is AccountState.ACTIVE
     clock.advance(minutes=5)

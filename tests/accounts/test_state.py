@@ -45,8 +45,8 @@ STATES = [
     ({"attempted_at": NOW}, ACTIVE),
     ({"attempted_at": NOW - timedelta(seconds=60) + TICK}, ACTIVE),
     ({"attempted_at": NOW - timedelta(seconds=60)}, AT_RISK),
-    ({"lost_at": NOW}, AT_RISK),
-    ({"lost_at": NOW, "attempted_at": NOW}, AT_RISK),
+    ({"outcome_unknown_since": NOW}, AT_RISK),
+    ({"outcome_unknown_since": NOW, "attempted_at": NOW}, AT_RISK),
     ({"access_token_expires_at": NOW + TICK}, ACTIVE),
     ({"access_token_expires_at": NOW}, AT_RISK),
     ({"refresh_token_issued_at": NOW - 35 * DAY + TICK}, ACTIVE),
@@ -54,12 +54,12 @@ STATES = [
     ({"refresh_token_issued_at": NOW - 45 * DAY + TICK}, AT_RISK),
     ({"refresh_token_issued_at": NOW - 45 * DAY}, RECONNECT_REQUIRED),
     ({"refused_at": NOW}, RECONNECT_REQUIRED),
-    ({"refused_at": NOW, "lost_at": NOW, "failures": 9}, RECONNECT_REQUIRED),
+    ({"refused_at": NOW, "outcome_unknown_since": NOW, "failures": 9}, RECONNECT_REQUIRED),
     ({"kind": CredentialKind.ACCESS_TOKEN_ONLY, "access_token_expires_at": NOW}, RECONNECT_REQUIRED),
     ({"kind": CredentialKind.SERVICE_ACCOUNT_KEY, "access_token_expires_at": NOW}, RECONNECT_REQUIRED),
     ({"kind": CredentialKind.PERSONAL_ACCESS_TOKEN, "access_token_expires_at": NOW}, RECONNECT_REQUIRED),
     ({"disconnected_at": NOW}, DISCONNECTED),
-    ({"disconnected_at": NOW, "refused_at": NOW, "lost_at": NOW}, DISCONNECTED),
+    ({"disconnected_at": NOW, "refused_at": NOW, "outcome_unknown_since": NOW}, DISCONNECTED),
 ]
 
 
@@ -76,7 +76,7 @@ def test_sql_and_python_agree_on_every_mixture_of_facts(database_url):
         "refresh_token_issued_at": [None, NOW - 35 * DAY + TICK, NOW - 35 * DAY, NOW - 45 * DAY + TICK, NOW - 45 * DAY],
         "access_token_expires_at": [None, NOW - HOUR, NOW, NOW + TICK],
         "failures": [0, 2, 3],
-        "lost_at": [None, NOW],
+        "outcome_unknown_since": [None, NOW],
         "attempted_at": [None, NOW, NOW - timedelta(seconds=60) + TICK, NOW - timedelta(seconds=60)],
     }
     always = {"client_id": "c", "token_url": "t", "created_at": NOW, "connected_at": NOW, "generation": 1}
@@ -123,7 +123,7 @@ def test_every_state_has_a_next_step():
     ("facts", "words"),
     [
         ({"failures": 4, "failure_reason": "Keap answered 503."}, "The last 4 refreshes failed. Keap answered 503."),
-        ({"lost_at": NOW}, "no usable answer came. Keap may have rotated; it is tried again."),
+        ({"outcome_unknown_since": NOW}, "no usable answer came. Keap may have rotated; it is tried again."),
         ({"access_token_expires_at": NOW}, "The access token has expired and was not refreshed yet."),
         (
             {"refresh_token_issued_at": NOW - 36 * DAY},
@@ -131,7 +131,7 @@ def test_every_state_has_a_next_step():
         ),
         ({"refresh_token_issued_at": NOW - 46 * DAY}, "The grant aged out"),
         ({"refused_at": NOW, "failure_reason": "Invalid."}, "Keap refused the refresh token for good. Invalid."),
-        ({"refused_at": NOW, "lost_at": NOW}, "Our own last attempt with it was at 2026-11-23 12:00 UTC"),
+        ({"refused_at": NOW, "outcome_unknown_since": NOW}, "Our own last attempt with it was at 2026-11-23 12:00 UTC"),
         ({"disconnected_at": NOW}, "It was disconnected on request."),
         (
             {"kind": CredentialKind.ACCESS_TOKEN_ONLY, "access_token_expires_at": NOW},

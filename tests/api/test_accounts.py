@@ -5,9 +5,9 @@ from flask import Flask
 from sqlalchemy import delete
 
 from keap_connect.accounts.directory import get_account
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program

@@ -71,7 +71,7 @@ NOT_PLAIN = {
     "a dead grant": (lambda app: set_columns(app, Account, refused_at=utc_now()), 200),
     "an expired token": (lambda app: set_columns(app, Account, access_token_expires_at=utc_now() - HOUR), 200),
     "a token in doubt": (lambda app: set_columns(app, Account, attempted_at=utc_now() - HOUR), 200),
-    "an account not asked for lately": (lambda app: set_columns(app, Account, asked_at=utc_now() - 2 * HOUR), 200),
+    "an account not asked for lately": (lambda app: set_columns(app, Account, last_used_at=utc_now() - 2 * HOUR), 200),
 }
 
 
@@ -135,7 +135,7 @@ def test_no_token_leaves_by_the_express_lane_unwritten(
     program: Program, account_id: int, monkeypatch: pytest.MonkeyPatch
 ):
     program.get(PATH)
-    monkeypatch.setattr("keap_connect.audit.log_file.os.write", fail(OSError(28, "No space left on device")))
+    monkeypatch.setattr("keap_connect.events.log_file.os.write", fail(OSError(28, "No space left on device")))
 
     answer = program.get(PATH)
 

@@ -11,8 +11,8 @@ from keap_connect.access import rate_limits
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
-from keap_connect.refreshing import brakes
-from keap_connect.worker.heartbeat import Beat, beat
+from keap_connect.refresh import alarms
+from keap_connect.refresh.heartbeat import Beat, beat
 from tests.api.fixtures import NewProgram, Program
 from tests.web.direct import visit
 from tests.web.fixtures import World
@@ -117,7 +117,7 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
         with write_transaction() as session:
             session.get_one(Account, world.account_id).next_refresh_at = utc_now() - timedelta(minutes=5)
             session.get_one(Account, world.foreign_account_id).refused_at = utc_now()
-            brakes.raise_alarm(session, brakes.MASS_REFUSAL, "Keap refused many.")
+            alarms.raise_alarm(session, alarms.MASS_REFUSAL, "Keap refused many.")
         beat(Beat("host:1", utc_now(), 7, 2, 0.0, None, None))
         beat(Beat("host:2", utc_now(), 1, 0, 0.0, utc_now() + timedelta(minutes=1), "Keap answered 503."))
 

@@ -284,5 +284,5 @@ def test_the_account_counts_as_in_use(app: Flask, program: Program, account_id: 
 
     with app.app_context():
         account = get_account(account_id)
-    assert account.asked_at is not None
+    assert account.last_used_at is not None
     assert account.next_refresh_at < account.access_token_expires_at

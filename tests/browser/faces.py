@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from playwright.sync_api import Page
 
 from keap_connect.accounts.state import AccountState
-from keap_connect.onboarding.endings import Ending
+from keap_connect.connect.endings import Ending
 from keap_connect.web.ending_words import WORDS
 from tests.browser.world import ACCOUNTS, HOSTILE, LINK_TOKEN, LONG, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD

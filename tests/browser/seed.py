@@ -5,16 +5,16 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from keap_connect.accounts.credentials import forget_credential, new_account, replace_credential
-from keap_connect.accounts.history import Actor, EventKind
 from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.matching import Grant
 from keap_connect.database import write_transaction
-from keap_connect.keap.identity import Identity
+from keap_connect.events.history import Actor, EventKind
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, ReconnectLink, Worker
-from keap_connect.onboarding.endings import Ending
-from keap_connect.onboarding.placing import Grant
-from keap_connect.runtime import runtime
+from keap_connect.services import services
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 REFUSED = "Keap answered 400 (invalid_grant: Invalid refresh token)."
@@ -73,7 +73,7 @@ def add_flow(
         ending=ending,
         ended_at=now if ending else None,
         account_id=account_id,
-        held_until=now + HOUR if ending == Ending.HELD else None,
+        pending_until=now + HOUR if ending == Ending.HELD else None,
     )
     for name, value in facts.items():
         setattr(flow, name, value)
@@ -103,7 +103,7 @@ def add_worker(**facts: object) -> None:
 def sealed_grant(ref: str, identity: Identity) -> bytes:
     """Return a grant sealed for the flow in which it is held."""
     granted = TokenResponse("access-token-held", "refresh-token-held", utc_now() + DAY, "full")
-    return runtime().cipher.seal(Grant(granted, identity).to_json(), f"flow:{ref}:held_grant")
+    return services().cipher.seal(Grant(granted, identity).to_json(), f"flow:{ref}:held_grant")
 
 
 def _bring_into(state: AccountState, account: Account, now: datetime) -> None:

@@ -54,7 +54,7 @@ class Camera:
 def add_varied_accounts() -> int:
     """Store eight accounts as an agency may have them; return the id of one worth a look."""
     states = AccountState
-    lately = {"asked_at": utc_now() - 20 * MINUTE}
+    lately = {"last_used_at": utc_now() - 20 * MINUTE}
     add_account("Northwind Roofing", "nw412", "Maria Santos", refreshed=3 * HOUR, external_id="crm:412", **lately)
     add_account("Blue Door Bakery", "bd207", "Tom Becker", refreshed=11 * HOUR, connected=300 * DAY, **lately)
     add_account("Harbor & Pine Dental", "hp118", "Priya Nair", refreshed=50 * MINUTE, connected=41 * DAY, **lately)

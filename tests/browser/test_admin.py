@@ -67,7 +67,7 @@ def sign_in(person: Person, password: str = ADMIN_PASSWORD) -> None:
 @pytest.fixture
 def lose(admin: Person, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
     """Give the function that has an account's access withdrawn at Keap, which is believed when it says so twice."""
-    monkeypatch.setattr("keap_connect.refreshing.timing.CONFIRM_WAIT_SECONDS", 0)
+    monkeypatch.setattr("keap_connect.refresh.timing.CONFIRM_WAIT_SECONDS", 0)
 
     def lose_account(account_id: int, tenant_id: str) -> None:
         sandbox.withdraw(tenant_id)

@@ -54,7 +54,7 @@ def wait_for_the_next_look(admin: Person) -> None:
 def test_the_longest_words_for_a_time_fit_their_column(admin: Person, app: Flask):
     lately = utc_now() - timedelta(seconds=20)
     with app.app_context(), write_transaction() as session:
-        session.execute(update(Account).values(refreshed_at=lately, asked_at=lately))
+        session.execute(update(Account).values(refreshed_at=lately, last_used_at=lately))
 
     admin.page.set_viewport_size({"width": 1200, "height": 800})
     admin.open("/accounts")

@@ -19,12 +19,12 @@ from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.flows import find_flow
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
-from keap_connect.keap.identity import Identity
-from keap_connect.models import Account, Admin, Alarm, Role, Ticket
-from keap_connect.onboarding.endings import Ending
-from keap_connect.onboarding.flows import find_flow
+from keap_connect.keap.user_info import Identity
+from keap_connect.models import Account, Admin, Alarm, OneTimeToken, Role
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
 from tests.browser.seed import HOUR, add_account, add_flow, add_link, add_worker, sealed_grant
@@ -147,17 +147,17 @@ def _fill_flows(world: World) -> None:
     add_flow(BROWSER, "never-came-back", None, consumed_at=None, expires_at=utc_now() - HOUR)
     add_flow(BROWSER, "nonsense", "no such ending")
     link_id = add_link(names["hostile"], LINK_TOKEN, HOSTILE)
-    by_link = {"held_grant_sealed": sealed_grant("held-by-link", Identity("cd456", "other", LONG, LONG, LONG))}
+    by_link = {"pending_grant_sealed": sealed_grant("held-by-link", Identity("cd456", "other", LONG, LONG, LONG))}
     add_flow(BROWSER, "held-by-link", Ending.HELD, active, reconnect_link_id=link_id, **by_link)
     add_flow(BROWSER, "denied-by-link", Ending.DENIED, active, reconnect_link_id=link_id)
-    add_flow(BROWSER, "held-broken", Ending.HELD, active, held_grant_sealed=b"not ours")
+    add_flow(BROWSER, "held-broken", Ending.HELD, active, pending_grant_sealed=b"not ours")
     for ref, account, name in (
         ("held", active, "Bright Dental"),
         ("held-long", names["long"], LONG),
         ("held-hostile", names["hostile"], HOSTILE),
     ):
         identity = Identity("cd456", "other", name, name, name)
-        add_flow(BROWSER, ref, Ending.HELD, account, held_grant_sealed=sealed_grant(ref, identity))
+        add_flow(BROWSER, ref, Ending.HELD, account, pending_grant_sealed=sealed_grant(ref, identity))
 
 
 def _sign_people_in(world: World) -> None:
@@ -192,7 +192,7 @@ def _sign_admins_in(world: World) -> None:
         session.execute(update(Admin).where(Admin.id == secured.id).values(totp_on_at=utc_now()))
     world.cookies["app", "at the second step"] = {"second-step": begin_second_step(secured)}
     with write_transaction() as session:  # so it is still waiting when its turn comes
-        session.execute(update(Ticket).values(expires_at=utc_now() + HOUR))
+        session.execute(update(OneTimeToken).values(expires_at=utc_now() + HOUR))
 
 
 def _throttle() -> None:

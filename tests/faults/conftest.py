@@ -26,13 +26,13 @@ from keap_connect.accounts.directory import disconnect
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.matching import Grant, Match, match_grant
 from keap_connect.database import database_clock, db, read_session, write_transaction
-from keap_connect.keap.identity import Identity
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account
-from keap_connect.onboarding.placing import Grant, Placement, place_grant
-from keap_connect.refreshing import brakes
-from keap_connect.refreshing.lease import look
+from keap_connect.refresh import alarms
+from keap_connect.refresh.lease import look
 from keap_connect.settings import Settings
 from tests.support.postgres import PostgresServer
 from tests.support.sandbox import ANN, Sandbox
@@ -152,7 +152,7 @@ class Stage:
                 account = new_account(session, tenant_id, f"{ANN}" if index == 0 else f"other-{index}")
                 replace_credential(account, token_response(grant))
                 account.access_token_expires_at = utc_now() + timedelta(seconds=expires_in_seconds)
-                account.asked_at = utc_now()
+                account.last_used_at = utc_now()
                 account.next_refresh_at = utc_now()
                 accounts.append(account)
         return [account.id for account in accounts]
@@ -165,13 +165,13 @@ class Stage:
             replace_credential(account, token_response(grant))
         return account.id
 
-    def reconnect(self, account_id: int) -> Placement:
+    def reconnect(self, account_id: int) -> Match:
         """Let the customer authorize again, as the callback does."""
         account = self.row(account_id)
         (grant,) = self.sandbox.grant("ab123", ANN)
         placed = Grant(token_response(grant), Identity(account.tenant_id, account.keap_user_id))
         with self.app.app_context(), write_transaction() as session:
-            return place_grant(session, placed, account_id)
+            return match_grant(session, placed, account_id)
 
     def disconnect(self, account_id: int) -> None:
         """Let the customer disconnect."""
@@ -204,20 +204,20 @@ class Stage:
 
     def is_held(self, account_id: int) -> bool:
         """Whether its row says that nobody may present its token for a while."""
-        query = select(Account.hold_until, database_clock()).where(Account.id == account_id)
+        query = select(Account.blocked_until, database_clock()).where(Account.id == account_id)
         with self.app.app_context(), read_session() as session:
-            hold_until, now = session.execute(query).one()
-        return hold_until is not None and hold_until > now
+            blocked_until, now = session.execute(query).one()
+        return blocked_until is not None and blocked_until > now
 
     def alarms(self) -> list[str]:
         """Return what pauses refreshing."""
         with self.app.app_context():
-            return [alarm.name for alarm in brakes.list_alarms()]
+            return [alarm.name for alarm in alarms.list_alarms()]
 
     def resume(self) -> None:
         """Let refreshing go on after a mass refusal, as the admin does."""
         with self.app.app_context():
-            assert brakes.resume([brakes.MASS_REFUSAL], "test")
+            assert alarms.resume([alarms.MASS_REFUSAL], "test")
 
     def events(self, account_id: int) -> list[str]:
         """Return the kinds of its history, oldest first."""
@@ -312,7 +312,7 @@ def token_response(grant: dict[str, Any]) -> TokenResponse:
 def open_nursery(**environ: str) -> Iterator[socket.socket]:
     """Start a program that has imported the app and forks its processes; give its socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-m", "tests.support.spending_process", str(theirs.fileno())]
+    command = [sys.executable, "-m", "tests.support.refreshing_process", str(theirs.fileno())]
     environ = {**os.environ, **environ}
     with ours, subprocess.Popen(command, cwd=REPOSITORY, env=environ, pass_fds=[theirs.fileno()]) as program:
         theirs.close()

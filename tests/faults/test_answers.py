@@ -1,4 +1,4 @@
-"""What each bad answer of Keap does to an account, through the whole spender (F01 to F18)."""
+"""What each bad answer of Keap does to an account, through the whole refresher (F01 to F18)."""
 
 import socket
 import socketserver
@@ -17,8 +17,8 @@ from keap_connect.clock import utc_now
 from keap_connect.errors import ClientMisconfigured, ReconnectRequired, TemporarilyUnavailable
 from keap_connect.keap import transport
 from keap_connect.models import Account
-from keap_connect.refreshing import brakes, timing
-from keap_connect.refreshing.serving import refresh_account, valid_token
+from keap_connect.refresh import alarms, timing
+from keap_connect.refresh.serving import refresh_account, valid_token
 from tests.faults.conftest import Stage, until
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -51,8 +51,8 @@ def _facts(stage: Stage, account: Account) -> tuple[bool, bool, int, int, bool]:
 IN_DOUBT = ("TemporarilyUnavailable", (True, True, 1, 0, False), [])
 PLAIN_FAILURE = ("TemporarilyUnavailable", (False, False, 1, 0, False), [])
 REFUSED_ONCE = ("TemporarilyUnavailable", (False, True, 0, 1, False), [])
-OUR_CLIENT = ("ClientMisconfigured", (False, False, 0, 0, False), [brakes.CLIENT_REFUSED])
-OUR_CLIENT_IN_DOUBT = ("ClientMisconfigured", (True, True, 0, 0, False), [brakes.CLIENT_REFUSED])
+OUR_CLIENT = ("ClientMisconfigured", (False, False, 0, 0, False), [alarms.CLIENT_REFUSED])
+OUR_CLIENT_IN_DOUBT = ("ClientMisconfigured", (True, True, 0, 0, False), [alarms.CLIENT_REFUSED])
 GRANTED = ("refreshed", (False, False, 0, 0, False), [])
 TABLE = {
     "html_503": IN_DOUBT,
@@ -143,10 +143,10 @@ def test_a_lost_answer_is_tried_once_after_the_doubt_wait_and_confirmed_once(sta
         at = [datetime.fromisoformat(p["at"]) for p in stage.presentations() if p["fingerprint"] == marks[fault]]
         gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(at)]
         assert len(gaps) == 2, f"{fault}: one try and one confirming try"
-        assert gaps[0] > timing.DOUBT_WAIT_SECONDS / PACE, fault
+        assert gaps[0] > timing.UNKNOWN_OUTCOME_WAIT_SECONDS / PACE, fault
         assert gaps[1] > timing.CONFIRM_WAIT_SECONDS / PACE, fault
         assert stage.events(account_id)[-1] == "answer_lost"
-        assert stage.row(account_id).lost_at is not None
+        assert stage.row(account_id).outcome_unknown_since is not None
 
 
 @pytest.mark.proves("F01", "F18")
@@ -162,7 +162,7 @@ def test_an_answer_lost_before_keap_acted_costs_nothing(stage: Stage):
     assert len(stage.presentations()) == 2
     assert stage.is_reconciled(account_id)
     account = stage.row(account_id)
-    assert (account.lost_at, account.failures, account.attempt_fingerprint) == (None, 0, None)
+    assert (account.outcome_unknown_since, account.failures, account.attempt_fingerprint) == (None, 0, None)
 
 
 @pytest.mark.proves("F16")
@@ -190,7 +190,7 @@ def test_what_was_known_not_to_be_sent_is_retried_plainly(stage: Stage, trouble:
 
     account = stage.row(account_id)
     assert _facts(stage, account) == (False, False, 1, 0, False)
-    assert account.lost_at is None
+    assert account.outcome_unknown_since is None
     assert stage.presentations() == []
     assert _refresh(account_id) == "refreshed"
     assert stage.is_reconciled(account_id)

@@ -181,7 +181,7 @@ def test_a_lease_from_before_a_reboot_is_free_after_two_minutes(stage: Stage):
         swept,
         lease_owner="gone",
         lease_ends=before_reboot,
-        hold_until=before_reboot + 60,
+        blocked_until=before_reboot + 60,
         attempt_fingerprint="0123456789abcdef",
         attempted_at=utc_now(),
     )
@@ -192,8 +192,8 @@ def test_a_lease_from_before_a_reboot_is_free_after_two_minutes(stage: Stage):
     assert "rests before it is tried again" in answer["message"]
     for row in stage.rows():
         assert row.lease_owner is None
-        assert row.hold_until < seconds_since_boot() + 121
-    stage.change(asked, swept, hold_until=1.0, next_refresh_at=utc_now())
+        assert row.blocked_until < seconds_since_boot() + 121
+    stage.change(asked, swept, blocked_until=1.0, next_refresh_at=utc_now())
     assert process.ask("sweep")["refreshed"] == 2
 
 
@@ -226,7 +226,7 @@ def test_an_account_nobody_asks_for_is_alive_after_sixty_days_and_was_refreshed_
         from keap_connect.accounts.schedule import next_refresh_at
 
         account = session.get_one(Account, account_id)
-        account.asked_at = None
+        account.last_used_at = None
         account.next_refresh_at = next_refresh_at(account, utc_now())
     (worker,) = stage.start(1)
     refreshed_on = []

@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import delete, func, insert, make_url, select, text
 
 from keap_connect.accounts.erasing import erase
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, AccountEvent, Confirmation, Deployment
-from keap_connect.refreshing import brakes, clone_guard, identity, recovery
-from keap_connect.refreshing.serving import valid_token
-from keap_connect.refreshing.storing import NewPair
+from keap_connect.refresh import alarms, clone_guard, identity, recovery
+from keap_connect.refresh.serving import valid_token
+from keap_connect.refresh.storing import NewPair
 from keap_connect.settings import Settings
 from tests.faults.conftest import Stage, program, token_response, until
 from tests.support.postgres import PostgresServer, client_program
@@ -354,9 +354,9 @@ def test_a_database_of_0_1_0_is_adopted_if_its_marker_fits(living: Stage, seen: 
 
 def test_all_say_the_same_sentence(living: Stage):
     with living.app.app_context(), write_transaction() as session:
-        brakes.raise_alarm(session, brakes.UNKNOWN_INSTANCE, "It may be a copy.")
+        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, "It may be a copy.")
     with living.app.app_context():
-        (sentence,) = brakes.list_pauses()
+        (sentence,) = alarms.list_pauses()
     run = living.app.test_cli_runner().invoke
     ready = living.app.test_client().get("/readyz", base_url=living.environ["PUBLIC_URL"])
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.accounts.credentials import fingerprint, place_of
+from keap_connect.accounts.credentials import context_of, fingerprint
 from keap_connect.accounts.directory import view_account
-from keap_connect.accounts.history import list_events
 from keap_connect.accounts.state import AccountState
-from keap_connect.runtime import runtime
+from keap_connect.events.history import list_events
+from keap_connect.services import services
 from tests.faults.conftest import REPOSITORY, Process, Stage, start_elsewhere, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
@@ -38,11 +38,16 @@ def _ending(stage: Stage, process: Process, account_id: int) -> str:
     """Return how an account ended, once a process has asked until that is clear."""
     answer = _ask_until_settled(process, account_id)
     account, events = stage.row(account_id), stage.events(account_id)
-    if answer["ok"] and stage.is_reconciled(account_id) and account.lost_at is None:
+    if answer["ok"] and stage.is_reconciled(account_id) and account.outcome_unknown_since is None:
         return RIGHT
-    if account.refused_at and account.lost_at and "answer_lost" in events and "refresh_refused" not in events:
+    if (
+        account.refused_at
+        and account.outcome_unknown_since
+        and "answer_lost" in events
+        and "refresh_refused" not in events
+    ):
         return LOST
-    return f"{answer}, refused at {account.refused_at}, lost at {account.lost_at}, {events}"
+    return f"{answer}, refused at {account.refused_at}, lost at {account.outcome_unknown_since}, {events}"
 
 
 @pytest.mark.proves("R31", "F25", "F29")
@@ -189,7 +194,12 @@ def test_a_late_pair_ends_what_two_refusals_of_the_older_token_said(stage: Stage
     assert frozen.hear()[0]["ok"]
 
     account = stage.row(account_id)
-    assert (account.refusals, account.refused_at, account.lost_at, account.failure_reason) == (0, None, None, None)
+    assert (account.refusals, account.refused_at, account.outcome_unknown_since, account.failure_reason) == (
+        0,
+        None,
+        None,
+        None,
+    )
     assert account.next_refresh_at is not None
     assert stage.is_reconciled(account_id)
     assert other.ask("valid_token", account_id)["ok"]
@@ -213,7 +223,7 @@ def test_a_late_refusal_is_recorded_and_a_refresh_with_the_newer_token_tells_whe
     frozen.hear()
 
     account = stage.row(account_id)
-    assert (account.refusals, account.refused_at, account.hold_until) == (0, None, None)
+    assert (account.refusals, account.refused_at, account.blocked_until) == (0, None, None)
     assert account.generation == before.generation
     assert stage.events(account_id) == ["refreshed", "refresh_refused_late"]
     assert stage.state(account_id) is AccountState.AT_RISK
@@ -355,7 +365,7 @@ def test_whatever_a_loss_of_power_leaves_of_the_file_opens_and_holds_whole_pairs
         with stage.app.app_context():
             for account_id, *pair in rows:
                 tokens = [
-                    runtime().cipher.open(sealed, place_of(account_id, column))
+                    services().cipher.open(sealed, context_of(account_id, column))
                     for sealed, column in zip(pair, ("access_token", "refresh_token"), strict=True)
                 ]
                 assert len({issued[fingerprint(token)] for token in tokens}) == 1, "half of a pair"

@@ -14,8 +14,8 @@ from keap_connect import durable_files
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
-from keap_connect.refreshing import clone_guard
-from keap_connect.worker.heartbeat import list_workers
+from keap_connect.refresh import clone_guard
+from keap_connect.refresh.heartbeat import list_workers
 from tests.faults.conftest import Stage, program, until
 from tests.support.real_server import real_server
 

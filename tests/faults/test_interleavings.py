@@ -32,19 +32,19 @@ from keap_connect.accounts.credentials import (
 from keap_connect.accounts.directory import disconnect
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.connect.importing import Checked, ImportedCredential, Incoming, place
+from keap_connect.connect.matching import Grant, match_grant
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ImportRefused, KeapConnectError
-from keap_connect.keap.identity import Identity
-from keap_connect.keap.judgement import Answer, GrantType, Judgement, judge, no_answer, withheld
+from keap_connect.keap.answers import Answer, Classification, GrantType, classify, no_answer, not_sent
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.keap.transport import Call, Withheld
+from keap_connect.keap.transport import Call, Cancelled
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, AccountEvent
-from keap_connect.onboarding.importing import Checked, ImportedCredential, Incoming, place
-from keap_connect.onboarding.placing import Grant, place_grant
-from keap_connect.refreshing import brakes, recovery, spender
-from keap_connect.refreshing.lease import look
-from keap_connect.refreshing.serving import report_rejected, valid_token
-from keap_connect.refreshing.timing import CONFIRM_WAIT_SECONDS, DOUBT_WAIT_SECONDS
+from keap_connect.refresh import alarms, recovery, refresher
+from keap_connect.refresh.lease import look
+from keap_connect.refresh.serving import report_rejected, valid_token
+from keap_connect.refresh.timing import CONFIRM_WAIT_SECONDS, UNKNOWN_OUTCOME_WAIT_SECONDS
 from tests.faults.conftest import Stage
 
 REFUSED = Answer(400, b'{"error": "invalid_grant", "error_description": "Invalid refresh token"}')
@@ -92,7 +92,7 @@ class Presentation:
 
     token: str
     at: float
-    wait_seconds: float = DOUBT_WAIT_SECONDS
+    wait_seconds: float = UNKNOWN_OUTCOME_WAIT_SECONDS
     succeeded_before: float = math.inf  # the number of the first presentation after its pair was stored
 
 
@@ -164,10 +164,10 @@ class Interleavings(RuleBasedStateMachine):
         self.time.boot += 10_000
         self.time.wall_step = 0.0
         database.Trouble.last_at = 0.0
-        self.patch.setattr(spender, "refresh", self._refresh)
-        self.patch.setattr(brakes, "LEAST_REFUSED", 1000)
+        self.patch.setattr(refresher, "refresh", self._refresh)
+        self.patch.setattr(alarms, "LEAST_REFUSED", 1000)
         self.patch.setattr(recovery, "threading", SimpleNamespace(Thread=AtOnce, Lock=threading.Lock))
-        self.patch.setattr(recovery.Slot, "guard", lambda _slot, _pair: None)
+        self.patch.setattr(recovery.RecoveryFile, "guard", lambda _slot, _pair: None)
 
     def teardown(self) -> None:
         for flight in list(self.flights):
@@ -179,27 +179,27 @@ class Interleavings(RuleBasedStateMachine):
 
     def _refresh(
         self, _keap: object, refresh_token: str, must_end_by: float, may_send: Callable[[], bool]
-    ) -> Judgement:
+    ) -> Classification:
         flight: Flight = self.local.flight
         call = Call(must_end_by=must_end_by, may_send=may_send)
         self._stop_at_door(flight, "claimed")
         try:
             call.last_look()
-        except Withheld as problem:
-            return withheld(str(problem))
+        except Cancelled as problem:
+            return not_sent(str(problem))
         sent_at = utc_now()
         presentation = flight.presentation = Presentation(refresh_token, seconds_since_boot())
         self.keap.presented.append(presentation)
-        judgement = self._answer(flight, presentation, sent_at)
+        classified = self._answer(flight, presentation, sent_at)
         self._stop_at_door(flight, "sent")
-        return judgement
+        return classified
 
-    def _answer(self, flight: Flight, presentation: Presentation, sent_at: datetime) -> Judgement:
+    def _answer(self, flight: Flight, presentation: Presentation, sent_at: datetime) -> Classification:
         if flight.fate == "throttled":
             presentation.wait_seconds = 0.0
-            return judge(GrantType.REFRESH_TOKEN, THROTTLED, sent_at)
+            return classify(GrantType.REFRESH_TOKEN, THROTTLED, sent_at)
         if flight.fate == "504 before Keap acts":
-            return judge(GrantType.REFRESH_TOKEN, GATEWAY, sent_at)
+            return classify(GrantType.REFRESH_TOKEN, GATEWAY, sent_at)
         granted = None if flight.fate == "false refusal" else self.keap.present(presentation.token)
         if granted is None and flight.fate != "false refusal":
             # Keap ended the grant: the holder of the new pair was frozen for longer than the doubt, and may come yet.
@@ -214,8 +214,10 @@ class Interleavings(RuleBasedStateMachine):
         if granted is None:
             presentation.wait_seconds = CONFIRM_WAIT_SECONDS
             self.keap.refusals[presentation.token] += 1
-            return judge(GrantType.REFRESH_TOKEN, REFUSED, sent_at)
-        return Judgement(judge(GrantType.REFRESH_TOKEN, REFUSED, sent_at).verdict.GRANTED, "", token_response=granted)
+            return classify(GrantType.REFRESH_TOKEN, REFUSED, sent_at)
+        return Classification(
+            classify(GrantType.REFRESH_TOKEN, REFUSED, sent_at).verdict.GRANTED, "", token_response=granted
+        )
 
     def _stop_at_door(self, flight: Flight, where: str) -> None:
         flight.at_door.put(where)
@@ -277,7 +279,7 @@ class Interleavings(RuleBasedStateMachine):
             with self.stage.app.app_context():
                 try:
                     if by_worker:
-                        spender.spend(look(flight.account_id).account, "worker")
+                        refresher.spend(look(flight.account_id).account, "worker")
                     else:
                         valid_token(flight.account_id, "job", min_validity_seconds=10**9, patience_seconds=0)
                 except (KeapConnectError, _Crash):
@@ -307,7 +309,7 @@ class Interleavings(RuleBasedStateMachine):
         grant = Grant(self.keap.grant(TENANTS[which]), Identity(TENANTS[which], "1"))
         self.newest[self.ids[which]] = grant.token_response.refresh_token
         with self.stage.app.app_context(), write_transaction() as session:
-            place_grant(session, grant, self.ids[which])
+            match_grant(session, grant, self.ids[which])
         self.lost_grants.discard(self.ids[which])
 
     def _disconnect(self, which: int) -> None:
@@ -377,7 +379,12 @@ class Interleavings(RuleBasedStateMachine):
                 if token in self.spent_pairs:
                     continue  # it was spent elsewhere before it came, and will be refused when it is tried
                 assert account_id in self.lost_grants, "a grant was lost although every answer came"
-                said = account.attempt_fingerprint or account.lost_at or account.refused_at or account.refusals
+                said = (
+                    account.attempt_fingerprint
+                    or account.outcome_unknown_since
+                    or account.refused_at
+                    or account.refusals
+                )
                 assert said, "silently wrong"
 
     def _row(self, account_id: int) -> Account:
@@ -385,15 +392,15 @@ class Interleavings(RuleBasedStateMachine):
             return session.get_one(Account, account_id)
 
     def _let_one_commit_fail(self, patch: pytest.MonkeyPatch) -> None:
-        steps = {"store_granted": spender.store_granted, "write_transaction": spender.write_transaction}
+        steps = {"store_granted": refresher.store_granted, "write_transaction": refresher.write_transaction}
 
         def fail_once(*_: object) -> None:
             for name, step in steps.items():
-                patch.setattr(spender, name, step)
+                patch.setattr(refresher, name, step)
             raise OperationalError("COMMIT", {}, Exception("the database is away"))
 
         for name in steps:
-            patch.setattr(spender, name, fail_once)
+            patch.setattr(refresher, name, fail_once)
 
 
 @pytest.fixture

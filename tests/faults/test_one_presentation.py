@@ -8,12 +8,12 @@ import pytest
 from keap_connect.accounts.credentials import fingerprint, new_account, open_access_token, replace_credential
 from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
+from keap_connect.connect.identifying import identify_pending
 from keap_connect.database import write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.keap.authorization import new_authorization_request
 from keap_connect.keap.token_endpoint import exchange_code
-from keap_connect.onboarding.completing import complete_account
-from keap_connect.refreshing.timing import DOUBT_WAIT_SECONDS
+from keap_connect.refresh.timing import UNKNOWN_OUTCOME_WAIT_SECONDS
 from keap_connect.settings import Settings
 from tests.faults.conftest import Process, Stage, until
 from tests.support.oidc_provider import OIDCProvider
@@ -134,9 +134,9 @@ def test_after_a_504_that_hid_a_rotation_nobody_presents_the_token_before_the_do
     until(lambda: first.ask("refresh", account_id) and len(stage.presentations()) > 1)
 
     first_at, second_at, *_ = [datetime.fromisoformat(p["at"]) for p in stage.presentations()]
-    assert (second_at - first_at).total_seconds() > DOUBT_WAIT_SECONDS / PACE
+    assert (second_at - first_at).total_seconds() > UNKNOWN_OUTCOME_WAIT_SECONDS / PACE
     assert [p for p in stage.presentations() if p["overlapped"]] == []
-    assert stage.row(account_id).lost_at is not None, "it says what happened"
+    assert stage.row(account_id).outcome_unknown_since is not None, "it says what happened"
 
 
 @pytest.mark.proves("F23", "F32")
@@ -260,11 +260,11 @@ def test_a_pending_account_moves_only_once_its_refresh_is_stored(stage: Stage):
     slow = _hold_a_refresh(stage, pending_id, "after")
 
     with stage.app.app_context(), pytest.raises(TemporarilyUnavailable, match="changing right now"):
-        complete_account(pending_id)
+        identify_pending(pending_id)
     stage.sandbox.release()
     assert slow.hear()[0]["ok"]
     with stage.app.app_context():
-        moved_to = complete_account(pending_id)
+        moved_to = identify_pending(pending_id)
 
     assert moved_to == account_id
     assert slow.ask("valid_token", pending_id)["error"] == "AccountNotFound"
@@ -281,7 +281,7 @@ def test_a_grant_that_moves_here_during_a_refresh_is_kept_and_spent_once(stage: 
     slow = _hold_a_refresh(stage, account_id, "after")
 
     with stage.app.app_context():
-        assert complete_account(pending_id) == account_id
+        assert identify_pending(pending_id) == account_id
     moved = stage.row(account_id)
     stage.sandbox.release()
     slow.hear()

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy
 
 from keap_connect.database import read_session, write_transaction
-from keap_connect.refreshing import recovery, spender
-from keap_connect.refreshing.serving import refresh_account
+from keap_connect.refresh import recovery, refresher
+from keap_connect.refresh.serving import refresh_account
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
@@ -38,7 +38,7 @@ def test_a_fault_of_our_own_between_answer_and_commit_loses_no_pair(stage: Stage
     """What the program could not store for a fault of its own waits like what the database refused."""
     (account_id,) = stage.add_accounts()
     with stage.app.app_context(), monkeypatch.context() as patch:
-        patch.setattr(spender, "store_granted", _stumble)
+        patch.setattr(refresher, "store_granted", _stumble)
         patch.setattr(recovery, "store_granted", _stumble)
         with pytest.raises(KeyError):
             refresh_account(account_id, "test")
@@ -223,7 +223,7 @@ FULL_DISK = """
 import errno, sys
 from pathlib import Path
 from keap_connect.__main__ import main
-from keap_connect.refreshing import recovery, spender
+from keap_connect.refresh import recovery, refresher
 
 def refuse(*_):
     raise KeyError("a fault")
@@ -234,7 +234,7 @@ def write(handle, content, write_all=recovery.write_all):
     write_all(handle, content)
 
 full = sys.argv.pop(1)
-spender.store_granted = recovery.store_granted = refuse
+refresher.store_granted = recovery.store_granted = refuse
 recovery.write_all = write
 main()
 """
@@ -346,11 +346,11 @@ def test_a_file_being_allocated_is_not_taken_for_one_of_a_dead_process(stage: St
     lock = fcntl.flock
 
     def replay_by_another_process_first(handle: int, how: int) -> None:
-        monkeypatch.setattr("keap_connect.refreshing.recovery.fcntl.flock", lock)
+        monkeypatch.setattr("keap_connect.refresh.recovery.fcntl.flock", lock)
         recovery.replay()
         lock(handle, how)
 
-    monkeypatch.setattr("keap_connect.refreshing.recovery.fcntl.flock", replay_by_another_process_first)
+    monkeypatch.setattr("keap_connect.refresh.recovery.fcntl.flock", replay_by_another_process_first)
     with stage.app.app_context():
         (slot,) = recovery.allocate(1)
 
@@ -445,7 +445,7 @@ def test_postgresql_stopped_at_once_under_load_loses_nothing(stage: Stage, outag
         outage.end()
 
     def is_all_well() -> bool:
-        stage.change(*ids, asked_at=None)
+        stage.change(*ids, last_used_at=None)
         waiting = [row.id for row in stage.rows() if row.refreshed_at is None]
         stage.change(*waiting, next_refresh_at=stage.row(ids[0]).created_at)
         return not waiting and not _kept_files(stage)
@@ -455,7 +455,7 @@ def test_postgresql_stopped_at_once_under_load_loses_nothing(stage: Stage, outag
 
     assert stage.presented_twice() == []
     assert stage.is_reconciled(*ids)
-    assert [row.lost_at for row in stage.rows()] == [None] * 60
+    assert [row.outcome_unknown_since for row in stage.rows()] == [None] * 60
 
 
 # A disk that is full

@@ -13,7 +13,7 @@ from select import POLLIN, poll
 import pytest
 
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.refreshing.timing import MOST_AT_ONCE
+from keap_connect.refresh.timing import MOST_AT_ONCE
 from keap_connect.server.serve import FLUSH_SECONDS
 from tests.faults.conftest import Process, Stage, until
 from tests.support.real_server import RealServer, real_server

@@ -24,8 +24,8 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db
+from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.settings import Settings
-from keap_connect.worker.heartbeat import list_workers
 from tests.conftest import _migrate, environ_of
 from tests.faults.conftest import Stage, program, until
 from tests.support.real_server import RealServer, real_server

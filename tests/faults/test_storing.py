@@ -11,9 +11,9 @@ from sqlalchemy.exc import OperationalError
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.clock import utc_now
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refreshing import recovery, spender
-from keap_connect.refreshing.lease import draw_up
-from keap_connect.refreshing.storing import NewPair, Outcome, store_granted
+from keap_connect.refresh import recovery, refresher
+from keap_connect.refresh.lease import build_lease
+from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from tests.faults.conftest import Stage, until
 
 
@@ -89,11 +89,11 @@ def test_a_scope_that_changed_is_told_before_the_refresh(stage: Stage):
     assert stage.events(account_id) == ["scope_changed", "refreshed"]
 
 
-def present_together(stage: Stage, ids: list[int]) -> list[spender.Presentation]:
+def present_together(stage: Stage, ids: list[int]) -> list[refresher.Presentation]:
     """Present several tokens, as a worker does; nothing is stored yet."""
-    presentations = spender.prepare([draw_up(stage.row(each)) for each in ids], "tester")
+    presentations = refresher.prepare([build_lease(stage.row(each)) for each in ids], "tester")
     for presentation in presentations:
-        spender.present(presentation)
+        refresher.present(presentation)
     return presentations
 
 
@@ -109,9 +109,9 @@ def test_a_fault_with_one_pair_of_a_group_keeps_that_one_aside_and_stores_the_ot
         return store_granted(pairs)
 
     with monkeypatch.context() as patch:
-        for module in (spender, recovery):
+        for module in (refresher, recovery):
             patch.setattr(module, "store_granted", stumble)
-        attempts = spender.store(presentations)
+        attempts = refresher.store(presentations)
         assert [stage.row(each).generation for each in ids] == [2, 1, 2]
 
     assert [attempt.outcome for attempt in attempts] == ["stored", "kept_aside", "stored"]
@@ -132,9 +132,9 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(spender, "store_granted", fail)
+        patch.setattr(refresher, "store_granted", fail)
         patch.setattr(threading.Thread, "start", start)
-        spender.store(presentations)
+        refresher.store(presentations)
 
     assert len(recovery.list_kept()) == 3
     for each in presentations:
@@ -155,8 +155,8 @@ def test_a_database_that_fails_is_asked_once_for_a_group_and_all_its_pairs_are_k
         raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(spender, "store_granted", fail)
-        attempts = spender.store(presentations)
+        patch.setattr(refresher, "store_granted", fail)
+        attempts = refresher.store(presentations)
 
     assert asked == [3]
     assert [(attempt.outcome, attempt.fault) for attempt in attempts] == [("kept_aside", None)] * 3

@@ -14,12 +14,12 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refreshing import recovery, timing
-from keap_connect.refreshing.lease import draw_up, note_dead, notice_clock_step, restart_waits
-from keap_connect.refreshing.serving import refresh_account, report_rejected, valid_token
-from keap_connect.refreshing.spender import Presentation, prepare
-from keap_connect.refreshing.storing import NewPair
-from keap_connect.worker.loop import SweepWorker
+from keap_connect.refresh import recovery, timing
+from keap_connect.refresh.lease import build_lease, note_dead, notice_clock_step, restart_waits
+from keap_connect.refresh.refresher import Presentation, prepare
+from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
+from keap_connect.refresh.storing import NewPair
+from keap_connect.refresh.worker import RefreshWorker
 from tests.faults.conftest import Stage, until
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -36,14 +36,14 @@ def inside_the_app(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fl
 
 def attempt_of_unknown_outcome(stage: Stage, account_id: int, seconds_ago: float, holder: str) -> Presentation:
     """Lease an account, and never say how that ended."""
-    lease = draw_up(stage.row(account_id))
+    lease = build_lease(stage.row(account_id))
     assert lease
     (presentation,) = prepare([lease], "holder")
     if holder == "on another host":
         presentation.slot.path.unlink()
     ends = stage.row(account_id).lease_ends
     assert ends
-    stage.change(account_id, lease_ends=ends - seconds_ago, hold_until=ends + timing.LEASE_SECONDS - seconds_ago)
+    stage.change(account_id, lease_ends=ends - seconds_ago, blocked_until=ends + timing.LEASE_SECONDS - seconds_ago)
     return presentation
 
 
@@ -98,7 +98,7 @@ def test_the_worker_leaves_a_token_of_unknown_outcome_alone_for_a_day(stage: Sta
     (account_id,) = stage.add_accounts()
     attempt_of_unknown_outcome(stage, account_id, hours_ago * 3600, "on another host")
 
-    worker = SweepWorker(stage.app)
+    worker = RefreshWorker(stage.app)
     worker.run(until_idle=True)
 
     assert worker.refreshed == refreshed
@@ -114,12 +114,12 @@ def test_who_finds_the_recovery_file_of_a_dead_process_says_so_and_the_token_res
         refresh_account(account_id, "job")
 
     row = stage.row(account_id)
-    assert refusal.value.retry_after_seconds > timing.DOUBT_WAIT_SECONDS - 10
+    assert refusal.value.retry_after_seconds > timing.UNKNOWN_OUTCOME_WAIT_SECONDS - 10
     assert (row.lease_owner, row.lease_ends) == (None, None)
     assert row.attempt_fingerprint is not None
-    assert row.lost_at == row.attempted_at
+    assert row.outcome_unknown_since == row.attempted_at
     assert not gone.slot.path.exists()
-    stage.change(account_id, hold_until=1.0)
+    stage.change(account_id, blocked_until=1.0)
     refresh_account(account_id, "job")
     assert len(stage.presentations()) == 1
 

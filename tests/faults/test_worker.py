@@ -21,15 +21,15 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.models import Account, Worker
-from keap_connect.refreshing import brakes, serving, spender
-from keap_connect.refreshing.clone_guard import check_instance
-from keap_connect.refreshing.serving import refresh_account, valid_token
-from keap_connect.refreshing.spender import Attempt, Presentation, present
-from keap_connect.worker import crew, loop
-from keap_connect.worker.circuit import OPENS_AFTER
-from keap_connect.worker.crew import CALLS_AT_ONCE
-from keap_connect.worker.due import TAKEN_UP_FOR, lag_seconds, reserve_calls, take_up_due
-from keap_connect.worker.heartbeat import list_workers
+from keap_connect.refresh import alarms, refresher, serving, worker_pool
+from keap_connect.refresh import worker as refresh_worker
+from keap_connect.refresh.circuit_breaker import OPENS_AFTER
+from keap_connect.refresh.clone_guard import check_instance
+from keap_connect.refresh.due import CLAIMED_FOR, claim_due, lag_seconds, reserve_calls
+from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.refresh.refresher import Attempt, Presentation, present
+from keap_connect.refresh.serving import refresh_account, valid_token
+from keap_connect.refresh.worker_pool import CALLS_AT_ONCE
 from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, program, until
 from tests.support.sandbox import ANN
@@ -214,7 +214,7 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
 
     assert sent <= CALLS_AT_ONCE + 1
     assert probed == 1
-    assert alarms == [brakes.CLIENT_REFUSED]
+    assert alarms == [alarms.CLIENT_REFUSED]
     assert all((row.refused_at, row.refusals, row.failures) == (None, 0, 0) for row in rows)
     assert stage.alarms() == [], "a probe that succeeds ends the alarm"
     assert stage.is_reconciled(*ids)
@@ -238,7 +238,7 @@ def test_a_mass_refusal_marks_nobody_and_pauses_again_when_others_are_refused_af
     stage.resume()
     process.ask("sweep")
 
-    assert paused == stage.alarms() == [brakes.MASS_REFUSAL]
+    assert paused == stage.alarms() == [alarms.MASS_REFUSAL]
     assert 5 <= len(refused) <= 5 + 2 * CALLS_AT_ONCE, "each hand may have begun once more before the fifth was stored"
     assert len([row for row in stage.rows() if row.refusals]) >= len(refused) + 5
     assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
@@ -253,7 +253,7 @@ def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(sta
 
     process.ask("sweep")
 
-    assert stage.alarms() == [brakes.MASS_REFUSAL]
+    assert stage.alarms() == [alarms.MASS_REFUSAL]
     assert len([row for row in stage.rows() if row.refused_at]) < 5
 
 
@@ -270,7 +270,7 @@ def test_five_dead_accounts_pause_refreshing_once_and_are_marked_after_a_resume(
     stage.change(*ids, next_refresh_at=utc_now())
     process.ask("sweep")
 
-    assert (paused, stage.alarms()) == ([brakes.MASS_REFUSAL], [])
+    assert (paused, stage.alarms()) == ([alarms.MASS_REFUSAL], [])
     assert {stage.state(account_id) for account_id in ids} == {AccountState.RECONNECT_REQUIRED}
     stage.sandbox.clear_faults()
     (other_id,) = stage.add_accounts(tenant_id="cd456")
@@ -278,7 +278,7 @@ def test_five_dead_accounts_pause_refreshing_once_and_are_marked_after_a_resume(
 
 
 @pytest.mark.proves("F99", "R102")
-@pytest.mark.parametrize("name", [brakes.MASS_REFUSAL, brakes.UNKNOWN_INSTANCE])
+@pytest.mark.parametrize("name", [alarms.MASS_REFUSAL, alarms.UNKNOWN_INSTANCE])
 def test_a_caller_hears_at_once_that_refreshing_is_paused_and_why(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
 ):
@@ -286,7 +286,7 @@ def test_a_caller_hears_at_once_that_refreshing_is_paused_and_why(
     monkeypatch.setattr(serving, "_wait", lambda *_: pytest.fail("it waits"))
     with stage.app.app_context():
         with write_transaction() as session:
-            brakes.raise_alarm(session, name, "Something happened to 7 accounts.")
+            alarms.raise_alarm(session, name, "Something happened to 7 accounts.")
         refusals = []
         for ask in (valid_token, refresh_account):
             with pytest.raises(TemporarilyUnavailable) as refusal:
@@ -296,7 +296,7 @@ def test_a_caller_hears_at_once_that_refreshing_is_paused_and_why(
 
     for said in (*map(str, refusals), warning):
         assert "Refreshing is paused" in said
-        assert ("7 accounts" in said) is (name == brakes.UNKNOWN_INSTANCE), "keys for some accounts learn no counts"
+        assert ("7 accounts" in said) is (name == alarms.UNKNOWN_INSTANCE), "keys for some accounts learn no counts"
     assert {refusal.retry_after_seconds for refusal in refusals} == {300}
     assert (_count_leased(stage), stage.presentations()) == (0, [])
 
@@ -311,7 +311,7 @@ def test_a_caller_who_waits_already_hears_of_a_pause_that_begins(stage: Stage):
     stage.sandbox.wait_held(1)
     other.tell("valid_token", account_id, patience_seconds=60)
     with stage.app.app_context(), write_transaction() as session:
-        brakes.raise_alarm(session, brakes.MASS_REFUSAL, "Keap refused many.")
+        alarms.raise_alarm(session, alarms.MASS_REFUSAL, "Keap refused many.")
 
     assert "Refreshing is paused" in other.hear()[0]["message"]
     stage.sandbox.release()
@@ -320,18 +320,18 @@ def test_a_caller_who_waits_already_hears_of_a_pause_that_begins(stage: Stage):
 
 
 @pytest.fixture
-def slow_sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[loop.SweepWorker]:
+def slow_sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[refresh_worker.RefreshWorker]:
     """Give a worker with one hand and room for three, which works on five accounts while Keap is slow to answer."""
     for name, value in {"CALLS_AT_ONCE": 1, "LEASED_AT_ONCE": 3, "LEASED_TOGETHER": 1}.items():
-        monkeypatch.setattr(crew, name, value)
-    monkeypatch.setattr(loop, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(loop, "MOST_TAKEN_UP", 2)
+        monkeypatch.setattr(worker_pool, name, value)
+    monkeypatch.setattr(refresh_worker, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(refresh_worker, "MOST_TAKEN_UP", 2)
     built = stage.app.extensions["keap_connect"]
     unlimited = replace(built, settings=replace(built.settings, refresh_rate_per_minute=0))
     monkeypatch.setitem(stage.app.extensions, "keap_connect", unlimited)
     stage.add_accounts(5)
     stage.sandbox.hold("refresh")
-    worker = loop.SweepWorker(stage.app)
+    worker = refresh_worker.RefreshWorker(stage.app)
 
     def sweep() -> None:
         with stage.app.app_context():
@@ -350,13 +350,15 @@ def _count_leased(stage: Stage) -> int:
     return sum(stage.is_leased(row.id) for row in stage.rows())
 
 
-def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(stage: Stage, slow_sweep: loop.SweepWorker):
+def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(
+    stage: Stage, slow_sweep: refresh_worker.RefreshWorker
+):
     first = _workers(stage)[0].beat_at
 
     until(lambda: _workers(stage)[0].beat_at > first, timeout=10)
 
 
-def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage, slow_sweep: loop.SweepWorker):
+def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage, slow_sweep: refresh_worker.RefreshWorker):
     refreshed = slow_sweep.refreshed
     heard_at = slow_sweep._beat_due
     until(lambda: slow_sweep._beat_due > heard_at)  # it keeps house while it waits for room
@@ -368,7 +370,9 @@ def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage, slow
 
 
 @pytest.mark.proves("R42", "F30")
-def test_a_worker_that_is_stopped_finishes_what_is_leased_and_takes_no_more(stage: Stage, slow_sweep: loop.SweepWorker):
+def test_a_worker_that_is_stopped_finishes_what_is_leased_and_takes_no_more(
+    stage: Stage, slow_sweep: refresh_worker.RefreshWorker
+):
     slow_sweep.stop()
     stage.sandbox.release()
 
@@ -380,10 +384,10 @@ def test_a_worker_that_is_stopped_finishes_what_is_leased_and_takes_no_more(stag
 
 @pytest.mark.proves("R33", "F08")
 def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker_looks_for_more_meanwhile(
-    stage: Stage, slow_sweep: loop.SweepWorker, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, slow_sweep: refresh_worker.RefreshWorker, monkeypatch: pytest.MonkeyPatch
 ):
     looked_for_more = threading.Event()
-    allowed, withdraw = slow_sweep._allowed, crew.withdraw
+    allowed, withdraw = slow_sweep._allowed, worker_pool.withdraw
 
     def note_that_it_looks() -> int:
         was_braked = slow_sweep._is_braked
@@ -397,7 +401,7 @@ def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker
         withdraw(presentation)
 
     monkeypatch.setattr(slow_sweep, "_allowed", note_that_it_looks)
-    monkeypatch.setattr(crew, "withdraw", withdraw_late)
+    monkeypatch.setattr(worker_pool, "withdraw", withdraw_late)
     stage.sandbox.fault("invalid_client_401", "refresh")
     stage.sandbox.release()
 
@@ -415,10 +419,10 @@ def test_trouble_after_a_pair_is_stored_keeps_no_other_from_being_stored(stage: 
         noted.append(attempt)
         raise OperationalError("DELETE", {}, Exception("the server closed the connection"))
 
-    threads = crew.Crew(stage.app, must_pause=lambda: False, note=note, note_fault=pytest.fail)
+    threads = worker_pool.WorkerPool(stage.app, must_pause=lambda: False, note=note, note_fault=pytest.fail)
     with stage.app.app_context(), threads:
         for group in (ids[:1], ids[1:]):
-            threads.send_out([stage.row(account_id) for account_id in group])
+            threads.submit([stage.row(account_id) for account_id in group])
             until(lambda: threads.under_way == 0)
 
     assert [attempt.outcome for attempt in noted] == ["stored"] * 3
@@ -447,10 +451,10 @@ def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage
     stage.sandbox.fault("refused_although_valid", "refresh")
     (process,) = stage.start(1, PACE=PACE)
     process.ask("sweep")
-    assert stage.alarms() == [brakes.MASS_REFUSAL]
+    assert stage.alarms() == [alarms.MASS_REFUSAL]
     refused = [row.id for row in stage.rows() if row.refusals]
     stage.sandbox.clear_faults()
-    stage.change(*ids, next_refresh_at=utc_now(), hold_until=None)
+    stage.change(*ids, next_refresh_at=utc_now(), blocked_until=None)
     sent = len(stage.presentations())
 
     said = _run(stage, "worker", "--once", code=4)
@@ -461,7 +465,7 @@ def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage
     said = _run(stage, "worker", "--once")
 
     (pause,) = status["pauses"]
-    assert (status["is_paused"], pause["name"], pause["account_ids"]) == (True, brakes.MASS_REFUSAL, refused)
+    assert (status["is_paused"], pause["name"], pause["account_ids"]) == (True, alarms.MASS_REFUSAL, refused)
     assert datetime.fromisoformat(pause["since"]) <= utc_now()
     assert "refreshing resume" in pause["advice"]
     assert "paused" not in said
@@ -546,7 +550,7 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
             raise KeyError("a fault")
         present(presentation)
 
-    monkeypatch.setattr(crew, "present", present_or_stumble)
+    monkeypatch.setattr(worker_pool, "present", present_or_stumble)
     with ThreadPoolExecutor(1) as thread:  # a worker in the main thread would keep the signals
         ended = thread.submit(stage.app.test_cli_runner().invoke, args=["worker", "--once", "--json"]).result()
 
@@ -565,8 +569,8 @@ def test_what_the_last_look_holds_back_counts_neither_against_keap_nor_the_accou
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
     ids = stage.add_accounts(OPENS_AFTER + 1)
-    monkeypatch.setattr(spender, "is_still_held", lambda lease: False)
-    worker = loop.SweepWorker(stage.app)
+    monkeypatch.setattr(refresher, "is_still_held", lambda lease: False)
+    worker = refresh_worker.RefreshWorker(stage.app)
 
     def sweep() -> None:
         with stage.app.app_context():
@@ -588,10 +592,10 @@ def test_what_is_due_is_taken_up_once_and_soonest_expiry_first(stage: Stage, clo
 
     with stage.app.app_context():
         waited = lag_seconds()
-        first, second, nothing = take_up_due(4), take_up_due(4), take_up_due(4)
+        first, second, nothing = claim_due(4), claim_due(4), claim_due(4)
         lag = lag_seconds()
-        clock.advance(seconds=TAKEN_UP_FOR.total_seconds() + 1)
-        again = take_up_due(10)
+        clock.advance(seconds=CLAIMED_FOR.total_seconds() + 1)
+        again = claim_due(10)
 
     assert waited > 0
     assert [account.id for account in first + second] == list(reversed(ids))
@@ -637,7 +641,7 @@ def test_a_circuit_opens_when_keap_as_a_whole_answers_badly(stage: Stage):
     assert all(row.refused_at is None for row in stage.rows())
     spared = [row for row in stage.rows() if not row.failures]
     assert len(spared) == 60 - len(stage.presentations())
-    assert all((row.lease_owner, row.hold_until, row.attempt_fingerprint) == (None, None, None) for row in spared)
+    assert all((row.lease_owner, row.blocked_until, row.attempt_fingerprint) == (None, None, None) for row in spared)
 
 
 @SQLITE
@@ -712,7 +716,7 @@ def test_a_used_account_is_refreshed_ahead_of_expiry_and_an_idle_one_about_day_t
     idle, used = stage.add_accounts(2, expires_in_seconds=86_399)
     with stage.app.app_context(), write_transaction() as session:
         rows = {row.id: row for row in session.query(Account)}
-        rows[idle].asked_at = None
+        rows[idle].last_used_at = None
         idle_at = next_refresh_at(rows[idle], utc_now())
         used_at = next_refresh_at(rows[used], utc_now())
 

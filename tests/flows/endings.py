@@ -3,7 +3,7 @@
 import re
 from urllib.parse import parse_qs, urlsplit
 
-from keap_connect.onboarding.endings import Ending
+from keap_connect.connect.endings import Ending
 from keap_connect.web.ending_words import WORDS
 from tests.support.visitor import Visitor
 

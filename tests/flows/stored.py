@@ -7,12 +7,12 @@ from flask import Flask
 from sqlalchemy import select, text, update
 
 from keap_connect.accounts.credentials import fingerprint, open_access_token, open_refresh_token
+from keap_connect.connect.callback import open_pending
+from keap_connect.connect.matching import Grant, match_grant
 from keap_connect.database import db, read_session, write_transaction
-from keap_connect.keap.identity import Identity
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow
-from keap_connect.onboarding.journey import open_held
-from keap_connect.onboarding.placing import Grant, place_grant
 from tests.support.sandbox import PERSON_IDS, Sandbox
 
 TENANT_NAMES = {"ab123": "Acme Plumbing", "cd456": "Bright Dental", "ef789": "Cedar & Sons"}
@@ -54,7 +54,7 @@ class Stored:
     def edit_kept_grant(self) -> None:
         """Let what flows keep sealed not open any more."""
         with self._app.app_context(), write_transaction() as session:
-            session.execute(update(AuthorizationFlow).values(held_grant_sealed=b"edited by somebody"))
+            session.execute(update(AuthorizationFlow).values(pending_grant_sealed=b"edited by somebody"))
 
     def flows(self) -> list[AuthorizationFlow]:
         """Return all flows, oldest first."""
@@ -86,7 +86,7 @@ class Stored:
     def held_tokens(self) -> list[str]:
         """Return the tokens, in clear, of the grant that waits in the newest flow."""
         with self._app.app_context():
-            grant = open_held(self.flows()[-1])
+            grant = open_pending(self.flows()[-1])
         assert grant is not None
         held = grant.token_response
         return [token for token in (held.access_token, held.refresh_token) if token]
@@ -118,7 +118,7 @@ class Stored:
     def place(self, tenant: str = "ab123", person: str = "ann.lee@example.com", **columns: object) -> int:
         """Store an account with live tokens of the sandbox, without a journey; returns its id."""
         with self._app.app_context(), write_transaction() as session:
-            placed = place_grant(session, self.grant(tenant, person)).account_id
+            placed = match_grant(session, self.grant(tenant, person)).account_id
         assert placed is not None
         if columns:
             self.set(placed, **columns)

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from keap_connect.onboarding.endings import Ending
+from keap_connect.connect.endings import Ending
 from keap_connect.web.ending_words import WORDS
 
 

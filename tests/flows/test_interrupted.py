@@ -3,8 +3,8 @@
 import pytest
 from flask import Flask
 
-from keap_connect.onboarding import journey
-from keap_connect.worker.loop import SweepWorker
+from keap_connect.connect import callback
+from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
 from tests.flows.stored import Stored, token_calls
 from tests.support.sandbox import Sandbox
@@ -21,7 +21,7 @@ def die(*_: object) -> None:
 def result_path(visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let the process die in the middle of the callback, and give the address of its result."""
     with monkeypatch.context() as dying:
-        dying.setattr(journey, "ask_identity", die)
+        dying.setattr(callback, "ask_identity", die)
         visitor.connect()
     assert stored.accounts() == []
     (flow,) = stored.flows()
@@ -40,7 +40,7 @@ def test_the_person_who_reloads_finds_the_account_connected(
 
     assert "Your Keap account is connected" in again
     assert stored.account().tenant_id == "ab123"
-    assert stored.flows()[0].held_grant_sealed is None
+    assert stored.flows()[0].pending_grant_sealed is None
     assert stored.history(stored.account().id) == ["connected"]
     assert len(token_calls(sandbox)) == 1
 
@@ -50,10 +50,10 @@ def test_the_worker_connects_the_account_of_a_person_who_went_away(
     app: Flask, stored: Stored, sandbox: Sandbox, clock: MovedClock
 ):
     with app.app_context():
-        SweepWorker(app).run(until_idle=True)
+        RefreshWorker(app).run(until_idle=True)
         assert stored.accounts() == [], "its process may still be alive"
         clock.advance(seconds=91)
-        SweepWorker(app).run(until_idle=True)
+        RefreshWorker(app).run(until_idle=True)
 
     assert stored.account().person_email == "ann.lee@example.com"
     assert len(token_calls(sandbox)) == 1
@@ -64,10 +64,10 @@ def test_a_process_that_comes_back_late_stores_nothing_twice(app: Flask, stored:
     (flow,) = stored.flows()
     clock.advance(seconds=91)
     with app.app_context():
-        journey.finish_interrupted()
+        callback.complete_interrupted()
         before = stored.rows()
 
-        journey.finish(flow)  # it still holds the flow as it was when it froze
+        callback.complete_callback(flow)  # it still holds the flow as it was when it froze
 
     assert stored.rows() == before
     assert stored.flows()[0].ending == "connected"
@@ -79,6 +79,6 @@ def test_a_grant_that_does_not_open_ends_the_journey_and_stops_no_worker(app: Fl
         stored.edit_kept_grant()
         clock.advance(seconds=91)
 
-        SweepWorker(app).run(until_idle=True)
+        RefreshWorker(app).run(until_idle=True)
 
     assert stored.flows()[0].ending == "interrupted"

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from keap_connect.accounts.state import REFRESH_TOKEN_LIFE
-from keap_connect.onboarding.endings import Ending
+from keap_connect.connect.endings import Ending
 from keap_connect.web.template_filters import exact_time
 from tests.flows.endings import assert_ended
 from tests.flows.stored import Stored

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from flask import Flask
 
-from keap_connect.onboarding.endings import STORED, Ending
+from keap_connect.connect.endings import STORED, Ending
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, next_steps
 from tests.flows.stored import Stored, token_calls

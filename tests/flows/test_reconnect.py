@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from keap_connect.clock import utc_now
-from keap_connect.onboarding.endings import Ending
+from keap_connect.connect.endings import Ending
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.stored import Stored, token_calls
@@ -196,7 +196,7 @@ class TestOtherTenantNotKnown:
         assert_ended(asked, Ending.CONNECTED, 200, "Your Keap account is connected", "Bright Dental")
         assert stored.rows()[:1] == self.before
         assert [stored.owner(account.id) for account in stored.accounts()] == [("ab123", ANN), ("cd456", ANN)]
-        assert stored.flows()[-1].held_grant_sealed is None
+        assert stored.flows()[-1].pending_grant_sealed is None
         asked.get("/your-accounts")
         assert "Bright Dental" in asked.text
 
@@ -205,7 +205,7 @@ class TestOtherTenantNotKnown:
 
         assert_ended(asked, Ending.DISCARDED, 200, "Everything is as it was", "thrown away here, as you asked")
         assert stored.rows() == self.before
-        assert stored.flows()[-1].held_grant_sealed is None
+        assert stored.flows()[-1].pending_grant_sealed is None
 
     @pytest.mark.parametrize("path", ["reload", "decide"])
     def test_decision_after_ten_minutes_comes_too_late(
@@ -225,12 +225,12 @@ class TestOtherTenantNotKnown:
     def test_grant_past_its_time_is_forgotten_at_the_next_start(
         self, asked: Visitor, stored: Stored, new_visitor: Callable[[], Visitor], clock: MovedClock
     ):
-        assert stored.flows()[-1].held_grant_sealed
+        assert stored.flows()[-1].pending_grant_sealed
         clock.advance(minutes=11)
 
         new_visitor().set_out()
 
-        assert [flow.held_grant_sealed for flow in stored.flows()] == [None] * 3
+        assert [flow.pending_grant_sealed for flow in stored.flows()] == [None] * 3
         asked.get(asked.page.url)
         assert_ended(asked, Ending.HELD_EXPIRED, 200, "The decision was not made in time")
 

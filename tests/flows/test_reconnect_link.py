@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
+from keap_connect.connect.endings import Ending
 from keap_connect.database import read_session
 from keap_connect.models import ReconnectLink
-from keap_connect.onboarding.endings import Ending
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.stored import Stored, token_calls
@@ -221,7 +221,7 @@ class TestTwoPeopleWithOneLink:
     def test_used_up_between_the_last_look_and_the_answer_it_takes_nobodys_account(
         self, link: str, second: Visitor, visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("keap_connect.onboarding.journey._link_still_works", lambda _flow: True)
+        monkeypatch.setattr("keap_connect.connect.callback._link_still_works", lambda _flow: True)
         follow(visitor, link, person=ANN_LEE, tenant="ab123")
         before = stored.row(1)
 

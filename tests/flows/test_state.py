@@ -17,8 +17,8 @@ import requests
 from flask import Flask
 
 import keap_connect
-from keap_connect.keap.judgement import GrantType
-from keap_connect.onboarding.endings import Ending
+from keap_connect.connect.endings import Ending
+from keap_connect.keap.answers import GrantType
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.recorder import Recorder

@@ -18,15 +18,15 @@ from sqlalchemy import select
 
 from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.accounts.directory import get_account, list_accounts, view_account
-from keap_connect.accounts.history import Actor
 from keap_connect.accounts.state import AccountState
+from keap_connect.connect.flows import open_code_verifier
 from keap_connect.database import read_session
 from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.events.history import Actor
 from keap_connect.models import AuthorizationFlow
-from keap_connect.onboarding.flows import open_code_verifier
-from keap_connect.refreshing import serving
-from keap_connect.refreshing.lease import Situation, look
-from keap_connect.refreshing.serving import refresh_account
+from keap_connect.refresh import serving
+from keap_connect.refresh.lease import Situation, look
+from keap_connect.refresh.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OIDCProvider
@@ -276,7 +276,7 @@ def test_grant_killed_by_a_replay_needs_a_reconnect_and_no_other_account_does(
     oidc_provider: OIDCProvider,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("keap_connect.refreshing.timing.CONFIRM_WAIT_SECONDS", 0)
+    monkeypatch.setattr("keap_connect.refresh.timing.CONFIRM_WAIT_SECONDS", 0)
     connect(new_visitor(), oidc_provider, "ann")
     connect(new_visitor(), oidc_provider, "bob")
     with app.app_context():

@@ -16,6 +16,6 @@ if __name__ == "__main__":
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         if "name_server" in orders:
             silent.bind((orders["name_server"], 53))
-        judgement = token_endpoint.refresh(KeapSettings("id", "secret", url, url, url, url), "r")
-    told = {name: getattr(judgement, name) for name in ("verdict", "reason", "was_sent", "may_have_rotated")}
+        classified = token_endpoint.refresh(KeapSettings("id", "secret", url, url, url, url), "r")
+    told = {name: getattr(classified, name) for name in ("verdict", "reason", "was_sent", "may_have_rotated")}
     print(json.dumps(told))

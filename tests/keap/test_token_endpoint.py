@@ -9,8 +9,8 @@ import pytest
 
 from keap_connect.clock import utc_now
 from keap_connect.keap import transport
+from keap_connect.keap.answers import Verdict
 from keap_connect.keap.authorization import new_authorization_request
-from keap_connect.keap.judgement import Verdict
 from keap_connect.keap.token_endpoint import exchange_code, refresh
 from keap_connect.sandbox.fault_library import FAULTS
 from keap_connect.settings import KeapSettings
@@ -114,11 +114,11 @@ def test_each_fault_of_the_token_endpoint_is_judged(sandbox, ask, monkeypatch, n
         monkeypatch.setattr(transport, "DEADLINE_SECONDS", 0.6)
     sandbox.fault(name)
 
-    judgement = ask()
+    classified = ask()
 
-    assert (judgement.verdict, judgement.may_have_rotated) == OUTCOMES[name], judgement.reason
-    assert judgement.was_sent
-    assert (judgement.token_response is not None) is (judgement.verdict is GRANTED)
+    assert (classified.verdict, classified.may_have_rotated) == OUTCOMES[name], classified.reason
+    assert classified.was_sent
+    assert (classified.token_response is not None) is (classified.verdict is GRANTED)
     assert sandbox.ledger()["totals"]["token_calls"] == 1
 
 
@@ -126,11 +126,11 @@ def test_each_fault_of_the_token_endpoint_is_judged(sandbox, ask, monkeypatch, n
 def test_a_good_answer_is_granted(sandbox, ask):
     before = utc_now()
 
-    judgement = ask()
+    classified = ask()
     after = utc_now()
 
-    assert judgement.verdict is GRANTED
-    granted = judgement.token_response
+    assert classified.verdict is GRANTED
+    granted = classified.token_response
     assert (len(granted.access_token), len(granted.refresh_token)) == (28, 32)
     assert (granted.scope, granted.tenant_id) == ("full|ab123.infusionsoft.com", "ab123")
     assert before <= granted.expires_at - timedelta(seconds=86399) <= after

@@ -26,10 +26,9 @@ import trustme
 from flask import Response
 
 from keap_connect.clock import seconds_since_boot
-from keap_connect.keap import identity, transport
-from keap_connect.keap.greeting import greet_token_endpoint
-from keap_connect.keap.identity import ask_identity
-from keap_connect.keap.judgement import Verdict
+from keap_connect.keap import transport, user_info
+from keap_connect.keap.answers import Verdict
+from keap_connect.keap.connectivity import check_token_endpoint
 from keap_connect.keap.token_endpoint import exchange_code, refresh
 from keap_connect.keap.transport import (
     SIZE_CAP_BYTES,
@@ -38,6 +37,7 @@ from keap_connect.keap.transport import (
     NoUsableAnswer,
     allow_loopback_http,
 )
+from keap_connect.keap.user_info import ask_identity
 from keap_connect.sandbox.fault_library import network
 from keap_connect.settings import KeapSettings
 from tests.keap.raw_server import RawServer, answering, http
@@ -97,17 +97,17 @@ def told_by(program):
     return json.loads(program.communicate(timeout=30)[0])
 
 
-def assert_in_doubt(judgement):
-    assert judgement.verdict is Verdict.TRY_LATER
-    assert judgement.was_sent
-    assert judgement.may_have_rotated
+def assert_in_doubt(classified):
+    assert classified.verdict is Verdict.TRY_LATER
+    assert classified.was_sent
+    assert classified.may_have_rotated
 
 
-def assert_not_sent(judgement, server):
+def assert_not_sent(classified, server):
     server.close()
-    assert judgement.verdict is Verdict.TRY_LATER
-    assert not judgement.was_sent
-    assert not judgement.may_have_rotated
+    assert classified.verdict is Verdict.TRY_LATER
+    assert not classified.was_sent
+    assert not classified.may_have_rotated
     assert server.requests == []
 
 
@@ -376,13 +376,13 @@ def test_a_body_of_100_mb_is_cut_off_and_memory_stays_flat(server, keap, length)
 
     server.script = send_100_mb
     tracemalloc.start()
-    judgement = refresh(keap, "r")
+    classified = refresh(keap, "r")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     server.close()
 
-    assert_in_doubt(judgement)
-    assert str(SIZE_CAP_BYTES) in judgement.reason
+    assert_in_doubt(classified)
+    assert str(SIZE_CAP_BYTES) in classified.reason
     assert peak < 8 * SIZE_CAP_BYTES
     assert server.connections[0].bytes_sent < 50_000_000
 
@@ -391,11 +391,11 @@ def test_a_body_of_100_mb_is_cut_off_and_memory_stays_flat(server, keap, length)
 def test_a_small_body_that_unpacks_to_100_mb_is_cut_off(server, keap):
     server.script = answering(http(gzip.compress(b" " * 100_000_000, compresslevel=1), "Content-Encoding: gzip"))
     tracemalloc.start()
-    judgement = refresh(keap, "r")
+    classified = refresh(keap, "r")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert_in_doubt(judgement)
+    assert_in_doubt(classified)
     assert peak < 8 * SIZE_CAP_BYTES
 
 
@@ -486,10 +486,10 @@ def test_a_refused_connection_is_known_not_sent(server, keap, ask):
 
 @pytest.mark.proves("F16")
 def test_a_name_that_does_not_resolve_is_known_not_sent(server, keap):
-    judgement = refresh(replace(keap, token_url=f"https://{UNKNOWN_NAME}/token"), "r")
+    classified = refresh(replace(keap, token_url=f"https://{UNKNOWN_NAME}/token"), "r")
 
-    assert_not_sent(judgement, server)
-    assert f"Could not resolve host: {UNKNOWN_NAME}" in judgement.reason
+    assert_not_sent(classified, server)
+    assert f"Could not resolve host: {UNKNOWN_NAME}" in classified.reason
 
 
 @pytest.mark.proves("F16", "R20")
@@ -524,12 +524,12 @@ def test_a_connect_that_hangs_is_cut_off(keap, server, short_deadline):
         for early in waiting:
             early.setblocking(False)
             early.connect_ex(("127.0.0.1", port))
-        judgement = refresh(replace(keap, token_url=f"http://127.0.0.1:{port}/token"), "r")
+        classified = refresh(replace(keap, token_url=f"http://127.0.0.1:{port}/token"), "r")
         for early in waiting:
             early.close()
 
-    assert_not_sent(judgement, server)
-    assert judgement.reason.startswith("Keap could not be reached, so nothing was sent: Connection timed out after ")
+    assert_not_sent(classified, server)
+    assert classified.reason.startswith("Keap could not be reached, so nothing was sent: Connection timed out after ")
 
 
 def test_the_next_address_of_a_name_is_tried_when_one_refuses(server, keap, monkeypatch):
@@ -575,9 +575,9 @@ def test_no_redirect_of_the_token_endpoint_is_followed(server, keap, status, ask
     with RawServer() as elsewhere:
         server.script = answering(http(b"", f"Location: {elsewhere.url}/token", status=status))
 
-        judgement = ask(keap, "the-presented-secret")
+        classified = ask(keap, "the-presented-secret")
 
-    assert_in_doubt(judgement)
+    assert_in_doubt(classified)
     assert elsewhere.connections == []
     assert len(server.connections) == 1
 
@@ -633,13 +633,13 @@ def test_the_certificate_authorities_are_read_once_and_nothing_is_sent_without_t
         assert refresh(keap_at(server), "r").verdict is Verdict.GRANTED
 
         monkeypatch.setattr("certifi.where", lambda: str(tmp_path / "gone.pem"))
-        judgement = refresh(keap_at(server), "r")
-        greeting = greet_token_endpoint(keap_at(server))
+        classified = refresh(keap_at(server), "r")
+        greeting = check_token_endpoint(keap_at(server))
         server.close()
     assert "gone.pem" in greeting.problem
-    assert judgement.verdict is Verdict.TRY_LATER
-    assert not judgement.was_sent
-    assert "gone.pem" in judgement.reason
+    assert classified.verdict is Verdict.TRY_LATER
+    assert not classified.was_sent
+    assert "gone.pem" in classified.reason
     assert len(server.requests) == 2
 
 
@@ -668,7 +668,7 @@ def test_ssl_cert_file_replaces_the_usual_authorities(authority, tmp_path):
 @pytest.mark.proves("F100")
 def test_the_authority_behind_a_refused_certificate_is_named(caplog):
     with tls_server(trustme.CA(organization_name="Acme Inspection"), "localhost") as server:
-        greeting = greet_token_endpoint(keap_at(server))
+        greeting = check_token_endpoint(keap_at(server))
         refresh(keap_at(server), "r")
 
     assert greeting.problem.startswith("Its certificate was not accepted: ")
@@ -715,10 +715,10 @@ def test_a_tls_handshake_that_hangs_is_cut_off_and_known_not_sent(server, keap, 
     ended = []
     server.script = lambda _: ended.append(server.is_over.wait(30))
 
-    judgement = refresh(replace(keap, token_url=f"https://localhost:{server.port}/token"), "r")
+    classified = refresh(replace(keap, token_url=f"https://localhost:{server.port}/token"), "r")
 
     assert ended == []
-    assert_not_sent(judgement, server)
+    assert_not_sent(classified, server)
 
 
 @pytest.mark.proves("R17")
@@ -726,9 +726,9 @@ def test_a_tls_handshake_that_hangs_is_cut_off_and_known_not_sent(server, keap, 
 def test_plain_http_is_refused_before_anything_is_sent(server, keap, monkeypatch, ask):
     monkeypatch.delenv("OAUTHLIB_INSECURE_TRANSPORT")
 
-    judgement = ask(keap, "the-presented-secret")
+    classified = ask(keap, "the-presented-secret")
 
-    assert_not_sent(judgement, server)
+    assert_not_sent(classified, server)
     assert server.connections == []
 
 
@@ -829,11 +829,11 @@ def test_keap_is_reached_through_a_proxy_that_sees_no_secret(far_away, is_tls):
 )
 def test_nothing_is_sent_where_a_proxy_opens_no_way(far_away, server, answer, words):
     with Proxy(server.port, answer) as proxy:
-        judgement = refresh(keap_behind(far_away, f"http://a:proxy-password@127.0.0.1:{proxy.port}"), "r")
+        classified = refresh(keap_behind(far_away, f"http://a:proxy-password@127.0.0.1:{proxy.port}"), "r")
 
-    assert_not_sent(judgement, far_away)
-    assert words in judgement.reason
-    assert "proxy-password" not in judgement.reason
+    assert_not_sent(classified, far_away)
+    assert words in classified.reason
+    assert "proxy-password" not in classified.reason
 
 
 @pytest.mark.proves("F100", "F16")
@@ -841,11 +841,11 @@ def test_nothing_is_sent_where_a_proxy_opens_no_way(far_away, server, answer, wo
 def test_a_proxy_that_is_not_there_is_named_and_nothing_is_sent(far_away, server, proxy):
     server.close()
 
-    judgement = refresh(keap_behind(far_away, proxy.format(free=server.port)), "r")
+    classified = refresh(keap_behind(far_away, proxy.format(free=server.port)), "r")
 
-    assert_not_sent(judgement, far_away)
-    assert f"Could not resolve proxy: {UNKNOWN_NAME}" in judgement.reason or "Connection refused" in judgement.reason
-    assert "proxy-password" not in judgement.reason
+    assert_not_sent(classified, far_away)
+    assert f"Could not resolve proxy: {UNKNOWN_NAME}" in classified.reason or "Connection refused" in classified.reason
+    assert "proxy-password" not in classified.reason
 
 
 def test_this_machine_itself_is_reached_past_the_proxy(server, keap):
@@ -978,7 +978,7 @@ def test_each_call_has_a_connection_of_its_own(server, keap):
 
 @pytest.mark.proves("R20")
 def test_questions_about_the_person_have_a_deadline_too(server, keap, monkeypatch):
-    monkeypatch.setattr(identity, "DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(user_info, "DEADLINE_SECONDS", 0.2)
     last_look, lengths = Call.last_look, []
     monkeypatch.setattr(
         Call, "last_look", lambda call: (lengths.append(call.ends - seconds_since_boot()), last_look(call))

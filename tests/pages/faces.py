@@ -12,18 +12,18 @@ from urllib.parse import urlencode
 from keap_connect.access.admins import AdminView
 from keap_connect.access.api_keys import APIKeyView
 from keap_connect.access.sign_ins import SignInView
-from keap_connect.accounts.audit_trail import TrailRow
 from keap_connect.accounts.directory import USUAL_ORDER, AccountPage, AccountView
-from keap_connect.accounts.history import EventKind, EventPage, EventView
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.revealing import RevealedToken
 from keap_connect.accounts.state import NEXT_STEPS, AccountState
 from keap_connect.api.documentation import described
 from keap_connect.clock import utc_now
-from keap_connect.onboarding.client_check import ClientCheck, ClientStanding
-from keap_connect.onboarding.endings import Ending
-from keap_connect.onboarding.held_files import HeldFile
-from keap_connect.onboarding.import_files import MOST_LINES, PreviewLine
+from keap_connect.connect.client_check import ClientCheck, ClientStanding
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.import_files import MOST_LINES, PreviewLine
+from keap_connect.connect.pending_files import PendingFile
+from keap_connect.events.audit_trail import TrailRow
+from keap_connect.events.history import EventKind, EventPage, EventView
 from keap_connect.settings import Settings
 from keap_connect.web.api_keys import LIFETIMES, Wish
 from keap_connect.web.api_keys import MEANINGS as KEY_MEANINGS
@@ -70,7 +70,7 @@ ACTIVE = AccountView(
     refreshed_at=NOW - 5 * HOUR,
     connected_at=NOW - 120 * DAY,
     disconnected_at=None,
-    asked_at=NOW - HOUR,
+    last_used_at=NOW - HOUR,
     has_access_token=True,
     access_token_masked="…a1B2",
     refresh_token_masked="…Zx90",
@@ -257,7 +257,7 @@ def file_import(errors=None, problems=None, held=None):
 
 
 def held(*lines):
-    return HeldFile(b"", list(lines), NOW + HOUR / 6)
+    return PendingFile(b"", list(lines), NOW + HOUR / 6)
 
 
 def key_form(wish, **errors):

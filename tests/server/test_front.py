@@ -25,7 +25,7 @@ from keap_connect.database import db
 from keap_connect.server import front as front_module
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
-from keap_connect.web.door import Audience, open_to
+from keap_connect.web.auth import Audience, open_to
 from tests.accounts.granted import store_account
 from tests.faults.conftest import until
 from tests.support.sandbox import Sandbox

@@ -11,9 +11,9 @@ from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.reconnect_links import LINK_LIFE
 from keap_connect.database import db, write_transaction
-from keap_connect.models import ReconnectLink, Role, Ticket, TicketPurpose
-from keap_connect.onboarding.reconnect_links import LINK_LIFE
+from keap_connect.models import OneTimeToken, ReconnectLink, Role, TokenPurpose
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
@@ -123,9 +123,9 @@ def _add_links(account_id: int) -> None:
             )
         )
         session.add(
-            Ticket(
-                ticket_hash=hashlib.sha256(PASSWORD_TICKET.encode()).hexdigest(),
-                purpose=TicketPurpose.NEW_PASSWORD,
+            OneTimeToken(
+                token_hash=hashlib.sha256(PASSWORD_TICKET.encode()).hexdigest(),
+                purpose=TokenPurpose.NEW_PASSWORD,
                 admin_id=1,
                 expires_at=now + LINK_LIFE,
             )

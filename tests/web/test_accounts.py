@@ -10,9 +10,9 @@ from flask import Flask
 
 from keap_connect.accounts.credentials import new_account, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE, get_account
-from keap_connect.accounts.history import SENTENCES, EventKind, record
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
+from keap_connect.events.history import SENTENCES, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.web import template_filters

@@ -11,8 +11,8 @@ from flask import Flask
 from sqlalchemy import select
 
 from keap_connect.access.admins import create_admin
-from keap_connect.accounts.history import EventKind, record
 from keap_connect.database import read_session, write_transaction
+from keap_connect.events.history import EventKind, record
 from keap_connect.models import AccountEvent
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox

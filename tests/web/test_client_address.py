@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.doctor.proxies import mark_of
+from keap_connect.health.proxies import mark_of
 from keap_connect.settings import Settings
 from keap_connect.web.client_address import ClientAddress, read_address
 from tests.conftest import SECRET_KEY, TOKEN_KEY

@@ -9,10 +9,10 @@ import pytest
 from flask import Flask
 
 from keap_connect.accounts.credentials import new_account, replace_credential
-from keap_connect.accounts.history import Actor, EventKind, record
 from keap_connect.accounts.ordering import SortKey
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from tests.support.visitor import Visitor
 
@@ -53,10 +53,15 @@ def test_the_page_is_sent_again_only_when_it_reads_otherwise(admin: Visitor, add
 def varied(add: Callable[..., int]) -> None:
     """Let there be accounts for which each column has a small, a large and an unknown value."""
     now = utc_now()
-    unknown = {"access_token_expires_at": None, "refresh_token_issued_at": None, "refreshed_at": None, "asked_at": None}
+    unknown = {
+        "access_token_expires_at": None,
+        "refresh_token_issued_at": None,
+        "refreshed_at": None,
+        "last_used_at": None,
+    }
     add("eve", person_name="b", kind="personal_access_token", **unknown)
-    add("Dan", person_name="ä", access_token_expires_at=now + HOUR, refreshed_at=now, asked_at=now - DAY)
-    add("adam", person_name=None, person_email="Z@x", access_token_expires_at=now + 3 * HOUR, asked_at=now)
+    add("Dan", person_name="ä", access_token_expires_at=now + HOUR, refreshed_at=now, last_used_at=now - DAY)
+    add("adam", person_name=None, person_email="Z@x", access_token_expires_at=now + 3 * HOUR, last_used_at=now)
     add("Zoe", person_name="A", refresh_token_issued_at=now - 20 * DAY, refreshed_at=now - DAY)
     add("Ångström", disconnected_at=now, access_token_expires_at=None, refresh_token_issued_at=now - 30 * DAY)
     add("lost", refused_at=now, access_token_expires_at=now - HOUR, refresh_token_issued_at=now - 3 * DAY)
@@ -136,7 +141,7 @@ def test_address_keeps_all_that_was_chosen(admin: Visitor, add: Callable[..., in
 @on_sqlite
 def test_each_account_shows_when_it_was_used_last_and_when_exactly_it_expires(admin: Visitor, add: Callable[..., int]):
     now = utc_now()
-    add("Acme", access_token_expires_at=now + 3 * HOUR + timedelta(minutes=1), asked_at=now - 5 * HOUR)
+    add("Acme", access_token_expires_at=now + 3 * HOUR + timedelta(minutes=1), last_used_at=now - 5 * HOUR)
 
     admin.get("/accounts")
 

@@ -8,12 +8,12 @@ from sqlalchemy import func, select, text
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.erasing import erase
+from keap_connect.connect.flows import forget_past
+from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import Base, db, read_session, write_transaction
 from keap_connect.errors import AccountNotFound
 from keap_connect.models import Account, AuthorizationFlow, SignIn
-from keap_connect.onboarding.flows import forget_past
-from keap_connect.onboarding.reconnect_links import make_link
-from keap_connect.refreshing.serving import refresh_account
+from keap_connect.refresh.serving import refresh_account
 from tests.conftest import MovedClock
 from tests.support.sandbox import Sandbox
 from tests.web.direct import send, visit
@@ -51,7 +51,7 @@ def test_nothing_of_an_erased_customer_is_left(app: Flask, sandbox: Sandbox):
     assert "cleo.marsh@example.com" in left
     with app.app_context(), read_session() as session:
         assert session.execute(text("SELECT kind FROM account_event WHERE account_id = 1")).all() == [("erased",)]
-        waiting = select(func.count()).where(AuthorizationFlow.held_grant_sealed.is_not(None))
+        waiting = select(func.count()).where(AuthorizationFlow.pending_grant_sealed.is_not(None))
         assert session.scalar(waiting) == 0
         assert session.scalar(select(func.count()).where(SignIn.account_id == 1)) == 0
         with pytest.raises(AccountNotFound):

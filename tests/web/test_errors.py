@@ -153,7 +153,7 @@ def test_an_exception_before_any_view_gives_the_calm_page(
         raise RuntimeError(CANARY)
 
     visitor.session.cookies.set("admin", "a" * 43)
-    monkeypatch.setattr("keap_connect.web.door.find_admin", fail)
+    monkeypatch.setattr("keap_connect.web.auth.find_admin", fail)
 
     page = visitor.get("/accounts")
 

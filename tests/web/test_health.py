@@ -7,11 +7,11 @@ from flask import Flask
 from sqlalchemy import update
 
 from keap_connect.clock import utc_now
+from keap_connect.crypto import TokenCipher
 from keap_connect.database import write_transaction
+from keap_connect.health.readiness import LONGEST_LAG_SECONDS
 from keap_connect.models import Account
-from keap_connect.token_cipher import TokenCipher
-from keap_connect.worker.heartbeat import Beat, beat
-from keap_connect.worker.readiness import LONGEST_LAG_SECONDS
+from keap_connect.refresh.heartbeat import Beat, beat
 from tests.conftest import MovedClock
 from tests.support.visitor import Visitor
 

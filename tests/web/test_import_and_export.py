@@ -6,8 +6,8 @@ import pytest
 import requests
 from flask import Flask
 
-from keap_connect.onboarding.import_files import MOST_BYTES
-from keap_connect.worker.loop import SweepWorker
+from keap_connect.connect.import_files import MOST_BYTES
+from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
@@ -40,7 +40,7 @@ def send_file(admin: Visitor, content: str | bytes) -> requests.Response:
 def let_the_worker_look(app: Flask) -> None:
     """Let a worker keep house and look once for what is due."""
     with app.app_context():
-        SweepWorker(app).run(until_idle=True)
+        RefreshWorker(app).run(until_idle=True)
 
 
 def test_token_from_the_page_of_keap_becomes_an_account(

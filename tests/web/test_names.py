@@ -10,9 +10,9 @@ from flask import Flask
 from keap_connect.accounts import labels
 from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.directory import view_account
-from keap_connect.accounts.history import list_events
 from keap_connect.database import write_transaction
 from keap_connect.errors import ExternalIdTaken
+from keap_connect.events.history import list_events
 from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

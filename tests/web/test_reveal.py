@@ -10,9 +10,9 @@ from flask import Flask
 from keap_connect.access.passwords import ATTEMPTS_AGAIN
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import disconnect
-from keap_connect.accounts.history import list_events
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
+from keap_connect.events.history import list_events
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD

@@ -14,11 +14,11 @@ from sqlalchemy import func, select, update
 from keap_connect.access import passwords, rate_limits
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.clock import utc_now
+from keap_connect.connect import flows
+from keap_connect.connect.endings import Ending
 from keap_connect.database import Base, db, write_transaction
 from keap_connect.keap.call_slots import MOST_AT_ONCE, keap_call_slot
 from keap_connect.models import AuthorizationFlow
-from keap_connect.onboarding import flows
-from keap_connect.onboarding.endings import Ending
 from keap_connect.web.errors import KEAP_BUSY
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
@@ -175,7 +175,7 @@ def test_open_and_ended_flows_are_bounded_and_the_oldest_go_first(
     with app.app_context(), write_transaction() as session:
         session.execute(update(AuthorizationFlow).values(consumed_at=utc_now()))
         by_state = AuthorizationFlow.state_hash == flows._hash(held)
-        values = {"ending": Ending.HELD, "ended_at": utc_now(), "held_until": utc_now() + flows.STATE_LIFE}
+        values = {"ending": Ending.HELD, "ended_at": utc_now(), "pending_until": utc_now() + flows.STATE_LIFE}
         session.execute(update(AuthorizationFlow).where(by_state).values(**values))
     for number in range(5):
         stranger = visit(app, address=f"192.0.2.{number}")
@@ -231,7 +231,7 @@ def test_each_page_that_asks_keap_says_that_it_is_busy(
     assert send(world.admin, "POST", "/import/file", **held_file).status_code == 303
     stored.set(world.account_id, keap_user_id=None)
     with world.app.app_context(), write_transaction() as session:
-        interrupted = {"ending": None, "held_until": None, "consumed_at": utc_now() - flows.EXCHANGE_LIFE}
+        interrupted = {"ending": None, "pending_until": None, "consumed_at": utc_now() - flows.EXCHANGE_LIFE}
         held = AuthorizationFlow.ref == world.held_ref
         session.execute(update(AuthorizationFlow).where(held).values(**interrupted))
     before, calls = stored.rows(), len(sandbox.ledger()["presentations"])

@@ -1,0 +1,84 @@
+"""Whether Keap's token endpoint knows our client: asked with a code that cannot be one, so that nothing is spent."""
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from keap_connect.clock import utc_now
+from keap_connect.database import read_session, write_transaction
+from keap_connect.events.history import EventKind, record
+from keap_connect.keap.answers import Verdict
+from keap_connect.keap.token_endpoint import exchange_code
+from keap_connect.models import Deployment
+from keap_connect.services import services
+
+IMPOSSIBLE_CODE = "only-asking-whether-the-client-is-known"
+CLIENT_CHECK = "client_check"
+
+
+class ClientStanding(StrEnum):
+    """What Keap's answer says of the client; the values are stored."""
+
+    KNOWN = "known"
+    REFUSED = "refused"
+    NO_ANSWER = "no_answer"
+
+
+@dataclass(frozen=True)
+class ClientCheck:
+    """One check. `reason` is a sentence with Keap's own words in it."""
+
+    standing: ClientStanding
+    reason: str
+    checked_at: datetime
+
+
+def check_client(actor: str) -> ClientCheck:
+    """Exchange a code that Keap never issued: a client it knows is told that the code is bad, and no other is.
+
+    What tells nothing, such as no answer, is not kept: the check before it still says more.
+    """
+    classified = exchange_code(services().keap, IMPOSSIBLE_CODE)
+    standing = {
+        Verdict.REFUSED_FOR_GOOD: ClientStanding.KNOWN,
+        Verdict.GRANTED: ClientStanding.KNOWN,
+        Verdict.CLIENT_MISCONFIGURED: ClientStanding.REFUSED,
+    }.get(classified.verdict, ClientStanding.NO_ANSWER)
+    check = ClientCheck(standing, classified.reason, utc_now())
+    with write_transaction() as session:
+        record(session, EventKind.CLIENT_CHECKED, None, actor, standing=standing, reason=classified.reason)
+        if standing is not ClientStanding.NO_ANSWER:
+            session.merge(Deployment(name=CLIENT_CHECK, value=_written(check)))
+    return check
+
+
+def find_client_check() -> ClientCheck | None:
+    """Return the newest check that told something, unless client id, secret or token URL have changed since."""
+    with read_session() as session:
+        stored = session.get(Deployment, CLIENT_CHECK)
+    values = json.loads(stored.value) if stored else {}
+    if not hmac.compare_digest(values.get("registration", ""), _registration()):
+        return None
+    return ClientCheck(
+        ClientStanding(values["standing"]), values["reason"], datetime.fromisoformat(values["checked_at"])
+    )
+
+
+def _written(check: ClientCheck) -> bytes:
+    values = {
+        "standing": check.standing,
+        "reason": check.reason,
+        "checked_at": check.checked_at.isoformat(),
+        "registration": _registration(),
+    }
+    return json.dumps(values).encode()
+
+
+def _registration() -> str:
+    """Name what was checked without telling the secret."""
+    keap = services().keap
+    told = "\n".join(["client check", keap.client_id, keap.client_secret, keap.token_url])
+    return hmac.new(services().settings.secret_key.encode(), told.encode(), hashlib.sha256).hexdigest()

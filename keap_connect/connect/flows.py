@@ -1,0 +1,209 @@
+"""Authorization flows: started, claimed once, ended. State cannot be forged, replayed or used by another browser.
+
+`state` and the browser's cookie are stored as hashes only. A flow is claimed by one conditional UPDATE before
+anything is sent to Keap, so ten copies of one callback lead to one exchange.
+"""
+
+import hashlib
+import hmac
+import secrets
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from keap_connect.clock import utc_now
+from keap_connect.connect.endings import Ending
+from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.keap.authorization import new_authorization_request
+from keap_connect.models import AuthorizationFlow
+from keap_connect.services import services
+
+STATE_LIFE = timedelta(minutes=10)
+KEPT_FOR = timedelta(days=1)
+EXCHANGE_LIFE = timedelta(seconds=90)
+MOST_UNUSED_PER_BROWSER = 50
+MOST_UNUSED = 1_000
+MOST_ENDED = 10_000
+
+
+class FlowRefused(Exception):
+    """The callback belongs to no flow that may go on; `ending` says why."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.value)
+        self.ending = ending
+
+
+def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect_link_id: int | None = None) -> str:
+    """Start a flow for this browser and return the authorization URL to send it to.
+
+    Args:
+        browser: the random value of the browser's own cookie.
+        reconnects_account_id: the account that this flow is meant to reconnect.
+        reconnect_link_id: the link that it was started by, instead of by somebody who is signed in.
+    """
+    request = new_authorization_request(services().keap)
+    now = utc_now()
+    flow = AuthorizationFlow(
+        ref=secrets.token_urlsafe(12),
+        state_hash=_hash(request.state),
+        browser_hash=_hash(browser),
+        reconnects_account_id=reconnects_account_id,
+        reconnect_link_id=reconnect_link_id,
+        started_at=now,
+        expires_at=now + STATE_LIFE,
+    )
+    if request.code_verifier:
+        flow.code_verifier_sealed = services().cipher.seal(request.code_verifier, verifier_context(flow.ref))
+    with write_transaction() as session:
+        _prune(session, flow.browser_hash)
+        session.add(flow)
+    return request.url
+
+
+def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationFlow:
+    """Return the flow that a callback's state belongs to, and change nothing.
+
+    Raises:
+        FlowRefused: state missing, unknown, or started by another browser.
+    """
+    if state is None:
+        raise FlowRefused(Ending.STATE_MISSING)
+    with read_session() as session:
+        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == _hash(state)))
+    if flow is None:
+        raise FlowRefused(Ending.STATE_UNKNOWN)
+    if not _is_browser_of(flow, browser):
+        raise FlowRefused(Ending.STATE_FOREIGN)
+    return flow
+
+
+def claim_flow(flow: AuthorizationFlow) -> bool:
+    """Use the state of a flow up, and return whether this callback is the one to act on it.
+
+    Raises:
+        FlowRefused: the flow has expired.
+    """
+    now = utc_now()
+    if flow.expires_at <= now:
+        raise FlowRefused(Ending.STATE_EXPIRED)
+    claim = (
+        update(AuthorizationFlow)
+        .where(AuthorizationFlow.id == flow.id, AuthorizationFlow.consumed_at.is_(None))
+        .values(consumed_at=now)
+    )
+    with write_transaction() as session:
+        return count_updated(session, claim) == 1
+
+
+def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
+    """Return a flow for its own browser, else None."""
+    with read_session() as session:
+        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref))
+    return flow if flow is not None and _is_browser_of(flow, browser) else None
+
+
+def find_interrupted() -> AuthorizationFlow | None:
+    """Return a flow whose grant was kept by a process that is gone, if there is one."""
+    interrupted = select(AuthorizationFlow).where(
+        AuthorizationFlow.consumed_at <= utc_now() - EXCHANGE_LIFE,
+        AuthorizationFlow.ending.is_(None),
+        AuthorizationFlow.pending_grant_sealed.is_not(None),
+    )
+    with read_session() as session:
+        return session.scalar(interrupted.order_by(AuthorizationFlow.id).limit(1))
+
+
+def open_code_verifier(flow: AuthorizationFlow) -> str | None:
+    """Return the PKCE verifier of a flow that has one."""
+    sealed = flow.code_verifier_sealed
+    return services().cipher.open(sealed, verifier_context(flow.ref)) if sealed else None
+
+
+def end_flow(
+    session: Session,
+    flow_id: int,
+    ending: Ending,
+    account_id: int | None = None,
+    keap_said: str | None = None,
+) -> None:
+    """Write down how a flow ended."""
+    session.execute(
+        update(AuthorizationFlow)
+        .where(AuthorizationFlow.id == flow_id)
+        .values(
+            ending=ending,
+            account_id=account_id,
+            keap_said=keap_said,
+            ended_at=utc_now(),
+            code_verifier_sealed=None,
+            pending_grant_sealed=None,
+            pending_until=None,
+        )
+    )
+
+
+def ending_of(flow: AuthorizationFlow) -> Ending | None:
+    """Return how a flow ended; None while its exchange runs."""
+    now = utc_now()
+    if flow.ending == Ending.HELD and flow.pending_until is not None and flow.pending_until <= now:
+        return Ending.HELD_EXPIRED
+    if flow.ending is not None:
+        return Ending(flow.ending)
+    if flow.consumed_at is not None and flow.consumed_at + EXCHANGE_LIFE <= now:
+        return Ending.INTERRUPTED
+    return None
+
+
+def forget_past() -> None:
+    """Forget flows of yesterday, and wipe held grants past their ten minutes."""
+    with write_transaction() as session:
+        _forget_past(session)
+
+
+def count_unfinished() -> int:
+    """Count the people who set out within the last day and never came back."""
+    now = utc_now()
+    is_over = AuthorizationFlow.expires_at.between(now - KEPT_FOR, now)
+    unfinished = select(func.count()).where(AuthorizationFlow.consumed_at.is_(None), is_over)
+    with read_session() as session:
+        return session.scalar(unfinished) or 0
+
+
+def _forget_past(session: Session) -> None:
+    now = utc_now()
+    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.expires_at <= now - KEPT_FOR))
+    session.execute(
+        update(AuthorizationFlow)
+        .where(AuthorizationFlow.pending_until <= now)
+        .values(pending_grant_sealed=None, pending_until=None, ending=Ending.HELD_EXPIRED)
+    )
+
+
+def _prune(session: Session, browser_hash: str) -> None:
+    """Forget what is past its time, and the oldest flows beyond each limit; those under way or held stay."""
+    _forget_past(session)
+    is_unused = AuthorizationFlow.consumed_at.is_(None)
+    _forget_oldest(session, MOST_UNUSED_PER_BROWSER - 1, is_unused & (AuthorizationFlow.browser_hash == browser_hash))
+    _forget_oldest(session, MOST_UNUSED - 1, is_unused)
+    has_ended = AuthorizationFlow.ended_at.is_not(None) & AuthorizationFlow.pending_until.is_(None)
+    _forget_oldest(session, MOST_ENDED, has_ended)
+
+
+def _forget_oldest(session: Session, most: int, which: ColumnElement[bool]) -> None:
+    oldest = select(AuthorizationFlow.id).where(which).order_by(AuthorizationFlow.id.desc()).offset(most)
+    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.id.in_(oldest.scalar_subquery())))
+
+
+def _is_browser_of(flow: AuthorizationFlow, browser: str | None) -> bool:
+    return browser is not None and hmac.compare_digest(flow.browser_hash, _hash(browser))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def verifier_context(ref: str) -> str:
+    """Name the place that a code verifier is sealed for."""
+    return f"flow:{ref}:code_verifier"

@@ -1,0 +1,81 @@
+"""Filling in the details of a pending account once Keap tells them; its grant then goes where it belongs."""
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.connect.matching import Grant, find_by_identity, match_grant, take_identity
+from keap_connect.database import write_transaction
+from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.user_info import Identity, ask_identity
+from keap_connect.models import Account, AuthorizationFlow, SignIn
+from keap_connect.services import services
+
+
+def identify_pending(account_id: int) -> int:
+    """Ask Keap again who a pending account belongs to, and return the id under which it lives now.
+
+    An account of the same (tenant, person) takes over the grant; the pending row is then gone.
+
+    Raises:
+        AccountNotFound: there is none.
+        TemporarilyUnavailable: Keap did not tell, a refresh is under way, or the grant belongs to another client.
+        TenantConflict: Keap named two tenants for the grant.
+    """
+    account = get_account(account_id)
+    access_token = open_access_token(account)
+    if not account.is_pending or access_token is None:
+        return account_id
+    if not is_ours(account):
+        raise TemporarilyUnavailable(
+            "This grant belongs to another client id or token URL than the settings name; it is never sent elsewhere."
+        )
+    identity = ask_identity(services().keap, access_token, account.tenant_id)
+    if identity.keap_user_id is None or identity.tenant_id is None:
+        raise TemporarilyUnavailable("Keap did not tell who this account belongs to. Its tokens are kept.")
+    with write_transaction() as session:
+        pending = session.get(Account, account_id, with_for_update=True)
+        if pending is None or pending.generation != account.generation or pending.attempted_at is not None:
+            raise TemporarilyUnavailable("The account is changing right now. Try again in a minute.")
+        return _settle(session, pending, identity)
+
+
+def _settle(session: Session, pending: Account, identity: Identity) -> int:
+    # Whoever signed in by this grant is that person from now on, and no longer bound to this one account.
+    signed_in = update(SignIn).where(SignIn.account_id == pending.id)
+    session.execute(signed_in.values(keap_user_id=identity.keap_user_id))
+    wanted = session.get(Account, pending.reconnects_account_id) if pending.reconnects_account_id else None
+    is_same_tenant = wanted is not None and wanted.tenant_id == identity.tenant_id
+    if find_by_identity(session, identity) is None and not is_same_tenant:
+        take_identity(pending, identity)
+        pending.reconnects_account_id = None
+        person = identity.person_name or identity.person_email or "a person without a name"
+        details = {"tenant_id": identity.tenant_id, "person": person}
+        record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
+        return pending.id
+    return _move(session, pending, identity)
+
+
+def _move(session: Session, pending: Account, identity: Identity) -> int:
+    """Let the pending grant go where it belongs, unless a newer one is there, and what referred to the row follow."""
+    access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
+    if access_token is None or expires_at is None:
+        return pending.id
+    account = find_by_identity(session, identity)
+    if account is None or account.disconnected_at is not None or account.connected_at <= pending.connected_at:
+        granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
+        placement = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
+        if placement.account_id is None:
+            return pending.id
+        account = session.get_one(Account, placement.account_id)
+        account.refresh_token_issued_at = pending.refresh_token_issued_at
+        record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)
+    else:
+        record(session, EventKind.NEWER_STAYED, account.id, Actor.SYSTEM, from_account=pending.id)
+    for table in (SignIn, AuthorizationFlow):
+        session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
+    session.delete(pending)
+    return account.id

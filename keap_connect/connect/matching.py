@@ -1,0 +1,138 @@
+"""Which account a fresh grant belongs to: the right one, never a mixed one, and never thrown away.
+
+The same rule serves the callback, the confirmation of another tenant, and a pending account whose details came
+in later.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.credentials import new_account, replace_credential
+from keap_connect.connect.endings import Ending
+from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.user_info import Identity
+from keap_connect.models import Account, SignIn
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A token response and who it speaks for."""
+
+    token_response: TokenResponse = field(repr=False)
+    identity: Identity
+
+    def to_json(self) -> str:
+        """Write it down, to be sealed."""
+        token_response = asdict(self.token_response)
+        token_response["expires_at"] = self.token_response.expires_at.isoformat()
+        return json.dumps({"token_response": token_response, "identity": asdict(self.identity)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Grant":
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        token_response = TokenResponse(**values["token_response"])
+        expires_at = datetime.fromisoformat(values["token_response"]["expires_at"])
+        return cls(replace(token_response, expires_at=expires_at), Identity(**values["identity"]))
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where a grant went. `HELD` went nowhere yet: it names another tenant than the account to reconnect."""
+
+    ending: Ending
+    account_id: int | None
+
+
+def match_grant(session: Session, grant: Grant, reconnects_account_id: int | None = None) -> Match:
+    """Store a grant in the account that it belongs to.
+
+    Reconnect of account A: same tenant and person: A gets the pair. Same tenant, another person: A takes that
+    person, unless they have account B already: then B is updated. Another tenant: A never changes; if that
+    (tenant, person) is connected it is updated, else the grant is held for the person to decide.
+
+    Raises:
+        IntegrityError: the same (tenant, person) was stored at the same moment; place it again.
+    """
+    identity = grant.identity
+    wanted = _lock(session, reconnects_account_id)
+    known = find_by_identity(session, identity)
+    if wanted and wanted.tenant_id and identity.tenant_id and wanted.tenant_id != identity.tenant_id:
+        return _place_other_tenant(session, grant, wanted, known)
+    if known and wanted and known is not wanted:
+        _store(session, grant, known)
+        record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=_name(identity))
+        return Match(Ending.OTHER_PERSON_UPDATED, known.id)
+    if known:
+        _store(session, grant, known)
+        return Match(Ending.RECONNECTED, known.id)
+    if identity.keap_user_id is None or identity.tenant_id is None:
+        pending = _store_new(session, grant)
+        pending.reconnects_account_id = wanted.id if wanted else None
+        return Match(Ending.CONNECTED_PENDING, pending.id)
+    if wanted and wanted.keap_user_id is None:
+        # Whoever signed in by the grant before had no name, so it may be somebody else's account from now on.
+        session.execute(delete(SignIn).where(SignIn.account_id == wanted.id))
+        _store(session, grant, wanted)
+        return Match(Ending.RECONNECTED, wanted.id)
+    if wanted:
+        before = wanted.person_name or wanted.person_email or "another person"
+        _store(session, grant, wanted, EventKind.PERSON_CHANGED, before=before)
+        return Match(Ending.PERSON_CHANGED, wanted.id)
+    return Match(Ending.CONNECTED, _store_new(session, grant).id)
+
+
+def find_by_identity(session: Session, identity: Identity) -> Account | None:
+    """Return the account of this (tenant, person), locked, or None."""
+    if identity.tenant_id is None or identity.keap_user_id is None:
+        return None
+    query = select(Account).where(
+        Account.tenant_id == identity.tenant_id, Account.keap_user_id == identity.keap_user_id
+    )
+    return session.scalar(query.with_for_update())
+
+
+def take_identity(account: Account, identity: Identity) -> None:
+    """Write down what Keap told; what it did not tell stays, unless it is about another person."""
+    if identity.keap_user_id and identity.keap_user_id != account.keap_user_id:
+        account.person_name = account.person_email = None
+    for name, value in asdict(identity).items():
+        if value is not None:
+            setattr(account, name, value)
+
+
+def _lock(session: Session, account_id: int | None) -> Account | None:
+    return session.get(Account, account_id, with_for_update=True) if account_id else None
+
+
+def _place_other_tenant(session: Session, grant: Grant, wanted: Account, known: Account | None) -> Match:
+    record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=grant.identity.tenant_id)
+    if known is None:
+        return Match(Ending.HELD, wanted.id)
+    _store(session, grant, known)
+    return Match(Ending.OTHER_TENANT_UPDATED, known.id)
+
+
+def _store_new(session: Session, grant: Grant) -> Account:
+    account = new_account(session, grant.identity.tenant_id, grant.identity.keap_user_id)
+    _store(session, grant, account, EventKind.CONNECTED)
+    return account
+
+
+def _store(
+    session: Session, grant: Grant, account: Account, kind: EventKind = EventKind.RECONNECTED, **details: str
+) -> None:
+    take_identity(account, grant.identity)
+    replace_credential(account, grant.token_response)
+    record(session, kind, account.id, Actor.CUSTOMER, person=_name(grant.identity), **details)
+    if not grant.token_response.has_full_scope:
+        record(session, EventKind.SCOPE_CHANGED, account.id, Actor.SYSTEM, scope=grant.token_response.scope)
+
+
+def _name(identity: Identity) -> str:
+    return identity.person_name or identity.person_email or "a person Keap has not named yet"

@@ -1,0 +1,37 @@
+"""The bad day: somebody may have keys, cookies or passwords. One act makes all of them worthless."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import delete, select, update
+
+from keap_connect.access.passwords import NOT_CHOSEN
+from keap_connect.accounts.directory import AccountView, view_of
+from keap_connect.clock import utc_now
+from keap_connect.database import count_updated, write_transaction
+from keap_connect.events.history import EventKind, record
+from keap_connect.models import Account, Admin, APIKey, OneTimeToken, ReconnectLink, SignIn
+from keap_connect.refresh import alarms
+
+REASON = "Everything was stopped by `./keap-connect emergency-stop`."
+
+
+def stop_everything(actor: str) -> list[AccountView]:
+    """End all sign-ins, keys, links and passwords, hold every refresh, and return whose consent may have been stolen.
+
+    It happens as a whole or not at all. The stored tokens stay: a customer is not disconnected by it.
+    """
+    now = utc_now()
+    with write_transaction() as session:
+        for table in (SignIn, OneTimeToken):
+            session.execute(delete(table))
+        keys = count_updated(session, update(APIKey).where(APIKey.revoked_at.is_(None)).values(revoked_at=now))
+        open_links = update(ReconnectLink).where(ReconnectLink.used_at.is_(None), ReconnectLink.revoked_at.is_(None))
+        session.execute(open_links.values(revoked_at=now))
+        for admin in session.scalars(select(Admin)):
+            admin.password_hash = NOT_CHOSEN
+        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)
+        record(session, EventKind.EMERGENCY_STOPPED, None, actor, keys=keys)
+        accounts: Iterable[Account] = session.scalars(
+            select(Account).where(Account.disconnected_at.is_(None)).order_by(Account.id)
+        )
+        return [view_of(account) for account in accounts]

@@ -1,0 +1,38 @@
+"""Whether Keap's token endpoint can be reached from here, over TLS that holds."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from keap_connect.health.clocks import compare_with_keap
+from keap_connect.health.finding import Finding, attention, well, wrong
+from keap_connect.keap.connectivity import check_token_endpoint
+from keap_connect.services import services
+from keap_connect.settings import LOOPBACK_HOSTS
+
+
+def check_connectivity() -> Iterator[Finding]:
+    """Ask for nothing, and see whether an answer comes."""
+    host = urlsplit(services().keap.token_url).netloc
+    if services().settings.has_unused_proxy and urlsplit(services().keap.token_url).hostname not in LOOPBACK_HOSTS:
+        yield attention(
+            "proxy",
+            "HTTPS_PROXY is set and KEAP_PROXY is not: calls to Keap go past the proxy.",
+            "If this machine reaches Keap through that proxy only, set KEAP_PROXY to the same address.",
+        )
+    greeting = check_token_endpoint(services().keap)
+    if greeting.problem:
+        yield wrong(
+            "token endpoint",
+            f"{host}: {greeting.problem}",
+            "Let this machine reach it: name service, firewall, KEAP_PROXY for a proxy, KEAP_CA_FILE for a company's "
+            "own certificate authority. Stored tokens are served meanwhile.",
+        )
+        return
+    if greeting.status is not None and greeting.status >= 500:
+        yield wrong(
+            "token endpoint", f"{host} answers {greeting.status}.", "Wait: Keap is in trouble. See its status page."
+        )
+    else:
+        yield well("token endpoint", f"{host} answers{' over TLS' if greeting.is_tls else ''}.")
+    if greeting.date:
+        yield compare_with_keap(greeting.date)

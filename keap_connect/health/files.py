@@ -1,0 +1,115 @@
+"""What lies on this host: who may read it, whether it can be written, what waits in it, and how much room is left."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from keap_connect.health.finding import Finding, attention, well, wrong
+from keap_connect.refresh.recovery import list_broken, list_kept
+from keap_connect.services import services
+
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+LITTLE_BYTES = 1_000_000_000
+TOO_FEW_BYTES = 50_000_000
+
+
+def look_at_modes() -> Iterator[Finding]:
+    """A file is private when it, or the folder around it, is closed to everybody but its owner."""
+    exposed = [path for path in _private_paths() if _is_open(path) and _is_open(path.parent)]
+    for path in exposed:
+        mode = "700" if path.is_dir() else "600"
+        yield wrong("file modes", f"{path} can be read by other users of this machine.", f"chmod {mode} {path}")
+    if not exposed:
+        yield well("file modes", "Keys, database, recovery files and audit log are for their owner alone.")
+
+
+def look_at_recovery() -> Iterator[Finding]:
+    """See whether a new pair waits in a file because the database refused it."""
+    kept, broken = list_kept(), list_broken()
+    if kept:
+        yield wrong(
+            "recovery",
+            f"{len(kept)} new token pairs wait in files because the database refused them.",
+            "Mend the database and start a worker: it stores them first. Delete nothing in instance/recovery.",
+        )
+    if broken:
+        yield wrong(
+            "recovery",
+            f"{len(broken)} recovery files do not open: {', '.join(path.name for path in broken[:5])}.",
+            "Put the key that sealed them back into TOKEN_KEYS, and rename them from .broken to .pair.",
+        )
+    if not kept and not broken:
+        yield well("recovery", "No token pair waits in a file.")
+
+
+def look_at_audit_log() -> Iterator[Finding]:
+    """See whether a line could be added to the audit log, and add none."""
+    path = services().settings.audit_log
+    problem = _why_no_line_fits(path) if path else None
+    if problem:
+        yield wrong(
+            "audit log",
+            f"{path} cannot be written ({problem}), so no token is handed out.",
+            "Let AUDIT_LOG name a file that the app's own user may write, or - for standard output.",
+        )
+    else:
+        yield well("audit log", f"Each hand-out is written to {path or 'standard output'}.")
+
+
+def look_at_disk() -> Iterator[Finding]:
+    """See whether recovery files can be written, and how much room is left for them."""
+    place = services().settings.instance_path / "recovery"
+    while not os.path.exists(place):
+        place = place.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield wrong(
+            "disk",
+            f"{place} cannot be written.",
+            "Let the app's own user write there: without a recovery file nothing is refreshed.",
+        )
+        return
+    free = shutil.disk_usage(place).free
+    sentence = f"{free / 1e9:.1f} GB are free at {place}."
+    if free < TOO_FEW_BYTES:
+        yield wrong("disk", sentence, "Make room: without a recovery file nothing is refreshed.")
+    elif free < LITTLE_BYTES:
+        yield attention("disk", sentence, "Make room soon.")
+    else:
+        yield well("disk", sentence)
+
+
+def _private_paths() -> Iterator[Path]:
+    settings = services().settings
+    yield settings.instance_path
+    yield settings.instance_path / "recovery"
+    yield from settings.secret_files
+    if settings.audit_log and settings.audit_log.is_file():
+        yield settings.audit_log
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        for suffix in ("", "-wal", "-shm"):
+            yield Path(url.database + suffix)
+
+
+def _why_no_line_fits(path: Path) -> str | None:
+    """Return the problem with a file to add to; one that is not there yet is made with its folders."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
+    except FileNotFoundError:
+        place = next(folder for folder in path.parents if folder.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            return f"no file can be made in {place}"
+    except OSError as problem:
+        return problem.strerror or type(problem).__name__
+    return None
+
+
+def _is_open(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & OTHERS)
+    except OSError:
+        return False  # it is not there, or in a folder that is closed to us as well

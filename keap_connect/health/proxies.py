@@ -1,0 +1,50 @@
+"""Whether the client addresses that limits count and the history names can be true."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from keap_connect.clock import utc_now
+from keap_connect.health.finding import Finding, attention, well
+from keap_connect.services import services
+from keap_connect.settings import Settings
+
+REMEMBERED_FOR = timedelta(days=1)
+SUBJECT = "client address"
+
+
+def mark_of(settings: Settings) -> Path:
+    """Return the file whose time of change says when a request last came without its client address."""
+    return settings.instance_path / "no-client-address"
+
+
+def look_at_proxies() -> Iterator[Finding]:
+    """Compare the setting with what came."""
+    settings = services().settings
+    if not settings.is_loopback and not settings.trusted_proxies:
+        yield attention(
+            SUBJECT,
+            "PUBLIC_URL is public and TRUSTED_PROXIES is 0: behind a proxy all requests seem to come from the proxy, "
+            "so limits count everybody together and the history names the proxy.",
+            "Set TRUSTED_PROXIES to the number of proxies in front of the app.",
+        )
+        return
+    if settings.trusted_proxies:
+        came_at = _last_without(mark_of(settings))
+        if came_at and came_at > utc_now() - REMEMBERED_FOR:
+            yield attention(
+                SUBJECT,
+                f"At {came_at:%Y-%m-%d %H:%M} UTC a request came without its client address in X-Forwarded-For.",
+                "Let each proxy append to X-Forwarded-For, set TRUSTED_PROXIES to their number, and let nobody reach "
+                "the app around them.",
+            )
+            return
+    source = "X-Forwarded-For" if settings.trusted_proxies else "the connection"
+    yield well(SUBJECT, f"It is taken from {source}.")
+
+
+def _last_without(mark: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(mark.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None

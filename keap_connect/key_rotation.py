@@ -1,0 +1,108 @@
+"""Seals anew, with the first key of the ring, whatever an older key has sealed, while the service runs.
+
+Each value is replaced only if it is still the one that was read, so a refresh or a reconnect meanwhile wins. Batches
+are committed one by one: a run that was killed is simply started again. Files that wait to be imported are left as
+they are; they last ten minutes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from keap_connect.access.second_factor import seed_context
+from keap_connect.accounts.credentials import context_of
+from keap_connect.connect.callback import pending_context
+from keap_connect.connect.flows import verifier_context
+from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
+from keap_connect.errors import SealBroken
+from keap_connect.models import Account, Admin, AuthorizationFlow, Deployment
+from keap_connect.refresh.recovery import list_kept
+from keap_connect.services import services
+
+BATCH = 200
+MOST_ROUNDS = 3
+
+Column = tuple[InstrumentedAttribute[Any], InstrumentedAttribute[bytes | None], Callable[[Any], str]]
+# What names the row, what is sealed in it, and the place that it is sealed for.
+COLUMNS: tuple[Column, ...] = (
+    (Account.id, Account.access_token_sealed, lambda account_id: context_of(account_id, "access_token")),
+    (Account.id, Account.refresh_token_sealed, lambda account_id: context_of(account_id, "refresh_token")),
+    (Admin.id, Admin.totp_seed_sealed, seed_context),
+    (AuthorizationFlow.ref, AuthorizationFlow.code_verifier_sealed, verifier_context),
+    (AuthorizationFlow.ref, AuthorizationFlow.pending_grant_sealed, pending_context),
+)
+
+
+@dataclass
+class Resealed:
+    """How a run ended. `reasons` tell why the older keys must stay in TOKEN_KEYS; none means that they may go."""
+
+    resealed: int
+    reasons: list[str]
+
+
+def reseal() -> Resealed:
+    """Seal everything anew that the first key has not sealed.
+
+    Raises:
+        SQLAlchemyError: the database failed; what was done so far stays done.
+    """
+    total, closed, found = 0, set[str](), 1
+    for _ in range(MOST_ROUNDS):
+        found = sum(_reseal_column(column, closed) for column in COLUMNS)
+        total += found
+        if not found:
+            break
+    reasons = [f"{len(closed)} values do not open with any key: {', '.join(sorted(closed)[:5])}."] if closed else []
+    if found:
+        reasons.append("Something still seals with an older key: restart every process with the new TOKEN_KEYS first.")
+    if list_kept():
+        reasons.append("New token pairs wait in recovery files: start a worker, which stores them.")
+    if not reasons:
+        total += _reseal_check()
+    return Resealed(total, reasons)
+
+
+def _reseal_column(column: Column, closed: set[str]) -> int:
+    name, sealed_column, place = column
+    cipher, done = services().cipher, 0
+    for rows in _batches(name, sealed_column):
+        fresh = []
+        for key, sealed in rows:
+            if not cipher.is_newest(sealed):
+                try:
+                    fresh.append((key, sealed, cipher.seal(cipher.open(sealed, place(key)), place(key))))
+                except SealBroken:
+                    closed.add(place(key))
+        if fresh:
+            with write_transaction() as session:
+                for key, sealed, anew in fresh:
+                    same = update(name.class_).where(name == key, sealed_column == sealed)
+                    done += count_updated(session, same.values({sealed_column: anew}))
+    return done
+
+
+def _batches(name: InstrumentedAttribute[Any], sealed: InstrumentedAttribute[bytes | None]) -> Iterator[list[Any]]:
+    query = select(name, sealed).where(sealed.is_not(None)).order_by(name).limit(BATCH)
+    after = None
+    while True:
+        with read_session() as session:
+            rows = list(session.execute(query if after is None else query.where(name > after)))
+        if not rows:
+            return
+        yield rows
+        after = rows[-1][0]
+
+
+def _reseal_check() -> int:
+    """Seal the proof that TOKEN_KEYS fits anew, as the last thing."""
+    with write_transaction() as session:
+        check = session.get_one(Deployment, KEY_CHECK)
+        if services().cipher.is_newest(check.value):
+            return 0
+        check.value = services().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
+        return 1

@@ -1,0 +1,143 @@
+"""What pauses refreshing, and calls the admin, instead of harming every account at once."""
+
+import logging
+import threading
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy.orm import Session
+
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.events.history import EventKind, record
+from keap_connect.models import AccountEvent, Alarm
+from keap_connect.refresh.lease import CLIENT_REFUSED, CONFIRM, MASS_REFUSAL, UNKNOWN_INSTANCE
+
+log = logging.getLogger(__name__)
+__all__ = ["CLIENT_REFUSED", "MASS_REFUSAL", "UNKNOWN_INSTANCE"]
+ADVICE = {
+    UNKNOWN_INSTANCE: CONFIRM,
+    CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then ./keap-connect refreshing resume",
+    MASS_REFUSAL: (
+        "Find out whether Keap or the settings changed. An account among these that Keap refuses once more has to be "
+        "reconnected. To go on: ./keap-connect refreshing resume"
+    ),
+}
+WINDOW = timedelta(minutes=10)
+# Accounts that were refused before an operator resumed are tried again within minutes, even if a worker is restarted.
+KNOWN_FOR = timedelta(hours=1)
+LEAST_REFUSED = 5
+REFUSED_SHARE = 0.2
+PROBE_EVERY_SECONDS = 300.0
+
+
+class Probe:
+    """While Keap refuses our client, one refresh now and then asks whether it still does; a success ends the alarm."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due_at = 0.0
+
+    def take(self) -> bool:
+        """Return whether the caller may be the one that asks now. Thread-safe."""
+        with self._lock:
+            is_due = seconds_since_boot() >= self._due_at
+            if is_due:
+                self._due_at = seconds_since_boot() + PROBE_EVERY_SECONDS
+            return is_due
+
+    def give_back(self) -> None:
+        """Let the next one ask: there was nothing to ask with."""
+        self._due_at = 0.0
+
+
+def is_raised(session: Session, name: str) -> bool:
+    """Whether refreshing is paused for this."""
+    return session.get(Alarm, name) is not None
+
+
+def raise_alarm(session: Session, name: str, reason: str) -> None:
+    """Pause refreshing; the first reason stays until the alarm is ended."""
+    if is_raised(session, name):
+        return
+    take_turns(session, f"alarm:{name}")
+    if not is_raised(session, name):
+        log.critical("Refreshing is paused (%s): %s", name, reason)
+        session.add(Alarm(name=name, raised_at=utc_now(), reason=reason))
+        session.flush()
+
+
+def end_alarm(name: str) -> None:
+    """End an alarm whose cause is gone."""
+    with read_session() as session:
+        was_raised = is_raised(session, name)
+    if was_raised:
+        with write_transaction() as session:
+            session.execute(delete(Alarm).where(Alarm.name == name))
+
+
+def resume(names: Collection[str], actor: str) -> bool:
+    """End these alarms on an operator's word, and return whether there were any; what was counted is forgotten."""
+    with write_transaction() as session:
+        ended = session.scalars(delete(Alarm).where(Alarm.name.in_(names)).returning(Alarm.raised_at)).all()
+        if ended:
+            since = min(ended)
+            shown = f"{since:%Y-%m-%d %H:%M} UTC"
+            record(session, EventKind.REFRESHING_RESUMED, None, actor, since=shown, paused_at=since.isoformat())
+    return bool(ended)
+
+
+def list_alarms() -> list[Alarm]:
+    """Return what pauses refreshing."""
+    with read_session() as session:
+        return list(session.scalars(select(Alarm).order_by(Alarm.raised_at)))
+
+
+def list_pauses() -> list[str]:
+    """Say what pauses refreshing, and what to do about it."""
+    return [f"Refreshing is paused: {alarm.reason} {ADVICE[alarm.name]}" for alarm in list_alarms()]
+
+
+def list_refused(alarm: Alarm) -> list[int]:
+    """Return the accounts whose refusals raised the alarm of a mass refusal, and those that were refused since."""
+    with read_session() as session:
+        return sorted(set(session.scalars(_refused_since(alarm.raised_at - WINDOW))))
+
+
+def too_many_refusals(session: Session) -> bool:
+    """Whether Keap refuses so many accounts that the fault is hardly theirs; raises the alarm if so."""
+    if is_raised(session, MASS_REFUSAL):
+        return True
+    counted = [AccountEvent.at > utc_now() - WINDOW, *_after_resume(session)]
+    refusal = AccountEvent.kind == EventKind.REFRESH_REFUSED_ONCE
+    attempts = AccountEvent.kind.in_([EventKind.REFRESHED, EventKind.REFRESH_FAILED, EventKind.REFRESH_REFUSED_ONCE])
+    refused = session.scalar(select(func.count(AccountEvent.account_id.distinct())).where(*counted, refusal)) or 0
+    attempted = session.scalar(select(func.count(AccountEvent.id)).where(*counted, attempts)) or 0
+    if refused < LEAST_REFUSED or refused < REFUSED_SHARE * attempted:
+        return False
+    reason = f"Keap refused {refused} accounts within ten minutes, out of {attempted} attempts."
+    raise_alarm(session, MASS_REFUSAL, reason)
+    return True
+
+
+def _after_resume(session: Session) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for what counts after an operator resumed.
+
+    The operator saw which accounts had been refused before. That they are refused once more is no news.
+    """
+    resumes = select(AccountEvent).where(
+        AccountEvent.kind == EventKind.REFRESHING_RESUMED, AccountEvent.at > utc_now() - KNOWN_FOR
+    )
+    resumed = session.scalars(resumes.order_by(AccountEvent.id.desc()).limit(1)).first()
+    if resumed is None:
+        return []
+    since = datetime.fromisoformat(resumed.details["paused_at"]) - WINDOW
+    known = _refused_since(since).where(AccountEvent.id < resumed.id)
+    return [AccountEvent.id > resumed.id, AccountEvent.account_id.not_in(known)]
+
+
+def _refused_since(since: datetime) -> Select[int | None]:
+    return select(AccountEvent.account_id).where(
+        AccountEvent.at > since, AccountEvent.kind == EventKind.REFRESH_REFUSED_ONCE
+    )

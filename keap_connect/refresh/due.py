@@ -1,0 +1,86 @@
+"""What is due, soonest expiry first, and the budget of calls that all workers share."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import ColumnElement, case, func, select, update
+
+from keap_connect.clock import utc_now
+from keap_connect.database import database_clock, read_session, take_turns, write_transaction
+from keap_connect.models import Account, RefreshBudget
+from keap_connect.refresh.lease import is_free
+from keap_connect.services import services
+
+# A worker that dies after taking accounts up leaves them to others after this long.
+CLAIMED_FOR = timedelta(seconds=60)
+# A pair stored further ahead of now than this was stored while a clock was wrong.
+FAR_AHEAD = timedelta(hours=1)
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def claim_due(most: int) -> list[Account]:
+    """Take up to `most` due accounts, which no other worker then takes, and return them, soonest expiry first."""
+    now = utc_now()
+    due = (
+        select(Account.id)
+        .where(Account.next_refresh_at <= now, *_is_presentable())
+        .order_by(Account.access_token_expires_at, Account.id)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    taken = (
+        update(Account)
+        .where(Account.id.in_(due.scalar_subquery()))
+        .values(next_refresh_at=now + CLAIMED_FOR)
+        .returning(Account)
+        .execution_options(synchronize_session=False)
+    )
+    with write_transaction() as session:
+        accounts = session.scalars(taken).all()
+    return sorted(accounts, key=lambda account: (account.access_token_expires_at or NEVER, account.id))
+
+
+def reschedule_future_dated() -> None:
+    """Make due what was stored while a clock was ahead: by its times the worker would come when Keap let it die."""
+    now = utc_now()
+    ahead = update(Account).where(Account.refresh_token_issued_at > now + FAR_AHEAD, Account.next_refresh_at > now)
+    with write_transaction() as session:
+        session.execute(ahead.values(next_refresh_at=now))
+
+
+def lag_seconds() -> float:
+    """Return for how long the account that waits longest has been due."""
+    longest = select(func.min(Account.next_refresh_at)).where(*_is_presentable())
+    with read_session() as session:
+        due_at = session.scalar(longest)
+    return max((utc_now() - due_at).total_seconds(), 0.0) if due_at else 0.0
+
+
+def reserve_calls(calls: int) -> float:
+    """Reserve so many calls in the shared budget; return in how many seconds the first may go."""
+    per_minute = services().settings.refresh_rate_per_minute
+    if per_minute == 0:
+        return 0.0
+    now = database_clock()
+    spread = calls * 60.0 / per_minute
+    start = case((RefreshBudget.next_call > now, RefreshBudget.next_call), else_=now)
+    # A reservation further ahead than an hour is from before the clock was set back.
+    start = case((RefreshBudget.next_call > now + 3600.0, now), else_=start)
+    statement = (
+        update(RefreshBudget)
+        .values(next_call=start + spread)
+        .returning(RefreshBudget.next_call, now)
+        .execution_options(synchronize_session=False)
+    )
+    with write_transaction() as session:
+        row = session.execute(statement).one_or_none()
+        if row is None:
+            take_turns(session, "refresh_budget")  # the first two workers of an installation may come here together
+            session.merge(RefreshBudget(id=1))
+            session.flush()
+            row = session.execute(statement).one()
+    return max(float(row[0]) - spread - float(row[1]), 0.0)
+
+
+def _is_presentable() -> tuple[ColumnElement[bool], ...]:
+    keap = services().keap
+    return (*is_free(), Account.client_id == keap.client_id, Account.token_url == keap.token_url)

@@ -1,0 +1,370 @@
+"""Who may present an account's refresh token now.
+
+A lease is one conditional UPDATE, committed durably before anything is sent; it also sets the attempt marker. Its
+times are written and compared on the database's clock. It is fixed, longer than any call, and never renewed.
+
+The owner of a lease stays in the row until somebody writes how the attempt ended: the owner itself, or whoever finds
+the recovery file of its dead process, which the owner's name begins with. An owner whose lease has run out may be
+stopped, suspended or cut off, and come back with the new pair.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flask import current_app
+from sqlalchemy import Boolean, ColumnElement, Float, String, and_, bindparam, case, func, or_, select, true, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.database import (
+    count_updated,
+    database_clock,
+    plain_reads,
+    read_session,
+    seconds_since_trouble,
+    write_transaction,
+)
+from keap_connect.errors import AccountNotFound, TemporarilyUnavailable
+from keap_connect.models import LARGEST_ID, Account, Alarm
+from keap_connect.refresh import timing
+
+log = logging.getLogger(__name__)
+UNKNOWN_INSTANCE = "unknown_instance"
+CONFIRM = (
+    "No refresh token is presented until you answer. Check that no other installation uses these accounts: the one "
+    "that this was copied from, a copy of it, the host before. Then: ./keap-connect refreshing confirm-only-one"
+)
+CLIENT_REFUSED = "client_refused"
+MASS_REFUSAL = "mass_refusal"
+# While one of these alarms lasts, nobody presents anything. (`in_` does not go with the statements for many leases.)
+PAUSES_ALL = or_(Alarm.name == UNKNOWN_INSTANCE, Alarm.name == MASS_REFUSAL)
+IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
+LENGTH_OF_FILE_NAME = 16
+# The very words of the index, without which a database would read the whole table.
+HAS_WAIT = or_(Account.lease_owner.is_not(None), Account.blocked_until.is_not(None))
+
+
+class LeaseUncertain(SQLAlchemyError):
+    """The database failed while it committed leases, so nothing may be sent."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to present one refresh token once. `must_end_by` is on our own boot clock, counted from before it
+    was taken, so it never outlasts what the database wrote down.
+
+    Args:
+        owner: the name of the recovery file, and a random part, since the file serves one attempt after the other.
+        unknown_wait_seconds: how long after an attempt of which nobody knows how it ended this one may be made.
+    """
+
+    account: Account
+    refresh_token: str = field(repr=False)
+    must_end_by: float
+    unknown_wait_seconds: float
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """An account as it stands, and what keeps its refresh token from being presented now."""
+
+    account: Account
+    is_leased: bool
+    blocked_seconds: float
+    unknown_seconds: float | None  # since an attempt whose lease is over, and of which nobody knows how it ended
+    client_refusal: str | None  # what Keap said when it refused our own client, while that alarm lasts
+    pause_reason: str | None  # why nobody presents anything, while that lasts; a caller may read it
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody may present the token for a while."""
+        return self.blocked_seconds > 0
+
+
+def look(account_id: int) -> Situation:
+    """Read an account and its lease by the database's clock.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    asked_at = seconds_since_boot()
+    with read_session() as session:
+        found = session.execute(_SITUATION, {"sought": account_id}).one_or_none() if account_id <= LARGEST_ID else None
+    if found is None:
+        raise AccountNotFound(f"There is no account {account_id}.")
+    account, now, client_refusal, pause_reason = found
+    if _has_jumped(now, asked_at) or (account.lease_ends or 0) > now + timing.LONGEST_LEASE_AHEAD:
+        restart_waits()
+        return look(account_id)
+    is_leased = _ahead(account.lease_ends, now) > 0
+    pending_until = account.blocked_until if account.lease_ends is None else None
+    blocked_seconds = max(_ahead(pending_until, now), wait_after_trouble(account))
+    is_unknown = account.lease_ends is not None and not is_leased
+    unknown_seconds = now - account.lease_ends + timing.LEASE_SECONDS if is_unknown else None
+    return Situation(account, is_leased, blocked_seconds, unknown_seconds, client_refusal, pause_reason)
+
+
+def notice_clock_step() -> None:
+    """Compare the database's clock with ours, and restart the waits if it jumped or, the first time, after a reboot."""
+    is_first = _clock().ahead_seconds is None
+    asked_at = seconds_since_boot()
+    with read_session() as session:
+        now = session.scalar(select(database_clock())) or 0.0
+        is_ahead = or_(
+            Account.lease_ends > now + timing.LONGEST_LEASE_AHEAD,
+            Account.blocked_until > now + timing.LONGEST_BLOCK_AHEAD,
+        )
+        has_step = is_first and session.scalar(select(Account.id).where(HAS_WAIT, is_ahead).limit(1)) is not None
+    if has_step or _has_jumped(now, asked_at):
+        restart_waits()
+
+
+def restart_waits() -> None:
+    """Let all waits begin anew, since nobody can say how long ago on the database's clock they began.
+
+    All leases end: under none of them anything is presented any more. An answer that is on its way is stored by its
+    generation. With SQLite only a reboot moves the clock, which no process outlives.
+    """
+    with write_transaction() as session:
+        outlives = session.get_bind().dialect.name == "postgresql"
+        unknown_wait = timing.LOCKED_WAIT_SECONDS if outlives else timing.UNKNOWN_OUTCOME_WAIT_SECONDS
+        wait = case((Account.lease_owner.is_not(None), unknown_wait), else_=timing.UNKNOWN_OUTCOME_WAIT_SECONDS)
+        restarted = count_updated(
+            session,
+            update(Account)
+            .where(HAS_WAIT)
+            .values(lease_owner=None, lease_ends=None, blocked_until=database_clock() + wait)
+            .execution_options(synchronize_session=False),
+        )
+        now = session.scalar(select(database_clock())) or 0.0
+    _clock().ahead_seconds = now - seconds_since_boot()
+    log.warning("The database's clock jumped, or the machine was started anew; %s waits begin anew.", restarted)
+
+
+@dataclass
+class _Clock:
+    """How far the database's clock was ahead of our boot clock when this process last compared them."""
+
+    ahead_seconds: float | None = None
+
+
+def _clock() -> _Clock:
+    found: _Clock = current_app.extensions.setdefault("keap_connect.clock", _Clock())
+    return found
+
+
+def _has_jumped(now: float, asked_at: float) -> bool:
+    """Whether the database's clock moved against ours; it was read after `asked_at`, however long the answer took."""
+    least, most = now - seconds_since_boot(), now - asked_at
+    known = _clock().ahead_seconds
+    if known is not None and (least > known + timing.JUMP_SECONDS or most < known - timing.JUMP_SECONDS):
+        return True
+    if most - least < timing.JUMP_SECONDS:
+        _clock().ahead_seconds = least
+    return False
+
+
+def build_lease(account: Account, unknown_wait_seconds: float | None = None) -> Lease | None:
+    """Draw up the lease of an account as it was read; None when it has no refresh token that is ours to present.
+
+    Args:
+        unknown_wait_seconds: how long ago an attempt must have been made of which nobody knows how it ended; by
+            default as long as nobody needs the token.
+
+    Raises:
+        SealBroken: the stored refresh token does not open.
+    """
+    refresh_token = open_refresh_token(account)
+    if refresh_token is None or not is_ours(account):
+        return None
+    wait = timing.UNASKED_WAIT_SECONDS if unknown_wait_seconds is None else unknown_wait_seconds
+    return Lease(account, refresh_token, seconds_since_boot() + timing.LEASE_SECONDS, wait)
+
+
+def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
+    """Take in one transaction those that are to be had, and return them. Of the others somebody else has the lease,
+    nobody may present the token now, or the account has another pair by now.
+
+    Raises:
+        SQLAlchemyError: none was taken.
+        LeaseUncertain: the database failed at the commit; whether they were taken shows once it is back.
+    """
+    taken: list[bool] | None = None
+    try:
+        with write_transaction() as session:
+            taken = _take_all(session, leases)
+    except SQLAlchemyError as problem:
+        if taken is None:
+            raise
+        raise LeaseUncertain("the database failed while it committed leases") from problem
+    return [lease for lease, is_taken in zip(leases, taken, strict=True) if is_taken]
+
+
+def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
+    ahead = _clock().ahead_seconds
+    terms = {
+        "lease_seconds": timing.LEASE_SECONDS,
+        "block_seconds": timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
+        "had_no_trouble": seconds_since_trouble() >= timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
+        "now": utc_now(),
+        "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
+    }
+    connection = session.connection()
+    in_turn = sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
+    taken = connection.execute(
+        _TAKING,
+        [
+            {
+                **terms,
+                **_named(lease),
+                "token": fingerprint(lease.refresh_token),
+                "owner_seen": lease.account.lease_owner,
+                "seconds_after_lease": lease.unknown_wait_seconds - timing.LEASE_SECONDS,
+            }
+            for lease in in_turn
+        ],
+    )
+    if taken.rowcount == len(leases):
+        return [True] * len(leases)
+    owners = set(connection.scalars(_OWNERS, {"sought": [lease.account.id for lease in leases]}))
+    return [lease.owner in owners for lease in leases]
+
+
+def _named(lease: Lease) -> dict[str, object]:
+    return {"sought": lease.account.id, "seen": lease.account.generation, "owner": lease.owner}
+
+
+def is_still_held(lease: Lease) -> bool:
+    """Whether the account still has this pair and this lease, by one more look at the database.
+
+    A process that was frozen for longer than lease and doubt may come back with the new pair just after somebody else
+    took the lease; the old token must not be sent then. Without an answer of the database it is not sent either.
+    """
+    try:
+        return plain_reads(_HOLDING).one(**_named(lease)) is not None
+    except TemporarilyUnavailable:
+        log.warning("Nothing is sent for account %s: the database fails.", lease.account.id)
+        return False
+
+
+def release(session: Session, account: Account, *, clear_marker: bool, block_seconds: float) -> None:
+    """End a lease in the transaction that writes down how its attempt went."""
+    account.lease_owner = account.lease_ends = None
+    if clear_marker:
+        account.attempt_fingerprint = account.attempted_at = None
+    now = session.scalar(select(database_clock())) or 0.0
+    account.blocked_until = now + block_seconds if block_seconds > 0 else None
+
+
+def note_dead(session: Session, recovery_files: Sequence[str]) -> int:
+    """Write on the attempts of dead processes that they are; return how many there were.
+
+    Args:
+        recovery_files: the names that begin the owners of their leases.
+    """
+    dead = (
+        update(Account)
+        .where(HAS_WAIT, func.substr(Account.lease_owner, 1, LENGTH_OF_FILE_NAME).in_(recovery_files))
+        .values(
+            lease_owner=None,
+            lease_ends=None,
+            blocked_until=database_clock() + timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
+            outcome_unknown_since=func.coalesce(Account.outcome_unknown_since, Account.attempted_at),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return count_updated(session, dead)
+
+
+def is_free(seconds_after_lease: float | ColumnElement[float] | None = None) -> tuple[ColumnElement[bool], ...]:
+    """The SQL condition: tokens are there, not refused, neither leased nor held.
+
+    Args:
+        seconds_after_lease: how long the lease of an attempt must be over of which nobody knows how it ended; by
+            default as long as nobody needs the token.
+    """
+    if seconds_after_lease is None:
+        seconds_after_lease = timing.UNASKED_WAIT_SECONDS - timing.LEASE_SECONDS
+    return (
+        Account.disconnected_at.is_(None),
+        Account.refresh_token_sealed.is_not(None),
+        Account.refused_at.is_(None),
+        or_(
+            and_(Account.lease_ends.is_(None), _is_over(Account.blocked_until)),
+            and_(Account.lease_ends.is_not(None), _is_over(Account.lease_ends, seconds_after_lease)),
+        ),
+    )
+
+
+def wait_after_trouble(account: Account) -> float:
+    """Return how long a token with an attempt marker must wait because the database failed this process lately.
+
+    While it was down, the holder of the new pair could not store it; it gets the whole wait once the database is back.
+    A process counts its own start as such a time, since it cannot know. An attempt whose end is written has no pair.
+    """
+    if account.attempt_fingerprint is None or account.lease_owner is None:
+        return 0.0
+    return max(timing.UNKNOWN_OUTCOME_WAIT_SECONDS - seconds_since_trouble(), 0.0)
+
+
+def _is_over(
+    moment: InstrumentedAttribute[float | None], for_seconds: float | ColumnElement[float] = 0.0
+) -> ColumnElement[bool]:
+    now = database_clock()
+    return or_(moment.is_(None), moment <= now - for_seconds)
+
+
+# The statements of each single refresh, put together once: that takes longer than running them.
+# How many others were refused is not for every caller to know.
+_TOLD = case(
+    (Alarm.name == MASS_REFUSAL, "Keap refused many accounts at once; an admin must look."),
+    else_=Alarm.reason + f" {CONFIRM}",
+)
+_SITUATION = select(
+    Account,
+    database_clock(),
+    select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery(),
+    select(_TOLD).where(PAUSES_ALL).order_by(Alarm.raised_at).limit(1).scalar_subquery(),
+).where(Account.id == bindparam("sought"))
+_THIS_PAIR = (Account.id == bindparam("sought"), Account.generation == bindparam("seen"))
+_TAKING = (
+    update(Account)
+    .where(
+        *_THIS_PAIR,
+        IS_NOT_PAUSED,
+        *is_free(bindparam("seconds_after_lease", type_=Float)),
+        # The wait was chosen for this attempt; another one may have begun since.
+        or_(Account.lease_owner.is_(None), Account.lease_owner == bindparam("owner_seen", type_=String)),
+        # A clock that has just jumped would make a lease look over.
+        func.coalesce(
+            func.abs(database_clock() - bindparam("clock_expected", type_=Float)) <= timing.JUMP_SECONDS, true()
+        ),
+        # While the database was away, the holder of the new pair could not store it.
+        or_(
+            Account.attempt_fingerprint.is_(None),
+            Account.lease_owner.is_(None),
+            bindparam("had_no_trouble", type_=Boolean),
+        ),
+    )
+    .values(
+        lease_owner=bindparam("owner"),
+        lease_ends=database_clock() + bindparam("lease_seconds", type_=Float),
+        blocked_until=database_clock() + bindparam("block_seconds", type_=Float),
+        # A marker that is still there is an attempt whose holder never came back.
+        outcome_unknown_since=case(
+            (Account.outcome_unknown_since.is_(None), Account.attempted_at), else_=Account.outcome_unknown_since
+        ),
+        attempt_fingerprint=bindparam("token"),
+        attempted_at=bindparam("now"),
+    )
+)
+_OWNERS = select(Account.lease_owner).where(Account.id.in_(bindparam("sought", expanding=True)))
+_HOLDING = select(Account.id).where(*_THIS_PAIR, Account.lease_owner == bindparam("owner"))
+
+
+def _ahead(moment: float | None, now: float) -> float:
+    return max((moment or now) - now, 0.0)

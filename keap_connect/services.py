@@ -1,0 +1,46 @@
+"""What the running app was built with, for the functions that need it deep inside."""
+
+import secrets
+from dataclasses import dataclass
+from functools import cache
+
+from argon2 import PasswordHasher
+from flask import Flask, current_app
+
+from keap_connect.crypto import TokenCipher
+from keap_connect.settings import KeapSettings, Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """The settings, and the tools made from them once."""
+
+    settings: Settings
+    cipher: TokenCipher
+    password_hasher: PasswordHasher
+    dummy_hash: str  # verified against when there is no such admin, so that the answer takes as long
+
+    @property
+    def keap(self) -> KeapSettings:
+        """Our registration at Keap, or at the sandbox."""
+        return self.settings.keap
+
+
+# argon2id with 19 MiB, 2 passes, 1 lane: the OWASP minimum, and kind to a small machine.
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+
+@cache
+def _dummy_hash() -> str:
+    return _HASHER.hash(secrets.token_urlsafe())
+
+
+def attach_services(app: Flask, settings: Settings) -> None:
+    """Attach the runtime to an app."""
+    app.extensions["keap_connect"] = Services(settings, TokenCipher(settings.token_keys), _HASHER, _dummy_hash())
+
+
+def services() -> Services:
+    """Return the current app's runtime."""
+    found: Services = current_app.extensions["keap_connect"]
+    return found

@@ -1,0 +1,145 @@
+"""Who is asking, and who may: every view says for whom it is open, and one that says nothing is open to nobody."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
+from urllib.parse import quote
+
+from flask import Flask, abort, current_app, g, redirect, request, url_for
+from werkzeug.wrappers import Response
+
+from keap_connect.access.sign_ins import find_admin, find_person
+from keap_connect.accounts.directory import list_accounts_of
+from keap_connect.errors import AccountNotFound, KeapConnectError
+from keap_connect.events.history import Actor
+from keap_connect.models import Admin, Role, SignIn
+from keap_connect.web.browser_security import is_for_programs, read_cookie
+
+View = TypeVar("View", bound=Callable[..., object])
+
+
+class Audience(StrEnum):
+    """For whom a view is open."""
+
+    ANYONE = "anyone"
+    VIEWER = "viewer"  # an admin of any role: pages that show, and what concerns only oneself
+    ADMIN = "admin"  # an admin who may act
+    PERSON = "person"  # a customer who has authorized in this browser
+    OWNER = "owner"  # an admin who may act, or the customer whose account the URL names
+
+
+class PersonUnknown(KeapConnectError):
+    """The page belongs to a customer, and this browser has not shown to be one."""
+
+
+class MayOnlyLook(KeapConnectError):
+    """A viewer asked for what only an admin may do."""
+
+
+def open_to(audience: Audience) -> Callable[[View], View]:
+    """Declare for whom a view is open."""
+
+    def declare(view: View) -> View:
+        view.audience = audience  # type: ignore[attr-defined]
+        return view
+
+    return declare
+
+
+def guard_pages(app: Flask) -> None:
+    """Ask at the door before each view runs."""
+
+    @app.before_request
+    def ask() -> Response | None:
+        if request.endpoint in {None, "static"} or is_for_programs():
+            return None
+        audience = getattr(current_app.view_functions[request.endpoint or ""], "audience", None)
+        if audience is None:
+            abort(403)
+        if audience is Audience.ANYONE:
+            return None
+        if audience is Audience.PERSON:
+            _get_person()
+            return None
+        if audience is Audience.OWNER and not may_act():
+            _check_owner(_get_person())
+            return None
+        refusal = _ask_admin()
+        if refusal is None and audience is not Audience.VIEWER and not may_act():
+            raise MayOnlyLook("A viewer may not do that.")
+        return refusal
+
+
+def current_admin() -> Admin | None:
+    """Return the admin who is signed in with this browser."""
+    if "admin" not in g:
+        # The dashboard asks for itself every few seconds (static/js/live.js) and says so.
+        g.admin = find_admin(read_cookie("admin"), is_sign_of_life="X-Live" not in request.headers)
+    found: Admin | None = g.admin
+    return found
+
+
+def may_act() -> bool:
+    """Whether an admin is signed in who is more than a viewer."""
+    admin = current_admin()
+    return admin is not None and admin.role == Role.ADMIN
+
+
+def signed_in_admin() -> Admin:
+    """Return the admin in a view that is open to admins alone."""
+    admin = current_admin()
+    if admin is None:
+        abort(403)
+    return admin
+
+
+def actor() -> str:
+    """Return who is named in the history for what this request does."""
+    admin = current_admin()
+    return admin.email if admin else Actor.CUSTOMER
+
+
+def current_person() -> SignIn | None:
+    """Return the sign-in of the customer who authorized with this browser."""
+    if "person" not in g:
+        g.person = find_person(read_cookie("person"))
+    found: SignIn | None = g.person
+    return found
+
+
+def welcome_person(session_id: str) -> None:
+    """Let the page that answers this very request, and its forms, already know who has just signed in."""
+    g.person = find_person(session_id)
+
+
+def local_path(path: str) -> str | None:
+    """Return a path of ours that is safe to redirect to, else None.
+
+    Only a path with one leading slash and plain characters: no host, no scheme, no backslash, no control character.
+    """
+    plain = path.replace("/", "").replace("-", "").replace("_", "")
+    is_plain = path.startswith("/") and not path.startswith("//") and plain.isascii() and plain.isalnum()
+    return path if path == "/" or is_plain else None
+
+
+def _ask_admin() -> Response | None:
+    if current_admin():
+        return None
+    target = url_for("signin.sign_in")
+    if request.method == "GET" and local_path(request.path):
+        target += f"?next={quote(request.path)}"
+    return redirect(target, code=303)
+
+
+def _get_person() -> SignIn:
+    person = current_person()
+    if person is None:
+        raise PersonUnknown("This browser has not connected a Keap account lately.")
+    return person
+
+
+def _check_owner(person: SignIn) -> None:
+    account_id = (request.view_args or {}).get("account_id")
+    mine = list_accounts_of(person.account_id or 0, person.keap_user_id)
+    if account_id not in {account.id for account in mine}:
+        raise AccountNotFound("There is no such account among yours.")

@@ -1,0 +1,306 @@
+"""Credentials brought by hand: each kind kept as its own, in the account it belongs to; or nothing is changed."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from keap_connect.accounts.credentials import fingerprint
+from keap_connect.accounts.directory import disconnect, view_account
+from keap_connect.accounts.state import AccountState
+from keap_connect.connect.importing import ImportedCredential, import_credential
+from keap_connect.deployment import check_deployment
+from keap_connect.errors import (
+    CredentialRefused,
+    ImportRefused,
+    NameRefused,
+    NotRefreshable,
+    ReconnectRequired,
+    TemporarilyUnavailable,
+    WouldReplace,
+)
+from keap_connect.models import CredentialKind
+from keap_connect.refresh.serving import MAY_END_EARLIER, refresh_account, report_rejected, valid_token
+from keap_connect.refresh.timing import REFRESH_WHEN_LEFT_SECONDS
+from tests.flows.stored import Stored
+from tests.support.sandbox import ANN, Sandbox
+
+ADMIN = "admin@example.com"
+OAUTH, TOKEN_ONLY = CredentialKind.OAUTH, CredentialKind.ACCESS_TOKEN_ONLY
+PERSONAL, SERVICE = CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def bring(sandbox: Sandbox, kind: CredentialKind, tenant: str = "ab123") -> ImportedCredential:
+    """Fetch a credential from the sandbox, as a person would."""
+    if kind in {PERSONAL, SERVICE}:
+        return ImportedCredential(sandbox.make_key(kind, tenant=tenant), kind=kind)
+    access_token, refresh_token = sandbox.generate_token(tenant=tenant)
+    return ImportedCredential(access_token, refresh_token if kind is OAUTH else None, kind=kind)
+
+
+@pytest.mark.parametrize("kind", CredentialKind)
+def test_each_kind_is_kept_as_its_own_with_whose_it_is_and_an_honest_expiry(
+    kind: CredentialKind, stored: Stored, sandbox: Sandbox
+):
+    credential = bring(sandbox, kind)
+
+    account = stored.account(import_credential(credential, ADMIN, "customer:7", "Blue Door"))
+
+    assert (account.tenant_id, account.keap_user_id, account.kind) == ("ab123", str(ANN), kind)
+    assert (account.business_name, account.person_name) == ("Acme Plumbing", "Ann Lee")
+    assert (account.external_id, account.label) == ("customer:7", "Blue Door")
+    assert stored.tokens(account.id) == (credential.access_token, credential.refresh_token)
+    now = datetime.now(UTC)
+    latest = {OAUTH: now + timedelta(hours=1), TOKEN_ONLY: now + DAY}.get(kind)
+    expires_at = account.access_token_expires_at
+    assert expires_at == latest if latest is None else latest - MINUTE < expires_at <= latest
+    assert view_account(account.id).state is AccountState.ACTIVE
+    assert view_account(account.id).refresh_days_left == (44 if kind is OAUTH else None)
+    assert stored.history(account.id) == ["imported"]
+    assert credential.access_token not in str(stored.rows("account_event"))
+
+
+@sqlite_only
+@pytest.mark.parametrize(("seconds", "counted"), [(600, 600), (10**9, 86400)])
+def test_expiry_that_somebody_knows_counts_up_to_a_day(seconds: int, counted: int, stored: Stored, sandbox: Sandbox):
+    access_token, refresh_token = sandbox.generate_token()
+
+    import_credential(ImportedCredential(access_token, refresh_token, seconds), ADMIN)
+
+    left = stored.account().access_token_expires_at - datetime.now(UTC)
+    assert timedelta(seconds=counted) - MINUTE < left <= timedelta(seconds=counted)
+
+
+def test_imported_pair_is_refreshed_like_any_other_and_soon(stored: Stored, sandbox: Sandbox):
+    credential = bring(sandbox, OAUTH)
+    account_id = import_credential(credential, ADMIN)
+
+    assert stored.account().next_refresh_at <= datetime.now(UTC)
+    refresh_account(account_id, ADMIN)
+
+    account = stored.account()
+    assert stored.tokens(account_id)[1] not in {None, credential.refresh_token}
+    assert account.access_token_expires_at > datetime.now(UTC) + DAY - MINUTE
+    assert sandbox.ledger()["totals"]["refreshes"] == 1
+
+
+@sqlite_only
+class TestKnownAccount:
+    """The tenant and person are connected already."""
+
+    @pytest.mark.parametrize("kind", [OAUTH, PERSONAL, SERVICE])
+    def test_it_gets_the_credential_and_keeps_its_place(self, kind: CredentialKind, stored: Stored, sandbox: Sandbox):
+        account_id = stored.place(label="Kept", external_id="kept", last_used_at=datetime.now(UTC))
+        before = stored.account()
+        credential = bring(sandbox, kind)
+
+        assert import_credential(credential, ADMIN, replaces=kind is OAUTH) == account_id
+
+        after = stored.account()
+        assert stored.tokens(account_id) == (credential.access_token, credential.refresh_token)
+        assert (after.label, after.external_id, after.created_at) == ("Kept", "kept", before.created_at)
+        assert after.generation == before.generation + 1
+        assert stored.history(account_id) == ["connected", "imported_again"]
+
+    def test_one_that_lasts_is_not_given_up_for_a_token_of_a_day(self, stored: Stored, sandbox: Sandbox):
+        stored.place()
+        before = stored.rows()
+
+        with pytest.raises(ImportRefused, match="connected already, and lastingly"):
+            import_credential(bring(sandbox, TOKEN_ONLY), ADMIN)
+
+        assert stored.rows() == before
+
+    def test_one_that_works_is_not_given_up_for_a_pair_that_may_be_stale(self, stored: Stored, sandbox: Sandbox):
+        account_id = stored.place()
+        credential, before = bring(sandbox, OAUTH), stored.rows()
+
+        with pytest.raises(WouldReplace, match="connected already, and works"):
+            import_credential(credential, ADMIN)
+
+        assert stored.rows() == before
+        assert import_credential(credential, ADMIN, replaces=True) == account_id
+
+    @pytest.mark.parametrize("trouble", ["refused_at", "failures", "refusals"])
+    def test_one_that_does_not_work_well_takes_a_pair(self, trouble: str, stored: Stored, sandbox: Sandbox):
+        account_id = stored.place(**{trouble: datetime.now(UTC) if trouble == "refused_at" else 1})
+
+        assert import_credential(bring(sandbox, OAUTH), ADMIN) == account_id
+
+        assert view_account(account_id).state is AccountState.ACTIVE
+
+    def test_one_that_was_disconnected_takes_even_a_token_of_a_day(self, stored: Stored, sandbox: Sandbox):
+        account_id = stored.place()
+        disconnect(account_id, ADMIN)
+
+        import_credential(bring(sandbox, TOKEN_ONLY), ADMIN)
+
+        assert stored.account().kind == TOKEN_ONLY
+        assert view_account(account_id).state is AccountState.ACTIVE
+
+    def test_pair_that_was_refreshed_here_cannot_come_back_over_its_own_successor(
+        self, stored: Stored, sandbox: Sandbox
+    ):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        assert import_credential(credential, ADMIN) == account_id  # nothing was done with it yet
+        refresh_account(account_id, ADMIN)
+        before = stored.rows()
+
+        with pytest.raises(ImportRefused, match="was imported before"):
+            import_credential(credential, ADMIN)
+
+        assert stored.rows() == before
+        refresh_account(account_id, ADMIN)
+
+    def test_pair_whose_refresh_is_under_way_cannot_be_sent_a_second_time(self, stored: Stored, sandbox: Sandbox):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        stored.set(account_id, attempted_at=datetime.now(UTC))
+
+        with pytest.raises(ImportRefused, match="was imported before"):
+            import_credential(credential, ADMIN)
+
+    def test_same_pair_again_does_not_cut_the_wait_after_a_refusal_short(self, stored: Stored, sandbox: Sandbox):
+        credential = bring(sandbox, OAUTH)
+        account_id = import_credential(credential, ADMIN)
+        stored.set(account_id, refusals=1, blocked_until=1e9)
+        before = stored.account()
+
+        assert import_credential(credential, ADMIN, label="Its new name") == account_id
+
+        after = stored.account()
+        assert (after.refusals, after.blocked_until, after.generation) == (1, 1e9, before.generation)
+        assert after.label == "Its new name"
+
+    def test_same_token_of_a_day_may_come_again(self, stored: Stored, sandbox: Sandbox):
+        credential = bring(sandbox, TOKEN_ONLY)
+
+        assert import_credential(credential, ADMIN) == import_credential(credential, ADMIN)
+
+
+@sqlite_only
+class TestRefused:
+    """Whatever is not clear is refused, and nothing is stored."""
+
+    @pytest.mark.parametrize(
+        ("credential", "names", "error"),
+        [
+            (ImportedCredential("", kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("two words of it", kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("x" * 2001, kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("tökentökentöken", kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("x" * 28, kind=OAUTH), {}, ImportRefused),
+            (ImportedCredential("x" * 28, "not\none", kind=OAUTH), {}, ImportRefused),
+            (ImportedCredential("x" * 28, "y" * 32, kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("KeapAK-" + "x" * 50, "y" * 32, kind=PERSONAL), {}, ImportRefused),
+            (ImportedCredential("KeapAK-" + "x" * 50, kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "a b"}, NameRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "x" * 201}, NameRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "a\0b"}, NameRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "x" * 201}, NameRefused),
+        ],
+        ids=str,
+    )
+    def test_what_breaks_a_rule_is_refused_before_keap_is_asked(
+        self,
+        credential: ImportedCredential,
+        names: dict[str, str],
+        error: type[Exception],
+        stored: Stored,
+        sandbox: Sandbox,
+    ):
+        with pytest.raises(error) as refusal:
+            import_credential(credential, ADMIN, **names)
+
+        assert stored.rows() == sandbox.ledger()["presentations"] == []
+        assert not credential.access_token or credential.access_token not in str(refusal.value) + repr(credential)
+
+    @pytest.mark.parametrize(
+        ("fault", "error"),
+        [
+            ("unauthorized_401_plain", CredentialRefused),
+            ("html_503", TemporarilyUnavailable),
+            ("reset_after", TemporarilyUnavailable),
+            ("ok_empty", TemporarilyUnavailable),
+        ],
+    )
+    def test_what_keap_refuses_or_does_not_tell_is_not_stored(
+        self, fault: str, error: type[Exception], stored: Stored, sandbox: Sandbox
+    ):
+        credential = bring(sandbox, OAUTH)
+        sandbox.fault(fault, "api")
+
+        with pytest.raises(error):
+            import_credential(credential, ADMIN)
+
+        assert stored.rows() == stored.rows("account_event") == []
+
+    def test_external_id_of_another_account_is_not_given_away(self, stored: Stored, sandbox: Sandbox):
+        stored.place("ab123", external_id="taken")
+        before = stored.rows()
+
+        with pytest.raises(NameRefused, match="Another account"):
+            import_credential(bring(sandbox, PERSONAL, "cd456"), ADMIN, external_id="taken")
+
+        assert stored.rows() == before
+
+
+@sqlite_only
+class TestServed:
+    """How what cannot be refreshed is handed out, and ends."""
+
+    @pytest.mark.parametrize("kind", [PERSONAL, SERVICE])
+    def test_key_is_served_without_a_date_and_never_refreshed(
+        self, kind: CredentialKind, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = import_credential(bring(sandbox, kind), ADMIN)
+
+        served = valid_token(account_id, "job", min_validity_seconds=3600)
+
+        assert (served.access_token, served.expires_at, served.warning) == (stored.tokens(account_id)[0], None, None)
+        with pytest.raises(NotRefreshable):
+            refresh_account(account_id, ADMIN)
+
+    def test_token_of_a_day_is_served_with_a_warning_until_its_latest_end(
+        self, stored: Stored, sandbox: Sandbox, clock
+    ):
+        account_id = import_credential(bring(sandbox, TOKEN_ONLY), ADMIN)
+
+        served = valid_token(account_id, "job")
+        clock.advance(seconds=DAY.total_seconds() - REFRESH_WHEN_LEFT_SECONDS / 2)
+        nearly_over = valid_token(account_id, "job")
+        clock.advance(seconds=REFRESH_WHEN_LEFT_SECONDS)
+
+        assert served.warning == MAY_END_EARLIER
+        assert nearly_over.access_token == served.access_token
+        with pytest.raises(ReconnectRequired):
+            valid_token(account_id, "job")
+        account = view_account(account_id)
+        assert (account.state, account.reasons) == (
+            AccountState.RECONNECT_REQUIRED,
+            ["The access token has expired, and there is no refresh token."],
+        )
+
+    def test_key_is_no_grant_of_a_client_so_another_client_id_changes_nothing_for_it(
+        self, stored: Stored, sandbox: Sandbox
+    ):
+        import_credential(bring(sandbox, PERSONAL), ADMIN)
+        import_credential(bring(sandbox, TOKEN_ONLY, "cd456"), ADMIN)
+        for account_id in (1, 2):
+            stored.set(account_id, client_id="another")
+
+        assert [warning[:20] for warning in check_deployment()] == ["1 stored grants belo"]
+
+    def test_key_that_a_job_reports_as_refused_is_handed_out_no_more(self, stored: Stored, sandbox: Sandbox):
+        credential = bring(sandbox, SERVICE)
+        account_id = import_credential(credential, ADMIN)
+
+        assert report_rejected(account_id, fingerprint(credential.access_token), "job")
+
+        with pytest.raises(ReconnectRequired):
+            valid_token(account_id, "job")
+        assert view_account(account_id).state is AccountState.RECONNECT_REQUIRED
+        assert stored.history(account_id) == ["imported", "credential_rejected"]
+        assert stored.account().next_refresh_at is None

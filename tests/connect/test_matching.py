@@ -1,0 +1,232 @@
+"""Where a grant goes, as one table; and the same (tenant, person) stored by two at once: one account."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.flows import start_flow
+from keap_connect.connect.matching import Grant, match_grant
+from keap_connect.database import db, read_session, write_transaction
+from keap_connect.keap.user_info import Identity
+from tests.connect.arriving import receive
+from tests.flows.stored import Stored, presented_twice, token_calls
+from tests.support.sandbox import PERSON_IDS, Sandbox
+
+ANN, BEN = "ann.lee@example.com", "ben.ortiz@example.com"
+BROWSER = "b" * 43
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 30
+
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+# Who holds which account; None where Keap has not told it yet.
+Holder = tuple[str | None, str | None]
+
+
+@pytest.fixture
+def set_out(app: Flask, sandbox: Sandbox) -> Callable[[str, str], str]:
+    """Give the function that starts a journey and returns the callback that Keap sends it to."""
+    return lambda person, tenant: sandbox.consent(start_flow(BROWSER), person, tenant)
+
+
+def identity_of(holder: Holder) -> Identity:
+    tenant, person = holder
+    return Identity(tenant, str(PERSON_IDS[person]) if person else None)
+
+
+def grant_to(stored: Stored, holder: Holder) -> Grant:
+    """Return a grant of live tokens for somebody of whom Keap told just so much."""
+    tenant, person = holder
+    return replace(stored.grant(tenant or "ab123", person or ANN), identity=identity_of(holder))
+
+
+@sqlite_only
+class TestTable:
+    """Accounts there are, the one to reconnect, what Keap granted; then the ending, and which account has the pair."""
+
+    @pytest.mark.parametrize(
+        ("accounts", "wanted", "granted", "expected"),
+        [
+            # Connecting anew
+            ([], None, ("ab123", ANN), (Ending.CONNECTED, 1)),
+            ([("ab123", ANN)], None, ("ab123", ANN), (Ending.RECONNECTED, 1)),
+            ([("ab123", ANN)], None, ("ab123", BEN), (Ending.CONNECTED, 2)),
+            ([("ab123", ANN)], None, ("cd456", ANN), (Ending.CONNECTED, 2)),
+            # Reconnecting the first account: the same tenant
+            ([("ab123", ANN)], 1, ("ab123", ANN), (Ending.RECONNECTED, 1)),
+            ([("ab123", ANN)], 1, ("ab123", BEN), (Ending.PERSON_CHANGED, 1)),
+            ([("ab123", ANN), ("ab123", BEN)], 1, ("ab123", BEN), (Ending.OTHER_PERSON_UPDATED, 2)),
+            # Reconnecting the first account: another tenant
+            ([("ab123", ANN)], 1, ("cd456", ANN), (Ending.HELD, None)),
+            ([("ab123", ANN), ("cd456", ANN)], 1, ("cd456", ANN), (Ending.OTHER_TENANT_UPDATED, 2)),
+            ([("ab123", ANN), ("cd456", BEN)], 1, ("cd456", ANN), (Ending.HELD, None)),
+            # Keap has not told tenant or person
+            ([], None, ("ab123", None), (Ending.CONNECTED_PENDING, 1)),
+            ([("ab123", ANN)], None, ("ab123", None), (Ending.CONNECTED_PENDING, 2)),
+            ([("ab123", ANN)], None, (None, ANN), (Ending.CONNECTED_PENDING, 2)),
+            ([("ab123", ANN)], 1, ("ab123", None), (Ending.CONNECTED_PENDING, 2)),
+            ([("ab123", ANN)], 1, (None, ANN), (Ending.CONNECTED_PENDING, 2)),
+            ([("ab123", ANN)], 1, (None, None), (Ending.CONNECTED_PENDING, 2)),
+            ([("ab123", ANN)], 1, ("cd456", None), (Ending.HELD, None)),
+            # Reconnecting a pending account
+            ([("ab123", None)], 1, ("ab123", ANN), (Ending.RECONNECTED, 1)),
+            ([(None, None)], 1, ("ab123", ANN), (Ending.RECONNECTED, 1)),
+            ([("ab123", None), ("ab123", ANN)], 1, ("ab123", ANN), (Ending.OTHER_PERSON_UPDATED, 2)),
+            ([("ab123", None)], 1, ("cd456", ANN), (Ending.HELD, None)),
+            # The account to reconnect is gone
+            ([("ab123", ANN)], 9, ("ab123", BEN), (Ending.CONNECTED, 2)),
+        ],
+    )
+    def test_grant_goes_to_the_right_account_and_changes_no_other(
+        self,
+        accounts: list[Holder],
+        wanted: int | None,
+        granted: Holder,
+        expected: tuple[Ending, int | None],
+        stored: Stored,
+    ):
+        for holder in accounts:
+            with write_transaction() as session:
+                match_grant(session, grant_to(stored, holder))
+        before = stored.rows()
+        grant = grant_to(stored, granted)
+
+        with write_transaction() as session:
+            placement = match_grant(session, grant, wanted)
+
+        ending, account_id = expected
+        assert placement.ending is ending
+        if account_id is not None:
+            assert placement.account_id == account_id
+            assert stored.tokens(account_id)[0] == grant.token_response.access_token
+        untouched = [row for row in before if row[0] != account_id]
+        assert [row for row in stored.rows() if row[0] != account_id] == untouched
+
+
+class TestTwoAtOnce:
+    """The same (tenant, person) arrives twice at the same moment."""
+
+    def test_grant_that_meets_one_not_committed_yet_waits_for_it_and_renews_it(
+        self, app: Flask, stored: Stored, set_out: Callable[[str, str], str], sandbox: Sandbox
+    ):
+        callback_url = set_out(ANN, "ab123")
+        sandbox.hold("profile", "after")
+
+        def arrive() -> str:
+            with app.app_context():
+                return receive(callback_url, BROWSER)
+
+        with ThreadPoolExecutor() as threads:
+            arriving = threads.submit(arrive)
+            try:
+                sandbox.wait_held(1)
+                with write_transaction() as session:
+                    match_grant(session, stored.grant("ab123", ANN))
+                    sandbox.release()
+                    wait_until_it_waits(sandbox)
+            finally:
+                sandbox.release()
+            arriving.result(PATIENCE_SECONDS)
+
+        assert stored.flows()[-1].ending == Ending.RECONNECTED
+        assert stored.account().id == 1
+        assert stored.history(1) == ["connected", "reconnected"]
+        assert stored.mixed_up() == []
+
+    def test_six_journeys_of_one_person_make_one_account(
+        self, app: Flask, stored: Stored, set_out: Callable[[str, str], str], sandbox: Sandbox
+    ):
+        callbacks = [set_out(ANN, "ab123") for _ in range(6)]
+        sandbox.hold("profile", "after")
+
+        def arrive(callback_url: str) -> str:
+            with app.app_context():
+                return receive(callback_url, BROWSER)
+
+        with ThreadPoolExecutor(len(callbacks)) as threads:
+            arriving = [threads.submit(arrive, callback_url) for callback_url in callbacks]
+            try:
+                sandbox.wait_held(len(callbacks))
+            finally:
+                sandbox.release()
+            for one in arriving:
+                one.result(PATIENCE_SECONDS)
+
+        assert sorted(flow.ending or "" for flow in stored.flows()) == ["connected"] + ["reconnected"] * 5
+        assert stored.account().generation == 6
+        assert stored.mixed_up() == []
+
+    def test_two_processes_make_one_account_of_each_person(
+        self, stored: Stored, set_out: Callable[[str, str], str], environ: dict[str, str], sandbox: Sandbox
+    ):
+        people = [(ANN, "ab123"), (ANN, "cd456"), (BEN, "ab123"), ("cleo.marsh@example.com", "ef789")]
+        shares = [[set_out(*one) for one in people] for _ in range(2)]
+        both_get_this = set_out("finn.hale@example.com", "ij345")
+
+        refs = receive_in_processes(environ, [[both_get_this, *share] for share in shares])
+
+        assert len({ref for answers in refs for ref in answers}) == 1 + 2 * len(people)
+        owners = sorted(stored.owner(account.id) for account in stored.accounts())
+        assert owners == sorted(
+            (tenant, PERSON_IDS[person]) for person, tenant in [*people, ("finn.hale@example.com", "ij345")]
+        )
+        assert {flow.ending for flow in stored.flows()} == {Ending.CONNECTED, Ending.RECONNECTED}
+        assert presented_twice(sandbox) == []
+        assert stored.mixed_up() == []
+
+
+def wait_until_it_waits(sandbox: Sandbox) -> None:
+    """Wait until the other journey has heard all from Keap and, where that can be seen, waits for our row."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        calls = sandbox.ledger()["presentations"]
+        has_heard = len(calls) > len(token_calls(sandbox)) and all(call["outcome"] != "in flight" for call in calls)
+        if has_heard and (db.engine.dialect.name == "sqlite" or count_lock_waits()):
+            return
+        time.sleep(0.02)
+    raise TimeoutError("the other journey never came to the database")
+
+
+def count_lock_waits() -> int:
+    """Count the PostgreSQL sessions that wait for another one's lock."""
+    with read_session() as session:
+        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return int(session.scalar(waiting) or 0)
+
+
+def receive_in_processes(environ: dict[str, str], shares: list[list[str]]) -> list[list[str]]:
+    """Let one process for each share receive its callbacks, all from the same moment on."""
+    command = [sys.executable, "-m", "tests.connect.arriving"]
+    processes = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        for _ in shares
+    ]
+    try:
+        for process, share in zip(processes, shares, strict=True):
+            assert process.stdin
+            process.stdin.write(json.dumps({"environ": environ, "browser": BROWSER, "callbacks": share}) + "\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return [json.loads(process.communicate(timeout=PATIENCE_SECONDS)[0]) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

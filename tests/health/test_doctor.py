@@ -1,0 +1,352 @@
+"""The doctor finds each fault that it is there for, says what to do, and works when nothing else does."""
+
+import json
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trustme
+from flask import Flask
+
+from keap_connect.application import create_app
+from keap_connect.clock import utc_now
+from keap_connect.database import db, write_transaction
+from keap_connect.health import file_systems, files
+from keap_connect.health.clocks import compare, look_at_database_clock
+from keap_connect.health.finding import Health
+from keap_connect.health.proxies import mark_of
+from keap_connect.models import Account, Alarm, Worker
+from keap_connect.refresh.clone_guard import confirm_only_one
+from keap_connect.server.checks import prepare_to_serve
+from keap_connect.settings import Settings
+from tests.keap.raw_server import RawServer
+from tests.support.sandbox import Sandbox
+from tests.support.scripted import scripted
+from tests.support.server import free_port
+from tests.test_cli import Flasks, flask, said  # noqa: F401
+from tests.web.direct import visit
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+Examine = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def app(settings: Settings, sandbox: Sandbox) -> Iterator[Flask]:
+    """Give the app with one account, a worker that was just heard of, and a folder that is closed to others."""
+    Path(settings.database_url.removeprefix("sqlite:///")).chmod(0o600)
+    built = create_app(settings)
+    visit(built, sandbox).connect()
+    settings.instance_path.chmod(0o700)
+    with built.app_context():
+        with write_transaction() as session:
+            session.add(Worker(name="here:1", started_at=utc_now(), beat_at=utc_now()))
+        yield built
+        db.engine.dispose()
+
+
+def examined(app: Flask) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """Return the exit code, and by their subjects the findings that are not well."""
+    finished = app.test_cli_runner().invoke(args=["doctor", "--json"])
+    found: dict[str, list[dict[str, str]]] = {}
+    for finding in json.loads(finished.stdout)["findings"]:
+        if finding["health"] != "well":
+            found.setdefault(finding["subject"], []).append(finding)
+    return finished.exit_code, found
+
+
+@on_sqlite
+def test_a_healthy_installation_is_well(app: Flask):
+    assert examined(app) == (0, {})
+
+    shown = app.test_cli_runner().invoke(args=["doctor"])
+
+    assert (shown.exit_code, "WRONG" in shown.stdout) == (0, False)
+    for subject in ("settings", "database", "keys", "token endpoint", "clock", "worker", "file modes", "disk"):
+        assert f"ok     {subject} " in shown.stdout
+
+
+def silence_the_worker(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Worker, "here:1").beat_at = utc_now() - timedelta(minutes=2)
+    return "worker"
+
+
+def let_the_work_wait(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Account, 1).next_refresh_at = utc_now() - timedelta(hours=1)
+    return "worker"
+
+
+def raise_an_alarm(app: Flask) -> str:
+    with write_transaction() as session:
+        session.add(Alarm(name="client_refused", raised_at=utc_now(), reason="Keap refused our client."))
+    return "alarm"
+
+
+def move_the_grants(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Account, 1).client_id = "another client"
+    return "grants"
+
+
+def lose_an_account(app: Flask) -> str:
+    with write_transaction() as session:
+        session.get_one(Account, 1).refused_at = utc_now()
+    return "accounts"
+
+
+def open_the_folder(app: Flask) -> str:
+    folder = app.extensions["keap_connect"].settings.instance_path
+    for path in (folder, folder.parent):
+        path.chmod(0o755)
+    return "file modes"
+
+
+def open_the_audit_log(app: Flask) -> str:
+    audit_log = app.extensions["keap_connect"].settings.audit_log
+    audit_log.parent.chmod(0o755)
+    audit_log.write_text("")
+    audit_log.chmod(0o644)
+    return "file modes"
+
+
+def put_a_folder_in_place_of_the_audit_log(app: Flask) -> str:
+    app.extensions["keap_connect"].settings.audit_log.mkdir()
+    return "audit log"
+
+
+def put_a_file_in_place_of_its_folder(app: Flask) -> str:
+    settings = app.extensions["keap_connect"].settings
+    (settings.instance_path / "in-the-way").write_text("")
+    object.__setattr__(settings, "audit_log", settings.instance_path / "in-the-way" / "audit.log")
+    return "audit log"
+
+
+def keep_a_pair(app: Flask) -> str:
+    folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.pair").write_bytes(b"{}" + b"\0" * 10)
+    (folder / "free.pair").write_bytes(b"\0" * 10)
+    return "recovery"
+
+
+def put_a_file_aside(app: Flask) -> str:
+    folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.broken").write_bytes(b"?")
+    return "recovery"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("harm", "is_wrong"),
+    [
+        (silence_the_worker, True),
+        (let_the_work_wait, False),
+        (raise_an_alarm, True),
+        (move_the_grants, False),
+        (lose_an_account, False),
+        (open_the_folder, True),
+        (open_the_audit_log, True),
+        (put_a_folder_in_place_of_the_audit_log, True),
+        (put_a_file_in_place_of_its_folder, True),
+        (keep_a_pair, True),
+        (put_a_file_aside, True),
+    ],
+)
+def test_each_fault_is_found_alone_with_advice(app: Flask, harm: Callable[[Flask], str], is_wrong: bool):
+    subject = harm(app)
+
+    code, found = examined(app)
+
+    assert (code, list(found), len(found[subject])) == (int(is_wrong), [subject], 1)
+    assert found[subject][0]["health"] == ("wrong" if is_wrong else "attention")
+    assert found[subject][0]["advice"]
+
+
+@on_sqlite
+@pytest.mark.proves("R98")
+def test_client_addresses_that_cannot_be_true_are_found_and_said_at_the_start(
+    app: Flask, caplog: pytest.LogCaptureFixture
+):
+    settings = app.extensions["keap_connect"].settings
+    object.__setattr__(settings, "public_url", "https://connect.example.com")
+    confirm_only_one("test")  # a new PUBLIC_URL is asked about
+    _, without_proxies = examined(app)
+    object.__setattr__(settings, "trusted_proxies", 1)
+    _, well = examined(app)
+    mark_of(settings).touch(0o600)
+    _, without_header = examined(app)
+    prepare_to_serve(settings)
+    yesterday = (utc_now() - timedelta(hours=25)).timestamp()
+    os.utime(mark_of(settings), (yesterday, yesterday))
+    _, well_again = examined(app)
+
+    assert (well, well_again) == ({}, {})
+    assert "TRUSTED_PROXIES is 0" in without_proxies["client address"][0]["sentence"]
+    assert "X-Forwarded-For" in without_header["client address"][0]["sentence"]
+    assert without_header["client address"][0]["sentence"] in caplog.text
+
+
+@on_sqlite
+def test_a_token_endpoint_that_is_away_or_ill_is_found_and_presented_nothing(app: Flask, sandbox: Sandbox):
+    sandbox.clear_ledger()
+    well, _ = examined(app)
+    presented = sandbox.ledger()["presentations"]
+    keap = app.extensions["keap_connect"].settings.keap
+    with scripted(lambda _: (503, {})) as ill_keap:
+        object.__setattr__(keap, "token_url", f"{ill_keap.url}/token")
+        ill, found_ill = examined(app)
+    object.__setattr__(keap, "token_url", f"http://127.0.0.1:{free_port()}/token")
+    away, found_away = examined(app)
+
+    assert [(one.method, one.body, one.bearer) for one in ill_keap.asked] == [("GET", b"", "")]
+    assert presented == []
+    assert (well, ill, away) == (0, 1, 1)
+    assert "503" in found_ill["token endpoint"][0]["sentence"]
+    assert "cannot be reached" in found_away["token endpoint"][0]["sentence"]
+
+
+@on_sqlite
+@pytest.mark.proves("F100")
+def test_a_proxy_that_is_not_used_is_found_unless_nothing_leaves_this_machine(app: Flask):
+    settings = app.extensions["keap_connect"].settings
+    object.__setattr__(settings, "has_unused_proxy", True)
+    at_the_sandbox = examined(app)
+    object.__setattr__(settings.keap, "token_url", f"https://{'x' * 64}.example/token")
+    _, found = examined(app)
+
+    assert at_the_sandbox == (0, {})
+    assert "HTTPS_PROXY is set and KEAP_PROXY is not" in found["proxy"][0]["sentence"]
+    assert "Could not resolve host" in found["token endpoint"][0]["sentence"]
+    assert "KEAP_PROXY" in found["token endpoint"][0]["advice"]
+
+
+@on_sqlite
+@pytest.mark.proves("F100", "F20")
+def test_the_authority_of_a_certificate_that_is_not_accepted_is_named(app: Flask):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA(organization_name="Acme Inspection").issue_cert("localhost").configure_cert(context)
+    with RawServer(tls=context) as inspecting:
+        object.__setattr__(app.extensions["keap_connect"].settings.keap, "token_url", f"{inspecting.url}/token")
+        _, found = examined(app)
+
+    assert "certificate was not accepted" in found["token endpoint"][0]["sentence"]
+    assert "issued by O = Acme Inspection" in found["token endpoint"][0]["sentence"]
+    assert "KEAP_CA_FILE" in found["token endpoint"][0]["advice"]
+
+
+MOUNT = "36 35 98:0 / {} rw,noatime shared:1 master:2 - {} server:/export rw"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("mounts", "kinds"),
+    [
+        ([], []),
+        ([("INSTANCE", "nfs4")], ["INSTANCE_PATH: nfs4"]),
+        ([("FOLDER", "cifs")], ["INSTANCE_PATH: cifs", "SQLite: cifs"]),
+        ([("FOLDER", "fuse.sshfs"), ("INSTANCE", "xfs")], ["SQLite: fuse.sshfs"]),
+        ([("FOLDER", "nfs"), ("FOLDER", "ext4")], []),
+        ([("FOLDER", "fuse.fuse-overlayfs"), ("FOLDER/elsewhere", "nfs")], []),
+    ],
+)
+def test_a_network_file_system_is_found_and_said_at_the_start(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mounts, kinds
+):
+    tmp_path = app.extensions["keap_connect"].settings.instance_path.parent
+    settings, table = app.extensions["keap_connect"].settings, tmp_path / "mountinfo"
+    places = {"INSTANCE": str(settings.instance_path), "FOLDER": str(tmp_path), "FOLDER/elsewhere": f"{tmp_path}/else"}
+    lines = [MOUNT.format("/", "ext4"), *(MOUNT.format(places[place], kind) for place, kind in mounts)]
+    table.write_text("\n".join(lines))
+    monkeypatch.setattr(file_systems, "MOUNTS", table)
+
+    code, found = examined(app)
+    prepare_to_serve(settings)
+    worker = app.test_cli_runner().invoke(args=["worker", "--once"])
+
+    findings = found.get("file system", [])
+    assert (code, [one["health"] for one in findings]) == (0, ["attention"] * len(kinds))
+    for finding, kind in zip(findings, kinds, strict=True):
+        name, _, type_ = kind.partition(": ")
+        assert name in finding["sentence"]
+        assert f"({type_})" in finding["sentence"]
+        assert finding["sentence"] in caplog.text
+        assert finding["sentence"] in worker.stderr
+
+
+def test_a_folder_with_a_space_in_its_name_is_found_among_the_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mountinfo").write_text(MOUNT.format("/", "ext4") + "\n" + MOUNT.format(r"/mnt/my\040files", "9p"))
+    monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "mountinfo")
+
+    assert file_systems._shared_kind(Path("/mnt/my files/not there yet/app.db")) == "9p"
+    assert file_systems._shared_kind(Path("/mnt/my")) is None
+
+
+@pytest.mark.parametrize(("seconds", "health"), [(0, "well"), (-29, "well"), (31, "wrong"), (-31, "wrong")])
+def test_clocks_may_differ_by_half_a_minute(seconds: int, health: str):
+    assert compare("clock", seconds).health == Health(health)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_clock_of_postgresql_is_compared_with_ours(settings: Settings, clock):
+    built = create_app(settings)
+    with built.app_context():
+        agreeing = list(look_at_database_clock())
+        clock.advance(minutes=5)
+        differing = list(look_at_database_clock())
+        db.engine.dispose()
+
+    assert [one.health for one in agreeing + differing] == [Health.WELL, Health.WRONG]
+    assert "300 seconds ahead" in differing[0].sentence or "299" in differing[0].sentence
+
+
+@on_sqlite
+@pytest.mark.proves("F86")
+def test_a_disk_that_is_full_or_cannot_be_written_is_found(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    place, access = app.extensions["keap_connect"].settings.instance_path, os.access
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            files.os, "access", lambda path, mode: not Path(path).is_relative_to(place) and access(path, mode)
+        )
+        closed, found_closed = examined(app)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    full, found_full = examined(app)
+
+    assert (closed, set(found_closed), full, set(found_full)) == (1, {"disk", "audit log"}, 1, {"disk"})
+    assert "cannot be written" in found_closed["disk"][0]["sentence"]
+    assert "nothing is refreshed" in found_full["disk"][0]["advice"]
+
+
+@on_sqlite
+def test_without_a_database_the_rest_is_still_looked_at(environ: dict[str, str], sandbox: Sandbox, tmp_path: Path):
+    def look(url: str) -> dict[str, list[dict[str, str]]]:
+        app = create_app(Settings.from_env({**environ, "DATABASE_URL": url}), serves=False)
+        code, found = examined(app)
+        with app.app_context():
+            db.engine.dispose()
+        assert code == 1
+        return found
+
+    nowhere = look(f"sqlite:///{tmp_path / 'no such folder' / 'a.db'}")
+    empty = look(f"sqlite:///{tmp_path / 'empty.db'}")
+
+    assert "does not answer" in nowhere["database"][0]["sentence"]
+    assert "db upgrade" in empty["database"][0]["sentence"]
+    assert [set(found) for found in (nowhere, empty)] == [{"database", "workers"}] * 2
+
+
+@on_sqlite
+def test_wrong_settings_are_findings_too(flask: Flasks):  # noqa: F811
+    finished = flask("doctor", SECRET_KEY="", TOKEN_KEYS="short", DATABASE_URL="postgresql://db/name?sslmod=require")
+
+    assert finished.returncode == 1
+    assert "SECRET_KEY must be" in finished.stdout
+    assert "TOKEN_KEYS: key 1 must be" in finished.stdout
+    assert "Did you mean sslmode?" in finished.stdout
+    assert said(finished) == ""

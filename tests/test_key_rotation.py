@@ -1,0 +1,154 @@
+"""A new key takes over while the service runs; a run that was killed halfway is started again (R47, F40)."""
+
+import base64
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from flask import Flask
+
+from keap_connect import resealing
+from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.access.second_factor import prepare
+from keap_connect.accounts.credentials import open_access_token, open_refresh_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.application import create_app
+from keap_connect.database import db, write_transaction
+from keap_connect.key_rotation import reseal
+from keap_connect.models import Account
+from keap_connect.refresh.serving import refresh_account
+from keap_connect.settings import Settings
+from tests.accounts.granted import store_account
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, TOKEN_KEY
+from tests.support.sandbox import Sandbox
+
+NEW_KEY = base64.b64encode(bytes(range(32, 64))).decode()
+ACCOUNTS = 7
+Start = Callable[[str], Flask]
+
+
+@pytest.fixture
+def start(environ: dict[str, str], sandbox: Sandbox) -> Iterator[Start]:
+    """Give the function that starts the app with some keys; seven accounts and a second factor are stored."""
+    started = []
+
+    def start(token_keys: str) -> Flask:
+        app = create_app(Settings.from_env({**environ, "TOKEN_KEYS": token_keys}))
+        started.append(app)
+        return app
+
+    with start(TOKEN_KEY).app_context():
+        for number in range(ACCOUNTS):
+            store_account(sandbox, person_id=None, label=str(number))
+        admin = create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        assert admin is not None
+        prepare(admin)
+    yield start
+    for app in started:
+        with app.app_context():
+            db.engine.dispose()
+
+
+@contextmanager
+def hand_outs(app: Flask) -> Iterator[list[int]]:
+    """Let a job ask for tokens, one after the other, and note each status."""
+    statuses: list[int] = []
+    is_over = threading.Event()
+    with app.app_context():
+        key = issue_api_key("jobs", [Scope.TOKENS_READ], "x").text
+    headers = {"Authorization": f"Bearer {key}", "Host": app.config["SERVER_NAME"]}
+
+    def ask() -> None:
+        while not is_over.is_set():
+            path = f"/api/v1/accounts/{len(statuses) % ACCOUNTS + 1}/token"
+            statuses.append(app.test_client().get(path, headers=headers).status_code)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield statuses
+    is_over.set()
+    thread.join()
+
+
+@pytest.mark.proves("R47", "F40")
+def test_a_run_killed_halfway_is_started_again_and_then_the_old_key_may_go(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    both = start(f"{NEW_KEY},{TOKEN_KEY}")
+    monkeypatch.setattr(resealing, "BATCH", 2)
+    batches = []
+
+    def killed() -> None:
+        batches.append(1)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+
+    with hand_outs(both) as statuses, both.app_context():
+        with monkeypatch.context() as patch:
+            before_each_transaction(patch, killed)
+            with pytest.raises(KeyboardInterrupt):
+                reseal()
+        assert _sealed_anew() == {1, 2, 3, 4}
+        refresh_account(ACCOUNTS, "test")
+        done = reseal()
+
+    # Two columns of seven accounts, four of them done before and both of one by its refresh; the seed, the check.
+    assert (done.resealed, done.reasons) == (2 * ACCOUNTS - 4 - 2 + 2, [])
+    assert len(statuses) > 0
+    assert set(statuses) == {200}
+    with start(NEW_KEY).app_context():
+        for account_id in range(1, ACCOUNTS + 1):
+            assert open_access_token(get_account(account_id))
+            assert open_refresh_token(get_account(account_id))
+        assert reseal().resealed == 0
+
+
+@pytest.mark.proves("R47")
+def test_a_pair_that_is_stored_meanwhile_wins(start: Start, monkeypatch: pytest.MonkeyPatch):
+    both = start(f"{NEW_KEY},{TOKEN_KEY}")
+    stored = []
+
+    def refresh_meanwhile() -> None:
+        if not stored:
+            refresh_account(1, "test")
+            stored.append(open_access_token(get_account(1)))
+
+    with both.app_context():
+        before_each_transaction(monkeypatch, refresh_meanwhile)
+        reseal()
+
+        assert [open_access_token(get_account(1))] == stored
+        refresh_account(1, "test")
+
+
+@pytest.mark.proves("R47")
+def test_what_does_not_open_is_left_as_it_is_and_keeps_the_old_key(start: Start):
+    both = start(f"{NEW_KEY},{TOKEN_KEY}")
+    with both.app_context():
+        with write_transaction() as session:
+            session.get_one(Account, 3).refresh_token_sealed = b"not sealed by anybody"
+
+        done = reseal()
+
+        assert get_account(3).refresh_token_sealed == b"not sealed by anybody"
+    assert done.reasons == ["1 values do not open with any key: account:3:refresh_token."]
+    with start(TOKEN_KEY + "," + NEW_KEY).app_context():
+        assert open_access_token(get_account(1))
+
+
+def before_each_transaction(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let something happen just before the resealing writes."""
+    write = resealing.write_transaction
+
+    def act_and_write() -> object:
+        act()
+        return write()
+
+    patch.setattr(resealing, "write_transaction", act_and_write)
+
+
+def _sealed_anew() -> set[int]:
+    cipher = resealing.services().cipher
+    return {n for n in range(1, ACCOUNTS + 1) if cipher.is_newest(get_account(n).access_token_sealed or b"")}
