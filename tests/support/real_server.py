@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,12 +46,10 @@ class RealServer:
 
     def get(self, path: str, **headers: str) -> tuple[int, bytes]:
         """Ask under the app's public name; return status and body."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
-        connection.request("GET", path, headers={"Host": self.host, **headers})
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
-        return answer.status, body
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)) as connection:
+            connection.request("GET", path, headers={"Host": self.host, **headers})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
 
     def ask(self, path: str, key: str) -> tuple[int, bytes]:
         """Ask as a program with an API key does."""
