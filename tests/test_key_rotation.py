@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from flask import Flask
 
-from keap_connect import resealing
+from keap_connect import key_rotation
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.access.second_factor import prepare
@@ -77,7 +77,7 @@ def test_a_run_killed_halfway_is_started_again_and_then_the_old_key_may_go(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
     both = start(f"{NEW_KEY},{TOKEN_KEY}")
-    monkeypatch.setattr(resealing, "BATCH", 2)
+    monkeypatch.setattr(key_rotation, "BATCH", 2)
     batches = []
 
     def killed() -> None:
@@ -139,16 +139,16 @@ def test_what_does_not_open_is_left_as_it_is_and_keeps_the_old_key(start: Start)
 
 
 def before_each_transaction(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Let something happen just before the resealing writes."""
-    write = resealing.write_transaction
+    """Let something happen just before the rotation writes."""
+    write = key_rotation.write_transaction
 
     def act_and_write() -> object:
         act()
         return write()
 
-    patch.setattr(resealing, "write_transaction", act_and_write)
+    patch.setattr(key_rotation, "write_transaction", act_and_write)
 
 
 def _sealed_anew() -> set[int]:
-    cipher = resealing.services().cipher
+    cipher = key_rotation.services().cipher
     return {n for n in range(1, ACCOUNTS + 1) if cipher.is_newest(get_account(n).access_token_sealed or b"")}

@@ -7,15 +7,15 @@ import pytest
 
 from keap_connect.access import (
     client_networks,
-    devices,
+    known_browsers,
     password_rules,
     passwords,
     rate_limits,
     second_factor,
     sign_ins,
     throttle,
-    tickets,
 )
+from keap_connect.access.one_time_tokens import LIFETIMES
 from keap_connect.application import flask_config
 from keap_connect.connect import flows
 from keap_connect.keap import call_slots, transport
@@ -37,11 +37,11 @@ ENTRIES = {
     ),
     "codes": f"{AT_CODE} per admin; from such a browser, {AT_CODE} of its own",
     "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin",
-    "known": f"{devices.LIFETIME_SECONDS // 86400} days, or until `SECRET_KEY` changes",
+    "known": f"{known_browsers.LIFETIME_SECONDS // 86400} days, or until `SECRET_KEY` changes",
     "silence": f"after {sign_ins.IDLE_LIMIT.seconds // 60} minutes of silence",
     "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
-    "second step": f"Time for the second step | {tickets.LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",
-    "new password": f"within {tickets.LIFETIMES[TokenPurpose.NEW_PASSWORD].total_seconds() / 3600:.0f} hours",
+    "second step": f"Time for the second step | {LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",
+    "new password": f"within {LIFETIMES[TokenPurpose.NEW_PASSWORD].total_seconds() / 3600:.0f} hours",
     "length": f"{password_rules.SHORTEST_PASSWORD} to {password_rules.LONGEST_PASSWORD} characters",
     "step": f"at most {second_factor.STEP_SECONDS} seconds early or late",
     "recovery": f"{second_factor.RECOVERY_CODES} recovery codes of {second_factor.RECOVERY_CODE_BYTES * 8} bits",

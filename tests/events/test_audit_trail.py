@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from keap_connect.accounts import audit_trail
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
+from keap_connect.events import audit_trail
 from keap_connect.events.audit_trail import Wanted, count_older, prune_trail, search_trail, trail_as_csv
 from keap_connect.events.history import EventKind, acting_from, record
 
