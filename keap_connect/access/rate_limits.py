@@ -5,6 +5,8 @@ Each process counts for itself, unless RATE_LIMIT_STORAGE names a Redis that the
 
 import logging
 import math
+import threading
+from contextlib import nullcontext
 
 from flask import Flask, current_app
 from flask_limiter import Limiter
@@ -37,6 +39,8 @@ class RateLimits:
             lambda: "", app=app, storage_uri=settings.rate_limit_storage, storage_options={"wrap_exceptions": True}
         )
         self.strategy = limiter.limiter
+        # The memory store starts a timer now and then, which fails when two threads do it at once.
+        self._turn = threading.Lock() if settings.rate_limit_storage == "memory://" else nullcontext()
         most = settings.api_rate_per_minute
         self.per_key = RateLimitItemPerMinute(most, namespace="key") if most else None
         self.per_address = RateLimitItemPerMinute(most, namespace="address") if most else None
@@ -97,8 +101,9 @@ class RateLimits:
         self, limit: RateLimitItem, of: str, refusal: type[TooManyRequests | KeapBusy] = TooManyRequests
     ) -> None:
         try:
-            if self.strategy.hit(limit, of):
-                return
+            with self._turn:
+                if self.strategy.hit(limit, of):
+                    return
             resets_at = self.strategy.get_window_stats(limit, of).reset_time
         except StorageError as problem:
             log.error("The rate limit storage fails (%s); requests pass.", problem)

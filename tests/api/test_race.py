@@ -1,11 +1,13 @@
 """Many callers in several server processes want one expired account: its refresh token is presented once."""
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from flask import Flask
 from sqlalchemy import update
 
 from keap_connect.access.api_keys import Scope, issue_api_key
@@ -85,3 +87,19 @@ def test_two_hundred_callers_of_four_processes_present_once_and_all_get_the_toke
     sandbox.fault("slow", seconds=seconds)
 
     race(sandbox, environ, key, processes=4, callers=200)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_one_thread_at_a_time_counts_in_memory(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    """Seen under load: a 500, since two threads had started the store's timer."""
+    both, limits = threading.Barrier(2), app.extensions["keap_connect_rate_limits"]
+
+    def hit(*_: object) -> bool:
+        with pytest.raises(threading.BrokenBarrierError):
+            both.wait(0.2)  # for another thread
+        return True
+
+    monkeypatch.setattr(limits.strategy, "hit", hit)
+    with ThreadPoolExecutor(2) as pool:
+        counted = [pool.submit(limits.count_wrong_key, "127.0.0.1") for _ in range(2)]
+        assert [each.result() for each in counted] == [None, None]
