@@ -39,8 +39,9 @@ def look_at_recovery() -> Iterator[Finding]:
     if broken:
         yield wrong(
             "recovery",
-            f"{len(broken)} recovery files do not open: {', '.join(path.name for path in broken[:5])}.",
-            "Put the key that sealed them back into TOKEN_KEYS, and rename them from .broken to .pair.",
+            f"{len(broken)} recovery files were put aside: {', '.join(path.name for path in broken[:5])}.",
+            "The log says why. Put the key that sealed them back into TOKEN_KEYS, or put the newer database back. Then "
+            "rename them from .broken to .pair.",
         )
     if not kept and not broken:
         yield well("recovery", "No token pair waits in a file.")

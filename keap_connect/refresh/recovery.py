@@ -22,12 +22,15 @@ from datetime import datetime
 from pathlib import Path
 
 from flask import Flask, current_app
+from sqlalchemy import exists, or_, select
 
 from keap_connect.clock import seconds_since_boot
-from keap_connect.database import write_transaction
+from keap_connect.database import read_session, write_transaction
 from keap_connect.durable_files import NEW, remove_abandoned, sync_folder, write_all
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
+from keap_connect.events.history import EventKind
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import Account, AccountEvent
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import note_dead
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
@@ -46,6 +49,10 @@ class RecoveryUnavailable(TemporarilyUnavailable):
 
 class PairAhead(Exception):
     """The kept pair is newer than its row: a backup was restored, and this pair may be the only living one."""
+
+
+class NoAccount(Exception):
+    """The account of a kept pair is not in this database, and was not erased: an old backup was restored."""
 
 
 class RecoveryFile:
@@ -311,7 +318,18 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> int:
         log.critical("The recovery file %s does not open (%s); it is put aside.", path, type(problem).__name__)
         path.rename(path.with_suffix(".broken"))
         return 0
-    _store(pair, is_confirmed)
+    try:
+        _store(pair, is_confirmed)
+    except NoAccount:
+        # A customer who connects now may get the number of that account, so the file does not wait for an answer.
+        log.critical(
+            "The recovery file %s has tokens of account %s, which this database does not have: it is put aside. If no "
+            "newer database is put back, this customer has to connect again.",
+            path,
+            pair.account_id,
+        )
+        path.rename(path.with_suffix(".broken"))
+        return 0
     return 1
 
 
@@ -334,7 +352,15 @@ def _store(pair: NewPair, is_confirmed: bool = False) -> None:
             f"A recovery file has tokens of account {pair.account_id} that are newer than those of this database: a "
             "backup was restored."
         )
+    if outcome is Outcome.LATE and not _is_known(pair.account_id):
+        raise NoAccount
     log.warning("A kept pair of account %s was taken from its recovery file: %s.", pair.account_id, outcome)
+
+
+def _is_known(account_id: int) -> bool:
+    erased = (AccountEvent.account_id == account_id) & (AccountEvent.kind == EventKind.ERASED)
+    with read_session() as session:
+        return session.scalar(select(or_(exists().where(Account.id == account_id), exists().where(erased)))) is True
 
 
 def _allocate(folder: Path) -> RecoveryFile:

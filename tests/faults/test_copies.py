@@ -1,16 +1,20 @@
 """A copy of the installation presents nothing until it is confirmed, and what is no copy is never asked about (F89)."""
 
+import html
 import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import delete, func, insert, make_url, select, text
 
+from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.erasing import erase
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
@@ -22,9 +26,12 @@ from keap_connect.refresh import alarms, clone_guard, identity, recovery
 from keap_connect.refresh.serving import valid_token
 from keap_connect.refresh.storing import NewPair
 from keap_connect.settings import Settings
+from tests.api.fixtures import Program
+from tests.conftest import ADMIN_PASSWORD
 from tests.faults.conftest import Stage, program, token_response, until
 from tests.support.postgres import PostgresServer, client_program
 from tests.support.sandbox import ANN
+from tests.web.direct import visit
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -318,14 +325,8 @@ def test_another_host_goes_on_after_a_confirmation(living: Stage, tmp_path: Path
 
 
 def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confirmation(living: Stage):
-    (grant,) = living.sandbox.grant("ab123", ANN)
     generation = living.row(1).generation
-    pair = NewPair(1, generation + 2, token_response(grant), "test")
-    with living.app.app_context():
-        (slot,) = recovery.allocate(1)
-        kept = slot.path.with_name("0123456789abcdef.pair")
-        kept.write_bytes(recovery._sealed(pair))
-        recovery.give_back([slot])
+    kept = _keep_a_pair(living, 1, generation + 2)
     before = len(living.presentations())
 
     living.start(1)[0].ask("sweep")
@@ -336,6 +337,38 @@ def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confi
     assert (kept.exists(), living.row(1).generation) == (False, generation + 3)
     assert _alarms_there(living) == []
     assert living.is_reconciled(1)
+
+
+@SQLITE
+def test_a_kept_pair_without_its_account_is_put_aside_until_the_newer_database_is_back(living: Stage):
+    """Else a customer who connects meanwhile, and gets the number of that account, would get its tokens, too."""
+    generation, table = living.row(1).generation, Account.__table__
+    with living.app.app_context(), read_session() as session:
+        row = dict(session.execute(select(table)).mappings().one())
+    _edit(living, delete(Account).execution_options(synchronize_session=False))
+    kept = _keep_a_pair(living, 1, generation)
+
+    (process,) = living.start(1)
+    process.ask("sweep")
+    assert (kept.exists(), kept.with_suffix(".broken").exists()) == (False, True)
+    assert "tokens of account 1, which this database does not have" in process.log.read_text()
+
+    _edit(living, table.insert().values(row))
+    kept.with_suffix(".broken").rename(kept)
+    with living.app.app_context():
+        recovery.replay()
+    assert (kept.exists(), living.row(1).generation) == (False, generation + 1)
+    assert living.is_reconciled(1)
+
+
+@SQLITE
+def test_a_kept_pair_of_an_erased_account_is_deleted(living: Stage):
+    kept = _keep_a_pair(living, 1, living.row(1).generation)
+    with living.app.app_context():
+        erase(1, "test")
+        recovery.replay()
+
+    assert not list(kept.parent.glob(f"{kept.stem}.*"))
 
 
 @pytest.mark.parametrize("seen", [7, 9])
@@ -371,6 +404,30 @@ def test_all_say_the_same_sentence(living: Stage):
     with living.app.app_context(), pytest.raises(TemporarilyUnavailable, match=r"It may be a copy\. No refresh token"):
         valid_token(1, "test")
     assert (ready.status_code, ready.text) == (503, "not ready\n")
+
+    with living.app.app_context():
+        create_admin("admin@example.com", ADMIN_PASSWORD)
+        key = issue_api_key("job", list(Scope), "test").text
+    living.change(1, access_token_expires_at=utc_now() + timedelta(seconds=30))  # soon enough to be refreshed first
+    admin, job = visit(living.app), Program(living.app, key)
+    admin.sign_in("admin@example.com", ADMIN_PASSWORD)
+    for path in ("/accounts", "/setup"):
+        assert sentence in " ".join(html.unescape(admin.get(path).text).split())
+    refused, served = job.post("/api/v1/accounts/1/refresh"), job.get("/api/v1/accounts/1/token")
+    assert (refused.status_code, words in refused.json()["error_description"]) == (503, True)
+    assert (served.status_code, words in served.json()["warning"]) == (200, True)
+
+
+def _keep_a_pair(stage: Stage, account_id: int, generation: int) -> Path:
+    """Write what a process keeps that died before the database answered, and return the file."""
+    (grant,) = stage.sandbox.grant("ab123", ANN)
+    with stage.app.app_context():
+        (slot,) = recovery.allocate(1)
+        kept = slot.path.with_name("0123456789abcdef.pair")
+        kept.write_bytes(recovery._sealed(NewPair(account_id, generation, token_response(grant), "test")))
+        slot.path.unlink()
+        recovery.give_back([slot])
+    return kept
 
 
 def _copy_database(stage: Stage, to: Path) -> None:
