@@ -16,7 +16,7 @@ from pathlib import Path
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, func, inspect, make_url, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
@@ -30,6 +30,7 @@ from keap_connect.models import Alarm, Deployment
 from keap_connect.refresh import alarms
 from keap_connect.services import services
 
+SECRET_OPTIONS = ("password", "sslpassword", "oauth_client_secret")  # libpq's
 PART = ".part"  # what the name of a copy ends with until it is whole
 SQLITE_HEADER = b"SQLite format 3\0"
 REASON = "This database was restored from a backup, and another installation may use its accounts."
@@ -55,7 +56,8 @@ def back_up(file: Path) -> None:
         BackupRefused: it cannot be copied, or the copy is not right; nothing is left of it.
     """
     _refuse_to_overwrite(file)
-    with _in_words(f"The backup {file} was not made"), _part(file) as part:
+    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{PART}")
+    with _in_words(f"The backup {file} was not made"), _emptied(part):
         part.touch(0o600, exist_ok=False)  # SQLite would make it readable for others where the umask allows that
         with db.engine.connect() as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(part),))
@@ -74,15 +76,25 @@ def restore(file: Path) -> Restored:
         TemporarilyUnavailable: a process uses the database; nothing was changed.
     """
     database = Path(os.path.realpath(_url().database or ""))
-    with _in_words(f"{file} was not restored"), keep_others_out(database), _part(database) as part:
+    part = database.with_name(f"{database.name}{PART}")
+    if file.resolve() == part:
+        raise BackupRefused(f"{file} is what a restore left that was cut short. Give it another name first.")
+    with _in_words(f"{file} was not restored"), keep_others_out(database) as lock, _emptied(part):
         _copy(file, part)
         with _opened(part) as engine:
             _check_file(engine, f"{file}")
             is_older = _check_and_pause(engine, f"{file}")
         sync_file(part)
-        kept = _keep_aside(database)
+        kept = lock.read()
+        if not kept:
+            kept = _keep_aside(database)
+            lock.write(kept)  # from here on no process opens what is there, until all of it is the backup's
+            lock.flush()
+            os.fsync(lock.fileno())
+        _delete(database)
         put_in_place(part, database)
-    return Restored(kept, is_older)
+        lock.truncate(0)
+    return Restored(Path(kept) if kept else None, is_older)
 
 
 def pause_restored() -> bool:
@@ -91,16 +103,19 @@ def pause_restored() -> bool:
     Raises:
         BackupRefused: it is not a database that this program can use.
     """
-    return _check_and_pause(db.engine, "The database")
+    with _in_words("The database cannot be checked"):
+        return _check_and_pause(db.engine, "The database")
 
 
 def dump_lines(file: Path) -> list[str]:
     """Return the shell's lines that back a PostgreSQL database up, and read the backup once.
 
     Raises:
-        BackupRefused: the file is there already.
+        BackupRefused: the file is there already, or a pooler is between.
     """
     _refuse_to_overwrite(file)
+    with db.engine.connect() as connection:
+        _refuse_pooler(connection)
     name = shlex.quote(str(file))
     return [
         "set -e",
@@ -115,12 +130,13 @@ def restore_lines(file: Path) -> list[str]:
     """Return the shell's lines that restore a PostgreSQL database, which must be empty and unused.
 
     Raises:
-        BackupRefused: the file is not there, or the database is not empty.
+        BackupRefused: the file is not there, the database is not empty, or a pooler is between.
         TemporarilyUnavailable: a process uses the database.
     """
     if not file.is_file():
         raise BackupRefused(f"{file} is not there.")
     with db.engine.connect() as connection:
+        _refuse_pooler(connection)
         if inspect(connection).get_table_names():
             raise BackupRefused(
                 "The database that DATABASE_URL names is not empty. Make a new one with createdb, name that in "
@@ -129,7 +145,8 @@ def restore_lines(file: Path) -> list[str]:
         others = connection.scalar(
             text(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                # More than this an ordinary role does not see of others. A background process has no user.
+                "AND usesysid IS NOT NULL AND pid <> pg_backend_pid()"
             )
         )
     if others:
@@ -142,12 +159,25 @@ def restore_lines(file: Path) -> list[str]:
     ]
 
 
+def _refuse_pooler(connection: Connection) -> None:
+    """Refuse what would give the next client of a session the empty search_path that pg_dump and pg_restore set.
+
+    A pooler tells its clients another process number than that of the session.
+    """
+    told: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+    if told != connection.scalar(select(func.pg_backend_pid())):
+        raise BackupRefused(
+            "DATABASE_URL leads through a pooler, and PostgreSQL's own programs would leave settings in its sessions "
+            "that break the app. Name the server itself in DATABASE_URL for this command."
+        )
+
+
 def _url() -> URL:
     return make_url(services().settings.database_url)
 
 
 def _without_password() -> str:
-    url = _url().set(drivername="postgresql").difference_update_query(["password"])
+    url = _url().set(drivername="postgresql").difference_update_query(SECRET_OPTIONS)
     # SQLAlchemy would write *** for the password.
     bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
     return shlex.quote(bare.render_as_string(hide_password=False))
@@ -169,14 +199,18 @@ def _in_words(what_failed: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _part(file: Path) -> Iterator[Path]:
-    """Give another name in the same folder, and delete what has it at the end."""
-    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{PART}")
+def _emptied(part: Path) -> Iterator[None]:
+    """Delete what has this name, before and after."""
     try:
-        yield part
+        _delete(part)
+        yield
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            Path(f"{part}{suffix}").unlink(missing_ok=True)
+        _delete(part)
+
+
+def _delete(database: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -235,15 +269,13 @@ def _is_older(connection: Connection, name: str) -> bool:
     return present != script.get_current_head()
 
 
-def _keep_aside(database: Path) -> Path | None:
-    """Give the database and its -wal other names; whenever this ends, they are together under one pair of names."""
-    kept = None
-    if database.exists():
-        kept = database.with_name(f"{database.name}.{utc_now():%Y%m%dT%H%M%SZ}")
-        for suffix in ("", "-wal"):
-            if Path(f"{database}{suffix}").exists():
-                os.link(f"{database}{suffix}", f"{kept}{suffix}")
-        sync_folder(database.parent)
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{database}{suffix}").unlink(missing_ok=True)
+def _keep_aside(database: Path) -> str:
+    """Give the database and its -wal other names besides; return that of the database, or "" if there is none."""
+    if not database.exists():
+        return ""
+    kept = f"{database}.{utc_now():%Y%m%dT%H%M%SZ}"
+    for suffix in ("", "-wal"):
+        if Path(f"{database}{suffix}").exists():
+            os.link(f"{database}{suffix}", f"{kept}{suffix}")
+    sync_folder(database.parent)
     return kept

@@ -70,6 +70,7 @@ PRAGMAS = (
     f"busy_timeout={BUSY_SECONDS * 1000}",
     "secure_delete=ON",
 )
+CUT_SHORT = "a restore was cut short. Run `database restore` again, with the backup or with what was here before:"
 
 
 _sqlite_turn = threading.Lock()
@@ -187,7 +188,12 @@ def prepare_sqlite(engine: Engine) -> None:
     def note_use(*_: object) -> None:
         if not uses and database:
             try:
-                uses.append(_lock_beside(Path(os.path.realpath(database)), fcntl.LOCK_SH))
+                lock = _lock_beside(Path(os.path.realpath(database)), fcntl.LOCK_SH)
+                kept = lock.read()
+                if kept:
+                    lock.close()
+                    raise sqlite3.OperationalError(f"{CUT_SHORT} {kept}")
+                uses.append(lock)
             except BlockingIOError:
                 raise sqlite3.OperationalError("it is being restored") from None
             except OSError as problem:
@@ -217,9 +223,10 @@ def _lock_beside(database: Path, kind: int) -> TextIO:
 
     SQLite's own locks say it of no process that has just opened a file which is renamed before its first statement.
     """
-    lock = open(f"{database}.lock", "a", encoding="ascii")  # noqa: SIM115
+    lock = open(f"{database}.lock", "a+", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        lock.seek(0)
     except OSError:
         lock.close()
         raise
@@ -227,8 +234,10 @@ def _lock_beside(database: Path, kind: int) -> TextIO:
 
 
 @contextmanager
-def keep_others_out(database: Path) -> Iterator[None]:
+def keep_others_out(database: Path) -> Iterator[TextIO]:
     """Let no process of this program on this machine open an SQLite file until the end of the block.
+
+    Nor afterwards, while the file that this gives is not empty. It then names the copy of what was there before.
 
     It sees no process on another host, none of version 0.1.0, and no other program, such as `sqlite3`.
 
@@ -242,7 +251,7 @@ def keep_others_out(database: Path) -> Iterator[None]:
             f"A process of this installation uses {database}: end `make run`, `serve`, workers and commands."
         ) from None
     with lock:
-        yield
+        yield lock
 
 
 def _lower(text: object) -> object:

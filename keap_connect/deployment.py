@@ -4,7 +4,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 
 from keap_connect.accounts.state import KEYS
 from keap_connect.database import db, read_session, write_transaction
@@ -28,7 +28,7 @@ def check_deployment() -> list[str]:
     try:
         with db.engine.connect() as connection:
             present = MigrationContext.configure(connection).get_current_revision()
-    except OperationalError as problem:
+    except (OperationalError, ProgrammingError) as problem:  # as when the role may not read the tables
         raise DatabaseSilent(
             [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig))}"]
         ) from None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy
 from flask import Flask
@@ -33,6 +34,21 @@ OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 ACCOUNTS = 3
 PATIENCE_SECONDS = 60
 Finished = subprocess.CompletedProcess[str]
+KILLED = """
+import os, signal, sys
+from keap_connect import __main__, backup
+
+name, is_done = sys.argv.pop(1), sys.argv.pop(1) == "after"
+step = getattr(backup, name)
+
+def die(*args):
+    if is_done:
+        step(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(backup, name, die)
+__main__.main()
+"""
 
 
 def readme_lines(words: str) -> str:
@@ -253,6 +269,47 @@ def test_a_restore_refuses_while_a_process_uses_the_database(app: Flask, backup:
 
 
 @only_sqlite
+@pytest.mark.proves("F90")
+@pytest.mark.parametrize(
+    ("killed_at", "is_cut_short"),
+    [(("_keep_aside", "after"), False), (("put_in_place", "before"), True), (("put_in_place", "after"), True)],
+)
+def test_a_restore_that_is_killed_loses_nothing_and_is_repeated(
+    app: Flask, shell: Shell, backup: Path, killed_at: tuple[str, str], is_cut_short: bool
+):
+    """An empty database in the place of the old one would be taken for an installation without accounts."""
+    database = shell.folder / "keap_connect.db"
+    before, there = database.read_bytes(), {"instance", "keap-connect", "backups", "saved"}
+
+    script = [sys.executable, "-c", KILLED, *killed_at, "database", "restore", str(backup)]
+    killed = subprocess.run(
+        script, env={**shell.environ, "PYTHONPATH": str(ROOT)}, timeout=PATIENCE_SECONDS, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+
+    (kept,) = shell.folder.glob("keap_connect.db.2*")
+    assert kept.read_bytes() == before
+    said = cli(app, "accounts", "list"), cli(app, "db", "upgrade")
+    if is_cut_short:
+        assert [(code, "a restore was cut short" in text, str(kept) in text) for code, text in said] == [
+            (4, True, True),
+            (4, True, True),
+        ]
+    else:
+        assert [code for code, _ in said] == [0, 0]
+        kept.unlink()
+    code, text = cli(app, "database", "restore", str(backup))
+    (again,) = shell.folder.glob("keap_connect.db.2*")
+    assert (code, str(again) in text, again.read_bytes()) == (0, True, before)
+    assert {path.name for path in shell.folder.iterdir()} - there == {
+        database.name,
+        f"{database.name}.lock",
+        again.name,
+    }
+    assert cli(app, "refreshing", "status")[0] == 4
+
+
+@only_sqlite
 def test_no_process_opens_the_database_while_it_is_restored(app: Flask, backup: Path, tmp_path: Path):
     with keep_others_out(tmp_path / "keap_connect.db"):
         code, said = cli(app, "accounts", "list")
@@ -322,6 +379,55 @@ def test_an_older_backup_is_restored_upgraded_and_presents_nothing_until_confirm
     assert cli(app, "refreshing", "confirm-only-one")[0] == 0
     assert cli(app, "worker", "--once")[0] == 0
     assert refreshes(sandbox) == ACCOUNTS
+
+
+# PostgreSQL: what is refused, and what the lines do not say
+
+
+@pytest.fixture
+def ordinary_role(new_database: Callable[[], str]) -> Iterator[tuple[str, psycopg.Connection]]:
+    """Give the URL of an empty database for a role that is no superuser, and the connection of another role."""
+    url = sqlalchemy.make_url(new_database())
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute("CREATE ROLE ordinary LOGIN")
+        yield url.set(username="ordinary").render_as_string(hide_password=False), connection
+        connection.execute("DROP ROLE ordinary")
+
+
+@only_sqlite
+@pytest.mark.proves("F90")
+def test_a_restore_sees_the_connections_of_other_roles(
+    environ: dict[str, str], ordinary_role: tuple[str, psycopg.Connection], tmp_path: Path
+):
+    url, other = ordinary_role
+    (tmp_path / "dump").touch()
+    app = create_app(Settings.from_env({**environ, "DATABASE_URL": url}), serves=False)
+
+    code, said = cli(app, "database", "restore", str(tmp_path / "dump"))
+    assert (code, "1 other connections use this database" in said) == (4, True), said
+
+    other.execute("CREATE TABLE alembic_version (version_num text)")
+    for command in (("database", "restored"), ("accounts", "list")):
+        code, said = cli(app, *command)
+        assert (code != 0, "permission denied for table alembic_version" in said, said.count("\n")) == (True, True, 1)
+    other.execute("DROP TABLE alembic_version")
+
+
+@only_sqlite
+@pytest.mark.proves("R50")
+def test_no_command_shows_a_password_of_the_database(
+    environ: dict[str, str], new_database: Callable[[], str], tmp_path: Path
+):
+    url = new_database().replace("postgres@", "postgres:canary-1@") + "&password=canary-2&sslpassword=canary-3"
+    silent = url.replace("?host=", "?port=1&host=")
+    (tmp_path / "dump").touch()
+
+    for database_url in (url, silent):
+        app = create_app(Settings.from_env({**environ, "DATABASE_URL": database_url}), serves=False)
+        for command in (("backup", str(tmp_path / "new")), ("restore", str(tmp_path / "dump")), ("restored",)):
+            code, said = cli(app, "database", *command)
+            assert ("canary" in said, code != 0) == (False, database_url == silent or command == ("restored",)), said
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

@@ -98,6 +98,16 @@ def test_a_writing_transaction_has_its_time_limit_through_a_pooler_and_leaves_no
     assert _left_behind(pooled) == {(None, None, None, None)}
 
 
+@pytest.mark.proves("F92")
+@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
+def test_backup_and_restore_do_not_go_through_a_pooler(stage: Stage, tmp_path: Path):
+    """Seen: four of five queries of the app failed while pg_dump ran, since it had emptied their search_path."""
+    (tmp_path / "dump").touch()
+    for command in (("backup", str(tmp_path / "new")), ("restore", str(tmp_path / "dump"))):
+        done = stage.app.test_cli_runner().invoke(args=["database", *command])
+        assert (done.exit_code, "leads through a pooler" in done.output) == (1, True), done.output
+
+
 def _work_through(
     stage: Stage,
     pooled: str,
