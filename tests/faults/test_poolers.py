@@ -6,10 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import make_url, text
@@ -18,11 +19,14 @@ from sqlalchemy.exc import OperationalError
 from keap_connect import database
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import open_access_token
+from keap_connect.refresh import recovery
 from tests.conftest import _migrate
 from tests.faults.conftest import REPOSITORY, Stage, until
 from tests.support.pgbouncer import find_program, run_pgbouncer
+from tests.support.postgres import PostgresServer
 from tests.support.real_server import RealServer, real_servers
 
+HASTY = "query_wait_timeout = 4\nquery_timeout = 4"
 FEW_SESSIONS, MANY_SESSIONS = 3, 180
 # What PgBouncer itself sets for its clients.
 SET_BY_POOLER = (
@@ -52,13 +56,18 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 
 @pytest.fixture
 def pooled(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> Iterator[str]:
-    """Give the URL of a database that was migrated through PgBouncer, in the mode that the test names."""
+    """Give the URL of a database that was migrated through PgBouncer, in the mode that the test names.
+
+    The mode "hasty" is that of transactions, with time limits of a few seconds.
+    """
     if find_program() is None:
         pytest.skip("there is no PgBouncer here: install pgbouncer")
     # In session mode each connection has a session to itself until it ends.
-    sessions = FEW_SESSIONS if request.param == "transaction" else MANY_SESSIONS
-    with run_pgbouncer(new_database(), request.param, sessions) as url:
-        _migrate(url)
+    sessions = MANY_SESSIONS if request.param == "session" else FEW_SESSIONS
+    mode, more = ("transaction", HASTY) if request.param == "hasty" else (request.param, "")
+    direct = new_database()
+    with run_pgbouncer(direct, mode, sessions, more) as url:
+        _migrate(direct if more else url)
         yield url
 
 
@@ -106,6 +115,67 @@ def test_backup_and_restore_do_not_go_through_a_pooler(stage: Stage, tmp_path: P
     for command in (("backup", str(tmp_path / "new")), ("restore", str(tmp_path / "dump"))):
         done = stage.app.test_cli_runner().invoke(args=["database", *command])
         assert (done.exit_code, "leads through a pooler" in done.output) == (1, True), done.output
+
+
+@pytest.mark.proves("F81", "F92")
+@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
+@pytest.mark.parametrize("hangs", ["pooler", "server"])
+def test_a_pair_is_in_its_recovery_file_while_a_pooler_or_the_server_behind_it_hangs(
+    stage: Stage, pooled: str, postgres: PostgresServer, hangs: str
+):
+    stage.sandbox.switch(family_revocation=True)
+    (account_id,) = stage.add_accounts()
+    (holder,) = stage.start(1)
+    stage.sandbox.hold("refresh", where="after")
+    holder.tell("refresh", account_id)
+    stage.sandbox.wait_held(1, timeout=60)
+    with postgres.hanging() if hangs == "server" else _hanging(pooled):
+        stage.sandbox.release()
+        (kept,) = until(lambda: [path for path in _pair_files(stage) if path.read_bytes().strip(b"\0")])
+        holder.kill()
+
+    (fresh,) = stage.start(1)
+    fresh.ask("work")
+    until(lambda: stage.is_reconciled(account_id) and not kept.exists())
+    assert len(stage.presentations()) == 1
+    assert "answer_lost" not in stage.events(account_id)
+
+
+@pytest.mark.proves("F92")
+@pytest.mark.parametrize("pooled", ["hasty"], indirect=True)
+def test_token_calls_answer_503_while_the_server_behind_a_pooler_hangs(
+    stage: Stage, pooled: str, postgres: PostgresServer
+):
+    """Whether a call has a session already or waits for one, the pooler's limits end it."""
+    (account_id,) = stage.add_accounts(1, expires_in_seconds=80_000)
+    with stage.app.app_context():
+        key = issue_api_key("job", [Scope.TOKENS_READ], "x").text
+    calls = FEW_SESSIONS * 2
+
+    with real_servers(1, stage.environ) as (server,), ThreadPoolExecutor(calls) as pool:
+
+        def ask(_number: int) -> int:
+            return server.ask(f"/api/v1/accounts/{account_id}/token", key)[0]
+
+        until(lambda: set(pool.map(ask, range(calls))) == {200})
+        with postgres.hanging():
+            assert list(pool.map(ask, range(calls))) == [503] * calls
+        until(lambda: set(pool.map(ask, range(calls))) == {200})
+
+
+@contextmanager
+def _hanging(pooled: str) -> Iterator[None]:
+    """Stop PgBouncer as it stands, until the end of the block."""
+    process = psutil.Process(int((Path(str(make_url(pooled).query["host"])) / "pid").read_text()))
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def _pair_files(stage: Stage) -> list[Path]:
+    return list((Path(stage.environ["INSTANCE_PATH"]) / recovery.FOLDER).glob("*.pair"))
 
 
 def _work_through(

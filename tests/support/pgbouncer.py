@@ -33,6 +33,8 @@ unix_socket_dir = {folder}
 listen_addr =
 auth_type = any
 logfile = {folder}/log
+pidfile = {folder}/pid
+{more}
 """
 
 
@@ -42,8 +44,11 @@ def find_program() -> str | None:
 
 
 @contextmanager
-def run_pgbouncer(database_url: str, mode: str, sessions: int) -> Iterator[str]:
-    """Pool the connections to a database, in so many sessions of the server, and give the URL that leads through it."""
+def run_pgbouncer(database_url: str, mode: str, sessions: int, more: str = "") -> Iterator[str]:
+    """Pool the connections to a database, in so many sessions of the server, and give the URL that leads through it.
+
+    The folder that the URL names has its files `log` and `pid`.
+    """
     program, url = find_program(), make_url(database_url)
     assert program
     as_nobody: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -51,6 +56,7 @@ def run_pgbouncer(database_url: str, mode: str, sessions: int) -> Iterator[str]:
         folder = Path(name)
         (shown,) = re.findall(r"^```ini\n\[pgbouncer\]\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
         settings = {"shown": shown, "server": url.query["host"], "mode": mode, "sessions": sessions, "folder": folder}
+        settings["more"] = more
         (folder / "settings").write_text(SETTINGS.format(**settings))
         if as_nobody:  # it refuses to run as root
             shutil.chown(folder, "nobody")

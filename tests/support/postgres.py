@@ -15,9 +15,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -97,6 +99,20 @@ class PostgresServer:
     def kill(self) -> None:
         """Stop at once, as in a crash; the next `start` recovers from the write-ahead log."""
         self._end(signal.SIGQUIT)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stop all of its processes as they stand, until the end of the block."""
+        assert self._process
+        server = psutil.Process(self._process.pid)
+        stopped = [server, *server.children()]
+        for each in stopped:
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in stopped:
+                each.resume()
 
     def new_database(self) -> str:
         """Make an empty database and return its SQLAlchemy URL."""
