@@ -20,6 +20,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.events.audit_trail import LEAST_KEPT, prune_trail
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, AccountEvent, Confirmation, Deployment
 from keap_connect.refresh import alarms, clone_guard, identity, recovery
@@ -190,6 +191,12 @@ def test_events_that_were_deleted_with_their_account_or_by_age_are_not_asked_abo
         erase(other, "test")
     living.change(1, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
     _goes_on(living)
+    until(lambda: _mark(living).split()[1:2] == [str(_newest_pair(living))])
+    _edit(living, text("UPDATE account_event SET at = '2020-01-01 00:00:00+00'"))
+    with living.app.app_context():
+        assert prune_trail(LEAST_KEPT) > 0
+    living.change(1, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
+    _goes_on(living)
 
 
 def test_another_port_of_this_machine_is_not_asked_about(living: Stage):
@@ -337,6 +344,19 @@ def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confi
     assert (kept.exists(), living.row(1).generation) == (False, generation + 3)
     assert _alarms_there(living) == []
     assert living.is_reconciled(1)
+
+
+@SQLITE
+def test_kept_pairs_are_stored_before_anybody_may_refresh_again(living: Stage, monkeypatch: pytest.MonkeyPatch):
+    """Else a caller could present the token of the row, which was spent to get the kept pair."""
+    paused_by: list[str] = []
+    with living.app.app_context():
+        with write_transaction() as session:
+            alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, "It may be a copy.")
+        monkeypatch.setattr(recovery, "replay", lambda is_confirmed: paused_by.extend(living.alarms()))
+        clone_guard.confirm_only_one("test")
+
+    assert (paused_by, living.alarms()) == ([alarms.UNKNOWN_INSTANCE], [])
 
 
 @SQLITE
