@@ -23,6 +23,7 @@ class CredentialKind(StrEnum):
 
 # Few rows have a lease or a wait: who looks for them reads this index, not the whole table.
 _WAITS = text("lease_owner IS NOT NULL OR blocked_until IS NOT NULL")
+_PAIRS = text("pair_mark IS NOT NULL")
 
 
 class Account(Base):
@@ -99,7 +100,12 @@ class AccountEvent(Base):
     """One line of history; rows are only ever added. `details` holds no secrets."""
 
     __tablename__ = "account_event"
-    __table_args__ = (Index(None, "account_id", "id"), Index(None, "at"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index(None, "account_id", "id"),
+        Index(None, "at"),
+        Index("ix_account_event_pairs", "id", sqlite_where=_PAIRS, postgresql_where=_PAIRS),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import delete, func, insert, make_url, select, text
+from sqlalchemy import delete, event, func, insert, make_url, select, text
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
@@ -317,6 +317,20 @@ def test_the_mark_is_never_ahead_and_the_higher_id_wins(living: Stage):
             assert _mark(living).split()[1] == str(newest)
     until(lambda: _mark(living).split()[1] == str(_newest_pair(living)))
     assert _newest_pair(living) != newest
+
+
+@SQLITE
+def test_the_newest_pair_is_found_by_its_index(living: Stage):
+    """Millions of other events may have come since, while Keap failed."""
+    asked: list[tuple[str, object]] = []
+    with living.app.app_context(), read_session() as session:
+        event.listen(
+            db.engine, "before_cursor_execute", lambda _c, _cursor, query, values, *_: asked.append((query, values))
+        )
+        clone_guard._newest(session)
+        query, values = asked[-1]
+        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all()
+    assert "ix_account_event_pairs" in str(plan)
 
 
 def test_another_host_goes_on_after_a_confirmation(living: Stage, tmp_path: Path):
