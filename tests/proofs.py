@@ -75,7 +75,8 @@ def _claims_below(node: ast.AST, owner: str) -> Iterator[Claim]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             # Decorators are children of what they decorate, so its name is the right owner for them.
-            yield from _claims_below(child, f"{owner}::{child.name}")
+            is_long = any(isinstance(each, ast.Attribute) and each.attr == "long" for each in child.decorator_list)
+            yield from _claims_below(child, f"{owner}::{child.name}{' (make test-long)' if is_long else ''}")
             continue
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr == "proves":
             for argument in child.args:

@@ -14,6 +14,10 @@ pytestmark = [pytest.mark.proves("R01")]
 @pytest.mark.proves("R02", "F57")
 def test_function(): ...
 
+@pytest.mark.long
+@pytest.mark.proves("F59")
+def test_takes_minutes(): ...
+
 @pytest.mark.proves("R03")
 class TestClass:
     @pytest.mark.proves("R04")
@@ -40,6 +44,7 @@ def test_every_form_of_the_mark_is_found_with_its_test() -> None:
         ("R01", "tests/test_x.py"),
         ("R02", "tests/test_x.py::test_function"),
         ("F57", "tests/test_x.py::test_function"),
+        ("F59", "tests/test_x.py::test_takes_minutes (make test-long)"),
         ("R03", "tests/test_x.py::TestClass"),
         ("R04", "tests/test_x.py::TestClass::test_method"),
         ("F58", "tests/test_x.py::test_cases"),
