@@ -55,7 +55,8 @@ NAMING_CONVENTION = {
 MIGRATIONS = str(Path(__file__).parent.parent / "migrations")  # found from any folder
 BUSY_SECONDS = 10  # a writer waits so long for another
 # No statement and no silent network keeps a thread for ever. A pooler in transaction mode refuses a statement timeout
-# among the options of a connection, and would let it leak from a session to other clients: each transaction sets it.
+# among the options of a connection, and would let it leak from a session to other clients: each transaction sets it. So
+# long, too, PostgreSQL keeps the locks of a transaction whose client vanished from the network.
 STATEMENT_SECONDS = 30
 CONNECTION_LIMITS: dict[str, int] = {
     "connect_timeout": 10,
@@ -158,7 +159,10 @@ def _for_writing(engine: Engine) -> Engine:
 
 def _limit_statements(connection: Connection) -> None:
     if connection.get_execution_options().get("limits_statements", False):
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
+        limit = f"= '{STATEMENT_SECONDS}s'"
+        connection.exec_driver_sql(
+            f"SET LOCAL statement_timeout {limit}; SET LOCAL idle_in_transaction_session_timeout {limit}"
+        )
 
 
 class Trouble:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -11,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from select import select as wait_readable
@@ -34,6 +36,7 @@ from keap_connect.models import Account
 from keap_connect.refresh import alarms
 from keap_connect.refresh.lease import look
 from keap_connect.settings import Settings
+from tests.conftest import _migrate, environ_of
 from tests.support.postgres import PostgresServer
 from tests.support.sandbox import ANN, Sandbox
 
@@ -118,7 +121,11 @@ class Process:
 
 
 class Stage:
-    """The shared database, seen from outside the processes."""
+    """The shared database, seen from outside the processes.
+
+    `makes_good` says that Keap takes a used refresh token again, so that whoever presents one again gets another pair
+    instead of a refusal: `make test-long` runs the tests in these modes of the sandbox too.
+    """
 
     def __init__(
         self, app: Flask, sandbox: Sandbox, environ: dict[str, str], nursery: socket.socket, folder: Path
@@ -127,6 +134,7 @@ class Stage:
         self.sandbox = sandbox
         self.environ = environ
         self.processes: list[Process] = []
+        self.makes_good = sandbox.state()["switches"]["old_refresh_token_works"] != "never"
         self._nursery = nursery
         self._folder = folder
 
@@ -208,6 +216,15 @@ class Stage:
         with self.app.app_context(), read_session() as session:
             blocked_until, now = session.execute(query).one()
         return blocked_until is not None and blocked_until > now
+
+    @property
+    def recovery_folder(self) -> Path:
+        """Where this machine's recovery files are."""
+        return Path(self.environ["INSTANCE_PATH"]) / "recovery"
+
+    def kept_files(self) -> list[Path]:
+        """Return the recovery files that have a pair in them."""
+        return [path for path in self.recovery_folder.glob("*.pair") if path.read_bytes().strip(b"\0")]
 
     def alarms(self) -> list[str]:
         """Return what pauses refreshing."""
@@ -331,6 +348,13 @@ def nursery() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
+def sandbox(sandbox: Sandbox, pytestconfig: pytest.Config) -> Sandbox:
+    """Give the sandbox in the mode that this run of the tests was asked for."""
+    sandbox.switch(old_refresh_token_works=pytestconfig.getoption("old_refresh_token_works"))
+    return sandbox
+
+
+@pytest.fixture
 def stage(
     settings: Settings, sandbox: Sandbox, environ: dict[str, str], nursery: socket.socket, tmp_path: Path
 ) -> Iterator[Stage]:
@@ -343,6 +367,53 @@ def stage(
     sandbox.release()
     with app.app_context():
         db.engine.dispose()
+
+
+SideBySide = Callable[[int, Callable[[Stage, int], None]], None]
+
+
+@pytest.fixture
+def side_by_side(
+    request: pytest.FixtureRequest,
+    pytestconfig: pytest.Config,
+    tmp_path: Path,
+    database_url: str,
+    nursery: socket.socket,
+) -> SideBySide:
+    """Give the function that runs so many times, each on an installation with a database and a sandbox of its own."""
+
+    def new_url(folder: Path) -> str:
+        folder.mkdir()
+        if database_url.startswith("sqlite"):
+            shutil.copy(request.getfixturevalue("empty_sqlite"), folder / "keap_connect.db")
+            return f"sqlite:///{folder}/keap_connect.db"
+        url: str = request.getfixturevalue("new_database")()
+        _migrate(url)
+        return url
+
+    def run_in(folder: Path, url: str, run: Callable[[Stage, int], None], number: int) -> None:
+        with Sandbox.start(folder / "sandbox.db") as sandbox:
+            sandbox.switch(old_refresh_token_works=pytestconfig.getoption("old_refresh_token_works"))
+            environ = environ_of(sandbox, url, folder)
+            app = create_app(Settings.from_env(environ))
+            stage = Stage(app, sandbox, environ, nursery, folder)
+            try:
+                run(stage, number)
+            finally:
+                for process in stage.processes:
+                    process.close()
+                sandbox.release()
+                with app.app_context():
+                    db.engine.dispose()
+
+    def run_all(times: int, run: Callable[[Stage, int], None]) -> None:
+        urls = {folder: new_url(folder) for folder in (tmp_path / str(number) for number in range(times))}
+        with ThreadPoolExecutor(times) as pool:
+            runs = [pool.submit(run_in, *place, run, number) for number, place in enumerate(urls.items())]
+        problems = {number: problem for number, one in enumerate(runs) if (problem := one.exception())}
+        assert not problems
+
+    return run_all
 
 
 @pytest.fixture

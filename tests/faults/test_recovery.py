@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_session
 from keap_connect.refresh import recovery, refresher
 from keap_connect.refresh.serving import refresh_account
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
@@ -42,23 +42,15 @@ def test_a_fault_of_our_own_between_answer_and_commit_loses_no_pair(stage: Stage
         patch.setattr(recovery, "store_granted", _stumble)
         with pytest.raises(KeyError):
             refresh_account(account_id, "test")
-        until(lambda: _kept_files(stage))
+        until(stage.kept_files)
 
     until(lambda: stage.is_reconciled(account_id))
-    until(lambda: not _kept_files(stage))
+    until(lambda: not stage.kept_files())
     assert len(stage.presentations()) == 1
 
 
 def _stumble(*_: object) -> None:
     raise KeyError("a fault")
-
-
-def _folder(stage: Stage) -> Path:
-    return Path(stage.environ["INSTANCE_PATH"]) / "recovery"
-
-
-def _kept_files(stage: Stage) -> list[Path]:
-    return [path for path in _folder(stage).glob("*.pair") if path.read_bytes().strip(b"\0")]
 
 
 @pytest.mark.proves("R28", "R30", "F34")
@@ -67,7 +59,7 @@ def test_a_pair_the_database_refused_is_stored_once_it_is_back(stage: Stage, out
     holder = _refresh_while_the_database_is_away(stage, outage, account_id)
 
     answer = holder.hear()[0]
-    (file,) = until(lambda: _kept_files(stage))
+    (file,) = until(stage.kept_files)
     content = file.read_bytes()
     outage.end()
 
@@ -75,93 +67,11 @@ def test_a_pair_the_database_refused_is_stored_once_it_is_back(stage: Stage, out
     assert "token" not in answer
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     until(lambda: stage.is_reconciled(account_id))
-    until(lambda: not _kept_files(stage))
+    until(lambda: not stage.kept_files())
     token = holder.ask("valid_token", account_id)["token"]
     assert token.encode() not in content
     assert token not in stage.logs()
     assert len(stage.presentations()) == 1
-
-
-@pytest.fixture
-def hanging_database(stage: Stage) -> Iterator[contextlib.ExitStack]:
-    """Give a stack; what is entered there keeps all others from writing, without an error. It ends with the test."""
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-def _hang(stage: Stage, stack: contextlib.ExitStack) -> None:
-    """Let another program lock the file or the table, as long as nobody ends it."""
-    url = sqlalchemy.make_url(stage.environ["DATABASE_URL"])
-    is_sqlite = url.get_backend_name() == "sqlite"
-    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-    stack.callback(engine.dispose)
-    connection = stack.enter_context(engine.connect())
-    connection.exec_driver_sql("BEGIN EXCLUSIVE" if is_sqlite else "BEGIN")
-    if not is_sqlite:
-        connection.exec_driver_sql("LOCK TABLE account IN ACCESS EXCLUSIVE MODE")
-    stack.callback(connection.exec_driver_sql, "ROLLBACK")
-
-
-@pytest.mark.proves("F81", "R30")
-@pytest.mark.parametrize("command", ["refresh", "take_up"])
-def test_a_pair_is_in_its_recovery_file_while_the_database_hangs(
-    stage: Stage, hanging_database: contextlib.ExitStack, command: str
-):
-    stage.sandbox.switch(family_revocation=True)
-    (account_id,) = stage.add_accounts()
-    (holder,) = stage.start(1, BUSY_TIMEOUT_MS=600_000)  # it waits, and no error lets it write the file
-    stage.sandbox.hold("refresh", where="after")
-    holder.tell(command, account_id)
-    stage.sandbox.wait_held(1)
-    _hang(stage, hanging_database)
-    stage.sandbox.release()
-
-    until(lambda: _kept_files(stage), timeout=20)
-    holder.kill()
-    hanging_database.close()
-
-    (fresh,) = stage.start(1)
-    assert fresh.ask("sweep")["ok"]
-    assert fresh.ask("valid_token", account_id)["ok"]
-    assert not _kept_files(stage)
-    assert stage.is_reconciled(account_id)
-    assert len(stage.presentations()) == 1
-
-
-@pytest.mark.proves("F81")
-def test_the_recovery_file_of_a_slow_commit_is_gone_after_it(stage: Stage, hanging_database: contextlib.ExitStack):
-    (account_id,) = stage.add_accounts()
-    (holder,) = stage.start(1, BUSY_TIMEOUT_MS=600_000)
-    stage.sandbox.hold("refresh", where="after")
-    holder.tell("refresh", account_id)
-    stage.sandbox.wait_held(1)
-    _hang(stage, hanging_database)
-    stage.sandbox.release()
-    until(lambda: _kept_files(stage), timeout=20)
-
-    hanging_database.close()
-
-    assert holder.hear()[0]["ok"]
-    assert not list(_folder(stage).glob("*.pair"))
-    assert holder.ask("refresh", account_id)["ok"]
-    assert stage.is_reconciled(account_id)
-
-
-@POSTGRESQL
-@pytest.mark.proves("F81")
-def test_connections_to_postgresql_have_time_limits_and_only_transactions_a_statement_timeout(stage: Stage):
-    limit = sqlalchemy.text("SHOW statement_timeout")
-    with stage.app.app_context():
-        with write_transaction() as session:
-            assert session.scalar(limit) == "30s"
-            parameters = session.connection().connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
-        with read_session() as session:
-            assert session.scalar(limit) == "0"
-
-    assert {name: parameters.get(name) for name in ("connect_timeout", "tcp_user_timeout")} == {
-        "connect_timeout": "10",
-        "tcp_user_timeout": "15000",
-    }
 
 
 @pytest.mark.long
@@ -206,7 +116,7 @@ def test_a_pair_survives_the_death_of_its_process_and_a_restart(stage: Stage, ou
     (account_id,) = stage.add_accounts()
     holder = _refresh_while_the_database_is_away(stage, outage, account_id)
     holder.hear()
-    until(lambda: _kept_files(stage))
+    until(stage.kept_files)
     holder.kill()
     outage.end()
 
@@ -215,7 +125,7 @@ def test_a_pair_survives_the_death_of_its_process_and_a_restart(stage: Stage, ou
 
     assert stage.is_reconciled(account_id)
     assert len(stage.presentations()) == 1
-    assert not _kept_files(stage)
+    assert not stage.kept_files()
 
 
 # `./keap-connect`, with a database that refuses the pair, and a disk that is full while a file is there.
@@ -256,7 +166,7 @@ def test_a_command_that_is_told_to_stop_writes_the_pair_in_its_memory_first(stag
         assert process.poll() is None
         full.unlink()
         assert process.wait(60) != 0
-    assert _kept_files(stage)
+    assert stage.kept_files()
 
     (fresh,) = stage.start(1)
     fresh.ask("sweep")
@@ -309,7 +219,7 @@ def test_a_kept_pair_obeys_the_fence(stage: Stage, outage: Outage, meanwhile: st
     (account_id,) = stage.add_accounts()
     holder = _refresh_while_the_database_is_away(stage, outage, account_id)
     holder.hear()
-    until(lambda: _kept_files(stage))
+    until(stage.kept_files)
     holder.kill()
     outage.end()
     if meanwhile == "reconnected":
@@ -322,7 +232,7 @@ def test_a_kept_pair_obeys_the_fence(stage: Stage, outage: Outage, meanwhile: st
     fresh.ask("sweep")
 
     assert stage.row(account_id).refresh_token_sealed == before
-    assert not _kept_files(stage)
+    assert not stage.kept_files()
     assert len(stage.presentations()) == 1
 
 
@@ -330,13 +240,15 @@ def test_a_kept_pair_obeys_the_fence(stage: Stage, outage: Outage, meanwhile: st
 @pytest.mark.proves("R30")
 def test_a_recovery_file_that_does_not_open_is_put_aside_and_said_loudly(stage: Stage):
     (account_id,) = stage.add_accounts()
-    _folder(stage).mkdir(parents=True, exist_ok=True)
-    (_folder(stage) / "0.pair").write_bytes(b'{"account_id": 1, "generation": 1, "actor": "x", "sealed": "AAAA"}')
+    stage.recovery_folder.mkdir(parents=True, exist_ok=True)
+    (stage.recovery_folder / "0.pair").write_bytes(
+        b'{"account_id": 1, "generation": 1, "actor": "x", "sealed": "AAAA"}'
+    )
     (process,) = stage.start(1)
 
     assert process.ask("refresh", account_id)["ok"]
 
-    assert (_folder(stage) / "0.broken").exists()
+    assert (stage.recovery_folder / "0.broken").exists()
     assert "CRITICAL" in stage.logs()
     assert "does not open" in stage.logs()
 
@@ -360,7 +272,7 @@ def test_a_file_being_allocated_is_not_taken_for_one_of_a_dead_process(stage: St
 
 @SQLITE
 def test_new_files_of_processes_that_ended_are_deleted_and_no_others(stage: Stage):
-    folder = _folder(stage)
+    folder = stage.recovery_folder
     folder.mkdir(parents=True, exist_ok=True)
     abandoned, locked, young = (folder / f"{name}.new" for name in ("abandoned", "locked", "young"))
     for path in (abandoned, locked, young):
@@ -379,7 +291,7 @@ def test_new_files_of_processes_that_ended_are_deleted_and_no_others(stage: Stag
 @pytest.mark.proves("F86")
 def test_a_recovery_file_that_cannot_be_read_is_said_and_stops_nobody(stage: Stage):
     (account_id,) = stage.add_accounts()
-    (_folder(stage) / "0.pair").mkdir(parents=True)
+    (stage.recovery_folder / "0.pair").mkdir(parents=True)
     (process,) = stage.start(1)
 
     assert process.ask("sweep") == {"ok": True, "refreshed": 1, "failed": 0}
@@ -419,7 +331,7 @@ def test_a_writer_of_ten_seconds_delays_an_answer_and_loses_no_pair(stage: Stage
     outage.begin()
     stage.sandbox.release()
 
-    until(lambda: len(_kept_files(stage)) == 3)
+    until(lambda: len(stage.kept_files()) == 3)
     outage.end()
 
     until(lambda: stage.is_reconciled(*ids))
@@ -448,7 +360,7 @@ def test_postgresql_stopped_at_once_under_load_loses_nothing(stage: Stage, outag
         stage.change(*ids, last_used_at=None)
         waiting = [row.id for row in stage.rows() if row.refreshed_at is None]
         stage.change(*waiting, next_refresh_at=stage.row(ids[0]).created_at)
-        return not waiting and not _kept_files(stage)
+        return not waiting and not stage.kept_files()
 
     until(is_all_well)
     worker.ask("rest")
@@ -464,7 +376,7 @@ def test_postgresql_stopped_at_once_under_load_loses_nothing(stage: Stage, outag
 @pytest.fixture
 def tiny_disk(stage: Stage) -> Iterator[Path]:
     """Give a recovery folder on a disk that is full."""
-    folder = _folder(stage)
+    folder = stage.recovery_folder
     folder.mkdir(parents=True, exist_ok=True)
     mounting = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=16k", "none", folder], capture_output=True, check=False

@@ -6,75 +6,26 @@ The long tests run in real time, ten installations side by side; a scaled one of
 import contextlib
 import os
 import random
-import shutil
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
-from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.state import AccountState
-from keap_connect.application import create_app
 from keap_connect.clock import utc_now
-from keap_connect.database import db
 from keap_connect.refresh.heartbeat import list_workers
-from keap_connect.settings import Settings
-from tests.conftest import _migrate, environ_of
-from tests.faults.conftest import Stage, program, until
+from tests.faults.conftest import SideBySide, Stage, program, until
 from tests.support.real_server import RealServer, real_server
-from tests.support.sandbox import Sandbox
 
 RUNS = 10
 IN_FLIGHT, BY_EACH_SERVER = 16, 4
 EXPIRED, HOLDS = -60, 3000
 PACE = 60  # lease 1 s, doubt wait 2 s, wait while the recovery file is locked 15 s
-Run = Callable[[Stage, int], None]
-
-
-@pytest.fixture
-def side_by_side(
-    request: pytest.FixtureRequest, tmp_path: Path, database_url: str, nursery: socket.socket
-) -> Callable[[Run], None]:
-    """Give the function that runs ten times on ten installations, each with a database and a sandbox of its own."""
-
-    def new_url(folder: Path) -> str:
-        folder.mkdir()
-        if database_url.startswith("sqlite"):
-            shutil.copy(request.getfixturevalue("empty_sqlite"), folder / "keap_connect.db")
-            return f"sqlite:///{folder}/keap_connect.db"
-        url: str = request.getfixturevalue("new_database")()
-        _migrate(url)
-        return url
-
-    def run_in(folder: Path, url: str, run: Run, number: int) -> None:
-        with Sandbox.start(folder / "sandbox.db") as sandbox:
-            environ = environ_of(sandbox, url, folder)
-            app = create_app(Settings.from_env(environ))
-            stage = Stage(app, sandbox, environ, nursery, folder)
-            try:
-                run(stage, number)
-            finally:
-                for process in stage.processes:
-                    process.close()
-                sandbox.release()
-                with app.app_context():
-                    db.engine.dispose()
-
-    def run_all(run: Run) -> None:
-        urls = {folder: new_url(folder) for folder in (tmp_path / str(number) for number in range(RUNS))}
-        with ThreadPoolExecutor(RUNS) as pool:
-            runs = [pool.submit(run_in, *place, run, number) for number, place in enumerate(urls.items())]
-        problems = {number: problem for number, one in enumerate(runs) if (problem := one.exception())}
-        assert not problems
-
-    return run_all
 
 
 def _add_accounts(stage: Stage) -> list[int]:
@@ -110,9 +61,7 @@ def _ask_for_all(server: RealServer, ids: list[int], key: str, until_all: thread
 @pytest.mark.long
 @pytest.mark.proves("F79", "R26", "R31")
 @pytest.mark.parametrize("stopped_seconds", [65, 130, 400])
-def test_all_processes_of_a_host_are_stopped_and_go_on_in_any_order(
-    side_by_side: Callable[[Run], None], stopped_seconds: int
-):
+def test_all_processes_of_a_host_are_stopped_and_go_on_in_any_order(side_by_side: SideBySide, stopped_seconds: int):
     together = threading.Barrier(RUNS)
 
     def run(stage: Stage, number: int) -> None:
@@ -153,7 +102,7 @@ def test_all_processes_of_a_host_are_stopped_and_go_on_in_any_order(
             until(lambda: stage.is_reconciled(*ids))
             _check(stage, ids)
 
-    side_by_side(run)
+    side_by_side(RUNS, run)
 
 
 def _send_all(pids: list[int], sign: signal.Signals) -> None:
@@ -169,7 +118,7 @@ def _beats(stage: Stage) -> bool:
 
 @pytest.mark.long
 @pytest.mark.proves("F80", "R26", "R31")
-def test_one_of_four_processes_is_stopped_while_the_others_work(side_by_side: Callable[[Run], None]):
+def test_one_of_four_processes_is_stopped_while_the_others_work(side_by_side: SideBySide):
     """For 20 to 400 seconds."""
 
     def run(stage: Stage, number: int) -> None:
@@ -197,7 +146,7 @@ def test_one_of_four_processes_is_stopped_while_the_others_work(side_by_side: Ca
         worker.ask("rest")
         _check(stage, ids)
 
-    side_by_side(run)
+    side_by_side(RUNS, run)
 
 
 @pytest.mark.proves("F79", "R26", "R31")

@@ -9,6 +9,7 @@ NO_MEMORY_AT          a step of a refresh at which it runs out of memory, once
 CLOCK_SHIFT_SECONDS   how far its clock is off; the command `clock` moves it while it runs
 AGE_SECONDS           for how long it has known the database to answer
 BUSY_TIMEOUT_MS       how long SQLite waits for another writer
+STATEMENT_SECONDS     how long PostgreSQL lets a statement, or a silence in a transaction, last
 LEAST_REFUSED         from how many refused accounts on refreshing is paused
 """
 
@@ -184,6 +185,7 @@ def _live() -> None:
 
 def _set_pace(pace: float) -> None:
     database.PRAGMAS += (f"busy_timeout={os.environ.get('BUSY_TIMEOUT_MS', '10000')}",)
+    database.STATEMENT_SECONDS = int(os.environ.get("STATEMENT_SECONDS", database.STATEMENT_SECONDS))
     for name in [name for name in vars(timing) if name.endswith(("LEASE_SECONDS", "WAIT_SECONDS"))]:
         setattr(timing, name, getattr(timing, name) / pace)
     transport.DEADLINE_SECONDS /= pace
