@@ -28,8 +28,10 @@ test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run ev
 	@$(PY) -m tests.support.oidc_provider
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)
 
-test-long: $(VENV)/test.stamp ## Run the loops and the load that take minutes
+test-long: $(VENV)/test.stamp ## Run what takes minutes, and the faults where Keap takes a used refresh token again
 	@$(PY) -m pytest -m long $(ARGS)
+	@for cure in "until the new one is used" "for 300 seconds"; do echo "A used refresh token works $$cure:"; \
+		$(PY) -m pytest tests/faults -n $(WORKERS) --dist loadfile -m "not long" --old-refresh-token-works "$$cure" $(ARGS) || exit; done
 
 bench: bench-refresh bench-token ## Measure all that has a figure to keep
 

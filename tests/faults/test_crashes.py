@@ -53,12 +53,13 @@ def _ending(stage: Stage, process: Process, account_id: int) -> str:
 @pytest.mark.proves("R31", "F25", "F29")
 @pytest.mark.parametrize("command", ["refresh", "take_up"])
 def test_a_process_killed_at_any_step_leaves_the_truth_behind(stage: Stage, command: str):
+    lost = RIGHT if stage.makes_good else LOST
     expected = {
         "before_lease": RIGHT,
         "after_lease": RIGHT,
-        "after_send": LOST,
-        "after_answer": LOST,
-        "before_commit": LOST,
+        "after_send": lost,
+        "after_answer": lost,
+        "before_commit": lost,
         "after_commit": RIGHT,
     }
     stage.sandbox.switch(family_revocation=True)
@@ -88,8 +89,8 @@ def test_a_process_killed_while_keap_answers_is_in_doubt_and_then_told_honestly(
 
     assert stage.row(account_id).attempt_fingerprint is not None
     assert process.ask("refresh", account_id)["error"] == "TemporarilyUnavailable"
-    assert _ending(stage, process, account_id) == LOST
-    assert [p["outcome"] for p in stage.presentations()].count("granted") == 1
+    assert _ending(stage, process, account_id) == (RIGHT if stage.makes_good else LOST)
+    assert [p["outcome"] for p in stage.presentations()].count("granted") == 1 + stage.makes_good
 
 
 @pytest.mark.proves("F24", "R26")
@@ -171,7 +172,8 @@ def test_a_late_pair_is_kept_even_when_another_process_was_refused_meanwhile(sta
     (account_id,) = stage.add_accounts()
     frozen = _freeze_with_an_answer(stage, account_id)
     other = start_elsewhere(stage, tmp_path, PACE=PACE)
-    until(lambda: other.ask("refresh", account_id) and stage.row(account_id).refusals == 1)
+    until(lambda: other.ask("refresh", account_id)["ok"] or stage.row(account_id).refusals == 1)
+    assert stage.row(account_id).refusals == (0 if stage.makes_good else 1)
 
     frozen.thaw()
     frozen.hear()
@@ -187,8 +189,9 @@ def test_a_late_pair_ends_what_two_refusals_of_the_older_token_said(stage: Stage
     (account_id,) = stage.add_accounts()
     frozen = _freeze_with_an_answer(stage, account_id)
     other = start_elsewhere(stage, tmp_path, PACE=PACE)
-    assert _ask_until_settled(other, account_id)["error"] == "ReconnectRequired"
-    assert stage.state(account_id) is AccountState.RECONNECT_REQUIRED
+    assert _ask_until_settled(other, account_id)["ok"] is stage.makes_good
+    settled = AccountState.ACTIVE if stage.makes_good else AccountState.RECONNECT_REQUIRED
+    assert stage.state(account_id) is settled
 
     frozen.thaw()
     assert frozen.hear()[0]["ok"]
@@ -204,8 +207,8 @@ def test_a_late_pair_ends_what_two_refusals_of_the_older_token_said(stage: Stage
     assert stage.is_reconciled(account_id)
     assert other.ask("valid_token", account_id)["ok"]
     assert stage.state(account_id) is AccountState.ACTIVE
-    said = stage.events(account_id)
-    assert said == ["refresh_refused_once", "refresh_refused_once", "answer_lost", "refreshed"]
+    refused = [] if stage.makes_good else ["refresh_refused_once", "refresh_refused_once", "answer_lost"]
+    assert stage.events(account_id) == [*refused, "refreshed"]
 
 
 @pytest.mark.proves("F24", "F85", "R40", "R102")
@@ -255,6 +258,9 @@ def test_a_grant_that_a_second_presentation_ended_needs_a_person_within_minutes(
 
     stage.sandbox.release()
     late.hear()
+    if stage.makes_good:
+        assert stage.is_reconciled(account_id)
+        return
     assert stage.state(account_id) is AccountState.AT_RISK
     assert _ask_until_settled(late, account_id)["error"] == "ReconnectRequired"
 
@@ -395,10 +401,13 @@ def _kill_at_random(stage: Stage, rounds: int, seed: int) -> None:
     assert set(endings.values()) <= {RIGHT, LOST}, endings
     overlaps = [p for p in stage.presentations() if p["overlapped"]]
     assert overlaps == []
-    granted = [p["fingerprint"] for p in stage.presentations() if p["outcome"] == "granted"]
-    assert len(granted) == len(set(granted))
-    lost = [account_id for account_id, ending in endings.items() if ending == LOST]
-    assert len(lost) <= rounds, "only what a killed process had in its hands may be lost"
+    lost = list(endings.values()).count(LOST)
+    if stage.makes_good:
+        assert lost == 0
+    else:
+        granted = [p["fingerprint"] for p in stage.presentations() if p["outcome"] == "granted"]
+        assert len(granted) == len(set(granted))
+        assert lost <= rounds, "only what a killed process had in its hands may be lost"
 
 
 @pytest.mark.proves("R31")
