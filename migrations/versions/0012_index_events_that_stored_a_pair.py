@@ -6,8 +6,8 @@ While Keap fails for hours, millions of other events may come after it.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 
 def upgrade() -> None:
