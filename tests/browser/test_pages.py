@@ -1,38 +1,47 @@
-"""Every page as it is served, in every face: accessible, light, narrow, on paper, and to itself."""
+"""Every page as it is served, in every state. Each is visited once, and all that holds for a page is checked then."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from axe_playwright_python.base import AXE_SCRIPT
+from flask import template_rendered
+from jinja2 import Template
 from playwright.sync_api import Browser, Page, Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
+from keap_connect.application import ROOT
 from keap_connect.sandbox.application import create_sandbox
 from tests.browser.faces import SITES, Face
+from tests.browser.page_rules import STYLES, list_broken_rules
 from tests.browser.person import FIND_CROWDED, Watch, origin_of
 from tests.browser.world import HOSTILE, World, open_world
+from tests.support.markup import Markup
 from tests.support.sandbox import Sandbox
 
 DESK, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 NARROWEST = {"width": 320, "height": 844}  # WCAG 2.2, 1.4.10: nothing scrolls sideways from here on
 MOST_BYTES, MOST_REQUESTS = 60_000, 8
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+# What dark colors and a narrow window can change; the other rules would only find the same again.
+RULES_OF_LOOKS = ["color-contrast", "target-size"]
 RUN_AXE = """async rules => {
   const found = await axe.run({runOnly: rules, resultTypes: ["violations"]});
   return found.violations.flatMap(one => one.nodes.map(node => `${one.id}: ${node.target} ${node.failureSummary}`));
 }"""
-OUTLINE = """() => ({
-  h1: document.querySelectorAll("h1").length,
-  main: document.querySelectorAll("main").length,
-  lang: document.documentElement.lang,
-  titled: document.title.trim().length > 0,
-})"""
+MEASURE = """() => {
+  const loaded = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
+  return {
+    bytes: loaded.reduce((sum, one) => sum + one.encodedBodySize, 0),
+    // The browser does not report its icon.
+    requests: loaded.length + document.querySelectorAll("link[rel=icon]").length,
+  };
+}"""
 READ_TEXT = """() => {
   const controls = ".actions, .toolbar, .pager, .trail, nav, form, button, details, .visually-hidden, .screen-only";
   const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
@@ -45,145 +54,127 @@ READ_TEXT = """() => {
 }"""
 
 
-@dataclass(frozen=True)
-class Visit:
-    """What was found out about one face; each test looks at one part of it."""
-
-    name: str
-    role: str
-    status: int
-    bytes_sent: int
-    requests_sent: int
-    crowded_cells: list[str]
-    violations: list[str]
-    outline: dict[str, object]
-    sideways: int
-    on_screen: list[str]
-    on_paper: list[str]
-    complaints: list[str]
-    foreign_requests: list[str]
-    text: str
-    tags_from_text: int
+TEMPLATES = ROOT / "templates"
+# What other templates extend or import.
+NEVER_ALONE = {"layout.html", "signin/form.html", "macros/ui.html", "macros/icons.html"}
 
 
-def look_at(face: Face, site: str, world: World, browser: Browser) -> Visit:
-    """Open a face in a fresh browser and find out everything about it."""
-    url = world.urls[site]
-    context = browser.new_context(viewport=DESK, locale="en-US", timezone_id="UTC", reduced_motion="reduce")
-    watch = Watch.over(context)
-    cookies = world.cookies.get((site, face.role), {})
-    context.add_cookies([{"name": name, "value": value, "url": url} for name, value in cookies.items()])
-    page = context.new_page()
-    answers: list[Response] = []
-    page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108  (Playwright cannot wrap a builtin)
-    page.goto(url + face.path.format(**world.accounts))
-    sizes = [len(answer.body()) for answer in answers if answer.ok or answer.status >= 400]
-    if face.act:
-        face.act(page)
-        page.wait_for_load_state()
-    visit = Visit(
-        name=face.name,
-        role=face.role,
-        status=[answer.status for answer in answers if answer.request.is_navigation_request()][-1],
-        bytes_sent=sum(sizes),
-        requests_sent=len(sizes) + page.locator("link[rel=icon]").count(),  # Playwright keeps the icon to itself
-        crowded_cells=page.evaluate(FIND_CROWDED),
-        violations=run_axe(page),
-        outline=page.evaluate(OUTLINE),
-        sideways=measure_sideways(page),
-        text=page.locator("main").inner_text(),
-        on_screen=page.evaluate(READ_TEXT),
-        on_paper=read_on_paper(page),
-        complaints=watch.complaints,
-        foreign_requests=watch.foreign_requests(origin_of(url)),
-        tags_from_text=page.locator("img, main script, main [onerror]").count(),
-    )
-    context.close()
-    return visit
+class Inspector:
+    """One tab in which all pages are visited, one after the other, and what it has seen so far."""
 
+    def __init__(self, world: World, browser: Browser) -> None:
+        context = browser.new_context(viewport=DESK, locale="en-US", timezone_id="UTC", reduced_motion="reduce")
+        self.world = world
+        self.watch = Watch.over(context)
+        self.page = context.new_page()
+        self.answers: list[Response] = []
+        self.templates: set[str] = set()
+        self.kinds: set[tuple[str, ...]] = set()
+        self.visited = 0
+        self.page.on("response", self._note_answer)
+        template_rendered.connect(self._note_template)
 
-def run_axe(page: Page) -> list[str]:
-    """Run the rules at a desk in light colors and on a phone in dark ones; the window stays that of the phone."""
-    page.evaluate(AXE_SCRIPT)
-    at_desk = page.evaluate(RUN_AXE, RULES)
-    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-    page.set_viewport_size(PHONE)
-    return [f"light: {one}" for one in at_desk] + [f"dark: {one}" for one in page.evaluate(RUN_AXE, RULES)]
+    def open(self, site: str, face: Face) -> None:
+        """Show a page as a person with this role sees it."""
+        url, page, context = self.world.urls[site], self.page, self.page.context
+        cookies = self.world.cookies.get((site, face.role), {})
+        context.clear_cookies()
+        context.add_cookies([{"name": name, "value": value, "url": url} for name, value in cookies.items()])
+        page.set_viewport_size(DESK)
+        page.emulate_media(media="screen", color_scheme="light")
+        self.answers.clear()
+        self.watch.requests.clear()
+        self.watch.complaints.clear()
+        page.goto(url + face.path.format(**self.world.accounts))
+        if face.act:
+            face.act(page)
+            page.wait_for_load_state()
 
+    def find_faults(self, site: str, face: Face) -> Iterator[str]:
+        """Visit a page and say what is wrong with it."""
+        self.open(site, face)
+        self.visited += 1
+        answer = self.answers[-1]
+        if answer.status != face.status:
+            yield f"the status is {answer.status}"
+        markup = Markup.of(answer.text())
+        yield from list_broken_rules(markup, site)
+        if "hostile" in face.name and HOSTILE not in markup.all("main")[0].text:
+            yield "the hostile name is not there as text"
+        size = self.page.evaluate(MEASURE)
+        if size["bytes"] > MOST_BYTES or size["requests"] > MOST_REQUESTS:
+            yield f"it is too large: {size}"
+        yield from (f"sticks out of its cell: {text}" for text in self.page.evaluate(FIND_CROWDED))
+        yield from self._look_closely(markup, site)
+        yield from self._print()
+        yield from self.watch.complaints
+        yield from self.watch.foreign_requests(origin_of(self.world.urls[site]))
 
-def measure_sideways(page: Page) -> int:
-    """Return by how many pixels the narrowest window there is scrolls sideways."""
-    page.set_viewport_size(NARROWEST)
-    beyond: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    return beyond
+    def _look_closely(self, markup: Markup, site: str) -> Iterator[str]:
+        """Run axe where a page has something that axe has not seen; and look at the page in narrow windows."""
+        page = self.page
+        kinds = {
+            (site, one.parents[-1].name, one.name, one["class"], one["type"], one["role"])
+            for one in markup.elements
+            if one.parents
+        }
+        is_new, self.kinds = not kinds <= self.kinds, self.kinds | kinds
+        if is_new:
+            page.evaluate(AXE_SCRIPT)
+            yield from page.evaluate(RUN_AXE, RULES)
+        page.emulate_media(color_scheme="dark")
+        page.set_viewport_size(PHONE)
+        if is_new:
+            found = page.evaluate(RUN_AXE, RULES_OF_LOOKS)
+            yield from (f"on a phone, dark: {one}" for one in found)
+        page.set_viewport_size(NARROWEST)
+        if (beyond := page.evaluate("document.documentElement.scrollWidth - innerWidth")) > 0:
+            yield f"it scrolls sideways by {beyond} pixels"
 
+    def _print(self) -> Iterator[str]:
+        on_screen = self.page.evaluate(READ_TEXT)
+        self.page.emulate_media(media="print", color_scheme="light")
+        on_paper = self.page.evaluate(READ_TEXT)
+        yield from (f"paper hides: {text}" for text in on_screen if text not in on_paper)
 
-def read_on_paper(page: Page) -> list[str]:
-    """Return the text that is printed."""
-    page.emulate_media(media="print", color_scheme="light")
-    text: list[str] = page.evaluate(READ_TEXT)
-    return text
+    def _note_answer(self, answer: Response) -> None:
+        if answer.request.is_navigation_request():
+            self.answers.append(answer)
+
+    def _note_template(self, sender: object, template: Template, **_rest: object) -> None:
+        self.templates.add(template.name or "")
 
 
 @pytest.fixture(scope="module")
 def world(sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory, empty_sqlite: Path) -> Iterator[World]:
-    """Give the world that all faces are looked at in."""
+    """Give the world that all pages are looked at in."""
     with open_world(sandbox_process, tmp_path_factory.mktemp("world"), empty_sqlite) as opened:
         yield opened
 
 
-ALL_FACES = [pytest.param((site, face), id=f"{site}: {face.name}") for site in SITES for face in SITES[site]]
+@pytest.fixture(scope="module")
+def inspector(world: World, browser: Browser) -> Iterator[Inspector]:
+    """Give the tab in which the pages are visited."""
+    opened = Inspector(world, browser)
+    yield opened
+    opened.page.context.close()
 
 
-@pytest.fixture(scope="module", params=ALL_FACES)
-def visit(request: pytest.FixtureRequest, world: World, browser: Browser) -> Visit:
-    """Give what there is to know about each face in turn; each is opened once for all tests."""
-    site, face = request.param
-    return look_at(face, site, world, browser)
+ALL_FACES = [pytest.param(site, face, id=f"{site}: {face.name}") for site in SITES for face in SITES[site]]
 
 
-def test_face_is_the_one_that_was_meant(visit: Visit, request: pytest.FixtureRequest):
-    _, face = request.node.callspec.params["visit"]
-
-    assert visit.status == face.status
-
-
-def test_axe_finds_nothing_in_light_or_dark(visit: Visit):
-    assert visit.violations == []
+@pytest.mark.proves("F61", "R64", "R65", "R67", "R68")
+@pytest.mark.parametrize(("site", "face"), ALL_FACES)
+def test_page_keeps_all_rules(inspector: Inspector, site: str, face: Face):
+    assert list(inspector.find_faults(site, face)) == []
 
 
-def test_page_has_one_heading_one_main_landmark_a_title_and_a_language(visit: Visit):
-    assert visit.outline == {"h1": 1, "main": 1, "lang": "en", "titled": True}
+def test_every_template_was_shown(inspector: Inspector):
+    if inspector.visited < len(ALL_FACES):
+        pytest.skip("only some pages were visited")
+    names = {path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.html")}
 
-
-def test_page_does_not_scroll_sideways_in_the_narrowest_window(visit: Visit):
-    assert visit.sideways <= 0
-
-
-def test_nothing_sticks_out_of_its_table_cell(visit: Visit):
-    assert visit.crowded_cells == []
-
-
-def test_page_is_small(visit: Visit):
-    assert visit.bytes_sent < MOST_BYTES
-    assert visit.requests_sent <= MOST_REQUESTS
-
-
-def test_paper_hides_no_content(visit: Visit):
-    assert [text for text in visit.on_screen if text not in visit.on_paper] == []
-
-
-@pytest.mark.proves("R68")
-def test_page_asks_no_other_origin_and_breaks_no_rule_of_its_own(visit: Visit):
-    assert visit.foreign_requests == []
-    assert visit.complaints == []
-
-
-@pytest.mark.proves("F61", "R67")
-def test_hostile_names_become_no_elements(visit: Visit):
-    assert visit.tags_from_text == 0
-    if "hostile" in visit.name:
-        assert HOSTILE in visit.text
+    assert names - inspector.templates == NEVER_ALONE
 
 
 FOR_PROGRAMS = {"api.openapi", "api.list_accounts", "api.show_account", "api.get_token", "api.list_events"}
@@ -235,3 +226,102 @@ def test_no_page_may_be_read_by_another_origin(world: World):
             timeout=30,
         )
         assert not [name for name in answer.headers if name.lower().startswith("access-control-")], face.name
+
+
+# How pages look
+
+
+@pytest.fixture
+def show(inspector: Inspector) -> Callable[[str, str], Page]:
+    """Give the function that shows the page of a site and a name."""
+
+    def show_page(site: str, name: str) -> Page:
+        inspector.open(site, next(face for face in SITES[site] if face.name == name))
+        return inspector.page
+
+    return show_page
+
+
+def test_without_scripts_the_copy_button_stays_away(world: World, browser: Browser):
+    context = browser.new_context(java_script_enabled=False)
+    context.add_cookies(
+        [{"name": "admin", "value": world.cookies["empty", "admin"]["admin"], "url": world.urls["empty"]}]
+    )
+    page = context.new_page()
+    page.goto(world.urls["empty"] + "/accounts")
+
+    assert page.get_by_label("Address for customers").is_visible()
+    assert not page.get_by_role("button", name="Copy").is_visible()
+    context.close()
+
+
+def test_the_first_tab_stop_is_the_skip_link_and_it_can_be_seen(show: Callable[[str, str], Page]):
+    page = show("app", "connect")
+    page.keyboard.press("Tab")
+
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.locator(".skip-link").bounding_box()["y"] >= 0
+
+
+def test_nothing_moves_where_a_person_wants_it_still(show: Callable[[str, str], Page]):
+    page = show("app", "result, running")
+    moving = "document.getAnimations().length"
+
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate(moving) == 1
+
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving) == 0
+
+
+def test_an_address_is_never_broken_in_the_list(show: Callable[[str, str], Page]):
+    address = show("one", "accounts").get_by_text("@ab101.example.com")
+    lines = "one => one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight)"
+
+    assert round(address.evaluate(lines)) == 1
+    assert "a.long.name" in str(address.get_attribute("title"))
+
+
+@pytest.mark.parametrize("name", ["accounts", "audit", "import of a file, hostile names"])
+def test_each_value_on_a_card_bears_the_word_of_its_column(show: Callable[[str, str], Page], name: str):
+    page = show("app", name)
+    page.set_viewport_size(PHONE)
+    heads = page.locator(".accounts thead th").all_text_contents()
+
+    read = "all => all.map(one => getComputedStyle(one, '::before').content)"
+    words = [word.strip('"') for word in page.locator(".accounts tbody tr").first.locator("td").evaluate_all(read)]
+
+    labeled = {number: word for number, word in enumerate(words) if word not in {"none", "normal"}}
+    assert labeled == {number: heads[number] for number in labeled}
+    assert len(labeled) >= 2
+
+
+def test_the_list_of_accounts_is_a_table_with_a_caption_and_column_heads(show: Callable[[str, str], Page]):
+    table = show("app", "accounts").locator("table.accounts")
+
+    assert table.locator("caption").inner_text()
+    assert set(table.locator("th").evaluate_all("all => all.map(one => one.scope)")) == {"col"}
+
+
+# Templates and style sheets
+
+
+@pytest.mark.proves("R67")
+def test_no_template_switches_escaping_off():
+    pages = {path.name: path.read_text() for path in TEMPLATES.rglob("*.html")}
+
+    assert [name for name, text in pages.items() if re.search(r"\|\s*safe\b|autoescape|Markup\(", text)] == []
+
+
+def test_colors_appear_in_the_tokens_only():
+    for path in STYLES.glob("*.css"):
+        text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        colors = re.findall(r"#[0-9a-f]{3,8}\b|\b(?:rgb|hsl|oklch|light-dark)\(", text)
+
+        assert path.name == "tokens.css" or colors == []
+
+
+def test_every_token_that_is_used_is_defined_and_the_other_way_around():
+    text = "".join(path.read_text() for path in STYLES.glob("*.css"))
+
+    assert set(re.findall(r"var\((--[\w-]+)", text)) == set(re.findall(r"(--[\w-]+):", text))

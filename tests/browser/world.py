@@ -6,9 +6,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import requests
 from flask import Flask
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key, revoke_api_key
@@ -21,10 +22,13 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import find_flow
+from keap_connect.connect.import_files import MOST_LINES, Preview, PreviewLine
+from keap_connect.connect.pending_files import store_pending_file
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
+from keap_connect.events.history import Actor, EventKind
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, Admin, Alarm, OneTimeToken, Role
+from keap_connect.models import Account, AccountEvent, Admin, Alarm, OneTimeToken, Role
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
 from tests.browser.seed import HOUR, add_account, add_flow, add_link, add_worker, sealed_grant
@@ -78,7 +82,9 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
     with ExitStack() as stack:
         for site in ("app", "one", "empty"):
             settings = settings_for(sandbox, shutil.copy(empty_sqlite, folder / f"{site}.db"))
-            app = create_app(settings)
+            with pytest.MonkeyPatch.context() as environ:
+                environ.setenv("FLASK_DEBUG", "1" if site == "empty" else "0")  # for the page of all patterns
+                app = create_app(settings)
             stack.enter_context(serve(app, settings.port))
             with app.app_context():
                 stack.callback(db.engine.dispose)
@@ -94,7 +100,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _throttle()
             _trouble_the_worker()
         with world.apps["one"].app_context():
-            add_account("Acme Plumbing", "ab101")
+            add_account("Acme Plumbing", "ab101", f"{'a.long.name.of.somebody' * 2} Doe")
         yield world
 
 
@@ -125,9 +131,14 @@ def _fill_accounts(world: World) -> None:
         "long": add_account(LONG, "kl105", LONG, states.AT_RISK, external_id=LONG, failure_reason=LONG, **mine),
         "hostile": add_account(HOSTILE, "mn106", HOSTILE, label=HOSTILE, external_id=HOSTILE, scope=HOSTILE, **mine),
         "unreadable": add_account("Gone Key", "op107", "Ann Lee", **unreadable, **mine),
+        "key_token": add_account("Key of a Person", "wx110", "Ann Lee", kind="personal_access_token"),
+        "doomed": add_account(HOSTILE, "yz111", "Dora Doomed"),
         "only": add_account("Only One", "qr108", "Otto One"),
         "taken": add_account("Taken Over", "st109", "Tom Taken"),
     }
+    with write_transaction() as session:
+        event = {"at": utc_now(), "kind": EventKind.REFRESHED, "actor": Actor.SYSTEM, "details": {}}
+        session.execute(insert(AccountEvent), [event | {"account_id": world.accounts["active"]}] * 120)
     world.accounts["ticket"] = issue_password_link(ADMIN_EMAIL, "x").rpartition("/")[2]
     issue_api_key(HOSTILE, list(Scope), LONG, account_ids=[world.accounts["active"]])
     world.accounts["key"] = issue_api_key("Nightly sync", [Scope.TOKENS_READ], ADMIN_EMAIL).row.id
@@ -155,6 +166,7 @@ def _fill_flows(world: World) -> None:
         ("held", active, "Bright Dental"),
         ("held-long", names["long"], LONG),
         ("held-hostile", names["hostile"], HOSTILE),
+        ("held-unknown", active, None),
     ):
         identity = Identity("cd456", "other", name, name, name)
         add_flow(BROWSER, ref, Ending.HELD, account, pending_grant_sealed=sealed_grant(ref, identity))
@@ -186,8 +198,13 @@ def _sign_admins_in(world: World) -> None:
             prepare(admin)
         browsers = [HOSTILE, None, "Firefox on Windows"]
         world.cookies["app", name] = {"admin": [sign_in_admin(admin, "192.0.2.1", one) for one in browsers][-1]}
-    secured = admins["secured"]
+    secured, enrolling = admins["secured"], admins["enrolling"]
     assert secured is not None
+    assert enrolling is not None
+    oddities = [PreviewLine(2, "oauth", "x" * 120, LONG, LONG, LONG), PreviewLine(3, "oauth", *[HOSTILE] * 4)]
+    store_pending_file(secured.id, b"", Preview(oddities, {}))
+    line = PreviewLine(2, "oauth", "ab101", "Blue Door Bakery", "Jane Doe", "Blue Door Bakery")
+    store_pending_file(enrolling.id, b"", Preview([line] * MOST_LINES, {}))
     with write_transaction() as session:
         session.execute(update(Admin).where(Admin.id == secured.id).values(totp_on_at=utc_now()))
     world.cookies["app", "at the second step"] = {"second-step": begin_second_step(secured)}

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
-from tests.pages.markup import Markup
+from tests.support.markup import Markup
 from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
