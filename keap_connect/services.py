@@ -2,7 +2,6 @@
 
 import secrets
 from dataclasses import dataclass
-from functools import cache
 
 from argon2 import PasswordHasher
 from flask import Flask, current_app
@@ -27,17 +26,13 @@ class Services:
 
 
 # argon2id with 19 MiB, 2 passes, 1 lane: the OWASP minimum, and kind to a small machine.
-_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-
-
-@cache
-def _dummy_hash() -> str:
-    return _HASHER.hash(secrets.token_urlsafe())
+PASSWORD_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 def attach_services(app: Flask, settings: Settings) -> None:
     """Attach the runtime to an app."""
-    app.extensions["keap_connect"] = Services(settings, TokenCipher(settings.token_keys), _HASHER, _dummy_hash())
+    dummy_hash = PASSWORD_HASHER.hash(secrets.token_urlsafe())
+    app.extensions["keap_connect"] = Services(settings, TokenCipher(settings.token_keys), PASSWORD_HASHER, dummy_hash)
 
 
 def services() -> Services:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from argon2 import PasswordHasher
 from flask import Flask
 from flask_migrate import upgrade
 
+from keap_connect import services
 from keap_connect.access.admins import create_admin
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
@@ -42,6 +44,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def quick_apps(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Let the apps of this process share what they compile."""
     make_apps_quickly(tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Let a password cost as little as argon2 allows; tests/access/test_sign_in.py checks the real cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services, "PASSWORD_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
 
 
 @pytest.fixture(scope="session")
