@@ -73,7 +73,7 @@ def sandbox(sandbox_process: Sandbox) -> Sandbox:
 def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a migrated SQLite file to copy from."""
     path = tmp_path_factory.mktemp("sqlite") / "empty.db"
-    _migrate(f"sqlite:///{path}")
+    migrate(f"sqlite:///{path}")
     return path
 
 
@@ -81,7 +81,7 @@ def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def migrated_postgres(new_database: Callable[[], str]) -> str:
     """Give the URL of a migrated PostgreSQL database, emptied between tests."""
     url = new_database()
-    _migrate(url)
+    migrate(url)
     return url
 
 
@@ -194,7 +194,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
     return MovedClock(monkeypatch)
 
 
-def _migrate(url: str) -> None:
+def migrate(url: str) -> None:
+    """Bring an empty database to the newest revision."""
     os.environ.setdefault("FLASK_SKIP_DOTENV", "1")
     environ = {"PORT": "5000", "SECRET_KEY": SECRET_KEY, "TOKEN_KEYS": TOKEN_KEY, "DATABASE_URL": url}
     migrating = create_app(Settings.from_env(environ), serves=False)

@@ -16,7 +16,7 @@ from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, ins
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
 from keap_connect.settings import Settings
-from tests.conftest import SECRET_KEY, TOKEN_KEY
+from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
@@ -27,12 +27,33 @@ CHOSEN["one_time_token", "purpose"] = "new_password"
 THEN = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
+@pytest.fixture
+def starts_empty():
+    """Say whether the database has no table yet."""
+    return False
+
+
+from_empty = pytest.mark.parametrize("starts_empty", [True], ids=["from empty"])
+
+
+@pytest.fixture(scope="module")
+def postgres_at_head(new_database):
+    """Give the URL of a migrated database to copy from."""
+    url = new_database()
+    migrate(url)
+    return url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request, tmp_path):
-    """Give an empty database, without a table."""
+def database_url(request, tmp_path, starts_empty):
+    """Give a database at the newest revision without a row, or one without a table."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/migrating.db"
-    return request.getfixturevalue("new_database")()
+        path = tmp_path / "migrating.db"
+        if not starts_empty:
+            shutil.copy(request.getfixturevalue("empty_sqlite"), path)
+        return f"sqlite:///{path}"
+    new_database = request.getfixturevalue("new_database")
+    return new_database() if starts_empty else new_database(request.getfixturevalue("postgres_at_head"))
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +113,6 @@ def created_url(database_url, tmp_path, request):
 
 
 def test_the_migrations_lead_to_the_models(created_url):
-    go_up()
     created = sqlalchemy.create_engine(created_url)
     Base.metadata.create_all(created)
     ours, theirs = described(db.engine), described(created)
@@ -106,7 +126,6 @@ def test_the_migrations_lead_to_the_models(created_url):
 
 
 def test_every_constraint_has_a_name():
-    go_up()
     inspector = sqlalchemy.inspect(db.engine)
 
     for table in Base.metadata.tables:
@@ -124,7 +143,6 @@ def test_every_constraint_has_a_name():
 
 
 def test_the_rules_of_the_tables_are_kept_by_the_database():
-    go_up()
     fill_all_tables()
     account = Base.metadata.tables["account"]
     with db.engine.connect() as connection:
@@ -137,7 +155,6 @@ def test_the_rules_of_the_tables_are_kept_by_the_database():
 
 
 def test_an_id_is_never_used_again():
-    go_up()
     account = Base.metadata.tables["account"]
     values = {"client_id": "c", "token_url": "t", "created_at": THEN, "connected_at": THEN, "kind": "oauth"}
     ids = []
@@ -154,6 +171,7 @@ def test_an_id_is_never_used_again():
 # Up and down
 
 
+@from_empty
 def test_up_from_empty_and_down_to_empty():
     for _ in range(2):
         go_up()
@@ -164,6 +182,7 @@ def test_up_from_empty_and_down_to_empty():
         assert set(sqlalchemy.inspect(db.engine).get_table_names()) == {"alembic_version"}
 
 
+@from_empty
 def test_each_step_up_can_be_taken_back():
     schemas = {None: set()}
     for revision in REVISIONS:
@@ -176,7 +195,6 @@ def test_each_step_up_can_be_taken_back():
 
 
 def test_going_up_twice_changes_nothing():
-    go_up()
     fill_all_tables()
     before = all_rows()
 
@@ -234,6 +252,7 @@ def all_rows():
         }
 
 
+@from_empty
 def test_no_row_is_lost_on_the_way_down_and_up_again():
     go_up(REVISIONS[0])
     first_columns = columns_now()
@@ -284,7 +303,6 @@ RECREATE_ACCOUNT = [
 
 
 def test_a_parent_table_that_is_made_anew_keeps_the_rows_that_refer_to_it(folder):
-    go_up()
     fill_all_tables()
     before = all_rows()
     add_revision(folder, "9001", HEAD, RECREATE_ACCOUNT)
@@ -298,7 +316,6 @@ def test_a_parent_table_that_is_made_anew_keeps_the_rows_that_refer_to_it(folder
 
 
 def test_foreign_keys_are_watched_again_after_a_migration(folder):
-    go_up()
     add_revision(folder, "9001", HEAD, RECREATE_ACCOUNT)
     go_up(folder=folder)
     sign_in = Base.metadata.tables["sign_in"]
@@ -318,7 +335,6 @@ FAILURES = {
 @pytest.mark.proves("F42")
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_a_migration_that_fails_leaves_everything_as_it_was(folder, failure):
-    go_up()
     fill_all_tables()
     before = all_rows(), described(db.engine)
     add_revision(folder, "9001", HEAD, ['op.create_table("extra", sa.Column("id", sa.Integer(), primary_key=True))'])
@@ -333,7 +349,6 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(folder, failure):
 
 @pytest.mark.proves("F42")
 def test_a_migration_that_would_leave_orphans_is_taken_back(folder):
-    go_up()
     fill_all_tables()
     before = all_rows()
     add_revision(folder, "9001", HEAD, ['op.execute("UPDATE sign_in SET account_id = 999")'])
@@ -346,7 +361,6 @@ def test_a_migration_that_would_leave_orphans_is_taken_back(folder):
 
 
 def test_after_a_migration_that_failed_foreign_keys_are_watched_again(folder):
-    go_up()
     add_revision(folder, "9001", HEAD, FAILURES["an error of our own"])
     with pytest.raises((Exception, SystemExit)):
         go_up(folder=folder)

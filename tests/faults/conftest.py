@@ -36,7 +36,7 @@ from keap_connect.models import Account
 from keap_connect.refresh import alarms
 from keap_connect.refresh.lease import look
 from keap_connect.settings import Settings
-from tests.conftest import _migrate, environ_of
+from tests.conftest import environ_of, migrate
 from tests.support.postgres import PostgresServer
 from tests.support.sandbox import ANN, Sandbox
 
@@ -388,7 +388,7 @@ def side_by_side(
             shutil.copy(request.getfixturevalue("empty_sqlite"), folder / "keap_connect.db")
             return f"sqlite:///{folder}/keap_connect.db"
         url: str = request.getfixturevalue("new_database")()
-        _migrate(url)
+        migrate(url)
         return url
 
     def run_in(folder: Path, url: str, run: Callable[[Stage, int], None], number: int) -> None:

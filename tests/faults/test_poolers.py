@@ -20,7 +20,7 @@ from keap_connect import database
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.refresh import recovery
-from tests.conftest import _migrate
+from tests.conftest import migrate
 from tests.faults.conftest import REPOSITORY, Stage, until
 from tests.support.pgbouncer import find_program, run_pgbouncer
 from tests.support.postgres import PostgresServer
@@ -67,7 +67,7 @@ def pooled(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> I
     mode, more = ("transaction", HASTY) if request.param == "hasty" else (request.param, "")
     direct = new_database()
     with run_pgbouncer(direct, mode, sessions, more) as url:
-        _migrate(direct if more else url)
+        migrate(direct if more else url)
         yield url
 
 

@@ -16,7 +16,7 @@ from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
-from tests.conftest import SECRET_KEY, TOKEN_KEY, _migrate
+from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
 from tests.support.real_server import OTHER, RealServer, real_server
 from tests.support.sandbox import Sandbox
 from tests.support.server import free_port
@@ -109,7 +109,7 @@ def pair(
     sandbox_process.reset()
     folder = tmp_path_factory.mktemp("pair")
     url = f"sqlite:///{folder / 'keap_connect.db'}"
-    _migrate(url)
+    migrate(url)
     environ = {
         "PUBLIC_URL": f"{request.param}://localhost:{free_port()}",
         "SECRET_KEY": SECRET_KEY,

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+import sqlalchemy
 
 START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
@@ -114,11 +115,12 @@ class PostgresServer:
             for each in stopped:
                 each.resume()
 
-    def new_database(self) -> str:
-        """Make an empty database and return its SQLAlchemy URL."""
+    def new_database(self, copy_of: str | None = None) -> str:
+        """Make a database, empty or like the one of a URL that nobody uses now; return its SQLAlchemy URL."""
         name = f"test_{next(self._numbers)}"
+        template = sqlalchemy.make_url(copy_of).database if copy_of else "template1"
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
         return f"postgresql+psycopg://postgres@/{name}?host={self._folder}"
 
     def _end(self, sign: signal.Signals) -> None:
@@ -187,8 +189,8 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres: PostgresServer) -> Callable[[], str]:
-    """Give the function that makes an empty PostgreSQL database and returns its URL."""
+def new_database(postgres: PostgresServer) -> Callable[..., str]:
+    """Give the function that makes a PostgreSQL database, empty or like another one, and returns its URL."""
     return postgres.new_database
 
 
