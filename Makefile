@@ -10,6 +10,9 @@ COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11.
 ARGS ?=
 WORKERS ?= 3
 
+# Where this is set, each process of the tests would compile all of its modules anew.
+test test-long: export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long bench bench-refresh bench-token screenshots lighthouse lint types proofs requirements clean
 
@@ -85,7 +88,7 @@ endef
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 define install
 	@if $(1)/bin/python $(PIP_INSTALL) --only-binary :all: -r requirements-uv.txt 2>/dev/null \
-		&& $(1)/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes $(2); then :; else \
+		&& $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python --require-hashes $(2); then :; else \
 		echo "uv cannot install here. Installing with pip, which takes longer …"; \
 		$(1)/bin/python $(PIP_INSTALL) $(2); fi
 endef
