@@ -166,7 +166,9 @@ ALL_FACES = [pytest.param(site, face, id=f"{site}: {face.name}") for site in SIT
 @pytest.mark.proves("F61", "R64", "R65", "R67", "R68")
 @pytest.mark.parametrize(("site", "face"), ALL_FACES)
 def test_page_keeps_all_rules(inspector: Inspector, site: str, face: Face):
-    assert list(inspector.find_faults(site, face)) == []
+    faults = list(inspector.find_faults(site, face))
+
+    assert not faults, "\n".join(faults)
 
 
 def test_every_template_was_shown(inspector: Inspector):
