@@ -29,7 +29,8 @@ from keap_connect.errors import (
     SealBroken,
     TemporarilyUnavailable,
 )
-from keap_connect.events.history import EventKind, list_events
+from keap_connect.events.history import EventKind
+from keap_connect.events.search import Search, list_events
 from keap_connect.keap import transport
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, CredentialKind
@@ -107,7 +108,7 @@ def credential_of(account_id):
 
 
 def kinds_of(account_id):
-    return [one.kind for one in list_events(account_id)]
+    return [one.kind for one in list_events(Search(account_id=account_id)).events]
 
 
 def served(account_id):
@@ -260,7 +261,7 @@ def test_a_pair_is_stored_as_a_whole_or_not_at_all(account, sandbox, monkeypatch
     def crash(*_, **__):
         raise KilledBetweenTwoStatements
 
-    monkeypatch.setattr(storing, "event_values", crash)
+    monkeypatch.setattr(storing, "record_many", crash)
     before = credential_of(account)
 
     with pytest.raises(KilledBetweenTwoStatements):
@@ -608,7 +609,7 @@ def test_a_pair_of_another_tenant_is_not_stored(account, sandbox):
     assert credential_of(account) == before
     assert row_of(account)["attempted_at"] is not None
     assert kinds_of(account) == [EventKind.OTHER_TENANT_ANSWERED]
-    assert "zz999" in list_events(account)[0].sentence
+    assert "zz999" in list_events(Search(account_id=account)).events[0].sentence
 
 
 @on_sqlite
@@ -619,7 +620,7 @@ def test_another_scope_than_full_is_told(account, sandbox):
 
     refresh_account(account, "test")
 
-    sentences = [event.sentence for event in list_events(account)]
+    sentences = [event.sentence for event in list_events(Search(account_id=account)).events]
     assert "Keap granted the scope basic|ab123 instead of full." in sentences
 
 

@@ -4,7 +4,7 @@ from sqlalchemy import or_, update
 
 from keap_connect.accounts.directory import load_account
 from keap_connect.database import write_transaction
-from keap_connect.events.audit_trail import delete_history
+from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import AuthorizationFlow
 

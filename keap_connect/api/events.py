@@ -5,7 +5,7 @@ from typing import Any
 from keap_connect.access.api_keys import Scope
 from keap_connect.api.operations import current_key, operation, visible_account_id
 from keap_connect.api.schemas import EventFilter, EventList
-from keap_connect.events.history import list_events_after
+from keap_connect.events.search import Search, list_events_after
 
 
 @operation(
@@ -21,11 +21,11 @@ def list_events(query: dict[str, Any]) -> dict[str, Any]:
     """Who did what to which account, when, and from where; oldest first. Keep `next_cursor` and ask again with it
     later: no event is told twice, and none is passed over. What touches no account, such as a sign-in, is on the audit
     page alone. 404: there is no such account to narrow the list to."""
-    events, has_more = list_events_after(
-        query["cursor"],
-        query["limit"],
+    search = Search(
+        query.get("kind"),
+        visible_account_id(query["account"]) if "account" in query else None,
         only=current_key().account_ids,
-        account_id=visible_account_id(query["account"]) if "account" in query else None,
-        kind=query.get("kind"),
     )
-    return {"events": events, "next_cursor": events[-1].id if events else query["cursor"], "has_more": has_more}
+    page = list_events_after(query["cursor"], search, query["limit"])
+    next_cursor = page.events[-1].id if page.events else query["cursor"]
+    return {"events": page.events, "next_cursor": next_cursor, "has_more": page.next_id is not None}

@@ -21,7 +21,8 @@ from keap_connect.cli.output import cell, json_option, show_facts, show_json, sh
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.errors import KeapConnectError
 from keap_connect.events.hand_outs import record_hand_out
-from keap_connect.events.history import Actor, list_events
+from keap_connect.events.history import Actor
+from keap_connect.events.search import Search, list_events
 from keap_connect.refresh.due import reserve_calls
 from keap_connect.refresh.serving import refresh_account, valid_token
 from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
@@ -75,7 +76,7 @@ def list_(text: str, state: str | None, limit: int | None, as_json: bool) -> Non
 def show(account: str, as_json: bool) -> None:
     """Show one account and its history."""
     found = view_account(find_account_id(account))
-    events = list_events(found.id)
+    events = list_events(Search(account_id=found.id)).events
     if as_json:
         show_json({**_facts(found), "events": [asdict(event) for event in events]})
         return

@@ -12,8 +12,9 @@ from keap_connect.cli.accounts import AccountName
 from keap_connect.cli.ages import Days
 from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
 from keap_connect.cli.output import json_option, show_json, show_table
-from keap_connect.events.audit_trail import LEAST_KEPT, Wanted, count_older, prune_trail, search_trail
+from keap_connect.events.deleting import LEAST_KEPT, count_older, prune_history
 from keap_connect.events.history import EventKind
+from keap_connect.events.search import Search, list_events
 
 audit = AppGroup("audit", help="Who did what to which account, when and from where.")
 
@@ -28,7 +29,7 @@ audit = AppGroup("audit", help="Who did what to which account, when and from whe
 def list_(kind: str | None, account: str | None, who: str, limit: int, as_json: bool) -> None:
     """List events, newest first."""
     account_id = find_account_id(account) if account else None
-    rows = search_trail(Wanted(EventKind(kind) if kind else None, account_id, who), limit=limit).rows
+    rows = list_events(Search(kind, account_id, who=who), limit=limit).events
     if as_json:
         show_json([asdict(row) for row in rows])
     else:
@@ -48,7 +49,7 @@ def prune(older_than: timedelta, yes: bool, as_json: bool) -> None:
     old = count_older(older_than)
     if old and not yes:
         click.confirm(f"Delete {old} events for good?", abort=True, err=as_json)
-    pruned = prune_trail(older_than)
+    pruned = prune_history(older_than)
     if as_json:
         show_json({"pruned": pruned})
     else:

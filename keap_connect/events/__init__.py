@@ -1,5 +1,7 @@
-"""Who was handed which token: written down before the answer.
+"""What happened, and which access tokens left.
 
-hand_outs.py  writes the line, or nothing is handed out
-log_file.py   the file: opened once, written at once, followed when it is moved away
+history.py   the kinds of events with their sentences, and the one function that writes events
+search.py    the one query that reads them
+deleting.py  how they leave: pruned, or erased with their account
+hand_outs.py one line for each token, written before it leaves; log_file.py is its file
 """

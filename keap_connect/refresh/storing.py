@@ -8,16 +8,16 @@ from functools import partial
 from types import SimpleNamespace
 from typing import cast
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import store_pair
 from keap_connect.accounts.schedule import back_off_seconds
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.events.history import EventKind, event_values, record
+from keap_connect.events.history import EventKind, record, record_many
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account, AccountEvent
+from keap_connect.models import Account
 from keap_connect.refresh import timing
 from keap_connect.refresh.lease import release
 
@@ -70,11 +70,9 @@ def _store_all(session: Session, pairs: Sequence[NewPair], is_confirmed: bool) -
     accounts = {row.id: cast("Account", SimpleNamespace(**row._mapping)) for row in found}
     outcomes = [_store(session, accounts.get(pair.account_id), pair, is_confirmed) for pair in pairs]
     stored = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is Outcome.STORED]
-    session.flush()  # what was said of a pair comes before the line that it is stored
     if stored:
         connection.execute(_STORING, [_written(accounts[pair.account_id]) for pair in stored])
-        events = [event_values(session, EventKind.REFRESHED, pair.account_id, pair.actor) for pair in stored]
-        connection.execute(insert(AccountEvent), events)
+        record_many(session, EventKind.REFRESHED, [(pair.account_id, pair.actor) for pair in stored])
     return outcomes
 
 

@@ -23,7 +23,7 @@ from keap_connect.errors import (
     TemporarilyUnavailable,
     TenantConflict,
 )
-from keap_connect.events.history import page_events
+from keap_connect.events.search import Search, list_events
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.refresh.alarms import list_pauses
 from keap_connect.refresh.heartbeat import list_workers
@@ -149,12 +149,14 @@ def _show_page(
     account_id: int, typed: dict[str, str] | None = None, errors: dict[str, str] | None = None, status: int = 200
 ) -> Response:
     account = view_account(account_id, with_tokens=True)
+    before = request.args.get("before", type=int)
     page = render_template(
         "accounts/show.html",
         account=account,
         names=typed or {"label": account.label, "external_id": account.external_id},
         errors=errors or {},
         links=list_open_links(account_id),
-        history=page_events(account_id, request.args.get("history", 1, type=int)),
+        history=list_events(Search(account_id=account_id), before),
+        is_newest=before is None,
     )
     return make_response(page, status)

@@ -200,7 +200,7 @@ def test_admin_asks_again_whose_account_a_pending_one_is(
     admin.press("Ask Keap again")
 
     admin.sees("Cedar & Sons")
-    admin.reads("The details are filled in.", "Cleo Marsh", "Keap told the details")
+    admin.reads("The details are filled in.", "Cleo Marsh", "Keap returned the details")
 
 
 @with_and_without_scripts

@@ -12,7 +12,7 @@ from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.directory import view_account
 from keap_connect.database import write_transaction
 from keap_connect.errors import ExternalIdTaken
-from keap_connect.events.history import list_events
+from keap_connect.events.search import Search, list_events
 from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -59,7 +59,7 @@ def test_names_are_saved_shown_told_in_the_history_and_cleared(app: Flask, admin
     save(admin, "The Dentist", "")
     assert names(app) == ("The Dentist", None)
     with app.app_context():
-        assert [event.sentence for event in list_events(1)] == [
+        assert [event.sentence for event in list_events(Search(account_id=1)).events] == [
             "The external id was changed from “crm:1” to none.",
             "The external id was changed from none to “crm:1”.",
             "The label was changed from none to “The Dentist”.",

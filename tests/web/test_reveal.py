@@ -12,7 +12,7 @@ from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import disconnect
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.events.history import list_events
+from keap_connect.events.search import Search, list_events
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
@@ -43,7 +43,7 @@ def reveal(admin: Visitor, password: str = ADMIN_PASSWORD) -> requests.Response:
 def reveals(app: Flask) -> list[str]:
     """Return who looked at the token."""
     with app.app_context():
-        return [event.actor for event in list_events(1) if event.kind == "token_revealed"]
+        return [event.actor for event in list_events(Search(account_id=1)).events if event.kind == "token_revealed"]
 
 
 @pytest.mark.proves("R58")

@@ -7,9 +7,10 @@ import pytest
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
-from keap_connect.events import audit_trail
-from keap_connect.events.audit_trail import Wanted, count_older, prune_trail, search_trail, trail_as_csv
+from keap_connect.events import deleting, search
+from keap_connect.events.deleting import count_older, prune_history
 from keap_connect.events.history import EventKind, acting_from, record
+from keap_connect.events.search import Search, events_as_csv, list_events
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def tell(kind=EventKind.REFRESHED, account_id=7, actor="system", **details):
 
 
 def found(wanted=None, **rest):
-    return [row.sentence for row in search_trail(wanted or Wanted(), **rest).rows]
+    return [row.sentence for row in list_events(wanted or Search(), **rest).events]
 
 
 def test_each_filter_narrows_the_search(clock):
@@ -41,39 +42,39 @@ def test_each_filter_narrows_the_search(clock):
     changed, signed_in, gone, connected = found()
     yesterday = utc_now() - timedelta(days=1)
 
-    assert found(Wanted(kind=EventKind.CONNECTED)) == [connected]
-    assert found(Wanted(account_id=8)) == [gone]
-    assert found(Wanted(account_id=10**30)) == []
-    assert found(Wanted(who="ANN@example")) == [signed_in, gone]
-    assert found(Wanted(who="192.0.2.")) == [signed_in]
-    assert found(Wanted(who="db8::9")) == [changed]
-    assert found(Wanted(who="%")) == found(Wanted(who="_")) == []
-    assert found(Wanted(since=yesterday)) == [changed, signed_in, gone]
-    assert found(Wanted(until=yesterday)) == [connected]
-    assert search_trail(Wanted(account_id=7)).rows[0].address == "2001:db8::9"
+    assert found(Search(kind=EventKind.CONNECTED)) == [connected]
+    assert found(Search(account_id=8)) == [gone]
+    assert found(Search(account_id=10**30)) == []
+    assert found(Search(who="ANN@example")) == [signed_in, gone]
+    assert found(Search(who="192.0.2.")) == [signed_in]
+    assert found(Search(who="db8::9")) == [changed]
+    assert found(Search(who="%")) == found(Search(who="_")) == []
+    assert found(Search(since=yesterday)) == [changed, signed_in, gone]
+    assert found(Search(until=yesterday)) == [connected]
+    assert list_events(Search(account_id=7)).events[0].address == "2001:db8::9"
 
 
 def test_pages_stay_right_while_events_come_in():
     for number in range(5):
         tell(EventKind.SCOPE_CHANGED, scope=str(number))
 
-    first = search_trail(Wanted(), limit=2)
+    first = list_events(Search(), limit=2)
     tell(EventKind.SCOPE_CHANGED, scope="new")
-    second = search_trail(Wanted(), first.next_before, limit=2)
-    last = search_trail(Wanted(), second.next_before, limit=2)
+    second = list_events(Search(), first.next_id, limit=2)
+    last = list_events(Search(), second.next_id, limit=2)
 
-    scopes = [row.details for page in (first, second, last) for row in page.rows]
+    scopes = [row.details for page in (first, second, last) for row in page.events]
     assert scopes == [f'{{"scope": "{number}"}}' for number in (4, 3, 2, 1, 0)]
-    assert last.next_before is None
+    assert last.next_id is None
 
 
 @pytest.mark.proves("F62")
 def test_the_file_holds_all_events_and_no_formula(monkeypatch):
-    monkeypatch.setattr(audit_trail, "BATCH", 2)
+    monkeypatch.setattr(search, "ROWS_AT_ONCE", 2)
     for number in range(5):
         tell(EventKind.CONNECTED, actor=f"=cmd|{number}", person="@SUM(1)")
 
-    lines = "".join(trail_as_csv(Wanted(kind=EventKind.CONNECTED))).splitlines()
+    lines = "".join(events_as_csv(Search(kind=EventKind.CONNECTED))).splitlines()
 
     assert len(lines) == 6
     assert lines[0] == "at,event,what,who,from,account,details"
@@ -81,7 +82,7 @@ def test_the_file_holds_all_events_and_no_formula(monkeypatch):
 
 
 def test_pruning_takes_old_events_only_and_says_so(clock, monkeypatch):
-    monkeypatch.setattr(audit_trail, "BATCH", 2)
+    monkeypatch.setattr(deleting, "ROWS_AT_ONCE", 2)
     clock.advance(days=-401)
     for _ in range(5):
         tell(EventKind.REFRESHED)
@@ -90,13 +91,13 @@ def test_pruning_takes_old_events_only_and_says_so(clock, monkeypatch):
     clock.advance(days=399)
     counted = count_older(timedelta(days=400))
 
-    assert (counted, prune_trail(timedelta(days=400)), prune_trail(timedelta(days=400))) == (5, 5, 0)
+    assert (counted, prune_history(timedelta(days=400)), prune_history(timedelta(days=400))) == (5, 5, 0)
 
     pruned, kept = found()
     assert pruned.startswith("5 events from before ")
-    assert kept == "Disconnected: the tokens are forgotten."
+    assert kept == "Disconnected: the tokens are deleted."
 
 
 def test_the_last_thirty_days_are_never_pruned():
     with pytest.raises(ValueError, match="30 days"):
-        prune_trail(timedelta(days=29))
+        prune_history(timedelta(days=29))

@@ -1,0 +1,136 @@
+"""The one query of the history, behind the account's page, the audit page, the CSV file, the commands and the API."""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, String, func, or_, select, text
+
+from keap_connect.clock import utc_now
+from keap_connect.database import db, read_session
+from keap_connect.events.history import sentence_of
+from keap_connect.models import LARGEST_ID, Account, AccountEvent
+from keap_connect.spreadsheet import csv_line
+
+PAGE_SIZE = 50
+ROWS_AT_ONCE = 1000
+COLUMNS = ("at", "event", "what", "who", "from", "account", "details")
+# PostgreSQL gives ids before transactions commit: while an older transaction is under way, younger events are not
+# returned yet, or a cursor would pass over what that one is about to add. SQLite has one writer at a time.
+IS_SETTLED = "age(account_event.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)"
+SETTLED_AFTER = timedelta(hours=1)  # transactions last milliseconds; this only outlives the numbers they bear
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which events are looked for; what is not given does not narrow the search.
+
+    Args:
+        only: the ids of the accounts that the caller may see.
+        who: a part of the actor, of the e-mail address in the details, or of the network address.
+        since: included. until: not included.
+    """
+
+    kind: str | None = None
+    account_id: int | None = None
+    only: Collection[int] | None = None
+    who: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One event as people and programs see it. `details` is JSON, or empty."""
+
+    id: int
+    at: datetime
+    kind: str
+    sentence: str
+    actor: str
+    address: str | None = None
+    account_id: int | None = None
+    account_title: str | None = None
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """One page of events. `next_id` asks for the next one; None at the end."""
+
+    events: list[EventView]
+    next_id: int | None = None
+
+
+def list_events(search: Search, before: int | None = None, limit: int = PAGE_SIZE) -> EventPage:
+    """Return the newest events, or those older than the event with the id `before`; newest first.
+
+    New events do not move what a later page shows.
+    """
+    is_older = () if before is None else (AccountEvent.id < min(before, LARGEST_ID),)
+    return _page(search, is_older, AccountEvent.id.desc(), limit)
+
+
+def list_events_after(cursor: int, search: Search, limit: int) -> EventPage:
+    """Return the events of accounts after the one with the id `cursor`, oldest first; none is ever passed over."""
+    conditions: list[ColumnElement[bool]] = [AccountEvent.id > cursor, AccountEvent.account_id.is_not(None)]
+    if db.engine.dialect.name == "postgresql":
+        conditions.append(or_(AccountEvent.at < utc_now() - SETTLED_AFTER, text(IS_SETTLED)))
+    return _page(search, conditions, AccountEvent.id.asc(), limit)
+
+
+def events_as_csv(search: Search) -> Iterator[str]:
+    """Give the events, newest first, line by line; no cell becomes a formula."""
+    yield csv_line(COLUMNS)
+    before: int | None = None
+    while True:
+        page = list_events(search, before, ROWS_AT_ONCE)
+        for row in page.events:
+            yield csv_line((row.at, row.kind, row.sentence, row.actor, row.address, row.account_id, row.details))
+        before = page.next_id
+        if before is None:
+            return
+
+
+def _page(
+    search: Search, conditions: Collection[ColumnElement[bool]], order: ColumnElement[int], limit: int
+) -> EventPage:
+    query = select(AccountEvent, func.coalesce(Account.label, Account.business_name, Account.tenant_id))
+    query = query.outerjoin(Account, Account.id == AccountEvent.account_id)
+    query = query.where(*_conditions(search), *conditions).order_by(order).limit(limit + 1)
+    with read_session() as session:
+        found = session.execute(query).all()
+    events = [_view(event, title) for event, title in found[:limit]]
+    return EventPage(events, events[-1].id if len(found) > limit else None)
+
+
+def _conditions(search: Search) -> Iterator[ColumnElement[bool]]:
+    if search.kind is not None:
+        yield AccountEvent.kind == search.kind
+    if search.account_id is not None:
+        yield AccountEvent.account_id == min(search.account_id, LARGEST_ID)
+    if search.only is not None:
+        yield AccountEvent.account_id.in_(search.only)
+    if search.since is not None:
+        yield AccountEvent.at >= search.since
+    if search.until is not None:
+        yield AccountEvent.at < search.until
+    if search.who:
+        places = (AccountEvent.actor, *(AccountEvent.details[name].as_string() for name in ("email", "address")))
+        yield or_(*(func.lower(place, type_=String).contains(search.who.lower(), autoescape=True) for place in places))
+
+
+def _view(event: AccountEvent, title: str | None) -> EventView:
+    details = {name: value for name, value in event.details.items() if name != "address"}
+    return EventView(
+        id=event.id,
+        at=event.at,
+        kind=event.kind,
+        sentence=sentence_of(event.kind, event.details),
+        actor=event.actor,
+        address=event.details.get("address"),
+        account_id=event.account_id,
+        account_title=title,
+        details=json.dumps(details, ensure_ascii=False) if details else "",
+    )
