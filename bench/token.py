@@ -29,7 +29,6 @@ from sqlalchemy import insert
 
 from bench.accounts import MIGRATIONS, environ
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.accounts.credentials import context_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
@@ -245,8 +244,8 @@ def _row(number: int, refresh_token: str = "r" * 32) -> dict[str, object]:
         "keap_user_id": str(number),
         "client_id": services().keap.client_id,
         "token_url": services().keap.token_url,
-        "access_token_sealed": seal("a" * 32, context_of(number, "access_token")),
-        "refresh_token_sealed": seal(refresh_token, context_of(number, "refresh_token")),
+        "access_token_sealed": seal("a" * 32, "account", number, "access_token"),
+        "refresh_token_sealed": seal(refresh_token, "account", number, "refresh_token"),
         "access_token_expires_at": now + timedelta(days=1),
         "refresh_token_issued_at": now,
         "next_refresh_at": now + timedelta(days=1),

@@ -1,6 +1,8 @@
-"""Seals secrets for storage with AES-256-GCM; every ciphertext is bound to its place.
+"""Seals secrets for storage with AES-256-GCM; every ciphertext is bound to its context.
 
-Layout: version (1 byte) + key id (4) + nonce (12) + ciphertext and tag. Version, key id and place are
+The context names where the value is stored, such as ("account", 7, "refresh_token").
+
+Layout: version (1 byte) + key id (4) + nonce (12) + ciphertext and tag. Version, key id and context are
 authenticated, so a ciphertext that is edited or copied to another row or column does not open.
 """
 
@@ -24,31 +26,41 @@ class TokenCipher:
         self._ring = {_key_id(key): AESGCM(key) for key in keys}
         self._sealing_id = _key_id(keys[0])
 
-    def seal(self, secret: str, place: str) -> bytes:
-        """Encrypt `secret` for one place, such as ``account:7:refresh_token``."""
+    def seal(self, secret: str, *context: str | int) -> bytes:
+        """Encrypt a secret for one context."""
         header = VERSION + self._sealing_id
         nonce = os.urandom(NONCE_BYTES)
-        sealed = self._ring[self._sealing_id].encrypt(nonce, secret.encode(), header + place.encode())
+        sealed = self._ring[self._sealing_id].encrypt(nonce, secret.encode(), header + _joined(context).encode())
         return header + nonce + sealed
 
-    def open(self, sealed: bytes, place: str) -> str:
-        """Decrypt what `seal` made for the same place.
+    def open(self, sealed: bytes, *context: str | int) -> str:
+        """Decrypt what `seal` made for the same context.
 
         Raises:
-            SealBroken: no key of the ring opens it at this place.
+            SealBroken: no key of the ring opens it in this context.
         """
+        name = _joined(context)
         header, nonce = sealed[:5], sealed[5 : 5 + NONCE_BYTES]
         cipher = self._ring.get(header[1:])
         if cipher is None or header[:1] != VERSION:
-            raise SealBroken(f"{place} was sealed with a key that is not in TOKEN_KEYS.")
+            raise SealBroken(f"{name} was sealed with a key that is not in TOKEN_KEYS.")
         try:
-            return cipher.decrypt(nonce, sealed[5 + NONCE_BYTES :], header + place.encode()).decode()
+            return cipher.decrypt(nonce, sealed[5 + NONCE_BYTES :], header + name.encode()).decode()
         except (InvalidTag, ValueError):  # ValueError: it was cut short, down to its nonce
-            raise SealBroken(f"{place} does not open: it was edited or moved.") from None
+            raise SealBroken(f"{name} does not open: it was edited or moved.") from None
 
     def is_newest(self, sealed: bytes) -> bool:
         """Whether the key that seals today has sealed this."""
         return sealed[1 : 1 + KEY_ID_BYTES] == self._sealing_id
+
+
+def hash_secret(secret: str) -> str:
+    """Return the hash under which a random secret is stored: nobody can guess it, so a slow hash would gain nothing."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _joined(context: tuple[str | int, ...]) -> str:
+    return ":".join(map(str, context))
 
 
 def _key_id(key: bytes) -> bytes:

@@ -5,17 +5,13 @@ are committed one by one: a run that was killed is simply started again. Files t
 they are; they last ten minutes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from keap_connect.access.second_factor import seed_context
-from keap_connect.accounts.credentials import context_of
-from keap_connect.connect.callback import pending_context
-from keap_connect.connect.flows import verifier_context
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken
@@ -26,14 +22,14 @@ from keap_connect.services import services
 BATCH = 200
 MOST_ROUNDS = 3
 
-Column = tuple[InstrumentedAttribute[Any], InstrumentedAttribute[bytes | None], Callable[[Any], str]]
-# What names the row, what is sealed in it, and the place that it is sealed for.
+Column = tuple[InstrumentedAttribute[Any], InstrumentedAttribute[bytes | None], str, str]
+# What names the row, what is sealed in it, and the context around the row's name that it is sealed for.
 COLUMNS: tuple[Column, ...] = (
-    (Account.id, Account.access_token_sealed, lambda account_id: context_of(account_id, "access_token")),
-    (Account.id, Account.refresh_token_sealed, lambda account_id: context_of(account_id, "refresh_token")),
-    (Admin.id, Admin.totp_seed_sealed, seed_context),
-    (AuthorizationFlow.ref, AuthorizationFlow.code_verifier_sealed, verifier_context),
-    (AuthorizationFlow.ref, AuthorizationFlow.pending_grant_sealed, pending_context),
+    (Account.id, Account.access_token_sealed, "account", "access_token"),
+    (Account.id, Account.refresh_token_sealed, "account", "refresh_token"),
+    (Admin.id, Admin.totp_seed_sealed, "admin", "totp_seed"),
+    (AuthorizationFlow.ref, AuthorizationFlow.code_verifier_sealed, "flow", "code_verifier"),
+    (AuthorizationFlow.ref, AuthorizationFlow.pending_grant_sealed, "flow", "held_grant"),
 )
 
 
@@ -68,16 +64,17 @@ def reseal() -> Resealed:
 
 
 def _reseal_column(column: Column, closed: set[str]) -> int:
-    name, sealed_column, place = column
+    name, sealed_column, table, what = column
     cipher, done = services().cipher, 0
     for rows in _batches(name, sealed_column):
         fresh = []
         for key, sealed in rows:
             if not cipher.is_newest(sealed):
+                context = (table, key, what)
                 try:
-                    fresh.append((key, sealed, cipher.seal(cipher.open(sealed, place(key)), place(key))))
+                    fresh.append((key, sealed, cipher.seal(cipher.open(sealed, *context), *context)))
                 except SealBroken:
-                    closed.add(place(key))
+                    closed.add(f"{table}:{key}:{what}")
         if fresh:
             with write_transaction() as session:
                 for key, sealed, anew in fresh:

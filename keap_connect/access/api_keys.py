@@ -4,7 +4,6 @@
 has 192 random bits, and the CRC-32 tells a mistyped key from a guessed one without asking the database.
 """
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -17,6 +16,7 @@ from enum import StrEnum
 from sqlalchemy import or_, select, update
 
 from keap_connect.clock import utc_now
+from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
 from keap_connect.events.history import EventKind, record
@@ -210,22 +210,17 @@ def read_api_key(text: str) -> ShownKey:
     parts = SHAPE.fullmatch(text)
     if parts is None or _checksum(parts[1]) != parts[4]:
         raise APIKeyRefused("The API key is not valid.")
-    return ShownKey(parts[2], _hash(parts[3]))
+    return ShownKey(parts[2], hash_secret(parts[3]))
 
 
 def _new_text(public_id: str) -> tuple[str, str]:
     secret = secrets.token_hex(24)
     text = f"{PREFIX}{public_id}_{secret}"
-    return text + _checksum(text), _hash(secret)
+    return text + _checksum(text), hash_secret(secret)
 
 
 def _checksum(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _hash(secret: str) -> str:
-    """The secret is random, so that a fast hash is as good as a slow one."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _note_used(key: APIKey) -> None:

@@ -1,6 +1,5 @@
 """Random values that let one admin take one step within a short time; stored as hashes only."""
 
-import hashlib
 import secrets
 from datetime import timedelta
 
@@ -8,6 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
+from keap_connect.crypto import hash_secret
 from keap_connect.models import OneTimeToken, TokenPurpose
 
 TOKEN_BYTES = 24
@@ -22,7 +22,7 @@ def issue_one_time_token(session: Session, purpose: TokenPurpose, admin_id: int)
     if purpose is TokenPurpose.NEW_PASSWORD:
         session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id, OneTimeToken.purpose == purpose))
     expires_at = now + LIFETIMES[purpose]
-    session.add(OneTimeToken(token_hash=_hash(token), purpose=purpose, admin_id=admin_id, expires_at=expires_at))
+    session.add(OneTimeToken(token_hash=hash_secret(token), purpose=purpose, admin_id=admin_id, expires_at=expires_at))
     return token
 
 
@@ -31,7 +31,9 @@ def find_one_time_token(session: Session, purpose: TokenPurpose, token: str | No
     if not token:
         return None
     query = select(OneTimeToken).where(
-        OneTimeToken.token_hash == _hash(token), OneTimeToken.purpose == purpose, OneTimeToken.expires_at > utc_now()
+        OneTimeToken.token_hash == hash_secret(token),
+        OneTimeToken.purpose == purpose,
+        OneTimeToken.expires_at > utc_now(),
     )
     return session.scalar(query)
 
@@ -43,7 +45,7 @@ def use_one_time_token(session: Session, purpose: TokenPurpose, token: str | Non
     return session.scalar(
         delete(OneTimeToken)
         .where(
-            OneTimeToken.token_hash == _hash(token),
+            OneTimeToken.token_hash == hash_secret(token),
             OneTimeToken.purpose == purpose,
             OneTimeToken.expires_at > utc_now(),
         )
@@ -54,7 +56,3 @@ def use_one_time_token(session: Session, purpose: TokenPurpose, token: str | Non
 def end_one_time_tokens(session: Session, admin_id: int) -> None:
     """End all that an admin has open."""
     session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id))
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()

@@ -4,7 +4,6 @@ Source: RFC 6238 with its usual parameters (SHA-1, 6 digits, 30 seconds), which 
 """
 
 import base64
-import hashlib
 import hmac
 import secrets
 
@@ -16,6 +15,7 @@ from keap_connect.access.known_browsers import is_known_browser_of
 from keap_connect.access.one_time_tokens import find_one_time_token, issue_one_time_token, use_one_time_token
 from keap_connect.access.throttle import count_attempt, forgive, hashed
 from keap_connect.clock import utc_now
+from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import CodeRefused
 from keap_connect.events.history import EventKind, record
@@ -31,7 +31,7 @@ ATTEMPTS_AT_CODE = 5
 
 def prepare(admin: Admin) -> None:
     """Make a new seed; it counts for nothing until a code of it has switched the second factor on."""
-    sealed = services().cipher.seal(pyotp.random_base32(), seed_context(admin.id))
+    sealed = services().cipher.seal(pyotp.random_base32(), "admin", admin.id, "totp_seed")
     with write_transaction() as session:
         session.execute(
             update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None)).values(totp_seed_sealed=sealed)
@@ -42,7 +42,7 @@ def waiting_seed(admin: Admin) -> str | None:
     """Return the seed that waits to be switched on; once it is on, nobody sees it again."""
     if admin.totp_seed_sealed is None or admin.totp_on_at is not None:
         return None
-    return services().cipher.open(admin.totp_seed_sealed, seed_context(admin.id))
+    return services().cipher.open(admin.totp_seed_sealed, "admin", admin.id, "totp_seed")
 
 
 def enrolment_uri(admin: Admin, seed: str) -> str:
@@ -128,7 +128,7 @@ def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str 
 
 def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
     """Use a code up, of the phone or of the recovery list; no code is taken twice."""
-    seed = services().cipher.open(admin.totp_seed_sealed or b"", seed_context(admin.id))
+    seed = services().cipher.open(admin.totp_seed_sealed or b"", "admin", admin.id, "totp_seed")
     step = _step_of(code, seed)
     if step is not None:
         unused = or_(Admin.totp_step.is_(None), Admin.totp_step < step)
@@ -162,9 +162,4 @@ def _new_recovery_codes(session: Session, admin_id: int) -> list[str]:
 
 def _hash(code: str) -> str:
     plain = "".join(code.split()).replace("-", "").lower()
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def seed_context(admin_id: int) -> str:
-    """Name the place that a seed is sealed for, so that it opens nowhere else."""
-    return f"admin:{admin_id}:totp_seed"
+    return hash_secret(plain)

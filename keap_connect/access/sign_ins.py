@@ -1,6 +1,5 @@
 """Sign-ins kept on the server: the cookie holds a random id, the database its hash, and ending it really ends it."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +8,7 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
+from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
@@ -85,7 +85,7 @@ def end_sign_in(session_id: str | None) -> None:
     """End a session on the server: a copied cookie is worth nothing afterwards."""
     if session_id:
         with write_transaction() as session:
-            session.execute(delete(SignIn).where(SignIn.id_hash == _hash(session_id)))
+            session.execute(delete(SignIn).where(SignIn.id_hash == hash_secret(session_id)))
 
 
 def sign_out(session_id: str | None) -> None:
@@ -109,7 +109,7 @@ def is_alive() -> ColumnElement[bool]:
 
 def list_sign_ins(admin_id: int, session_id: str | None) -> list[SignInView]:
     """Return an admin's open sign-ins, last seen first; `session_id` is the one that is asking."""
-    own = _hash(session_id or "")
+    own = hash_secret(session_id or "")
     query = select(SignIn).where(SignIn.admin_id == admin_id, is_alive()).order_by(SignIn.last_seen_at.desc())
     with read_session() as session:
         return [
@@ -136,7 +136,9 @@ def end_sign_in_of(admin_id: int, ref: str) -> None:
 def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
     """End all of an admin's sign-ins but the one that is asking."""
     with write_transaction() as session:
-        session.execute(delete(SignIn).where(SignIn.admin_id == admin.id, SignIn.id_hash != _hash(session_id or "")))
+        session.execute(
+            delete(SignIn).where(SignIn.admin_id == admin.id, SignIn.id_hash != hash_secret(session_id or ""))
+        )
         record(session, EventKind.SIGN_INS_ENDED, None, admin.email, email=admin.email)
 
 
@@ -155,7 +157,7 @@ def end_sign_ins_by(actor: str, admin_id: int, email: str) -> None:
 def _open(sign_in: SignIn) -> str:
     session_id = secrets.token_urlsafe(ID_BYTES)
     now = utc_now()
-    sign_in.id_hash = _hash(session_id)
+    sign_in.id_hash = hash_secret(session_id)
     sign_in.created_at = sign_in.last_seen_at = now
     sign_in.expires_at = now + ABSOLUTE_LIMIT
     with write_transaction() as session:
@@ -172,12 +174,8 @@ def _find(session_id: str | None, is_sign_of_life: bool = True) -> SignIn | None
         return None
     now = utc_now()
     with read_session() as session:
-        found = session.scalar(select(SignIn).where(SignIn.id_hash == _hash(session_id), is_alive()))
+        found = session.scalar(select(SignIn).where(SignIn.id_hash == hash_secret(session_id), is_alive()))
     if found and is_sign_of_life and found.last_seen_at <= now - SEEN_EVERY:
         with write_transaction() as session:
             session.execute(update(SignIn).where(SignIn.id_hash == found.id_hash).values(last_seen_at=now))
     return found
-
-
-def _hash(session_id: str) -> str:
-    return hashlib.sha256(session_id.encode()).hexdigest()

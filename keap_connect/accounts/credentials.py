@@ -138,11 +138,6 @@ def fingerprint(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
-def context_of(account_id: int, column: str) -> str:
-    """Name the place that a token is sealed for, so that it opens nowhere else."""
-    return f"account:{account_id}:{column}"
-
-
 def _clear_attempts(account: Account) -> None:
     """Forget failures, doubt, refusals and the lease: they belonged to the pair that is gone."""
     account.attempt_fingerprint = account.attempted_at = account.outcome_unknown_since = None
@@ -152,8 +147,8 @@ def _clear_attempts(account: Account) -> None:
 
 
 def _seal(account: Account, column: str, token: str) -> bytes:
-    return services().cipher.seal(token, context_of(account.id, column))
+    return services().cipher.seal(token, "account", account.id, column)
 
 
 def _open(account: Account, column: str, sealed: bytes | None) -> str | None:
-    return services().cipher.open(sealed, context_of(account.id, column)) if sealed else None
+    return services().cipher.open(sealed, "account", account.id, column) if sealed else None

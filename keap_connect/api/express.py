@@ -17,7 +17,7 @@ from flask import Flask
 from keap_connect.access.api_keys import VerifiedKey, read_api_key
 from keap_connect.access.glance import Facts, Glances, holds, may_have_token
 from keap_connect.access.rate_limits import RateLimits
-from keap_connect.accounts.credentials import context_of, fingerprint
+from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LONGEST_NAME
 from keap_connect.accounts.naming import EXTERNAL
 from keap_connect.clock import utc_now
@@ -92,7 +92,7 @@ class ExpressLane:
         sealed, expires_at = facts.access_token_sealed, facts.access_token_expires_at
         if sealed is None or expires_at is None:
             return None
-        access_token = self._runtime.cipher.open(sealed, context_of(facts.id, "access_token"))
+        access_token = self._runtime.cipher.open(sealed, "account", facts.id, "access_token")
         name, key = fingerprint(access_token), _key_of(facts)
         self._rate_limits.count_request(key.id, address)
         self._auditor.record(facts.id, name, key.actor, address, key.id)

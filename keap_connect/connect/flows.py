@@ -4,7 +4,6 @@
 anything is sent to Keap, so ten copies of one callback lead to one exchange.
 """
 
-import hashlib
 import hmac
 import secrets
 from datetime import timedelta
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
+from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.keap.authorization import new_authorization_request
 from keap_connect.models import AuthorizationFlow
@@ -47,15 +47,15 @@ def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect
     now = utc_now()
     flow = AuthorizationFlow(
         ref=secrets.token_urlsafe(12),
-        state_hash=_hash(request.state),
-        browser_hash=_hash(browser),
+        state_hash=hash_secret(request.state),
+        browser_hash=hash_secret(browser),
         reconnects_account_id=reconnects_account_id,
         reconnect_link_id=reconnect_link_id,
         started_at=now,
         expires_at=now + STATE_LIFE,
     )
     if request.code_verifier:
-        flow.code_verifier_sealed = services().cipher.seal(request.code_verifier, verifier_context(flow.ref))
+        flow.code_verifier_sealed = services().cipher.seal(request.code_verifier, "flow", flow.ref, "code_verifier")
     with write_transaction() as session:
         _prune(session, flow.browser_hash)
         session.add(flow)
@@ -71,7 +71,7 @@ def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationF
     if state is None:
         raise FlowRefused(Ending.STATE_MISSING)
     with read_session() as session:
-        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == _hash(state)))
+        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == hash_secret(state)))
     if flow is None:
         raise FlowRefused(Ending.STATE_UNKNOWN)
     if not _is_browser_of(flow, browser):
@@ -118,7 +118,7 @@ def find_interrupted() -> AuthorizationFlow | None:
 def open_code_verifier(flow: AuthorizationFlow) -> str | None:
     """Return the PKCE verifier of a flow that has one."""
     sealed = flow.code_verifier_sealed
-    return services().cipher.open(sealed, verifier_context(flow.ref)) if sealed else None
+    return services().cipher.open(sealed, "flow", flow.ref, "code_verifier") if sealed else None
 
 
 def end_flow(
@@ -197,13 +197,4 @@ def _forget_oldest(session: Session, most: int, which: ColumnElement[bool]) -> N
 
 
 def _is_browser_of(flow: AuthorizationFlow, browser: str | None) -> bool:
-    return browser is not None and hmac.compare_digest(flow.browser_hash, _hash(browser))
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def verifier_context(ref: str) -> str:
-    """Name the place that a code verifier is sealed for."""
-    return f"flow:{ref}:code_verifier"
+    return browser is not None and hmac.compare_digest(flow.browser_hash, hash_secret(browser))

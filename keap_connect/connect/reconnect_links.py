@@ -4,7 +4,6 @@
 a stored grant: whoever pressed Deny can take it again. What is unknown, used, expired or revoked looks all the same.
 """
 
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.directory import load_account
 from keap_connect.clock import utc_now
 from keap_connect.connect.flows import start_flow
+from keap_connect.crypto import hash_secret
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import LinkGone
 from keap_connect.events.history import Actor, EventKind, record
@@ -46,7 +46,7 @@ def make_link(account_id: int, actor: str) -> MadeLink:
         load_account(session, account_id)
         session.execute(delete(ReconnectLink).where(ReconnectLink.expires_at <= now - KEPT_FOR))
         link = ReconnectLink(
-            account_id=account_id, token_hash=_hash(token), made_by=actor, made_at=now, expires_at=now + LINK_LIFE
+            account_id=account_id, token_hash=hash_secret(token), made_by=actor, made_at=now, expires_at=now + LINK_LIFE
         )
         session.add(link)
         until = f"{link.expires_at:%Y-%m-%d %H:%M} UTC"
@@ -81,7 +81,7 @@ def check_link(token: str) -> None:
     Raises:
         LinkGone: it is unknown, used, expired or revoked.
     """
-    _find_open(ReconnectLink.token_hash == _hash(token))
+    _find_open(ReconnectLink.token_hash == hash_secret(token))
 
 
 def start_by_link(token: str, browser: str) -> str:
@@ -90,7 +90,7 @@ def start_by_link(token: str, browser: str) -> str:
     Raises:
         LinkGone: it is unknown, used, expired or revoked.
     """
-    return _start(_find_open(ReconnectLink.token_hash == _hash(token)), browser)
+    return _start(_find_open(ReconnectLink.token_hash == hash_secret(token)), browser)
 
 
 def start_by_link_again(flow: AuthorizationFlow, browser: str) -> str:
@@ -137,7 +137,3 @@ def _is_open() -> ColumnElement[bool]:
     return and_(
         ReconnectLink.used_at.is_(None), ReconnectLink.revoked_at.is_(None), ReconnectLink.expires_at > utc_now()
     )
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()

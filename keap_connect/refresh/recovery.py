@@ -387,7 +387,7 @@ def _allocate(folder: Path) -> RecoveryFile:
 
 def _sealed(pair: NewPair) -> bytes:
     granted = {**asdict(pair.granted), "expires_at": pair.granted.expires_at.isoformat()}
-    sealed = services().cipher.seal(json.dumps(granted), _place(pair.account_id, pair.generation))
+    sealed = services().cipher.seal(json.dumps(granted), "recovery", pair.account_id, pair.generation)
     header = {"account_id": pair.account_id, "generation": pair.generation, "actor": pair.actor}
     return json.dumps({**header, "sealed": b64encode(sealed).decode()}).encode()
 
@@ -395,13 +395,9 @@ def _sealed(pair: NewPair) -> bytes:
 def _opened(content: bytes) -> NewPair:
     kept = json.loads(content)
     account_id, generation = int(kept["account_id"]), int(kept["generation"])
-    granted = json.loads(services().cipher.open(b64decode(kept["sealed"]), _place(account_id, generation)))
+    granted = json.loads(services().cipher.open(b64decode(kept["sealed"]), "recovery", account_id, generation))
     granted["expires_at"] = datetime.fromisoformat(granted["expires_at"])
     return NewPair(account_id, generation, TokenResponse(**granted), str(kept["actor"]))
-
-
-def _place(account_id: int, generation: int) -> str:
-    return f"recovery:{account_id}:{generation}"
 
 
 def _folder() -> Path:

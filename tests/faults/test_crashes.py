@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.accounts.credentials import context_of, fingerprint
+from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.events.search import Search, list_events
@@ -371,7 +371,7 @@ def test_whatever_a_loss_of_power_leaves_of_the_file_opens_and_holds_whole_pairs
         with stage.app.app_context():
             for account_id, *pair in rows:
                 tokens = [
-                    services().cipher.open(sealed, context_of(account_id, column))
+                    services().cipher.open(sealed, "account", account_id, column)
                     for sealed, column in zip(pair, ("access_token", "refresh_token"), strict=True)
                 ]
                 assert len({issued[fingerprint(token)] for token in tokens}) == 1, "half of a pair"
