@@ -10,11 +10,11 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeVar, cast
 
 from flask import Flask, current_app
 from flask_migrate import Migrate  # type: ignore[import-untyped]
@@ -74,6 +74,7 @@ PRAGMAS = (
 CUT_SHORT = "a restore was cut short. Run `database restore` again, with the backup or with what was here before:"
 
 
+Result = TypeVar("Result")
 _sqlite_turn = threading.Lock()
 
 
@@ -297,6 +298,20 @@ def _one_after_another(engine: Engine) -> Iterator[None]:
     finally:
         if has_turn:
             _sqlite_turn.release()
+
+
+def write_or_retry(write: Callable[[Session], Result]) -> Result:
+    """Write in a transaction; when another process stored the same row at that moment, write once more and find it.
+
+    Raises:
+        IntegrityError: it is refused the second time, too.
+    """
+    try:
+        with write_transaction() as session:
+            return write(session)
+    except IntegrityError:
+        with write_transaction() as session:
+            return write(session)
 
 
 def take_turns(session: Session, name: str) -> None:

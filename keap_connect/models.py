@@ -4,11 +4,25 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, String, UniqueConstraint, event, text
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    event,
+    func,
+    text,
+)
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, Mapper, mapped_column
 
 from keap_connect.database import Base
 
+NAMELESS = "New Keap account"
 LARGEST_ID = 2**31 - 1  # the databases take a larger number for an error, not for an unknown id
 
 
@@ -94,6 +108,16 @@ class Account(Base):
     def is_pending(self) -> bool:
         """Whether Keap has still to tell which tenant or which person this is."""
         return self.tenant_id is None or self.keap_user_id is None
+
+    @hybrid_property
+    def title(self) -> str:
+        """What admins and programs see it called; null in SQL where it has no name."""
+        return self.label or self.business_name or self.tenant_id or NAMELESS
+
+    @title.inplace.expression
+    @classmethod
+    def _title_expression(cls) -> ColumnElement[str | None]:
+        return func.coalesce(cls.label, cls.business_name, cls.tenant_id)
 
 
 class AccountEvent(Base):

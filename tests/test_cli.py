@@ -16,8 +16,9 @@ import pytest
 from flask import Flask
 
 from keap_connect.access.api_keys import verify_api_key
+from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint, open_access_token
-from keap_connect.accounts.directory import disconnect, get_account
+from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token, replace_credential
-from keap_connect.accounts.directory import disconnect, get_account
+from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.identifying import identify_pending

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event, select
 
 from keap_connect import database
+from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import (
     fingerprint,
     forget_credential,
@@ -16,7 +17,7 @@ from keap_connect.accounts.credentials import (
     open_refresh_token,
     replace_credential,
 )
-from keap_connect.accounts.directory import disconnect, get_account, list_accounts, view_account
+from keap_connect.accounts.directory import get_account, list_accounts, view_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import seconds_since_boot, utc_now

@@ -1,13 +1,13 @@
 """Finding accounts and showing them: what a page or a command may see of a row, never a whole token."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import forget_credential, open_access_token, open_refresh_token
+from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
@@ -20,14 +20,13 @@ from keap_connect.accounts.state import (
     state_of,
 )
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound, SealBroken
-from keap_connect.events.history import EventKind, record
-from keap_connect.models import LARGEST_ID, Account
+from keap_connect.keap.token_response import normalize_tenant_id
+from keap_connect.models import LARGEST_ID, NAMELESS, Account
 
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
-NAMELESS = "New Keap account"
 UNREADABLE = "cannot be opened"
 ALMOST = timedelta(hours=1)  # that a day ahead may lack to be counted: a grant just made has 45 days left
 
@@ -67,6 +66,9 @@ class AccountView:
     def public_title(self) -> str:
         """What its customer sees: the label is the integrator's own word for them."""
         return self.business_name or self.tenant_id or NAMELESS
+
+
+_COPIED = [one.name for one in fields(AccountView) if hasattr(Account, one.name)]
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
 def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
     """Search all accounts by parts of words, and return one page of them, what needs attention first."""
     now = utc_now()
-    query = narrowed(text, state)
+    query = _matching(text, state)
     ordered = query.order_by(*order.columns(now))
     with read_session() as session:
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
@@ -126,7 +128,35 @@ def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order =
     return AccountPage([view_of(row) for row in rows], total, page, pages, counts)
 
 
-def narrowed(text: str = "", state: str = "") -> Select[Account]:
+def list_accounts_after(
+    cursor: int,
+    limit: int,
+    *,
+    only: Collection[int] | None = None,
+    state: str | None = None,
+    text: str | None = None,
+    tenant_id: str | None = None,
+    external_id: str | None = None,
+) -> tuple[list[AccountView], int | None]:
+    """Return a page by id, which stays right while rows change, and the cursor of the next one; None at the end.
+
+    Args:
+        only: the ids that the caller may see; None for all.
+    """
+    query = _matching(text or "", state or "").where(Account.id > cursor)
+    if only is not None:
+        query = query.where(Account.id.in_(only))
+    if tenant_id is not None:
+        query = query.where(Account.tenant_id == normalize_tenant_id(tenant_id))
+    if external_id is not None:
+        query = query.where(Account.external_id == external_id)
+    with read_session() as session:
+        rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
+    views = [view_of(row) for row in rows[:limit]]
+    return views, views[-1].id if len(rows) > limit else None
+
+
+def _matching(text: str, state: str) -> Select[Account]:
     """Return the query for the accounts that hold all these parts of words, and are in this state."""
     query = select(Account)
     for word in text.split():
@@ -156,20 +186,6 @@ def list_refreshable_ids() -> list[int]:
         return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
 
 
-def disconnect(account_id: int, actor: str) -> None:
-    """Forget an account's tokens at once; a refresh in flight cannot bring them back.
-
-    Raises:
-        AccountNotFound: there is none.
-    """
-    with write_transaction() as session:
-        account = load_account(session, account_id, lock=True)
-        if account.disconnected_at is None:
-            account.disconnected_at = utc_now()
-            forget_credential(account)
-            record(session, EventKind.DISCONNECTED, account.id, actor)
-
-
 def _count_states(session: Session, now: datetime) -> dict[str, int]:
     states = state_expression(now).label("state")
     found = dict(session.execute(select(states, func.count()).group_by(states)).all())
@@ -177,7 +193,6 @@ def _count_states(session: Session, now: datetime) -> dict[str, int]:
 
 
 def _contains(word: str) -> ColumnElement[bool]:
-    pattern = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     columns = (
         Account.tenant_id,
         Account.business_name,
@@ -186,7 +201,7 @@ def _contains(word: str) -> ColumnElement[bool]:
         Account.label,
         Account.external_id,
     )
-    return or_(*(column.ilike(pattern, escape="\\") for column in columns))
+    return or_(*(column.icontains(word, autoescape=True) for column in columns))
 
 
 def view_of(account: Account, with_tokens: bool = False) -> AccountView:
@@ -199,27 +214,12 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
     refresh_token = _masked(account, open_refresh_token) if with_tokens else None
     is_unreadable = state.is_alive and UNREADABLE in {access_token, refresh_token}
     return AccountView(
-        id=account.id,
-        title=account.label or account.business_name or account.tenant_id or NAMELESS,
-        tenant_id=account.tenant_id,
-        business_name=account.business_name,
-        label=account.label,
-        external_id=account.external_id,
-        person_name=account.person_name,
-        person_email=account.person_email,
-        is_pending=account.is_pending,
+        **{name: getattr(account, name) for name in _COPIED},
         state=state,
         next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state),
         reasons=reasons_of(account, now),
-        kind=account.kind,
-        scope=account.scope,
-        access_token_expires_at=account.access_token_expires_at,
         refresh_token_expires_at=ends_at,
         refresh_days_left=max((ends_at - now + ALMOST).days, 0) if ends_at else None,
-        refreshed_at=account.refreshed_at,
-        connected_at=account.connected_at,
-        disconnected_at=account.disconnected_at,
-        last_used_at=account.last_used_at,
         has_access_token=account.access_token_sealed is not None,
         is_being_confirmed=is_being_confirmed(account, state),
         is_unreadable=is_unreadable,

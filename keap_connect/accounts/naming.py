@@ -1,25 +1,33 @@
-"""How programs and people name an account from outside: by its id, or as `external:<external_id>`."""
+"""What people are called, how an account is named from outside, and what may be in the names that we are given."""
 
 import re
 
 from sqlalchemy import select
 
-from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LONGEST_NAME
 from keap_connect.database import read_session
-from keap_connect.errors import AccountNotFound
+from keap_connect.errors import AccountNotFound, NameRefused
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import LARGEST_ID, Account
 
+LONGEST_NAME = 200
+LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL keeps no NUL, and a line is one line
+EXTERNAL_ID_CHARACTERS = "[A-Za-z0-9._:-]"
 EXTERNAL = "external:"
 NAME = re.compile(f"[0-9]+|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}")
 
 
+def person_of(named: Account | Identity) -> str:
+    """Return what a person is called in a sentence."""
+    return named.person_name or named.person_email or "a person Keap has not named yet"
+
+
 def is_account_name(name: str) -> bool:
-    """Whether it has the form of a name; there may still be no such account."""
+    """Whether it has the form of a name from outside: an id, or `external:<external_id>`."""
     return NAME.fullmatch(name) is not None
 
 
 def find_account_id(name: str) -> int:
-    """Return the id of the account of this name.
+    """Return the id of the account that has this name outside.
 
     Raises:
         AccountNotFound: there is none.
@@ -34,3 +42,24 @@ def find_account_id(name: str) -> int:
     if account_id is None:
         raise AccountNotFound(f"There is no account {name}.")
     return account_id
+
+
+def tidy_name(typed: str | None) -> str | None:
+    """Return a label or an external id without needless blanks; None when nothing is left."""
+    return " ".join((typed or "").split()) or None
+
+
+def check_names(label: str | None = None, external_id: str | None = None) -> None:
+    """Check what an account is to be called.
+
+    Raises:
+        NameRefused: the label or the external id breaks a rule.
+    """
+    if label and not re.fullmatch(f"{LABEL_CHARACTERS}+", label):
+        raise NameRefused("label", "The label has characters that cannot be shown.")
+    if label and len(label) > LONGEST_NAME:
+        raise NameRefused("label", f"The label may have at most {LONGEST_NAME} characters.")
+    if external_id and not re.fullmatch(f"{EXTERNAL_ID_CHARACTERS}+", external_id):
+        raise NameRefused("external_id", "Use letters from A to Z, digits and . _ : - only, without spaces.")
+    if external_id and len(external_id) > LONGEST_NAME:
+        raise NameRefused("external_id", f"The external id may have at most {LONGEST_NAME} characters.")

@@ -85,7 +85,7 @@ def _expression(key: SortKey, now: datetime) -> ColumnElement[Any]:
         ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
         return case(ranks, value=state_expression(now))
     if key is SortKey.ACCOUNT:
-        return _alphabetical(func.coalesce(Account.label, Account.business_name, Account.tenant_id))
+        return _alphabetical(Account.title)
     if key is SortKey.PERSON:
         return _alphabetical(func.coalesce(Account.person_name, Account.person_email))
     times = {

@@ -3,9 +3,8 @@
 from typing import Any
 
 from keap_connect.access.api_keys import Scope
-from keap_connect.accounts.directory import AccountView, view_account
-from keap_connect.accounts.labels import change_account
-from keap_connect.accounts.paging import list_accounts_after
+from keap_connect.accounts.changes import change_account
+from keap_connect.accounts.directory import AccountView, list_accounts_after, view_account
 from keap_connect.api.operations import current_key, operation
 from keap_connect.api.schemas import (
     Account,
@@ -90,10 +89,17 @@ def import_account(body: dict[str, Any]) -> AccountView:
     kind, refresh_token = CredentialKind(body["kind"]), body.get("refresh_token")
     if kind is CredentialKind.OAUTH and refresh_token is None:
         kind = CredentialKind.ACCESS_TOKEN_ONLY
-    credential = ImportedCredential(body["access_token"], refresh_token, body.get("expires_in"), kind)
-    names = body.get("external_id"), body.get("label")
+    credential = ImportedCredential(
+        body["access_token"],
+        refresh_token,
+        body.get("expires_in"),
+        kind,
+        body.get("external_id"),
+        body.get("label"),
+        body["replace"],
+    )
     with keap_call_slot():
-        account_id = import_credential(credential, key.actor, *names, replaces=body["replace"])
+        account_id = import_credential(credential, key.actor)
     return view_account(account_id)
 
 

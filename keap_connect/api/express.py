@@ -18,8 +18,7 @@ from keap_connect.access.api_keys import VerifiedKey, read_api_key
 from keap_connect.access.glance import Facts, Glances, holds, may_have_token
 from keap_connect.access.rate_limits import RateLimits
 from keap_connect.accounts.credentials import fingerprint
-from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LONGEST_NAME
-from keap_connect.accounts.naming import EXTERNAL
+from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID_CHARACTERS, LONGEST_NAME
 from keap_connect.clock import utc_now
 from keap_connect.errors import APIKeyRefused, HandOutUnrecorded, SealBroken, TemporarilyUnavailable, TooManyRequests
 from keap_connect.events.hand_outs import HandOutLog

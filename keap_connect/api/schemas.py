@@ -6,8 +6,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from keap_connect.accounts.labels import EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
-from keap_connect.accounts.naming import EXTERNAL
+from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
 from keap_connect.accounts.state import AccountState
 from keap_connect.events.history import EventKind
 from keap_connect.models import LARGEST_ID, CredentialKind

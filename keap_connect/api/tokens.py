@@ -7,9 +7,9 @@ from flask import Response, current_app, request
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.access.rate_limits import rate_limits
+from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, view_account
-from keap_connect.accounts.directory import disconnect as disconnect_account
 from keap_connect.api.operations import bp, current_key, operation
 from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
 from keap_connect.events.hand_outs import record_hand_out

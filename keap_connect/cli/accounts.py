@@ -9,12 +9,11 @@ from itertools import islice
 import click
 from flask.cli import AppGroup
 
+from keap_connect.accounts.changes import disconnect as disconnect_account
+from keap_connect.accounts.changes import erase as erase_account
 from keap_connect.accounts.credentials import fingerprint
-from keap_connect.accounts.directory import AccountView, list_refreshable_ids, view_account
-from keap_connect.accounts.directory import disconnect as disconnect_account
-from keap_connect.accounts.erasing import erase as erase_account
+from keap_connect.accounts.directory import AccountView, list_accounts_after, list_refreshable_ids, view_account
 from keap_connect.accounts.naming import find_account_id, is_account_name
-from keap_connect.accounts.paging import list_accounts_after
 from keap_connect.accounts.state import AccountState
 from keap_connect.cli.exit_codes import ExitCode, answer_of, help_with, plainly
 from keap_connect.cli.output import cell, json_option, show_facts, show_json, show_table

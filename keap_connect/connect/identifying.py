@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token
 from keap_connect.accounts.directory import get_account
+from keap_connect.accounts.naming import person_of
 from keap_connect.connect.matching import Grant, find_by_identity, match_grant, take_identity
 from keap_connect.database import write_transaction
 from keap_connect.errors import TemporarilyUnavailable
@@ -52,8 +53,7 @@ def _settle(session: Session, pending: Account, identity: Identity) -> int:
     if find_by_identity(session, identity) is None and not is_same_tenant:
         take_identity(pending, identity)
         pending.reconnects_account_id = None
-        person = identity.person_name or identity.person_email or "a person without a name"
-        details = {"tenant_id": identity.tenant_id, "person": person}
+        details = {"tenant_id": identity.tenant_id, "person": person_of(identity)}
         record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
         return pending.id
     return _move(session, pending, identity)
@@ -67,10 +67,10 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
     account = find_by_identity(session, identity)
     if account is None or account.disconnected_at is not None or account.connected_at <= pending.connected_at:
         granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
-        placement = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
-        if placement.account_id is None:
+        match = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
+        if match.account_id is None:
             return pending.id
-        account = session.get_one(Account, placement.account_id)
+        account = session.get_one(Account, match.account_id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
         record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)
     else:

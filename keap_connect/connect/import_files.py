@@ -1,16 +1,16 @@
-"""Importing many credentials from a CSV file: first looked through line by line, then all of it or nothing."""
+"""Importing many credentials from a CSV file: first each line is checked, then all of it is stored or nothing."""
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from keap_connect.accounts.labels import tidy_name
-from keap_connect.connect.importing import Checked, ImportedCredential, Incoming, check_form, find_place, place
-from keap_connect.database import write_transaction
+from keap_connect.accounts.naming import person_of, tidy_name
+from keap_connect.connect.importing import Checked, ImportedCredential, check_form, find_target, store_checked
+from keap_connect.database import write_or_retry, write_transaction
 from keap_connect.errors import (
     ImportRefused,
     KeapConnectError,
@@ -22,7 +22,6 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.keap.user_info import Identity, get_identity
 from keap_connect.models import CredentialKind
 from keap_connect.services import services
-from keap_connect.settings import KeapSettings
 
 COLUMNS = ("kind", "access_token", "refresh_token", "external_id", "label")
 NEEDED_COLUMNS = {"kind", "access_token"}
@@ -41,7 +40,7 @@ class PreviewLine:
     kind: str
     tenant_id: str | None
     business_name: str | None
-    person: str | None
+    person: str
     updates: str | None = None
 
 
@@ -53,16 +52,8 @@ class Preview:
     problems: dict[int, str]
 
 
-@dataclass(frozen=True)
-class _Numbered:
-    """A line as read from the file; line 1 names the columns."""
-
-    number: int
-    incoming: Incoming
-
-
 def preview_file(content: bytes) -> Preview:
-    """Look through a file and ask Keap about each of its lines, storing nothing.
+    """Check a file and ask Keap about each of its lines, storing nothing.
 
     Raises:
         ImportRefused: it is no such file at all.
@@ -72,12 +63,11 @@ def preview_file(content: bytes) -> Preview:
     with write_transaction() as session:  # since it locks what it looks at, as the real run does
         for number, one in checked.items():
             try:
-                account, _ = find_place(session, one)
+                account, _ = find_target(session, one)
             except (ImportRefused, NameRefused) as refusal:
                 problems[number] = str(refusal)
                 continue
-            updates = (account.label or account.business_name or account.tenant_id) if account else None
-            lines.append(_preview(number, one, updates))
+            lines.append(_preview(number, one, account.title if account else None))
     return Preview(lines, dict(sorted(problems.items())))
 
 
@@ -91,45 +81,41 @@ def import_file(content: bytes, actor: str) -> list[int]:
     checked, problems = _check(content)
     if problems:
         raise LinesRefused(problems)
-    try:
-        return _store(checked, actor)
-    except IntegrityError:  # one of the accounts was stored at the same moment
-        return _store(checked, actor)
 
-
-def _store(checked: dict[int, Checked], actor: str) -> list[int]:
-    ids = {}
-    with write_transaction() as session:
+    def store(session: Session) -> list[int]:
+        ids = {}
         # In one order for everybody, so that two files at once wait for each other and do not block each other.
-        for number in sorted(checked, key=lambda number: _owner(checked[number].identity)):
+        for number in sorted(checked, key=lambda number: _owner(checked[number])):
             try:
-                ids[number] = place(session, checked[number], actor)
+                ids[number] = store_checked(session, checked[number], actor)
             except (ImportRefused, NameRefused) as refusal:
                 raise LinesRefused({number: str(refusal)}) from refusal
         record(session, EventKind.FILE_IMPORTED, None, actor, count=len(ids))
-    return [ids[number] for number in sorted(ids)]
+        return [ids[number] for number in sorted(ids)]
+
+    return write_or_retry(store)
 
 
 def _check(content: bytes) -> tuple[dict[int, Checked], dict[int, str]]:
     """Return what is good by line number, and what is wrong by line number."""
     problems: dict[int, str] = {}
-    read = list(_read(content, problems))
-    checked = _ask_keap(read, problems)
-    for name, value_of in (
-        ("Keap account and person", lambda one: _owner(one.identity)),
-        ("external id", lambda one: one.incoming.external_id),
-    ):
+    checked = _ask_keap(_read(content, problems), problems)
+    names: dict[str, Callable[[Checked], object]] = {
+        "Keap account and person": _owner,
+        "external id": lambda one: one.credential.external_id,
+    }
+    for name, value_of in names.items():
         first: dict[object, int] = {}
         for number, one in list(checked.items()):
             value = value_of(one)
-            if value is not None and first.setdefault(value, number) != number:
+            if value and first.setdefault(value, number) != number:
                 problems[number] = f"It has the same {name} as line {first[value]}."
                 del checked[number]
     return checked, problems
 
 
-def _read(content: bytes, problems: dict[int, str]) -> Iterator[_Numbered]:
-    """Give the lines that are right in form. No sentence repeats what stands in a line: it may be a token."""
+def _read(content: bytes, problems: dict[int, str]) -> dict[int, ImportedCredential]:
+    """Return the lines that are right in form. No sentence repeats what is in a line: it may be a token."""
     if len(content) > MOST_BYTES:
         raise ImportRefused(f"The file is larger than {MOST_BYTES // 1024} kB.")
     try:
@@ -143,14 +129,13 @@ def _read(content: bytes, problems: dict[int, str]) -> Iterator[_Numbered]:
         raise ImportRefused(HEADER_WRONG)
     if not 1 < len(rows) <= MOST_LINES + 1:
         raise ImportRefused(f"The file has {len(rows) - 1} lines of accounts; 1 to {MOST_LINES} can be imported.")
+    good = {}
     for number, row in rows[1:]:
         try:
-            incoming = _incoming(names, row)
-            check_form(incoming)
+            good[number] = _credential(names, row)
         except (ImportRefused, NameRefused) as refusal:
             problems[number] = str(refusal)
-        else:
-            yield _Numbered(number, incoming)
+    return good
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -163,58 +148,62 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
         number = reader.line_num + 1
 
 
-def _incoming(names: list[str], row: list[str]) -> Incoming:
+def _credential(names: list[str], row: list[str]) -> ImportedCredential:
     if len(row) != len(names):
         raise ImportRefused(f"It has {len(row)} values, but the first line names {len(names)} columns.")
-    values = dict(zip(names, (value.strip() for value in row), strict=True))
+    values = {name: value.strip() or None for name, value in zip(names, row, strict=True)}
     if values["kind"] not in set(CredentialKind):
         raise ImportRefused(f"The kind must be one of {', '.join(CredentialKind)}.")
-    refresh_token = values.get("refresh_token") or None
-    credential = ImportedCredential(values["access_token"], refresh_token, kind=CredentialKind(values["kind"]))
-    return Incoming(credential, tidy_name(values.get("external_id")), tidy_name(values.get("label")))
+    credential = ImportedCredential(
+        access_token=values["access_token"] or "",
+        refresh_token=values.get("refresh_token"),
+        kind=CredentialKind(values["kind"]),
+        external_id=tidy_name(values.get("external_id")),
+        label=values.get("label"),
+    )
+    check_form(credential)
+    return credential
 
 
-def _ask_keap(lines: list[_Numbered], problems: dict[int, str]) -> dict[int, Checked]:
+def _ask_keap(credentials: dict[int, ImportedCredential], problems: dict[int, str]) -> dict[int, Checked]:
     """Ask Keap whose each credential is, a few at a time; once it is silent for several lines, no more are asked."""
     keap = services().keap
-    silent: list[int] = []
+    silences: list[TemporarilyUnavailable] = []
 
-    def ask(line: _Numbered) -> Identity | KeapConnectError:
-        if len(silent) >= SILENT_LINES:
+    def ask(credential: ImportedCredential) -> Identity | KeapConnectError:
+        if len(silences) >= SILENT_LINES:
             return TemporarilyUnavailable("It was not checked, since Keap does not answer. Try again in a minute.")
-        answer = _answer(keap, line)
-        if isinstance(answer, TemporarilyUnavailable):
-            silent.append(line.number)
-        return answer
+        try:
+            return get_identity(keap, credential.access_token)
+        except TemporarilyUnavailable as silence:
+            silences.append(silence)
+            return silence
+        except KeapConnectError as refusal:
+            return refusal
 
     checked = {}
     with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-        for line, answer in zip(lines, threads.map(ask, lines), strict=True):
+        for (number, credential), answer in zip(
+            credentials.items(), threads.map(ask, credentials.values()), strict=True
+        ):
             if isinstance(answer, Identity):
-                checked[line.number] = Checked(line.incoming, answer)
+                checked[number] = Checked(credential, answer)
             else:
-                problems[line.number] = str(answer)
+                problems[number] = str(answer)
     return checked
 
 
-def _answer(keap: KeapSettings, line: _Numbered) -> Identity | KeapConnectError:
-    try:
-        return get_identity(keap, line.incoming.credential.access_token)
-    except KeapConnectError as refusal:
-        return refusal
+def _owner(checked: Checked) -> tuple[str, str]:
+    return checked.identity.tenant_id or "", checked.identity.keap_user_id or ""
 
 
-def _owner(identity: Identity) -> tuple[str, str]:
-    return identity.tenant_id or "", identity.keap_user_id or ""
-
-
-def _preview(number: int, one: Checked, updates: str | None) -> PreviewLine:
-    identity = one.identity
+def _preview(number: int, checked: Checked, updates: str | None) -> PreviewLine:
+    identity = checked.identity
     return PreviewLine(
         number=number,
-        kind=one.incoming.credential.kind,
+        kind=checked.credential.kind,
         tenant_id=identity.tenant_id,
         business_name=identity.business_name,
-        person=identity.person_name or identity.person_email,
+        person=person_of(identity),
         updates=updates,
     )

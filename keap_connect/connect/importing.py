@@ -1,6 +1,6 @@
-"""Taking in a credential that a person brings from Keap by hand: pasted tokens, or a key without expiry.
+"""Importing a credential that a person copies from Keap by hand: tokens, or a key without expiry.
 
-It is checked against Keap's user info before anything is stored, which also tells whose it is. Other than a consent, an
+It is checked against Keap's user info before anything is stored, which also says whose it is. Unlike a consent, an
 import can be repeated: so whatever is not clear is refused, and nothing is changed.
 """
 
@@ -8,15 +8,14 @@ import re
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import fingerprint, new_account, store_imported
-from keap_connect.accounts.labels import check_names, tidy_name
+from keap_connect.accounts.naming import check_names, person_of, tidy_name
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import find_by_identity, take_identity
-from keap_connect.database import write_transaction
+from keap_connect.database import write_or_retry
 from keap_connect.errors import ExternalIdTaken, ImportRefused, WouldReplace
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.user_info import Identity, get_identity
@@ -35,25 +34,18 @@ CREDENTIAL_WORDS = {
 
 @dataclass(frozen=True)
 class ImportedCredential:
-    """What a person or a program brings. `access_token` is the key itself where it is a key.
+    """What a person or a program brings, and what its account is to be called; None leaves a name as it is.
 
-    `expires_in`: seconds that the access token has left, where somebody knows; of a key it is not asked.
+    Args:
+        access_token: the key itself where it is a key.
+        expires_in: seconds that the access token has left, where somebody knows; not asked of a key.
+        replaces: it may take the place of a connection that works, too.
     """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None
     kind: CredentialKind = CredentialKind.OAUTH
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A credential, and what its account is to be called; None leaves a name as it is.
-
-    `replaces`: it is meant to take the place of a connection that works, too.
-    """
-
-    credential: ImportedCredential
     external_id: str | None = None
     label: str | None = None
     replaces: bool = False
@@ -61,49 +53,35 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Checked:
-    """Something incoming, and whose it is by Keap's own word."""
+    """A credential, and whose it is by Keap's own word."""
 
-    incoming: Incoming
+    credential: ImportedCredential
     identity: Identity
 
 
-def import_credential(
-    credential: ImportedCredential,
-    actor: str,
-    external_id: str | None = None,
-    label: str | None = None,
-    *,
-    replaces: bool = False,
-) -> int:
+def import_credential(credential: ImportedCredential, actor: str) -> int:
     """Check a credential at Keap and store it in the account it belongs to, a new one if need be; return its id.
 
     Raises:
         ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one,
-            or might (WouldReplace) and `replaces` does not say that it is meant.
+            or might (WouldReplace) and `replaces` is false.
         NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not tell whose it is.
         TenantConflict: Keap named two tenants for it.
 
     Whatever is raised, nothing was changed.
     """
-    incoming = Incoming(credential, tidy_name(external_id), tidy_name(label), replaces)
-    check_form(incoming)
-    checked = Checked(incoming, get_identity(services().keap, credential.access_token))
-    try:
-        with write_transaction() as session:
-            return place(session, checked, actor)
-    except IntegrityError:  # the same (tenant, person), or the same external id, was stored at the same moment
-        with write_transaction() as session:
-            return place(session, checked, actor)
+    check_form(credential)
+    checked = Checked(credential, get_identity(services().keap, credential.access_token))
+    return write_or_retry(lambda session: store_checked(session, checked, actor))
 
 
-def check_form(incoming: Incoming) -> None:
+def check_form(credential: ImportedCredential) -> None:
     """Check what can be seen without Keap.
 
     Raises:
         ImportRefused, NameRefused.
     """
-    credential = incoming.credential
     is_key = credential.kind in KEYS
     what = "key" if is_key else "access token"
     if not TOKEN.fullmatch(credential.access_token):
@@ -118,60 +96,64 @@ def check_form(incoming: Incoming) -> None:
         raise ImportRefused(
             f"What begins with {KEY_PREFIX} is a key: a Personal Access Token or a Service Account Key."
         )
-    check_names(incoming.label, incoming.external_id)
+    check_names(tidy_name(credential.label), tidy_name(credential.external_id))
 
 
-def find_place(session: Session, checked: Checked) -> tuple[Account | None, bool]:
-    """Return the account, locked, in which it would be stored, None where it would become a new one; and whether it
-    stands there already.
+def find_target(session: Session, checked: Checked) -> tuple[Account | None, bool]:
+    """Return the account, locked, in which a credential would be stored, None where it would become a new one; and
+    whether it is stored there already.
 
     Raises:
-        ImportRefused: what is stored there works for longer than what would take its place, or comes from it.
-        WouldReplace: it works, and a pair would take its place without anybody saying that this is meant.
+        ImportRefused: what is stored there works for longer than the credential would, or comes from it.
+        WouldReplace: it works, and a pair would take its place although `replaces` is false.
         ExternalIdTaken: another account has the external id.
     """
+    credential = checked.credential
     account = find_by_identity(session, checked.identity)
-    credential = checked.incoming.credential
-    if checked.incoming.external_id is not None:
-        has_it = select(Account.id).where(Account.external_id == checked.incoming.external_id)
-        holder = session.scalar(has_it)
-        if holder is not None and (account is None or holder != account.id):
-            raise ExternalIdTaken
+    external_id = tidy_name(credential.external_id)
+    holder = session.scalar(select(Account.id).where(Account.external_id == external_id)) if external_id else None
+    if holder is not None and (account is None or holder != account.id):
+        raise ExternalIdTaken
     if account is None:
         return None, False
     is_stored = _is_stored(session, account, credential.refresh_token)
-    if not is_stored:
-        _refuse_to_replace(account, checked.incoming)
-    if credential.kind is not CredentialKind.ACCESS_TOKEN_ONLY:
-        return account, is_stored
-    works = state_of(account, utc_now()).is_alive
-    if works and account.kind != CredentialKind.ACCESS_TOKEN_ONLY:
+    state = state_of(account, utc_now())
+    # The access token works, which says nothing of the refresh token: another program may have spent that, and the
+    # account would be lost at its next refresh.
+    is_healthy = state is AccountState.ACTIVE and not (account.failures or account.refusals)
+    is_pair = credential.kind == account.kind == CredentialKind.OAUTH
+    if is_pair and is_healthy and not (is_stored or credential.replaces):
+        raise WouldReplace(
+            "This Keap account is connected already, and works. If another program has refreshed this pair, it is "
+            "spent, and would end the connection."
+        )
+    is_token_only = credential.kind is CredentialKind.ACCESS_TOKEN_ONLY
+    if is_token_only and account.kind != CredentialKind.ACCESS_TOKEN_ONLY and state.is_alive:
         raise ImportRefused(
             "This Keap account is connected already, and lastingly. An access token alone would end that within a day."
         )
     return account, is_stored
 
 
-def place(session: Session, checked: Checked, actor: str) -> int:
-    """Store it, in the caller's transaction; return the account's id. The same errors as `find_place`.
+def store_checked(session: Session, checked: Checked, actor: str) -> int:
+    """Store a credential, in the caller's transaction; return the account's id. The same errors as `find_target`.
 
     Raises:
-        IntegrityError: the same (tenant, person) was stored at the same moment; place it again.
+        IntegrityError: the same (tenant, person), or the same external id, was stored at the same moment; try again.
     """
-    incoming, identity = checked.incoming, checked.identity
-    known, is_stored = find_place(session, checked)
+    credential, identity = checked.credential, checked.identity
+    known, is_stored = find_target(session, checked)
     account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
     take_identity(account, identity)
-    credential = incoming.credential
-    if not is_stored:  # else what rests goes on resting
+    if not is_stored:  # else a pair whose outcome is unknown goes on waiting
         store_imported(
             account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in
         )
-    account.external_id = incoming.external_id or account.external_id
-    account.label = incoming.label or account.label
+    account.external_id = tidy_name(credential.external_id) or account.external_id
+    account.label = tidy_name(credential.label) or account.label
     details = {
         "credential": CREDENTIAL_WORDS[credential.kind],
-        "person": identity.person_name or identity.person_email or "a person without a name",
+        "person": person_of(identity),
         "generation": account.generation,
     }
     if credential.refresh_token:
@@ -179,21 +161,6 @@ def place(session: Session, checked: Checked, actor: str) -> int:
     record(session, EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED, account.id, actor, **details)
     session.flush()
     return account.id
-
-
-def _refuse_to_replace(account: Account, incoming: Incoming) -> None:
-    """Refuse a pair in the place of a healthy one.
-
-    Its access token works, which says nothing of its refresh token: another program may have spent that, and the
-    account would be lost at its next refresh.
-    """
-    is_pair = incoming.credential.kind == account.kind == CredentialKind.OAUTH
-    is_healthy = state_of(account, utc_now()) is AccountState.ACTIVE and not (account.failures or account.refusals)
-    if is_pair and is_healthy and not incoming.replaces:
-        raise WouldReplace(
-            "This Keap account is connected already, and works. If another program has refreshed this pair, it is "
-            "spent, and would end the connection."
-        )
 
 
 def _is_stored(session: Session, account: Account, refresh_token: str | None) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import new_account, replace_credential
+from keap_connect.accounts.naming import person_of
 from keap_connect.connect.endings import Ending
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
@@ -28,9 +29,7 @@ class Grant:
 
     def to_json(self) -> str:
         """Write it down, to be sealed."""
-        token_response = asdict(self.token_response)
-        token_response["expires_at"] = self.token_response.expires_at.isoformat()
-        return json.dumps({"token_response": token_response, "identity": asdict(self.identity)})
+        return json.dumps(asdict(self), default=datetime.isoformat)
 
     @classmethod
     def from_json(cls, text: str) -> "Grant":
@@ -43,7 +42,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Match:
-    """Where a grant went. `HELD` went nowhere yet: it names another tenant than the account to reconnect."""
+    """Where a grant is stored. `HELD`: nowhere yet, since it is of another tenant than the account."""
 
     ending: Ending
     account_id: int | None
@@ -54,37 +53,37 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
 
     Reconnect of account A: same tenant and person: A gets the pair. Same tenant, another person: A takes that
     person, unless they have account B already: then B is updated. Another tenant: A never changes; if that
-    (tenant, person) is connected it is updated, else the grant is held for the person to decide.
+    (tenant, person) is connected it is updated, else the grant waits for the person to decide.
 
     Raises:
-        IntegrityError: the same (tenant, person) was stored at the same moment; place it again.
+        IntegrityError: the same (tenant, person) was stored at the same moment; match it again.
     """
-    identity = grant.identity
-    wanted = _lock(session, reconnects_account_id)
+    identity, wanted = grant.identity, None
+    if reconnects_account_id is not None:
+        wanted = session.get(Account, reconnects_account_id, with_for_update=True)
     known = find_by_identity(session, identity)
     if wanted and wanted.tenant_id and identity.tenant_id and wanted.tenant_id != identity.tenant_id:
-        return _place_other_tenant(session, grant, wanted, known)
+        record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=identity.tenant_id)
+        return _store(session, grant, known, Ending.OTHER_TENANT_UPDATED) if known else _undecided(wanted)
     if known and wanted and known is not wanted:
-        _store(session, grant, known)
-        record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=_name(identity))
-        return Match(Ending.OTHER_PERSON_UPDATED, known.id)
+        match = _store(session, grant, known, Ending.OTHER_PERSON_UPDATED)
+        record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=person_of(identity))
+        return match
     if known:
-        _store(session, grant, known)
-        return Match(Ending.RECONNECTED, known.id)
+        return _store(session, grant, known, Ending.RECONNECTED)
     if identity.keap_user_id is None or identity.tenant_id is None:
-        pending = _store_new(session, grant)
+        pending = new_account(session, identity.tenant_id, identity.keap_user_id)
         pending.reconnects_account_id = wanted.id if wanted else None
-        return Match(Ending.CONNECTED_PENDING, pending.id)
+        return _store(session, grant, pending, Ending.CONNECTED_PENDING, EventKind.CONNECTED)
     if wanted and wanted.keap_user_id is None:
         # Whoever signed in by the grant before had no name, so it may be somebody else's account from now on.
         session.execute(delete(SignIn).where(SignIn.account_id == wanted.id))
-        _store(session, grant, wanted)
-        return Match(Ending.RECONNECTED, wanted.id)
+        return _store(session, grant, wanted, Ending.RECONNECTED)
     if wanted:
-        before = wanted.person_name or wanted.person_email or "another person"
-        _store(session, grant, wanted, EventKind.PERSON_CHANGED, before=before)
-        return Match(Ending.PERSON_CHANGED, wanted.id)
-    return Match(Ending.CONNECTED, _store_new(session, grant).id)
+        before = person_of(wanted)
+        return _store(session, grant, wanted, Ending.PERSON_CHANGED, EventKind.PERSON_CHANGED, before=before)
+    account = new_account(session, identity.tenant_id, identity.keap_user_id)
+    return _store(session, grant, account, Ending.CONNECTED, EventKind.CONNECTED)
 
 
 def find_by_identity(session: Session, identity: Identity) -> Account | None:
@@ -106,33 +105,21 @@ def take_identity(account: Account, identity: Identity) -> None:
             setattr(account, name, value)
 
 
-def _lock(session: Session, account_id: int | None) -> Account | None:
-    return session.get(Account, account_id, with_for_update=True) if account_id else None
-
-
-def _place_other_tenant(session: Session, grant: Grant, wanted: Account, known: Account | None) -> Match:
-    record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=grant.identity.tenant_id)
-    if known is None:
-        return Match(Ending.HELD, wanted.id)
-    _store(session, grant, known)
-    return Match(Ending.OTHER_TENANT_UPDATED, known.id)
-
-
-def _store_new(session: Session, grant: Grant) -> Account:
-    account = new_account(session, grant.identity.tenant_id, grant.identity.keap_user_id)
-    _store(session, grant, account, EventKind.CONNECTED)
-    return account
+def _undecided(wanted: Account) -> Match:
+    return Match(Ending.HELD, wanted.id)
 
 
 def _store(
-    session: Session, grant: Grant, account: Account, kind: EventKind = EventKind.RECONNECTED, **details: str
-) -> None:
+    session: Session,
+    grant: Grant,
+    account: Account,
+    ending: Ending,
+    kind: EventKind = EventKind.RECONNECTED,
+    **details: str,
+) -> Match:
     take_identity(account, grant.identity)
     replace_credential(account, grant.token_response)
-    record(session, kind, account.id, Actor.CUSTOMER, person=_name(grant.identity), **details)
+    record(session, kind, account.id, Actor.CUSTOMER, person=person_of(grant.identity), **details)
     if not grant.token_response.has_full_scope:
         record(session, EventKind.SCOPE_CHANGED, account.id, Actor.SYSTEM, scope=grant.token_response.scope)
-
-
-def _name(identity: Identity) -> str:
-    return identity.person_name or identity.person_email or "a person Keap has not named yet"
+    return Match(ending, account.id)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, String, func, or_, select, text
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session
 from keap_connect.events.history import sentence_of
-from keap_connect.models import LARGEST_ID, Account, AccountEvent
+from keap_connect.models import LARGEST_ID, NAMELESS, Account, AccountEvent
 from keap_connect.spreadsheet import csv_line
 
 PAGE_SIZE = 50
@@ -96,12 +96,12 @@ def events_as_csv(search: Search) -> Iterator[str]:
 def _page(
     search: Search, conditions: Collection[ColumnElement[bool]], order: ColumnElement[int], limit: int
 ) -> EventPage:
-    query = select(AccountEvent, func.coalesce(Account.label, Account.business_name, Account.tenant_id))
+    query = select(AccountEvent, Account.id, Account.title)
     query = query.outerjoin(Account, Account.id == AccountEvent.account_id)
     query = query.where(*_conditions(search), *conditions).order_by(order).limit(limit + 1)
     with read_session() as session:
         found = session.execute(query).all()
-    events = [_view(event, title) for event, title in found[:limit]]
+    events = [_view(event, (title or NAMELESS) if is_there else None) for event, is_there, title in found[:limit]]
     return EventPage(events, events[-1].id if len(found) > limit else None)
 
 

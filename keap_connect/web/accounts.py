@@ -5,9 +5,9 @@ from typing import Any
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.accounts.directory import disconnect as disconnect_account
+from keap_connect.accounts.changes import change_account
+from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, view_account
-from keap_connect.accounts.labels import change_account
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import KEYS, AccountState
 from keap_connect.connect.flows import count_unfinished

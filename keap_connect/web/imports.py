@@ -38,13 +38,7 @@ def one() -> Response:
         if not password_is_right():
             return _one_form({"password": PASSWORD_WRONG}, 401)
         with keap_call_slot():
-            account_id = import_credential(
-                _pasted_credential(),
-                signed_in_admin().email,
-                _text("external_id"),
-                _text("label"),
-                replaces=request.form.get("replace") == "1",
-            )
+            account_id = import_credential(_pasted_credential(), signed_in_admin().email)
     except NameRefused as refusal:
         return _one_form({refusal.field: f"{refusal} Nothing was imported."}, 400)
     except WouldReplace as refusal:
@@ -108,7 +102,14 @@ def _pasted_credential() -> ImportedCredential:
         kind = CredentialKind.OAUTH if refresh_token else CredentialKind.ACCESS_TOKEN_ONLY
     elif kind not in {CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY}:
         raise ImportRefused("Say what it is that you bring.")
-    return ImportedCredential(_text("access_token") or "", refresh_token, kind=CredentialKind(kind))
+    return ImportedCredential(
+        _text("access_token") or "",
+        refresh_token,
+        kind=CredentialKind(kind),
+        external_id=_text("external_id"),
+        label=_text("label"),
+        replaces=request.form.get("replace") == "1",
+    )
 
 
 def _text(name: str) -> str | None:

@@ -34,7 +34,7 @@ def test_every_account_is_exported_once_in_pieces_and_without_tokens(
     app: Flask, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
     stored = Stored(app, sandbox)
-    monkeypatch.setattr(exporting, "READ_AT_ONCE", 2)
+    monkeypatch.setattr(exporting, "ROWS_AT_ONCE", 2)
     ids = [stored.place(tenant) for tenant in ("ab123", "cd456", "ef789")]
 
     pieces = list(export_csv("admin@example.com"))
@@ -42,7 +42,7 @@ def test_every_account_is_exported_once_in_pieces_and_without_tokens(
     rows = read(pieces)
     assert len(pieces) == 3
     assert [row["id"] for row in rows] == [str(one) for one in ids]
-    assert tuple(rows[0]) == COLUMNS
+    assert list(rows[0]) == list(COLUMNS)
     assert (rows[0]["state"], rows[0]["tenant_id"], rows[0]["person"]) == ("active", "ab123", "Ann Lee")
     assert rows[0]["connected_at"].endswith("+00:00")
     tokens = [token for one in ids for token in stored.tokens(one) if token]

@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from keap_connect.access.api_keys import revoke_api_key
-from keap_connect.accounts.directory import disconnect
+from keap_connect.accounts.changes import disconnect
 from keap_connect.api import express, tokens
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction

@@ -5,7 +5,7 @@ import requests
 from flask import Flask
 
 from keap_connect.access.api_keys import Scope, issue_api_key, revoke_api_key
-from keap_connect.accounts.directory import disconnect
+from keap_connect.accounts.changes import disconnect
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
 from keap_connect.settings import Settings

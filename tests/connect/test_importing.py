@@ -1,11 +1,13 @@
 """Credentials brought by hand: each kind kept as its own, in the account it belongs to; or nothing is changed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint
-from keap_connect.accounts.directory import disconnect, view_account
+from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.deployment import check_deployment
@@ -45,7 +47,7 @@ def test_each_kind_is_kept_as_its_own_with_whose_it_is_and_an_honest_expiry(
 ):
     credential = bring(sandbox, kind)
 
-    account = stored.account(import_credential(credential, ADMIN, "customer:7", "Blue Door"))
+    account = stored.account(import_credential(replace(credential, external_id="customer:7", label="Blue Door"), ADMIN))
 
     assert (account.tenant_id, account.keap_user_id, account.kind) == ("ab123", str(ANN), kind)
     assert (account.business_name, account.person_name) == ("Acme Plumbing", "Ann Lee")
@@ -95,7 +97,7 @@ class TestKnownAccount:
         before = stored.account()
         credential = bring(sandbox, kind)
 
-        assert import_credential(credential, ADMIN, replaces=kind is OAUTH) == account_id
+        assert import_credential(replace(credential, replaces=kind is OAUTH), ADMIN) == account_id
 
         after = stored.account()
         assert stored.tokens(account_id) == (credential.access_token, credential.refresh_token)
@@ -120,7 +122,7 @@ class TestKnownAccount:
             import_credential(credential, ADMIN)
 
         assert stored.rows() == before
-        assert import_credential(credential, ADMIN, replaces=True) == account_id
+        assert import_credential(replace(credential, replaces=True), ADMIN) == account_id
 
     @pytest.mark.parametrize("trouble", ["refused_at", "failures", "refusals"])
     def test_one_that_does_not_work_well_takes_a_pair(self, trouble: str, stored: Stored, sandbox: Sandbox):
@@ -168,7 +170,7 @@ class TestKnownAccount:
         stored.set(account_id, refusals=1, blocked_until=1e9)
         before = stored.account()
 
-        assert import_credential(credential, ADMIN, label="Its new name") == account_id
+        assert import_credential(replace(credential, label="Its new name"), ADMIN) == account_id
 
         after = stored.account()
         assert (after.refusals, after.blocked_until, after.generation) == (1, 1e9, before.generation)
@@ -212,7 +214,7 @@ class TestRefused:
         sandbox: Sandbox,
     ):
         with pytest.raises(error) as refusal:
-            import_credential(credential, ADMIN, **names)
+            import_credential(replace(credential, **names), ADMIN)
 
         assert stored.rows() == sandbox.ledger()["presentations"] == []
         assert not credential.access_token or credential.access_token not in str(refusal.value) + repr(credential)
@@ -242,7 +244,7 @@ class TestRefused:
         before = stored.rows()
 
         with pytest.raises(NameRefused, match="Another account"):
-            import_credential(bring(sandbox, PERSONAL, "cd456"), ADMIN, external_id="taken")
+            import_credential(replace(bring(sandbox, PERSONAL, "cd456"), external_id="taken"), ADMIN)
 
         assert stored.rows() == before
 

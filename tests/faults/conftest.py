@@ -23,8 +23,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import select, text, update
 
+from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint, new_account, open_refresh_token, replace_credential
-from keap_connect.accounts.directory import disconnect
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now

@@ -15,7 +15,7 @@ from sqlalchemy import delete, event, func, insert, make_url, select, text
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.accounts.erasing import erase
+from keap_connect.accounts.changes import erase
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction

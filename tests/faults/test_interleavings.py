@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy.exc import OperationalError
 
 from keap_connect import clock, database
+from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import (
     fingerprint,
     new_account,
@@ -29,10 +30,9 @@ from keap_connect.accounts.credentials import (
     open_refresh_token,
     replace_credential,
 )
-from keap_connect.accounts.directory import disconnect
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.connect.importing import Checked, ImportedCredential, Incoming, place
+from keap_connect.connect.importing import Checked, ImportedCredential, store_checked
 from keap_connect.connect.matching import Grant, match_grant
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ImportRefused, KeapConnectError
@@ -323,11 +323,10 @@ class Interleavings(RuleBasedStateMachine):
         row = self._row(account_id)
         brought = self.imported.get(account_id) if again else None
         granted = brought or self.keap.grant(TENANTS[which])
-        credential = ImportedCredential(granted.access_token, granted.refresh_token)
-        incoming = Incoming(credential, replaces=not brought)
+        credential = ImportedCredential(granted.access_token, granted.refresh_token, replaces=not brought)
         try:
             with self.stage.app.app_context(), write_transaction() as session:
-                place(session, Checked(incoming, Identity(TENANTS[which], "1")), "admin")
+                store_checked(session, Checked(credential, Identity(TENANTS[which], "1")), "admin")
         except ImportRefused:
             assert brought, "only what was here before may be refused"
             return

@@ -7,7 +7,7 @@ from flask import Flask
 from sqlalchemy import func, select, text
 
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.accounts.erasing import erase
+from keap_connect.accounts.changes import erase
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import Base, db, read_session, write_transaction

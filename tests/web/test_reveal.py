@@ -8,8 +8,8 @@ import requests
 from flask import Flask
 
 from keap_connect.access.passwords import ATTEMPTS_AGAIN
+from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import new_account, replace_credential
-from keap_connect.accounts.directory import disconnect
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.events.search import Search, list_events

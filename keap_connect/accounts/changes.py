@@ -1,0 +1,88 @@
+"""What people and programs change about an account: its names, its end, and its erasure."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from keap_connect.accounts.credentials import forget_credential
+from keap_connect.accounts.directory import load_account
+from keap_connect.accounts.naming import check_names, tidy_name
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.errors import ExternalIdTaken
+from keap_connect.events.deleting import delete_history
+from keap_connect.events.history import EventKind, record
+from keap_connect.models import Account, AuthorizationFlow
+
+NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
+
+
+def change_account(account_id: int, actor: str, changes: Mapping[str, str | None]) -> None:
+    """Set label, external id, or both; None or blanks remove them.
+
+    Raises:
+        AccountNotFound: there is none.
+        NameRefused: the label or the external id breaks a rule.
+        ExternalIdTaken: another account has this external id.
+    """
+    names = {name: tidy_name(changes[name]) for name in NAMES if name in changes}
+    check_names(**names)
+    try:
+        _store_names(account_id, actor, names)
+    except IntegrityError as clash:
+        raise ExternalIdTaken from clash
+
+
+def disconnect(account_id: int, actor: str) -> None:
+    """Delete an account's tokens at once; a refresh in flight cannot bring them back.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    with write_transaction() as session:
+        account = load_account(session, account_id, lock=True)
+        if account.disconnected_at is None:
+            account.disconnected_at = utc_now()
+            forget_credential(account)
+            record(session, EventKind.DISCONNECTED, account.id, actor)
+
+
+def erase(account_id: int, actor: str) -> None:
+    """Delete an account with its tokens, names, links, sign-ins and history; one event says that it was done.
+
+    A refresh in flight cannot bring it back, and its id is never used again.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    flow = AuthorizationFlow
+    with write_transaction() as session:
+        account = load_account(session, account_id, lock=True)
+        session.execute(
+            update(flow)
+            .where(or_(flow.account_id == account_id, flow.reconnects_account_id == account_id))
+            .values(pending_grant_sealed=None, pending_until=None, code_verifier_sealed=None, keap_said=None)
+        )
+        delete_history(session, account_id)
+        session.delete(account)
+        record(session, EventKind.ERASED, account_id, actor)
+
+
+def _store_names(account_id: int, actor: str, names: Mapping[str, str | None]) -> None:
+    with write_transaction() as session:
+        account = load_account(session, account_id, lock=True)
+        external_id = names.get("external_id")
+        taken = select(Account.id).where(Account.external_id == external_id, Account.id != account_id)
+        other_id = session.scalar(taken) if external_id else None
+        if other_id is not None:
+            raise ExternalIdTaken(f"Account {other_id} has this external id already.")
+        for name, after in names.items():
+            before = getattr(account, name)
+            if before != after:
+                setattr(account, name, after)
+                record(session, NAMES[name], account_id, actor, before=_quoted(before), after=_quoted(after))
+
+
+def _quoted(name: str | None) -> str:
+    return f"“{name}”" if name else "none"
