@@ -215,6 +215,7 @@ def test_web_requests_take_a_slot_before_they_wait_for_keap():
         "check_client",
         "identify_pending",
         "complete_callback",
+        "identify_and_store",
         "import_credential",
         "import_file",
         "preview_file",

@@ -15,6 +15,7 @@ from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, ins
 
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
+from keap_connect.models import AuthorizationFlow
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
 
@@ -266,6 +267,24 @@ def test_no_row_is_lost_on_the_way_down_and_up_again():
     for revision in REVISIONS[1:]:
         go_up(revision)
         assert only(all_rows(), first_columns) == before, revision
+
+
+def test_a_grant_that_waits_for_a_decision_waits_after_the_renaming_too():
+    go_up("0011")
+    flow = dict.fromkeys(("ref", "state_hash", "browser_hash"), "x") | dict.fromkeys(("started_at", "expires_at"), THEN)
+    with db.engine.begin() as connection:
+        for ending in ("held", "held_expired", "connected"):
+            values = {name: f"{value}{ending}" if value == "x" else value for name, value in flow.items()}
+            connection.execute(insert(AuthorizationFlow), values | {"ending": ending})
+
+    def endings():
+        with db.engine.connect() as connection:
+            return list(connection.scalars(select(AuthorizationFlow.ending).order_by(AuthorizationFlow.id)))
+
+    go_up("0012")
+    assert endings() == ["decision_pending", "decision_expired", "connected"]
+    go_down("0011")
+    assert endings() == ["held", "held_expired", "connected"]
 
 
 def columns_now():

@@ -1,4 +1,4 @@
-"""Every way the journey can end; the words for each stand in web/ending_words.py."""
+"""Every way that connecting can end; web/ending_words.py has the words for each."""
 
 from enum import StrEnum
 
@@ -14,9 +14,9 @@ class Ending(StrEnum):
     OTHER_PERSON_UPDATED = "other_person_updated"
     OTHER_TENANT_UPDATED = "other_tenant_updated"
     # The grant waits for a decision.
-    HELD = "held"
+    DECISION_PENDING = "decision_pending"
     DISCARDED = "discarded"
-    HELD_EXPIRED = "held_expired"
+    DECISION_EXPIRED = "decision_expired"
     # Keap, or the person there, said no.
     DENIED = "denied"
     KEAP_ERROR = "keap_error"

@@ -147,8 +147,8 @@ def end_flow(
 def ending_of(flow: AuthorizationFlow) -> Ending | None:
     """Return how a flow ended; None while its exchange runs."""
     now = utc_now()
-    if flow.ending == Ending.HELD and flow.pending_until is not None and flow.pending_until <= now:
-        return Ending.HELD_EXPIRED
+    if flow.ending == Ending.DECISION_PENDING and flow.pending_until is not None and flow.pending_until <= now:
+        return Ending.DECISION_EXPIRED
     if flow.ending is not None:
         return Ending(flow.ending)
     if flow.consumed_at is not None and flow.consumed_at + EXCHANGE_LIFE <= now:
@@ -177,7 +177,7 @@ def _forget_past(session: Session) -> None:
     session.execute(
         update(AuthorizationFlow)
         .where(AuthorizationFlow.pending_until <= now)
-        .values(pending_grant_sealed=None, pending_until=None, ending=Ending.HELD_EXPIRED)
+        .values(pending_grant_sealed=None, pending_until=None, ending=Ending.DECISION_EXPIRED)
     )
 
 

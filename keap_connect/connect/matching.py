@@ -42,7 +42,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Match:
-    """Where a grant is stored. `HELD`: nowhere yet, since it is of another tenant than the account."""
+    """Where a grant is stored. `DECISION_PENDING`: nowhere yet, since it is of another tenant than the account."""
 
     ending: Ending
     account_id: int | None
@@ -106,7 +106,7 @@ def take_identity(account: Account, identity: Identity) -> None:
 
 
 def _undecided(wanted: Account) -> Match:
-    return Match(Ending.HELD, wanted.id)
+    return Match(Ending.DECISION_PENDING, wanted.id)
 
 
 def _store(

@@ -20,17 +20,16 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_sign_in, sign_in_person, sign_out
 from keap_connect.accounts.directory import list_accounts_of, view_account
 from keap_connect.connect.callback import (
-    complete_callback,
     connect_pending,
     discard_pending,
+    find_result,
     open_pending,
     receive_callback,
 )
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.flows import FlowRefused, ending_of, find_flow, start_flow
+from keap_connect.connect.flows import FlowRefused, ending_of, start_flow
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
-from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import AuthorizationFlow
 from keap_connect.web.auth import Audience, current_person, open_to, welcome_person
 from keap_connect.web.browser_security import browser, delete_cookie, read_cookie, set_cookie
@@ -104,15 +103,11 @@ def ended(code: str) -> AnyResponse:
 def result(ref: str) -> AnyResponse:
     """Show how a flow of this browser ended, or that it is still running."""
     flow = _get_flow(ref)
-    if ending_of(flow) is Ending.INTERRUPTED:
-        with keap_call_slot():
-            complete_callback(flow)
-        flow = _get_flow(ref)
     ending = ending_of(flow)
     if ending is None:
         page = render_template("connect/result.html", running=True, ending=None, account=None)
         return make_response(page, {"Refresh": "2"})
-    if ending is Ending.HELD:
+    if ending is Ending.DECISION_PENDING:
         return _show_pending(flow)
     session_id = sign_in_person(flow) if ending.is_success else None
     if session_id is None:
@@ -159,8 +154,8 @@ def forget_me() -> AnyResponse:
 
 
 def _get_flow(ref: str) -> AuthorizationFlow:
-    flow = find_flow(ref, read_cookie("browser"))
-    if flow is None or flow.consumed_at is None:
+    flow = find_result(ref, read_cookie("browser"))
+    if flow is None:
         abort(404)
     return flow
 

@@ -81,7 +81,7 @@ WORDS = {
             ("The access you allowed for the other Keap account was thrown away here, as you asked.",),
         ),
         _attention(
-            Ending.HELD_EXPIRED,
+            Ending.DECISION_EXPIRED,
             200,
             "The decision was not made in time",
             "You chose another Keap account than the one to reconnect, and the access you allowed was kept for ten "

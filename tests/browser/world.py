@@ -159,9 +159,9 @@ def _fill_flows(world: World) -> None:
     add_flow(BROWSER, "nonsense", "no such ending")
     link_id = add_link(names["hostile"], LINK_TOKEN, HOSTILE)
     by_link = {"pending_grant_sealed": sealed_grant("held-by-link", Identity("cd456", "other", LONG, LONG, LONG))}
-    add_flow(BROWSER, "held-by-link", Ending.HELD, active, reconnect_link_id=link_id, **by_link)
+    add_flow(BROWSER, "held-by-link", Ending.DECISION_PENDING, active, reconnect_link_id=link_id, **by_link)
     add_flow(BROWSER, "denied-by-link", Ending.DENIED, active, reconnect_link_id=link_id)
-    add_flow(BROWSER, "held-broken", Ending.HELD, active, pending_grant_sealed=b"not ours")
+    add_flow(BROWSER, "held-broken", Ending.DECISION_PENDING, active, pending_grant_sealed=b"not ours")
     for ref, account, name in (
         ("held", active, "Bright Dental"),
         ("held-long", names["long"], LONG),
@@ -169,7 +169,7 @@ def _fill_flows(world: World) -> None:
         ("held-unknown", active, None),
     ):
         identity = Identity("cd456", "other", name, name, name)
-        add_flow(BROWSER, ref, Ending.HELD, account, pending_grant_sealed=sealed_grant(ref, identity))
+        add_flow(BROWSER, ref, Ending.DECISION_PENDING, account, pending_grant_sealed=sealed_grant(ref, identity))
 
 
 def _sign_people_in(world: World) -> None:

@@ -67,9 +67,9 @@ class TestTable:
             ([("ab123", ANN)], 1, ("ab123", BEN), (Ending.PERSON_CHANGED, 1)),
             ([("ab123", ANN), ("ab123", BEN)], 1, ("ab123", BEN), (Ending.OTHER_PERSON_UPDATED, 2)),
             # Reconnecting the first account: another tenant
-            ([("ab123", ANN)], 1, ("cd456", ANN), (Ending.HELD, None)),
+            ([("ab123", ANN)], 1, ("cd456", ANN), (Ending.DECISION_PENDING, None)),
             ([("ab123", ANN), ("cd456", ANN)], 1, ("cd456", ANN), (Ending.OTHER_TENANT_UPDATED, 2)),
-            ([("ab123", ANN), ("cd456", BEN)], 1, ("cd456", ANN), (Ending.HELD, None)),
+            ([("ab123", ANN), ("cd456", BEN)], 1, ("cd456", ANN), (Ending.DECISION_PENDING, None)),
             # Keap has not told tenant or person
             ([], None, ("ab123", None), (Ending.CONNECTED_PENDING, 1)),
             ([("ab123", ANN)], None, ("ab123", None), (Ending.CONNECTED_PENDING, 2)),
@@ -77,12 +77,12 @@ class TestTable:
             ([("ab123", ANN)], 1, ("ab123", None), (Ending.CONNECTED_PENDING, 2)),
             ([("ab123", ANN)], 1, (None, ANN), (Ending.CONNECTED_PENDING, 2)),
             ([("ab123", ANN)], 1, (None, None), (Ending.CONNECTED_PENDING, 2)),
-            ([("ab123", ANN)], 1, ("cd456", None), (Ending.HELD, None)),
+            ([("ab123", ANN)], 1, ("cd456", None), (Ending.DECISION_PENDING, None)),
             # Reconnecting a pending account
             ([("ab123", None)], 1, ("ab123", ANN), (Ending.RECONNECTED, 1)),
             ([(None, None)], 1, ("ab123", ANN), (Ending.RECONNECTED, 1)),
             ([("ab123", None), ("ab123", ANN)], 1, ("ab123", ANN), (Ending.OTHER_PERSON_UPDATED, 2)),
-            ([("ab123", None)], 1, ("cd456", ANN), (Ending.HELD, None)),
+            ([("ab123", None)], 1, ("cd456", ANN), (Ending.DECISION_PENDING, None)),
             # The account to reconnect is gone
             ([("ab123", ANN)], 9, ("ab123", BEN), (Ending.CONNECTED, 2)),
         ],

@@ -67,7 +67,7 @@ def test_a_process_that_comes_back_late_stores_nothing_twice(app: Flask, stored:
         callback.complete_interrupted()
         before = stored.rows()
 
-        callback.complete_callback(flow)  # it still holds the flow as it was when it froze
+        callback.identify_and_store(flow)  # it still holds the flow as it was when it froze
 
     assert stored.rows() == before
     assert stored.flows()[0].ending == "connected"

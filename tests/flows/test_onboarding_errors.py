@@ -257,7 +257,7 @@ class TestCallbackIsNotWhole:
         assert_failed(other, Ending.STATE_FOREIGN, 400, "This was started in another browser")
         assert_still_open(visitor, callback_url)
 
-    @pytest.mark.parametrize("code", [*sorted(STORED), "held", "discarded", "nonsense"])
+    @pytest.mark.parametrize("code", [*sorted(STORED), "decision_pending", "discarded", "nonsense"])
     def test_nobody_can_make_up_a_page_that_says_it_worked(self, code: str, visitor: Visitor):
         assert visitor.get(f"/connect/ended/{code}").status_code == 404
 

@@ -218,7 +218,7 @@ class TestOtherTenantNotKnown:
         else:
             asked.get(asked.page.url)
 
-        assert_ended(asked, Ending.HELD_EXPIRED, 200, "The decision was not made in time")
+        assert_ended(asked, Ending.DECISION_EXPIRED, 200, "The decision was not made in time")
         assert stored.rows() == self.before
 
     @sqlite_only
@@ -232,7 +232,7 @@ class TestOtherTenantNotKnown:
 
         assert [flow.pending_grant_sealed for flow in stored.flows()] == [None] * 3
         asked.get(asked.page.url)
-        assert_ended(asked, Ending.HELD_EXPIRED, 200, "The decision was not made in time")
+        assert_ended(asked, Ending.DECISION_EXPIRED, 200, "The decision was not made in time")
 
     @sqlite_only
     def test_second_press_decides_nothing_more(self, asked: Visitor, stored: Stored):

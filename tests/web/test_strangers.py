@@ -16,6 +16,7 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.clock import utc_now
 from keap_connect.connect import flows
 from keap_connect.connect.endings import Ending
+from keap_connect.crypto import hash_secret
 from keap_connect.database import Base, db, write_transaction
 from keap_connect.keap.call_slots import MOST_AT_ONCE, keap_call_slot
 from keap_connect.models import AuthorizationFlow
@@ -174,8 +175,12 @@ def test_open_and_ended_flows_are_bounded_and_the_oldest_go_first(
     held = state_in(early.set_out())
     with app.app_context(), write_transaction() as session:
         session.execute(update(AuthorizationFlow).values(consumed_at=utc_now()))
-        by_state = AuthorizationFlow.state_hash == flows._hash(held)
-        values = {"ending": Ending.HELD, "ended_at": utc_now(), "pending_until": utc_now() + flows.STATE_LIFE}
+        by_state = AuthorizationFlow.state_hash == hash_secret(held)
+        values = {
+            "ending": Ending.DECISION_PENDING,
+            "ended_at": utc_now(),
+            "pending_until": utc_now() + flows.STATE_LIFE,
+        }
         session.execute(update(AuthorizationFlow).where(by_state).values(**values))
     for number in range(5):
         stranger = visit(app, address=f"192.0.2.{number}")
