@@ -1,0 +1,38 @@
+"""The tables. Facts only: what follows from them (state, what to do next) is derived elsewhere."""
+
+from keap_connect.models.accounts import LARGEST_ID, NAMELESS, Account, AuthorizationFlow, CredentialKind, ReconnectLink
+from keap_connect.models.events import AccountEvent
+from keap_connect.models.operations import Alarm, Confirmation, Deployment, RefreshBudget, Worker
+from keap_connect.models.people import (
+    Admin,
+    APIKey,
+    OneTimeToken,
+    RecoveryCode,
+    Role,
+    SignIn,
+    SignInAttempt,
+    TokenPurpose,
+)
+
+__all__ = [
+    "LARGEST_ID",
+    "NAMELESS",
+    "APIKey",
+    "Account",
+    "AccountEvent",
+    "Admin",
+    "Alarm",
+    "AuthorizationFlow",
+    "Confirmation",
+    "CredentialKind",
+    "Deployment",
+    "OneTimeToken",
+    "ReconnectLink",
+    "RecoveryCode",
+    "RefreshBudget",
+    "Role",
+    "SignIn",
+    "SignInAttempt",
+    "TokenPurpose",
+    "Worker",
+]

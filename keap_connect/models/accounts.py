@@ -1,0 +1,157 @@
+"""Accounts, the authorization flows that lead to them, and reconnect links."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapped, mapped_column
+
+from keap_connect.database import Base
+
+NAMELESS = "New Keap account"
+LARGEST_ID = 2**31 - 1  # the databases take a larger number for an error, not for an unknown id
+# Few rows have a lease or a wait: who looks for them reads this index, not the whole table.
+_WAITS = text("lease_owner IS NOT NULL OR blocked_until IS NOT NULL")
+
+
+class CredentialKind(StrEnum):
+    """What we hold for an account (design: words and states)."""
+
+    OAUTH = "oauth"
+    ACCESS_TOKEN_ONLY = "access_token_only"  # noqa: S105
+    PERSONAL_ACCESS_TOKEN = "personal_access_token"  # noqa: S105
+    SERVICE_ACCOUNT_KEY = "service_account_key"
+
+
+class Account(Base):
+    """One Keap user's grant to one tenant, and the credential we hold for it.
+
+    While Keap has not yet told tenant or person, `tenant_id` or `keap_user_id` is null: the account is pending.
+    """
+
+    __tablename__ = "account"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "keap_user_id"),
+        UniqueConstraint("external_id"),
+        CheckConstraint(
+            "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')",
+            name="kind",
+        ),
+        Index("ix_account_waits", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
+        {"sqlite_autoincrement": True},  # an id is never used again: the history refers to it
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str | None]
+    keap_user_id: Mapped[str | None]
+    person_name: Mapped[str | None]
+    person_email: Mapped[str | None]
+    business_name: Mapped[str | None]
+    label: Mapped[str | None]
+    external_id: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    connected_at: Mapped[datetime]
+    disconnected_at: Mapped[datetime | None]
+    # While pending: the account that the person meant to reconnect, decided once Keap tells who they are.
+    reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
+
+    # The credential. Every change of the pair moves `generation`: an answer that belongs to an older pair is late.
+    kind: Mapped[str] = mapped_column(default=CredentialKind.OAUTH)
+    client_id: Mapped[str]
+    token_url: Mapped[str]
+    scope: Mapped[str | None]
+    generation: Mapped[int] = mapped_column(default=1)
+    access_token_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    refresh_token_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    access_token_expires_at: Mapped[datetime | None]
+    refresh_token_issued_at: Mapped[datetime | None]
+    refreshed_at: Mapped[datetime | None]
+
+    # The attempt marker: set durably before a refresh token is sent, cleared when its outcome is known.
+    attempt_fingerprint: Mapped[str | None]
+    attempted_at: Mapped[datetime | None]
+    # When an attempt was made whose answer never came: Keap may have rotated.
+    outcome_unknown_since: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(default=0)
+    failed_at: Mapped[datetime | None]
+    failure_reason: Mapped[str | None]
+    refusals: Mapped[int] = mapped_column(default=0, server_default="0")
+    refused_at: Mapped[datetime | None]
+
+    # Who may present the refresh token now, and until when nobody may: seconds of the database's clock.
+    lease_owner: Mapped[str | None]
+    lease_ends: Mapped[float | None]
+    blocked_until: Mapped[float | None]
+
+    # When the worker takes it up, and when a job last asked for a token.
+    next_refresh_at: Mapped[datetime | None] = mapped_column(index=True)
+    last_used_at: Mapped[datetime | None]
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether Keap has still to tell which tenant or which person this is."""
+        return self.tenant_id is None or self.keap_user_id is None
+
+    @hybrid_property
+    def title(self) -> str:
+        """What admins and programs see it called; null in SQL where it has no name."""
+        return self.label or self.business_name or self.tenant_id or NAMELESS
+
+    @title.inplace.expression
+    @classmethod
+    def _title_expression(cls) -> ColumnElement[str | None]:
+        return func.coalesce(cls.label, cls.business_name, cls.tenant_id)
+
+
+class AuthorizationFlow(Base):
+    """One start of the journey, bound to the browser that started it; kept a day to explain how it ended."""
+
+    __tablename__ = "authorization_flow"
+    __table_args__ = (UniqueConstraint("ref"), UniqueConstraint("state_hash"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ref: Mapped[str]
+    state_hash: Mapped[str]
+    browser_hash: Mapped[str] = mapped_column(index=True)
+    code_verifier_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
+    reconnect_link_id: Mapped[int | None] = mapped_column(ForeignKey("reconnect_link.id", ondelete="SET NULL"))
+    started_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    consumed_at: Mapped[datetime | None]
+    ending: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+    keap_said: Mapped[str | None]
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
+    person_signed_in_at: Mapped[datetime | None]
+    # A fresh grant is kept here, sealed, until it is known whose it is; one for another tenant than the one to
+    # reconnect waits here until `pending_until` for the person to decide.
+    pending_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    pending_until: Mapped[datetime | None]
+
+
+class ReconnectLink(Base):
+    """A link that lets whoever holds it reconnect one account, once; of its secret only the hash is stored."""
+
+    __tablename__ = "reconnect_link"
+    __table_args__ = (UniqueConstraint("token_hash"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str]
+    made_by: Mapped[str]
+    made_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,37 @@
+"""The history."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, Index, event, text
+from sqlalchemy.orm import Mapped, Mapper, mapped_column
+
+from keap_connect.database import Base
+
+_PAIRS = text("pair_mark IS NOT NULL")
+
+
+class AccountEvent(Base):
+    """One line of history; rows are only ever added. `details` holds no secrets."""
+
+    __tablename__ = "account_event"
+    __table_args__ = (
+        Index(None, "account_id", "id"),
+        Index(None, "at"),
+        Index("ix_account_event_pairs", "id", sqlite_where=_PAIRS, postgresql_where=_PAIRS),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    account_id: Mapped[int | None]  # no foreign key: history outlives what it tells of
+    kind: Mapped[str]
+    actor: Mapped[str]
+    details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    pair_mark: Mapped[str | None]  # random, where new tokens were stored
+
+
+@event.listens_for(AccountEvent, "before_update")
+@event.listens_for(AccountEvent, "before_delete")
+def _refuse_change(_mapper: Mapper[AccountEvent], _connection: object, _target: AccountEvent) -> None:
+    raise TypeError("account_event is add-only")

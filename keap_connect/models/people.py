@@ -1,0 +1,111 @@
+"""Admins, sign-ins and API keys: who may come in."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from keap_connect.database import Base
+
+
+class Role(StrEnum):
+    """What an admin may do."""
+
+    ADMIN = "admin"  # see and repair all accounts, and say who else may
+    VIEWER = "viewer"  # see all accounts, change nothing, read no secret
+
+
+class Admin(Base):
+    """A person who may see all accounts and, unless a mere viewer, repair them."""
+
+    __tablename__ = "admin"
+    __table_args__ = (UniqueConstraint("email"), CheckConstraint("role IN ('admin', 'viewer')", name="role"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    password_hash: Mapped[str]
+    created_at: Mapped[datetime]
+    role: Mapped[str] = mapped_column(default=Role.ADMIN, server_default="admin")
+    # The second factor: its seed waits here until the first right code switches it on. `totp_step` is the time step
+    # (of 30 seconds) of the last code that was taken, so that none is taken twice.
+    totp_seed_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    totp_on_at: Mapped[datetime | None]
+    totp_step: Mapped[int | None]
+
+
+class RecoveryCode(Base):
+    """The hash of a code that stands in for the second factor, once: its row goes when it is used."""
+
+    __tablename__ = "recovery_code"
+
+    code_hash: Mapped[str] = mapped_column(primary_key=True)
+    admin_id: Mapped[int] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"), index=True)
+
+
+class TokenPurpose(StrEnum):
+    """What a one-time token is good for."""
+
+    NEW_PASSWORD = "new_password"  # noqa: S105
+    SECOND_STEP = "second_step"  # the password was right, and the second factor is still asked for
+
+
+class OneTimeToken(Base):
+    """A random value, kept as a hash, that lets one admin take one step within a short time."""
+
+    __tablename__ = "one_time_token"
+    __table_args__ = (CheckConstraint("purpose IN ('new_password', 'second_step')", name="purpose"),)
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    purpose: Mapped[str]
+    admin_id: Mapped[int] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"), index=True)
+    expires_at: Mapped[datetime]
+
+
+class SignIn(Base):
+    """A browser that has shown who it is: an admin by password, or a customer by authorizing at Keap."""
+
+    __tablename__ = "sign_in"
+    __table_args__ = (CheckConstraint("admin_id IS NOT NULL OR account_id IS NOT NULL", name="somebody"),)
+
+    id_hash: Mapped[str] = mapped_column(primary_key=True)
+    admin_id: Mapped[int | None] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"))
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"))
+    keap_user_id: Mapped[str | None]  # who authorized; null while Keap has not told
+    # Where an admin signed in, for the list of their sign-ins.
+    address: Mapped[str | None]
+    browser: Mapped[str | None]
+    created_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class SignInAttempt(Base):
+    """One wrong guess, counted for each subject that it concerns, for 15 minutes."""
+
+    __tablename__ = "sign_in_attempt"
+    __table_args__ = (Index(None, "subject", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    subject: Mapped[str]
+    at: Mapped[datetime]
+
+
+class APIKey(Base):
+    """The credential of a program that calls the token API; only the hash of its secret part is kept."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (UniqueConstraint("public_id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str]
+    secret_hash: Mapped[str]
+    name: Mapped[str]
+    scopes: Mapped[str]  # separated by spaces, as in RFC 6749
+    # Null: all accounts. A list, also an empty one: these and no others.
+    account_ids: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
