@@ -332,9 +332,9 @@ BARE_CLIENT_REFUSALS = ["unauthorized_401_plain", "developer_inactive_403"]
 @on_sqlite
 @pytest.mark.proves("F02", "F03", "F04", "F05", "F15", "R21")
 @pytest.mark.parametrize(
-    ("fault", "is_in_doubt"), [(name, True) for name in KEPT_IN_DOUBT] + [(name, False) for name in KEPT]
+    ("fault", "is_outcome_unknown"), [(name, True) for name in KEPT_IN_DOUBT] + [(name, False) for name in KEPT]
 )
-def test_a_failure_keeps_the_tokens_and_the_connection(account, sandbox, fault, is_in_doubt):
+def test_a_failure_keeps_the_tokens_and_the_connection(account, sandbox, fault, is_outcome_unknown):
     sandbox.fault(fault)
     before = credential_of(account)
 
@@ -343,10 +343,10 @@ def test_a_failure_keeps_the_tokens_and_the_connection(account, sandbox, fault, 
 
     row = row_of(account)
     assert credential_of(account) == before
-    assert (row["attempted_at"] is not None) is is_in_doubt
-    assert (row["outcome_unknown_since"] is not None) is is_in_doubt
+    assert (row["attempted_at"] is not None) is is_outcome_unknown
+    assert (row["outcome_unknown_since"] is not None) is is_outcome_unknown
     assert (row["failures"], row["refusals"], row["refused_at"]) == (1, 0, None)
-    assert state_of(account) is (AccountState.AT_RISK if is_in_doubt else AccountState.ACTIVE)
+    assert state_of(account) is (AccountState.AT_RISK if is_outcome_unknown else AccountState.ACTIVE)
     assert kinds_of(account) == [EventKind.REFRESH_FAILED]
     assert served(account) == open_access_token(get_account(account))
 

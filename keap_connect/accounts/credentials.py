@@ -53,9 +53,9 @@ def store_imported(
     Args:
         expires_in: seconds that the access token has left, where somebody knows.
 
-    Keap does not tell when a pasted token was made. Since it still worked, that was at most a day ago: an access token
+    Nobody knows when a pasted token was made. Since it still worked, that was at most a day ago: an access token
     alone ends a day from now at the latest, and of a refresh token's 45 days one is counted as gone. A pair is
-    refreshed as soon as a worker is there, which tells what Keap did not. Keys do not expire.
+    refreshed as soon as a worker runs. Keys do not expire.
     """
     now = utc_now()
     _start_anew(account, kind)
@@ -120,7 +120,7 @@ def open_access_token(account: Account) -> str | None:
 
 
 def open_refresh_token(account: Account) -> str | None:
-    """Return the refresh token in clear: for `refreshing` alone, it never leaves the program.
+    """Return the refresh token in clear: to present it to Keap, and nothing else.
 
     Raises:
         SealBroken: the stored value does not open.
@@ -129,17 +129,17 @@ def open_refresh_token(account: Account) -> str | None:
 
 
 def is_ours(account: Account) -> bool:
-    """Whether the grant was made to the client and token URL of today's settings; it is never sent elsewhere."""
+    """Whether the grant was made to the client and token URL of the present settings; it is never sent elsewhere."""
     return (account.client_id, account.token_url) == (services().keap.client_id, services().keap.token_url)
 
 
 def fingerprint(token: str) -> str:
-    """Name a token without telling it: the first 16 hex digits of its SHA-256."""
+    """Return the first 16 hex digits of a token's SHA-256: a name that reveals nothing of it."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
 def _clear_attempts(account: Account) -> None:
-    """Forget failures, doubt, refusals and the lease: they belonged to the pair that is gone."""
+    """Forget failures, unknown outcome, refusals and the lease: they belonged to the pair that is gone."""
     account.attempt_fingerprint = account.attempted_at = account.outcome_unknown_since = None
     account.failures, account.failed_at, account.failure_reason = 0, None, None
     account.refusals, account.refused_at = 0, None

@@ -1,4 +1,4 @@
-"""Finding accounts and showing them: what a page or a command may see of a row, never a whole token."""
+"""Finding accounts, and what a page or a program may see of a row: never a whole token."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields

@@ -81,17 +81,14 @@ class Order:
 
 
 def _expression(key: SortKey, now: datetime) -> ColumnElement[Any]:
-    if key is SortKey.STATE:
-        ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
-        return case(ranks, value=state_expression(now))
-    if key is SortKey.ACCOUNT:
-        return _alphabetical(Account.title)
-    if key is SortKey.PERSON:
-        return _alphabetical(func.coalesce(Account.person_name, Account.person_email))
-    times = {
-        SortKey.EXPIRES: Account.access_token_expires_at,
-        SortKey.GRANT: Account.refresh_token_issued_at,
-        SortKey.REFRESHED: Account.refreshed_at,
-        SortKey.USED: Account.last_used_at,
+    ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
+    columns: dict[SortKey, ColumnElement[Any]] = {
+        SortKey.STATE: case(ranks, value=state_expression(now)),
+        SortKey.ACCOUNT: _alphabetical(Account.title),
+        SortKey.PERSON: _alphabetical(func.coalesce(Account.person_name, Account.person_email)),
+        SortKey.EXPIRES: Account.access_token_expires_at.expression,
+        SortKey.GRANT: Account.refresh_token_issued_at.expression,
+        SortKey.REFRESHED: Account.refreshed_at.expression,
+        SortKey.USED: Account.last_used_at.expression,
     }
-    return times[key].expression
+    return columns[key]

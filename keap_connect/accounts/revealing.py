@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import fingerprint, open_access_token
-from keap_connect.accounts.directory import get_account, load_account
+from keap_connect.accounts.directory import load_account
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountDisconnected, FormUsed
 from keap_connect.events.hand_outs import record_hand_out
@@ -29,8 +29,8 @@ def count_reveals(account_id: int) -> int:
     Raises:
         AccountNotFound: there is none.
     """
-    get_account(account_id)
     with read_session() as session:
+        load_account(session, account_id)
         return _count(session, account_id)
 
 
@@ -55,7 +55,7 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int, addres
         access_token = open_access_token(account)
         if access_token is None:
             raise AccountDisconnected("No access token is stored for this account.")
-        # The audit line first: if it cannot be written, the history tells of no token that was never shown.
+        # The audit line first: if it cannot be written, the history has no token that was never shown.
         record_hand_out(account_id, fingerprint(access_token), actor, address)
         record(session, EventKind.TOKEN_REVEALED, account_id, actor)
     return RevealedToken(access_token, account.access_token_expires_at)

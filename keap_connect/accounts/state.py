@@ -30,49 +30,30 @@ class AccountState(StrEnum):
         return self in {AccountState.ACTIVE, AccountState.AT_RISK}
 
 
-KEYS = {CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY}
+# What never expires, and what people call it.
+KEYS = {
+    CredentialKind.PERSONAL_ACCESS_TOKEN: "Personal Access Token",
+    CredentialKind.SERVICE_ACCOUNT_KEY: "Service Account Key",
+}
 NEXT_STEPS = {
-    AccountState.ACTIVE: "Nothing to do: the connection is kept alive by itself.",
+    AccountState.ACTIVE: "Nothing to do: the connection is kept alive automatically.",
     AccountState.AT_RISK: (
-        "Nothing is lost: a refresh is tried again by itself. If this lasts, press Reconnect and allow access at Keap."
+        "The connection still works. We retry automatically. If it is still at risk in an hour, send a reconnect link."
     ),
     AccountState.RECONNECT_REQUIRED: "A person must authorize again: press Reconnect and allow access at Keap.",
-    AccountState.DISCONNECTED: "Nothing is stored any more. Press Reconnect to connect this Keap account again.",
+    AccountState.DISCONNECTED: "No tokens are stored. Press Reconnect to connect this Keap account again.",
 }
-
-PENDING_STEP = "The connection works. Keap has still to tell whose account it is."
+TOKEN_ONLY_STEPS = {
+    AccountState.ACTIVE: (
+        "It works until its token expires, and cannot be refreshed. Press Reconnect for a connection that lasts."
+    ),
+    AccountState.RECONNECT_REQUIRED: "Press Reconnect and allow access at Keap, or import another token.",
+}
+PENDING_STEP = "The connection works. Keap has not said yet whose account it is."
 UNREADABLE_STEP = (
     "Its tokens do not open with the keys in TOKEN_KEYS: put the key that sealed them back, or press Reconnect."
 )
 CONFIRMING_STEP = "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
-# Nothing of these kinds can be refreshed: what is to be done about them is another thing.
-STEPS_WITHOUT_REFRESH = {
-    (CredentialKind.ACCESS_TOKEN_ONLY, AccountState.ACTIVE): (
-        "It works until its token expires, and cannot be refreshed. Press Reconnect for a connection that lasts."
-    ),
-    (CredentialKind.ACCESS_TOKEN_ONLY, AccountState.RECONNECT_REQUIRED): (
-        "Press Reconnect and allow access at Keap, or import another token."
-    ),
-    (CredentialKind.PERSONAL_ACCESS_TOKEN, AccountState.ACTIVE): (
-        "Nothing to do: a Personal Access Token does not expire. To end it, delete it in Keap's API settings."
-    ),
-    (CredentialKind.SERVICE_ACCOUNT_KEY, AccountState.ACTIVE): (
-        "Nothing to do: a Service Account Key does not expire. To end it, delete it in Keap's API settings."
-    ),
-    (CredentialKind.PERSONAL_ACCESS_TOKEN, AccountState.RECONNECT_REQUIRED): (
-        "Import another key, or press Reconnect and allow access at Keap."
-    ),
-    (CredentialKind.SERVICE_ACCOUNT_KEY, AccountState.RECONNECT_REQUIRED): (
-        "Import another key, or press Reconnect and allow access at Keap."
-    ),
-}
-
-
-ENDED = {
-    CredentialKind.ACCESS_TOKEN_ONLY: "The access token has expired, and there is no refresh token.",
-    CredentialKind.PERSONAL_ACCESS_TOKEN: "A job reported that Keap refuses the Personal Access Token.",
-    CredentialKind.SERVICE_ACCOUNT_KEY: "A job reported that Keap refuses the Service Account Key.",
-}
 
 
 def state_of(account: Account, now: datetime) -> AccountState:
@@ -90,7 +71,14 @@ def next_step_of(account: Account, state: AccountState) -> str:
         return CONFIRMING_STEP
     if account.is_pending and state is AccountState.ACTIVE:
         return PENDING_STEP
-    return STEPS_WITHOUT_REFRESH.get((CredentialKind(account.kind), state), NEXT_STEPS[state])
+    if account.kind == CredentialKind.ACCESS_TOKEN_ONLY:
+        return TOKEN_ONLY_STEPS.get(state, NEXT_STEPS[state])
+    if account.kind in KEYS and state is AccountState.ACTIVE:
+        key = KEYS[CredentialKind(account.kind)]
+        return f"Nothing to do: a {key} does not expire. To end it, delete it in Keap's API settings."
+    if account.kind in KEYS and state is AccountState.RECONNECT_REQUIRED:
+        return "Import another key, or press Reconnect and allow access at Keap."
+    return NEXT_STEPS[state]
 
 
 def is_being_confirmed(account: Account, state: AccountState) -> bool:
@@ -110,7 +98,9 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
             reasons.append(f"Our own last attempt with it was at {when}, and no usable answer came.")
         return reasons
     if _has_ended(account, now):
-        return [ENDED[CredentialKind(account.kind)]]
+        if account.kind in KEYS:
+            return [f"A job reported that Keap refuses the {KEYS[CredentialKind(account.kind)]}."]
+        return ["The access token has expired, and there is no refresh token."]
     if _has_aged_out(account, now):
         reasons.append("The grant aged out: Keap lets an unused refresh token live for 45 days.")
     reasons += _risks(account, now)
@@ -124,10 +114,10 @@ def state_expression(now: datetime) -> ColumnElement[str]:
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
         and_(no_refresh_token, Account.access_token_expires_at <= now),
     )
-    is_outcome_unknown = or_(Account.outcome_unknown_since.is_not(None), Account.attempted_at <= now - ATTEMPT_SECONDS)
+    unknown_outcome = or_(Account.outcome_unknown_since.is_not(None), Account.attempted_at <= now - ATTEMPT_SECONDS)
     at_risk = or_(
         Account.failures >= FAILURES_AT_RISK,
-        is_outcome_unknown,
+        unknown_outcome,
         Account.access_token_expires_at <= now,
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING,
         false(),
@@ -140,8 +130,8 @@ def state_expression(now: datetime) -> ColumnElement[str]:
     )
 
 
-def is_in_doubt(account: Account, now: datetime) -> bool:
-    """Whether a refresh token was sent and its fate is unknown (an attempt under way is not in doubt yet)."""
+def is_outcome_unknown(account: Account, now: datetime) -> bool:
+    """Whether a refresh token was sent and no usable answer came, which an attempt under way may still get."""
     return account.outcome_unknown_since is not None or _is_past(account.attempted_at, now - ATTEMPT_SECONDS)
 
 
@@ -158,7 +148,7 @@ def _risks(account: Account, now: datetime) -> list[str]:
     risks = []
     if account.failures >= FAILURES_AT_RISK:
         risks.append(f"The last {account.failures} refreshes failed. {account.failure_reason or ''}".strip())
-    if is_in_doubt(account, now):
+    if is_outcome_unknown(account, now):
         # Without a failure or a refusal since the last pair was stored, this can only be a refusal that came late.
         is_late = account.failure_reason and not (account.failures or account.refusals)
         lost = "A refresh was sent and no usable answer came. Keap may have rotated; it is tried again."

@@ -1,1 +1,1 @@
-"""The journey: from "Connect Keap" to a stored, working account, and back again by reconnect."""
+"""From "Connect Keap" to a stored, working account, again by reconnect, or by import."""

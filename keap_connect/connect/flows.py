@@ -41,7 +41,7 @@ def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect
     Args:
         browser: the random value of the browser's own cookie.
         reconnects_account_id: the account that this flow is meant to reconnect.
-        reconnect_link_id: the link that it was started by, instead of by somebody who is signed in.
+        reconnect_link_id: the link that started it, where nobody signed in did.
     """
     request = new_authorization_request(services().keap)
     now = utc_now()
@@ -80,7 +80,7 @@ def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationF
 
 
 def claim_flow(flow: AuthorizationFlow) -> bool:
-    """Use the state of a flow up, and return whether this callback is the one to act on it.
+    """Mark the state of a flow as used, and return whether this callback is the one to act on it.
 
     Raises:
         FlowRefused: the flow has expired.
@@ -105,7 +105,7 @@ def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
 
 
 def find_interrupted() -> AuthorizationFlow | None:
-    """Return a flow whose grant was kept by a process that is gone, if there is one."""
+    """Return a flow whose process stored the grant and is gone, if there is one."""
     interrupted = select(AuthorizationFlow).where(
         AuthorizationFlow.consumed_at <= utc_now() - EXCHANGE_LIFE,
         AuthorizationFlow.ending.is_(None),
@@ -128,7 +128,7 @@ def end_flow(
     account_id: int | None = None,
     keap_said: str | None = None,
 ) -> None:
-    """Write down how a flow ended."""
+    """Store how a flow ended, and delete its secrets."""
     session.execute(
         update(AuthorizationFlow)
         .where(AuthorizationFlow.id == flow_id)
@@ -157,16 +157,16 @@ def ending_of(flow: AuthorizationFlow) -> Ending | None:
 
 
 def forget_past() -> None:
-    """Forget flows of yesterday, and wipe held grants past their ten minutes."""
+    """Delete flows of yesterday, and grants that waited for a decision for ten minutes."""
     with write_transaction() as session:
         _forget_past(session)
 
 
 def count_unfinished() -> int:
-    """Count the people who set out within the last day and never came back."""
+    """Count the flows of the last day whose callback never came."""
     now = utc_now()
-    is_over = AuthorizationFlow.expires_at.between(now - KEPT_FOR, now)
-    unfinished = select(func.count()).where(AuthorizationFlow.consumed_at.is_(None), is_over)
+    has_expired = AuthorizationFlow.expires_at.between(now - KEPT_FOR, now)
+    unfinished = select(func.count()).where(AuthorizationFlow.consumed_at.is_(None), has_expired)
     with read_session() as session:
         return session.scalar(unfinished) or 0
 
@@ -182,7 +182,7 @@ def _forget_past(session: Session) -> None:
 
 
 def _prune(session: Session, browser_hash: str) -> None:
-    """Forget what is past its time, and the oldest flows beyond each limit; those under way or held stay."""
+    """Delete what has expired, and the oldest flows beyond each limit, but none that is under way or waits."""
     _forget_past(session)
     is_unused = AuthorizationFlow.consumed_at.is_(None)
     _forget_oldest(session, MOST_UNUSED_PER_BROWSER - 1, is_unused & (AuthorizationFlow.browser_hash == browser_hash))

@@ -1,4 +1,4 @@
-"""Filling in the details of a pending account once Keap tells them; its grant then goes where it belongs."""
+"""Filling in the details of a pending account once Keap returns them; its grant is then stored where it belongs."""
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -23,7 +23,7 @@ def identify_pending(account_id: int) -> int:
 
     Raises:
         AccountNotFound: there is none.
-        TemporarilyUnavailable: Keap did not tell, a refresh is under way, or the grant belongs to another client.
+        TemporarilyUnavailable: Keap did not say, a refresh is under way, or the grant belongs to another client.
         TenantConflict: Keap named two tenants for the grant.
     """
     account = get_account(account_id)
@@ -36,7 +36,7 @@ def identify_pending(account_id: int) -> int:
         )
     identity = ask_identity(services().keap, access_token, account.tenant_id)
     if identity.keap_user_id is None or identity.tenant_id is None:
-        raise TemporarilyUnavailable("Keap did not tell who this account belongs to. Its tokens are kept.")
+        raise TemporarilyUnavailable("Keap did not say who this account belongs to. Its tokens are kept.")
     with write_transaction() as session:
         pending = session.get(Account, account_id, with_for_update=True)
         if pending is None or pending.generation != account.generation or pending.attempted_at is not None:
@@ -60,7 +60,7 @@ def _settle(session: Session, pending: Account, identity: Identity) -> int:
 
 
 def _move(session: Session, pending: Account, identity: Identity) -> int:
-    """Let the pending grant go where it belongs, unless a newer one is there, and what referred to the row follow."""
+    """Store the pending grant where it belongs, unless a newer one is there, and move what refers to its row."""
     access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
     if access_token is None or expires_at is None:
         return pending.id

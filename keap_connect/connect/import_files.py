@@ -67,7 +67,15 @@ def preview_file(content: bytes) -> Preview:
             except (ImportRefused, NameRefused) as refusal:
                 problems[number] = str(refusal)
                 continue
-            lines.append(_preview(number, one, account.title if account else None))
+            line = PreviewLine(
+                number=number,
+                kind=one.credential.kind,
+                tenant_id=one.identity.tenant_id,
+                business_name=one.identity.business_name,
+                person=person_of(one.identity),
+                updates=account.title if account else None,
+            )
+            lines.append(line)
     return Preview(lines, dict(sorted(problems.items())))
 
 
@@ -195,15 +203,3 @@ def _ask_keap(credentials: dict[int, ImportedCredential], problems: dict[int, st
 
 def _owner(checked: Checked) -> tuple[str, str]:
     return checked.identity.tenant_id or "", checked.identity.keap_user_id or ""
-
-
-def _preview(number: int, checked: Checked, updates: str | None) -> PreviewLine:
-    identity = checked.identity
-    return PreviewLine(
-        number=number,
-        kind=checked.credential.kind,
-        tenant_id=identity.tenant_id,
-        business_name=identity.business_name,
-        person=person_of(identity),
-        updates=updates,
-    )

@@ -66,7 +66,7 @@ def import_credential(credential: ImportedCredential, actor: str) -> int:
         ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one,
             or might (WouldReplace) and `replaces` is false.
         NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
-        TemporarilyUnavailable: Keap did not tell whose it is.
+        TemporarilyUnavailable: Keap did not say whose it is.
         TenantConflict: Keap named two tenants for it.
 
     Whatever is raised, nothing was changed.

@@ -97,7 +97,7 @@ def find_by_identity(session: Session, identity: Identity) -> Account | None:
 
 
 def take_identity(account: Account, identity: Identity) -> None:
-    """Write down what Keap told; what it did not tell stays, unless it is about another person."""
+    """Store what Keap said; what it did not say stays, unless it is about another person."""
     if identity.keap_user_id and identity.keap_user_id != account.keap_user_id:
         account.person_name = account.person_email = None
     for name, value in asdict(identity).items():

@@ -1,7 +1,7 @@
-"""Reconnect links: what an admin or a job hands a customer, who reconnects one account by it without a sign-in.
+"""Reconnect links: an admin or a job sends one to a customer, who reconnects one account with it without signing in.
 
 256 random bits, stored as a hash, for seven days and one use. A link is used up when a flow that it started ends with
-a stored grant: whoever pressed Deny can take it again. What is unknown, used, expired or revoked looks all the same.
+a stored grant: whoever pressed Deny can use it again. Unknown, used, expired and revoked links look the same.
 """
 
 import secrets
@@ -28,7 +28,7 @@ KEPT_FOR = timedelta(days=30)
 
 @dataclass(frozen=True)
 class MadeLink:
-    """A link that was just made. Its address holds the secret, and is nowhere to be had again."""
+    """A new link. Its address holds the secret and is shown only once."""
 
     url: str = field(repr=False)
     expires_at: datetime
@@ -62,7 +62,7 @@ def list_open_links(account_id: int) -> list[ReconnectLink]:
 
 
 def revoke_link(account_id: int, link_id: int, actor: str) -> None:
-    """Take a link back, at once and also for a flow that it has started; one that is gone already stays as it is.
+    """Revoke a link, also for a flow that it has started; one that no longer works stays as it is.
 
     Raises:
         AccountNotFound: there is none.
@@ -114,7 +114,7 @@ def still_works(session: Session, flow: AuthorizationFlow) -> bool:
 
 
 def use_up(session: Session, flow: AuthorizationFlow) -> None:
-    """Write down that the link which started a flow has done its work; without a link, do nothing."""
+    """Mark the link that started a flow as used; without a link, do nothing."""
     link = session.get(ReconnectLink, flow.reconnect_link_id) if flow.reconnect_link_id else None
     if link is not None and link.used_at is None:
         link.used_at = utc_now()

@@ -54,11 +54,7 @@ class EventKind(StrEnum):
         "A reconnect was authorized by {person}, who has an account of their own; that one was updated instead.",
         STORES_PAIR,
     )
-    DETAILS_FILLED_IN = (
-        "details_filled_in",
-        ACCOUNTS,
-        "Keap returned the details: {tenant_id}, authorized by {person}.",
-    )
+    DETAILS_FILLED_IN = "details_filled_in", ACCOUNTS, "Keap returned the details: {tenant_id}, {person}."
     MOVED_HERE = (
         "moved_here",
         ACCOUNTS,
@@ -101,33 +97,13 @@ class EventKind(StrEnum):
         "Keap answered a refresh with a token of another account, {tenant_id}; it was not stored.",
     )
     SCOPE_CHANGED = "scope_changed", REFRESHING, "Keap granted the scope {scope} instead of full."
-    TOKEN_REJECTED = (
-        "token_rejected",
-        REFRESHING,
-        "A job reported that Keap refused the access token; it is refreshed next.",
-    )
-    CREDENTIAL_REJECTED = (
-        "credential_rejected",
-        REFRESHING,
-        "A job reported that Keap refused the token or key; it is no longer returned.",
-    )
-    REFRESHING_RESUMED = (
-        "refreshing_resumed",
-        REFRESHING,
-        "Refreshing was resumed; it had been paused since {since}.",
-    )
+    TOKEN_REJECTED = "token_rejected", REFRESHING, "A job reported that Keap refused the access token."
+    CREDENTIAL_REJECTED = "credential_rejected", REFRESHING, "A job reported that Keap refused the token or key."
+    REFRESHING_RESUMED = "refreshing_resumed", REFRESHING, "Refreshing was resumed; it was paused since {since}."
 
     RECONNECT_LINK_MADE = "reconnect_link_made", LINKS, "A reconnect link was made; it works once, until {until}."
-    RECONNECT_LINK_USED = (
-        "reconnect_link_used",
-        LINKS,
-        "The reconnect link made by {made_by} was used and no longer works.",
-    )
-    RECONNECT_LINK_REVOKED = (
-        "reconnect_link_revoked",
-        LINKS,
-        "The reconnect link made by {made_by} was revoked before it was used.",
-    )
+    RECONNECT_LINK_USED = "reconnect_link_used", LINKS, "The reconnect link made by {made_by} was used."
+    RECONNECT_LINK_REVOKED = "reconnect_link_revoked", LINKS, "The reconnect link made by {made_by} was revoked."
 
     IMPORTED = "imported", IMPORTS, "Imported: {credential} of {person}.", STORES_PAIR
     IMPORTED_AGAIN = (
@@ -152,7 +128,7 @@ class EventKind(StrEnum):
     NEW_PASSWORD_CODE_ISSUED = (
         "new_password_code_issued",
         PEOPLE,
-        "A link to choose a new password was made for {email}.",
+        "A link to set a new password was made for {email}.",
     )
     SECOND_FACTOR_ON = "second_factor_on", PEOPLE, "Two-factor authentication of {email} was turned on."
     SECOND_FACTOR_OFF = "second_factor_off", PEOPLE, "Two-factor authentication of {email} was turned off."

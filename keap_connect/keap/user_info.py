@@ -22,7 +22,7 @@ COMPANY_PATHS = ("/v2/businessProfile", "/v1/account/profile")
 
 @dataclass(frozen=True)
 class Identity:
-    """What Keap told; None where it did not."""
+    """What Keap said; None where it did not."""
 
     tenant_id: str | None = None
     keap_user_id: str | None = None
@@ -32,7 +32,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Answer:
     """What one question brought: a JSON object, and the tenant that the answer's header names."""
 
     body: dict[str, object] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def get_identity(keap: KeapSettings, access_token: str) -> Identity:
 
     Raises:
         CredentialRefused: Keap does not accept it.
-        TemporarilyUnavailable: Keap did not tell tenant and person.
+        TemporarilyUnavailable: Keap did not name tenant and person.
         TenantConflict: Keap named two different tenants for it.
 
     Source: as for `ask_identity`; a Personal Access Token or Service Account Key travels as Bearer, too.
@@ -73,12 +73,12 @@ def get_identity(keap: KeapSettings, access_token: str) -> Identity:
         identity = _identity(user, _first_answer(keap, access_token, COMPANY_PATHS), None)
         if identity.tenant_id and identity.keap_user_id:
             return identity
-    raise TemporarilyUnavailable("Keap did not tell whose token or key this is. Try again in a minute.")
+    raise TemporarilyUnavailable("Keap did not say whose token or key this is. Try again in a minute.")
 
 
-def _identity(user: _Told, company: _Told, granted_tenant_id: str | None) -> Identity:
-    told = (granted_tenant_id, user.tenant_id, company.tenant_id, normalize_tenant_id(user.body.get("tenant_id")))
-    named = sorted({tenant_id for tenant_id in told if tenant_id})
+def _identity(user: _Answer, company: _Answer, granted_tenant_id: str | None) -> Identity:
+    given = (granted_tenant_id, user.tenant_id, company.tenant_id, normalize_tenant_id(user.body.get("tenant_id")))
+    named = sorted({tenant_id for tenant_id in given if tenant_id})
     if len(named) > 1:
         raise TenantConflict(f"Keap named two accounts for one grant: {' and '.join(named)}.")
     names = (user.body.get("given_name"), user.body.get("family_name"))
@@ -91,7 +91,7 @@ def _identity(user: _Told, company: _Told, granted_tenant_id: str | None) -> Ide
     )
 
 
-def _first_answer(keap: KeapSettings, access_token: str, paths: tuple[str, ...]) -> _Told:
+def _first_answer(keap: KeapSettings, access_token: str, paths: tuple[str, ...]) -> _Answer:
     """Return the first usable answer; an empty one when there is none, which was refused when each was a 401."""
     refusals = 0
     for path in paths:
@@ -104,8 +104,8 @@ def _first_answer(keap: KeapSettings, access_token: str, paths: tuple[str, ...])
             except (requests.RequestException, InsecureTransportError):
                 continue
         if response.status_code == 200 and body is not None:
-            return _Told(body, normalize_tenant_id(response.headers.get("x-keap-tenant-id")))
-    return _Told(was_refused=refusals == len(paths))
+            return _Answer(body, normalize_tenant_id(response.headers.get("x-keap-tenant-id")))
+    return _Answer(was_refused=refusals == len(paths))
 
 
 def _user_id(value: object) -> str | None:

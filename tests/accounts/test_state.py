@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 from keap_connect.accounts.state import (
     NEXT_STEPS,
     AccountState,
-    is_in_doubt,
+    is_outcome_unknown,
     next_step_of,
     reasons_of,
     state_expression,
@@ -158,9 +158,9 @@ def test_what_cannot_be_refreshed_gets_one_reason_and_steps_of_its_own():
         assert next_step_of(ended, DISCONNECTED) == NEXT_STEPS[DISCONNECTED]
 
 
-def test_an_attempt_under_way_is_not_in_doubt_yet():
-    assert not is_in_doubt(account(attempted_at=NOW - timedelta(seconds=30)), NOW)
-    assert is_in_doubt(account(attempted_at=NOW - timedelta(seconds=61)), NOW)
+def test_the_outcome_of_an_attempt_under_way_is_not_unknown_yet():
+    assert not is_outcome_unknown(account(attempted_at=NOW - timedelta(seconds=30)), NOW)
+    assert is_outcome_unknown(account(attempted_at=NOW - timedelta(seconds=61)), NOW)
 
 
 @pytest.mark.parametrize("state", AccountState)

@@ -64,7 +64,7 @@ def test_an_account_shows_its_state_its_next_step_and_no_token(app: Flask, progr
     body = program.get(f"{ACCOUNTS}/external:acme").json()
 
     assert (body["id"], body["tenant_id"], body["state"]) == (three[0], "ab123", "active")
-    assert body["next_step"] == "Nothing to do: the connection is kept alive by itself."
+    assert body["next_step"] == "Nothing to do: the connection is kept alive automatically."
     assert body["connected_at"].endswith("+00:00")
     assert not {"access_token_masked", "refresh_token_masked", "generation"} & set(body)
 

@@ -195,7 +195,7 @@ def test_admin_asks_again_whose_account_a_pending_one_is(
     admin.reads("Keap has not told us yet which account this is.")
 
     admin.press("Ask Keap again")
-    admin.reads("Keap did not tell who this account belongs to. Its tokens are kept.")
+    admin.reads("Keap did not say who this account belongs to. Its tokens are kept.")
     sandbox.clear_faults()
     admin.press("Ask Keap again")
 

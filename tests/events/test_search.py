@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from keap_connect.accounts.credentials import new_account
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
@@ -52,6 +53,16 @@ def test_each_filter_narrows_the_search(clock):
     assert found(Search(since=yesterday)) == [changed, signed_in, gone]
     assert found(Search(until=yesterday)) == [connected]
     assert list_events(Search(account_id=7)).events[0].address == "2001:db8::9"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_account_without_a_name_is_not_shown_as_gone():
+    with write_transaction() as session:
+        account = new_account(session, None, None)
+    tell(account_id=account.id)
+    tell(account_id=99)
+
+    assert [event.account_title for event in list_events(Search()).events] == [None, "New Keap account"]
 
 
 def test_pages_stay_right_while_events_come_in():

@@ -77,7 +77,7 @@ def test_a_process_killed_at_any_step_leaves_the_truth_behind(stage: Stage, comm
 
 
 @pytest.mark.proves("R31", "F25", "F29")
-def test_a_process_killed_while_keap_answers_is_in_doubt_and_then_told_honestly(stage: Stage):
+def test_a_process_killed_while_keap_answers_is_outcome_unknown_and_then_told_honestly(stage: Stage):
     (account_id,) = stage.add_accounts()
     doomed, process = stage.start(2, PACE=PACE)
     stage.sandbox.hold("refresh", where="after")

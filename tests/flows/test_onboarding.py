@@ -195,7 +195,7 @@ class TestKeapDoesNotTellWhoItIs:
         admin.get("/accounts/1")
         admin.press("/accounts/1/complete")
 
-        assert "Keap did not tell who this account belongs to. Its tokens are kept." in admin.text
+        assert "Keap did not say who this account belongs to. Its tokens are kept." in admin.text
         assert stored.rows() == before
 
     def test_grant_moves_into_the_account_that_the_person_has_already(

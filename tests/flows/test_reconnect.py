@@ -82,7 +82,7 @@ class TestSameTenantAndPerson:
         ann.reconnect(1, person=ANN_LEE, tenant="ab123")
 
         admin.get("/accounts/1")
-        assert "Nothing to do: the connection is kept alive by itself." in admin.text
+        assert "Nothing to do: the connection is kept alive automatically." in admin.text
         assert (stored.account(1).refused_at, stored.account(1).failures) == (None, 0)
 
     @pytest.mark.proves("R14", "F13")

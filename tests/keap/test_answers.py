@@ -304,7 +304,7 @@ def test_retry_after_travels_with_the_classification(status):
 
 
 @pytest.mark.parametrize(("was_sent", "may_have_rotated"), [(True, True), (False, False)])
-def test_a_call_without_an_answer_is_in_doubt_only_once_it_was_written(was_sent, may_have_rotated):
+def test_a_call_without_an_answer_is_outcome_unknown_only_once_it_was_written(was_sent, may_have_rotated):
     classified = no_answer("The line was cut.", was_sent=was_sent)
 
     assert classified.verdict is LATER

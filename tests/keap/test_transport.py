@@ -172,7 +172,7 @@ grant = answering(http(BODY))
     ],
 )
 @pytest.mark.parametrize("ask", [refresh, exchange_code])
-def test_a_call_ends_at_its_deadline_and_is_in_doubt(server, keap, short_deadline, script, ask):
+def test_a_call_ends_at_its_deadline_and_is_outcome_unknown(server, keap, short_deadline, script, ask):
     server.script = script
 
     # What drips would be granted at its end, and the others have none.

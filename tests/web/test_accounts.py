@@ -274,7 +274,12 @@ def test_an_account_page_tells_the_facts_and_the_next_step(admin: Visitor, accou
     admin.get(f"/accounts/{account_id}")
 
     facts = ("Acme Plumbing", "ab123", "Ann Lee", "ann.lee@example.com", "OAuth", "full|ab123.infusionsoft.com")
-    for fact in (*facts, "Nothing to do: the connection is kept alive by itself.", "Connected by Ann Lee.", "customer"):
+    for fact in (
+        *facts,
+        "Nothing to do: the connection is kept alive automatically.",
+        "Connected by Ann Lee.",
+        "customer",
+    ):
         assert fact in admin.text
 
 
@@ -296,7 +301,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.DETAILS_FILLED_IN: (
         {"tenant_id": "ab123", "person": "Ann"},
-        "Keap returned the details: ab123, authorized by Ann.",
+        "Keap returned the details: ab123, Ann.",
     ),
     EventKind.MOVED_HERE: (
         {"from_account": "7"},
@@ -323,10 +328,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Keap refused the refresh token for good. Our own last attempt with it was at 01:30 UTC, "
         "and no usable answer came.",
     ),
-    EventKind.TOKEN_REJECTED: ({}, "A job reported that Keap refused the access token; it is refreshed next."),
+    EventKind.TOKEN_REJECTED: ({}, "A job reported that Keap refused the access token."),
     EventKind.CREDENTIAL_REJECTED: (
         {},
-        "A job reported that Keap refused the token or key; it is no longer returned.",
+        "A job reported that Keap refused the token or key.",
     ),
     EventKind.IMPORTED: (
         {"credential": "a Personal Access Token", "person": "Jane"},
@@ -353,11 +358,11 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.RECONNECT_LINK_USED: (
         {"made_by": "a@example.com"},
-        "The reconnect link made by a@example.com was used and no longer works.",
+        "The reconnect link made by a@example.com was used.",
     ),
     EventKind.RECONNECT_LINK_REVOKED: (
         {"made_by": "a@example.com"},
-        "The reconnect link made by a@example.com was revoked before it was used.",
+        "The reconnect link made by a@example.com was revoked.",
     ),
     EventKind.TOKEN_REVEALED: ({}, "The access token was shown."),
     EventKind.LABEL_CHANGED: (
@@ -372,7 +377,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.ERASED: ({}, "Erased: the account, its tokens, its names and its history are gone."),
     EventKind.REFRESHING_RESUMED: (
         {"since": "2026-09-30 08:00 UTC"},
-        "Refreshing was resumed; it had been paused since 2026-09-30 08:00 UTC.",
+        "Refreshing was resumed; it was paused since 2026-09-30 08:00 UTC.",
     ),
     EventKind.EMERGENCY_STOPPED: (
         {"keys": 2},
@@ -398,7 +403,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.PASSWORD_CHANGED: ({"email": "a@example.com"}, "The password of a@example.com was changed."),
     EventKind.NEW_PASSWORD_CODE_ISSUED: (
         {"email": "a@example.com"},
-        "A link to choose a new password was made for a@example.com.",
+        "A link to set a new password was made for a@example.com.",
     ),
     EventKind.SIGN_INS_ENDED: ({"email": "a@example.com"}, "Sign-ins of a@example.com were ended."),
     EventKind.SECOND_FACTOR_ON: (
@@ -562,7 +567,7 @@ def test_asking_keap_again_fills_the_details_in_or_says_that_keap_did_not_tell(
     new_visitor().connect()
     admin.get("/accounts/1")
     admin.press("/accounts/1/complete")
-    assert notices(admin) == ["Keap did not tell who this account belongs to. Its tokens are kept."]
+    assert notices(admin) == ["Keap did not say who this account belongs to. Its tokens are kept."]
 
     sandbox.clear_faults()
     admin.press("/accounts/1/complete")

@@ -102,6 +102,9 @@ def test_the_page_shows_searches_and_pages(app: Flask, admin_at_work: Visitor, s
     assert ">Acme Plumbing</a>" in found
     assert nonsense.status_code == 200
     assert "No such event" in admin_at_work.get("/audit?who=nobody-at-all").text
+    groups = re.findall(r'<optgroup label="([^"]+)">(.*?)</optgroup>', newest, re.DOTALL)
+    listed = {kind: group for group, options in groups for kind in re.findall(r'value="(\w+)"', options)}
+    assert listed == {kind.value: kind.group for kind in EventKind}
 
 
 @pytest.mark.proves("F62")
