@@ -1,6 +1,8 @@
 """The history is told in sentences, newest first, and nothing in it is ever changed."""
 
+import re
 import string
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -10,6 +12,8 @@ from keap_connect.database import db, write_transaction
 from keap_connect.events.history import Actor, EventKind, record, record_many
 from keap_connect.events.search import EventView, Search, list_events
 from keap_connect.models import AccountEvent
+
+DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +78,12 @@ def test_a_person_whom_keap_has_not_named_has_words_too():
 
 def test_no_two_kinds_share_a_sentence():
     assert len({kind.sentence for kind in EventKind}) == len(EventKind)
+
+
+def test_each_kind_is_in_the_docs_with_its_sentence():
+    documented = re.findall(r"^\| `(\w+)` \| (.*) \|$", DOCS.read_text(), re.MULTILINE)
+
+    assert documented == [(kind.value, kind.sentence) for kind in EventKind]
 
 
 def test_many_events_are_written_with_one_value_for_each_stored_pair():
