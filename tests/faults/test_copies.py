@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from keap_connect.events.audit_trail import LEAST_KEPT, prune_trail
 from sqlalchemy import delete, event, func, insert, make_url, select, text
 
 from keap_connect.access.admins import create_admin
@@ -20,7 +21,6 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
-from keap_connect.events.audit_trail import LEAST_KEPT, prune_trail
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, AccountEvent, Confirmation, Deployment
 from keap_connect.refresh import alarms, clone_guard, identity, recovery

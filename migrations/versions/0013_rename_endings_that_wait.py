@@ -5,8 +5,8 @@ Flows last a day: a running version that reads the other name shows an error pag
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 
 ENDINGS = [("held", "decision_pending"), ("held_expired", "decision_expired")]
 
