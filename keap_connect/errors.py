@@ -1,50 +1,36 @@
-"""Everything this program raises on purpose; each edge (pages, commands) turns it into its own words.
+"""Everything that this program raises on purpose, as one tree, and how pages, API and commands answer each error.
 
-KeapConnectError
-  SettingsError           the environment is not fit to start with; `problems` lists all of it
-    DatabaseSilent        the database that the settings name does not answer
-  SealBroken              a stored secret does not open: wrong key, moved or edited ciphertext
-  AccountNotFound         no such account, or not one that the asker may see
-  ReconnectRequired       Keap refused the grant for good, or it aged out: a person must authorize again
-  AccountDisconnected     we forgot the tokens on request
-  NotRefreshable          the credential is a key: it does not expire, so there is nothing to refresh
-  TemporarilyUnavailable  nothing is lost; try again after `retry_after_seconds`
-    ServerBusy            more requests are arriving or waiting than this process takes
-    KeapBusy              Keap was not asked, since people cause too many calls to it; nothing was used up
-  ClientMisconfigured     Keap refused our own client id or secret: no account's fault, one alarm
-  TenantConflict          Keap named two different tenants for one grant
-  LinkGone                a reconnect link is unknown, used, expired or revoked; which one, nobody is told
-  NameRefused             a label or external id breaks a rule; the message says which, `field` where
-    ExternalIdTaken       another account has this external id already
-  ImportRefused           what was to be imported was not stored; the message says why
-    CredentialRefused     Keap refuses the token or key itself
-    WouldReplace          what is stored works and might be ended by it; who brings it may say that it is meant
-    LinesRefused          a file was not stored, since of some lines each has a problem: `problems` by line number
-  AdminNotFound           no such admin
-  AdminRefused            nobody can be made an admin under that e-mail address; the message says why
-  LastAdmin               nobody would be left who may act
-  FormUsed                a form that works once was sent a second time
-  PasswordRefused         a new password breaks a rule; the message says which
-  CodeRefused             a code is wrong, used or too old
-  PasswordLinkGone        a link to choose a password is unknown, used, replaced or too old
-  TooManyAttempts         sign-in is throttled for `retry_after_seconds`
-  TooManyRequests         a key or an address comes too often; try again after `retry_after_seconds`
-  APIKeyUnfit             a new API key breaks a rule; the message says which
-  APIKeyNotFound          there is no such API key to revoke
-  APIKeyRefused           unknown, revoked and expired keys alike: the program is told no more
-  InsufficientScope       the API key may not do this; `scope` names what it lacks
-  HandOutUnrecorded       the audit log cannot be written, so no token is handed out
-
-What Keap's token endpoint answers is not an exception but a `Classification` (keap/classified.py).
+What Keap's token endpoint answers is not an exception but a `Classification` (keap/answers.py).
 """
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The same for every command."""
+
+    DONE = 0
+    FAILED = 1
+    WRONG_USE = 2
+    NOTHING_TO_DO = 3
+    COME_BACK_LATER = 4
+    PERSON_MUST_RECONNECT = 5
 
 
 class KeapConnectError(Exception):
-    """The root of the tree."""
+    """The root of the tree. Its message says in one sentence what happened."""
+
+    status = 500  # HTTP status in the API and of the page
+    code = "failed"  # `error` in the API and with --json
+    exit_code = ExitCode.FAILED
+    retry_after_seconds: int | None = None
+    # The error page. Without a heading it says that the fault is ours; {} in the advice is the message.
+    heading = ""
+    advice = ""
 
 
 class SettingsError(KeapConnectError):
-    """The settings are not fit to start with."""
+    """The environment is not fit to start with; `problems` lists everything that is wrong."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -58,6 +44,8 @@ class SettingsError(KeapConnectError):
 
 class DatabaseSilent(SettingsError):
     """The database that the settings name does not answer: it is down, or the wrong one is named."""
+
+    code, exit_code = "temporarily_unavailable", ExitCode.COME_BACK_LATER
 
 
 class DatabaseDamaged(SettingsError):
@@ -73,35 +61,53 @@ class BackupRefused(KeapConnectError):
 
 
 class SealBroken(KeapConnectError):
-    """A sealed value does not open with any key of the ring, at the place it was found."""
+    """A stored secret does not open: wrong key, or the ciphertext was edited or moved."""
+
+    heading = "A stored secret does not open"
+    advice = "It was sealed with another key, or edited. It was left as it is, and other accounts are not affected."
 
 
 class AccountNotFound(KeapConnectError):
     """There is no such account, or the asker may not know of it."""
 
+    status, code = 404, "not_found"
+    heading = "There is no such account"
+    advice = "It may have been merged into another one, or never existed."
+
 
 class ReconnectRequired(KeapConnectError):
-    """A person must authorize again."""
+    """Keap refused the grant for good, or it expired: a person must authorize again."""
+
+    status, code, exit_code = 409, "reconnect_required", ExitCode.PERSON_MUST_RECONNECT
 
 
 class AccountDisconnected(KeapConnectError):
-    """The tokens were forgotten on request."""
+    """The tokens were deleted on request."""
+
+    status, code, exit_code = 409, "disconnected", ExitCode.PERSON_MUST_RECONNECT
 
 
 class NotRefreshable(KeapConnectError):
-    """A key does not expire, so there is nothing to refresh."""
+    """The credential is a key: it does not expire, so there is nothing to refresh."""
+
+    status, code = 409, "not_refreshable"
 
 
 class TemporarilyUnavailable(KeapConnectError):
-    """Nothing is lost; asking again later may succeed."""
+    """Nothing is lost; try again after `retry_after_seconds`."""
+
+    status, code, exit_code = 503, "temporarily_unavailable", ExitCode.COME_BACK_LATER
+    heading, advice = "Try again in a minute", "{} Nothing is lost."
 
     def __init__(self, message: str, retry_after_seconds: int = 30) -> None:
         super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
+        self.retry_after_seconds: int = retry_after_seconds
 
 
 class ServerBusy(TemporarilyUnavailable):
     """More requests are arriving or waiting than this process takes; nothing was done."""
+
+    heading, advice = "Too many requests arrive at once", "Nothing was changed. Try again in a minute."
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retry_after_seconds=10)
@@ -110,24 +116,43 @@ class ServerBusy(TemporarilyUnavailable):
 class KeapBusy(TemporarilyUnavailable):
     """People cause too many calls to Keap, so this one was not made; nothing was used up."""
 
+    heading = "Keap is busy, try again"
+    advice = "Many requests wait for Keap at the moment, so we have not sent yours yet. Nothing is lost."
+
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("Keap is busy: too many calls to it are under way. Try again soon.", retry_after_seconds)
 
 
 class ClientMisconfigured(KeapConnectError):
-    """Keap refused our client id or secret; the accounts themselves are fine."""
+    """Keap refused our own client id or secret: one alarm, and no account's fault."""
+
+    status, code, exit_code = 503, "temporarily_unavailable", ExitCode.COME_BACK_LATER
+    retry_after_seconds = 300  # a person has to correct it
+
+
+class HandOutUnrecorded(KeapConnectError):
+    """The audit log cannot be written, so no token is returned."""
+
+    status, code, exit_code = 503, "temporarily_unavailable", ExitCode.COME_BACK_LATER
+    retry_after_seconds = 300  # a person has to correct it
+    heading = "The audit log cannot be written"
+    advice = "No token is shown while that is so. Ask who runs this app to look at AUDIT_LOG and the disk."
 
 
 class TenantConflict(KeapConnectError):
     """Keap named two different tenants for one grant, so it belongs to neither here."""
 
+    status, code = 409, "credential_refused"
+
 
 class LinkGone(KeapConnectError):
-    """A reconnect link that opens nothing, or nothing any more."""
+    """A reconnect link is unknown, used, expired or revoked; nobody learns which."""
 
 
 class NameRefused(KeapConnectError):
-    """A label or external id breaks a rule."""
+    """A label or external id breaks a rule; `field` says which of the two."""
+
+    status, code = 400, "invalid_request"
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -135,7 +160,7 @@ class NameRefused(KeapConnectError):
 
 
 class ExternalIdTaken(NameRefused):
-    """Another account has this external id already."""
+    status, code = 409, "external_id_taken"
 
     def __init__(self, message: str = "Another account has this external id already.") -> None:
         super().__init__("external_id", message)
@@ -144,17 +169,19 @@ class ExternalIdTaken(NameRefused):
 class ImportRefused(KeapConnectError):
     """A credential or a file of them was not stored, and nothing was changed."""
 
+    status, code = 409, "credential_refused"
+
 
 class CredentialRefused(ImportRefused):
     """Keap refuses the token or key itself."""
 
 
 class WouldReplace(ImportRefused):
-    """What is stored works, and what would take its place may be stale."""
+    """What is stored works and might be ended by it; who brings it may say that it is meant."""
 
 
 class LinesRefused(ImportRefused):
-    """A file was not stored because of some of its lines."""
+    """A file was not stored because of some of its lines; `problems` is by line number."""
 
     def __init__(self, problems: dict[int, str]) -> None:
         super().__init__("\n".join(f"Line {number}: {problem}" for number, problem in sorted(problems.items())))
@@ -162,7 +189,8 @@ class LinesRefused(ImportRefused):
 
 
 class AdminNotFound(KeapConnectError):
-    """There is no such admin."""
+    status, code = 404, "not_found"
+    heading, advice = "There is no such admin", "They may have been removed, or never existed."
 
 
 class AdminRefused(KeapConnectError):
@@ -184,26 +212,43 @@ class PasswordRefused(KeapConnectError):
 class PasswordLinkGone(KeapConnectError):
     """A link to choose a password is unknown, used, replaced or too old."""
 
+    status, code = 404, "not_found"
+    heading = "This link does not work"
+    advice = (
+        "A link to choose a password works once, within a day, and a newer one ends it. Ask an admin, or whoever runs "
+        "this app, for a new one."
+    )
+
 
 class CodeRefused(KeapConnectError):
     """A code is wrong, used or too old."""
 
 
-class TooManyAttempts(KeapConnectError):
+class TooOften(KeapConnectError):
+    """Nothing was done; try again after `retry_after_seconds`."""
+
+    status, code = 429, "too_many_requests"
+    heading, advice = "Try again later", "{} Nothing was checked, and nothing was changed."
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds: int = retry_after_seconds
+
+
+class TooManyAttempts(TooOften):
     """Sign-in is throttled."""
 
     def __init__(self, retry_after_seconds: int) -> None:
         minutes = -(-retry_after_seconds // 60)
-        super().__init__(f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
-        self.retry_after_seconds = retry_after_seconds
+        message = f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
+        super().__init__(message, retry_after_seconds)
 
 
-class TooManyRequests(KeapConnectError):
+class TooManyRequests(TooOften):
     """A key or an address comes too often."""
 
     def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__("Too many requests. Come back later.")
-        self.retry_after_seconds = retry_after_seconds
+        super().__init__("Too many requests. Come back later.", retry_after_seconds)
 
 
 class APIKeyUnfit(KeapConnectError):
@@ -211,20 +256,21 @@ class APIKeyUnfit(KeapConnectError):
 
 
 class APIKeyNotFound(KeapConnectError):
-    """There is no such API key."""
+    status, code = 404, "not_found"
+    heading, advice = "There is no such API key", "The address is wrong."
 
 
 class APIKeyRefused(KeapConnectError):
-    """The API key is unknown, revoked or expired; which of these is nobody's business."""
+    """The API key is unknown, revoked or expired; nobody learns which."""
+
+    status, code = 401, "invalid_token"
 
 
 class InsufficientScope(KeapConnectError):
-    """The API key is valid, and may not do this."""
+    """The API key is valid and may not do this: it lacks `scope`."""
+
+    status, code = 403, "insufficient_scope"
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope {scope}.")
         self.scope = scope
-
-
-class HandOutUnrecorded(KeapConnectError):
-    """The audit log cannot be written, so no token is handed out."""

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from keap_connect.cli import commands
+from keap_connect.cli.command import commands
 
 ROOT = Path(__file__).parent.parent
 NAMING = [

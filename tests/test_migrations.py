@@ -281,7 +281,7 @@ def test_a_grant_that_waits_for_a_decision_waits_after_the_renaming_too():
         with db.engine.connect() as connection:
             return list(connection.scalars(select(AuthorizationFlow.ending).order_by(AuthorizationFlow.id)))
 
-    go_up("0012")
+    go_up("0013")
     assert endings() == ["decision_pending", "decision_expired", "connected"]
     go_down("0011")
     assert endings() == ["held", "held_expired", "connected"]

@@ -17,19 +17,9 @@ from keap_connect.errors import (
     AccountDisconnected,
     AccountNotFound,
     APIKeyRefused,
-    ClientMisconfigured,
-    CredentialRefused,
-    ExternalIdTaken,
-    HandOutUnrecorded,
-    ImportRefused,
     InsufficientScope,
     KeapConnectError,
-    NameRefused,
-    NotRefreshable,
     ReconnectRequired,
-    TemporarilyUnavailable,
-    TenantConflict,
-    TooManyRequests,
 )
 from keap_connect.logs import write_down
 from keap_connect.services import services
@@ -45,16 +35,6 @@ STATUS_CODES = {
     413: "content_too_large",
     415: "unsupported_media_type",
 }
-# What a program cannot mend by asking differently: as things stand, it is so.
-CONFLICTS: dict[type[KeapConnectError], str] = {
-    ReconnectRequired: "reconnect_required",
-    AccountDisconnected: "disconnected",
-    ExternalIdTaken: "external_id_taken",
-    CredentialRefused: "credential_refused",
-    TenantConflict: "credential_refused",
-    NotRefreshable: "not_refreshable",
-}
-WAIT_FOR_A_PERSON_SECONDS = 300
 
 
 class RequestRefused(KeapConnectError):
@@ -62,10 +42,10 @@ class RequestRefused(KeapConnectError):
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, STATUS_CODES[status]
 
 
-class KeyMissing(KeapConnectError):
+class KeyMissing(APIKeyRefused):
     """There is no API key in the request."""
 
 
@@ -88,21 +68,16 @@ def answer_lost_requests(app: Flask) -> None:
 
 
 def own_error(problem: KeapConnectError) -> Response:
-    """Answer an error of our own tree."""
-    if isinstance(problem, TemporarilyUnavailable | ClientMisconfigured | HandOutUnrecorded):
-        seconds = getattr(problem, "retry_after_seconds", WAIT_FOR_A_PERSON_SECONDS)
-        return _answer(problem, 503, "temporarily_unavailable", headers={"Retry-After": str(seconds)})
-    if isinstance(problem, RequestRefused):
-        return _answer(problem, problem.status, STATUS_CODES[problem.status])
-    if isinstance(problem, AccountNotFound):
-        return _answer(problem, 404, "not_found", "There is no such account.")
-    if type(problem) in CONFLICTS:
-        return _answer(problem, 409, CONFLICTS[type(problem)], reconnect_url=_way_out(problem))
-    if isinstance(problem, ImportRefused):
-        return _answer(problem, 409, CONFLICTS[CredentialRefused])
-    if isinstance(problem, NameRefused):
-        return _answer(problem, 400, STATUS_CODES[400])
-    return _refusal_of_key(problem) or last_resort(problem)
+    """Answer an error of our own tree; 500 there means that nobody foresaw it here."""
+    if problem.status == 500:
+        return last_resort(problem)
+    headers = _challenge(problem)
+    if problem.retry_after_seconds is not None:
+        headers["Retry-After"] = str(problem.retry_after_seconds)
+    # Its message may name an id that the caller did not ask for.
+    description = f"{problem.heading}." if isinstance(problem, AccountNotFound) else str(problem)
+    reconnect_url = _way_out(problem)
+    return _answer(problem, problem.status, problem.code, description, headers=headers, reconnect_url=reconnect_url)
 
 
 def http_error(problem: HTTPException) -> Response:
@@ -134,15 +109,15 @@ def _answer(
     problem: Exception,
     status: int,
     code: str,
-    description: str | None = None,
+    description: str,
     *,
     headers: Mapping[str, str] | None = None,
     reconnect_url: str | None = None,
 ) -> Response:
-    """Write the error down and build its answer, in the words of our own error if it has no others."""
+    """Log the error and build its answer."""
     body = {
         "error": code,
-        "error_description": str(problem) if description is None else description,
+        "error_description": description,
         "is_retryable": status in {408, 429} or status >= 500,
         "request_id": write_down(log, request, status, problem),
         **({"reconnect_url": reconnect_url} if reconnect_url else {}),
@@ -150,17 +125,13 @@ def _answer(
     return Response(json.dumps(body), status, mimetype="application/json", headers=headers)
 
 
-def _refusal_of_key(problem: KeapConnectError) -> Response | None:
-    if isinstance(problem, KeyMissing):
-        return _answer(problem, 401, "invalid_token", headers={"WWW-Authenticate": REALM})
-    if isinstance(problem, APIKeyRefused):
-        return _answer(problem, 401, "invalid_token", headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+def _challenge(problem: KeapConnectError) -> dict[str, str]:
+    """Return the header that tells a program what its API key lacks (RFC 6750 section 3)."""
     if isinstance(problem, InsufficientScope):
-        challenge = f'{REALM}, error="insufficient_scope", scope="{problem.scope}"'
-        return _answer(problem, 403, "insufficient_scope", headers={"WWW-Authenticate": challenge})
-    if isinstance(problem, TooManyRequests):
-        return _answer(problem, 429, "too_many_requests", headers={"Retry-After": str(problem.retry_after_seconds)})
-    return None
+        return {"WWW-Authenticate": f'{REALM}, error="{problem.code}", scope="{problem.scope}"'}
+    if isinstance(problem, KeyMissing):
+        return {"WWW-Authenticate": REALM}
+    return {"WWW-Authenticate": f'{REALM}, error="{problem.code}"'} if isinstance(problem, APIKeyRefused) else {}
 
 
 def _way_out(problem: KeapConnectError) -> str | None:

@@ -1,13 +1,12 @@
 """`./keap-connect …`: what an operator and a job's script do from a shell. One file for each group of commands.
 
-A command reads its arguments, calls one function and says how it went: in words and aligned columns for people, with
-`--json` as one document for programs, and by its exit code (exit_codes.py).
+A command reads its arguments, calls one function and returns an `Answer` (command.py), which is printed as text for
+people or, with `--json`, as one document for programs.
 """
 
 from flask import Flask
-from flask.cli import AppGroup
 
-from keap_connect.cli import (
+from keap_connect.cli import (  # noqa: F401  (each adds its commands)
     accounts,
     accounts_files,
     admins,
@@ -22,26 +21,7 @@ from keap_connect.cli import (
     token_keys,
     worker,
 )
-
-commands = AppGroup(help="Keap Connect from the command line. Each command says with `--help` how it is used.")
-for _command in (accounts_files.import_file, accounts_files.export):
-    accounts.accounts.add_command(_command)
-for _command in (
-    accounts.accounts,
-    api_keys.api_keys,
-    admins.admins,
-    audit.audit,
-    database.db,
-    database.database,
-    token_keys.token_keys,
-    emergency_stop.emergency_stop,
-    serve.serve,
-    worker.worker,
-    refreshing.refreshing,
-    doctor.doctor,
-    sandbox.sandbox,
-):
-    commands.add_command(_command)
+from keap_connect.cli.command import commands
 
 
 def register_commands(app: Flask) -> None:

@@ -1,77 +1,52 @@
-"""`./keap-connect refreshing …`: whether refresh tokens are presented, why not, and how that ends."""
+"""`./keap-connect refreshing …`: whether refresh tokens are presented, and how a pause ends."""
 
-import sys
-
-import click
-from flask.cli import AppGroup
-
-from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
-from keap_connect.cli.output import json_option, show_facts, show_json
+from keap_connect.cli.command import Answer, command, group
+from keap_connect.cli.output import facts
+from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor
-from keap_connect.models import Alarm
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.heartbeat import list_workers
 
 MOST_SHOWN = 20
 
-refreshing = AppGroup("refreshing", help="Whether accounts are refreshed, and how that goes on after a pause.")
+refreshing = group("refreshing", "Whether accounts are refreshed, and how to continue after a pause.")
 
 
-@refreshing.command("status", epilog=help_with("refreshing status", "refreshing status --json"))
-@json_option
-@plainly
-def status(as_json: bool) -> None:
+@command("status", "refreshing status", "refreshing status --json", within=refreshing)
+def status() -> Answer:
     """Say whether refreshing is paused, since when, why, for which accounts, and what to do; exit code 4 if it is."""
-    _show_status(as_json)
+    return _status()
 
 
-@refreshing.command("resume", epilog=help_with("refreshing resume", "refreshing resume --json"))
-@json_option
-@plainly
-def resume(as_json: bool) -> None:
-    """Go on after a mass refusal or a refused client; what was counted before is forgotten."""
+@command("resume", "refreshing resume", "refreshing resume --json", within=refreshing)
+def resume() -> Answer:
+    """Continue after a mass refusal or a refused client; what was counted before is forgotten."""
     was_paused = alarms.resume([alarms.MASS_REFUSAL, alarms.CLIENT_REFUSED], Actor.COMMAND_LINE)
-    _show_status(as_json, ExitCode.DONE if was_paused else ExitCode.NOTHING_TO_DO)
+    return _status(ExitCode.DONE if was_paused else ExitCode.NOTHING_TO_DO)
 
 
-@refreshing.command(
-    "confirm-only-one", epilog=help_with("refreshing confirm-only-one", "refreshing confirm-only-one --json")
-)
-@json_option
-@plainly
-def confirm(as_json: bool) -> None:
+@command("confirm-only-one", "refreshing confirm-only-one", "refreshing confirm-only-one --json", within=refreshing)
+def confirm() -> Answer:
     """Confirm that no other installation uses these accounts: after a restore, a move, or an emergency stop."""
     confirm_only_one(Actor.COMMAND_LINE)
-    _show_status(as_json)
+    return _status()
 
 
-def _show_status(as_json: bool, code: ExitCode = ExitCode.DONE) -> None:
-    raised, workers = alarms.list_alarms(), len(list_workers())
-    pauses = [
-        {
-            "name": alarm.name,
-            "since": alarm.raised_at,
-            "reason": alarm.reason,
-            "account_ids": _concerned(alarm),
-            "advice": alarms.ADVICE[alarm.name],
-        }
-        for alarm in raised
-    ]
-    if as_json:
-        show_json({"is_paused": bool(pauses), "workers": workers, "pauses": pauses})
-    elif pauses:
-        for alarm in raised:
-            facts = {"Paused since": alarm.raised_at, "Why": alarm.reason, "Accounts": _shown(_concerned(alarm))}
-            show_facts({**facts, "What to do": alarms.ADVICE[alarm.name]})
-    else:
-        running = f"{workers} running" if workers else "none is running; start one: ./keap-connect worker"
-        click.echo(f"Refreshing is not paused. Workers: {running}.")
-    sys.exit(ExitCode.COME_BACK_LATER if pauses else code)
-
-
-def _concerned(alarm: Alarm) -> list[int] | None:
-    return alarms.list_refused(alarm) if alarm.name == alarms.MASS_REFUSAL else None
+def _status(code: ExitCode = ExitCode.DONE) -> Answer:
+    workers, pauses, text = len(list_workers()), [], []
+    for alarm in alarms.list_alarms():
+        account_ids = alarms.list_refused(alarm) if alarm.name == alarms.MASS_REFUSAL else None
+        advice = alarms.ADVICE[alarm.name]
+        pause = {"name": alarm.name, "since": alarm.raised_at, "reason": alarm.reason}
+        pauses.append({**pause, "account_ids": account_ids, "advice": advice})
+        shown = {"Paused since": alarm.raised_at, "Why": alarm.reason, "Accounts": _shown(account_ids)}
+        text.append(facts({**shown, "What to do": advice}))
+    document = {"is_paused": bool(pauses), "workers": workers, "pauses": pauses}
+    if pauses:
+        return Answer(document, "\n".join(text), code=ExitCode.COME_BACK_LATER)
+    running = f"{workers} running" if workers else "none is running; start one: ./keap-connect worker"
+    return Answer(document, f"Refreshing is not paused. Workers: {running}.", code=code)
 
 
 def _shown(account_ids: list[int] | None) -> str:

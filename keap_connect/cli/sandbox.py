@@ -5,14 +5,16 @@ import sys
 
 import click
 
+from keap_connect.cli.command import commands
 
-@click.command(
+
+@commands.command(
     "sandbox",
+    with_appcontext=False,
     context_settings={"ignore_unknown_options": True},
     add_help_option=False,
     help="Start the sandbox, a stand-in for Keap, as a program of its own; `--help` shows its options.",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def sandbox(arguments: tuple[str, ...]) -> None:
-    """Hand everything on to that program, which shares nothing with this one."""
     sys.exit(subprocess.call([sys.executable, "-m", "keap_connect.sandbox", *arguments]))  # noqa: S603

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 from flask import current_app
-from flask.cli import with_appcontext
 
-from keap_connect.cli.exit_codes import help_with
+from keap_connect.cli.command import Answer, command
 from keap_connect.errors import SettingsError
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.server.serve import serve as serve_app
@@ -16,11 +15,15 @@ from keap_connect.services import services
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command("serve", epilog=help_with("serve", "serve --certificate fullchain.pem --key privkey.pem"))
+@command(
+    "serve",
+    *("serve", "serve --certificate fullchain.pem --key privkey.pem"),
+    checks_database=False,
+    speaks_json=False,
+)
 @click.option("--certificate", type=File, help="Serve HTTPS with this certificate, without a proxy in front.")
 @click.option("--key", type=File, help="The private key of the certificate.")
-@with_appcontext
-def serve(certificate: Path | None, key: Path | None) -> None:
+def serve(certificate: Path | None, key: Path | None) -> Answer:
     """Serve the pages and the token API at HOST and PORT, until SIGTERM or Ctrl-C."""
     if bool(certificate) != bool(key):
         raise click.UsageError("--certificate and --key belong together.")

@@ -1,37 +1,26 @@
 """`./keap-connect worker`: refreshes accounts ahead of time."""
 
-import sys
-
 import click
 from flask import current_app
-from flask.cli import with_appcontext
 
-from keap_connect.cli.exit_codes import ExitCode, help_with, plainly
-from keap_connect.cli.output import json_option, show_json
+from keap_connect.cli.command import Answer, command
+from keap_connect.errors import ExitCode
 from keap_connect.refresh import alarms
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import check_installation
 
 
-@click.command("worker", epilog=help_with("worker", "worker --once", "worker --once --json"))
+@command("worker", "worker", "worker --once", "worker --once --json")
 @click.option("--once", is_flag=True, help="Refresh what is due now, then end.")
-@json_option
-@with_appcontext
-@plainly
-def worker(once: bool, as_json: bool) -> None:
+def worker(once: bool) -> Answer:
     """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
     for warning in check_installation():
         click.echo(warning, err=True)
-    sweep = RefreshWorker(current_app._get_current_object())  # type: ignore[attr-defined]
-    sweep.run(until_idle=once)
-    raised = alarms.list_alarms()
-    if as_json:
-        names = [alarm.name for alarm in raised]
-        show_json({"refreshed": sweep.refreshed, "failed": sweep.failed, "faults": sweep.faults, "paused_by": names})
-    for pause in alarms.list_pauses():
-        click.echo(pause, err=True)
-    if sweep.faults:
-        click.echo(f"Faults of this program stopped {sweep.faults} refreshes; the log tells of each.", err=True)
-        sys.exit(ExitCode.FAILED)
-    if raised and once:
-        sys.exit(ExitCode.COME_BACK_LATER)
+    run = RefreshWorker(current_app._get_current_object())  # type: ignore[attr-defined]
+    run.run(until_idle=once)
+    names, notes = [alarm.name for alarm in alarms.list_alarms()], alarms.list_pauses()
+    if run.faults:
+        notes.append(f"Faults of this program stopped {run.faults} refreshes; each is in the log.")
+    document = {"refreshed": run.refreshed, "failed": run.failed, "faults": run.faults, "paused_by": names}
+    code = ExitCode.FAILED if run.faults else ExitCode.COME_BACK_LATER if names and once else ExitCode.DONE
+    return Answer(document, note="\n".join(notes), code=code)

@@ -31,9 +31,19 @@ class Audience(StrEnum):
 class PersonUnknown(KeapConnectError):
     """The page belongs to a customer, and this browser has not shown to be one."""
 
+    status, code = 403, "not_allowed"
+    heading = "We do not know you in this browser"
+    advice = (
+        "Connect your Keap account again: that shows who you are, needs no password here, and changes nothing else."
+    )
+
 
 class MayOnlyLook(KeapConnectError):
     """A viewer asked for what only an admin may do."""
+
+    status, code = 403, "not_allowed"
+    heading = "Your role is viewer"
+    advice = "You can see this page's data but not change it. Ask an admin to do it, or to make you an admin."
 
 
 def open_to(audience: Audience) -> Callable[[View], View]:

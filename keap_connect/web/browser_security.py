@@ -29,6 +29,10 @@ KEAP_FORM_TARGETS = "https://*.infusionsoft.com https://*.keap.com https://*.thr
 class ForgedRequest(KeapConnectError):
     """A state-changing request did not come from one of our own pages, or from one that is too old."""
 
+    status, code = 403, "not_allowed"
+    heading = "That form was too old"
+    advice = "The page was open for long, or you signed in or out meanwhile. Go back, reload the page, and press again."
+
 
 def is_for_programs() -> bool:
     """Whether a request is for the token API or /metrics, which ask for API keys and ignore cookies."""

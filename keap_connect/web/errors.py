@@ -9,24 +9,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 from werkzeug.wrappers import Response
 
-from keap_connect.errors import (
-    AccountNotFound,
-    AdminNotFound,
-    APIKeyNotFound,
-    HandOutUnrecorded,
-    KeapBusy,
-    KeapConnectError,
-    PasswordLinkGone,
-    SealBroken,
-    ServerBusy,
-    TemporarilyUnavailable,
-    TooManyAttempts,
-    TooManyRequests,
-)
+from keap_connect.errors import KeapBusy, KeapConnectError
 from keap_connect.logs import write_down
 from keap_connect.services import services
-from keap_connect.web.auth import MayOnlyLook, PersonUnknown, current_admin, current_person
-from keap_connect.web.browser_security import ForgedRequest
+from keap_connect.web.auth import current_admin, current_person
 
 log = logging.getLogger(__name__)
 
@@ -41,51 +27,8 @@ WORDS = {
     500: ("Something went wrong here", "It is our fault and was written down. Nothing was lost; try again."),
     503: ("The database does not answer", "Nothing was changed. Try again in a minute."),
 }
-KEAP_BUSY = "Keap is busy, try again"
-NOT_ASKED = "Many requests wait for Keap at the moment, so we have not sent yours yet. Nothing is lost."
 LOADS_AGAIN = "This page tries again in {}. You can leave it open."
 PRESS_AGAIN = "Wait {}, go back, and press the button again."
-EXPLAINED = {
-    AccountNotFound: (
-        404,
-        "There is no such account",
-        "It may have been merged into another one, or never existed.",
-    ),
-    AdminNotFound: (404, "There is no such admin", "They may have been removed, or never existed."),
-    PasswordLinkGone: (
-        404,
-        "This link does not work",
-        "A link to choose a password works once, within a day, and a newer one ends it. Ask an admin, or whoever runs "
-        "this app, for a new one.",
-    ),
-    MayOnlyLook: (
-        403,
-        "You may look, and not act",
-        "Your role here is viewer. Ask an admin to do it, or to give you the role of an admin.",
-    ),
-    HandOutUnrecorded: (
-        503,
-        "The audit log cannot be written",
-        "No token is shown while that is so. Ask who runs this app to look at AUDIT_LOG and the disk.",
-    ),
-    ServerBusy: (503, "Too many requests arrive at once", "Nothing was changed. Try again in a minute."),
-    APIKeyNotFound: (404, "There is no such API key", "The address is wrong."),
-    SealBroken: (
-        500,
-        "A stored secret does not open",
-        "It was sealed with another key, or edited. It was left as it is, and other accounts are not affected.",
-    ),
-    ForgedRequest: (
-        403,
-        "That form was too old",
-        "The page was open for long, or you signed in or out meanwhile. Go back, reload the page, and press again.",
-    ),
-    PersonUnknown: (
-        403,
-        "We do not know you in this browser",
-        "Connect your Keap account again: that shows who you are, needs no password here, and changes nothing else.",
-    ),
-}
 
 
 def show_errors(app: Flask) -> None:
@@ -111,30 +54,19 @@ def show_errors(app: Flask) -> None:
 
     @app.errorhandler(KeapConnectError)
     def own_error(error: KeapConnectError) -> Response:
-        status, heading, explanation = EXPLAINED.get(type(error), (500, *WORDS[500]))
-        page = _page(status, heading, explanation, error)
-        if isinstance(error, TemporarilyUnavailable):
-            page.headers["Retry-After"] = str(error.retry_after_seconds)
-        return page
-
-    @app.errorhandler(TooManyAttempts)
-    @app.errorhandler(TooManyRequests)
-    def throttled(error: TooManyAttempts | TooManyRequests) -> Response:
-        page = _page(429, WORDS[429][0], f"{error} Nothing was checked, and nothing was changed.", error)
-        page.headers["Retry-After"] = str(error.retry_after_seconds)
-        return page
+        if not error.heading:
+            return last_resort(error)
+        return _own_page(error, error.advice.format(error))
 
     @app.errorhandler(KeapBusy)
     def keap_busy(error: KeapBusy) -> Response:
         seconds = error.retry_after_seconds
         wait = "1 second" if seconds == 1 else f"{seconds} seconds"
-        if request.method == "GET":
-            # The callback comes again by the browser's own address, so that the page does not have to hold its code.
-            page = _page(503, KEAP_BUSY, f"{NOT_ASKED} {LOADS_AGAIN.format(wait)}", error, ("Try again", ""))
-            page.headers["Refresh"] = str(seconds)
-        else:
-            page = _page(503, KEAP_BUSY, f"{NOT_ASKED} {PRESS_AGAIN.format(wait)}", error)
-        page.headers["Retry-After"] = str(seconds)
+        if request.method != "GET":
+            return _own_page(error, f"{error.advice} {PRESS_AGAIN.format(wait)}")
+        # The callback comes again by the browser's own address, so that the page does not have to hold its code.
+        page = _own_page(error, f"{error.advice} {LOADS_AGAIN.format(wait)}", ("Try again", ""))
+        page.headers["Refresh"] = str(seconds)
         return page
 
     @app.errorhandler(OperationalError)
@@ -145,6 +77,13 @@ def show_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def last_resort(error: Exception) -> Response:
         return _page(500, *WORDS[500], error)
+
+
+def _own_page(error: KeapConnectError, explanation: str, next_step: tuple[str, str] | None = None) -> Response:
+    page = _page(error.status, error.heading, explanation, error, next_step)
+    if error.retry_after_seconds is not None:
+        page.headers["Retry-After"] = str(error.retry_after_seconds)
+    return page
 
 
 def _page(

@@ -13,9 +13,10 @@ from flask import Flask
 from sqlalchemy import select, text, update
 
 from keap_connect.database import db, read_session, write_transaction
+from keap_connect.errors import KeapConnectError
 from keap_connect.models import Account
 from keap_connect.settings import Settings
-from keap_connect.web.errors import EXPLAINED, WORDS
+from keap_connect.web.errors import WORDS
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.postgres import PostgresServer
 from tests.support.sandbox import Sandbox
@@ -97,7 +98,14 @@ def test_every_error_page_names_its_status_and_a_reference_that_is_in_the_log(
         assert re.search(r'<a class="button[^>]*href="(/|/accounts)"', page)
 
 
-HEADINGS = {heading for _, heading, _ in EXPLAINED.values()} | {heading for heading, _ in WORDS.values()}
+def every(error: type[KeapConnectError]) -> Iterator[type[KeapConnectError]]:
+    """Give an error and all that are below it in the tree."""
+    yield error
+    for each in error.__subclasses__():
+        yield from every(each)
+
+
+HEADINGS = {error.heading for error in every(KeapConnectError)} - {""} | {heading for heading, _ in WORDS.values()}
 
 
 @on_sqlite

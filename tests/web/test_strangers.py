@@ -18,9 +18,9 @@ from keap_connect.connect import flows
 from keap_connect.connect.endings import Ending
 from keap_connect.crypto import hash_secret
 from keap_connect.database import Base, db, write_transaction
+from keap_connect.errors import KeapBusy
 from keap_connect.keap.call_slots import MOST_AT_ONCE, keap_call_slot
 from keap_connect.models import AuthorizationFlow
-from keap_connect.web.errors import KEAP_BUSY
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored, token_calls
@@ -60,7 +60,7 @@ def state_in(url: str) -> str:
 
 def is_busy(page: requests.Response) -> bool:
     """Whether a page says that Keap is busy, and when to come again."""
-    is_told = page.status_code == 503 and f"<h1>{KEAP_BUSY}</h1>" in page.text
+    is_told = page.status_code == 503 and f"<h1>{KeapBusy.heading}</h1>" in page.text
     return is_told and 1 <= int(page.headers["Retry-After"]) <= 60
 
 

@@ -1,11 +1,24 @@
-"""Numbers of days, as options take them: 400d."""
+"""Arguments that several commands take: an account, a number of days."""
 
 import re
 from datetime import timedelta
 
 import click
 
+from keap_connect.accounts.naming import is_account_name
+
 AGE = re.compile(r"([0-9]{1,4})d")
+
+
+class AccountName(click.ParamType[str]):
+    """An account's id, or `external:` and the id that the operator gave it."""
+
+    name = "account"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_account_name(value):
+            self.fail(f"{value!r} is neither an account's id nor external:<your own id>", param, ctx)
+        return value
 
 
 class Days(click.ParamType[timedelta]):
@@ -17,7 +30,6 @@ class Days(click.ParamType[timedelta]):
         self.at_least = at_least
 
     def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it, and refuse what is too little."""
         if isinstance(value, timedelta):
             return value
         found = AGE.fullmatch(value)
@@ -27,3 +39,6 @@ class Days(click.ParamType[timedelta]):
         if days < self.at_least:
             self.fail(f"it must be {self.at_least.days}d or more", param, ctx)
         return days
+
+
+account_argument = click.argument("account", type=AccountName())

@@ -1,0 +1,106 @@
+"""How every command runs, answers and fails: text or one JSON document, an exit code, and never a traceback."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from keap_connect.cli.output import as_json
+from keap_connect.deployment import check_deployment
+from keap_connect.errors import DatabaseDamaged, DatabaseSilent, ExitCode, KeapConnectError
+from keap_connect.keap.answers import cut
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 error, 2 wrong use, 3 nothing to do, 4 come back later, 5 a person must reconnect. "
+    "With --json, standard output is one document, also for errors."
+)
+commands = AppGroup(help="Keap Connect from the command line. `--help` after a command explains it.")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command prints, and the exit code of the process."""
+
+    document: object = None  # for --json
+    text: str = ""  # for people, on standard output
+    note: str = ""  # for people, on standard error
+    code: ExitCode = ExitCode.DONE
+
+
+def group(name: str, meaning: str) -> AppGroup:
+    """Add a group of commands."""
+    made = AppGroup(name, help=meaning)
+    commands.add_command(made)
+    return made
+
+
+def command(
+    name: str,
+    *examples: str,
+    within: AppGroup = commands,
+    checks_database: bool = True,
+    speaks_json: bool = True,
+    **options: Any,
+) -> Callable[[Callable[..., Answer]], click.Command]:
+    """Add a command whose help ends with the examples.
+
+    Args:
+        checks_database: whether it runs only on a database that fits this version and TOKEN_KEYS.
+        options: of `AppGroup.command`.
+    """
+    lines = "\n".join(f"  ./keap-connect {example}" for example in examples)
+
+    def add(function: Callable[..., Answer]) -> click.Command:
+        @wraps(function)
+        def run(*args: Any, **values: Any) -> None:
+            is_json = values.pop("as_json", False)
+            try:
+                if checks_database:
+                    check_deployment()
+                answer = function(*args, **values)
+            except KeapConnectError as problem:
+                answer = _failed(problem)
+            except OperationalError:
+                answer = _failed(DatabaseSilent(["The database does not answer. Try again in a minute."]))
+            except DatabaseError as problem:
+                if type(problem) is not DatabaseError:  # its subclasses are faults of this program
+                    raise
+                answer = _failed(DatabaseDamaged(cut(str(problem.orig))))
+            if is_json:
+                click.echo(as_json(answer.document))
+            elif answer.text:
+                click.echo(answer.text)
+            if answer.note:
+                click.echo(answer.note, err=True)
+            sys.exit(answer.code)
+
+        if speaks_json:
+            click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(run)
+        epilog = f"\b\nExamples:\n{lines}\n\n{EXIT_CODES}"
+        made: click.Command = within.command(name, epilog=epilog, **options)(run)
+        return made
+
+    return add
+
+
+def wants_json() -> bool:
+    """Whether the current command was given --json, so that a question goes to standard error."""
+    return bool(click.get_current_context().params.get("as_json"))
+
+
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes."""
+    click.confirm(question, abort=True, err=wants_json())
+
+
+def _failed(problem: KeapConnectError) -> Answer:
+    document: dict[str, object] = {"error": problem.code, "error_description": str(problem)}
+    document["is_retryable"] = problem.exit_code is ExitCode.COME_BACK_LATER
+    if problem.retry_after_seconds is not None:
+        document["retry_after_seconds"] = problem.retry_after_seconds
+    return Answer(document, note=f"Error: {problem}", code=problem.exit_code)
