@@ -13,26 +13,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from flask import current_app
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, func, inspect, make_url, select, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, inspect, make_url, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.database import db, keep_others_out
-from keap_connect.deployment import KEY_CHECK, find_damage
+from keap_connect.deployment import find_damage, find_revisions, open_key_check
 from keap_connect.durable_files import put_in_place, sync_file, sync_folder
-from keap_connect.errors import BackupRefused, SealBroken, TemporarilyUnavailable
+from keap_connect.errors import BackupRefused, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
-from keap_connect.models import Alarm, Deployment
+from keap_connect.models import Account, Alarm, KeyCheck
 from keap_connect.refresh import alarms
 from keap_connect.services import services
 
 SECRET_OPTIONS = ("password", "sslpassword", "oauth_client_secret")  # libpq's
 PART = ".part"  # what the name of a copy ends with until it is whole
 SQLITE_HEADER = b"SQLite format 3\0"
+OLD_KEY_CHECK = "SELECT value FROM deployment WHERE name = 'key_check'"
+OLD_PAUSE = (
+    "INSERT INTO deployment (name, value) VALUES ('instance', :value) "
+    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
 REASON = "This database was restored from a backup, and another installation may use its accounts."
 
 
@@ -239,34 +241,20 @@ def _check_file(engine: Engine, name: str) -> None:
 
 def _check_and_pause(engine: Engine, name: str) -> bool:
     with engine.connect() as connection:
-        is_older = _is_older(connection, name)
-        sealed = connection.scalar(select(Deployment.value).where(Deployment.name == KEY_CHECK))
-        has_alarms = inspect(connection).has_table(Alarm.__tablename__)
-    try:
-        if sealed is not None:
-            services().cipher.open(sealed, KEY_CHECK)
-    except SealBroken:
-        raise BackupRefused(
-            f"TOKEN_KEYS does not open what is stored in {name}: put the key back that sealed it."
-        ) from None
+        present, newest = find_revisions(connection, name)
+        tables = set(inspect(connection).get_table_names())
+        if present is None or Account.__tablename__ not in tables:
+            raise BackupRefused(f"{name} is no Keap Connect database.")
+        is_typed = KeyCheck.__tablename__ in tables  # older ones have it beside other facts
+        sealed = connection.scalar(select(KeyCheck.sealed) if is_typed else text(OLD_KEY_CHECK))
+    if sealed is not None:
+        open_key_check(sealed, name)
     with Session(engine) as session, session.begin():
-        if has_alarms:
+        if Alarm.__tablename__ in tables:
             alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)
         else:  # of version 0.1.0, which had no alarms: no host knows this one, so the first start pauses refreshing
-            session.merge(Deployment(name="instance", value=f"restored-{secrets.token_hex(8)}:0".encode()))
-    return is_older
-
-
-def _is_older(connection: Connection, name: str) -> bool:
-    present = MigrationContext.configure(connection).get_current_revision()
-    if present is None or not inspect(connection).has_table(Deployment.__tablename__):
-        raise BackupRefused(f"{name} is no Keap Connect database.")
-    script = ScriptDirectory(current_app.extensions["migrate"].directory)
-    if present not in {revision.revision for revision in script.walk_revisions()}:
-        raise BackupRefused(
-            f"{name} is newer than this program: it is at revision {cut(present)}. Install the version that made it."
-        )
-    return present != script.get_current_head()
+            session.execute(text(OLD_PAUSE), {"value": f"restored-{secrets.token_hex(8)}:0".encode()})
+    return present != newest
 
 
 def _keep_aside(database: Path) -> str:

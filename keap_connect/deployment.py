@@ -3,14 +3,14 @@
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 
 from keap_connect.accounts.state import KEYS
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.answers import cut
-from keap_connect.models import Account, Deployment
+from keap_connect.models import Account, KeyCheck
 from keap_connect.services import services
 
 KEY_CHECK = "key_check"
@@ -24,10 +24,9 @@ def check_deployment() -> list[str]:
         DatabaseSilent: it does not answer.
         SettingsError: tables are missing, or TOKEN_KEYS does not open what is stored.
     """
-    newest = ScriptDirectory(current_app.extensions["migrate"].directory).get_current_head()
     try:
         with db.engine.connect() as connection:
-            present = MigrationContext.configure(connection).get_current_revision()
+            present, newest = find_revisions(connection, "The database")
     except (OperationalError, ProgrammingError) as problem:  # as when the role may not read the tables
         raise DatabaseSilent(
             [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig))}"]
@@ -38,6 +37,21 @@ def check_deployment() -> list[str]:
         )
     check_keys()
     return _foreign_grants()
+
+
+def find_revisions(connection: Connection, name: str) -> tuple[str | None, str | None]:
+    """Return the revision of a database, None for one without our tables, and the one that this program needs.
+
+    Raises:
+        SettingsError: it is newer than this program.
+    """
+    present = MigrationContext.configure(connection).get_current_revision()
+    script = ScriptDirectory(current_app.extensions["migrate"].directory)
+    if present and present not in {revision.revision for revision in script.walk_revisions()}:
+        raise SettingsError(
+            [f"{name} is newer than this program: it is at revision {cut(present)}. Install the version that made it."]
+        )
+    return present, script.get_current_head()
 
 
 def check_file() -> None:
@@ -79,20 +93,29 @@ def check_keys() -> None:
         SettingsError: it does not.
     """
     with read_session() as session:
-        stored = session.get(Deployment, KEY_CHECK)
+        stored = session.get(KeyCheck, 1)
     if stored is None:
         sealed = services().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
         try:
             with write_transaction() as session:
-                session.add(Deployment(name=KEY_CHECK, value=sealed))
+                session.add(KeyCheck(id=1, sealed=sealed))
         except IntegrityError:
             check_keys()  # another process was first
         return
+    open_key_check(stored.sealed, "this database")
+
+
+def open_key_check(sealed: bytes, name: str) -> None:
+    """Prove that TOKEN_KEYS opens what is stored in a database.
+
+    Raises:
+        SettingsError: it does not.
+    """
     try:
-        services().cipher.open(stored.value, KEY_CHECK)
+        services().cipher.open(sealed, KEY_CHECK)
     except SealBroken:
         raise SettingsError(
-            ["TOKEN_KEYS does not open what is stored in this database: put the key back that sealed it."]
+            [f"TOKEN_KEYS does not open what is stored in {name}: put the key back that sealed it."]
         ) from None
 
 

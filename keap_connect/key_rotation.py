@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken
-from keap_connect.models import Account, Admin, AuthorizationFlow, Deployment
+from keap_connect.models import Account, Admin, AuthorizationFlow, KeyCheck
 from keap_connect.refresh.recovery import list_kept
 from keap_connect.services import services
 
@@ -98,8 +98,8 @@ def _batches(name: InstrumentedAttribute[Any], sealed: InstrumentedAttribute[byt
 def _reseal_check() -> int:
     """Seal the proof that TOKEN_KEYS fits anew, as the last thing."""
     with write_transaction() as session:
-        check = session.get_one(Deployment, KEY_CHECK)
-        if services().cipher.is_newest(check.value):
+        check = session.get_one(KeyCheck, 1)
+        if services().cipher.is_newest(check.sealed):
             return 0
-        check.value = services().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
+        check.sealed = services().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
         return 1

@@ -189,14 +189,21 @@ def set_revision(database_url):
 
 
 @pytest.mark.proves("F42")
-@pytest.mark.parametrize("revision", ["0000", "9999", None])
+@pytest.mark.parametrize(
+    ("revision", "advice"),
+    [
+        ("9999", "Install the version that made it"),
+        ("0005", "run `./keap-connect db upgrade`"),
+        (None, "run `./keap-connect db upgrade`"),
+    ],
+)
 def test_another_schema_than_the_programs_is_refused_and_left_alone(
-    start, stored, database_url, set_revision, revision
+    start, stored, database_url, set_revision, revision, advice
 ):
     set_revision(revision)
     before = content_of(database_url)
 
-    with pytest.raises(SettingsError, match=f"at revision {revision}.*run `./keap-connect db upgrade`"):
+    with pytest.raises(SettingsError, match=f"at revision {revision}.*{advice}"):
         start()
 
     assert content_of(database_url) == before

@@ -2,8 +2,7 @@
 
 import hashlib
 import hmac
-import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -12,11 +11,10 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import Verdict
 from keap_connect.keap.token_endpoint import exchange_code
-from keap_connect.models import Deployment
+from keap_connect.models import CheckedClient
 from keap_connect.services import services
 
 IMPOSSIBLE_CODE = "only-asking-whether-the-client-is-known"
-CLIENT_CHECK = "client_check"
 
 
 class ClientStanding(StrEnum):
@@ -51,30 +49,17 @@ def check_client(actor: str) -> ClientCheck:
     with write_transaction() as session:
         record(session, EventKind.CLIENT_CHECKED, None, actor, standing=standing, reason=classified.reason)
         if standing is not ClientStanding.NO_ANSWER:
-            session.merge(Deployment(name=CLIENT_CHECK, value=_written(check)))
+            session.merge(CheckedClient(id=1, registration=_registration(), **asdict(check)))
     return check
 
 
 def find_client_check() -> ClientCheck | None:
     """Return the newest check that told something, unless client id, secret or token URL have changed since."""
     with read_session() as session:
-        stored = session.get(Deployment, CLIENT_CHECK)
-    values = json.loads(stored.value) if stored else {}
-    if not hmac.compare_digest(values.get("registration", ""), _registration()):
+        stored = session.get(CheckedClient, 1)
+    if stored is None or not hmac.compare_digest(stored.registration, _registration()):
         return None
-    return ClientCheck(
-        ClientStanding(values["standing"]), values["reason"], datetime.fromisoformat(values["checked_at"])
-    )
-
-
-def _written(check: ClientCheck) -> bytes:
-    values = {
-        "standing": check.standing,
-        "reason": check.reason,
-        "checked_at": check.checked_at.isoformat(),
-        "registration": _registration(),
-    }
-    return json.dumps(values).encode()
+    return ClientCheck(ClientStanding(stored.standing), stored.reason, stored.checked_at)
 
 
 def _registration() -> str:

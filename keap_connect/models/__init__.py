@@ -2,7 +2,16 @@
 
 from keap_connect.models.accounts import LARGEST_ID, NAMELESS, Account, AuthorizationFlow, CredentialKind, ReconnectLink
 from keap_connect.models.events import AccountEvent
-from keap_connect.models.operations import Alarm, Confirmation, Deployment, RefreshBudget, Worker
+from keap_connect.models.operations import (
+    Alarm,
+    CheckedClient,
+    Confirmation,
+    CounterOf01,
+    KeyCheck,
+    PendingFile,
+    RefreshBudget,
+    Worker,
+)
 from keap_connect.models.people import (
     Admin,
     APIKey,
@@ -23,10 +32,13 @@ __all__ = [
     "Admin",
     "Alarm",
     "AuthorizationFlow",
+    "CheckedClient",
     "Confirmation",
+    "CounterOf01",
     "CredentialKind",
-    "Deployment",
+    "KeyCheck",
     "OneTimeToken",
+    "PendingFile",
     "ReconnectLink",
     "RecoveryCode",
     "RefreshBudget",

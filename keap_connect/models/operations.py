@@ -8,16 +8,44 @@ from sqlalchemy.orm import Mapped, mapped_column
 from keap_connect.database import Base
 
 
-class Deployment(Base):
-    """Facts about this installation: the key check value proves that TOKEN_KEYS fits the database.
+class KeyCheck(Base):
+    """The one row that proves that TOKEN_KEYS fits the database: a text that is known, sealed."""
 
-    A file that was looked through waits here, too, sealed, until its admin imports it.
-    """
+    __tablename__ = "key_check"
 
-    __tablename__ = "deployment"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
 
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[bytes] = mapped_column(LargeBinary)
+
+class CheckedClient(Base):
+    """The one row with what Keap's token endpoint last said about a client."""
+
+    __tablename__ = "checked_client"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    registration: Mapped[str]  # a keyed hash of the client id, secret and token URL that were checked
+    standing: Mapped[str]
+    reason: Mapped[str]
+    checked_at: Mapped[datetime]
+
+
+class PendingFile(Base):
+    """A file that an admin sent and has not imported yet, with what it would do."""
+
+    __tablename__ = "pending_file"
+
+    admin_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    until: Mapped[datetime]
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class CounterOf01(Base):
+    """What version 0.1.0 recognized its database by; the first start of this version judges by it and deletes it."""
+
+    __tablename__ = "counter_of_0_1"
+
+    instance_id: Mapped[str] = mapped_column(primary_key=True)
+    stored_pairs: Mapped[int]
 
 
 class Confirmation(Base):

@@ -27,7 +27,7 @@ from keap_connect.database import db, read_session, take_turns, write_transactio
 from keap_connect.durable_files import NEW, put_in_place, remove_abandoned, write_new
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import DELETED, PAIR_STORED
-from keap_connect.models import Account, AccountEvent, Confirmation, Deployment
+from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.identity import CHANGES, list_changes, present_identity
 from keap_connect.services import services
@@ -40,8 +40,7 @@ OLD_DATABASE = (
     "committed last."
 )
 OLD_CONFIRMATION = "The mark of this host is of a confirmation that this database does not know: a backup was restored."
-# What version 0.1.0 kept: a row of the table `deployment` and a file, each with an id and a counter.
-OLD_ROW, OLD_MARKER = "instance", "instance_id"
+OLD_MARKER = "instance_id"  # the file of version 0.1.0, with an id and a counter
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def confirm_only_one(actor: str) -> None:
     try:
         with write_transaction() as session:
             session.add(_confirmation(identity))
-            session.execute(delete(Deployment).where(Deployment.name == OLD_ROW))
+            session.execute(delete(CounterOf01))
             session.flush()
             fresh = _write_beside(_newest(session))
         put_in_place(fresh, _mark_path())
@@ -142,17 +141,17 @@ def _list_problems_of_mark(session: Session, mark: Mark | None, latest: Confirma
 
 def _list_problems_of_0_1(session: Session) -> list[str]:
     """Judge as version 0.1.0 did a database that it used last and that nobody has adopted yet."""
-    stored = session.get(Deployment, OLD_ROW)
+    stored = session.scalars(select(CounterOf01)).first()
     if stored is None:
         return []
-    stored_id, _, count = stored.value.decode().rpartition(":")
+    stored_id = stored.instance_id
     text = _read(OLD_MARKER) or ""
     marker_id, _, seen = text.rpartition(":")
-    if text and stored.value.decode().startswith(text):
+    if text and f"{stored_id}:{stored.stored_pairs}".startswith(text):
         marker_id, seen = stored_id, "0"  # a crash cut the file short
     if (services().settings.instance_id or marker_id) != stored_id:
         return ["This host does not know this database."]
-    return [OLD_DATABASE] if marker_id == stored_id and seen.isdigit() and int(count) < int(seen) else []
+    return [OLD_DATABASE] if marker_id == stored_id and seen.isdigit() and stored.stored_pairs < int(seen) else []
 
 
 def _is_adopted(session: Session, identity: dict[str, str | None]) -> bool:
@@ -172,7 +171,7 @@ def _adopt(identity: dict[str, str | None]) -> None:
         else:
             for name, now in identity.items():
                 setattr(latest, name, now or getattr(latest, name))
-        session.execute(delete(Deployment).where(Deployment.name == OLD_ROW))
+        session.execute(delete(CounterOf01))
     with contextlib.suppress(OSError):
         (_folder() / OLD_MARKER).unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from keap_connect.connect.import_files import MOST_BYTES, MOST_LINES, SILENT_LIN
 from keap_connect.connect.pending_files import find_pending_file, forget_pending_file, store_pending_file
 from keap_connect.database import read_session
 from keap_connect.errors import ImportRefused, LinesRefused
-from keap_connect.models import AccountEvent, Deployment
+from keap_connect.models import AccountEvent, PendingFile
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
 
@@ -142,7 +142,7 @@ def test_file_waits_sealed_for_its_own_admin_and_for_ten_minutes(app: Flask, san
 
     held = find_pending_file(1)
     with read_session() as session:
-        at_rest = session.get_one(Deployment, "held_file:1").value
+        at_rest = session.get_one(PendingFile, 1).sealed
 
     assert held is not None
     assert (held.content, [line.number for line in held.lines]) == (content, [2, 4, 5])
@@ -152,7 +152,7 @@ def test_file_waits_sealed_for_its_own_admin_and_for_ten_minutes(app: Flask, san
     clock.advance(minutes=10)
     assert find_pending_file(2) is None
     with read_session() as session:
-        assert session.get(Deployment, "held_file:1") is None
+        assert session.get(PendingFile, 1) is None
 
 
 @sqlite_only

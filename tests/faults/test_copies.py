@@ -22,7 +22,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import Account, AccountEvent, Confirmation, Deployment
+from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
 from keap_connect.refresh import alarms, clone_guard, identity, recovery
 from keap_connect.refresh.serving import valid_token
 from keap_connect.refresh.storing import NewPair
@@ -409,14 +409,14 @@ def test_a_kept_pair_of_an_erased_account_is_deleted(living: Stage):
 def test_a_database_of_0_1_0_is_adopted_if_its_marker_fits(living: Stage, seen: int):
     (_folder(living) / clone_guard.MARK).unlink()
     (_folder(living) / "instance_id").write_text(f"abcd:{seen}")
-    _edit(living, delete(Confirmation), insert(Deployment).values(name="instance", value=b"abcd:8"))
+    _edit(living, delete(Confirmation), insert(CounterOf01).values(instance_id="abcd", stored_pairs=8))
     if seen > 8:
         _asks(living, clone_guard.OLD_DATABASE)
     else:
         _goes_on(living)
         assert not (_folder(living) / "instance_id").exists()
     with living.app.app_context(), read_session() as session:
-        assert session.get(Deployment, "instance") is None
+        assert session.get(CounterOf01, "abcd") is None
 
 
 def test_all_say_the_same_sentence(living: Stage):

@@ -175,11 +175,11 @@ def test_a_file_that_nobody_comes_back_for_is_destroyed_by_the_worker(
     send_file(admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n")
 
     let_the_worker_look(app)
-    assert "held_file:" in repr(stored.rows("deployment"))
+    assert stored.rows("pending_file")
     clock.advance(minutes=11)
     let_the_worker_look(app)
 
-    assert "held_file:" not in repr(stored.rows("deployment"))
+    assert not stored.rows("pending_file")
 
 
 @pytest.mark.proves("R69")
