@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, NullPool, create_engine, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, func, inspect, make_url, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 

@@ -15,9 +15,7 @@ from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.directory import count_states
 from keap_connect.api.auth import require_key
 from keap_connect.api.errors import answer_errors
-from keap_connect.refresh.alarms import list_alarms
-from keap_connect.refresh.due import lag_seconds
-from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.health.refreshing import look_at_refreshing
 from keap_connect.services import services
 from keap_connect.settings import LOOPBACK_HOSTS, host_name
 
@@ -50,11 +48,12 @@ def _is_local() -> bool:
 
 class _FromDatabase(Collector):
     def collect(self) -> Iterator[Metric]:
-        workers = list_workers()
+        refreshing = look_at_refreshing()
+        workers = refreshing.workers
         yield _family("accounts", "Accounts in each state.", "state", count_states())
-        yield _family("alarm", "What pauses refreshing.", "name", {alarm.name: 1 for alarm in list_alarms()})
+        yield _family("alarm", "What pauses refreshing.", "name", {alarm.name: 1 for alarm in refreshing.alarms})
         yield _family(
-            "lag_seconds", "For how long the account that waits longest has been due.", "", {"": lag_seconds()}
+            "lag_seconds", "For how long the account that waits longest has been due.", "", {"": refreshing.lag_seconds}
         )
         yield _family("workers", "Workers heard of within a minute.", "", {"": len(workers)})
         paused = sum(worker.paused_until is not None for worker in workers)

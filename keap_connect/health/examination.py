@@ -1,9 +1,10 @@
-"""The whole examination, in the order in which one thing rests on another."""
+"""The list of all checks, in the order in which one thing depends on another."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from keap_connect.connect.client_check import ClientStanding, find_client_check
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import DatabaseSilent, SettingsError
 from keap_connect.health.clocks import look_at_database_clock
@@ -12,11 +13,22 @@ from keap_connect.health.file_systems import look_at_file_systems
 from keap_connect.health.files import look_at_audit_log, look_at_disk, look_at_modes, look_at_recovery
 from keap_connect.health.finding import Finding, attention, unknown, well, wrong
 from keap_connect.health.proxies import look_at_proxies
-from keap_connect.health.workers import look_at_alarms, look_at_workers
+from keap_connect.health.refreshing import check_refreshing
 from keap_connect.services import services
 
-ON_DATABASE: tuple[Callable[[], Iterator[Finding]], ...] = (look_at_database_clock, look_at_workers, look_at_alarms)
-REST: tuple[Callable[[], Iterator[Finding]], ...] = (
+Check = Callable[[], Iterable[Finding]]
+
+
+def check_client_standing() -> Iterator[Finding]:
+    """See what the last check on the page Setup found; this asks nobody."""
+    check = find_client_check()
+    if check and check.standing is ClientStanding.REFUSED:
+        advice = "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET, then check again on the page Setup."
+        yield wrong("client", f"Keap refused the client id or the secret. {check.reason}", advice)
+
+
+ON_DATABASE: tuple[Check, ...] = (look_at_database_clock, check_refreshing, check_client_standing)
+REST: tuple[Check, ...] = (
     check_connectivity,
     look_at_modes,
     look_at_audit_log,
@@ -66,7 +78,7 @@ def _look_at_database() -> Iterator[Finding]:
         yield attention("grants", warning, "Put the old settings back, or send these customers the start page.")
 
 
-def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(look: Check) -> Iterator[Finding]:
     try:
         yield from look()
     except SQLAlchemyError as problem:

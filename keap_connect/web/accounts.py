@@ -24,9 +24,8 @@ from keap_connect.errors import (
     TenantConflict,
 )
 from keap_connect.events.search import Search, list_events
+from keap_connect.health.refreshing import look_at_refreshing
 from keap_connect.keap.call_slots import keap_call_slot
-from keap_connect.refresh.alarms import list_pauses
-from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, actor, current_admin, open_to
@@ -62,8 +61,7 @@ def index() -> Response:
         list_url=list_url,
         start_url=services().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
-        workers=list_workers(),
-        pauses=list_pauses(),
+        refreshing=look_at_refreshing(),
     )
     answer = make_response(page)
     answer.add_etag()

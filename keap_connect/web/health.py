@@ -6,7 +6,7 @@ is for whoever is to be woken up.
 
 from flask import Blueprint, Response
 
-from keap_connect.health.readiness import is_ready
+from keap_connect.health.refreshing import is_ready
 from keap_connect.web.auth import Audience, open_to
 
 bp = Blueprint("health", __name__)
@@ -22,6 +22,6 @@ def healthz() -> Response:
 @bp.get("/readyz")
 @open_to(Audience.ANYONE)
 def readyz() -> Response:
-    """Answer 200 when database, key and sweep are in order, else 503."""
+    """Answer 200 when the database, the key and refreshing are in order, else 503."""
     text, status = ("ready\n", 200) if is_ready() else ("not ready\n", 503)
     return Response(text, status, mimetype="text/plain")

@@ -6,10 +6,9 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
 from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
+from keap_connect.health.refreshing import look_at_refreshing
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
-from keap_connect.refresh.alarms import list_pauses
-from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, open_to, signed_in_admin
 from keap_connect.web.setup_steps import Tick, list_steps
@@ -22,11 +21,11 @@ bp = Blueprint("setup", __name__, url_prefix="/setup")
 def index() -> str:
     """Show the guide."""
     settings, keap, check, counts = services().settings, services().keap, find_client_check(), count_states()
-    connected = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK]
-    steps = list_steps(settings, check, connected, len(list_workers()))
+    connected, refreshing = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK], look_at_refreshing()
+    steps = list_steps(settings, check, connected, refreshing)
     return render_template(
         "setup/index.html",
-        pauses=list_pauses(),
+        refreshing=refreshing,
         steps=steps,
         done=sum(step.tick in {Tick.DONE, Tick.NOT_NEEDED} for step in steps),
         next_step=next((step for step in steps if step.tick in {Tick.TO_DO, Tick.TROUBLE}), None),

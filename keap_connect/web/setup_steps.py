@@ -6,6 +6,7 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from keap_connect.connect.client_check import ClientCheck, ClientStanding
+from keap_connect.health.refreshing import Refreshing
 from keap_connect.settings import LOOPBACK_HOSTS, Settings
 
 
@@ -28,13 +29,13 @@ class Step:
     fact: str
 
 
-def list_steps(settings: Settings, check: ClientCheck | None, connected: int, workers: int) -> list[Step]:
+def list_steps(settings: Settings, check: ClientCheck | None, connected: int, refreshing: Refreshing) -> list[Step]:
     """Return all steps in the guide's order.
 
     Args:
         check: the newest answer of the token endpoint about our client.
         connected: how many accounts work now.
-        workers: how many workers are running.
+        refreshing: what pauses refreshing, and which workers run.
     """
     return [
         _developer_account(settings),
@@ -42,9 +43,9 @@ def list_steps(settings: Settings, check: ClientCheck | None, connected: int, wo
         _request_permission(settings),
         _credentials(settings),
         _redirect_uri(settings),
-        _client_check(check),
+        _client_check(check, refreshing.client_refusal),
         _first_account(connected),
-        _worker(workers),
+        _worker(refreshing),
     ]
 
 
@@ -92,8 +93,10 @@ def _redirect_uri(settings: Settings) -> Step:
     )
 
 
-def _client_check(check: ClientCheck | None) -> Step:
+def _client_check(check: ClientCheck | None, refusal: str | None) -> Step:
     title = "Check the client at the token endpoint"
+    if refusal:
+        return Step("check", title, Tick.TROUBLE, refusal)
     if check is None:
         return Step("check", title, Tick.TO_DO, "It was not asked yet, or the settings have changed since.")
     if check.standing is ClientStanding.REFUSED:
@@ -110,12 +113,9 @@ def _first_account(connected: int) -> Step:
     )
 
 
-def _worker(workers: int) -> Step:
-    title = "Keep a worker running"
-    if workers == 0:
-        fact = "No worker is running, so accounts are refreshed only when a job asks."
-        return Step("worker", title, Tick.TO_DO, fact)
-    return Step("worker", title, Tick.DONE, f"{workers} {'worker is' if workers == 1 else 'workers are'} running.")
+def _worker(refreshing: Refreshing) -> Step:
+    tick = Tick.DONE if refreshing.workers else Tick.TO_DO
+    return Step("worker", "Keep a worker running", tick, refreshing.worker_sentence)
 
 
 def _is_public(host: str) -> bool:

@@ -9,8 +9,9 @@ from sqlalchemy import update
 from keap_connect.clock import utc_now
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import write_transaction
-from keap_connect.health.readiness import LONGEST_LAG_SECONDS
+from keap_connect.health.refreshing import LONGEST_LAG_SECONDS
 from keap_connect.models import Account
+from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import Beat, beat
 from tests.conftest import MovedClock
 from tests.support.visitor import Visitor
@@ -65,3 +66,41 @@ def test_a_key_that_does_not_fit_turns_it_red(visitor: Visitor, app: Flask):
     app.extensions["keap_connect"] = replace(app.extensions["keap_connect"], cipher=wrong)
 
     assert readiness(visitor) == (503, "not ready\n")
+
+
+@pytest.mark.proves("R90")
+@pytest.mark.parametrize("name", alarms.ADVICE)
+def test_an_alarm_turns_it_red_and_every_page_and_command_says_the_same(admin: Visitor, app: Flask, name: str):
+    admin.connect()
+    with app.app_context():
+        beat(Beat("one", utc_now(), 0, 0, 0.0, None, None))
+        with write_transaction() as session:
+            alarms.raise_alarm(session, name, "This is why.")
+
+    pages = [admin.get(path).text for path in ("/accounts", "/setup")]
+    figures = admin.get("/metrics").text
+    doctor = app.test_cli_runner().invoke(args=["doctor", "--json"])
+
+    assert readiness(admin) == (503, "not ready\n")
+    for page in pages:
+        assert "Refreshing is paused: This is why." in page
+        assert "1 worker is running; refreshing is paused." in page
+        assert "No account needs attention" not in page
+        assert "up to date" not in page
+    assert f'keap_connect_alarm{{name="{name}"}} 1.0' in figures
+    assert doctor.exit_code == 1
+    assert "This is why." in doctor.stdout
+    assert "up to date" not in doctor.stdout
+
+
+def test_a_client_that_keap_refuses_is_no_done_step_although_an_older_check_knew_it(admin: Visitor, app: Flask):
+    admin.get("/setup")
+    admin.press("/setup/check")
+    assert "It knows the client" in admin.text
+    with app.app_context(), write_transaction() as session:
+        alarms.raise_alarm(session, alarms.CLIENT_REFUSED, "Keap refused our client.")
+
+    page = admin.get("/setup").text
+
+    assert "It knows the client" not in page
+    assert page.count("Keap refused our client.") == 2
