@@ -1,7 +1,7 @@
 """Environment -> frozen Settings; the only reader of the environment in the app.
 
-All problems are found before any is reported, so that one look mends them all. What nobody has set comes from what
-`make run` left in INSTANCE_PATH, so that every command works beside it without settings of its own.
+All problems are reported at once. What nobody has set comes from what `make run` left in INSTANCE_PATH, so that every
+command works beside it without settings of its own.
 """
 
 import base64
@@ -29,26 +29,17 @@ GENERATED = ("SECRET_KEY", "TOKEN_KEYS")  # in INSTANCE_PATH too, each in a file
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::[0-9]{0,5})?")
 KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
+# The host of Keap, and the path, which is the sandbox's, too.
 KEAP_URLS = {
-    "KEAP_AUTHORIZE_URL": "https://signin.infusionsoft.com/app/oauth/authorize",
-    "KEAP_TOKEN_URL": "https://api.infusionsoft.com/token",
-    "KEAP_API_URL": "https://api.infusionsoft.com/crm/rest",
+    "KEAP_AUTHORIZE_URL": ("https://signin.infusionsoft.com", "/app/oauth/authorize"),
+    "KEAP_TOKEN_URL": ("https://api.infusionsoft.com", "/token"),
+    "KEAP_API_URL": ("https://api.infusionsoft.com", "/crm/rest"),
 }
-SANDBOX_PATHS = {
-    "KEAP_AUTHORIZE_URL": "/app/oauth/authorize",
-    "KEAP_TOKEN_URL": "/token",
-    "KEAP_API_URL": "/crm/rest",
-}
-# The sandbox's one client that is always there; public, and worth nothing anywhere else.
+# The sandbox's one client that is always there; it is public, and no other server knows it.
 SANDBOX_CLIENT_ID = "sandboxclientid00000000000000001"
 SANDBOX_CLIENT_SECRET = "sandboxsecret001"  # noqa: S105
 SECRETS = {
-    "KEAP_CLIENT_SECRET",
-    "KEAP_PROXY",
-    "SECRET_KEY",
-    "TOKEN_KEYS",
-    "DATABASE_URL",
-    "ADMIN_PASSWORD",
+    *("KEAP_CLIENT_SECRET", "KEAP_PROXY", "SECRET_KEY", "TOKEN_KEYS", "DATABASE_URL", "ADMIN_PASSWORD"),
     "RATE_LIMIT_STORAGE",
 }
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
@@ -107,7 +98,7 @@ class Settings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the app is for the people of this machine alone."""
+        """Whether only people on this machine can reach the app."""
         return urlsplit(self.public_url).hostname in LOOPBACK_HOSTS
 
     @property
@@ -125,7 +116,7 @@ class Settings:
         """Read what `make run` left, the project's `.env` (which wins) and the environment (which wins over both).
 
         Args:
-            environ: names and values to read instead of all three, as the tests do.
+            environ: names and values to read instead of all three.
 
         Raises:
             SettingsError: something is missing or wrong; it lists every problem.
@@ -159,12 +150,16 @@ class _Reader:
         self.environ = environ
         self.secret_files = list(secret_files)
         self.problems: list[str] = []
+        self.instance_path = ROOT / (self.text("INSTANCE_PATH") or "instance")
 
     def settings(self) -> Settings:
         port = self.integer("PORT", default=5000, most=65534)
         public_url = self.public_url(port)
         is_loopback = urlsplit(public_url).hostname in LOOPBACK_HOSTS
         keap, sandbox_url = self.keap(public_url, is_loopback, port)
+        admin_email, admin_password = self.text("ADMIN_EMAIL"), self.text("ADMIN_PASSWORD", _without_line_end)
+        if bool(admin_email) != bool(admin_password):
+            self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
         settings = Settings(
             keap=keap,
             public_url=public_url,
@@ -174,7 +169,7 @@ class _Reader:
             host=self.host(),
             port=port,
             sandbox_url=sandbox_url,
-            instance_path=self.instance_path(),
+            instance_path=self.instance_path,
             instance_id=self.instance_id(),
             refresh_rate_per_minute=self.integer("REFRESH_RATE_PER_MINUTE", default=600, most=100_000),
             trusted_proxies=self.integer("TRUSTED_PROXIES", default=0, most=10),
@@ -184,12 +179,10 @@ class _Reader:
             log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
             log_format=self.choice("LOG_FORMAT", LOG_FORMATS, default="TEXT" if is_loopback else "JSON"),
             has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,
-            admin_email=self.text("ADMIN_EMAIL"),
-            admin_password=self.text("ADMIN_PASSWORD", _without_line_end),
+            admin_email=admin_email,
+            admin_password=admin_password,
             secret_files=tuple(self.secret_files),
         )
-        if bool(settings.admin_email) != bool(settings.admin_password):
-            self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
         if self.problems:
             raise SettingsError(self.problems)
         return settings
@@ -260,7 +253,7 @@ class _Reader:
         if bool(client_id) != bool(client_secret):
             missing = "KEAP_CLIENT_SECRET" if client_id else "KEAP_CLIENT_ID"
             self.problems.append(f"{missing} is missing: Keap's client id and secret belong together.")
-        defaults, sandbox_url = KEAP_URLS, None
+        sandbox_url = None
         sandbox_port = self.integer("SANDBOX_PORT", default=port + 1, most=65535)
         if not client_id:
             if port == sandbox_port:
@@ -271,9 +264,10 @@ class _Reader:
                     "sandbox, and only when PUBLIC_URL is on localhost."
                 )
             sandbox_url = f"http://127.0.0.1:{sandbox_port}"
-            defaults = {name: sandbox_url + path for name, path in SANDBOX_PATHS.items()}
-        has_client = bool(client_id)
-        urls = {name: self.keap_url(name, default, is_loopback, has_client) for name, default in defaults.items()}
+        urls = {
+            name: self.keap_url(name, (sandbox_url or host) + path, is_loopback, bool(client_id))
+            for name, (host, path) in KEAP_URLS.items()
+        }
         if sandbox_url:
             parts = urlsplit(urls["KEAP_AUTHORIZE_URL"])
             sandbox_url = f"{parts.scheme}://{parts.netloc}"
@@ -356,9 +350,6 @@ class _Reader:
             keys.append(key)
         return tuple(keys)
 
-    def instance_path(self) -> Path:
-        return ROOT / (self.text("INSTANCE_PATH") or "instance")
-
     def instance_id(self) -> str | None:
         value = self.text("INSTANCE_ID")
         if value and not re.fullmatch(r"[A-Za-z0-9._-]{4,64}", value):
@@ -367,24 +358,22 @@ class _Reader:
 
     def audit_log(self) -> Path | None:
         value = self.text("AUDIT_LOG")
-        return None if value == "-" else ROOT / value if value else self.instance_path() / "audit.log"
+        return None if value == "-" else ROOT / value if value else self.instance_path / "audit.log"
 
     def rate_limit_storage(self) -> str:
         value = self.text("RATE_LIMIT_STORAGE") or "memory://"
-        if value != "memory://" and not value.startswith(("redis://", "rediss://")):
+        if value == "memory://":
+            return value
+        if not value.startswith(("redis://", "rediss://")):
             self.problems.append("RATE_LIMIT_STORAGE must be memory://, or start with redis:// or rediss://.")
-        elif value != "memory://" and find_spec("redis") is None:
-            self.problems.append(
-                "RATE_LIMIT_STORAGE names Redis, and its driver is not installed: "
-                f".venv/bin/python -m pip install {REDIS_DRIVER}"
-            )
+        elif find_spec("redis") is None:
+            advice = f".venv/bin/python -m pip install {REDIS_DRIVER}"
+            self.problems.append(f"RATE_LIMIT_STORAGE names Redis, and its driver is not installed: {advice}")
         return value
 
     def database_url(self) -> str:
-        value = self.text("DATABASE_URL") or f"sqlite:///{self.instance_path() / 'keap_connect.db'}"
-        value = value.replace("postgres://", "postgresql://", 1)
-        if value.startswith("postgresql://"):
-            value = value.replace("postgresql://", "postgresql+psycopg://", 1)
+        value = self.text("DATABASE_URL") or f"sqlite:///{self.instance_path / 'keap_connect.db'}"
+        value = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", value)
         if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
             self.problems.append("DATABASE_URL must start with sqlite:/// or postgresql://.")
             return value
@@ -423,5 +412,5 @@ def host_name(host: str) -> str | None:
 
 
 def _without_line_end(password: str) -> str:
-    """Take off what editors leave at the end of a file; a password may begin and end with spaces, but not be one."""
+    """Remove what editors add to a file; a password may begin and end with spaces, but not consist of them."""
     return password.rstrip("\r\n") if password.strip() else ""
