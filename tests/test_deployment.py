@@ -198,7 +198,7 @@ def set_revision(database_url):
     ],
 )
 def test_another_schema_than_the_programs_is_refused_and_left_alone(
-    start, stored, database_url, set_revision, revision, advice
+    start, stored, database_url, set_revision, *, revision, advice
 ):
     set_revision(revision)
     before = content_of(database_url)

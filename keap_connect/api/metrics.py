@@ -36,7 +36,7 @@ def guard() -> None:
 def metrics() -> Response:
     """Answer in the text format of Prometheus."""
     registry = CollectorRegistry()
-    registry.register(_FromDatabase())
+    registry.register(FromDatabase())
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
@@ -46,7 +46,7 @@ def _is_local() -> bool:
     return services().settings.is_loopback and LOOPBACK_HOSTS.issuperset(names) and not is_forwarded
 
 
-class _FromDatabase(Collector):
+class FromDatabase(Collector):
     def collect(self) -> Iterator[Metric]:
         refreshing = look_at_refreshing()
         workers = refreshing.workers

@@ -1,0 +1,43 @@
+"""docs/reference.md names each command, event kind and metric, and none that is gone."""
+
+import re
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from keap_connect.api.metrics import FromDatabase
+from keap_connect.cli.command import commands
+from keap_connect.events.history import EventKind
+from tests.test_command_line import every_command
+
+TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> dict[str, str]:
+    """Return the rows of the table below a heading: what is in backticks, and the cell after it."""
+    below = TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (.*?) \|", below, flags=re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a name is there twice"
+    return dict(rows)
+
+
+def test_each_command_is_there_with_the_first_sentence_of_its_help():
+    first_lines = {path: (command.help or "").strip().partition("\n\n")[0] for path, command in every_command(commands)}
+
+    assert section("Commands") == {" ".join(path): " ".join(line.split()) for path, line in first_lines.items()}
+
+
+def test_each_event_kind_is_there():
+    assert set(section("Events")) == {kind.value for kind in EventKind}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_each_metric_is_there_with_its_help(app: Flask):
+    registry = CollectorRegistry()
+    with app.app_context():
+        registry.register(FromDatabase())
+        families = list(registry.collect())
+
+    assert section("Metrics") == {family.name: family.documentation for family in families}
