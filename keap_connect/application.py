@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     """Build the application; tests pass their own settings.
 
     Args:
-        serves: whether it will serve requests, so that the database must be fit for it.
+        serves: whether it will serve requests, so that the database is checked first.
 
     Raises:
         SettingsError: the environment, or the database behind it, is not fit to start with.
@@ -94,24 +94,9 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 
 def register_pages(app: Flask) -> None:
-    """Add the pages, and what all templates may use."""
-    pages = (
-        connect,
-        reconnect_links,
-        signin,
-        profile,
-        accounts,
-        reveal,
-        admins,
-        api_keys,
-        audit,
-        setup,
-        imports,
-        exports,
-        health,
-    )
-    for blueprint in (page.bp for page in pages):
-        app.register_blueprint(blueprint)
+    pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
+    for page in (*pages, exports, health):
+        app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)
     version_static_files(app)

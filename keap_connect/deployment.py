@@ -1,4 +1,4 @@
-"""What must be true of the database before this process serves anybody."""
+"""The checks of the database before this process serves or refreshes, and before a backup is restored."""
 
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -55,7 +55,7 @@ def find_revisions(connection: Connection, name: str) -> tuple[str | None, str |
 
 
 def check_file() -> None:
-    """Look through an SQLite file for damage; PostgreSQL minds its own.
+    """Check an SQLite file for damage; PostgreSQL checks its own.
 
     Raises:
         DatabaseDamaged: it is damaged; nothing was changed.
@@ -71,7 +71,7 @@ def check_file() -> None:
 
 
 def find_damage(engine: Engine) -> str | None:
-    """Let SQLite look through a file, and return in its words what is damaged.
+    """Let SQLite check a file, and return in its words what is damaged.
 
     Raises:
         OperationalError: the file is not there, or in use.
@@ -87,7 +87,7 @@ def find_damage(engine: Engine) -> str | None:
 
 
 def check_keys() -> None:
-    """Prove that TOKEN_KEYS opens what is stored; a new database learns its key here.
+    """Check that TOKEN_KEYS opens what is stored; a new database stores its key check here.
 
     Raises:
         SettingsError: it does not.
@@ -106,7 +106,7 @@ def check_keys() -> None:
 
 
 def open_key_check(sealed: bytes, name: str) -> None:
-    """Prove that TOKEN_KEYS opens what is stored in a database.
+    """Check that TOKEN_KEYS opens what is stored in a database.
 
     Raises:
         SettingsError: it does not.

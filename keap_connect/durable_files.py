@@ -36,7 +36,7 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def put_in_place(fresh: Path, path: Path) -> None:
-    """Let a file that was written take the place of another, durably."""
+    """Replace a file by one that was written beside it, durably."""
     os.replace(fresh, path)
     sync_folder(path.parent)
 

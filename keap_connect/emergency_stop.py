@@ -1,6 +1,4 @@
-"""The bad day: somebody may have keys, cookies or passwords. One act makes all of them worthless."""
-
-from collections.abc import Iterable
+"""The emergency stop: somebody may have keys, cookies or passwords, and all of them stop working at once."""
 
 from sqlalchemy import delete, select, update
 
@@ -16,9 +14,9 @@ REASON = "Everything was stopped by `./keap-connect emergency-stop`."
 
 
 def stop_everything(actor: str) -> list[AccountView]:
-    """End all sign-ins, keys, links and passwords, hold every refresh, and return whose consent may have been stolen.
+    """End all sign-ins, keys, links and passwords, pause refreshing, and return whose consent may have been stolen.
 
-    It happens as a whole or not at all. The stored tokens stay: a customer is not disconnected by it.
+    All of it is one transaction. The stored tokens stay: no customer is disconnected.
     """
     now = utc_now()
     with write_transaction() as session:
@@ -31,7 +29,5 @@ def stop_everything(actor: str) -> list[AccountView]:
             admin.password_hash = NOT_CHOSEN
         alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)
         record(session, EventKind.EMERGENCY_STOPPED, None, actor, keys=keys)
-        accounts: Iterable[Account] = session.scalars(
-            select(Account).where(Account.disconnected_at.is_(None)).order_by(Account.id)
-        )
-        return [view_of(account) for account in accounts]
+        accounts = select(Account).where(Account.disconnected_at.is_(None)).order_by(Account.id)
+        return [view_of(account) for account in session.scalars(accounts)]

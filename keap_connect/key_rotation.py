@@ -1,8 +1,8 @@
-"""Seals anew, with the first key of the ring, whatever an older key has sealed, while the service runs.
+"""Seals again, with the first key of the ring, what an older key has sealed, while the service runs.
 
 Each value is replaced only if it is still the one that was read, so a refresh or a reconnect meanwhile wins. Batches
-are committed one by one: a run that was killed is simply started again. Files that wait to be imported are left as
-they are; they last ten minutes.
+are committed one by one: a run that was killed can be started again. Files that wait to be imported are left as they
+are; they last ten minutes.
 """
 
 from collections.abc import Iterator
@@ -35,14 +35,14 @@ COLUMNS: tuple[Column, ...] = (
 
 @dataclass
 class Resealed:
-    """How a run ended. `reasons` tell why the older keys must stay in TOKEN_KEYS; none means that they may go."""
+    """How a run ended. `reasons` say why the older keys must stay in TOKEN_KEYS; without any they may be removed."""
 
     resealed: int
     reasons: list[str]
 
 
 def reseal() -> Resealed:
-    """Seal everything anew that the first key has not sealed.
+    """Seal everything again that the first key has not sealed.
 
     Raises:
         SQLAlchemyError: the database failed; what was done so far stays done.
@@ -96,7 +96,7 @@ def _batches(name: InstrumentedAttribute[Any], sealed: InstrumentedAttribute[byt
 
 
 def _reseal_check() -> int:
-    """Seal the proof that TOKEN_KEYS fits anew, as the last thing."""
+    """Seal the key check again, as the last thing."""
     with write_transaction() as session:
         check = session.get_one(KeyCheck, 1)
         if services().cipher.is_newest(check.sealed):

@@ -1,4 +1,4 @@
-"""What is written to the log, in which form, and what never may be."""
+"""The log: its form, the reference of each request, and what is left out."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from flask import Flask, Request
 
 from keap_connect.errors import KeapConnectError
 
-# These print client secret, code and tokens at DEBUG, so they are never let below INFO.
+# These print client secret, code and tokens at DEBUG, so their level is at least INFO.
 TALKATIVE = ("requests_oauthlib", "oauthlib")
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -24,7 +24,6 @@ reference: ContextVar[str | None] = ContextVar("reference", default=None)
 
 
 def start_logging(level: str, form: str) -> None:
-    """Write to standard error, at the level and in the form of the settings."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSONLines() if form == "JSON" else PlainLines(TEXT))
     logging.basicConfig(handlers=[handler])
@@ -35,7 +34,7 @@ def start_logging(level: str, form: str) -> None:
 
 
 def name_requests(app: Flask) -> None:
-    """Give each request a reference; before all else, so that whatever refuses it can already be found by it."""
+    """Give each request a reference, before anything can refuse it."""
 
     @app.before_request
     def name_request() -> None:
@@ -43,7 +42,7 @@ def name_requests(app: Flask) -> None:
 
 
 def write_down(log: logging.Logger, request: Request, status: int, error: Exception) -> str:
-    """Log the error that a request ends in, with its traceback if nobody foresaw it, and return its reference."""
+    """Log the error that a request ends in, with its traceback if it is a fault of ours, and return its reference."""
     name = reference.get() or secrets.token_hex(4)
     # Only the kind of an error is logged with its place: its text may hold what a person typed.
     where = quote(f"{request.method} {SECRETS_IN_PATH.sub('...', request.path)}"[:200], safe="/ :<>")
@@ -66,7 +65,6 @@ class JSONLines(logging.Formatter):
     """One JSON object a line, in ASCII, for programs that collect logs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; an exception, with its traceback, is one field of it."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

@@ -1,4 +1,4 @@
-"""What the running app was built with, for the functions that need it deep inside."""
+"""What the running app was built with, for the functions below the edges."""
 
 import secrets
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from keap_connect.settings import KeapSettings, Settings
 
 @dataclass(frozen=True)
 class Services:
-    """The settings, and the tools made from them once."""
+    """The settings, and the tools that are made from them once."""
 
     settings: Settings
     cipher: TokenCipher
@@ -21,7 +21,6 @@ class Services:
 
     @property
     def keap(self) -> KeapSettings:
-        """Our registration at Keap, or at the sandbox."""
         return self.settings.keap
 
 
@@ -30,12 +29,11 @@ PASSWORD_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism
 
 
 def attach_services(app: Flask, settings: Settings) -> None:
-    """Attach the runtime to an app."""
+    """Give an app its settings and tools."""
     dummy_hash = PASSWORD_HASHER.hash(secrets.token_urlsafe())
     app.extensions["keap_connect"] = Services(settings, TokenCipher(settings.token_keys), PASSWORD_HASHER, dummy_hash)
 
 
 def services() -> Services:
-    """Return the current app's runtime."""
     found: Services = current_app.extensions["keap_connect"]
     return found

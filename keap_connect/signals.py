@@ -13,7 +13,6 @@ from typing import NoReturn
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return those signals that end this process."""
     signs = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     return [sign for sign in signs if signal.getsignal(sign) is not signal.SIG_IGN]
 

@@ -15,7 +15,7 @@ from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.directory import count_states
 from keap_connect.api.auth import require_key
 from keap_connect.api.errors import answer_errors
-from keap_connect.health.refreshing import look_at_refreshing
+from keap_connect.health.refreshing import read_refreshing
 from keap_connect.services import services
 from keap_connect.settings import LOOPBACK_HOSTS, host_name
 
@@ -48,7 +48,7 @@ def _is_local() -> bool:
 
 class FromDatabase(Collector):
     def collect(self) -> Iterator[Metric]:
-        refreshing = look_at_refreshing()
+        refreshing = read_refreshing()
         workers = refreshing.workers
         yield _family("accounts", "Accounts in each state.", "state", count_states())
         yield _family("alarm", "What pauses refreshing.", "name", {alarm.name: 1 for alarm in refreshing.alarms})

@@ -1,1 +1,1 @@
-"""Looks at an installation from outside its work and says what is wrong with it, and what to do. It mends nothing."""
+"""One list of checks: what is wrong with an installation, and what to do. They change nothing."""

@@ -1,4 +1,4 @@
-"""Whether the clocks agree: token expiry is reckoned by ours, leases by the database's."""
+"""Whether the clocks agree: token expiry is computed by ours, leases by the database's."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,7 +13,7 @@ MOST_SECONDS_APART = 30
 ADVICE = "Let this machine and the database's keep time by NTP (`timedatectl set-ntp true`)."
 
 
-def look_at_database_clock() -> Iterator[Finding]:
+def check_database_clock() -> Iterator[Finding]:
     """Compare PostgreSQL's clock with ours; SQLite has none of its own."""
     if db.engine.dialect.name != "postgresql":
         return
@@ -23,14 +23,11 @@ def look_at_database_clock() -> Iterator[Finding]:
 
 
 def compare_with_keap(their_time: datetime) -> Finding:
-    """Compare the time that an answer of Keap carries with ours."""
     return compare("clock", (utc_now() - their_time).total_seconds())
 
 
 def compare(subject: str, seconds_ahead: float) -> Finding:
-    """Say how far ours is ahead of the other."""
-    apart = abs(seconds_ahead)
-    if apart <= MOST_SECONDS_APART:
+    if abs(seconds_ahead) <= MOST_SECONDS_APART:
         return well(subject, "It agrees with ours within a few seconds.")
-    which = "ahead" if seconds_ahead > 0 else "behind"
-    return wrong(subject, f"Our clock is {apart:.0f} seconds {which}, so tokens are taken for older or newer.", ADVICE)
+    which = f"{abs(seconds_ahead):.0f} seconds {'ahead' if seconds_ahead > 0 else 'behind'}"
+    return wrong(subject, f"Our clock is {which}, so tokens seem older or newer than they are.", ADVICE)

@@ -1,4 +1,4 @@
-"""Whether Keap's token endpoint can be reached from here, over TLS that holds."""
+"""Whether Keap's token endpoint can be reached from here, over TLS that is valid."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -11,12 +11,12 @@ from keap_connect.settings import LOOPBACK_HOSTS
 
 
 def check_connectivity() -> Iterator[Finding]:
-    """Ask for nothing, and see whether an answer comes."""
+    """Send a request without any secret, and see whether an answer comes."""
     host = urlsplit(services().keap.token_url).netloc
     if services().settings.has_unused_proxy and urlsplit(services().keap.token_url).hostname not in LOOPBACK_HOSTS:
         yield attention(
             "proxy",
-            "HTTPS_PROXY is set and KEAP_PROXY is not: calls to Keap go past the proxy.",
+            "HTTPS_PROXY is set and KEAP_PROXY is not: calls to Keap do not use the proxy.",
             "If this machine reaches Keap through that proxy only, set KEAP_PROXY to the same address.",
         )
     greeting = check_token_endpoint(services().keap)
@@ -30,7 +30,7 @@ def check_connectivity() -> Iterator[Finding]:
         return
     if greeting.status is not None and greeting.status >= 500:
         yield wrong(
-            "token endpoint", f"{host} answers {greeting.status}.", "Wait: Keap is in trouble. See its status page."
+            "token endpoint", f"{host} answers {greeting.status}.", "Wait: Keap has a problem. See its status page."
         )
     else:
         yield well("token endpoint", f"{host} answers{' over TLS' if greeting.is_tls else ''}.")

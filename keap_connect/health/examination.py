@@ -7,12 +7,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.connect.client_check import ClientStanding, find_client_check
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import DatabaseSilent, SettingsError
-from keap_connect.health.clocks import look_at_database_clock
+from keap_connect.health.clocks import check_database_clock
 from keap_connect.health.connectivity import check_connectivity
-from keap_connect.health.file_systems import look_at_file_systems
-from keap_connect.health.files import look_at_audit_log, look_at_disk, look_at_modes, look_at_recovery
-from keap_connect.health.finding import Finding, attention, unknown, well, wrong
-from keap_connect.health.proxies import look_at_proxies
+from keap_connect.health.file_systems import check_file_systems
+from keap_connect.health.files import check_audit_log, check_disk, check_modes, check_recovery
+from keap_connect.health.finding import Finding, Health, attention, well, wrong
+from keap_connect.health.proxies import check_proxies
 from keap_connect.health.refreshing import check_refreshing
 from keap_connect.services import services
 
@@ -27,39 +27,38 @@ def check_client_standing() -> Iterator[Finding]:
         yield wrong("client", f"Keap refused the client id or the secret. {check.reason}", advice)
 
 
-ON_DATABASE: tuple[Check, ...] = (look_at_database_clock, check_refreshing, check_client_standing)
+ON_DATABASE: tuple[Check, ...] = (check_database_clock, check_refreshing, check_client_standing)
 REST: tuple[Check, ...] = (
     check_connectivity,
-    look_at_modes,
-    look_at_audit_log,
-    look_at_recovery,
-    look_at_disk,
-    look_at_file_systems,
-    look_at_proxies,
+    check_modes,
+    check_audit_log,
+    check_recovery,
+    check_disk,
+    check_file_systems,
+    check_proxies,
 )
 
 
 def examine() -> list[Finding]:
-    """Look at everything that can be looked at. It sends no secret anywhere and changes nothing that is stored."""
+    """Check everything that can be checked."""
     settings = services().settings
     mode = f"the sandbox at {settings.sandbox_url}" if settings.sandbox_url else "Keap"
-    findings = [well("settings", f"They are complete; the app speaks to {mode}.")]
-    database = list(_look_at_database())
-    findings += database
+    database = list(_guarded(_check_database))
     if all(finding.advice is None or finding.subject == "grants" for finding in database):
-        findings += [finding for look in ON_DATABASE for finding in _guarded(look)]
+        database += [finding for check in ON_DATABASE for finding in _guarded(check)]
     else:
-        findings.append(unknown("workers", "They are looked at once the database is right."))
-    return findings + [finding for look in REST for finding in look()]
+        database.append(Finding("workers", Health.UNKNOWN, "They are checked once the database is right."))
+    rest = [finding for check in REST for finding in check()]
+    return [well("settings", f"They are complete; the app speaks to {mode}."), *database, *rest]
 
 
 def list_wrong_settings(problems: list[str]) -> list[Finding]:
-    """Return what can be said when the app does not start with its settings."""
+    """Return the findings when the app does not start with its settings."""
     findings = [wrong("settings", problem, "Correct it in .env or the environment.") for problem in problems]
-    return [*findings, unknown("everything else", "It is looked at once the settings are right.")]
+    return [*findings, Finding("everything else", Health.UNKNOWN, "It is checked once the settings are right.")]
 
 
-def _look_at_database() -> Iterator[Finding]:
+def _check_database() -> Iterator[Finding]:
     try:
         check_file()
         warnings = check_deployment()
@@ -67,10 +66,7 @@ def _look_at_database() -> Iterator[Finding]:
         yield wrong("database", str(problem), "Start the database, or correct DATABASE_URL.")
         return
     except SettingsError as problem:
-        yield wrong("database", str(problem), "Do what it says, then start all processes anew.")
-        return
-    except SQLAlchemyError as problem:
-        yield wrong("database", f"It fails ({type(problem).__name__}).", "Look at the database's own log.")
+        yield wrong("database", str(problem), "Do what it says, then restart all processes.")
         return
     yield well("database", "It answers, and its tables are those of this version.")
     yield well("keys", "TOKEN_KEYS opens what is stored.")
@@ -78,8 +74,8 @@ def _look_at_database() -> Iterator[Finding]:
         yield attention("grants", warning, "Put the old settings back, or send these customers the start page.")
 
 
-def _guarded(look: Check) -> Iterator[Finding]:
+def _guarded(check: Check) -> Iterator[Finding]:
     try:
-        yield from look()
+        yield from check()
     except SQLAlchemyError as problem:
         yield wrong("database", f"It fails ({type(problem).__name__}).", "Look at the database's own log.")

@@ -19,8 +19,7 @@ SHARED = re.compile(
 )
 
 
-def look_at_file_systems() -> Iterator[Finding]:
-    """See whether one of the two is shared over a network."""
+def check_file_systems() -> Iterator[Finding]:
     settings = services().settings
     url = make_url(settings.database_url)
     is_file = url.get_backend_name() == "sqlite" and url.database

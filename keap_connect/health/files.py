@@ -1,4 +1,4 @@
-"""What lies on this host: who may read it, whether it can be written, what waits in it, and how much room is left."""
+"""The files on this host: who may read them, whether they can be written, what waits in them, how much room is left."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ LITTLE_BYTES = 1_000_000_000
 TOO_FEW_BYTES = 50_000_000
 
 
-def look_at_modes() -> Iterator[Finding]:
+def check_modes() -> Iterator[Finding]:
     """A file is private when it, or the folder around it, is closed to everybody but its owner."""
     exposed = [path for path in _private_paths() if _is_open(path) and _is_open(path.parent)]
     for path in exposed:
@@ -27,14 +27,14 @@ def look_at_modes() -> Iterator[Finding]:
         yield well("file modes", "Keys, database, recovery files and audit log are for their owner alone.")
 
 
-def look_at_recovery() -> Iterator[Finding]:
-    """See whether a new pair waits in a file because the database refused it."""
+def check_recovery() -> Iterator[Finding]:
+    """Check whether a new pair waits in a file because the database did not store it."""
     kept, broken = list_kept(), list_broken()
     if kept:
         yield wrong(
             "recovery",
-            f"{len(kept)} new token pairs wait in files because the database refused them.",
-            "Mend the database and start a worker: it stores them first. Delete nothing in instance/recovery.",
+            f"{len(kept)} new token pairs wait in files because the database did not store them.",
+            "Repair the database and start a worker: it stores them first. Delete nothing in instance/recovery.",
         )
     if broken:
         yield wrong(
@@ -47,22 +47,22 @@ def look_at_recovery() -> Iterator[Finding]:
         yield well("recovery", "No token pair waits in a file.")
 
 
-def look_at_audit_log() -> Iterator[Finding]:
-    """See whether a line could be added to the audit log, and add none."""
+def check_audit_log() -> Iterator[Finding]:
+    """Check whether a line could be added to the audit log, and add none."""
     path = services().settings.audit_log
     problem = _why_no_line_fits(path) if path else None
     if problem:
         yield wrong(
             "audit log",
-            f"{path} cannot be written ({problem}), so no token is handed out.",
+            f"{path} cannot be written ({problem}), so no token is returned.",
             "Let AUDIT_LOG name a file that the app's own user may write, or - for standard output.",
         )
     else:
-        yield well("audit log", f"Each hand-out is written to {path or 'standard output'}.")
+        yield well("audit log", f"Each returned token is written to {path or 'standard output'}.")
 
 
-def look_at_disk() -> Iterator[Finding]:
-    """See whether recovery files can be written, and how much room is left for them."""
+def check_disk() -> Iterator[Finding]:
+    """Check whether recovery files can be written, and how much room is left for them."""
     place = services().settings.instance_path / "recovery"
     while not os.path.exists(place):
         place = place.parent
@@ -97,7 +97,7 @@ def _private_paths() -> Iterator[Path]:
 
 
 def _why_no_line_fits(path: Path) -> str | None:
-    """Return the problem with a file to add to; one that is not there yet is made with its folders."""
+    """Return why the file cannot be added to; one that is not there yet is created with its folders."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
     except FileNotFoundError:

@@ -1,16 +1,14 @@
-"""One thing that was looked at, and how it is."""
+"""One thing that was checked, and how it is."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Health(StrEnum):
-    """`attention` can be lived with, `wrong` cannot; `unknown` could not be looked at."""
-
     WELL = "well"
-    ATTENTION = "attention"
-    WRONG = "wrong"
-    UNKNOWN = "unknown"
+    ATTENTION = "attention"  # it works, and somebody should look at it
+    WRONG = "wrong"  # it does not work, or not for long
+    UNKNOWN = "unknown"  # it could not be checked
 
 
 @dataclass(frozen=True)
@@ -24,20 +22,12 @@ class Finding:
 
 
 def well(subject: str, sentence: str) -> Finding:
-    """All is as it should be."""
     return Finding(subject, Health.WELL, sentence)
 
 
 def attention(subject: str, sentence: str, advice: str) -> Finding:
-    """It works, and somebody should look at it."""
     return Finding(subject, Health.ATTENTION, sentence, advice)
 
 
 def wrong(subject: str, sentence: str, advice: str) -> Finding:
-    """It does not work, or not for long."""
     return Finding(subject, Health.WRONG, sentence, advice)
-
-
-def unknown(subject: str, sentence: str) -> Finding:
-    """It could not be looked at."""
-    return Finding(subject, Health.UNKNOWN, sentence)

@@ -18,8 +18,7 @@ def mark_of(settings: Settings) -> Path:
     return settings.instance_path / "no-client-address"
 
 
-def look_at_proxies() -> Iterator[Finding]:
-    """Compare the setting with what came."""
+def check_proxies() -> Iterator[Finding]:
     settings = services().settings
     if not settings.is_loopback and not settings.trusted_proxies:
         yield attention(
@@ -30,8 +29,9 @@ def look_at_proxies() -> Iterator[Finding]:
         )
         return
     if settings.trusted_proxies:
-        came_at = _last_without(mark_of(settings))
-        if came_at and came_at > utc_now() - REMEMBERED_FOR:
+        mark = mark_of(settings)
+        came_at = datetime.fromtimestamp(mark.stat().st_mtime if mark.exists() else 0, UTC)
+        if came_at > utc_now() - REMEMBERED_FOR:
             yield attention(
                 SUBJECT,
                 f"At {came_at:%Y-%m-%d %H:%M} UTC a request came without its client address in X-Forwarded-For.",
@@ -41,10 +41,3 @@ def look_at_proxies() -> Iterator[Finding]:
             return
     source = "X-Forwarded-For" if settings.trusted_proxies else "the connection"
     yield well(SUBJECT, f"It is taken from {source}.")
-
-
-def _last_without(mark: Path) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(mark.stat().st_mtime, UTC)
-    except FileNotFoundError:
-        return None

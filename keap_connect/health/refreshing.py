@@ -80,20 +80,20 @@ class Refreshing:
             yield well("accounts", f"{sum(counts.values())} stored, none waits for a person.")
 
 
-def look_at_refreshing() -> Refreshing:
+def read_refreshing() -> Refreshing:
     """Read it; cheap with any number of accounts."""
     return Refreshing(list_alarms(), list_workers(), lag_seconds())
 
 
 def check_refreshing() -> Iterator[Finding]:
     """Judge it for the doctor."""
-    return look_at_refreshing().findings(count_states())
+    return read_refreshing().findings(count_states())
 
 
 def is_ready() -> bool:
     """Whether the database answers, the key fits, and what is due is refreshed."""
     try:
         check_keys()
-        return look_at_refreshing().is_ready
+        return read_refreshing().is_ready
     except (SQLAlchemyError, SettingsError):
         return False

@@ -9,8 +9,8 @@ import time
 from functools import partial
 from urllib.parse import urlsplit
 
+from keap_connect.launch import CannotRun, Stopped
 from keap_connect.launch.place import Place, prepare
-from keap_connect.launch.problems import CannotRun, Stopped
 from keap_connect.launch.programs import Programs
 from keap_connect.settings import SECRETS
 from keap_connect.signals import stop_signals
@@ -30,14 +30,15 @@ def main() -> int:
     try:
         place = prepare()
         print(start(programs, place), flush=True)
-        programs.watch()
+        programs.wait_until(lambda: False)  # one of the two exceptions ends it
     except CannotRun as problem:
         print(*problem.args, sep="\n", file=sys.stderr)
         return 1
     except Stopped:
-        return 0
+        pass
     finally:
         programs.stop()
+    return 0
 
 
 def start(programs: Programs, place: Place) -> str:
@@ -48,32 +49,24 @@ def start(programs: Programs, place: Place) -> str:
         Stopped: we were asked to stop meanwhile.
     """
     if place.runs_sandbox:
-        serve_sandbox(programs, place)
+        store = str(place.instance / "sandbox.db")
+        command = [sys.executable, "-m", "keap_connect.sandbox", "--port", str(place.sandbox_port), "--store", store]
+        # The sandbox plays another company: it gets none of our secrets.
+        environ = {k: v for k, v in place.environ.items() if k.removesuffix("_FILE") not in SECRETS}
+        programs.serve("sandbox", command, environ, is_quiet=True)
     print("Bringing the database up to date …", flush=True)
     code, output = programs.finish(our_command("db", "upgrade"), place.environ)
     if code:
         raise CannotRun(*last_lines(output))
     print("Starting the app …", flush=True)
-    serve_app(programs, place)
-    wait_for_answers(programs, place)
-    programs.serve("worker", our_command("worker"), place.environ)
-    # The last step, so that nothing can fail between making the link and showing it.
-    return describe(place, invite_first_admin(programs, place))
-
-
-def serve_sandbox(programs: Programs, place: Place) -> None:
-    store = str(place.instance / "sandbox.db")
-    command = ["-m", "keap_connect.sandbox", "--port", str(place.sandbox_port), "--store", store]
-    # The sandbox plays another company: our secrets are none of its business.
-    environ = {k: v for k, v in place.environ.items() if k.removesuffix("_FILE") not in SECRETS}
-    programs.serve("sandbox", [sys.executable, *command], environ, is_quiet=True)
-
-
-def serve_app(programs: Programs, place: Place) -> None:
     command = our_command("serve")
     if place.certificate:
         command += ["--certificate", str(place.certificate), "--key", str(place.certificate.with_suffix(".key"))]
     programs.serve("app", command, place.environ)
+    wait_for_answers(programs, place)
+    programs.serve("worker", our_command("worker"), place.environ)
+    # The last step, so that nothing can fail between making the link and showing it.
+    return describe(place, invite_first_admin(programs, place))
 
 
 def our_command(*arguments: str) -> list[str]:
@@ -121,7 +114,7 @@ def invite_first_admin(programs: Programs, place: Place) -> str | None:
     code, output = programs.finish(command, place.environ)
     if code not in {0, NOTHING_TO_DO}:
         raise CannotRun("The first admin could not be made:", *last_lines(output))
-    return output.split()[-1] if code == 0 else None
+    return next((word for word in output.split() if "/new-password/" in word), None)
 
 
 def last_lines(output: str, count: int = 8) -> list[str]:
@@ -129,7 +122,7 @@ def last_lines(output: str, count: int = 8) -> list[str]:
 
 
 def describe(place: Place, invitation: str | None) -> str:
-    """Return the text for the person who started us: where to click, and how the first admin gets in."""
+    """Return the text for the person who started us: where to click, and how the first admin signs in."""
     settings = place.settings
     lines = [
         "",
@@ -149,16 +142,10 @@ def describe(place: Place, invitation: str | None) -> str:
         lines += ["", f"Keap sends people back to {settings.keap.redirect_uri}."]
     if place.certificate:
         authority = place.certificate.with_name("ca.pem")
-        lines += [
-            "",
-            f"The browser does not know its certificate: go on past the warning, or trust {authority}.",
-        ]
+        lines += ["", f"The browser does not know its certificate: continue past the warning, or trust {authority}."]
     if invitation:
-        lines += [
-            "",
-            f"The first admin, {FIRST_ADMIN}, chooses a password here. The link works once, within a day:",
-            f"  {invitation}",
-        ]
+        once = "chooses a password here. The link works once, within a day:"
+        lines += ["", f"The first admin, {FIRST_ADMIN}, {once}", f"  {invitation}"]
     return "\n".join([*lines, "", f"Everything is kept in {place.instance}. Ctrl-C ends it."])
 
 

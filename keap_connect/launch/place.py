@@ -16,8 +16,8 @@ from typing import TextIO
 from dotenv import dotenv_values
 
 from keap_connect.errors import SettingsError
+from keap_connect.launch import CannotRun
 from keap_connect.launch.certificate import make_certificate
-from keap_connect.launch.problems import CannotRun
 from keap_connect.settings import ADDRESSES, DOTENV, ROOT, Settings
 
 DEFAULT_PORT = 5000
@@ -42,7 +42,7 @@ class Place:
 
 
 def prepare() -> Place:
-    """Make the folder of this instance, fill in the settings left open, check them all, and write the addresses down.
+    """Make the folder of this instance, fill in what is not set, check all settings, and store the addresses.
 
     Raises:
         CannotRun: the folder, the settings or a port do not allow it, or another `make run` uses the folder.
@@ -55,10 +55,8 @@ def prepare() -> Place:
         environ |= fill_in(environ, instance)
     settings, is_https = check_settings(environ)
     check_port(settings.port, advice="choose another with PORT, for example `make run PORT=5010`")
-    certificate = None
     with writing_to(instance):
-        if is_https:
-            certificate = make_certificate(instance / "tls")
+        certificate = make_certificate(instance / "tls") if is_https else None
         sandbox_port = int(environ["SANDBOX_PORT"])
         place = Place(
             environ | {"PUBLIC_URL": settings.public_url}, settings, instance, sandbox_port, certificate, lock
@@ -66,7 +64,12 @@ def prepare() -> Place:
         if place.runs_sandbox:
             advice = "choose another with SANDBOX_PORT; accounts of the sandbox must reconnect then"
             check_port(sandbox_port, ", where the sandbox is,", advice)
-        write_addresses(place)
+        # For the commands in other shells; what somebody sets takes precedence over it.
+        write_whole(
+            instance / ADDRESSES,
+            "# Written by `make run`, for the commands that run beside it.\n"
+            f"PORT={settings.port}\nPUBLIC_URL={settings.public_url}\nSANDBOX_PORT={sandbox_port}\n",
+        )
     return place
 
 
@@ -114,16 +117,6 @@ def port_of(environ: Mapping[str, str]) -> int:
     return int(port) if port.isdigit() and 0 < int(port) < 65535 else DEFAULT_PORT
 
 
-def write_addresses(place: Place) -> None:
-    """Let the commands in other shells know where everything is; what somebody sets wins over it."""
-    settings = place.settings
-    text = (
-        "# Written by `make run`, for the commands that run beside it.\n"
-        f"PORT={settings.port}\nPUBLIC_URL={settings.public_url}\nSANDBOX_PORT={place.sandbox_port}\n"
-    )
-    write_whole(place.instance / ADDRESSES, text)
-
-
 def value_of(environ: Mapping[str, str], name: str) -> str:
     """Return a setting; one that is blank counts as not set."""
     return environ.get(name, "").strip()
@@ -153,35 +146,27 @@ def make_folder(folder: Path) -> None:
 
 
 def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
-    """Return the settings that nobody need make by hand: generated secrets, a database in one file."""
-    database, token_keys = instance / "keap_connect.db", instance / "token_keys"
-    filled = {"INSTANCE_PATH": str(instance)}
-
-    def is_open(name: str) -> bool:
-        return not value_of(environ, name) and not value_of(environ, f"{name}_FILE")
-
-    if is_open("SECRET_KEY"):
-        filled["SECRET_KEY_FILE"] = str(keep_secret(instance / "secret_key", secrets.token_urlsafe(48)))
-    if is_open("TOKEN_KEYS"):
-        if database.exists() and not token_keys.exists():
-            raise CannotRun(
-                f"{database} may hold accounts, but {token_keys}, which opens their tokens, is gone: "
-                "put it back (or set TOKEN_KEYS), or move the database away."
-            )
-        filled["TOKEN_KEYS_FILE"] = str(keep_secret(token_keys, b64encode(secrets.token_bytes(32)).decode()))
-    if is_open("DATABASE_URL"):
-        filled["DATABASE_URL"] = f"sqlite:///{database}"
-    if is_open("SANDBOX_PORT"):
-        filled["SANDBOX_PORT"] = choose_sandbox_port(environ, instance)
+    """Return the settings that nobody need make by hand: the folder, generated secrets, the port of the sandbox."""
+    sandbox_port = value_of(environ, "SANDBOX_PORT") or choose_sandbox_port(environ, instance)
+    filled = {"INSTANCE_PATH": str(instance), "SANDBOX_PORT": sandbox_port}
+    values = {
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "TOKEN_KEYS": b64encode(secrets.token_bytes(32)).decode(),
+    }
+    for name, value in values.items():
+        if value_of(environ, name) or value_of(environ, f"{name}_FILE"):
+            continue
+        path, database = instance / name.lower(), instance / "keap_connect.db"
+        if not path.exists():
+            if name == "TOKEN_KEYS" and database.exists():
+                raise CannotRun(
+                    f"{database} may hold accounts, but {path}, which opens their tokens, is gone: "
+                    "put it back (or set TOKEN_KEYS), or move the database away."
+                )
+            write_whole(path, f"{value}\n")
+        path.chmod(0o600)
+        filled[f"{name}_FILE"] = str(path)
     return filled
-
-
-def keep_secret(path: Path, value: str) -> Path:
-    """Write a generated secret where there is none yet, for its owner's eyes only."""
-    if not path.exists():
-        write_whole(path, f"{value}\n")
-    path.chmod(0o600)
-    return path
 
 
 def write_whole(path: Path, text: str) -> None:

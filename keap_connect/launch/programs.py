@@ -1,4 +1,4 @@
-"""The programs we started: they run until we end them, and they end with us."""
+"""The programs that we start: they run until we end them, and they end with us."""
 
 import os
 import signal
@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import IO
 
-from keap_connect.launch.problems import CannotRun, Stopped
+from keap_connect.launch import CannotRun, Stopped
 from keap_connect.settings import ROOT
 
 STOP_TIMEOUT_SECONDS = 40  # longer than one exchange with Keap, so that its result is still stored
 POLL_SECONDS = 0.1
+Output = IO[bytes] | int | None
 
 
 class Programs:
-    """The programs we started, and the wish to stop: all waiting is done here, so that it can end."""
+    """All waiting is done here, so that a signal can end it."""
 
     def __init__(self) -> None:
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
@@ -26,29 +27,17 @@ class Programs:
         self._is_stopping = False
 
     def ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note the wish; whatever waits ends within a moment."""
+        """Let whatever waits end within a moment."""
         self._is_stopping = True
 
     def serve(self, name: str, command: list[str], environ: Mapping[str, str], *, is_quiet: bool = False) -> None:
         """Start a program that runs until we end it; of a quiet one only the errors are shown."""
-        stdout = subprocess.DEVNULL if is_quiet else None
-        # In a session of its own, Ctrl-C in the terminal reaches us alone, and we end it in order.
-        self._servers[name] = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=stdout, start_new_session=True
-        )
+        self._servers[name] = start(command, environ, subprocess.DEVNULL if is_quiet else None)
 
     def finish(self, command: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
         """Run a command to its end; return exit code and output."""
         with tempfile.TemporaryFile() as output:
-            process = self._command = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            process = self._command = start(command, environ, output, output)
             self.wait_until(lambda: process.poll() is not None)
             self._command = None
             output.seek(0)
@@ -62,24 +51,16 @@ class Programs:
             CannotRun: one of the servers ended by itself.
         """
         while not is_so():
-            self._look_around()
+            if self._is_stopping:
+                raise Stopped
+            for name, process in self._servers.items():
+                if (code := process.poll()) is not None:
+                    end = f"signal {-code}" if code < 0 else f"exit code {code}"
+                    raise CannotRun(f"The {name} ended by itself ({end}): all was ended.")
             if deadline is not None and time.monotonic() > deadline:
                 return False
             time.sleep(POLL_SECONDS)
         return True
-
-    def watch(self) -> NoReturn:
-        """Stay until one of the two exceptions of `wait_until` ends it."""
-        while True:
-            self._look_around()
-            time.sleep(POLL_SECONDS)
-
-    def _look_around(self) -> None:
-        if self._is_stopping:
-            raise Stopped
-        for name, process in self._servers.items():
-            if process.poll() is not None:
-                raise CannotRun(f"The {name} ended by itself ({describe_exit(process.returncode)}): all was ended.")
 
     def stop(self) -> None:
         """End what still runs, the last started first: ask, wait, and only then force."""
@@ -97,6 +78,16 @@ class Programs:
             process.wait()
 
 
-def describe_exit(code: int) -> str:
-    """Say how a program ended; a negative code is the number of the signal that ended it."""
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+def start(
+    command: list[str], environ: Mapping[str, str], stdout: Output, stderr: Output = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own: Ctrl-C in the terminal reaches us alone, and we end it in order."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )

@@ -1,4 +1,4 @@
-"""What has to be true before this process serves people, or refreshes."""
+"""The checks before this process serves people, or refreshes."""
 
 import logging
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from flask import current_app
 from keap_connect.access.admins import create_admin
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
-from keap_connect.health.file_systems import look_at_file_systems
+from keap_connect.health.file_systems import check_file_systems
 from keap_connect.health.finding import Finding
-from keap_connect.health.proxies import look_at_proxies
+from keap_connect.health.proxies import check_proxies
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.settings import Settings
 
@@ -24,7 +24,7 @@ def check_installation() -> list[str]:
         SettingsError: nothing may be served or refreshed with it.
     """
     check_file()
-    return [*check_deployment(), *_list_advice(look_at_file_systems())]
+    return [*check_deployment(), *_list_advice(check_file_systems())]
 
 
 def prepare_to_serve(settings: Settings) -> None:
@@ -35,7 +35,7 @@ def prepare_to_serve(settings: Settings) -> None:
     """
     if current_app.debug and not settings.is_loopback:
         raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
-    for warning in (*check_installation(), *_list_advice(look_at_proxies())):
+    for warning in (*check_installation(), *_list_advice(check_proxies())):
         log.warning(warning)
     check_instance()
     if settings.admin_email and settings.admin_password:

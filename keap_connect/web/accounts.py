@@ -24,7 +24,7 @@ from keap_connect.errors import (
     TenantConflict,
 )
 from keap_connect.events.search import Search, list_events
-from keap_connect.health.refreshing import look_at_refreshing
+from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.services import services
@@ -61,7 +61,7 @@ def index() -> Response:
         list_url=list_url,
         start_url=services().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
-        refreshing=look_at_refreshing(),
+        refreshing=read_refreshing(),
     )
     answer = make_response(page)
     answer.add_etag()

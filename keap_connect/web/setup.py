@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
 from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
-from keap_connect.health.refreshing import look_at_refreshing
+from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.services import services
@@ -21,7 +21,7 @@ bp = Blueprint("setup", __name__, url_prefix="/setup")
 def index() -> str:
     """Show the guide."""
     settings, keap, check, counts = services().settings, services().keap, find_client_check(), count_states()
-    connected, refreshing = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK], look_at_refreshing()
+    connected, refreshing = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK], read_refreshing()
     steps = list_steps(settings, check, connected, refreshing)
     return render_template(
         "setup/index.html",

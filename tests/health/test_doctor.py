@@ -17,7 +17,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.health import file_systems, files
-from keap_connect.health.clocks import compare, look_at_database_clock
+from keap_connect.health.clocks import check_database_clock, compare
 from keap_connect.health.finding import Health
 from keap_connect.health.proxies import mark_of
 from keap_connect.models import Account, Alarm, Worker
@@ -297,9 +297,9 @@ def test_clocks_may_differ_by_half_a_minute(seconds: int, health: str):
 def test_the_clock_of_postgresql_is_compared_with_ours(settings: Settings, clock):
     built = create_app(settings)
     with built.app_context():
-        agreeing = list(look_at_database_clock())
+        agreeing = list(check_database_clock())
         clock.advance(minutes=5)
-        differing = list(look_at_database_clock())
+        differing = list(check_database_clock())
         db.engine.dispose()
 
     assert [one.health for one in agreeing + differing] == [Health.WELL, Health.WRONG]
