@@ -1,6 +1,6 @@
-"""Copies of the database: made while everything runs, and put back so that nothing is presented until confirmed.
+"""Backups of the database, made while everything runs, and restored with refreshing paused until it is confirmed.
 
-SQLite's file is copied and replaced here. PostgreSQL has programs of its own for that: the lines to run are made here,
+SQLite's file is copied and replaced here. PostgreSQL has programs of its own for that: the lines to run are printed,
 and what they restored is checked and paused.
 """
 
@@ -40,19 +40,16 @@ REASON = "This database was restored from a backup, and another installation may
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore left behind."""
-
     kept: Path | None  # the database that was in use before
     is_older: bool  # than this program: `db upgrade` comes first
 
 
 def is_sqlite() -> bool:
-    """Whether the database is a file that this program copies itself."""
     return _url().get_backend_name() == "sqlite"
 
 
 def back_up(file: Path) -> None:
-    """Copy the SQLite database, which others may go on writing to, to a file that is not there yet.
+    """Copy the SQLite database to a new file, while others may write to it.
 
     Raises:
         BackupRefused: it cannot be copied, or the copy is not right; nothing is left of it.
@@ -71,7 +68,7 @@ def back_up(file: Path) -> None:
 
 
 def restore(file: Path) -> Restored:
-    """Put a backup in the place of the SQLite database, with refreshing paused, and keep the old one beside it.
+    """Replace the SQLite database by a backup, with refreshing paused, and keep the old one beside it.
 
     Raises:
         BackupRefused: the file is not fit, or the place cannot be written; nothing was changed.
@@ -110,7 +107,7 @@ def pause_restored() -> bool:
 
 
 def dump_lines(file: Path) -> list[str]:
-    """Return the shell's lines that back a PostgreSQL database up, and read the backup once.
+    """Return the lines for sh that back up a PostgreSQL database, and read the backup once.
 
     Raises:
         BackupRefused: the file is there already, or a pooler is between.
@@ -129,7 +126,7 @@ def dump_lines(file: Path) -> list[str]:
 
 
 def restore_lines(file: Path) -> list[str]:
-    """Return the shell's lines that restore a PostgreSQL database, which must be empty and unused.
+    """Return the lines for sh that restore a PostgreSQL database, which must be empty and unused.
 
     Raises:
         BackupRefused: the file is not there, the database is not empty, or a pooler is between.

@@ -53,7 +53,7 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 MIGRATIONS = str(Path(__file__).parent.parent / "migrations")  # found from any folder
-BUSY_SECONDS = 10  # a writer waits so long for another
+BUSY_SECONDS = 10  # how long a writer waits for another
 # No statement and no silent network keeps a thread for ever. A pooler in transaction mode refuses a statement timeout
 # among the options of a connection, and would let it leak from a session to other clients: each transaction sets it. So
 # long, too, PostgreSQL keeps the locks of a transaction whose client vanished from the network.
@@ -79,19 +79,17 @@ _sqlite_turn = threading.Lock()
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime; SQLite, which keeps no zone, gives it back aware as well."""
+    """An aware UTC datetime, also on SQLite, which stores no zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Refuse naive times, store UTC."""
         if value is not None and value.tzinfo is None:
             raise ValueError("naive datetime: use clock.utc_now()")
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Return an aware UTC time."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -129,11 +127,12 @@ migrate = Migrate()
 
 
 def connect_database(app: Flask, url: str) -> None:
-    """Bind the app to its database and set each SQLite connection up."""
+    """Bind the app to its database, and prepare each connection."""
     app.config["SQLALCHEMY_DATABASE_URI"] = url
-    options: dict[str, object] = {"pool_pre_ping": url.startswith("postgresql"), "pool_size": 20, "max_overflow": 20}
-    options["hide_parameters"] = True  # an error's text ends in the log, and what is stored must not
-    if url.startswith("postgresql"):
+    is_postgresql = url.startswith("postgresql")
+    options: dict[str, object] = {"pool_pre_ping": is_postgresql, "pool_size": 20, "max_overflow": 20}
+    options["hide_parameters"] = True  # an error's text is logged, and what is stored must not be
+    if is_postgresql:
         options["isolation_level"] = "AUTOCOMMIT"
         named = make_url(url).query
         limits = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
@@ -144,18 +143,13 @@ def connect_database(app: Flask, url: str) -> None:
     migrate.init_app(app, db, directory=MIGRATIONS, render_as_batch=True)
     with app.app_context():
         event.listen(db.engine, "handle_error", _note_trouble)
-        if db.engine.dialect.name == "sqlite":
-            prepare_sqlite(db.engine)
-        else:
+        if is_postgresql:
             event.listen(db.engine, "begin", _limit_statements)
-        # Made once: it costs more than many a statement.
-        app.extensions["keap_connect.writing"] = _for_writing(db.engine)
-
-
-def _for_writing(engine: Engine) -> Engine:
-    if engine.dialect.name == "postgresql":
-        return engine.execution_options(limits_statements=True, isolation_level="READ COMMITTED")
-    return engine.execution_options(writes=True)
+            writing = db.engine.execution_options(limits_statements=True, isolation_level="READ COMMITTED")
+        else:
+            prepare_sqlite(db.engine)
+            writing = db.engine.execution_options(writes=True)
+        app.extensions["keap_connect.writing"] = writing  # made once: making it takes longer than many statements
 
 
 def _limit_statements(connection: Connection) -> None:
@@ -167,13 +161,13 @@ def _limit_statements(connection: Connection) -> None:
 
 
 class Trouble:
-    """When the database last failed this process, which counts its own start as such a time."""
+    """When the database last failed for this process; its own start counts, too."""
 
     last_at = seconds_since_boot()
 
 
 def seconds_since_trouble() -> float:
-    """Return how long the database has answered this process without failing."""
+    """Return for how long the database has answered this process without a failure."""
     return seconds_since_boot() - Trouble.last_at
 
 
@@ -185,7 +179,7 @@ def _note_trouble(context: ExceptionContext) -> None:
 
 
 def prepare_sqlite(engine: Engine) -> None:
-    """Give every connection of this engine our pragmas and our BEGIN, and let no restore replace the file meanwhile."""
+    """Set our pragmas and our BEGIN on every connection, and let no restore replace the file while one is open."""
     uses: list[TextIO] = []
     database = engine.url.database or ""
 
@@ -224,9 +218,9 @@ def prepare_sqlite(engine: Engine) -> None:
 
 
 def _lock_beside(database: Path, kind: int) -> TextIO:
-    """Lock the file that says whether processes use an SQLite database, for as long as it is open.
+    """Lock the file that shows whether processes use an SQLite database, for as long as it is open.
 
-    SQLite's own locks say it of no process that has just opened a file which is renamed before its first statement.
+    SQLite's own locks do not show a process that has opened the file and has not executed a statement yet.
     """
     lock = open(f"{database}.lock", "a+", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
     try:
@@ -260,7 +254,7 @@ def keep_others_out(database: Path) -> Iterator[TextIO]:
 
 
 def _lower(text: object) -> object:
-    """Stand in for SQLite's own, which knows the letters of English only, so that searches find alike everywhere."""
+    """Replace SQLite's own, which knows only ASCII, so that searches find the same on both databases."""
     return text.lower() if isinstance(text, str) else text
 
 
@@ -284,10 +278,10 @@ def write_transaction() -> Iterator[Session]:
 
 @contextmanager
 def _one_after_another(engine: Engine) -> Iterator[None]:
-    """Let the writing threads of this process wait in line for SQLite's one write lock.
+    """Let the writing threads of this process wait for SQLite's one write lock in order.
 
-    SQLite itself lets whoever meets a lock sleep, ever longer, while the lock is long free again. Whoever does not get
-    the turn in time meets SQLite's own wait, which ends in an error as ever.
+    SQLite itself lets a thread that finds the lock taken sleep, longer each time, although the lock may be free again.
+    A thread that does not get its turn in time waits as SQLite does, and then gets SQLite's error.
     """
     if engine.dialect.name != "sqlite":
         yield
@@ -315,13 +309,13 @@ def write_or_retry(write: Callable[[Session], Result]) -> Result:
 
 
 def take_turns(session: Session, name: str) -> None:
-    """Let transactions that name the same thing wait for each other, as all writers do on SQLite anyway."""
+    """Let transactions that give the same name wait for each other, as all writers do on SQLite."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
 
 
 def count_updated(session: Session, statement: Update) -> int:
-    """Execute a conditional UPDATE and return how many rows met its condition."""
+    """Execute a conditional UPDATE and return the number of rows that met its condition."""
     return cast("CursorResult[Any]", session.execute(statement)).rowcount
 
 

@@ -71,7 +71,7 @@ class KeapSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the app can be told from outside; `.env.example` explains each name."""
+    """Everything that can be set from outside; `.env.example` explains each name."""
 
     keap: KeapSettings
     public_url: str
@@ -93,7 +93,7 @@ class Settings:
     has_unused_proxy: bool = False  # the environment names a proxy, and calls to Keap do not use it
     admin_email: str | None = None
     admin_password: str | None = field(default=None, repr=False)
-    # Where secrets were read from: for the doctor, who looks at the modes.
+    # Where secrets were read from; the doctor checks the modes of these files.
     secret_files: tuple[Path, ...] = field(default=(), compare=False)
 
     @property
@@ -103,12 +103,11 @@ class Settings:
 
     @property
     def host_name(self) -> str:
-        """Return the name that people reach the app by."""
+        """The host name of PUBLIC_URL."""
         return host_name(urlsplit(self.public_url).netloc) or ""
 
     @property
     def is_https(self) -> bool:
-        """Whether people reach the app by HTTPS, which decides on cookies and headers."""
         return self.public_url.startswith("https://")
 
     @classmethod
