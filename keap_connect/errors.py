@@ -117,7 +117,7 @@ class KeapBusy(TemporarilyUnavailable):
     """People cause too many calls to Keap, so this one was not made; nothing was used up."""
 
     heading = "Keap is busy, try again"
-    advice = "Many requests wait for Keap at the moment, so we have not sent yours yet. Nothing is lost."
+    advice = "Many requests wait for Keap at the moment, so yours was not sent yet. Nothing is lost."
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("Keap is busy: too many calls to it are under way. Try again soon.", retry_after_seconds)
@@ -136,7 +136,7 @@ class HandOutUnrecorded(KeapConnectError):
     status, code, exit_code = 503, "temporarily_unavailable", ExitCode.COME_BACK_LATER
     retry_after_seconds = 300  # a person has to correct it
     heading = "The audit log cannot be written"
-    advice = "No token is shown while that is so. Ask who runs this app to look at AUDIT_LOG and the disk."
+    advice = "Until it can be, no token is shown. Ask whoever runs this app to check AUDIT_LOG and the disk."
 
 
 class TenantConflict(KeapConnectError):

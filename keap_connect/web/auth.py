@@ -32,7 +32,7 @@ class PersonUnknown(KeapConnectError):
     """The page belongs to a customer, and this browser has not shown to be one."""
 
     status, code = 403, "not_allowed"
-    heading = "We do not know you in this browser"
+    heading = "You are not signed in"
     advice = (
         "Connect your Keap account again: that shows who you are, needs no password here, and changes nothing else."
     )

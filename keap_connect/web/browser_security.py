@@ -31,7 +31,7 @@ class ForgedRequest(KeapConnectError):
 
     status, code = 403, "not_allowed"
     heading = "That form was too old"
-    advice = "The page was open for long, or you signed in or out meanwhile. Go back, reload the page, and press again."
+    advice = "The page was open for long, or you signed in or out meanwhile. Go back, reload the page, and try again."
 
 
 def is_for_programs() -> bool:

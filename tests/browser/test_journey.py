@@ -249,7 +249,7 @@ def test_customer_signs_out_and_their_accounts_are_no_longer_shown(person: Perso
     person.sees("Connect your Keap account")
     person.reads("Your Keap accounts stay connected.")
     person.open("/your-accounts")
-    person.sees("We do not know you in this browser")
+    person.sees("You are not signed in")
 
 
 @pytest.mark.proves("F52")

@@ -431,7 +431,7 @@ class TestWhoMayStart:
         visitor.get("/reconnect/1")
 
         assert visitor.page.status_code == 403
-        assert heading_of(visitor) == "We do not know you in this browser"
+        assert heading_of(visitor) == "You are not signed in"
         assert "Acme" not in visitor.text
 
     def test_link_alone_starts_nothing(self, ann: Visitor, stored: Stored):

@@ -84,7 +84,7 @@ class TestComingBack:
         visitor.get(path)
 
         assert visitor.page.status_code == 403
-        assert heading_of(visitor) == "We do not know you in this browser"
+        assert heading_of(visitor) == "You are not signed in"
         assert "Acme" not in visitor.text
 
     @sqlite_only
