@@ -28,7 +28,7 @@ LAYERS = [
     {"errors", "clock", "signals"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.
-PROGRAMS = {"launch": {"settings", "errors", "signals"}, "sandbox": set()}
+PROGRAMS = {"launch": {"settings", "durable_files", "errors", "signals"}, "sandbox": set()}
 
 
 @dataclass(frozen=True)

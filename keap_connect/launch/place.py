@@ -15,6 +15,7 @@ from typing import TextIO
 
 from dotenv import dotenv_values
 
+from keap_connect.durable_files import NEW, put_in_place, write_new
 from keap_connect.errors import SettingsError
 from keap_connect.launch import CannotRun
 from keap_connect.launch.certificate import make_certificate
@@ -170,13 +171,10 @@ def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Give a file its name only when it is whole: a crash in between must not leave half a key."""
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with unfinished.open("x", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
+    """Write a file that is whole or not there: a crash in between must not leave half a key."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}{NEW}")
+    write_new(fresh, text.encode())
+    put_in_place(fresh, path)
 
 
 def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
