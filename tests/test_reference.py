@@ -1,4 +1,4 @@
-"""docs/reference.md names each command, event kind and metric, and none that is gone."""
+"""docs/reference.md names each command and metric, and none that is gone."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry
 
 from keap_connect.api.metrics import FromDatabase
 from keap_connect.cli.command import commands
-from keap_connect.events.history import EventKind
 from tests.test_command_line import every_command
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -27,10 +26,6 @@ def test_each_command_is_there_with_the_first_sentence_of_its_help():
     first_lines = {path: (command.help or "").strip().partition("\n\n")[0] for path, command in every_command(commands)}
 
     assert section("Commands") == {" ".join(path): " ".join(line.split()) for path, line in first_lines.items()}
-
-
-def test_each_event_kind_is_there():
-    assert set(section("Events")) == {kind.value for kind in EventKind}
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -34,7 +34,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "pending_file",
-        sa.Column("admin_id", sa.Integer(), nullable=False),
+        sa.Column("admin_id", sa.Integer(), nullable=False, autoincrement=False),
         sa.Column("until", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("admin_id", name="pk_pending_file"),
