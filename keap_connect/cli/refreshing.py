@@ -4,9 +4,9 @@ from keap_connect.cli.command import Answer, command, group
 from keap_connect.cli.output import facts
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor
+from keap_connect.health.refreshing import read_refreshing
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
-from keap_connect.refresh.heartbeat import list_workers
 
 MOST_SHOWN = 20
 
@@ -34,18 +34,18 @@ def confirm() -> Answer:
 
 
 def _status(code: ExitCode = ExitCode.DONE) -> Answer:
-    workers, pauses, text = len(list_workers()), [], []
-    for alarm in alarms.list_alarms():
+    now, pauses, text = read_refreshing(), [], []
+    for alarm in now.alarms:
         account_ids = alarms.list_refused(alarm) if alarm.name == alarms.MASS_REFUSAL else None
         advice = alarms.ADVICE[alarm.name]
         pause = {"name": alarm.name, "since": alarm.raised_at, "reason": alarm.reason}
         pauses.append({**pause, "account_ids": account_ids, "advice": advice})
         shown = {"Paused since": alarm.raised_at, "Why": alarm.reason, "Accounts": _shown(account_ids)}
         text.append(facts({**shown, "What to do": advice}))
-    document = {"is_paused": bool(pauses), "workers": workers, "pauses": pauses}
+    document = {"is_paused": bool(pauses), "workers": len(now.workers), "pauses": pauses}
     if pauses:
         return Answer(document, "\n".join(text), code=ExitCode.COME_BACK_LATER)
-    running = f"{workers} running" if workers else "none is running; start one: ./keap-connect worker"
+    running = f"{len(now.workers)} running" if now.workers else "none is running; start one: ./keap-connect worker"
     return Answer(document, f"Refreshing is not paused. Workers: {running}.", code=code)
 
 

@@ -5,7 +5,7 @@ from flask import current_app
 
 from keap_connect.cli.command import Answer, command
 from keap_connect.errors import ExitCode
-from keap_connect.refresh import alarms
+from keap_connect.health.refreshing import read_refreshing
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import check_installation
 
@@ -18,7 +18,8 @@ def worker(once: bool) -> Answer:
         click.echo(warning, err=True)
     run = RefreshWorker(current_app._get_current_object())  # type: ignore[attr-defined]
     run.run(until_idle=once)
-    names, notes = [alarm.name for alarm in alarms.list_alarms()], alarms.list_pauses()
+    refreshing = read_refreshing()
+    names, notes = [alarm.name for alarm in refreshing.alarms], refreshing.pauses
     if run.faults:
         notes.append(f"Faults of this program stopped {run.faults} refreshes; each is in the log.")
     document = {"refreshed": run.refreshed, "failed": run.failed, "faults": run.faults, "paused_by": names}

@@ -94,11 +94,6 @@ def list_alarms() -> list[Alarm]:
         return list(session.scalars(select(Alarm).order_by(Alarm.raised_at)))
 
 
-def list_pauses() -> list[str]:
-    """Say what pauses refreshing, and what to do about it."""
-    return [f"Refreshing is paused: {alarm.reason} {ADVICE[alarm.name]}" for alarm in list_alarms()]
-
-
 def list_refused(alarm: Alarm) -> list[int]:
     """Return the accounts whose refusals raised the alarm of a mass refusal, and those that were refused since."""
     with read_session() as session:

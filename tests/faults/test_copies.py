@@ -22,6 +22,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
+from keap_connect.health.refreshing import read_refreshing
 from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
 from keap_connect.refresh import alarms, clone_guard, identity, recovery
 from keap_connect.refresh.serving import valid_token
@@ -423,7 +424,7 @@ def test_all_say_the_same_sentence(living: Stage):
     with living.app.app_context(), write_transaction() as session:
         alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, "It may be a copy.")
     with living.app.app_context():
-        (sentence,) = alarms.list_pauses()
+        (sentence,) = read_refreshing().pauses
     run = living.app.test_cli_runner().invoke
     ready = living.app.test_client().get("/readyz", base_url=living.environ["PUBLIC_URL"])
 
