@@ -299,7 +299,7 @@ def only(rows, tables):
 
 
 def test_the_facts_of_the_table_deployment_are_moved_and_come_back():
-    go_up("0011")
+    go_up("0013")
     facts = {"key_check": b"sealed", "instance": b"a:b:8", "client_check": b"{}", "held_file:1": b"2026\nsealed"}
     with db.engine.begin() as connection:
         for name, value in facts.items():
@@ -307,11 +307,11 @@ def test_the_facts_of_the_table_deployment_are_moved_and_come_back():
                 sqlalchemy.text("INSERT INTO deployment VALUES (:name, :value)"), {"name": name, "value": value}
             )
 
-    go_up("0013")
+    go_up("0014")
     with db.engine.connect() as connection:
         sealed = connection.scalar(sqlalchemy.text("SELECT sealed FROM key_check WHERE id = 1"))
         counter = connection.execute(sqlalchemy.text("SELECT instance_id, stored_pairs FROM counter_of_0_1")).all()
-    go_down("0011")
+    go_down("0013")
     with db.engine.connect() as connection:
         back = dict(connection.execute(sqlalchemy.text("SELECT name, value FROM deployment")).all())
 

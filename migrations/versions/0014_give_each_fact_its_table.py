@@ -7,8 +7,8 @@ of a button. The key check and the counter of version 0.1.0 are moved.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0013"
-down_revision = "0011"
+revision = "0014"
+down_revision = "0013"
 
 deployment = sa.table("deployment", sa.column("name", sa.String()), sa.column("value", sa.LargeBinary()))
 key_check = sa.table("key_check", sa.column("id", sa.Integer()), sa.column("sealed", sa.LargeBinary()))
