@@ -147,8 +147,8 @@ def test_an_admin_who_cannot_be_made_is_explained_in_one_sentence(flask: Flasks)
 
     assert [one.returncode for one in (short, no_address, twice)] == [1, 1, 1]
     assert said(short) == "Error: The password needs at least 12 characters."
-    assert said(no_address) == "Error: Give the admin's e-mail address, such as ann@example.com."
-    assert said(twice) == "Error: There is an admin admin@example.com already."
+    assert said(no_address) == "Error: Enter an e-mail address, such as ann@example.com."
+    assert said(twice) == "Error: admin@example.com is an admin already."
 
 
 def test_a_password_that_is_asked_for_is_asked_for_twice_and_not_shown(flask: Flasks):

@@ -1,1 +1,1 @@
-"""Who may come in: admins by password, customers by having authorized at Keap; sessions kept on the server."""
+"""Who may use the app: admins by password, customers by having authorized at Keap, programs by API key."""

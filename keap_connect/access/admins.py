@@ -1,4 +1,4 @@
-"""Who the admins are: made by command, by settings or by another admin; one of them at least may act."""
+"""The admins: created by command, by settings or by another admin. At least one has the role admin and a password."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ LONGEST_EMAIL = 254
 
 @dataclass(frozen=True)
 class AdminView:
-    """An admin as the list shows them."""
+    """An admin as pages and commands show them."""
 
     id: int
     email: str
@@ -34,12 +34,7 @@ class AdminView:
 def create_admin(
     email: str, password: str, *, role: Role = Role.ADMIN, actor: str = Actor.COMMAND_LINE, only_first: bool = False
 ) -> Admin | None:
-    """Make an admin; with only_first, return None when there is one already.
-
-    Raises:
-        PasswordRefused: the password breaks a rule.
-        AdminRefused: the e-mail address is none, or is taken.
-    """
+    """Create an admin; with only_first, return None when there is one already. Raises PasswordRefused, AdminRefused."""
     email = _checked(email)
     password_hash = make_hash(password, email)
     with write_transaction() as session:
@@ -49,23 +44,16 @@ def create_admin(
 
 
 def invite_admin(email: str, role: Role, actor: str) -> str:
-    """Make an admin without a password, and return the link by which they choose one, once.
-
-    Raises:
-        AdminRefused: the e-mail address is none, or is taken.
-    """
+    """Create an admin without a password, and return the link to set one. Raises AdminRefused."""
     email = _checked(email)
     with write_transaction() as session:
         return _invite(session, email, role, actor)
 
 
 def invite_first_admin(email: str, actor: str) -> str | None:
-    """Make the first admin and return their link: a new one each time, until they have used one; None afterwards.
+    """Create the first admin and return the link to set a password: a new link each time until one was used, then None.
 
-    After an emergency stop it returns None, too: the operator decides who gets in again.
-
-    Raises:
-        AdminRefused: the e-mail address is none.
+    After an emergency stop it returns None, too: the operator decides who may sign in again. Raises AdminRefused.
     """
     email = _checked(email)
     with write_transaction() as session:
@@ -81,7 +69,7 @@ def invite_first_admin(email: str, actor: str) -> str | None:
 
 
 def list_admins() -> list[AdminView]:
-    """Return all of them by e-mail address, with how many sign-ins each has open."""
+    """Return all admins, ordered by e-mail address."""
     query = (
         select(Admin, func.count(SignIn.id_hash), func.max(SignIn.last_seen_at))
         .outerjoin(SignIn, (SignIn.admin_id == Admin.id) & is_alive())
@@ -93,11 +81,7 @@ def list_admins() -> list[AdminView]:
 
 
 def view_admin(admin_id: int) -> AdminView:
-    """Return one of them.
-
-    Raises:
-        AdminNotFound: there is none.
-    """
+    """Return one admin, or raise AdminNotFound."""
     found = [admin for admin in list_admins() if admin.id == admin_id]
     if not found:
         raise AdminNotFound("There is no such admin.")
@@ -105,11 +89,7 @@ def view_admin(admin_id: int) -> AdminView:
 
 
 def get_admin(email: str) -> Admin:
-    """Return the admin of an e-mail address.
-
-    Raises:
-        AdminNotFound: there is none.
-    """
+    """Return the admin with an e-mail address, or raise AdminNotFound."""
     with read_session() as session:
         admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
     if admin is None:
@@ -118,12 +98,7 @@ def get_admin(email: str) -> Admin:
 
 
 def change_role(admin_id: int, role: Role, actor: str) -> None:
-    """Give an admin another role; their sign-ins end, since those were made under the old one.
-
-    Raises:
-        AdminNotFound: there is none.
-        LastAdmin: nobody would be left who may act.
-    """
+    """Change the role of an admin and end their sign-ins. Raises AdminNotFound, LastAdmin."""
     with write_transaction() as session:
         admin = _get(session, admin_id)
         if role is not Role.ADMIN:
@@ -134,12 +109,7 @@ def change_role(admin_id: int, role: Role, actor: str) -> None:
 
 
 def remove_admin(admin_id: int, actor: str) -> None:
-    """Forget an admin; their sign-ins end.
-
-    Raises:
-        AdminNotFound: there is none.
-        LastAdmin: nobody would be left who may act.
-    """
+    """Delete an admin with their sign-ins. Raises AdminNotFound, LastAdmin."""
     with write_transaction() as session:
         admin = _get(session, admin_id)
         _keep_one(session, admin_id)
@@ -150,14 +120,14 @@ def remove_admin(admin_id: int, actor: str) -> None:
 def _checked(email: str) -> str:
     email = email.strip().lower()
     if "@" not in email or len(email) > LONGEST_EMAIL or not email.isprintable():
-        raise AdminRefused("Give the admin's e-mail address, such as ann@example.com.")
+        raise AdminRefused("Enter an e-mail address, such as ann@example.com.")
     return email
 
 
 def _add(session: Session, email: str, password_hash: str, role: Role, actor: str) -> Admin:
     take_turns(session, "admins")
     if session.scalar(select(Admin).where(Admin.email == email)):
-        raise AdminRefused(f"There is an admin {email} already.")
+        raise AdminRefused(f"{email} is an admin already.")
     admin = Admin(email=email, password_hash=password_hash, created_at=utc_now(), role=role)
     session.add(admin)
     record(session, EventKind.ADMIN_CREATED, None, actor, email=email, role=role)
@@ -179,11 +149,10 @@ def _get(session: Session, admin_id: int) -> Admin:
 
 
 def _keep_one(session: Session, admin_id: int) -> None:
-    """Keep one who may act, and can: whoever was invited and has no password yet does not count."""
-    may_act = (Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN)
-    others = select(func.count(Admin.id)).where(*may_act, Admin.id != admin_id)
-    if not session.scalar(others):
-        raise LastAdmin("That is the last one who may act here: make somebody else an admin first.")
+    """Raise LastAdmin if no other admin could change anything; an invited one without a password cannot sign in yet."""
+    able = (Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN, Admin.id != admin_id)
+    if not session.scalar(select(func.count(Admin.id)).where(*able)):
+        raise LastAdmin("This is the last admin: give somebody else the role admin first.")
 
 
 def _view(admin: Admin, sign_ins: int, last_seen_at: datetime | None) -> AdminView:

@@ -115,9 +115,9 @@ def issue_api_key(
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
         raise APIKeyUnfit(f"Give the key a name of at most {LONGEST_NAME} characters.")
     if not wanted or wanted - set(Scope):
-        raise APIKeyUnfit(f"Choose what the key may do: {', '.join(Scope)}.")
+        raise APIKeyUnfit(f"Choose what the key may do: {', '.join(Scope)}.", "scopes")
     if expires_at is not None and expires_at <= utc_now():
-        raise APIKeyUnfit("The key must expire in the future.")
+        raise APIKeyUnfit("The key must expire in the future.", "lifetime")
     only = None if account_ids is None else sorted(set(account_ids))
     public_id = secrets.token_hex(8)
     text, secret_hash = _new_text(public_id)
@@ -238,10 +238,10 @@ def _storable(account_ids: list[int]) -> list[int]:
 
 def _check_accounts(wanted: list[int], present: set[int]) -> None:
     if not 1 <= len(wanted) <= MOST_ACCOUNTS:
-        raise APIKeyUnfit(f"Name from 1 to {MOST_ACCOUNTS} accounts, or none to open all of them.")
+        raise APIKeyUnfit(f"Name from 1 to {MOST_ACCOUNTS} accounts, or none to open all of them.", "accounts")
     missing = [str(each) for each in wanted if each not in present]
     if missing:
-        raise APIKeyUnfit(f"There is no account {', '.join(missing[:5])}.")
+        raise APIKeyUnfit(f"There is no account {', '.join(missing[:5])}.", "accounts")
 
 
 def _view(key: APIKey) -> APIKeyView:

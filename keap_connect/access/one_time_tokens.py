@@ -3,7 +3,7 @@
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -15,7 +15,7 @@ LIFETIMES = {TokenPurpose.NEW_PASSWORD: timedelta(hours=24), TokenPurpose.SECOND
 
 
 def issue_one_time_token(session: Session, purpose: TokenPurpose, admin_id: int) -> str:
-    """Return a new token. A newer one for a new password ends the older ones."""
+    """Return a new token. One for a new password replaces the older ones."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
     now = utc_now()
     session.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= now))
@@ -27,32 +27,20 @@ def issue_one_time_token(session: Session, purpose: TokenPurpose, admin_id: int)
 
 
 def find_one_time_token(session: Session, purpose: TokenPurpose, token: str | None) -> OneTimeToken | None:
-    """Return a token that still holds."""
-    if not token:
-        return None
-    query = select(OneTimeToken).where(
-        OneTimeToken.token_hash == hash_secret(token),
-        OneTimeToken.purpose == purpose,
-        OneTimeToken.expires_at > utc_now(),
-    )
-    return session.scalar(query)
+    """Return a token that is still valid."""
+    return session.scalar(select(OneTimeToken).where(*_valid(purpose, token)))
 
 
 def use_one_time_token(session: Session, purpose: TokenPurpose, token: str | None) -> int | None:
-    """Use a token up, and return whose it was; of several at once, one gets it."""
-    if not token:
-        return None
-    return session.scalar(
-        delete(OneTimeToken)
-        .where(
-            OneTimeToken.token_hash == hash_secret(token),
-            OneTimeToken.purpose == purpose,
-            OneTimeToken.expires_at > utc_now(),
-        )
-        .returning(OneTimeToken.admin_id)
-    )
+    """Delete a valid token and return its admin's id; of several callers at once, one gets it."""
+    return session.scalar(delete(OneTimeToken).where(*_valid(purpose, token)).returning(OneTimeToken.admin_id))
 
 
 def end_one_time_tokens(session: Session, admin_id: int) -> None:
-    """End all that an admin has open."""
+    """Delete all tokens of an admin."""
     session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id))
+
+
+def _valid(purpose: TokenPurpose, token: str | None) -> tuple[ColumnElement[bool], ...]:
+    is_this_one = OneTimeToken.token_hash == hash_secret(token or "")
+    return is_this_one, OneTimeToken.purpose == purpose, OneTimeToken.expires_at > utc_now()

@@ -1,4 +1,4 @@
-"""What a new password must be: long, and not one that is tried first. No rule asks for kinds of characters.
+"""The rules for new passwords: long, and not one that attackers try first. No rule asks for kinds of characters.
 
 Source: OWASP ASVS 5.0, 6.2. `common_passwords.txt` holds those of at least 12 characters among the 20,000 most common
 ones that Django ships (django/contrib/auth/common-passwords.txt.gz, compiled by Royce Williams, BSD license).
@@ -12,25 +12,23 @@ from keap_connect.errors import PasswordRefused
 
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 1024
-# Words that a stranger would try here first. What is left of a password without them has to be worth something.
+# Words that an attacker would try here first. Without them a password must still have enough characters.
 CONTEXT_WORDS = ("keapconnect", "infusionsoft", "keap", "connect", "thryv", "administrator", "admin", "password")
 LEAST_BESIDES = 6
 
 
 def check_password(password: str, email: str) -> None:
-    """Refuse a password that is short, common, or made of this app's or the admin's own name.
-
-    Raises:
-        PasswordRefused: it says which.
-    """
+    """Raise PasswordRefused for a password that is short, common, or made of the name of this app or of the admin."""
     if len(password) < SHORTEST_PASSWORD:
         raise PasswordRefused(f"The password needs at least {SHORTEST_PASSWORD} characters.")
     if len(password) > LONGEST_PASSWORD:
         raise PasswordRefused(f"The password may have at most {LONGEST_PASSWORD} characters.")
     if password.lower() in _common_passwords():
-        raise PasswordRefused("That password is one of the most common ones: take one that nobody else has.")
+        raise PasswordRefused("That password is one of the most common ones. Choose another one.")
     if _without_context(password.lower(), email.lower()) < LEAST_BESIDES:
-        raise PasswordRefused("That password is little more than the name of this app or of the admin: take another.")
+        raise PasswordRefused(
+            "That password is little more than the name of this app or your e-mail address. Choose another one."
+        )
 
 
 @cache
@@ -40,7 +38,7 @@ def _common_passwords() -> frozenset[str]:
 
 
 def _without_context(password: str, email: str) -> int:
-    """Return how many characters are left without the words of this place."""
+    """Return how many characters are left without the context words."""
     words = {*CONTEXT_WORDS, email, *re.split(r"[^a-z0-9]+", email)}
     for word in sorted(words, key=len, reverse=True):
         if len(word) > 2:

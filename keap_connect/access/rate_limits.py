@@ -1,4 +1,4 @@
-"""How much one program or one client may do within a minute: protection of the service, not a lock.
+"""Limits per minute for programs and clients, to protect the service.
 
 Each process counts for itself, unless RATE_LIMIT_STORAGE names a Redis that they share. When that fails, requests pass.
 """
@@ -20,7 +20,7 @@ from keap_connect.settings import Settings
 
 log = logging.getLogger(__name__)
 WRONG_KEYS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="wrong keys")
-# A job that takes every token for a refused one would have all its accounts refreshed in circles.
+# A job that reports every token as rejected would have all its accounts refreshed again and again.
 REJECTIONS_PER_MINUTE = RateLimitItemPerMinute(6, namespace="rejections")
 REFUSED_FORMS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="refused forms")
 STARTED_FLOWS_PER_MINUTE = RateLimitItemPerMinute(20, namespace="started flows")
@@ -29,9 +29,9 @@ ALL_CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(300, namespace="all callbacks"
 
 
 class RateLimits:
-    """What may come within a minute, over the storage and strategy of Flask-Limiter.
+    """Counters per minute, with the storage and strategy of Flask-Limiter.
 
-    Client addresses are counted by their networks (`network_of`).
+    Each method raises TooManyRequests beyond its limit, or KeapBusy where the request would lead to a call to Keap.
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
@@ -46,53 +46,29 @@ class RateLimits:
         self.per_address = RateLimitItemPerMinute(most, namespace="address") if most else None
 
     def count_request(self, key_id: int, address: str | None) -> None:
-        """Count a request of a key.
-
-        Raises:
-            TooManyRequests: the key, or the address it comes from, has had its share.
-        """
+        """Count a request with an API key, for the key and for the address it comes from."""
         if self.per_key and self.per_address:
             self._count(self.per_key, str(key_id))
             self._count(self.per_address, network_of(address))
 
     def count_wrong_key(self, address: str | None) -> None:
-        """Count a key, or a link to choose a password, that was refused.
-
-        Raises:
-            TooManyRequests: too many came from this address.
-        """
+        """Count a refused API key, or a refused link to choose a password."""
         self._count(WRONG_KEYS_PER_MINUTE, network_of(address))
 
     def count_rejection(self, account_id: int) -> None:
-        """Count a report that Keap refused an account's token.
-
-        Raises:
-            TooManyRequests: the account's tokens are refused one after the other, so the fault is elsewhere.
-        """
+        """Count a report that Keap rejected an account's token."""
         self._count(REJECTIONS_PER_MINUTE, str(account_id))
 
     def count_refused_form(self, address: str | None) -> None:
-        """Count a form without a valid token.
-
-        Raises:
-            TooManyRequests: too many came from this address.
-        """
+        """Count a form without a valid token."""
         self._count(REFUSED_FORMS_PER_MINUTE, network_of(address))
 
     def count_started_flow(self, address: str | None) -> None:
-        """Count a browser that is about to be sent to Keap.
-
-        Raises:
-            KeapBusy: too many were sent from this address.
-        """
+        """Count a browser before it is redirected to Keap."""
         self._count(STARTED_FLOWS_PER_MINUTE, network_of(address), KeapBusy)
 
     def count_callback(self, address: str | None) -> None:
-        """Count a browser that comes back from Keap, or says so.
-
-        Raises:
-            KeapBusy: too many came from this address, or in all.
-        """
+        """Count a request that looks like an authorization response."""
         # In this order: what one address sends beyond its share must not use up what all may send.
         self._count(CALLBACKS_PER_MINUTE, network_of(address), KeapBusy)
         self._count(ALL_CALLBACKS_PER_MINUTE, "", KeapBusy)

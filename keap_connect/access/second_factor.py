@@ -1,4 +1,4 @@
-"""The second factor: a code of six digits that a phone makes (TOTP), or a recovery code that works once.
+"""Two-factor authentication: a code of six digits from a phone (TOTP), or a recovery code that works once.
 
 Source: RFC 6238 with its usual parameters (SHA-1, 6 digits, 30 seconds), which all authenticator apps know.
 """
@@ -30,7 +30,7 @@ ATTEMPTS_AT_CODE = 5
 
 
 def prepare(admin: Admin) -> None:
-    """Make a new seed; it counts for nothing until a code of it has switched the second factor on."""
+    """Store a new seed. It has no effect until `switch_on`."""
     sealed = services().cipher.seal(pyotp.random_base32(), "admin", admin.id, "totp_seed")
     with write_transaction() as session:
         session.execute(
@@ -39,40 +39,40 @@ def prepare(admin: Admin) -> None:
 
 
 def waiting_seed(admin: Admin) -> str | None:
-    """Return the seed that waits to be switched on; once it is on, nobody sees it again."""
+    """Return the seed that waits to be switched on; None afterwards, since it is never shown again."""
     if admin.totp_seed_sealed is None or admin.totp_on_at is not None:
         return None
     return services().cipher.open(admin.totp_seed_sealed, "admin", admin.id, "totp_seed")
 
 
 def enrolment_uri(admin: Admin, seed: str) -> str:
-    """Return the address that the QR code holds for the app on the phone."""
+    """Return the URI for the QR code that the app on the phone scans."""
     return pyotp.TOTP(seed).provisioning_uri(name=admin.email, issuer_name=ISSUER)
 
 
 def switch_on(admin: Admin, code: str) -> list[str]:
-    """Switch it on with a first right code, and return the recovery codes, which are shown this once.
+    """Turn it on with a first right code, and return the recovery codes, to be shown once.
 
     Raises:
         CodeRefused: the code is wrong, or there is no seed that waits.
-        TooManyAttempts: too many wrong ones.
+        TooManyAttempts: there were too many wrong codes.
     """
     attempts = count_attempt({f"second-factor:{admin.id}": ATTEMPTS_AT_CODE})
     seed = waiting_seed(admin)
     step = _step_of(code, seed) if seed else None
     if step is None:
-        raise CodeRefused("That code is wrong. Give the one that the app on your phone shows now.")
+        raise CodeRefused("That code is wrong. Enter the one that the app on your phone shows now.")
     with write_transaction() as session:
         forgive(session, attempts)
         waits = update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None))
         if count_updated(session, waits.values(totp_on_at=utc_now(), totp_step=step)) != 1:
-            raise CodeRefused("The second factor is on already.")
+            raise CodeRefused("Two-factor authentication is on already.")
         record(session, EventKind.SECOND_FACTOR_ON, None, admin.email, email=admin.email)
         return _new_recovery_codes(session, admin.id)
 
 
 def switch_off(admin: Admin, actor: str) -> None:
-    """Forget the seed and the recovery codes."""
+    """Delete the seed and the recovery codes."""
     with write_transaction() as session:
         values = {"totp_seed_sealed": None, "totp_on_at": None, "totp_step": None}
         session.execute(update(Admin).where(Admin.id == admin.id).values(values))
@@ -81,7 +81,7 @@ def switch_off(admin: Admin, actor: str) -> None:
 
 
 def make_recovery_codes(admin: Admin) -> list[str]:
-    """Return new recovery codes; the old ones are worth nothing afterwards."""
+    """Return new recovery codes; the old ones no longer work."""
     with write_transaction() as session:
         record(session, EventKind.RECOVERY_CODES_MADE, None, admin.email, email=admin.email)
         return _new_recovery_codes(session, admin.id)
@@ -95,30 +95,29 @@ def count_recovery_codes(admin: Admin) -> int:
 
 
 def begin_second_step(admin: Admin) -> str:
-    """Return a ticket for an admin whose password was right, for the cookie alone."""
+    """Return a one-time token for an admin whose password was right, to be kept in a cookie."""
     with write_transaction() as session:
         return issue_one_time_token(session, TokenPurpose.SECOND_STEP, admin.id)
 
 
-def find_waiting(ticket: str | None) -> Admin | None:
-    """Return the admin who has still to give the second factor."""
+def find_waiting(token: str | None) -> Admin | None:
+    """Return the admin whose second factor is still missing."""
     with read_session() as session:
-        found = find_one_time_token(session, TokenPurpose.SECOND_STEP, ticket)
+        found = find_one_time_token(session, TokenPurpose.SECOND_STEP, token)
         admin = session.get(Admin, found.admin_id) if found else None
     return admin if admin and admin.totp_on_at else None  # it may have been switched off meanwhile
 
 
-def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str | None, address: str) -> bool:
-    """Whether the code is right; it and the ticket are used up then.
+def finish_second_step(admin: Admin, token: str | None, code: str, browser: str | None, address: str) -> bool:
+    """Whether the code is right; if so, the code and the token are used up.
 
     Raises:
-        TooManyAttempts: too many wrong ones from this device, or for this admin; nothing was checked.
+        TooManyAttempts: too many wrong ones from this browser, or for this admin; nothing was checked.
     """
-    is_known = device is not None and is_known_browser_of(admin, device)
-    whose = f"device:{hashed(device or '')}" if is_known else str(admin.id)
+    whose = f"device:{hashed(browser)}" if browser and is_known_browser_of(admin, browser) else str(admin.id)
     attempts = count_attempt({f"second-step:{whose}": ATTEMPTS_AT_CODE})
     with write_transaction() as session:
-        if _take_code(session, admin, code, address) and use_one_time_token(session, TokenPurpose.SECOND_STEP, ticket):
+        if _take_code(session, admin, code, address) and use_one_time_token(session, TokenPurpose.SECOND_STEP, token):
             forgive(session, attempts)
             return True
     with write_transaction() as session:
@@ -127,7 +126,7 @@ def finish_second_step(admin: Admin, ticket: str | None, code: str, device: str 
 
 
 def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
-    """Use a code up, of the phone or of the recovery list; no code is taken twice."""
+    """Use up a code of the phone or a recovery code; no code is accepted twice."""
     seed = services().cipher.open(admin.totp_seed_sealed or b"", "admin", admin.id, "totp_seed")
     step = _step_of(code, seed)
     if step is not None:
@@ -144,7 +143,7 @@ def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
 
 
 def _step_of(code: str, seed: str) -> int | None:
-    """Return the time step that a code belongs to: now, or one to either side, for clocks that differ a little."""
+    """Return the time step of a code: now, one before or one after, since clocks differ a little."""
     totp, now = pyotp.TOTP(seed), int(utc_now().timestamp()) // STEP_SECONDS
     given = "".join(code.split()).encode()
     matching = [
@@ -161,5 +160,4 @@ def _new_recovery_codes(session: Session, admin_id: int) -> list[str]:
 
 
 def _hash(code: str) -> str:
-    plain = "".join(code.split()).replace("-", "").lower()
-    return hash_secret(plain)
+    return hash_secret("".join(code.split()).replace("-", "").lower())

@@ -1,4 +1,4 @@
-"""Sign-ins kept on the server: the cookie holds a random id, the database its hash, and ending it really ends it."""
+"""Sessions of admins and customers: the cookie has a random id, the database its hash."""
 
 import secrets
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ MOST_PER_OWNER = 50
 
 @dataclass(frozen=True)
 class SignInView:
-    """One of an admin's sign-ins, as their page shows it. `ref` names it and opens nothing."""
+    """One of an admin's sign-ins, as their page shows it. `ref` identifies it and is no secret."""
 
     ref: str
     address: str | None
@@ -34,7 +34,7 @@ class SignInView:
 
 
 def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None = None) -> str:
-    """Open a session for an admin and return its id, for the cookie alone."""
+    """Open a session for an admin and return its id, to be kept in a cookie."""
     session_id = _open(SignIn(admin_id=admin.id, address=address, browser=browser))
     with write_transaction() as session:
         record(session, EventKind.ADMIN_SIGNED_IN, None, address or Actor.SYSTEM, email=admin.email)
@@ -42,9 +42,9 @@ def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None 
 
 
 def sign_in_person(flow: AuthorizationFlow) -> str | None:
-    """Open a session for the customer who has just authorized; once for each flow, then None.
+    """Open a session for the customer who has just authorized; None if the flow has opened one before.
 
-    What they may see is the account they connected and all of the same Keap user.
+    The customer may see the account they connected and all others of the same Keap user.
     """
     with write_transaction() as session:
         claimed = count_updated(
@@ -65,10 +65,10 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
 
 
 def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin | None:
-    """Return the admin that a cookie belongs to, if its session still lives.
+    """Return the admin of a session that has not ended.
 
     Args:
-        is_sign_of_life: False for what a page asks by itself, which must not keep an unattended session alive.
+        is_sign_of_life: False for requests that a page makes by itself: they must not keep a session alive.
     """
     found = _find(session_id, is_sign_of_life)
     with read_session() as session:
@@ -76,20 +76,20 @@ def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin
 
 
 def find_person(session_id: str | None) -> SignIn | None:
-    """Return the customer's sign-in that a cookie belongs to, if it still lives."""
+    """Return a customer's session that has not ended."""
     found = _find(session_id)
     return found if found and found.account_id else None
 
 
 def end_sign_in(session_id: str | None) -> None:
-    """End a session on the server: a copied cookie is worth nothing afterwards."""
+    """End a session on the server, so that a copied cookie no longer works."""
     if session_id:
         with write_transaction() as session:
             session.execute(delete(SignIn).where(SignIn.id_hash == hash_secret(session_id)))
 
 
 def sign_out(session_id: str | None) -> None:
-    """End a session because its owner asks for it, and write that down."""
+    """End a session because its owner asks for it, and record that."""
     sign_in = _find(session_id)
     end_sign_in(session_id)
     if sign_in is None:
@@ -102,39 +102,34 @@ def sign_out(session_id: str | None) -> None:
 
 
 def is_alive() -> ColumnElement[bool]:
-    """Return the condition under which a sign-in still holds."""
+    """Return the condition for sessions that have not ended."""
     now = utc_now()
     return (SignIn.expires_at > now) & (SignIn.last_seen_at > now - IDLE_LIMIT)
 
 
 def list_sign_ins(admin_id: int, session_id: str | None) -> list[SignInView]:
-    """Return an admin's open sign-ins, last seen first; `session_id` is the one that is asking."""
+    """Return an admin's open sign-ins, last seen first; `session_id` is that of the caller."""
     own = hash_secret(session_id or "")
     query = select(SignIn).where(SignIn.admin_id == admin_id, is_alive()).order_by(SignIn.last_seen_at.desc())
     with read_session() as session:
-        return [
-            SignInView(
-                one.id_hash[:REF_LENGTH],
-                one.address,
-                one.browser,
-                one.created_at,
-                one.last_seen_at,
-                one.id_hash == own,
-            )
-            for one in session.scalars(query)
-        ]
+        found = session.scalars(query).all()
+    return [
+        SignInView(
+            one.id_hash[:REF_LENGTH], one.address, one.browser, one.created_at, one.last_seen_at, one.id_hash == own
+        )
+        for one in found
+    ]
 
 
 def end_sign_in_of(admin_id: int, ref: str) -> None:
-    """End one of an admin's sign-ins, from any browser of theirs."""
+    """End one of an admin's sign-ins."""
+    is_this_one = SignIn.admin_id == admin_id, SignIn.id_hash.startswith(ref, autoescape=True)
     with write_transaction() as session:
-        session.execute(
-            delete(SignIn).where(SignIn.admin_id == admin_id, SignIn.id_hash.startswith(ref, autoescape=True))
-        )
+        session.execute(delete(SignIn).where(*is_this_one))
 
 
 def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
-    """End all of an admin's sign-ins but the one that is asking."""
+    """End all of an admin's sign-ins except that of the caller."""
     with write_transaction() as session:
         session.execute(
             delete(SignIn).where(SignIn.admin_id == admin.id, SignIn.id_hash != hash_secret(session_id or ""))
@@ -143,12 +138,12 @@ def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
 
 
 def end_all_sign_ins(session: Session, admin_id: int) -> None:
-    """End all of an admin's sign-ins, in the transaction of what makes that necessary."""
+    """End all of an admin's sign-ins, in the caller's transaction."""
     session.execute(delete(SignIn).where(SignIn.admin_id == admin_id))
 
 
 def end_sign_ins_by(actor: str, admin_id: int, email: str) -> None:
-    """End all sign-ins of an admin, on the word of another one."""
+    """End all sign-ins of an admin for another admin, the actor."""
     with write_transaction() as session:
         end_all_sign_ins(session, admin_id)
         record(session, EventKind.SIGN_INS_ENDED, None, actor, email=email)

@@ -1,4 +1,4 @@
-"""How often somebody may guess: attempts are counted per subject, in a table that all processes share."""
+"""Limits of guesses: attempts are counted per subject, in a table that all processes share."""
 
 import hashlib
 import math
@@ -17,12 +17,12 @@ WINDOW = timedelta(minutes=15)
 
 
 def count_attempt(limits: Mapping[str, int]) -> list[int]:
-    """Count one attempt against each subject, and return what `forgive` takes when it was right.
+    """Count one attempt for each subject, before it is checked: parallel guesses are counted, too.
 
-    It is counted before the slow check, so that parallel guesses cannot slip through.
+    Returns the ids that `forgive` takes when the attempt was right.
 
     Raises:
-        TooManyAttempts: one of the subjects has used up its limit within the window; nothing was counted.
+        TooManyAttempts: one of the subjects has reached its limit within the window; nothing was counted.
     """
     now = utc_now()
     with write_transaction() as session:
@@ -36,12 +36,12 @@ def count_attempt(limits: Mapping[str, int]) -> list[int]:
 
 
 def forgive(session: Session, attempt_ids: list[int]) -> None:
-    """Take an attempt back that was no wrong guess."""
+    """Delete an attempt that was right."""
     session.execute(delete(SignInAttempt).where(SignInAttempt.id.in_(attempt_ids)))
 
 
 def hashed(value: str) -> str:
-    """Return the name of a subject that is better not stored as it is."""
+    """Return the name of a subject that must not be stored as it is."""
     return hashlib.sha256(value.encode()).hexdigest()[:32]
 
 

@@ -71,7 +71,7 @@ def test_a_stolen_cookie_alone_lets_nobody_in_and_changes_no_role(app: Flask, ad
 
 
 @on_sqlite
-@pytest.mark.parametrize(("email", "words"), [("nobody", "Give the admin"), (ADMIN_EMAIL.upper(), "already")])
+@pytest.mark.parametrize(("email", "words"), [("nobody", "Enter an e-mail address"), (ADMIN_EMAIL.upper(), "already")])
 def test_an_address_that_is_none_or_taken_is_refused(admin: Visitor, email: str, words: str):
     assert let_in(admin, email=email) is None
     assert words in admin.text
@@ -99,7 +99,7 @@ def test_a_new_role_holds_at_once_and_ends_the_sign_ins_of_the_old_one(app: Flas
 @pytest.mark.proves("R60")
 @on_sqlite
 def test_whoever_is_removed_is_out_at_once(app: Flask, admin: Visitor, viewer: Visitor):
-    assert "may no longer come in" in act(admin, 2, "remove")
+    assert "can no longer sign in" in act(admin, 2, "remove")
 
     assert not is_signed_in(viewer)
     assert viewer.sign_in("viewer@example.com", ADMIN_PASSWORD).status_code == 401
@@ -117,7 +117,7 @@ def test_an_admin_ends_all_sign_ins_of_another(admin: Visitor, viewer: Visitor):
 @on_sqlite
 @pytest.mark.parametrize("what", ["viewer", "remove"])
 def test_the_last_one_who_may_act_stays(app: Flask, admin: Visitor, viewer: Visitor, what: str):
-    assert "last one who may act" in act(admin, 1, what)
+    assert "This is the last admin" in act(admin, 1, what)
 
     assert stored(app, select(Admin.role).order_by(Admin.id)) == ["admin", "viewer"]
     assert is_signed_in(admin)
@@ -128,7 +128,7 @@ def test_the_last_one_who_may_act_stays(app: Flask, admin: Visitor, viewer: Visi
 def test_whoever_has_no_password_yet_does_not_count_as_one_who_may_act(app: Flask, admin: Visitor, what: str):
     link = let_in(admin, role="admin")
     assert "no password chosen yet" in admin.get("/admins").text
-    assert "last one who may act" in act(admin, 1, what)
+    assert "This is the last admin" in act(admin, 1, what)
 
     newcomer = visit(app)
     newcomer.choose_password(link, "a password of the new one")
