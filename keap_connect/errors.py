@@ -149,14 +149,24 @@ class LinkGone(KeapConnectError):
     """A reconnect link is unknown, used, expired or revoked; nobody learns which."""
 
 
-class NameRefused(KeapConnectError):
-    """A label or external id breaks a rule; `field` says which of the two."""
+class FormRefused(KeapConnectError):
+    """What was typed breaks a rule. Pages show the message at the input that `field` names, with `form_status`."""
+
+    field = ""
+    form_status = 422
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field or self.field
+
+
+class NameRefused(FormRefused):
+    """A label or external id breaks a rule."""
 
     status, code = 400, "invalid_request"
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
+        super().__init__(message, field)
 
 
 class ExternalIdTaken(NameRefused):
@@ -166,10 +176,11 @@ class ExternalIdTaken(NameRefused):
         super().__init__("external_id", message)
 
 
-class ImportRefused(KeapConnectError):
+class ImportRefused(FormRefused):
     """A credential or a file of them was not stored, and nothing was changed."""
 
     status, code = 409, "credential_refused"
+    field = "access_token"
 
 
 class CredentialRefused(ImportRefused):
@@ -179,9 +190,13 @@ class CredentialRefused(ImportRefused):
 class WouldReplace(ImportRefused):
     """What is stored works and might be ended by it; who brings it may say that it is meant."""
 
+    field = "replace"
+
 
 class LinesRefused(ImportRefused):
     """A file was not stored because of some of its lines; `problems` is by line number."""
+
+    field = "lines"
 
     def __init__(self, problems: dict[int, str]) -> None:
         super().__init__("\n".join(f"Line {number}: {problem}" for number, problem in sorted(problems.items())))
@@ -193,20 +208,28 @@ class AdminNotFound(KeapConnectError):
     heading, advice = "There is no such admin", "They may have been removed, or never existed."
 
 
-class AdminRefused(KeapConnectError):
+class AdminRefused(FormRefused):
     """Nobody can be made an admin under that e-mail address."""
 
+    field = "email"
 
-class LastAdmin(KeapConnectError):
+
+class LastAdmin(FormRefused):
     """Nobody would be left who may act."""
 
+    field = "act"
 
-class FormUsed(KeapConnectError):
+
+class FormUsed(FormRefused):
     """A form that works once was sent a second time."""
 
+    field = "password"
 
-class PasswordRefused(KeapConnectError):
+
+class PasswordRefused(FormRefused):
     """A new password breaks a rule."""
+
+    field = "new_password"
 
 
 class PasswordLinkGone(KeapConnectError):
@@ -220,8 +243,17 @@ class PasswordLinkGone(KeapConnectError):
     )
 
 
-class CodeRefused(KeapConnectError):
+class CodeRefused(FormRefused):
     """A code is wrong, used or too old."""
+
+    field = "code"
+
+
+class WrongPassword(FormRefused):
+    """The password, or the code that is asked for after it, is not that of the admin."""
+
+    field = "password"
+    form_status = 401
 
 
 class TooOften(KeapConnectError):
@@ -251,8 +283,10 @@ class TooManyRequests(TooOften):
         super().__init__("Too many requests. Come back later.", retry_after_seconds)
 
 
-class APIKeyUnfit(KeapConnectError):
+class APIKeyUnfit(FormRefused):
     """A new API key breaks a rule."""
+
+    field = "name"
 
 
 class APIKeyNotFound(KeapConnectError):

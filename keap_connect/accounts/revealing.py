@@ -51,7 +51,7 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int, addres
     with write_transaction() as session:
         account = load_account(session, account_id, lock=True)
         if _count(session, account_id) != reveals_before:
-            raise FormUsed("This form has shown the token once.")
+            raise FormUsed("The token was shown already. Enter your password to see it again.")
         access_token = open_access_token(account)
         if access_token is None:
             raise AccountDisconnected("No access token is stored for this account.")

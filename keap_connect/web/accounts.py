@@ -16,7 +16,6 @@ from keap_connect.connect.reconnect_links import list_open_links
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
-    NameRefused,
     NotRefreshable,
     ReconnectRequired,
     SealBroken,
@@ -29,9 +28,24 @@ from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, actor, current_admin, open_to
+from keap_connect.web.forms import form
 
 bp = Blueprint("accounts", __name__, url_prefix="/accounts")
 LONGEST_SEARCH = 100
+
+
+def _page(account_id: int, errors: dict[str, str] | None = None) -> str:
+    account = view_account(account_id, with_tokens=True)
+    before = request.args.get("before", type=int)
+    return render_template(
+        "accounts/show.html",
+        account=account,
+        names=request.form if errors else {"label": account.label, "external_id": account.external_id},
+        errors=errors or {},
+        links=list_open_links(account_id),
+        history=list_events(Search(account_id=account_id), before),
+        is_newest=before is None,
+    )
 
 
 @bp.get("")
@@ -39,13 +53,12 @@ LONGEST_SEARCH = 100
 def index() -> Response:
     """Show all accounts, what needs attention first; the address holds all that was chosen.
 
-    The page asks for itself again and again (static/js/live.js), and is told 304 while it would read the same.
+    The page asks for itself every few seconds (static/js/live.js); while nothing has changed, the answer is a 304.
     """
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
     state = request.args.get("state", "")
     state = state if state in set(AccountState) else ""
     order = Order.parse(request.args.get("sort", ""))
-    found = list_accounts(query, state, request.args.get("page", 1, type=int), order)
 
     def list_url(**changed: object) -> str:
         chosen = {"q": query, "state": state, "sort": order, **changed}
@@ -54,7 +67,7 @@ def index() -> Response:
 
     page = render_template(
         "accounts/index.html",
-        found=found,
+        found=list_accounts(query, state, request.args.get("page", 1, type=int), order),
         query=query,
         state=state,
         order=order,
@@ -70,20 +83,17 @@ def index() -> Response:
 
 @bp.get("/<int:account_id>")
 @open_to(Audience.VIEWER)
-def show(account_id: int) -> Response:
+def show(account_id: int) -> str:
     """Show one account with masked tokens, its open reconnect links and its history."""
-    return _show_page(account_id)
+    return _page(account_id)
 
 
 @bp.post("/<int:account_id>/names")
 @open_to(Audience.ADMIN)
+@form(_page)
 def name(account_id: int) -> Response:
-    """Give the account a label and an external id; what was typed stays on the page when it is refused."""
-    typed = {field: request.form.get(field, "") for field in ("label", "external_id")}
-    try:
-        change_account(account_id, actor(), typed)
-    except NameRefused as refusal:
-        return _show_page(account_id, typed, {refusal.field: str(refusal)}, 422)
+    """Give the account a label and an external id."""
+    change_account(account_id, actor(), {field: request.form.get(field, "") for field in ("label", "external_id")})
     flash("The names are saved.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
@@ -91,7 +101,7 @@ def name(account_id: int) -> Response:
 @bp.post("/<int:account_id>/refresh")
 @open_to(Audience.ADMIN)
 def refresh(account_id: int) -> Response:
-    """Refresh now, and say plainly how it went."""
+    """Refresh now, and say how it went."""
     try:
         with keap_call_slot():
             refresh_account(account_id, actor())
@@ -116,7 +126,7 @@ def complete(account_id: int) -> Response:
     try:
         with keap_call_slot():
             account_id = identify_pending(account_id)
-        flash("The details are filled in.", "done")
+        flash("Keap has told whose account this is. The details are stored.", "done")
     except (TemporarilyUnavailable, TenantConflict, SealBroken) as refusal:
         flash(str(refusal), "attention")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
@@ -133,28 +143,11 @@ def disconnect(account_id: int) -> Response | str:
     disconnect_account(account_id, actor())
     title = account.title if current_admin() else account.public_title
     if account.kind in KEYS:
-        flash(f"{title} is disconnected; its key is forgotten here. Delete it in Keap's API settings, too.", "done")
+        next_step = "Its key is deleted here. Delete it in Keap's API settings, too."
     else:
-        flash(
-            f"{title} is disconnected; its tokens are forgotten here. To withdraw the consent at Keap too, remove it "
-            "from Third-Party Authorized Applications in Keap's API settings.",
-            "done",
+        next_step = (
+            "Its tokens are deleted here. To withdraw the consent at Keap too, remove this application from "
+            "Third-Party Authorized Applications in Keap's API settings."
         )
+    flash(f"{title} is disconnected. {next_step}", "done")
     return redirect(back, code=303)
-
-
-def _show_page(
-    account_id: int, typed: dict[str, str] | None = None, errors: dict[str, str] | None = None, status: int = 200
-) -> Response:
-    account = view_account(account_id, with_tokens=True)
-    before = request.args.get("before", type=int)
-    page = render_template(
-        "accounts/show.html",
-        account=account,
-        names=typed or {"label": account.label, "external_id": account.external_id},
-        errors=errors or {},
-        links=list_open_links(account_id),
-        history=list_events(Search(account_id=account_id), before),
-        is_newest=before is None,
-    )
-    return make_response(page, status)

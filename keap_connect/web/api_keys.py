@@ -1,7 +1,6 @@
-"""Settings: the API keys that programs come in with."""
+"""The API keys by which programs use the token API."""
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
@@ -11,79 +10,49 @@ from werkzeug.wrappers import Response
 from keap_connect.access.api_keys import Scope, get_api_key, issue_api_key, list_api_keys, revoke_api_key
 from keap_connect.clock import utc_now
 from keap_connect.errors import APIKeyUnfit
-from keap_connect.web.auth import Audience, current_admin, open_to
-from keap_connect.web.password_again import password_is_right
+from keap_connect.web.auth import Audience, actor, open_to
+from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("api_keys", __name__, url_prefix="/api-keys")
-MOST_SHOWN_OVER = 10
-LIFETIMES = {"30": "30 days", "90": "90 days", "365": "A year", "": "No end"}
+MOST_ENDED_KEYS = 10
+LIFETIMES = {"30": "30 days", "90": "90 days", "365": "1 year", "": "Never"}
 MEANINGS = {
     Scope.TOKENS_READ: "Get access tokens: what jobs need",
     Scope.ACCOUNTS_READ: "See accounts and events",
     Scope.ACCOUNTS_WRITE: "Rename, import, refresh and disconnect accounts",
     Scope.METRICS_READ: "Read /metrics: what monitoring needs",
 }
+USUAL_KEY = MultiDict({"scopes": Scope.TOKENS_READ.value, "lifetime": "365"})
 
 
-@dataclass(frozen=True)
-class Wish:
-    """The form of a new key, as it was filled in."""
-
-    scopes: list[str]
-    lifetime: str
-    name: str = ""
-    accounts: str = ""
-
-    @classmethod
-    def from_form(cls, form: MultiDict[str, str]) -> "Wish":
-        """Read it."""
-        lifetime, name, accounts = (form.get(field, "") for field in ("lifetime", "name", "accounts"))
-        return cls(form.getlist("scopes"), lifetime, name, accounts)
-
-    def expires_at(self) -> datetime | None:
-        """Return when the key ends.
-
-        Raises:
-            APIKeyUnfit: none of the lifetimes was chosen.
-        """
-        if self.lifetime not in LIFETIMES:
-            raise APIKeyUnfit("Choose how long the key lasts.")
-        return utc_now() + timedelta(days=int(self.lifetime)) if self.lifetime else None
-
-    def account_ids(self) -> list[int] | None:
-        """Return the ids, written with commas or blanks between them; none means all accounts.
-
-        Raises:
-            APIKeyUnfit: they are no ids.
-        """
-        words = self.accounts.replace(",", " ").split()
-        if not all(re.fullmatch("[0-9]{1,10}", word) for word in words):
-            raise APIKeyUnfit("Name accounts by their ids, with commas between them, such as 7, 12.")
-        return [int(word) for word in words] or None
+def _form(errors: dict[str, str] | None = None) -> str:
+    return render_template(
+        "api_keys/create.html",
+        typed=request.form or USUAL_KEY,
+        errors=errors or {},
+        meanings=MEANINGS,
+        lifetimes=LIFETIMES,
+    )
 
 
 @bp.get("")
 @open_to(Audience.ADMIN)
 def index() -> str:
-    """Show the keys, never their secret part; of those that are over, the latest."""
+    """Show the keys, never their secret part; of the expired and revoked ones, the latest."""
     keys = list_api_keys()
-    over = [key for key in keys if not key.is_usable]
-    return render_template("api_keys/index.html", keys=[key for key in keys if key.is_usable] + over[:MOST_SHOWN_OVER])
+    ended = [key for key in keys if not key.is_usable]
+    usable = [key for key in keys if key.is_usable]
+    return render_template("api_keys/index.html", keys=usable + ended[:MOST_ENDED_KEYS])
 
 
 @bp.route("/new", methods=["GET", "POST"])
 @open_to(Audience.ADMIN)
+@form(_form)
 def create() -> Response:
-    """Ask for everything that a key is, then show it, once."""
-    if request.method != "POST":
-        return _form(Wish([Scope.TOKENS_READ], "365"))
-    wish = Wish.from_form(request.form)
-    try:
-        if not password_is_right():
-            return _form(wish, {"password": "The password is wrong."}, 401)
-        issued = issue_api_key(wish.name, wish.scopes, _actor(), wish.expires_at(), wish.account_ids())
-    except APIKeyUnfit as problem:
-        return _form(wish, {"form": str(problem)}, 400)
+    """Create a key and show it, once."""
+    check_password()
+    typed = request.form
+    issued = issue_api_key(typed.get("name", ""), typed.getlist("scopes"), actor(), _expires_at(), _account_ids())
     return make_response(render_template("api_keys/issued.html", key=issued.row, text=issued.text))
 
 
@@ -94,17 +63,20 @@ def revoke(key_id: int) -> Response | str:
     key = get_api_key(key_id)
     if request.method != "POST":
         return render_template("api_keys/revoke.html", key=key)
-    revoke_api_key(key_id, _actor())
+    revoke_api_key(key_id, actor())
     flash(f"The API key {key.name} is revoked: programs that use it are refused from now on.", "done")
     return redirect(url_for("api_keys.index"), code=303)
 
 
-def _form(wish: Wish, errors: dict[str, str] | None = None, status: int = 200) -> Response:
-    words = errors or {}
-    page = render_template("api_keys/create.html", wish=wish, errors=words, meanings=MEANINGS, lifetimes=LIFETIMES)
-    return make_response(page, status)
+def _expires_at() -> datetime | None:
+    lifetime = request.form.get("lifetime")
+    if lifetime not in LIFETIMES:
+        raise APIKeyUnfit("Choose how long the key lasts.", "lifetime")
+    return utc_now() + timedelta(days=int(lifetime)) if lifetime else None
 
 
-def _actor() -> str:
-    admin = current_admin()
-    return admin.email if admin else "nobody"
+def _account_ids() -> list[int] | None:
+    words = request.form.get("accounts", "").replace(",", " ").split()
+    if not all(re.fullmatch("[0-9]{1,10}", word) for word in words):
+        raise APIKeyUnfit("Enter account ids with commas between them, such as 7, 12.", "accounts")
+    return [int(word) for word in words] or None

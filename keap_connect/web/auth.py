@@ -1,4 +1,4 @@
-"""Who is asking, and who may: every view says for whom it is open, and one that says nothing is open to nobody."""
+"""Authorization of pages: each view declares its audience, and a view without a declaration is closed to everybody."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -29,7 +29,7 @@ class Audience(StrEnum):
 
 
 class PersonUnknown(KeapConnectError):
-    """The page belongs to a customer, and this browser has not shown to be one."""
+    """The page is for customers, and this browser has no customer's sign-in."""
 
     status, code = 403, "not_allowed"
     heading = "You are not signed in"
@@ -38,7 +38,7 @@ class PersonUnknown(KeapConnectError):
     )
 
 
-class MayOnlyLook(KeapConnectError):
+class ViewerRefused(KeapConnectError):
     """A viewer asked for what only an admin may do."""
 
     status, code = 403, "not_allowed"
@@ -57,10 +57,10 @@ def open_to(audience: Audience) -> Callable[[View], View]:
 
 
 def guard_pages(app: Flask) -> None:
-    """Ask at the door before each view runs."""
+    """Check the audience before each view runs."""
 
     @app.before_request
-    def ask() -> Response | None:
+    def check_audience() -> Response | None:
         if request.endpoint in {None, "static"} or is_for_programs():
             return None
         audience = getattr(current_app.view_functions[request.endpoint or ""], "audience", None)
@@ -74,10 +74,11 @@ def guard_pages(app: Flask) -> None:
         if audience is Audience.OWNER and not may_act():
             _check_owner(_get_person())
             return None
-        refusal = _ask_admin()
-        if refusal is None and audience is not Audience.VIEWER and not may_act():
-            raise MayOnlyLook("A viewer may not do that.")
-        return refusal
+        if current_admin() is None:
+            return _ask_to_sign_in()
+        if audience is not Audience.VIEWER and not may_act():
+            raise ViewerRefused("A viewer may not do that.")
+        return None
 
 
 def current_admin() -> Admin | None:
@@ -104,7 +105,7 @@ def signed_in_admin() -> Admin:
 
 
 def actor() -> str:
-    """Return who is named in the history for what this request does."""
+    """Return the name that the history gives to whoever makes this request."""
     admin = current_admin()
     return admin.email if admin else Actor.CUSTOMER
 
@@ -118,7 +119,7 @@ def current_person() -> SignIn | None:
 
 
 def welcome_person(session_id: str) -> None:
-    """Let the page that answers this very request, and its forms, already know who has just signed in."""
+    """Let the answer to this request already show the customer as signed in."""
     g.person = find_person(session_id)
 
 
@@ -132,9 +133,7 @@ def local_path(path: str) -> str | None:
     return path if path == "/" or is_plain else None
 
 
-def _ask_admin() -> Response | None:
-    if current_admin():
-        return None
+def _ask_to_sign_in() -> Response:
     target = url_for("signin.sign_in")
     if request.method == "GET" and local_path(request.path):
         target += f"?next={quote(request.path)}"

@@ -1,4 +1,4 @@
-"""What every page and every form owes the browser: headers, cookies, and the defence against forged requests."""
+"""Protection of browsers: security headers, cookies, and the defence against forged requests (CSRF)."""
 
 import hashlib
 import hmac
@@ -27,7 +27,7 @@ KEAP_FORM_TARGETS = "https://*.infusionsoft.com https://*.keap.com https://*.thr
 
 
 class ForgedRequest(KeapConnectError):
-    """A state-changing request did not come from one of our own pages, or from one that is too old."""
+    """A request that changes something did not come from one of our own pages, or from one that is too old."""
 
     status, code = 403, "not_allowed"
     heading = "That form was too old"
@@ -40,10 +40,9 @@ def is_for_programs() -> bool:
 
 
 class PageSessions(SecureCookieSessionInterface):
-    """Flask's session, on pages alone."""
+    """Flask's session, on pages only."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """Return none for programs."""
         return None if is_for_programs() else super().open_session(app, request)
 
 
@@ -53,29 +52,20 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
     app.session_interface = PageSessions()
 
     @app.before_request
-    def allow_larger_body() -> None:
+    def check_request() -> None:
+        if request.routing_exception:  # its 404 or 405 comes from the router, which also names the right methods
+            return
+        if refusal := request.environ.get(REFUSAL):
+            raise refusal
         most_bytes = getattr(app.view_functions.get(request.endpoint or ""), "most_bytes", None)
         if most_bytes is not None:
             request.max_content_length = most_bytes
-
-    @app.before_request
-    def refuse_what_the_front_refuses() -> None:
-        refusal = request.environ.get(REFUSAL)
-        if refusal and request.routing_exception is None:
-            raise refusal
-
-    @app.before_request
-    def refuse_null_characters() -> None:
-        # PostgreSQL keeps none in a text, so they belong into no value that we take.
-        if request.routing_exception or is_for_programs():
+        if is_for_programs():
             return
+        # PostgreSQL stores no null character in a text.
         if "\0" in "".join([request.path, *request.values.values()]):
             abort(400)
-
-    @app.before_request
-    def refuse_forged_requests() -> None:
-        # What no route accepts gets its 404 or 405 from the router, which also knows the methods to name.
-        if request.method not in READING and request.routing_exception is None and not is_for_programs():
+        if request.method not in READING:
             try:
                 _check_origin(settings.public_url)
                 _check_token()
@@ -99,7 +89,7 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
 
 
 def takes_up_to(most_bytes: int) -> Callable[[View], View]:
-    """Declare that a view takes larger bodies than all others do."""
+    """Declare that a view accepts larger bodies than the others."""
 
     def declare(view: View) -> View:
         view.most_bytes = most_bytes  # type: ignore[attr-defined]
@@ -109,10 +99,7 @@ def takes_up_to(most_bytes: int) -> Callable[[View], View]:
 
 
 def browser() -> str:
-    """Return this browser's own random value, and give it one if it has none.
-
-    It binds an authorization flow to the browser that started it, and is no sign-in.
-    """
+    """Return this browser's own random value, a new one if it has none. It binds a flow to its browser."""
     if "new_browser" in g:
         return str(g.new_browser)
     known = read_cookie("browser")
@@ -122,25 +109,21 @@ def browser() -> str:
 
 
 def csrf_token() -> str:
-    """Return the token that each form carries: bound to this browser and to the admin's sign-in.
-
-    Not to the customer's, which begins at the end of a journey while another tab may still show a start page.
-    """
+    """Return the token of the forms, bound to this browser and to the admin's sign-in."""
+    # Not to the customer's sign-in, which begins at the end of a flow while another tab may still show a start page.
     bound_to = "\n".join(["csrf", browser(), read_cookie("admin") or ""])
     return hmac.new(services().settings.secret_key.encode(), bound_to.encode(), hashlib.sha256).hexdigest()
 
 
 def read_cookie(name: str) -> str | None:
-    """Return one of our cookies, or None when it is absent or cannot be ours."""
+    """Return one of our cookies; None if it is missing or malformed."""
     value = request.cookies.get(_cookie_name(name), "")
     return value if 32 <= len(value) <= 100 and value.isascii() else None
 
 
 def set_cookie(response: Response, name: str, value: str, lifetime_seconds: int | None = None) -> None:
-    """Set a cookie that scripts cannot read and that the callback, which comes from Keap, still carries.
-
-    It ends with the browser, unless it is given a lifetime.
-    """
+    """Set a cookie that scripts cannot read. Without a lifetime it ends with the browser."""
+    # Lax, not Strict: the callback, which comes from Keap, has to carry it.
     response.set_cookie(
         _cookie_name(name),
         value,
@@ -153,7 +136,6 @@ def set_cookie(response: Response, name: str, value: str, lifetime_seconds: int 
 
 
 def delete_cookie(response: Response, name: str) -> None:
-    """Take a cookie back."""
     is_https = services().settings.is_https
     response.delete_cookie(_cookie_name(name), secure=is_https, httponly=True, samesite="Lax", path="/")
 

@@ -35,7 +35,6 @@ class ClientAddress:
         self._report_at = 0.0
 
     def __call__(self, wsgi_environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Let the app answer."""
         address = read_address(wsgi_environ.get("REMOTE_ADDR", ""))
         if self._proxies:
             # Not split by the rules for quoted lists: a client could open a quotation mark and hide the proxy's entry.
@@ -80,7 +79,7 @@ def read_address(text: str) -> str | None:
 
 
 def note_client_address(app: Flask) -> None:
-    """Let the history name the address of each request, and forget it at the end: threads are used again."""
+    """Let the history name the address of each request. It is cleared at the end: threads are used again."""
 
     @app.before_request
     def note() -> None:

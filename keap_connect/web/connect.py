@@ -3,17 +3,7 @@
 import logging
 from dataclasses import replace
 
-from flask import (
-    Blueprint,
-    Response,
-    abort,
-    flash,
-    make_response,
-    redirect,
-    render_template,
-    request,
-    url_for,
-)
+from flask import Blueprint, Response, abort, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from keap_connect.access.rate_limits import rate_limits
@@ -50,7 +40,7 @@ def index() -> str:
 @bp.route("/connect", methods=["GET", "POST"])
 @open_to(Audience.ANYONE)
 def start() -> AnyResponse | str:
-    """Send the browser to Keap; GET shows the button, so that no link can start anything."""
+    """Redirect to Keap; GET shows the button, so that no link can start anything."""
     if request.method != "POST":
         return render_template("connect/start.html")
     rate_limits().count_started_flow(request.remote_addr)
@@ -71,7 +61,7 @@ def reconnect(account_id: int) -> AnyResponse | str:
 @bp.get("/callback", provide_automatic_options=False)
 @open_to(Audience.ANYONE)
 def callback() -> AnyResponse:
-    """Take the browser back from Keap, act once, and go on to an address without code and state."""
+    """Receive the authorization response, once, and redirect to an address without code and state."""
     if request.method != "GET":
         abort(405, valid_methods=["GET"])
     purposes = [request.headers.get(name, "").lower() for name in SPECULATIVE_HEADERS]
@@ -83,7 +73,7 @@ def callback() -> AnyResponse:
     try:
         ref = receive_callback(response, read_cookie("browser"))
     except FlowRefused as refused:
-        # A line of the log and no row of the history, which strangers could fill so.
+        # Only in the log: strangers could fill the history with it.
         log.warning("A callback was refused (%s) from %s.", refused.ending.value, request.remote_addr)
         return redirect(url_for("connect.ended", code=refused.ending.value), code=303)
     return redirect(url_for("connect.result", ref=ref), code=303)
@@ -92,7 +82,7 @@ def callback() -> AnyResponse:
 @bp.get("/connect/ended/<code>")
 @open_to(Audience.ANYONE)
 def ended(code: str) -> AnyResponse:
-    """Tell an ending that belongs to no flow of this browser; the address holds the ending and nothing else."""
+    """Show an ending that belongs to no flow of this browser; the address contains the ending and nothing else."""
     if code not in WORDS or (WORDS[code].status == 200 and code not in {Ending.DENIED, Ending.KEAP_ERROR}):
         abort(404)
     return _show_ending(Ending(code))
@@ -182,22 +172,15 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
 
 
 def _show_pending(flow: AuthorizationFlow) -> AnyResponse:
-    """Ask what to do with the other account. Whoever came by a link is not told which one the link is for."""
+    """Ask what to do with the other account. A reconnect link does not show which account it is for."""
     grant = open_pending(flow)
     if grant is None or flow.account_id is None:
         raise AccountNotFound("The account to reconnect is gone.")
-    found = grant.identity
-    return make_response(
-        render_template(
-            "connect/confirm.html",
-            ref=flow.ref,
-            account=None if flow.reconnect_link_id else view_account(flow.account_id),
-            found={
-                "tenant_id": found.tenant_id,
-                "business_name": found.business_name,
-                "person_name": found.person_name,
-                "person_email": found.person_email,
-                "expires_at": flow.pending_until,
-            },
-        )
+    page = render_template(
+        "connect/confirm.html",
+        ref=flow.ref,
+        account=None if flow.reconnect_link_id else view_account(flow.account_id),
+        found=grant.identity,
+        until=flow.pending_until,
     )
+    return make_response(page)

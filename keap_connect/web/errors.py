@@ -22,9 +22,9 @@ WORDS = {
     404: ("There is nothing here", "The address is wrong, or what it showed is gone."),
     405: ("That is not how this address works", "Start from one of the pages instead."),
     408: ("That took too long", "The form did not arrive in time. Nothing was changed: go back, and send it again."),
-    413: ("That was too much at once", "What was sent is larger than this app accepts."),
-    429: ("Try again later", "That was too often. Nothing was checked, and nothing was changed."),
-    500: ("Something went wrong here", "It is our fault and was written down. Nothing was lost; try again."),
+    413: ("That was too large", "What was sent is larger than this app accepts."),
+    429: ("Try again later", "There were too many requests. Nothing was changed."),
+    500: ("Something went wrong here", "It is our fault and is in our log. Nothing was lost; try again."),
     503: ("The database does not answer", "Nothing was changed. Try again in a minute."),
 }
 LOADS_AGAIN = "This page tries again in {}. You can leave it open."
@@ -37,7 +37,7 @@ def show_errors(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        heading, explanation = WORDS.get(status, (HTTPStatus(status).phrase, "Start from one of the pages instead."))
+        heading, explanation = WORDS.get(status, (HTTPStatus(status).phrase, WORDS[405][1]))
         page = _page(status, heading, explanation, error)
         if isinstance(error, MethodNotAllowed):
             page.headers["Allow"] = ", ".join(sorted(error.valid_methods or []))
@@ -46,7 +46,7 @@ def show_errors(app: Flask) -> None:
     @app.errorhandler(SecurityError)
     def unknown_host(error: SecurityError) -> Response:
         settings = services().settings
-        text = f"This app does not go by that host name. Reference: {write_down(log, request, 400, error)}\n"
+        text = f"This app has another host name. Reference: {write_down(log, request, 400, error)}\n"
         if not settings.is_loopback:
             return Response(text, 400, mimetype="text/plain")
         link = f'<p>Open <a href="{settings.public_url}">{settings.public_url}</a> instead.</p>\n'
@@ -60,6 +60,7 @@ def show_errors(app: Flask) -> None:
 
     @app.errorhandler(KeapBusy)
     def keap_busy(error: KeapBusy) -> Response:
+        status, heading, explanation = EXPLAINED[KeapBusy]
         seconds = error.retry_after_seconds
         wait = "1 second" if seconds == 1 else f"{seconds} seconds"
         if request.method != "GET":
@@ -90,25 +91,26 @@ def _page(
     status: int, heading: str, explanation: str, error: Exception, next_step: tuple[str, str] | None = None
 ) -> Response:
     reference = write_down(log, request, status, error)
-    if _know_people(status):
-        usual_step = "Go to the accounts", url_for("accounts.index")
-    else:
-        usual_step = "Go to the start page", url_for("connect.index")
-    next_label, next_url = next_step or usual_step
+    is_admin = _admin_is_known(status)
+    home = ("Go to the accounts", "accounts.index") if is_admin else ("Go to the start page", "connect.index")
+    label, url = next_step or (home[0], url_for(home[1]))
     page = render_template(
         "error.html",
         status=status,
         heading=heading,
         explanation=explanation,
-        next_label=next_label,
-        next_url=next_url,
+        next_label=label,
+        next_url=url,
         reference=reference,
     )
-    return make_response(page, status)
+    answer = make_response(page, status)
+    if isinstance(error, TemporarilyUnavailable | TooManyAttempts | TooManyRequests):
+        answer.headers["Retry-After"] = str(error.retry_after_seconds)
+    return answer
 
 
-def _know_people(status: int) -> bool:
-    """Let the page know who is signed in, unless the fault is ours: it must also come when the database does not."""
+def _admin_is_known(status: int) -> bool:
+    """Look up who is signed in, unless the fault is ours: the page must also come when the database does not answer."""
     try:
         if status < 500:
             current_person()

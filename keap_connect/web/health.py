@@ -1,7 +1,7 @@
 """Whether this process lives, and whether the installation is ready; discloses nothing else.
 
-A load balancer asks /healthz: a process that lives hands out valid tokens even while no worker does its part. /readyz
-is for whoever is to be woken up.
+/healthz is for load balancers: a process that lives returns valid tokens even while no worker runs. /readyz is for
+alerts.
 """
 
 from flask import Blueprint, Response

@@ -1,4 +1,4 @@
-"""The app goes by the host name of PUBLIC_URL alone; probes and /metrics answer under any.
+"""The app answers only under the host name of PUBLIC_URL; probes and /metrics answer under any.
 
 Names are compared, in small letters and without a trailing dot (RFC 9110 section 4.2.3). The port is not: proxies and
 tunnels change it, and no address is built from it.

@@ -1,4 +1,4 @@
-"""Every piece that pages are made of, in every state: the place to classify the design. For developers only.
+"""Every macro of the pages in every state, to check the design. For developers only.
 
 `create_app` adds it in Flask's debug mode with the sandbox, and leaves it out everywhere else.
 """
@@ -14,7 +14,7 @@ bp = Blueprint("patterns", __name__)
 
 
 def examples() -> dict[str, object]:
-    """Return made-up values for the pieces that show some."""
+    """Return made-up values for the macros that show some."""
     now = utc_now()
     return {
         "moments": [now + timedelta(hours=3), now - timedelta(days=2), now, None],

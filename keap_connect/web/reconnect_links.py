@@ -1,4 +1,4 @@
-"""Reconnect links: made and revoked by an admin, used by whoever was handed one, with no sign-in here."""
+"""Reconnect links: created and revoked by an admin, used by whoever has one, without a sign-in here."""
 
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
@@ -24,7 +24,7 @@ bp = Blueprint("reconnect_links", __name__)
 @bp.post("/accounts/<int:account_id>/reconnect-links")
 @open_to(Audience.ADMIN)
 def create(account_id: int) -> str:
-    """Make a link and show it, this once."""
+    """Create a link and show it, once."""
     made = make_link(account_id, actor())
     return render_template(
         "accounts/reconnect_link.html", account=view_account(account_id), link=made.url, days=LINK_LIFE.days
@@ -34,16 +34,16 @@ def create(account_id: int) -> str:
 @bp.post("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke")
 @open_to(Audience.ADMIN)
 def revoke(account_id: int, link_id: int) -> Response:
-    """Take a link back."""
+    """Revoke a link."""
     revoke_link(account_id, link_id, actor())
-    flash("The reconnect link is revoked. Whoever opens it now is told that it does not work.", "done")
+    flash("The reconnect link is revoked and no longer works.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
 @bp.route("/r/<token>", methods=["GET", "POST"])
 @open_to(Audience.ANYONE)
 def use(token: str) -> Response:
-    """Show the button, and send the browser to Keap once it is pressed; opening the link starts nothing."""
+    """Show the button, and redirect to Keap once it is pressed; opening the link starts nothing."""
     try:
         if request.method == "POST":
             rate_limits().count_started_flow(request.remote_addr)
@@ -57,7 +57,7 @@ def use(token: str) -> Response:
 @bp.post("/connect/<ref>/again")
 @open_to(Audience.ANYONE)
 def again(ref: str) -> Response:
-    """Let a person who came by a link, and was denied at Keap, set out by it once more."""
+    """Let a person whose link ended in a refusal at Keap use it again."""
     flow = find_flow(ref, read_cookie("browser"))
     if flow is None:
         raise AccountNotFound("This browser has no such flow.")

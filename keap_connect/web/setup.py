@@ -1,4 +1,4 @@
-"""The setup guide: Keap's own steps with where each stands, and the check of the token endpoint."""
+"""The setup guide: Keap's own steps with their ticks, and the check of the token endpoint."""
 
 from flask import Blueprint, flash, redirect, render_template, url_for
 from werkzeug.wrappers import Response
@@ -41,7 +41,7 @@ def index() -> str:
 @bp.post("/check")
 @open_to(Audience.ADMIN)
 def check() -> Response:
-    """Ask the token endpoint whether it knows the client, and say what it said."""
+    """Ask the token endpoint whether it knows the client, and show its answer."""
     with keap_call_slot():
         checked = check_client(signed_in_admin().email)
     if checked.standing is ClientStanding.KNOWN:
@@ -49,5 +49,7 @@ def check() -> Response:
     elif checked.standing is ClientStanding.REFUSED:
         flash(f"The token endpoint refuses the client id or the secret. {checked.reason}", "failed")
     else:
-        flash(f"The token endpoint did not tell whether it knows the client. {checked.reason}", "attention")
+        flash(
+            f"The answer of the token endpoint does not show whether it knows the client. {checked.reason}", "attention"
+        )
     return redirect(url_for("setup.index") + "#check", code=303)

@@ -1,4 +1,4 @@
-"""The steps of Keap's own guide, and where each stands here: every tick follows from a fact."""
+"""The steps of Keap's own guide, each with a tick that follows from a fact."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from keap_connect.settings import LOOPBACK_HOSTS, Settings
 
 
 class Tick(StrEnum):
-    """How a step stands."""
+    """How far a step is."""
 
     DONE = "done"
     TO_DO = "to_do"
@@ -21,7 +21,7 @@ class Tick(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its tick, and the fact that the tick follows from."""
+    """One step, with the fact that its tick follows from."""
 
     key: str
     title: str
@@ -37,85 +37,67 @@ def list_steps(settings: Settings, check: ClientCheck | None, connected: int, re
         connected: how many accounts work now.
         refreshing: what pauses refreshing, and which workers run.
     """
+
+    def done_at_keap(fact: str, fact_in_sandbox: str) -> tuple[Tick, str]:
+        return (Tick.NOT_NEEDED, fact_in_sandbox) if settings.sandbox_url else (Tick.DONE, fact)
+
+    account = done_at_keap("There is a client id, so there is an account.", "The sandbox needs no account.")
+    app = done_at_keap("There is a client id, so there is an app.", "The sandbox has an app already.")
+    target = "the sandbox" if settings.sandbox_url else f"Keap, {urlsplit(settings.keap.authorize_url).hostname}"
+    credentials = done_at_keap(
+        "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are set.",
+        "The sandbox's own client is used. Set KEAP_CLIENT_ID and KEAP_CLIENT_SECRET to use Keap.",
+    )
     return [
-        _developer_account(settings),
-        _developer_app(settings),
-        _request_permission(settings),
-        _credentials(settings),
-        _redirect_uri(settings),
-        _client_check(check, refreshing.client_refusal),
-        _first_account(connected),
-        _worker(refreshing),
+        Step("account", "Create a developer account", *account),
+        Step("app", "Get Started: make an app", *app),
+        Step("permission", "OAuth Guide: Request Permission", Tick.DONE, f"People are redirected to {target}."),
+        Step("credentials", "Find the client id and secret", *credentials),
+        Step("redirect_uri", "Give Keap the redirect URI", *_redirect_uri(settings)),
+        Step("check", "Check the client at the token endpoint", *_client_check(check, refreshing.client_refusal)),
+        Step(
+            "connect",
+            "Connect the first account",
+            *_connected(connected),
+        ),
+        Step(
+            "worker",
+            "Keep a worker running",
+            Tick.DONE if refreshing.workers else Tick.TO_DO,
+            refreshing.worker_sentence,
+        ),
     ]
 
 
-def _developer_account(settings: Settings) -> Step:
-    title = "Create a developer account"
-    if settings.sandbox_url:
-        return Step("account", title, Tick.NOT_NEEDED, "The sandbox needs no account.")
-    return Step("account", title, Tick.DONE, "There is a client id, so there is an account.")
-
-
-def _developer_app(settings: Settings) -> Step:
-    title = "Get Started: make an app"
-    if settings.sandbox_url:
-        return Step("app", title, Tick.NOT_NEEDED, "The sandbox has an app that is always there.")
-    return Step("app", title, Tick.DONE, "There is a client id, so there is an app.")
-
-
-def _request_permission(settings: Settings) -> Step:
-    host = urlsplit(settings.keap.authorize_url).hostname
-    whose = "the sandbox" if settings.sandbox_url else f"Keap, {host}"
-    return Step("permission", "OAuth Guide: Request Permission", Tick.DONE, f"People are sent to {whose}.")
-
-
-def _credentials(settings: Settings) -> Step:
-    title = "Find the client id and secret"
-    if settings.sandbox_url:
-        fact = "The sandbox's own client is used. Set KEAP_CLIENT_ID and KEAP_CLIENT_SECRET to speak to Keap."
-        return Step("credentials", title, Tick.NOT_NEEDED, fact)
-    return Step("credentials", title, Tick.DONE, "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are set.")
-
-
-def _redirect_uri(settings: Settings) -> Step:
-    title = "Give Keap the redirect URI"
+def _redirect_uri(settings: Settings) -> tuple[Tick, str]:
     host = urlsplit(settings.public_url).hostname or ""
     if host in LOOPBACK_HOSTS:
         if settings.sandbox_url:
-            return Step("redirect_uri", title, Tick.DONE, "It is on this machine, which the sandbox can reach.")
-        fact = "PUBLIC_URL is on this machine, so only browsers on it come back. Customers need a public host name."
-        return Step("redirect_uri", title, Tick.TO_DO, fact)
+            return Tick.DONE, "It is on this machine, which the sandbox can reach."
+        return (
+            Tick.TO_DO,
+            "PUBLIC_URL is on this machine: only browsers on it come back. Customers need a public host name.",
+        )
     if not _is_public(host):
         fact = f"PUBLIC_URL names {host}, which browsers elsewhere do not find. Customers need a public host name."
-        return Step("redirect_uri", title, Tick.TROUBLE, fact)
-    return Step(
-        "redirect_uri", title, Tick.DONE, "It is https, on a public host name, without a query: as Keap wants it."
-    )
+        return Tick.TROUBLE, fact
+    return Tick.DONE, "It is https, on a public host name, without a query: as Keap wants it."
 
 
-def _client_check(check: ClientCheck | None, refusal: str | None) -> Step:
-    title = "Check the client at the token endpoint"
+def _client_check(check: ClientCheck | None, refusal: str | None) -> tuple[Tick, str]:
     if refusal:
-        return Step("check", title, Tick.TROUBLE, refusal)
+        return Tick.TROUBLE, refusal
     if check is None:
-        return Step("check", title, Tick.TO_DO, "It was not asked yet, or the settings have changed since.")
+        return Tick.TO_DO, "It was not asked yet, or the settings have changed since."
     if check.standing is ClientStanding.REFUSED:
-        return Step("check", title, Tick.TROUBLE, f"It refuses the client id or the secret. {check.reason}")
-    return Step("check", title, Tick.DONE, "It knows the client, and refused only the code that cannot be one.")
+        return Tick.TROUBLE, f"It refuses the client id or the secret. {check.reason}"
+    return Tick.DONE, "It knows the client, and refused only the made-up code."
 
 
-def _first_account(connected: int) -> Step:
-    title = "Connect the first account"
-    if connected == 0:
-        return Step("connect", title, Tick.TO_DO, "No account is connected yet.")
-    return Step(
-        "connect", title, Tick.DONE, f"{connected} {'account is' if connected == 1 else 'accounts are'} connected."
-    )
-
-
-def _worker(refreshing: Refreshing) -> Step:
-    tick = Tick.DONE if refreshing.workers else Tick.TO_DO
-    return Step("worker", "Keep a worker running", tick, refreshing.worker_sentence)
+def _connected(count: int) -> tuple[Tick, str]:
+    if count == 0:
+        return Tick.TO_DO, "No account is connected yet."
+    return Tick.DONE, f"{count} {'account is' if count == 1 else 'accounts are'} connected."
 
 
 def _is_public(host: str) -> bool:

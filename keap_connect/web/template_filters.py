@@ -10,19 +10,15 @@ UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def add_filters(app: Flask) -> None:
-    """Make the filters known to the templates."""
-    app.jinja_env.filters["relative_time"] = relative_time
-    app.jinja_env.filters["exact_time"] = exact_time
-    app.jinja_env.filters["iso"] = iso
+    """Add them to the templates of an app."""
+    app.jinja_env.filters.update(relative_time=relative_time, exact_time=exact_time, iso=iso)
 
 
 def relative_time(moment: datetime) -> str:
-    """Say how far away a moment is: "in 3 h", "2 d ago", "now".
-
-    A unit counts when it is over. One ahead may lack a 24th: a fresh token of 24 h is not read within the same second.
-    """
+    """Return how far away a moment is: "in 3 h", "2 d ago", "now"."""
     seconds = (moment - utc_now()).total_seconds()
     for unit, size in UNITS:
+        # Only full units count; one ahead may lack a 24th, since a new token of 24 h is shown a little later.
         if abs(seconds) >= size:
             amount = f"{int((max(-seconds, seconds + size / 24)) // size)} {unit}"
             return f"in {amount}" if seconds > 0 else f"{amount} ago"
@@ -30,10 +26,10 @@ def relative_time(moment: datetime) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """Give a moment to machines, to the second."""
+    """Return a moment for programs, to the second."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def exact_time(moment: datetime) -> str:
-    """Give a moment exactly, in UTC."""
+    """Return a moment for people, to the minute, in UTC."""
     return moment.strftime("%Y-%m-%d %H:%M UTC")

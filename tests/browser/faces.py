@@ -62,8 +62,8 @@ def make_and_list(page: Page) -> None:
 
 def remove_without_password(page: Page) -> None:
     """Ask to remove an admin, with a wrong password."""
-    page.get_by_label("Remove them").check()
-    send("Do it", password="x")(page)
+    page.get_by_label("Remove").check()
+    send("Apply", password="x")(page)
 
 
 def sign_in_as(email: str) -> Act:
@@ -77,7 +77,7 @@ def look_through(content: str) -> Act:
     def act(page: Page) -> None:
         file = {"name": "accounts.csv", "mimeType": "text/csv", "buffer": content.encode()}
         page.get_by_label("CSV file").set_input_files(file)
-        press("Look through the file")(page)
+        press("Check the file")(page)
 
     return act
 
@@ -149,13 +149,13 @@ APP_FACES = [
     Face("import of a file", "/import/file", "admin"),
     Face("import of a file, hostile names", "/import/file", "secured"),
     Face("import of a file, most lines", "/import/file", "enrolling"),
-    Face("import of a file, bad lines", "/import/file", "admin", 400, act=look_through(BAD_FILE)),
+    Face("import of a file, bad lines", "/import/file", "admin", 422, act=look_through(BAD_FILE)),
     Face("export", "/export", "admin"),
-    Face("export, refused", "/export", "admin", 401, act=send("Download the file", password="not the password")),
+    Face("export, refused", "/export", "admin", 401, act=send("Download", password="not the password")),
     Face("API keys", "/api-keys", "admin"),
     Face("new API key", "/api-keys/new", "admin"),
-    Face("new API key, refused", "/api-keys/new", "admin", 401, act=send("Make the key", name=LONG, password="x")),
-    Face("new API key, made", "/api-keys/new", "admin", act=send("Make the key", name="Job", password=ADMIN_PASSWORD)),
+    Face("new API key, refused", "/api-keys/new", "admin", 401, act=send("Create the key", name=LONG, password="x")),
+    Face("new API key, made", "/api-keys/new", "admin", act=send("Create the key", name="J", password=ADMIN_PASSWORD)),
     Face("revoke an API key", "/api-keys/{key}/revoke", "admin"),
     Face("error 404, no such API key", "/api-keys/999999/revoke", "admin", 404),
     Face("reference of the token API", "/api/docs"),
@@ -163,21 +163,21 @@ APP_FACES = [
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
     Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
     Face("second step", "/signin/code", "at the second step"),
-    Face("second step, refused", "/signin/code", "at the second step", 401, act=send("Go on", code="000000")),
+    Face("second step, refused", "/signin/code", "at the second step", 401, act=send("Continue", code="000000")),
     Face("new password", "/new-password/{ticket}"),
     Face("new password, refused", "/new-password/{ticket}", status=422, act=send("Set password", new_password="x")),
     Face("new password, link gone", "/new-password/no-such-link", status=404),
     Face("profile, hostile browser", "/profile", "viewer"),
     Face("profile, second factor on", "/profile", "secured"),
-    Face("profile, wrong password", "/profile", "viewer", 401, act=send("Set it up", password="not the password")),
+    Face("profile, wrong password", "/profile", "viewer", 401, act=send("Set up", password="not the password")),
     Face("second factor", "/profile/second-factor", "enrolling"),
-    Face("second factor, refused", "/profile/second-factor", "enrolling", 422, act=send("Switch it on", code="000000")),
-    Face("recovery codes", "/profile", "secured", act=send("Make new recovery codes", password=ADMIN_PASSWORD)),
+    Face("second factor, refused", "/profile/second-factor", "enrolling", 422, act=send("Turn on", code="000000")),
+    Face("recovery codes", "/profile", "secured", act=send("Replace the recovery codes", password=ADMIN_PASSWORD)),
     Face("admins", "/admins", "admin"),
-    Face("admins, refused", "/admins", "admin", 401, act=send("Let them in", email="new@example.com", password="x")),
+    Face("admins, refused", "/admins", "admin", 401, act=send("Send invitation", email="n@example.com", password="x")),
     Face("an admin", "/admins/1", "admin"),
     Face("an admin, refused", "/admins/1", "admin", 401, act=remove_without_password),
-    Face("a new admin", "/admins", "admin", act=send("Let them in", email="new@example.com", password=ADMIN_PASSWORD)),
+    Face("a new admin", "/admins", "admin", act=send("Send invitation", email="n@e.example", password=ADMIN_PASSWORD)),
     Face("accounts of a viewer", "/accounts", "viewer"),
     Face("account of a viewer", "/accounts/{pending}", "viewer"),
     Face("error 403, a viewer", "/admins", "viewer", 403),

@@ -111,7 +111,7 @@ def take_all(page: Page, sandbox: Sandbox, place: Path, pictures: Path) -> None:
         person.allow("cd456")
         person.sees("You chose another Keap account")
         camera.take("question")
-        person.press("Leave everything as it is")
+        person.press("Do not connect it")
         person.open("/your-accounts")
         person.follow("Disconnect")
         camera.take("disconnect")

@@ -192,7 +192,7 @@ def test_admin_asks_again_whose_account_a_pending_one_is(
     sandbox.fault("json_500", "api")
     visitor.connect("cleo.marsh@example.com", "ef789")
     admin.open("/accounts/1")
-    admin.reads("Keap has not told us yet which account this is.")
+    admin.reads("Keap has not sent us the details of this account yet.")
 
     admin.press("Ask Keap again")
     admin.reads("Keap did not say who this account belongs to. Its tokens are kept.")
@@ -200,7 +200,9 @@ def test_admin_asks_again_whose_account_a_pending_one_is(
     admin.press("Ask Keap again")
 
     admin.sees("Cedar & Sons")
-    admin.reads("The details are filled in.", "Cleo Marsh", "Keap returned the details")
+    admin.reads(
+        "Keap has told whose account this is. The details are stored.", "Cleo Marsh", "Keap returned the details"
+    )
 
 
 @with_and_without_scripts
@@ -229,7 +231,7 @@ def test_admin_disconnects_an_account_after_a_question(admin: Person, visitor: V
     admin.press("Disconnect")
 
     admin.sees("Acme Plumbing")
-    admin.reads("Acme Plumbing is disconnected; its tokens are forgotten here.", "Disconnected", ADMIN_EMAIL)
+    admin.reads("Acme Plumbing is disconnected. Its tokens are deleted here.", "Disconnected", ADMIN_EMAIL)
     with app.app_context():
         assert get_account(1).refresh_token_sealed is None
 

@@ -110,17 +110,17 @@ def test_page_says_when_it_can_no_longer_keep_itself_up_to_date(admin: Person):
 def test_token_hides_itself_and_is_not_there_after_reload_or_back(admin: Person):
     admin.open("/accounts/1")
     admin.follow("Reveal the access token")
-    admin.page.get_by_label("Your password here, again").fill(ADMIN_PASSWORD)
+    admin.page.get_by_label("Your password").fill(ADMIN_PASSWORD)
     admin.press("Show the access token")
-    token = admin.page.get_by_label("Access token, shown this once")
+    token = admin.page.get_by_label("Access token, shown only once")
     expect(token).to_have_value("access-token-" + admin.page.locator("#access-token").input_value()[-6:])
     secret = token.input_value()
 
     admin.page.reload()
-    admin.reads("Your password here, again")
+    admin.reads("Your password")
     assert secret not in admin.page.content()
 
-    admin.page.get_by_label("Your password here, again").fill(ADMIN_PASSWORD)
+    admin.page.get_by_label("Your password").fill(ADMIN_PASSWORD)
     admin.press("Show the access token")
     expect(token).to_have_value(secret)
     admin.page.clock.run_for(30_000)

@@ -150,7 +150,7 @@ def test_login_without_a_keap_app_is_told_why_allow_did_not_help(person: Person)
     person.press("Allow")
 
     person.sees("Keap says: access denied")
-    person.reads("the login has no Keap application attached")
+    person.reads("the login has no Keap application")
     expect(person.page.get_by_role("button", name="Connect Keap again")).to_be_visible()
     assert person.exchanges == 0
 
@@ -200,9 +200,9 @@ def test_reconnect_as_another_tenant_asks_and_may_connect_it_as_a_new_account(pe
 def test_reconnect_as_another_tenant_asks_and_may_leave_everything_as_it_is(person: Person):
     ask_for_another_tenant(person)
 
-    person.press("Leave everything as it is")
+    person.press("Do not connect it")
 
-    person.sees("Everything is as it was")
+    person.sees("The other account was not connected")
     person.open("/your-accounts")
     person.reads("Acme Plumbing")
     expect(person.page.get_by_text("Bright Dental")).to_have_count(0)
@@ -234,7 +234,7 @@ def test_customer_disconnects_after_a_question_and_comes_back(person: Person):
     person.press("Disconnect")
 
     person.sees("Your accounts")
-    person.reads("Acme Plumbing is disconnected; its tokens are forgotten here.", "Disconnected")
+    person.reads("Acme Plumbing is disconnected. Its tokens are deleted here.", "Disconnected")
     person.follow("Reconnect")
     person.press("Reconnect at Keap")
     person.allow("ab123")
@@ -280,8 +280,8 @@ def test_keap_that_answers_html_503_loses_nothing_and_works_again_when_it_is_bac
     person.set_out("Connect another Keap account")
     person.allow("cd456")
 
-    person.sees("Keap has trouble at the moment")
-    person.reads("nothing of yours was lost", "Keap answered 503 (an HTML page).")
+    person.sees("Keap has a problem at the moment")
+    person.reads("nothing was lost", "Keap answered 503 (an HTML page).")
     person.open("/your-accounts")
     person.reads("Acme Plumbing", "Active")
     switches.press("Remove html_503")

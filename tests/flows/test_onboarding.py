@@ -24,7 +24,7 @@ def assert_connected(visitor: Visitor) -> None:
     assert_ended(visitor, Ending.CONNECTED, 200, "Your Keap account is connected")
 
 
-def test_customer_connects_and_sees_which_account_by_whom_and_until_when(visitor: Visitor, stored: Stored):
+def test_customer_connects_and_sees_which_account_and_by_whom(visitor: Visitor, stored: Stored):
     visitor.connect(person=ANN_LEE, tenant="ab123")
 
     assert_connected(visitor)
@@ -32,10 +32,10 @@ def test_customer_connects_and_sees_which_account_by_whom_and_until_when(visitor
     assert account.access_token_expires_at
     assert account.refresh_token_issued_at
     aged_out_at = account.refresh_token_issued_at + REFRESH_TOKEN_LIFE
-    for fact in ("Acme Plumbing", "ab123", "Ann Lee", ANN_LEE, "Renewed automatically You need not do anything."):
+    for fact in ("Acme Plumbing", "ab123", "Ann Lee", ANN_LEE, "You are done: it stays connected."):
         assert fact in visitor.text
-    for moment in (account.access_token_expires_at, aged_out_at):
-        assert exact_time(moment) in visitor.text
+    for moment in (account.access_token_expires_at, aged_out_at):  # a customer needs neither
+        assert exact_time(moment) not in visitor.text
 
 
 def test_stored_account_holds_what_keap_told_and_the_tokens_keap_issued(visitor: Visitor, stored: Stored):
@@ -178,7 +178,7 @@ class TestKeapDoesNotTellWhoItIs:
         admin.get("/accounts/1")
         admin.press("/accounts/1/complete")
 
-        assert "The details are filled in." in admin.text
+        assert "Keap has told whose account this is. The details are stored." in admin.text
         account = stored.account()
         assert (account.keap_user_id, account.business_name) == (str(ANN), "Acme Plumbing")
         assert stored.tokens(1) == tokens

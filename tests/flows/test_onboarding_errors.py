@@ -96,7 +96,7 @@ class TestKeapSaysNo:
     ):
         visitor.connect(person=DORA_QUIST, tenant="", allow=True)
 
-        explanation = "the login has no Keap application attached: then Keap says the same even after Allow"
+        explanation = "the login has no Keap application: then Keap says the same even after Allow"
         assert_failed(visitor, Ending.DENIED, 200, "Keap says: access denied", explanation)
 
     def test_error_of_keap_itself_is_told_in_its_words(
@@ -201,7 +201,7 @@ class TestCallbackIsNotWhole:
     ):
         visitor.get(changed(callback_url, **parameters))
 
-        assert_failed(visitor, Ending.CODE_MISSING, 400, "Keap sent you back empty-handed", "are still running")
+        assert_failed(visitor, Ending.CODE_MISSING, 400, "Keap's answer was not complete", "are still running")
         assert_still_open(visitor, callback_url)
 
     @pytest.mark.proves("R03")
@@ -390,8 +390,8 @@ class TestExchangeFails:
         visitor.get(callback_url)
         visitor.get(callback_url)  # Back, or reload: the same page, and not a second request
 
-        heading = "Keap has trouble at the moment"
-        assert_failed(visitor, Ending.KEAP_TROUBLE, 503, heading, "nothing of yours was lost", sent=1)
+        heading = "Keap has a problem at the moment"
+        assert_failed(visitor, Ending.KEAP_TROUBLE, 503, heading, "nothing was lost", sent=1)
 
     def test_button_of_a_failed_journey_leads_to_a_good_one(
         self, visitor: Visitor, callback_url: str, sandbox: Sandbox

@@ -203,7 +203,7 @@ class TestOtherTenantNotKnown:
     def test_customer_leaves_everything_as_it_is(self, asked: Visitor, stored: Stored):
         asked.press(confirmation(asked), choice="discard")
 
-        assert_ended(asked, Ending.DISCARDED, 200, "Everything is as it was", "thrown away here, as you asked")
+        assert_ended(asked, Ending.DISCARDED, 200, "The other account was not connected", "deleted here, as you asked")
         assert stored.rows() == self.before
         assert stored.flows()[-1].pending_grant_sealed is None
 

@@ -95,7 +95,7 @@ def test_used_expired_revoked_and_random_links_look_all_the_same(
     follow(new_visitor(), used)
     admin.get("/accounts/1")
     admin.press("/accounts/1/reconnect-links/3/revoke")
-    assert "The reconnect link is revoked." in admin.text
+    assert "The reconnect link is revoked and no longer works." in admin.text
     stranger = new_visitor()
     clock.advance(hours=23, minutes=59)
     assert not is_gone(stranger, old)
@@ -202,7 +202,7 @@ class TestTwoPeopleWithOneLink:
 
         second.get(self.callback)
 
-        assert_ended(second, Ending.LINK_GONE, 400, "This link has done its work already")
+        assert_ended(second, Ending.LINK_GONE, 400, "This link no longer works")
         assert token_calls(sandbox) == []
         assert stored.row(1) == before
 
@@ -214,7 +214,7 @@ class TestTwoPeopleWithOneLink:
 
         second.get(self.callback)
 
-        assert_ended(second, Ending.LINK_GONE, 400, "This link has done its work already")
+        assert_ended(second, Ending.LINK_GONE, 400, "This link no longer works")
         assert stored.row(1) == before
         assert stored.history(1)[-2:] == ["reconnect_link_revoked", "reconnect_failed"]
 

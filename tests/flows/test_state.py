@@ -370,7 +370,7 @@ class TestBrowserForgets:
         visitor.get(callback_url)
 
         heading = "This was started in another browser"
-        assert_ended(visitor, Ending.STATE_FOREIGN, 400, heading, "after clearing cookies", "nothing was lost")
+        assert_ended(visitor, Ending.STATE_FOREIGN, 400, heading, "whose cookies were deleted", "nothing was lost")
         assert (stored.accounts(), token_calls(sandbox)) == ([], [])
         visitor.press(*next_steps(visitor), follow=False)
         visitor.get(sandbox.consent(visitor.page.headers["Location"], ANN_LEE, "ab123"))
@@ -396,12 +396,12 @@ class TestBrowserForgets:
         sandbox.fault("never_calls_back", "authorize")
         assert sandbox.consent(visitor.set_out()) == "/app/central/home"
         admin.get("/accounts")
-        assert "did not come back" not in admin.text
+        assert "did not finish" not in admin.text
 
         clock.advance(minutes=11)
         admin.get("/accounts")
 
-        assert "1 person set out for Keap within the last day and did not come back" in admin.text
+        assert "1 person started to connect within the last day and did not finish" in admin.text
 
     @sqlite_only
     def test_person_who_set_out_the_day_before_yesterday_is_no_longer_counted(
@@ -414,7 +414,7 @@ class TestBrowserForgets:
         admin.get("/accounts")
 
         assert heading_of(admin) == "Accounts"
-        assert "did not come back" not in admin.text
+        assert "did not finish" not in admin.text
 
     @sqlite_only
     def test_start_page_helps_whoever_landed_in_account_central(self, visitor: Visitor):

@@ -159,7 +159,7 @@ class TestDisconnect:
 
         ann.press("/accounts/1/disconnect")
 
-        for told in ("Disconnect Acme Plumbing?", "Third-Party Authorized Applications", "forgotten here, at once"):
+        for told in ("Disconnect Acme Plumbing?", "Third-Party Authorized Applications", "deleted here, at once"):
             assert told in question
         assert heading_of(ann) == "Your accounts"
         assert "remove it from Third-Party Authorized Applications in Keap's API settings." in ann.text

@@ -44,14 +44,14 @@ def test_a_key_is_shown_once(app: Flask, admin: Visitor):
 @pytest.mark.parametrize(
     ("wrong", "status", "words"),
     [
-        ({"password": "a wrong password"}, 401, "The password is wrong."),
-        ({"password": ""}, 401, "The password is wrong."),
-        ({"name": " "}, 400, "Give the key a name"),
-        ({"scopes": "everything"}, 400, "Choose what the key may do"),
-        ({"lifetime": "7"}, 400, "Choose how long the key lasts."),
-        ({"accounts": "7"}, 400, "There is no account 7."),
-        ({"accounts": "a, b"}, 400, "Name accounts by their ids"),
-        ({"accounts": "9999999999"}, 400, "There is no account 9999999999."),
+        ({"password": "a wrong password"}, 401, "That password is wrong."),
+        ({"password": ""}, 401, "That password is wrong."),
+        ({"name": " "}, 422, "Give the key a name"),
+        ({"scopes": "everything"}, 422, "Choose what the key may do"),
+        ({"lifetime": "7"}, 422, "Choose how long the key lasts."),
+        ({"accounts": "7"}, 422, "There is no account 7."),
+        ({"accounts": "a, b"}, 422, "Enter account ids with commas"),
+        ({"accounts": "9999999999"}, 422, "There is no account 9999999999."),
     ],
     ids=str,
 )

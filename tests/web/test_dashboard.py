@@ -151,7 +151,7 @@ def test_each_account_shows_when_it_was_used_last_and_when_exactly_it_expires(ad
 
 @on_sqlite
 def test_list_in_which_everything_is_lost_says_to_look_for_one_cause(admin: Visitor, add: Callable[..., int]):
-    told = "Every account has lost its grant, so one cause is likely."
+    told = "All accounts need to be reconnected, so they probably have one cause."
     add("one", refused_at=utc_now())
     add("gone", disconnected_at=utc_now())
     assert told not in admin.get("/accounts").text

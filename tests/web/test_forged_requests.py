@@ -65,8 +65,8 @@ FORMS = {
 # What a form says that has come through the door, where it is not sent on: a file, or that something is missing.
 OTHER_ANSWERS = {
     "imports.one": 401,
-    "imports.file": 400,
-    "imports.confirm": 400,
+    "imports.file": 422,
+    "imports.confirm": 422,
     "exports.accounts": 200,
 }
 # Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on.

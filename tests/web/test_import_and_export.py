@@ -60,12 +60,12 @@ def test_token_from_the_page_of_keap_becomes_an_account(
 def test_a_pair_in_the_place_of_one_that_works_asks_once_more(admin: Visitor, stored: Stored, sandbox: Sandbox):
     stored.place()
     access_token, refresh_token = sandbox.generate_token()
-    assert "Replace the connection" not in admin.get("/import").text
+    assert "Replace the working connection" not in admin.get("/import").text
 
     refused = bring(admin, access_token=access_token, refresh_token=refresh_token)
-    assert refused.status_code == 400
-    assert "Nothing was imported. Paste it again and tick this if it is meant." in admin.text
-    assert "Replace the connection that works" in admin.text
+    assert refused.status_code == 422
+    assert "Nothing was imported. Paste the token again." in admin.text
+    assert "Replace the working connection" in admin.text
     pasted = {"access_token": access_token, "refresh_token": refresh_token, "password": ADMIN_PASSWORD}
     admin.press("/import", **pasted, kind="pasted_token", replace="1")
 
@@ -82,7 +82,7 @@ def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandb
     assert "<meter" not in admin.get("/accounts").text
     admin.get("/accounts/1/disconnect")
     admin.press("/accounts/1/disconnect")
-    assert "its key is forgotten here. Delete it in Keap's API settings, too." in admin.text
+    assert "Its key is deleted here. Delete it in Keap's API settings, too." in admin.text
 
 
 def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox: Sandbox):
@@ -97,12 +97,12 @@ def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox:
 @pytest.mark.parametrize(
     ("fields", "answer"),
     [
-        ({"password": "not the password"}, (401, "The password is wrong. Nothing was imported.")),
-        ({"password": ""}, (401, "The password is wrong. Nothing was imported.")),
-        ({"kind": "oauth"}, (400, "Say what it is that you bring.")),
-        ({"kind": "personal_access_token"}, (400, "A refresh token does not belong to a Personal Access Token alone.")),
-        ({"external_id": "a b"}, (400, "Use letters from A to Z")),
-        ({}, (400, "Keap does not accept this token or key")),
+        ({"password": "not the password"}, (401, "That password is wrong. Nothing was changed.")),
+        ({"password": ""}, (401, "That password is wrong. Nothing was changed.")),
+        ({"kind": "oauth"}, (422, "Choose what you have.")),
+        ({"kind": "personal_access_token"}, (422, "A refresh token does not belong to a Personal Access Token alone.")),
+        ({"external_id": "a b"}, (422, "Use letters from A to Z")),
+        ({}, (422, "Keap does not accept this token or key")),
     ],
 )
 def test_what_is_refused_changes_nothing_and_is_not_shown_again(
@@ -130,7 +130,7 @@ def test_file_is_looked_through_then_imported_and_shows_no_token(admin: Visitor,
     preview = send_file(admin, content)
 
     assert preview.url.endswith("/import/file")
-    assert "2 lines are good: 2 new, 0 here already" in admin.text
+    assert "2 lines are right: 2 new, 0 known" in admin.text
     assert "KeapAK" not in preview.text
     assert stored.rows() == []
     admin.press("/import/file/confirm", password="not the password")
@@ -138,7 +138,7 @@ def test_file_is_looked_through_then_imported_and_shows_no_token(admin: Visitor,
     admin.press("/import/file/confirm", password=ADMIN_PASSWORD)
     assert "2 accounts were imported." in admin.text
     assert [stored.tokens(one)[0] for one in (1, 2)] == keys
-    assert "lines are good" not in admin.get("/import/file").text
+    assert "lines are right" not in admin.get("/import/file").text
 
 
 def test_bad_lines_are_named_and_the_file_does_not_wait(admin: Visitor, stored: Stored, sandbox: Sandbox):
@@ -146,7 +146,7 @@ def test_bad_lines_are_named_and_the_file_does_not_wait(admin: Visitor, stored: 
         admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\npersonal_access_token,canary-x,,,\n"
     )
 
-    assert page.status_code == 400
+    assert page.status_code == 422
     assert "1 line is not right. Nothing was stored. Line 3: Keap does not accept" in admin.text
     assert "canary" not in page.text
     admin.get("/import/file")
@@ -158,14 +158,14 @@ def test_file_can_be_forgotten_and_goes_after_ten_minutes(admin: Visitor, stored
     content = f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n"
     send_file(admin, content)
     admin.press("/import/file/confirm", choice="drop")
-    assert "Look through the file" in admin.text
+    assert "Check the file" in admin.text
     send_file(admin, content)
     clock.advance(minutes=11)
 
     admin.press("/import/file/confirm", password=ADMIN_PASSWORD)
 
-    assert admin.page.status_code == 400
-    assert "has waited for longer than ten minutes" in admin.text
+    assert admin.page.status_code == 422
+    assert "waited longer than ten minutes" in admin.text
     assert stored.rows() == []
 
 
@@ -187,7 +187,7 @@ def test_only_the_page_for_files_takes_more_than_the_others(admin: Visitor):
     largest = b"x\n" * (MOST_BYTES // 2)
 
     assert "first line must name the columns" in send_file(admin, largest).text
-    assert send_file(admin, b"x" * (MOST_BYTES + 1)).status_code == 400
+    assert send_file(admin, b"x" * (MOST_BYTES + 1)).status_code == 422
     assert send_file(admin, b"x" * (MOST_BYTES + 100_000)).status_code == 413
     admin.get("/import")
     assert admin.press("/import", access_token="x" * 100_000).status_code == 413

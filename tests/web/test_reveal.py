@@ -63,8 +63,8 @@ def test_token_is_shown_after_the_password_and_the_history_says_so(app: Flask, a
 def test_cookie_alone_shows_nothing(app: Flask, admin: Visitor, password: str):
     answer = reveal(admin, password)
 
-    assert answer.status_code == 403
-    assert "This is not your password. Nothing was shown." in admin.text
+    assert answer.status_code == 401
+    assert "That password is wrong. Nothing was changed." in admin.text
     assert ACCESS_TOKEN not in answer.text
     assert reveals(app) == []
     assert reveal(admin).status_code == 200, "one mistake locks nobody out"
@@ -73,7 +73,7 @@ def test_cookie_alone_shows_nothing(app: Flask, admin: Visitor, password: str):
 @pytest.mark.proves("R54")
 def test_guessing_here_is_throttled_as_at_the_sign_in(app: Flask, admin: Visitor):
     for _ in range(ATTEMPTS_AGAIN):
-        assert reveal(admin, "a wrong password").status_code == 403
+        assert reveal(admin, "a wrong password").status_code == 401
 
     answer = reveal(admin)
 
@@ -90,11 +90,11 @@ def test_form_that_is_sent_again_shows_nothing(app: Flask, admin: Visitor):
 
     answer = send(admin, "POST", PATH, data=form)
 
-    assert answer.status_code == 409
+    assert answer.status_code == 422
     assert "The token was shown already." in admin.text
     assert ACCESS_TOKEN not in answer.text
     assert len(reveals(app)) == 1
-    assert send(admin, "POST", PATH, data={**form, "reveals": "x"}).status_code == 409
+    assert send(admin, "POST", PATH, data={**form, "reveals": "x"}).status_code == 422
 
 
 @pytest.mark.parametrize("case", ["disconnected", "broken"])
@@ -111,7 +111,7 @@ def test_what_cannot_be_shown_is_told_plainly(app: Flask, admin: Visitor, case: 
     answer = send(admin, "POST", PATH, data=form)
 
     told = {"disconnected": "No access token is stored", "broken": "does not open with any key of TOKEN_KEYS"}
-    assert answer.status_code == 409
+    assert answer.status_code == 422
     assert told[case] in admin.text
     assert reveals(app) == []
     admin.get(PATH)

@@ -57,7 +57,7 @@ def test_ticks_follow_the_facts_in_the_sandbox(admin: Visitor, visitor: Visitor,
 
 @pytest.mark.parametrize(
     ("environ", "word"),
-    [(ON_THE_INTERNET, "Done"), (IN_THE_OFFICE, "Needs a look"), (ON_A_LAPTOP, "To do")],
+    [(ON_THE_INTERNET, "Done"), (IN_THE_OFFICE, "Problem"), (ON_A_LAPTOP, "To do")],
     indirect=["environ"],
 )
 def test_redirect_uri_is_ticked_when_others_could_find_it(admin: Visitor, settings: Settings, word: str):
@@ -88,7 +88,7 @@ def test_both_authorize_links_are_there_to_copy(admin: Visitor, visitor: Visitor
     [
         (None, "The token endpoint knows the client"),
         ("invalid_client_401", "The token endpoint refuses the client id or the secret. Keap answered 401"),
-        ("html_503", "did not tell whether it knows the client. Keap answered 503"),
+        ("html_503", "does not show whether it knows the client. Keap answered 503"),
     ],
 )
 def test_check_says_what_the_token_endpoint_said(admin: Visitor, sandbox: Sandbox, fault: str | None, words: str):
