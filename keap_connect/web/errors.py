@@ -60,7 +60,6 @@ def show_errors(app: Flask) -> None:
 
     @app.errorhandler(KeapBusy)
     def keap_busy(error: KeapBusy) -> Response:
-        status, heading, explanation = EXPLAINED[KeapBusy]
         seconds = error.retry_after_seconds
         wait = "1 second" if seconds == 1 else f"{seconds} seconds"
         if request.method != "GET":
@@ -103,10 +102,7 @@ def _page(
         next_url=url,
         reference=reference,
     )
-    answer = make_response(page, status)
-    if isinstance(error, TemporarilyUnavailable | TooManyAttempts | TooManyRequests):
-        answer.headers["Retry-After"] = str(error.retry_after_seconds)
-    return answer
+    return make_response(page, status)
 
 
 def _admin_is_known(status: int) -> bool:

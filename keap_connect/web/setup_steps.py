@@ -55,11 +55,7 @@ def list_steps(settings: Settings, check: ClientCheck | None, connected: int, re
         Step("credentials", "Find the client id and secret", *credentials),
         Step("redirect_uri", "Give Keap the redirect URI", *_redirect_uri(settings)),
         Step("check", "Check the client at the token endpoint", *_client_check(check, refreshing.client_refusal)),
-        Step(
-            "connect",
-            "Connect the first account",
-            *_connected(connected),
-        ),
+        Step("connect", "Connect the first account", *_connected(connected)),
         Step(
             "worker",
             "Keep a worker running",
