@@ -1,6 +1,6 @@
 """How requests reach Keap: through libcurl, with one total deadline, a last check, no redirects and a size limit.
 
-Every request has a connection of its own. What is known not to have been sent is told apart from all else.
+Every request has a connection of its own. An error says whether anything may have been sent.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class NotSent(requests.RequestException):
 
 
 class Cancelled(NotSent):
-    """We held it back ourselves: it must not be sent any more."""
+    """The last check said no."""
 
 
 class CertificateRefused(NotSent):
@@ -69,7 +69,7 @@ class NoUsableAnswer(requests.RequestException):
 
 
 class Call:
-    """One request to Keap: when it must be over, whether anything of it was written, and what came back.
+    """One request to Keap: when it must have ended, whether anything was written, and what came back.
 
     libcurl calls its methods while it works.
     """
@@ -88,34 +88,34 @@ class Call:
         self.body = bytearray()
         self._called_at = math.inf
 
-    def last_look(self) -> None:
+    def last_check(self) -> None:
         """Check, as the last act before writing, that a process frozen meanwhile does not send too late.
 
         The whole call must fit between now and `must_end_by`, the end of the lease, on a clock that also counts
         the time a machine was suspended. `may_send` is asked before, since it takes time.
         """
         if self.may_send and not self.may_send():
-            raise Cancelled("the account had moved on, or the database did not answer")
+            raise Cancelled("the account changed meanwhile, refreshing was paused, or the database did not answer")
         if seconds_since_boot() >= self.ends or self.ends > self.must_end_by:
             raise Cancelled("the time to send it had passed before it was written")
         self.sent = True
 
     def before_request(self, *_addresses: object) -> int:
-        """Look once more, now that the connection is open and before a byte of the request is written."""
+        """Check, now that the connection is open and before a byte of the request is written."""
         try:
-            self.last_look()
+            self.last_check()
         except BaseException as fault:  # libcurl would swallow it
             self.fault = fault
             return pycurl.PREREQFUNC_ABORT
         return pycurl.PREREQFUNC_OK
 
     def go_on(self, *_progress: object) -> int:
-        """End the transfer (1) when it is over; after a pause of the process, what came meanwhile is read first."""
+        """End the transfer (1) in time; after a pause of the process, what arrived meanwhile is read first."""
         now = seconds_since_boot()
         if now - self._called_at > LONGEST_SILENCE_SECONDS:
             self.ends = max(self.ends, now + READING_SECONDS)
         self._called_at = now
-        return int(self.is_whole() or now >= self.ends or len(self.body) > SIZE_CAP_BYTES)
+        return int(now >= self.ends or len(self.body) > SIZE_CAP_BYTES or self.is_whole())
 
     def take_header(self, line: bytes) -> None:
         """Note a line of the head; early hints come before the head that counts."""
@@ -130,7 +130,7 @@ class Call:
         return CaseInsensitiveDict((name.strip(), value.strip()) for name, _, value in pairs if value)
 
     def missing_bytes(self) -> float:
-        """Return what Content-Length says is still to come; without end where the head does not say."""
+        """Return what Content-Length says is still to come; infinite where the head does not say."""
         is_complete = self.head[-1:] == [b"\r\n"] and b" 1" not in self.head[0][:10]
         length = self.headers.get("Content-Length", "") if is_complete else ""
         return int(length[:9]) - len(self.body) if length.isdecimal() else math.inf
@@ -160,10 +160,10 @@ class Call:
         if not self.sent:
             return NotSent(text)
         if len(self.body) > SIZE_CAP_BYTES:
-            return NoUsableAnswer(f"it was larger than {SIZE_CAP_BYTES} bytes")
-        return NoUsableAnswer(
-            "it was not complete within the deadline" if code == pycurl.E_ABORTED_BY_CALLBACK else text
-        )
+            text = f"it was larger than {SIZE_CAP_BYTES} bytes"
+        elif code == pycurl.E_ABORTED_BY_CALLBACK:
+            text = "it was not complete within the deadline"
+        return NoUsableAnswer(text)
 
 
 class KeapSession(OAuth2Session):
@@ -174,11 +174,14 @@ class KeapSession(OAuth2Session):
 
     def __init__(self, keap: KeapSettings, call: Call, token: Mapping[str, str] | None = None) -> None:
         super().__init__(keap.client_id, redirect_uri=keap.redirect_uri, token=dict(token) if token else None)
-        self.trust_env = False  # neither `.netrc`, which would replace the client's credentials, nor a proxy
         self._keap, self._call = keap, call
 
+    def merge_environment_settings(self, *_: object) -> dict[str, object]:
+        """Obey nothing of the environment; `_options` has what `requests` would look for there."""
+        return {}
+
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """Prepare it without all that `requests` would merge, which takes a good part of a call's time."""
+        """Prepare it with our headers, and not with the client's credentials that `.netrc` may have."""
         prepared = requests.PreparedRequest()
         headers = {**HEADERS, **(request.headers or {})}
         form = urlencode(cast("Mapping[str, str]", request.data))
@@ -195,8 +198,12 @@ class KeapSession(OAuth2Session):
             NoUsableAnswer: anything else went wrong. An answer whose body is a JSON object is whole, though, whatever
                 is wrong with its framing: the new pair in it may be the only living one.
         """
-        call, curl = self._call, _take_handle()
-        for option, value in OPTIONS + self._own_options(request):
+        call = self._call
+        try:
+            curl = _idle.pop()
+        except IndexError:  # and not a look first: another thread may take the last one meanwhile
+            curl = pycurl.Curl()
+        for option, value in OPTIONS + self._options(request):
             curl.setopt(option, value)
         if self._keap.further_authorities:  # a file with all of them would be in memory, and be parsed for each call
             curl.set_ca_certs(self._keap.further_authorities)
@@ -212,13 +219,13 @@ class KeapSession(OAuth2Session):
         response = requests.Response()
         response.request, response.status_code = request, curl.getinfo(pycurl.RESPONSE_CODE)
         response.headers, response.encoding, response._content = call.headers, "utf-8", call.content()
-        url = urlsplit(str(request.url))  # neither query nor body is told
+        url = urlsplit(str(request.url))  # neither query nor body ends in the log
         log.debug("%s %s at %s: %s", request.method, url.path, url.hostname, response.status_code)
         curl.reset()
         _idle.append(curl)
         return response
 
-    def _own_options(self, request: requests.PreparedRequest) -> tuple[tuple[int, Any], ...]:
+    def _options(self, request: requests.PreparedRequest) -> tuple[tuple[int, Any], ...]:
         call, authorities = self._call, self._keap.authorities_file or certifi.where()
         seconds = min(CONNECT_SECONDS, max(call.ends - seconds_since_boot(), 0.001))
         return (
@@ -235,13 +242,6 @@ class KeapSession(OAuth2Session):
             (pycurl.CAINFO, authorities),
             (pycurl.PROXY_CAINFO, authorities),
         )
-
-
-def _take_handle() -> pycurl.Curl:
-    try:
-        return _idle.pop()
-    except IndexError:  # and not a look first: another thread may take the last one meanwhile
-        return pycurl.Curl()
 
 
 def allow_loopback_http(keap: KeapSettings) -> None:

@@ -184,7 +184,7 @@ class Interleavings(RuleBasedStateMachine):
         call = Call(must_end_by=must_end_by, may_send=may_send)
         self._stop_at_door(flight, "claimed")
         try:
-            call.last_look()
+            call.last_check()
         except Cancelled as problem:
             return not_sent(str(problem))
         sent_at = utc_now()

@@ -182,9 +182,9 @@ def test_a_call_ends_at_its_deadline_and_is_outcome_unknown(server, keap, short_
 @pytest.mark.proves("R20")
 def test_the_deadline_of_a_real_call_is_thirty_seconds(server, keap, monkeypatch):
     lengths = []
-    last_look = Call.last_look
+    last_check = Call.last_check
     monkeypatch.setattr(
-        Call, "last_look", lambda call: (lengths.append(call.ends - seconds_since_boot()), last_look(call))
+        Call, "last_check", lambda call: (lengths.append(call.ends - seconds_since_boot()), last_check(call))
     )
     server.script = grant
 
@@ -979,9 +979,9 @@ def test_each_call_has_a_connection_of_its_own(server, keap):
 @pytest.mark.proves("R20")
 def test_questions_about_the_person_have_a_deadline_too(server, keap, monkeypatch):
     monkeypatch.setattr(user_info, "DEADLINE_SECONDS", 0.2)
-    last_look, lengths = Call.last_look, []
+    last_check, lengths = Call.last_check, []
     monkeypatch.setattr(
-        Call, "last_look", lambda call: (lengths.append(call.ends - seconds_since_boot()), last_look(call))
+        Call, "last_check", lambda call: (lengths.append(call.ends - seconds_since_boot()), last_check(call))
     )
     server.script = never_answer
 

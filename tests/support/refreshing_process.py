@@ -202,7 +202,7 @@ def _at(step: str, trouble: Callable[[], None]) -> None:
     elif step == "after_lease":
         refresher.acquire_leases = _then(refresher.acquire_leases, trouble)
     elif step == "before_look":
-        transport.Call.last_look = _first(transport.Call.last_look, trouble)  # type: ignore[method-assign]
+        transport.Call.last_check = _first(transport.Call.last_check, trouble)  # type: ignore[method-assign]
     elif step == "after_send":
         transport.Call.go_on = _once_sent(transport.Call.go_on, trouble)  # type: ignore[method-assign]
     elif step == "after_answer":
