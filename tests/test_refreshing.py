@@ -37,7 +37,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, CredentialKind
 from keap_connect.refresh import alarms, lease, serving, storing, timing
 from keap_connect.refresh.alarms import CLIENT_REFUSED, Probe, list_alarms
-from keap_connect.refresh.refresher import spend
+from keap_connect.refresh.refresher import refresh_once
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refresh.storing import Outcome
 from tests.accounts.granted import row_of, store_account
@@ -228,7 +228,7 @@ def test_of_two_who_want_one_lease_at_the_same_moment_one_gets_it(account, sandb
     ]
 
     with write_transaction() as session:
-        assert lease._take_all(session, wanted) == [True, True, False]
+        assert lease._acquire(session, wanted) == wanted[:2]
     assert [lease.is_still_held(one) for one in wanted] == [True, True, False]
 
 
@@ -248,10 +248,10 @@ def test_a_token_in_doubt_rests_while_its_holder_could_not_reach_the_database(
 
     with monkeypatch.context() as patch:
         patch.setattr(database.Trouble, "last_at", seconds_since_boot() - timing.UNKNOWN_OUTCOME_WAIT_SECONDS + 5)
-        assert spend(as_read, "test", timing.UNKNOWN_OUTCOME_WAIT_SECONDS).outcome is Outcome.NOT_TAKEN
+        assert refresh_once(as_read, "test", timing.UNKNOWN_OUTCOME_WAIT_SECONDS).outcome is Outcome.NOT_TAKEN
     assert refreshes(sandbox) == 0
 
-    assert spend(get_account(account), "test", timing.UNKNOWN_OUTCOME_WAIT_SECONDS).outcome is Outcome.STORED
+    assert refresh_once(get_account(account), "test", timing.UNKNOWN_OUTCOME_WAIT_SECONDS).outcome is Outcome.STORED
 
 
 @pytest.mark.proves("R23")
@@ -262,7 +262,7 @@ def test_a_pair_is_stored_as_a_whole_or_not_at_all(account, sandbox, monkeypatch
     def crash(*_, **__):
         raise KilledBetweenTwoStatements
 
-    monkeypatch.setattr(storing, "record_many", crash)
+    monkeypatch.setattr(storing, "record", crash)
     before = credential_of(account)
 
     with pytest.raises(KilledBetweenTwoStatements):

@@ -2,12 +2,11 @@
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -166,32 +165,15 @@ class Actor(StrEnum):
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
     """Write one event, in the transaction of what it describes. No secrets in `details`."""
-    record_many(session, kind, [(account_id, actor)], **details)
-
-
-def record_many(session: Session, kind: EventKind, done: Iterable[tuple[int | None, str]], **details: Any) -> None:
-    """Write one event for each account and actor."""
     address = acting_from.get()
     if address is not None:
         details["address"] = address
-    rows = [
-        {
-            "at": utc_now(),
-            "account_id": account_id,
-            "kind": kind,
-            "actor": actor,
-            "details": details,
-            # By this random value the mark of a host finds the newest stored pair again.
-            "pair_mark": secrets.token_hex(8) if kind.stores_pair else None,
-        }
-        for account_id, actor in done
-    ]
-    if not rows:
-        return
     if kind.stores_pair:
         session.info[PAIR_STORED] = True
-    # By the connection, without entities: loading and flushing them takes longest of all when many are refreshed.
-    session.connection().execute(insert(AccountEvent), rows)
+    # By this random value the mark of a host finds the newest stored pair again.
+    mark = secrets.token_hex(8) if kind.stores_pair else None
+    event = {"at": utc_now(), "account_id": account_id, "kind": kind, "actor": actor, "details": details}
+    session.add(AccountEvent(**event, pair_mark=mark))
 
 
 def sentence_of(kind: str, details: Mapping[str, Any]) -> str:

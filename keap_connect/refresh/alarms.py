@@ -68,13 +68,9 @@ def raise_alarm(session: Session, name: str, reason: str) -> None:
         session.flush()
 
 
-def end_alarm(name: str) -> None:
-    """End an alarm whose cause is gone."""
-    with read_session() as session:
-        was_raised = is_raised(session, name)
-    if was_raised:
-        with write_transaction() as session:
-            session.execute(delete(Alarm).where(Alarm.name == name))
+def end_client_refused(session: Session) -> None:
+    """End the alarm that Keap refuses our client."""
+    session.execute(delete(Alarm).where(Alarm.name == CLIENT_REFUSED))
 
 
 def resume(names: Collection[str], actor: str) -> bool:

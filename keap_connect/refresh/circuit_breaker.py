@@ -3,10 +3,13 @@
 import threading
 
 from keap_connect.clock import seconds_since_boot
+from keap_connect.refresh.refresher import Attempt
+from keap_connect.refresh.storing import Outcome
 
 OPENS_AFTER = 5
 FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 300.0
+ALARMS = {Outcome.CLIENT_REFUSED, Outcome.PAUSED}
 
 
 class CircuitBreaker:
@@ -17,6 +20,7 @@ class CircuitBreaker:
         self._failures = 0
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._open_until = 0.0
+        self.stopped_at = 0.0  # on the boot clock; what was leased before is not sent any more
         self.reason: str | None = None
 
     def paused_seconds(self) -> float:
@@ -25,23 +29,27 @@ class CircuitBreaker:
 
     @property
     def is_probing(self) -> bool:
-        """Whether the pause is over but Keap has still to show that it is well: one call at a time."""
+        """Whether the pause has ended but Keap has still to show that it is well: one call at a time."""
         return self.reason is not None and self.paused_seconds() == 0.0
 
-    def note_success(self) -> None:
-        """Close it."""
-        with self._lock:
-            self._failures, self._pause_seconds, self._open_until, self.reason = 0, FIRST_PAUSE_SECONDS, 0.0, None
+    def note(self, attempt: Attempt) -> None:
+        """Close on success; open after several failures of Keap as a whole, or at once by a Retry-After.
 
-    def note_failure(self, reason: str, retry_after_seconds: int | None = None) -> None:
-        """Count a failure of Keap as a whole; a Retry-After pauses at once."""
+        An alarm does not open it, since the database says how long refreshing is paused.
+        """
         with self._lock:
-            self._failures += 1
-            if self._failures < OPENS_AFTER and retry_after_seconds is None and self.reason is None:
-                return
-            if self.paused_seconds() > 0:
-                return  # calls that were under way when it opened do not lengthen the pause
-            pause = max(self._pause_seconds, float(retry_after_seconds or 0))
-            self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
-            self._open_until = seconds_since_boot() + pause
-            self.reason = reason
+            if attempt.outcome is Outcome.STORED:
+                self._failures, self._pause_seconds, self._open_until, self.reason = 0, FIRST_PAUSE_SECONDS, 0.0, None
+            elif attempt.outcome in ALARMS:
+                self.stopped_at = seconds_since_boot()
+            elif attempt.is_keap_trouble:
+                self._failures += 1
+                opens = attempt.retry_after_seconds is not None or self.reason or self._failures >= OPENS_AFTER
+                if opens and self.paused_seconds() == 0:  # calls that were under way do not lengthen the pause
+                    self._open(attempt.reason, attempt.retry_after_seconds or 0)
+
+    def _open(self, reason: str, retry_after_seconds: int) -> None:
+        self.stopped_at = seconds_since_boot()
+        self._open_until = self.stopped_at + max(self._pause_seconds, retry_after_seconds)
+        self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+        self.reason = reason

@@ -4,7 +4,7 @@ A lease is one conditional UPDATE, committed durably before anything is sent; it
 times are written and compared on the database's clock. It is fixed, longer than any call, and never renewed.
 
 The owner of a lease stays in the row until somebody writes how the attempt ended: the owner itself, or whoever finds
-the recovery file of its dead process, which the owner's name begins with. An owner whose lease has run out may be
+the recovery file of its dead process, which the owner's name begins with. An owner whose lease has ended may be
 stopped, suspended or cut off, and come back with the new pair.
 """
 
@@ -13,8 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flask import current_app
-from sqlalchemy import Boolean, ColumnElement, Float, String, and_, bindparam, case, func, or_, select, true, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Float,
+    String,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
@@ -39,26 +52,22 @@ CONFIRM = (
 )
 CLIENT_REFUSED = "client_refused"
 MASS_REFUSAL = "mass_refusal"
-# While one of these alarms lasts, nobody presents anything. (`in_` does not go with the statements for many leases.)
-PAUSES_ALL = or_(Alarm.name == UNKNOWN_INSTANCE, Alarm.name == MASS_REFUSAL)
+# While one of these alarms lasts, nobody presents anything.
+PAUSES_ALL = Alarm.name != literal_column(f"'{CLIENT_REFUSED}'")  # no parameter: `PlainReads` would have to know it
 IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
 LENGTH_OF_FILE_NAME = 16
 # The very words of the index, without which a database would read the whole table.
 HAS_WAIT = or_(Account.lease_owner.is_not(None), Account.blocked_until.is_not(None))
 
 
-class LeaseUncertain(SQLAlchemyError):
-    """The database failed while it committed leases, so nothing may be sent."""
-
-
 @dataclass(frozen=True)
 class Lease:
-    """The right to present one refresh token once. `must_end_by` is on our own boot clock, counted from before it
-    was taken, so it never outlasts what the database wrote down.
+    """The right to present one refresh token once.
 
     Args:
-        owner: the name of the recovery file, and a random part, since the file serves one attempt after the other.
-        unknown_wait_seconds: how long after an attempt of which nobody knows how it ended this one may be made.
+        must_end_by: on our boot clock, counted from before the lease was acquired.
+        unknown_wait_seconds: how long after an attempt with an unknown outcome this one may be made.
+        owner: the name of the recovery file, and a random part, since a file serves one attempt after the other.
     """
 
     account: Account
@@ -70,13 +79,13 @@ class Lease:
 
 @dataclass(frozen=True)
 class Situation:
-    """An account as it stands, and what keeps its refresh token from being presented now."""
+    """An account, and what keeps its refresh token from being presented now."""
 
     account: Account
     is_leased: bool
     blocked_seconds: float
-    unknown_seconds: float | None  # since an attempt whose lease is over, and of which nobody knows how it ended
-    client_refusal: str | None  # what Keap said when it refused our own client, while that alarm lasts
+    unknown_seconds: float | None  # since an attempt whose lease has ended and whose outcome nobody wrote down
+    client_refusal: str | None  # what Keap said when it refused our client, while that alarm lasts
     pause_reason: str | None  # why nobody presents anything, while that lasts; a caller may read it
 
     @property
@@ -169,11 +178,10 @@ def _has_jumped(now: float, asked_at: float) -> bool:
 
 
 def build_lease(account: Account, unknown_wait_seconds: float | None = None) -> Lease | None:
-    """Draw up the lease of an account as it was read; None when it has no refresh token that is ours to present.
+    """Return a lease to acquire for an account as it was read; None if it has no refresh token that is ours.
 
     Args:
-        unknown_wait_seconds: how long ago an attempt must have been made of which nobody knows how it ended; by
-            default as long as nobody needs the token.
+        unknown_wait_seconds: as `Lease` has it; by default as long as nobody needs the token.
 
     Raises:
         SealBroken: the stored refresh token does not open.
@@ -181,30 +189,21 @@ def build_lease(account: Account, unknown_wait_seconds: float | None = None) -> 
     refresh_token = open_refresh_token(account)
     if refresh_token is None or not is_ours(account):
         return None
-    wait = timing.UNASKED_WAIT_SECONDS if unknown_wait_seconds is None else unknown_wait_seconds
+    wait = unknown_wait_seconds or timing.UNASKED_WAIT_SECONDS
     return Lease(account, refresh_token, seconds_since_boot() + timing.LEASE_SECONDS, wait)
 
 
 def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
-    """Take in one transaction those that are to be had, and return them. Of the others somebody else has the lease,
-    nobody may present the token now, or the account has another pair by now.
+    """Acquire in one transaction those that are free, and return them.
 
     Raises:
-        SQLAlchemyError: none was taken.
-        LeaseUncertain: the database failed at the commit; whether they were taken shows once it is back.
+        SQLAlchemyError: the database failed; if it did so at the commit, they may be acquired all the same.
     """
-    taken: list[bool] | None = None
-    try:
-        with write_transaction() as session:
-            taken = _take_all(session, leases)
-    except SQLAlchemyError as problem:
-        if taken is None:
-            raise
-        raise LeaseUncertain("the database failed while it committed leases") from problem
-    return [lease for lease, is_taken in zip(leases, taken, strict=True) if is_taken]
+    with write_transaction() as session:
+        return _acquire(session, leases)
 
 
-def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
+def _acquire(session: Session, leases: Sequence[Lease]) -> list[Lease]:
     ahead = _clock().ahead_seconds
     terms = {
         "lease_seconds": timing.LEASE_SECONDS,
@@ -214,9 +213,8 @@ def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
         "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
     }
     connection = session.connection()
-    in_turn = sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
-    taken = connection.execute(
-        _TAKING,
+    acquired = connection.execute(
+        _ACQUIRING,
         [
             {
                 **terms,
@@ -225,13 +223,13 @@ def _take_all(session: Session, leases: Sequence[Lease]) -> list[bool]:
                 "owner_seen": lease.account.lease_owner,
                 "seconds_after_lease": lease.unknown_wait_seconds - timing.LEASE_SECONDS,
             }
-            for lease in in_turn
+            for lease in sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
         ],
     )
-    if taken.rowcount == len(leases):
-        return [True] * len(leases)
+    if acquired.rowcount == len(leases):
+        return list(leases)
     owners = set(connection.scalars(_OWNERS, {"sought": [lease.account.id for lease in leases]}))
-    return [lease.owner in owners for lease in leases]
+    return [lease for lease in leases if lease.owner in owners]
 
 
 def _named(lease: Lease) -> dict[str, object]:
@@ -239,20 +237,16 @@ def _named(lease: Lease) -> dict[str, object]:
 
 
 def is_still_held(lease: Lease) -> bool:
-    """Whether the account still has this pair and this lease, by one more look at the database.
-
-    A process that was frozen for longer than lease and doubt may come back with the new pair just after somebody else
-    took the lease; the old token must not be sent then. Without an answer of the database it is not sent either.
-    """
+    """Whether the account still has this pair and this lease. Without an answer of the database nothing is sent."""
     try:
-        return plain_reads(_HOLDING).one(**_named(lease)) is not None
+        return plain_reads(_STILL_HELD).one(**_named(lease)) is not None
     except TemporarilyUnavailable:
         log.warning("Nothing is sent for account %s: the database fails.", lease.account.id)
         return False
 
 
 def release(session: Session, account: Account, *, clear_marker: bool, block_seconds: float) -> None:
-    """End a lease in the transaction that writes down how its attempt went."""
+    """End a lease in the transaction that writes how its attempt ended."""
     account.lease_owner = account.lease_ends = None
     if clear_marker:
         account.attempt_fingerprint = account.attempted_at = None
@@ -261,10 +255,10 @@ def release(session: Session, account: Account, *, clear_marker: bool, block_sec
 
 
 def note_dead(session: Session, recovery_files: Sequence[str]) -> int:
-    """Write on the attempts of dead processes that they are; return how many there were.
+    """Write on attempts that their process is dead; return how many there were.
 
     Args:
-        recovery_files: the names that begin the owners of their leases.
+        recovery_files: the names with which the owners of their leases begin.
     """
     dead = (
         update(Account)
@@ -281,11 +275,11 @@ def note_dead(session: Session, recovery_files: Sequence[str]) -> int:
 
 
 def is_free(seconds_after_lease: float | ColumnElement[float] | None = None) -> tuple[ColumnElement[bool], ...]:
-    """The SQL condition: tokens are there, not refused, neither leased nor held.
+    """The SQL conditions: a refresh token is there, not refused, neither leased nor blocked.
 
     Args:
-        seconds_after_lease: how long the lease of an attempt must be over of which nobody knows how it ended; by
-            default as long as nobody needs the token.
+        seconds_after_lease: how long ago the lease of an attempt with an unknown outcome must have ended; by default
+            as long as nobody needs the token.
     """
     if seconds_after_lease is None:
         seconds_after_lease = timing.UNASKED_WAIT_SECONDS - timing.LEASE_SECONDS
@@ -294,33 +288,32 @@ def is_free(seconds_after_lease: float | ColumnElement[float] | None = None) -> 
         Account.refresh_token_sealed.is_not(None),
         Account.refused_at.is_(None),
         or_(
-            and_(Account.lease_ends.is_(None), _is_over(Account.blocked_until)),
-            and_(Account.lease_ends.is_not(None), _is_over(Account.lease_ends, seconds_after_lease)),
+            and_(Account.lease_ends.is_(None), _is_past(Account.blocked_until)),
+            and_(Account.lease_ends.is_not(None), _is_past(Account.lease_ends, seconds_after_lease)),
         ),
     )
 
 
 def wait_after_trouble(account: Account) -> float:
-    """Return how long a token with an attempt marker must wait because the database failed this process lately.
+    """Return how long a token with an unknown outcome must wait because the database failed this process lately.
 
-    While it was down, the holder of the new pair could not store it; it gets the whole wait once the database is back.
-    A process counts its own start as such a time, since it cannot know. An attempt whose end is written has no pair.
+    The holder of the new pair could not store it then, and gets the whole wait once the database is back. A process
+    counts its own start as such a time, since it cannot know.
     """
     if account.attempt_fingerprint is None or account.lease_owner is None:
         return 0.0
     return max(timing.UNKNOWN_OUTCOME_WAIT_SECONDS - seconds_since_trouble(), 0.0)
 
 
-def _is_over(
+def _is_past(
     moment: InstrumentedAttribute[float | None], for_seconds: float | ColumnElement[float] = 0.0
 ) -> ColumnElement[bool]:
     now = database_clock()
     return or_(moment.is_(None), moment <= now - for_seconds)
 
 
-# The statements of each single refresh, put together once: that takes longer than running them.
-# How many others were refused is not for every caller to know.
-_TOLD = case(
+# The statements of each refresh, built once: that takes longer than running them.
+_PAUSE_REASON = case(  # how many others were refused is not for every caller to know
     (Alarm.name == MASS_REFUSAL, "Keap refused many accounts at once; an admin must look."),
     else_=Alarm.reason + f" {CONFIRM}",
 )
@@ -328,10 +321,10 @@ _SITUATION = select(
     Account,
     database_clock(),
     select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery(),
-    select(_TOLD).where(PAUSES_ALL).order_by(Alarm.raised_at).limit(1).scalar_subquery(),
+    select(_PAUSE_REASON).where(PAUSES_ALL).order_by(Alarm.raised_at).limit(1).scalar_subquery(),
 ).where(Account.id == bindparam("sought"))
 _THIS_PAIR = (Account.id == bindparam("sought"), Account.generation == bindparam("seen"))
-_TAKING = (
+_ACQUIRING = (
     update(Account)
     .where(
         *_THIS_PAIR,
@@ -339,7 +332,7 @@ _TAKING = (
         *is_free(bindparam("seconds_after_lease", type_=Float)),
         # The wait was chosen for this attempt; another one may have begun since.
         or_(Account.lease_owner.is_(None), Account.lease_owner == bindparam("owner_seen", type_=String)),
-        # A clock that has just jumped would make a lease look over.
+        # After a jump of the clock a lease would look as if it had ended.
         func.coalesce(
             func.abs(database_clock() - bindparam("clock_expected", type_=Float)) <= timing.JUMP_SECONDS, true()
         ),
@@ -354,7 +347,7 @@ _TAKING = (
         lease_owner=bindparam("owner"),
         lease_ends=database_clock() + bindparam("lease_seconds", type_=Float),
         blocked_until=database_clock() + bindparam("block_seconds", type_=Float),
-        # A marker that is still there is an attempt whose holder never came back.
+        # A marker that is still there is from an attempt whose owner never came back.
         outcome_unknown_since=case(
             (Account.outcome_unknown_since.is_(None), Account.attempted_at), else_=Account.outcome_unknown_since
         ),
@@ -363,7 +356,7 @@ _TAKING = (
     )
 )
 _OWNERS = select(Account.lease_owner).where(Account.id.in_(bindparam("sought", expanding=True)))
-_HOLDING = select(Account.id).where(*_THIS_PAIR, Account.lease_owner == bindparam("owner"))
+_STILL_HELD = select(Account.id).where(*_THIS_PAIR, Account.lease_owner == bindparam("owner"))
 
 
 def _ahead(moment: float | None, now: float) -> float:

@@ -15,16 +15,18 @@ import secrets
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from flask import Flask, current_app
 from sqlalchemy import exists, or_, select
 
 from keap_connect.clock import seconds_since_boot
+from keap_connect.crypto import TokenCipher
 from keap_connect.database import read_session, write_transaction
 from keap_connect.durable_files import NEW, remove_abandoned, sync_folder, write_all
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
@@ -33,7 +35,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, AccountEvent
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import note_dead
-from keap_connect.refresh.storing import NewPair, Outcome, store_granted
+from keap_connect.refresh.storing import NewPair, Outcome, store_kept
 from keap_connect.services import services
 from keap_connect.signals import on_stop
 
@@ -56,35 +58,31 @@ class NoAccount(Exception):
 
 
 class RecoveryFile:
-    """One allocated file, locked by this process."""
+    """An allocated file that this process has locked, for the new pair of one attempt after the other."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
         self.handle = handle
-        self.is_kept = False  # not to be used for another attempt
+        self.is_written = False  # then it serves no other attempt
         self._lock = threading.Lock()
-        self._unstored: bytes | None = None  # a pair that is in memory only
+        self._in_memory: Callable[[], bytes] | None = None  # the sealed pair, which is nowhere else yet
 
     def guard(self, pair: NewPair) -> None:
-        """Write a pair down durably unless it is kept or stored soon, whatever the thread that stores it waits for."""
-        content = _sealed(pair)
+        """Write a pair down unless it is stored soon, whatever the thread that stores it waits for."""
+        content = partial(_sealed, services().cipher, pair)  # sealed only if it is needed
         with self._lock:
-            self._unstored = content
-            _in_memory.add(self)
-        _guards.put(_Guarded(self, content, seconds_since_boot() + timing.COMMIT_SECONDS))
+            self._in_memory = content
+            _unstored.add(self)
+        _watcher.watch(_Guarded(self, content, seconds_since_boot() + timing.COMMIT_SECONDS))
 
-    def has_unstored(self, content: bytes) -> bool:
-        """Whether this pair is in memory only."""
-        return self._unstored is content
-
-    def write_down(self) -> None:
-        """Write the pair that is in memory only, if there still is one; when it fails, the pair stays in memory."""
+    def write_down(self, only: object = None) -> bool:
+        """Write the pair that is in memory, or `only` this one; return False if it could not be written."""
         with self._lock:
-            if self._unstored is None:
-                return
-            self.is_kept = True
+            if self._in_memory is None or only not in (None, self._in_memory):
+                return True
+            self.is_written = True
             try:
-                write_all(self.handle, self._unstored)
+                write_all(self.handle, self._in_memory())
             except OSError as problem:
                 log.critical(
                     "The recovery file %s cannot be written (%s): new tokens are in memory only. Do not kill this "
@@ -92,148 +90,133 @@ class RecoveryFile:
                     self.path,
                     problem.strerror,
                 )
-                return
+                return False
             self._forget()
-
-    def note_stored(self) -> None:
-        """Note that the pair is stored; a file that it was written to is not used again."""
-        with self._lock:
-            self._forget()
-            if self.is_kept:
-                self._delete()
+            return True
 
     def keep(self, pair: NewPair) -> None:
-        """Write a pair down durably, and store it as soon as the database answers."""
-        self.is_kept = True
+        """Write a pair down, and store it as soon as the database answers."""
+        self.is_written = True
         self.write_down()
         app = current_app._get_current_object()  # type: ignore[attr-defined]
         try:
             threading.Thread(target=_keep_trying, args=(app, self, pair), daemon=True).start()
-        except RuntimeError:  # no thread is to be had; others may wait to be written down
+        except RuntimeError:  # no thread can be started
             log.critical("The recovery file %s is stored only once this process has ended.", self.path)
 
     def abandon(self) -> None:
-        """Give up the lock: how the attempt ended could not be written down, so whoever finds the file does."""
-        self.write_down()
+        """Unlock it: how its attempt ended could not be written, so whoever finds the file does."""
         os.close(self.handle)
+
+    def note_stored(self) -> None:
+        """Forget the pair in memory; delete the file if a pair was written to it."""
+        with self._lock:
+            self._forget()
+            if self.is_written:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.handle, 0)
+                    self.path.unlink()
+                os.close(self.handle)
 
     def _forget(self) -> None:
-        self._unstored = None
-        _in_memory.discard(self)
-
-    def _delete(self) -> None:
-        with contextlib.suppress(OSError):
-            os.ftruncate(self.handle, 0)
-            self.path.unlink()
-        os.close(self.handle)
+        self._in_memory = None
+        _unstored.discard(self)
 
 
 @dataclass(frozen=True)
 class _Guarded:
     """A pair that arrived; its file may serve another attempt by the time that it should be written."""
 
-    slot: RecoveryFile
-    content: bytes = field(repr=False)
+    file: RecoveryFile
+    content: Callable[[], bytes]
     write_at: float
 
 
-class _Guards:
-    """The pairs that arrived lately, first come first, and a thread that watches them while there are any."""
+class _Watcher:
+    """A thread that writes guarded pairs, first come first, as long as there are any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._guarded: deque[_Guarded] = deque()
-        self._is_watched = False
+        self._is_running = False
 
-    def put(self, guarded: _Guarded) -> None:
-        """Watch a pair; where no thread is to be had, write it at once."""
+    def watch(self, guarded: _Guarded) -> None:
         with self._lock:
             self._guarded.append(guarded)
-            if self._is_watched:
+            if self._is_running:
                 return
             try:
-                threading.Thread(target=self._watch, daemon=True).start()
-                self._is_watched = True
-            except RuntimeError:
-                self._guarded.pop().slot.write_down()
+                threading.Thread(target=self._run, daemon=True).start()
+                self._is_running = True
+            except RuntimeError:  # no thread can be started
+                self._guarded.pop().file.write_down()
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         while guarded := self._next():
-            if not guarded.slot.has_unstored(guarded.content):
-                continue
             time.sleep(max(guarded.write_at - seconds_since_boot(), 0.0))
-            if guarded.slot.has_unstored(guarded.content):
-                guarded.slot.write_down()
-                if guarded.slot.has_unstored(guarded.content):  # it could not be written: try again in a moment
-                    self.put(replace(guarded, write_at=seconds_since_boot() + timing.COMMIT_SECONDS))
+            if not guarded.file.write_down(guarded.content):
+                self.watch(replace(guarded, write_at=seconds_since_boot() + timing.COMMIT_SECONDS))
 
     def _next(self) -> _Guarded | None:
         with self._lock:
-            self._is_watched = bool(self._guarded)
+            self._is_running = bool(self._guarded)
             return self._guarded.popleft() if self._guarded else None
 
 
-_guards = _Guards()
-_in_memory: set[RecoveryFile] = set()  # those whose pair is neither stored nor written down
+_watcher = _Watcher()
+_unstored: set[RecoveryFile] = set()  # those whose pair is neither stored nor written
 
 
 def wait_for_pairs_in_memory() -> None:
     """Return once no new pair is in the memory of this process alone; before that, only a kill ends it."""
     with on_stop(lambda _sign: None):
-        while waiting := list(_in_memory):
-            for slot in waiting:
-                slot.write_down()
-            if _in_memory:
+        while unstored := list(_unstored):
+            for file in unstored:
+                file.write_down()
+            if _unstored:
                 time.sleep(RETRY_SECONDS)
 
 
 atexit.register(wait_for_pairs_in_memory)
-
-
-class _Pool:
-    """The allocated files of this process that nobody uses at the moment."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.free: dict[Path, list[RecoveryFile]] = {}
-
-
-_pool = _Pool()
+_free: dict[Path, list[RecoveryFile]] = defaultdict(list)  # allocated, and not in use, for each folder
+_free_lock = threading.Lock()
 
 
 def allocate(number: int) -> list[RecoveryFile]:
-    """Give an allocated file for each of so many attempts; whoever ends one gives its file back.
+    """Return a file for each of so many attempts; give it back once its attempt has ended.
 
     Raises:
         RecoveryUnavailable: the disk is full or the folder cannot be written.
     """
     folder = _folder()
-    with _pool.lock:
-        free = _pool.free.setdefault(folder, [])
-        taken = [free.pop() for _ in range(min(number, len(free)))]
+    with _free_lock:
+        files = [_free[folder].pop() for _ in range(min(number, len(_free[folder])))]
     try:
-        while len(taken) < number:
-            taken.append(_allocate(folder))
+        while len(files) < number:
+            files.append(_allocate(folder))
     except RecoveryUnavailable:
-        give_back(taken)
+        give_back(files)
         raise
-    return taken
+    return files
 
 
-def give_back(slots: Iterable[RecoveryFile]) -> None:
-    """Let others have the files, unless a pair is kept in them."""
-    with _pool.lock:
-        for slot in slots:
-            if not slot.is_kept:
-                _pool.free[slot.path.parent].append(slot)
+def give_back(files: Iterable[RecoveryFile]) -> None:
+    """Delete the files to which a pair was written, which is stored now, and let others use the rest."""
+    for file in files:
+        file.note_stored()
+        if not file.is_written:
+            with _free_lock:
+                _free[file.path.parent].append(file)
 
 
 def replay(is_confirmed: bool = False) -> int:
-    """Take care of the files whose process is gone: store each kept pair, and write on the other attempts that nobody
-    will come back with an answer. Return how many pairs there were.
+    """Store the pairs in the files of dead processes, and write on their other attempts that the process is dead.
 
     A pair that is ahead of its row stays in its file, and refreshing is paused, until the operator has confirmed that
     this is the living database.
+
+    Returns:
+        How many pairs there were.
 
     Raises:
         SQLAlchemyError: the database does not answer; the files stay.
@@ -243,7 +226,7 @@ def replay(is_confirmed: bool = False) -> int:
     with contextlib.ExitStack() as locked:
         abandoned: dict[Path, int] = {}
         for path in sorted(_folder().glob("*.pair")):
-            with _told(path):
+            with _reported(path):
                 handle = locked.enter_context(_locked(path))
                 try:
                     found += _store_kept(path, handle, is_confirmed)
@@ -257,16 +240,16 @@ def replay(is_confirmed: bool = False) -> int:
         with write_transaction() as session:
             note_dead(session, [path.stem for path in abandoned])
         for path, handle in abandoned.items():
-            if path.exists():  # else it was put aside
-                with _told(path):
+            if path.exists():  # else it did not open and was renamed
+                with _reported(path):
                     os.ftruncate(handle, 0)
                     path.unlink()
     return found
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Go on without a file that is taken care of, or whose process is alive; say so of one that cannot be read."""
+def _reported(path: Path) -> Iterator[None]:
+    """Skip a file that somebody else deleted or has locked; log one that cannot be read."""
     try:
         yield
     except (FileNotFoundError, BlockingIOError):
@@ -276,7 +259,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def is_locked(owner: str) -> bool:
-    """Whether the process that has this lease has its recovery file here, and is alive. Call `replay` before."""
+    """Whether the process that has this lease has its recovery file here, and lives. Call `replay` before."""
     return (_folder() / f"{owner.partition(':')[0]}.pair").exists()
 
 
@@ -286,7 +269,7 @@ def list_kept() -> list[Path]:
 
 
 def list_broken() -> list[Path]:
-    """Return the files that did not open and were put aside."""
+    """Return the files that did not open."""
     return sorted(_folder().glob("*.broken"))
 
 
@@ -315,7 +298,9 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> int:
     try:
         pair = _opened(content)
     except (ValueError, KeyError, SealBroken) as problem:
-        log.critical("The recovery file %s does not open (%s); it is put aside.", path, type(problem).__name__)
+        log.critical(
+            "The recovery file %s does not open (%s); it is renamed to *.broken.", path, type(problem).__name__
+        )
         path.rename(path.with_suffix(".broken"))
         return 0
     try:
@@ -339,14 +324,14 @@ def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
             try:
                 _store(pair)
                 break
-            except Exception:  # the database, or a fault of ours: either may be mended while we run
+            except Exception:  # the database, or a fault of ours: either may pass while we run
                 time.sleep(RETRY_SECONDS)
             kept.write_down()
         kept.note_stored()
 
 
 def _store(pair: NewPair, is_confirmed: bool = False) -> None:
-    (outcome,) = store_granted([pair], is_confirmed)
+    (outcome,) = store_kept([pair], is_confirmed)
     if outcome is Outcome.AHEAD:
         raise PairAhead(
             f"A recovery file has tokens of account {pair.account_id} that are newer than those of this database: a "
@@ -385,9 +370,9 @@ def _allocate(folder: Path) -> RecoveryFile:
     return RecoveryFile(path, handle)
 
 
-def _sealed(pair: NewPair) -> bytes:
-    granted = {**asdict(pair.granted), "expires_at": pair.granted.expires_at.isoformat()}
-    sealed = services().cipher.seal(json.dumps(granted), "recovery", pair.account_id, pair.generation)
+def _sealed(cipher: TokenCipher, pair: NewPair) -> bytes:
+    granted = {**vars(pair.granted), "expires_at": pair.granted.expires_at.isoformat()}
+    sealed = cipher.seal(json.dumps(granted), "recovery", pair.account_id, pair.generation)
     header = {"account_id": pair.account_id, "generation": pair.generation, "actor": pair.actor}
     return json.dumps({**header, "sealed": b64encode(sealed).decode()}).encode()
 

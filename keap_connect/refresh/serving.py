@@ -33,9 +33,9 @@ from keap_connect.errors import (
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, CredentialKind
 from keap_connect.refresh import recovery, timing
-from keap_connect.refresh.alarms import CLIENT_REFUSED, Probe, end_alarm
+from keap_connect.refresh.alarms import Probe
 from keap_connect.refresh.lease import Situation, look
-from keap_connect.refresh.refresher import Attempt, spend
+from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.storing import Outcome
 
 log = logging.getLogger(__name__)
@@ -233,9 +233,7 @@ def _refreshed(
             unknown_wait = _unknown_wait(situation, wanted_seconds)
             _check_block(situation, unknown_wait, ignores_back_off)
             with _place(when_full):
-                attempt = spend(situation.account, actor, unknown_wait)
-            if attempt.outcome is Outcome.STORED:
-                end_alarm(CLIENT_REFUSED)  # Keap knows our client, whatever it said before
+                attempt = refresh_once(situation.account, actor, unknown_wait)
             if attempt.outcome in {Outcome.STORED, Outcome.LATE}:
                 situation = look(account_id)
                 _check(situation)  # a disconnect that came while Keap answered has the last word

@@ -1,27 +1,29 @@
-"""Stores what a refresh brought, by the fence: only where the account still has the pair that it came from."""
+"""Writes what an answer of Keap means into the account's row.
 
-from collections.abc import Sequence
+A pair is stored only where the account still has the pair that it came from.
+"""
+
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from functools import partial
-from types import SimpleNamespace
-from typing import cast
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import store_pair
 from keap_connect.accounts.schedule import back_off_seconds
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.events.history import EventKind, record, record_many
+from keap_connect.events.history import EventKind, record
+from keap_connect.keap.answers import Classification, Verdict
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
-from keap_connect.refresh import timing
+from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import release
 
 OTHER_TENANT = "Keap answered with a token of another account; it was not stored."
+REFUSED_LATE = "Keap refused an earlier refresh token after the new tokens were stored; they may have ended with it."
 
 
 class Outcome(StrEnum):
@@ -29,13 +31,13 @@ class Outcome(StrEnum):
 
     STORED = "stored"
     NOT_TAKEN = "not_taken"  # somebody else has the lease, or nobody may: nothing was sent
-    NOT_SENT = "not_sent"  # the last look, or a pause of the worker, said no: nothing was sent
+    NOT_SENT = "not_sent"  # the last check, or a pause of the worker, said no: nothing was sent
     AHEAD = "ahead"  # it came from a pair that a restored backup does not have: it changed nothing yet
-    LATE = "late"  # the account moved on meanwhile: the answer changed nothing
+    LATE = "late"  # the account has another pair or lease by now: the answer changed nothing
     REFUSED = "refused"
     CLIENT_REFUSED = "client_refused"
     FAILED = "failed"
-    PAUSED = "braked"  # refused, like so many others that the fault is hardly the account's
+    PAUSED = "paused"  # refused, like so many others that the fault is hardly the account's
     KEPT_ASIDE = "kept_aside"  # the database refused the new pair: it waits in the recovery file
 
 
@@ -49,78 +51,108 @@ class NewPair:
     actor: str
 
 
-def store_granted(pairs: Sequence[NewPair], is_confirmed: bool = False) -> list[Outcome]:
-    """Store new pairs in one transaction, each where it belongs by the generation that it came from; others change
-    nothing.
+def lock_accounts(session: Session, ids: Collection[int]) -> dict[int, Account]:
+    """Load accounts by id, locked in the order that everybody keeps who locks several rows."""
+    query = select(Account).where(Account.id.in_(ids)).order_by(Account.id).with_for_update()
+    return {account.id: account for account in session.scalars(query)}
+
+
+def store_kept(pairs: Sequence[NewPair], is_confirmed: bool = False) -> list[Outcome]:
+    """Store pairs in one transaction, each if its account still has the pair that it came from.
 
     Args:
-        is_confirmed: whether a pair is stored, too, that is ahead of its row, on the operator's word.
+        is_confirmed: whether the operator confirmed that this is the living database; then a pair that is ahead of
+            its row is stored, too.
 
     Raises:
         SQLAlchemyError: the database refused them.
     """
     with write_transaction() as session:
-        return _store_all(session, pairs, is_confirmed)
+        accounts = lock_accounts(session, [pair.account_id for pair in pairs])
+        return [store_granted(session, accounts.get(pair.account_id), pair, is_confirmed) for pair in pairs]
 
 
-def _store_all(session: Session, pairs: Sequence[NewPair], is_confirmed: bool) -> list[Outcome]:
-    connection = session.connection()
-    # No entities here: loading and flushing them takes longer than everything else in a sweep.
-    found = connection.execute(_FENCE, {"sought": [pair.account_id for pair in pairs]})
-    accounts = {row.id: cast("Account", SimpleNamespace(**row._mapping)) for row in found}
-    outcomes = [_store(session, accounts.get(pair.account_id), pair, is_confirmed) for pair in pairs]
-    stored = [pair for pair, outcome in zip(pairs, outcomes, strict=True) if outcome is Outcome.STORED]
-    if stored:
-        connection.execute(_STORING, [_written(accounts[pair.account_id]) for pair in stored])
-        record_many(session, EventKind.REFRESHED, [(pair.account_id, pair.actor) for pair in stored])
-    return outcomes
-
-
-def _store(session: Session, account: Account | None, pair: NewPair, is_confirmed: bool) -> Outcome:
+def store_granted(session: Session, account: Account | None, pair: NewPair, is_confirmed: bool = False) -> Outcome:
+    """Store a pair if the account still has the one that it came from."""
     granted = pair.granted
-    tell = partial(record, session, account_id=pair.account_id, actor=pair.actor)
     if account is None or account.disconnected_at is not None:
         return Outcome.LATE
-    if account.generation < pair.generation and _is_older(account, granted):
+    expires_at = account.access_token_expires_at
+    # Had somebody reconnected since a backup was restored, the stored access token would end later.
+    if account.generation < pair.generation and (expires_at is None or expires_at < granted.expires_at):
         if not is_confirmed:
             return Outcome.AHEAD
         account.generation = pair.generation
     if account.generation != pair.generation:
         return Outcome.LATE
     if granted.tenant_id and account.tenant_id and granted.tenant_id != account.tenant_id:
-        tell(EventKind.OTHER_TENANT_ANSWERED, tenant_id=granted.tenant_id)
-        note_failure(session, session.get_one(Account, account.id), OTHER_TENANT, is_outcome_unknown=True)
+        record(session, EventKind.OTHER_TENANT_ANSWERED, account.id, pair.actor, tenant_id=granted.tenant_id)
+        note_failure(session, account, OTHER_TENANT, is_outcome_unknown=True)
         return Outcome.FAILED
     if not granted.has_full_scope and granted.scope != account.scope:
-        tell(EventKind.SCOPE_CHANGED, scope=granted.scope)
+        record(session, EventKind.SCOPE_CHANGED, account.id, pair.actor, scope=granted.scope)
     store_pair(account, granted)
     account.refreshed_at = utc_now()
+    record(session, EventKind.REFRESHED, account.id, pair.actor)
     return Outcome.STORED
 
 
-def _is_older(account: Account, granted: TokenResponse) -> bool:
-    """Whether the stored access token ends before this one: nobody has reconnected since the backup was restored."""
-    return account.access_token_expires_at is None or account.access_token_expires_at < granted.expires_at
+def write_no_grant(session: Session, account: Account, answer: Classification, actor: str) -> Outcome:
+    """Write an answer without a pair on the account whose lease it concerns, and end the lease."""
+    if answer.was_not_sent:
+        release(session, account, clear_marker=True, block_seconds=0)
+        return Outcome.NOT_SENT
+    if answer.verdict is Verdict.REFUSED_FOR_GOOD:
+        return _note_refusal(session, account, answer.reason, actor)
+    if answer.verdict is Verdict.CLIENT_MISCONFIGURED:
+        alarms.raise_alarm(session, alarms.CLIENT_REFUSED, answer.reason)
+        _end_lease(session, account, is_outcome_unknown=answer.may_have_rotated)
+        return Outcome.CLIENT_REFUSED
+    record(session, EventKind.REFRESH_FAILED, account.id, actor, reason=answer.reason)
+    note_failure(session, account, answer.reason, answer.may_have_rotated, answer.retry_after_seconds)
+    return Outcome.FAILED
 
 
-def _written(account: Account) -> dict[str, object]:
-    values = {name: value for name, value in vars(account).items() if name not in _ONLY_READ}
-    return {**values, "sought": account.id}
+def note_late_refusal(session: Session, before: Account, account: Account, reason: str, actor: str) -> None:
+    """Record a refusal of an older pair.
+
+    If the newer pair is of the same grant, Keap may have ended that grant; a refresh with the newer token tells.
+
+    Args:
+        before: the account as it was when its older token was sent.
+    """
+    generations = {"sent": before.generation, "stored": account.generation}
+    record(session, EventKind.REFRESH_REFUSED_LATE, account.id, actor, **generations, reason=reason)
+    is_same_grant = account.connected_at == before.connected_at and account.disconnected_at is None
+    if is_same_grant and account.refused_at is None:
+        account.outcome_unknown_since = account.failed_at = account.next_refresh_at = utc_now()
+        account.failure_reason = REFUSED_LATE
 
 
-_ONLY_READ = ("id", "tenant_id", "disconnected_at", "last_used_at")
-_REPLACED = ("generation", "scope", "refresh_token_sealed", "refresh_token_issued_at", "access_token_expires_at")
-_FENCE = (
-    select(*(Account.__table__.c[name] for name in (*_ONLY_READ, *_REPLACED)))
-    .where(Account.id.in_(bindparam("sought", expanding=True)))
-    .order_by(Account.id)  # as everybody who locks several rows
-    .with_for_update()
-)
-_STORING = update(Account).where(Account.id == bindparam("sought"))
+def _note_refusal(session: Session, account: Account, reason: str, actor: str) -> Outcome:
+    """Count a refusal; the second one, a while after the first, is for good, unless Keap refuses everybody."""
+    account.refusals += 1
+    account.failure_reason = reason
+    account.failed_at = utc_now()
+    account.next_refresh_at = utc_now() + timedelta(seconds=timing.CONFIRM_WAIT_SECONDS)
+    release(session, account, clear_marker=True, block_seconds=timing.CONFIRM_WAIT_SECONDS)
+    record(session, EventKind.REFRESH_REFUSED_ONCE, account.id, actor, reason=reason)
+    session.flush()
+    if alarms.too_many_refusals(session):
+        account.refusals = 1
+        return Outcome.PAUSED
+    if account.refusals < 2:
+        return Outcome.FAILED
+    account.refused_at = utc_now()
+    account.blocked_until = account.next_refresh_at = None
+    kind = EventKind.ANSWER_LOST if account.outcome_unknown_since else EventKind.REFRESH_REFUSED
+    when = f"{account.outcome_unknown_since:%H:%M} UTC" if account.outcome_unknown_since else ""
+    record(session, kind, account.id, actor, reason=reason, when=when)
+    return Outcome.REFUSED
 
 
-def set_aside(account_id: int, reason: str) -> None:
-    """Note a failure of our own, such as a token that does not open, so that the account waits its turn.
+def note_unreadable(account_id: int, reason: str) -> None:
+    """Let an account whose token does not open wait its turn.
 
     It ends no lease: a process that has a newer key may have one.
     """
@@ -133,13 +165,13 @@ def set_aside(account_id: int, reason: str) -> None:
 def note_failure(
     session: Session, account: Account, reason: str, is_outcome_unknown: bool, retry_after_seconds: int | None = None
 ) -> None:
-    """Write a failure down: back off, and while Keap may have rotated, keep the marker and let nobody present it."""
+    """Back off, and end the lease."""
     _back_off(account, reason, retry_after_seconds)
-    rest(session, account, is_outcome_unknown=is_outcome_unknown)
+    _end_lease(session, account, is_outcome_unknown=is_outcome_unknown)
 
 
-def rest(session: Session, account: Account, *, is_outcome_unknown: bool) -> None:
-    """End the lease; a token in doubt keeps its marker and rests, since its holder may still come back."""
+def _end_lease(session: Session, account: Account, *, is_outcome_unknown: bool) -> None:
+    """End the lease; if Keap may have rotated, keep the attempt marker and let nobody present the token for a while."""
     if is_outcome_unknown:
         account.outcome_unknown_since = account.outcome_unknown_since or account.attempted_at
     wait = timing.UNKNOWN_OUTCOME_WAIT_SECONDS if is_outcome_unknown else 0

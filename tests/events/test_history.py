@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from keap_connect.application import create_app
 from keap_connect.database import db, write_transaction
-from keap_connect.events.history import Actor, EventKind, record, record_many
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.search import EventView, Search, list_events
 from keap_connect.models import AccountEvent
 
@@ -86,10 +86,10 @@ def test_each_kind_is_in_the_docs_with_its_sentence():
     assert documented == [(kind.value, kind.sentence) for kind in EventKind]
 
 
-def test_many_events_are_written_with_one_value_for_each_stored_pair():
+def test_each_stored_pair_has_a_value_of_its_own():
     with write_transaction() as session:
-        record_many(session, EventKind.REFRESHED, [(7, "system"), (8, "system")])
-        record_many(session, EventKind.REFRESHED, [])
+        for account_id in (7, 8):
+            record(session, EventKind.REFRESHED, account_id, "system")
         record(session, EventKind.DISCONNECTED, 7, "system")
 
     with write_transaction() as session:

@@ -27,6 +27,7 @@ from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
 from keap_connect.refresh import alarms, clone_guard, identity, recovery
 from keap_connect.refresh.serving import valid_token
 from keap_connect.refresh.storing import NewPair
+from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
@@ -459,7 +460,9 @@ def _keep_a_pair(stage: Stage, account_id: int, generation: int) -> Path:
     with stage.app.app_context():
         (slot,) = recovery.allocate(1)
         kept = slot.path.with_name("0123456789abcdef.pair")
-        kept.write_bytes(recovery._sealed(NewPair(account_id, generation, token_response(grant), "test")))
+        kept.write_bytes(
+            recovery._sealed(services().cipher, NewPair(account_id, generation, token_response(grant), "test"))
+        )
         slot.path.unlink()
         recovery.give_back([slot])
     return kept

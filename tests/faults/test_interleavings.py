@@ -279,7 +279,7 @@ class Interleavings(RuleBasedStateMachine):
             with self.stage.app.app_context():
                 try:
                     if by_worker:
-                        refresher.spend(look(flight.account_id).account, "worker")
+                        refresher.refresh_once(look(flight.account_id).account, "worker")
                     else:
                         valid_token(flight.account_id, "job", min_validity_seconds=10**9, patience_seconds=0)
                 except (KeapConnectError, _Crash):
@@ -391,7 +391,7 @@ class Interleavings(RuleBasedStateMachine):
             return session.get_one(Account, account_id)
 
     def _let_one_commit_fail(self, patch: pytest.MonkeyPatch) -> None:
-        steps = {"store_granted": refresher.store_granted, "write_transaction": refresher.write_transaction}
+        steps = {"write_transaction": refresher.write_transaction}
 
         def fail_once(*_: object) -> None:
             for name, step in steps.items():

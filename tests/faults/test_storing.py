@@ -7,13 +7,15 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.clock import utc_now
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refresh import recovery, refresher
+from keap_connect.models import Account
+from keap_connect.refresh import recovery, refresher, storing
 from keap_connect.refresh.lease import build_lease
-from keap_connect.refresh.storing import NewPair, Outcome, store_granted
+from keap_connect.refresh.storing import NewPair, Outcome, store_granted, store_kept
 from tests.faults.conftest import Stage, until
 
 
@@ -38,7 +40,7 @@ def test_each_pair_of_a_group_ends_where_it_belongs(stage: Stage):
     before = pair_of(stage, other)
     stage.disconnect(gone)
 
-    outcomes = store_granted(
+    outcomes = store_kept(
         [
             new_pair(last, "last"),
             new_pair(other, scope="full|zz999.infusionsoft.com"),
@@ -64,7 +66,7 @@ def test_each_pair_of_a_group_ends_where_it_belongs(stage: Stage):
 def test_of_two_pairs_that_came_from_the_same_one_the_first_is_kept(stage: Stage):
     (account_id,) = stage.add_accounts()
 
-    assert store_granted([new_pair(account_id, "first"), new_pair(account_id, "second")]) == ["stored", "late"]
+    assert store_kept([new_pair(account_id, "first"), new_pair(account_id, "second")]) == ["stored", "late"]
 
     assert pair_of(stage, account_id) == ("access-first", "refresh-first", 2)
     assert stage.events(account_id) == ["refreshed"]
@@ -75,7 +77,7 @@ def test_a_pair_without_a_refresh_token_leaves_the_old_one(stage: Stage):
     _, kept, _ = pair_of(stage, account_id)
     granted = TokenResponse("access-new", None, utc_now() + timedelta(days=1))
 
-    assert store_granted([NewPair(account_id, 1, granted, "tester")]) == ["stored"]
+    assert store_kept([NewPair(account_id, 1, granted, "tester")]) == ["stored"]
 
     assert pair_of(stage, account_id) == ("access-new", kept, 2)
     assert stage.row(account_id).scope == "full|ab123.infusionsoft.com"
@@ -84,7 +86,7 @@ def test_a_pair_without_a_refresh_token_leaves_the_old_one(stage: Stage):
 def test_a_scope_that_changed_is_told_before_the_refresh(stage: Stage):
     (account_id,) = stage.add_accounts()
 
-    store_granted([new_pair(account_id, scope="some|ab123.infusionsoft.com")])
+    store_kept([new_pair(account_id, scope="some|ab123.infusionsoft.com")])
 
     assert stage.events(account_id) == ["scope_changed", "refreshed"]
 
@@ -103,15 +105,15 @@ def test_a_fault_with_one_pair_of_a_group_keeps_that_one_aside_and_stores_the_ot
     ids = stage.add_accounts(3)
     presentations = present_together(stage, ids)
 
-    def stumble(pairs: list[NewPair]) -> list[Outcome]:
-        if any(pair.account_id == ids[1] for pair in pairs):
+    def stumble(session: Session, account: Account | None, pair: NewPair, is_confirmed: bool = False) -> Outcome:
+        if pair.account_id == ids[1]:
             raise KeyError("a fault")
-        return store_granted(pairs)
+        return store_granted(session, account, pair, is_confirmed)
 
     with monkeypatch.context() as patch:
-        for module in (refresher, recovery):
+        for module in (refresher, storing):
             patch.setattr(module, "store_granted", stumble)
-        attempts = refresher.store(presentations)
+        attempts = refresher.settle(presentations)
         assert [stage.row(each).generation for each in ids] == [2, 1, 2]
 
     assert [attempt.outcome for attempt in attempts] == ["stored", "kept_aside", "stored"]
@@ -125,7 +127,7 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
     ids = stage.add_accounts(3)
     presentations = present_together(stage, ids)
 
-    def fail(_pairs: list[NewPair]) -> list[Outcome]:
+    def fail(*_: object) -> Outcome:
         raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
 
     def start(_thread: threading.Thread) -> None:
@@ -134,11 +136,11 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
     with monkeypatch.context() as patch:
         patch.setattr(refresher, "store_granted", fail)
         patch.setattr(threading.Thread, "start", start)
-        refresher.store(presentations)
+        refresher.settle(presentations)
 
     assert len(recovery.list_kept()) == 3
     for each in presentations:
-        os.close(each.slot.handle)  # as when the process ends
+        os.close(each.file.handle)  # as when the process ends
     assert recovery.replay() == 3
     assert stage.is_reconciled(*ids)
 
@@ -150,15 +152,15 @@ def test_a_database_that_fails_is_asked_once_for_a_group_and_all_its_pairs_are_k
     presentations = present_together(stage, ids)
     asked: list[int] = []
 
-    def fail(pairs: list[NewPair]) -> list[Outcome]:
-        asked.append(len(pairs))
+    def fail(_session: Session, account: Account, _pair: NewPair) -> Outcome:
+        asked.append(account.id)
         raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
 
     with monkeypatch.context() as patch:
         patch.setattr(refresher, "store_granted", fail)
-        attempts = refresher.store(presentations)
+        attempts = refresher.settle(presentations)
 
-    assert asked == [3]
+    assert asked == ids[:1]
     assert [(attempt.outcome, attempt.fault) for attempt in attempts] == [("kept_aside", None)] * 3
     until(lambda: stage.is_reconciled(*ids))
     assert all(row.refreshed_at for row in stage.rows())

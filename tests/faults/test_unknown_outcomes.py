@@ -20,6 +20,7 @@ from keap_connect.refresh.refresher import Presentation, prepare
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refresh.storing import NewPair
 from keap_connect.refresh.worker import RefreshWorker
+from keap_connect.services import services
 from tests.faults.conftest import Stage, until
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -40,7 +41,7 @@ def attempt_of_unknown_outcome(stage: Stage, account_id: int, seconds_ago: float
     assert lease
     (presentation,) = prepare([lease], "holder")
     if holder == "on another host":
-        presentation.slot.path.unlink()
+        presentation.file.path.unlink()
     ends = stage.row(account_id).lease_ends
     assert ends
     stage.change(account_id, lease_ends=ends - seconds_ago, blocked_until=ends + timing.LEASE_SECONDS - seconds_ago)
@@ -108,7 +109,7 @@ def test_the_worker_leaves_a_token_of_unknown_outcome_alone_for_a_day(stage: Sta
 def test_who_finds_the_recovery_file_of_a_dead_process_says_so_and_the_token_rests_from_then(stage: Stage):
     (account_id,) = stage.add_accounts()
     gone = attempt_of_unknown_outcome(stage, account_id, TEN_MINUTES, "in this folder")
-    gone.slot.abandon()  # as the end of its process does
+    gone.file.abandon()  # as the end of its process does
 
     with pytest.raises(TemporarilyUnavailable, match="No usable answer came") as refusal:
         refresh_account(account_id, "job")
@@ -118,7 +119,7 @@ def test_who_finds_the_recovery_file_of_a_dead_process_says_so_and_the_token_res
     assert (row.lease_owner, row.lease_ends) == (None, None)
     assert row.attempt_fingerprint is not None
     assert row.outcome_unknown_since == row.attempted_at
-    assert not gone.slot.path.exists()
+    assert not gone.file.path.exists()
     stage.change(account_id, blocked_until=1.0)
     refresh_account(account_id, "job")
     assert len(stage.presentations()) == 1
@@ -131,8 +132,8 @@ def test_a_caller_stores_what_a_dead_process_left_before_it_tries_again(stage: S
     refresh_account(other_id, "job")  # this process has looked for files of dead ones already
     gone = attempt_of_unknown_outcome(stage, account_id, TEN_MINUTES, "in this folder")
     granted = TokenResponse("access-new", "refresh-new", utc_now() + timedelta(days=1))
-    recovery.write_all(gone.slot.handle, recovery._sealed(NewPair(account_id, 1, granted, "holder")))
-    gone.slot.abandon()
+    recovery.write_all(gone.file.handle, recovery._sealed(services().cipher, NewPair(account_id, 1, granted, "holder")))
+    gone.file.abandon()
 
     served = valid_token(account_id, "job")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -20,16 +21,18 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.keap.answers import Classification
 from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms, refresher, serving, worker_pool
 from keap_connect.refresh import worker as refresh_worker
-from keap_connect.refresh.circuit_breaker import OPENS_AFTER
+from keap_connect.refresh.circuit_breaker import OPENS_AFTER, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.refresh.due import CLAIMED_FOR, claim_due, lag_seconds, reserve_calls
 from keap_connect.refresh.heartbeat import list_workers
-from keap_connect.refresh.refresher import Attempt, Presentation, present
+from keap_connect.refresh.refresher import Attempt
 from keap_connect.refresh.serving import refresh_account, valid_token
 from keap_connect.refresh.worker_pool import CALLS_AT_ONCE
+from keap_connect.settings import KeapSettings
 from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, program, until
 from tests.support.sandbox import ANN
@@ -205,7 +208,7 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     second.ask("sweep")
     assert len(stage.presentations()) == sent + 1, "the next probe is five minutes away"
     rows = stage.rows()
-    alarms = stage.alarms()
+    raised = stage.alarms()
     stage.sandbox.clear_faults()
     stage.change(*ids, next_refresh_at=utc_now())
     (third,) = stage.start(1)
@@ -214,7 +217,7 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
 
     assert sent <= CALLS_AT_ONCE + 1
     assert probed == 1
-    assert alarms == [alarms.CLIENT_REFUSED]
+    assert raised == [alarms.CLIENT_REFUSED]
     assert all((row.refused_at, row.refusals, row.failures) == (None, 0, 0) for row in rows)
     assert stage.alarms() == [], "a probe that succeeds ends the alarm"
     assert stage.is_reconciled(*ids)
@@ -325,7 +328,7 @@ def slow_sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[refres
     for name, value in {"CALLS_AT_ONCE": 1, "LEASED_AT_ONCE": 3, "LEASED_TOGETHER": 1}.items():
         monkeypatch.setattr(worker_pool, name, value)
     monkeypatch.setattr(refresh_worker, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(refresh_worker, "MOST_TAKEN_UP", 2)
+    monkeypatch.setattr(refresh_worker, "MOST_CLAIMED", 2)
     built = stage.app.extensions["keap_connect"]
     unlimited = replace(built, settings=replace(built.settings, refresh_rate_per_minute=0))
     monkeypatch.setitem(stage.app.extensions, "keap_connect", unlimited)
@@ -387,21 +390,21 @@ def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker
     stage: Stage, slow_sweep: refresh_worker.RefreshWorker, monkeypatch: pytest.MonkeyPatch
 ):
     looked_for_more = threading.Event()
-    allowed, withdraw = slow_sweep._allowed, worker_pool.withdraw
+    allowed, not_sent = slow_sweep._allowed, worker_pool.not_sent
 
     def note_that_it_looks() -> int:
-        was_braked = slow_sweep._is_braked
+        was_stopped = slow_sweep.circuit.stopped_at > 0
         most = allowed()
-        if was_braked:
+        if was_stopped:
             looked_for_more.set()
         return most
 
-    def withdraw_late(presentation: Presentation) -> None:
+    def not_sent_late(reason: str) -> Classification:
         assert looked_for_more.wait(20)
-        withdraw(presentation)
+        return not_sent(reason)
 
     monkeypatch.setattr(slow_sweep, "_allowed", note_that_it_looks)
-    monkeypatch.setattr(worker_pool, "withdraw", withdraw_late)
+    monkeypatch.setattr(worker_pool, "not_sent", not_sent_late)
     stage.sandbox.fault("invalid_client_401", "refresh")
     stage.sandbox.release()
 
@@ -419,7 +422,7 @@ def test_trouble_after_a_pair_is_stored_keeps_no_other_from_being_stored(stage: 
         noted.append(attempt)
         raise OperationalError("DELETE", {}, Exception("the server closed the connection"))
 
-    threads = worker_pool.WorkerPool(stage.app, must_pause=lambda: False, note=note, note_fault=pytest.fail)
+    threads = worker_pool.WorkerPool(stage.app, CircuitBreaker(), note)
     with stage.app.app_context(), threads:
         for group in (ids[:1], ids[1:]):
             threads.submit([stage.row(account_id) for account_id in group])
@@ -545,12 +548,16 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
 ):
     unlucky, lucky = stage.add_accounts(2)
 
-    def present_or_stumble(presentation: Presentation) -> None:
-        if presentation.lease.account.id == unlucky:
-            raise KeyError("a fault")
-        present(presentation)
+    with stage.app.app_context():
+        unlucky_token = open_refresh_token(stage.row(unlucky))
+    refresh = refresher.refresh
 
-    monkeypatch.setattr(worker_pool, "present", present_or_stumble)
+    def refresh_or_stumble(keap: KeapSettings, refresh_token: str, *limits: Any) -> Classification:
+        if refresh_token == unlucky_token:
+            raise KeyError("a fault")
+        return refresh(keap, refresh_token, *limits)
+
+    monkeypatch.setattr(refresher, "refresh", refresh_or_stumble)
     with ThreadPoolExecutor(1) as thread:  # a worker in the main thread would keep the signals
         ended = thread.submit(stage.app.test_cli_runner().invoke, args=["worker", "--once", "--json"]).result()
 

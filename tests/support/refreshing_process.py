@@ -32,7 +32,7 @@ from flask import Flask
 from keap_connect import clock, database
 from keap_connect.application import create_app
 from keap_connect.keap import transport
-from keap_connect.refresh import alarms, circuit_breaker, refresher, storing, timing
+from keap_connect.refresh import alarms, circuit_breaker, refresher, timing
 from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.lease import look
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
@@ -112,8 +112,8 @@ class Life:
 
     def take_up(self, account_id: int) -> dict[str, object]:
         """Let the worker refresh one account, as when it has just taken it up."""
-        with self.worker.crew:
-            self.worker.worker_pool.submit([look(account_id).account])
+        with self.worker.pool:
+            self.worker.pool.submit([look(account_id).account])
         return {"failed": self.worker.failed}
 
     def work(self) -> dict[str, object]:
@@ -136,7 +136,7 @@ class Life:
 
     def circuit(self) -> dict[str, object]:
         """Tell whether the worker pauses, and how many calls are under way."""
-        return {"is_open": self.worker.circuit.reason is not None, "under_way": self.worker.worker_pool.under_way}
+        return {"is_open": self.worker.circuit.reason is not None, "under_way": self.worker.pool.under_way}
 
     def clock(self, shift_seconds: float) -> dict[str, object]:
         """Move this process's clock."""
@@ -208,9 +208,9 @@ def _at(step: str, trouble: Callable[[], None]) -> None:
     elif step == "after_answer":
         refresher.refresh = _then(refresher.refresh, trouble)
     elif step == "before_commit":
-        storing._store_all = _then(storing._store_all, trouble)
+        refresher._settle_all = _then(refresher._settle_all, trouble)
     elif step == "after_commit":
-        refresher.store_granted = _then(refresher.store_granted, trouble)
+        refresher._write = _then(refresher._write, trouble)
 
 
 def _first(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[..., Any]:
