@@ -232,6 +232,23 @@ def test_of_two_who_want_one_lease_at_the_same_moment_one_gets_it(account, sandb
     assert [lease.is_still_held(one) for one in wanted] == [True, True, False]
 
 
+@pytest.mark.proves("F82", "R26")
+@pytest.mark.parametrize("change", ["the lease has ended by the database's clock", "refreshing was paused"])
+def test_nothing_is_sent_under_a_lease_when_the_database_says_so_at_the_last_check(account, sandbox, change):
+    """As after a jump of its clock, or a suspension that our boot clock does not count."""
+    wanted = lease.Lease(get_account(account), "r", seconds_since_boot() + 60, timing.UNASKED_WAIT_SECONDS, "first")
+    assert lease.acquire_leases([wanted]) == [wanted]
+    assert lease.is_still_held(wanted)
+
+    with write_transaction() as session:
+        if change == "refreshing was paused":
+            alarms.raise_alarm(session, alarms.MASS_REFUSAL, "Keap refused many.")
+        else:
+            session.get_one(Account, account).lease_ends = session.scalar(select(database_clock()))
+
+    assert not lease.is_still_held(wanted)
+
+
 @pytest.mark.proves("R28")
 @pytest.mark.parametrize("is_read_first", [True, False])
 def test_a_token_in_doubt_rests_while_its_holder_could_not_reach_the_database(

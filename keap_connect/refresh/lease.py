@@ -237,7 +237,11 @@ def _named(lease: Lease) -> dict[str, object]:
 
 
 def is_still_held(lease: Lease) -> bool:
-    """Whether the account still has this pair and this lease. Without an answer of the database nothing is sent."""
+    """Whether the account still has this pair and this lease, the lease has not ended, and nothing pauses refreshing.
+
+    The database decides by its own clock, so a pause that our boot clock does not count (a suspended virtual machine)
+    and a jump of the database's clock are noticed. Without an answer of the database nothing is sent.
+    """
     try:
         return plain_reads(_STILL_HELD).one(**_named(lease)) is not None
     except TemporarilyUnavailable:
@@ -356,7 +360,9 @@ _ACQUIRING = (
     )
 )
 _OWNERS = select(Account.lease_owner).where(Account.id.in_(bindparam("sought", expanding=True)))
-_STILL_HELD = select(Account.id).where(*_THIS_PAIR, Account.lease_owner == bindparam("owner"))
+_STILL_HELD = select(Account.id).where(
+    *_THIS_PAIR, Account.lease_owner == bindparam("owner"), Account.lease_ends > database_clock(), IS_NOT_PAUSED
+)
 
 
 def _ahead(moment: float | None, now: float) -> float:

@@ -171,6 +171,24 @@ def test_nothing_is_presented_twice_when_the_clock_of_the_database_jumps_during_
     assert stage.is_reconciled(account_id)
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.proves("F82", "R26")
+def test_nothing_is_sent_under_a_lease_that_the_clock_of_the_database_has_ended(
+    stage: Stage, clock_shim: Callable[[float], None]
+):
+    """Nobody else has noticed the jump; by that clock the next one may present the token while this call lasts."""
+    (account_id,) = stage.add_accounts()
+    (stopped,) = stage.start(1, FREEZE_AT="before_look")
+    stopped.tell("refresh", account_id)
+    until(stopped.is_stopped)
+
+    clock_shim(125)
+    stopped.thaw()
+
+    assert "Nothing was sent" in stopped.hear()[0]["message"]
+    assert stage.presentations() == []
+
+
 @SQLITE
 @pytest.mark.proves("F88")
 def test_a_lease_from_before_a_reboot_is_free_after_two_minutes(stage: Stage):
