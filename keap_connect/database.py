@@ -326,50 +326,60 @@ def plain_reads(query: Select[*tuple[Any, ...]]) -> "PlainReads":
 
 
 class PlainReads:
-    """One query, asked on connections of its own without SQLAlchemy's session: for the call that is made most.
+    """One query, asked on connections of its own without SQLAlchemy's session: for the calls that are made most.
 
     The connections read only, and each statement sees what was committed before it, by whichever process.
     """
 
     def __init__(self, query: Select[*tuple[Any, ...]]) -> None:
         self._engine = db.engine
-        self._compiled = query.compile(dialect=self._engine.dialect)
-        self._sql = str(self._compiled)
+        dialect = self._engine.dialect
+        self._error = dialect.loaded_dbapi.Error
+        compiled = query.compile(dialect=dialect)
+        self._sql, self._names = str(compiled), compiled.positiontup
+        readers = [
+            column.type.dialect_impl(dialect).result_processor(dialect, None) for column in query.selected_columns
+        ]
+        self._readers = [(place, read) for place, read in enumerate(readers) if read]
         self._idle: deque[DBAPIConnection] = deque()
         event.listen(self._engine, "engine_disposed", lambda _engine: self.close())
 
-    def one(self, **values: object) -> tuple[Any, ...] | None:
-        """Return the row that the driver gives, in the driver's own types, or None.
+    def one(self, **values: object) -> list[Any] | None:
+        """Return the values of the row, or None.
 
         Raises:
             TemporarilyUnavailable: the database does not answer.
         """
-        names = self._compiled.positiontup
-        bound = [values[name] for name in names] if names else values
-        error = self._engine.dialect.loaded_dbapi.Error
+        bound = [values[name] for name in self._names] if self._names else values
         try:
             return self._ask(self._idle.pop(), bound)
         except IndexError:
             pass
-        except error:
+        except self._error:
             self.close()  # a restart of the database ends all of them; a new one will tell whether it is back
         try:
             return self._ask(self._connect(), bound)
-        except error as problem:
+        except self._error as problem:
             Trouble.last_at = seconds_since_boot()
             raise TemporarilyUnavailable("The database does not answer.", 5) from problem
 
-    def _ask(self, connection: DBAPIConnection, bound: Any) -> tuple[Any, ...] | None:
+    def _ask(self, connection: DBAPIConnection, bound: Any) -> list[Any] | None:
         cursor = connection.cursor()
         try:
             cursor.execute(self._sql, bound)
             row: tuple[Any, ...] | None = cursor.fetchone()
-        except self._engine.dialect.loaded_dbapi.Error:
+        except self._error:
             connection.close()
             raise
         cursor.close()
         self._idle.append(connection)
-        return row
+        if row is None:
+            return None
+        found = list(row)
+        for place, read in self._readers:
+            if found[place] is not None:
+                found[place] = read(found[place])
+        return found
 
     def close(self) -> None:
         """Close the connections that nobody uses right now."""

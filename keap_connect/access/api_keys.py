@@ -1,7 +1,7 @@
-"""API keys: how programs come in. A key is shown once; only a hash of its secret part is stored.
+"""API keys, by which programs are authenticated. A key is shown once; only a hash of its secret part is stored.
 
-`kc_<public id>_<secret><checksum>`: the prefix names it to secret scanners, the public id finds its row, the secret
-has 192 random bits, and the CRC-32 tells a mistyped key from a guessed one without asking the database.
+`kc_<public id>_<secret><checksum>`: secret scanners know it by its prefix, the public id finds its row, the secret has
+192 random bits, and the CRC-32 separates mistyped keys from guessed ones without a query.
 """
 
 import hmac
@@ -10,24 +10,36 @@ import secrets
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 
+from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, plain_reads, read_session, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, APIKey
 
 PREFIX = "kc_"
 SHAPE = re.compile(r"(kc_([0-9a-f]{16})_([0-9a-f]{48}))([0-9a-f]{8})")
-USED_EVERY = timedelta(hours=1)
 LONGEST_NAME = 80
 MOST_ACCOUNTS = 1000
-NOBODYS_HASH = "0" * 64  # compared with when there is no such key, so that the answer takes as long
+DUMMY_HASH = "0" * 64  # compared with when there is no such key, so that the answer takes as long
+KEY_COLUMNS = tuple(APIKey.__mapper__.columns)
+# What has a part in whether the access token is good, and in its answer: each column more takes time.
+ACCOUNT_COLUMNS = (
+    *(Account.id, Account.tenant_id, Account.kind, Account.access_token_sealed, Account.access_token_expires_at),
+    *(Account.refresh_token_issued_at, Account.disconnected_at, Account.refused_at, Account.failures, Account.refusals),
+    *(Account.failure_reason, Account.outcome_unknown_since, Account.attempted_at, Account.last_used_at),
+)
+KEY_NAMES, ACCOUNT_NAMES = ([str(column.key) for column in columns] for columns in (KEY_COLUMNS, ACCOUNT_COLUMNS))
+KEY_AND_ACCOUNT = select(*KEY_COLUMNS, *ACCOUNT_COLUMNS).where(APIKey.public_id == bindparam("public_id"))
+BY_ID = KEY_AND_ACCOUNT.where(Account.id == bindparam("account"))
+BY_EXTERNAL_ID = KEY_AND_ACCOUNT.where(Account.external_id == bindparam("account"))
 
 
 class Scope(StrEnum):
@@ -39,9 +51,8 @@ class Scope(StrEnum):
     METRICS_READ = "metrics:read"
 
 
-@dataclass(frozen=True)
-class APIKeyView:
-    """A key as a page or a command shows it."""
+class APIKeyView(NamedTuple):
+    """A key as the rest of the program sees it; `account_ids` is None when all accounts are open to it."""
 
     id: int
     public_id: str
@@ -56,26 +67,8 @@ class APIKeyView:
 
     @property
     def is_usable(self) -> bool:
-        """Whether a program can still come in with it."""
+        """Whether it is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > utc_now())
-
-
-@dataclass(frozen=True)
-class IssuedKey:
-    """A new key; `text` is what the program sends, and nobody can tell it again."""
-
-    text: str = field(repr=False)
-    row: APIKeyView
-
-
-@dataclass(frozen=True)
-class VerifiedKey:
-    """Who a program is, and what it may do; `account_ids` is None when all accounts are open to it."""
-
-    id: int
-    name: str
-    scopes: frozenset[str]
-    account_ids: frozenset[int] | None
 
     @property
     def actor(self) -> str:
@@ -96,6 +89,22 @@ class VerifiedKey:
         return self.account_ids is None or account_id in self.account_ids
 
 
+@dataclass(frozen=True)
+class IssuedKey:
+    """A new key; `text` is what the program sends, and is shown only once."""
+
+    text: str = field(repr=False)
+    row: APIKeyView
+
+
+@dataclass(frozen=True)
+class ShownKey:
+    """The two parts of a key that a program sends."""
+
+    public_id: str
+    secret_hash: str = field(repr=False)
+
+
 def issue_api_key(
     name: str,
     scopes: Iterable[str],
@@ -109,7 +118,7 @@ def issue_api_key(
         account_ids: the only accounts it is for; None for all, also those to come.
 
     Raises:
-        APIKeyUnfit: the name, a scope, the expiry or an account will not do.
+        APIKeyUnfit: the name, a scope, the expiry or an account breaks a rule.
     """
     name, wanted = name.strip(), set(scopes)
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
@@ -172,37 +181,51 @@ def revoke_api_key(key_id: int, actor: str) -> None:
             record(session, EventKind.API_KEY_REVOKED, None, actor, key_id=key_id, name=key.name)
 
 
-def verify_api_key(text: str) -> VerifiedKey:
-    """Say whose key this is.
+def verify_api_key(text: str) -> APIKeyView:
+    """Return the key that this is the text of, and note its use.
 
     Raises:
         APIKeyRefused: it is malformed, unknown, revoked or expired; all look the same.
     """
-    shown = read_api_key(text)
+    shown = parse_api_key(text)
     with read_session() as session:
-        key = session.scalar(select(APIKey).where(APIKey.public_id == shown.public_id))
-    is_right = shown.fits(key.secret_hash if key else NOBODYS_HASH)
-    if key is None or not is_right or not _view(key).is_usable:
-        raise APIKeyRefused("The API key is not valid.")
+        row = session.scalar(select(APIKey).where(APIKey.public_id == shown.public_id))
+    key = judge_api_key(row, shown)
     _note_used(key)
-    only = None if key.account_ids is None else frozenset(key.account_ids)
-    return VerifiedKey(key.id, key.name, frozenset(key.scopes.split()), only)
+    return key
 
 
-@dataclass(frozen=True)
-class ShownKey:
-    """The two parts of a key that a program shows."""
+def judge_api_key(row: APIKey | None, shown: ShownKey) -> APIKeyView:
+    """Return the key of a row, if it is the one that was shown and may be used.
 
-    public_id: str
-    secret_hash: str = field(repr=False)
+    Raises:
+        APIKeyRefused: it is not, or there is no row.
+    """
+    is_right = hmac.compare_digest(shown.secret_hash, row.secret_hash if row else DUMMY_HASH)
+    key = _view(row) if row and is_right else None
+    if key is None or not key.is_usable:
+        raise APIKeyRefused("The API key is not valid.")
+    return key
 
-    def fits(self, stored_hash: str) -> bool:
-        """Compare in constant time."""
-        return hmac.compare_digest(self.secret_hash, stored_hash)
+
+def find_key_and_account(shown: ShownKey, account: int | str) -> tuple[APIKey, Account] | None:
+    """Read a key and an account, by its id or external id, in one statement; None unless both exist.
+
+    The key is not judged. Of the account `ACCOUNT_COLUMNS` are read; any other attribute of it raises AttributeError.
+    """
+    reads = plain_reads(BY_ID if isinstance(account, int) else BY_EXTERNAL_ID)
+    found = reads.one(public_id=shown.public_id, account=account)
+    if found is None:
+        return None
+    # Without a session and without the ORM's bookkeeping, which would take longer than all the rest of a token call.
+    key, row, values = APIKey.__new__(APIKey), Account.__new__(Account), iter(found)
+    key.__dict__.update(zip(KEY_NAMES, values, strict=False))
+    row.__dict__.update(zip(ACCOUNT_NAMES, values, strict=False))
+    return key, row
 
 
-def read_api_key(text: str) -> ShownKey:
-    """Take a key apart; whether it is one of ours only its row can tell.
+def parse_api_key(text: str) -> ShownKey:
+    """Return the parts of a key, which may not exist.
 
     Raises:
         APIKeyRefused: it is malformed, or its checksum is wrong.
@@ -223,11 +246,11 @@ def _checksum(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-def _note_used(key: APIKey) -> None:
+def _note_used(key: APIKeyView) -> None:
     now = utc_now()
-    if key.last_used_at and key.last_used_at > now - USED_EVERY:
+    if is_use_noted(key.last_used_at, now):
         return
-    unnoted = or_(APIKey.last_used_at.is_(None), APIKey.last_used_at <= now - USED_EVERY)
+    unnoted = or_(APIKey.last_used_at.is_(None), APIKey.last_used_at <= now - USE_NOTED_EVERY)
     with write_transaction() as session:
         session.execute(update(APIKey).where(APIKey.id == key.id, unnoted).values(last_used_at=now))
 

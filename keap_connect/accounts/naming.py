@@ -13,7 +13,7 @@ LONGEST_NAME = 200
 LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL keeps no NUL, and a line is one line
 EXTERNAL_ID_CHARACTERS = "[A-Za-z0-9._:-]"
 EXTERNAL = "external:"
-NAME = re.compile(f"[0-9]+|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}")
+NAME = re.compile(f"[0-9]{{1,{LONGEST_NAME}}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}")
 
 
 def person_of(named: Account | Identity) -> str:
@@ -26,17 +26,28 @@ def is_account_name(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
+def parse_account_name(name: str) -> int | str:
+    """Return an id, or an external id.
+
+    Raises:
+        AccountNotFound: no account can have this name.
+    """
+    if is_account_name(name):
+        if name.startswith(EXTERNAL):
+            return name.removeprefix(EXTERNAL)
+        if int(name) <= LARGEST_ID:
+            return int(name)
+    raise AccountNotFound(f"There is no account {name}.")
+
+
 def find_account_id(name: str) -> int:
     """Return the id of the account that has this name outside.
 
     Raises:
         AccountNotFound: there is none.
     """
-    named = Account.external_id == name.removeprefix(EXTERNAL)
-    if not name.startswith(EXTERNAL):
-        if not is_account_name(name) or int(name) > LARGEST_ID:
-            raise AccountNotFound(f"There is no account {name}.")
-        named = Account.id == int(name)
+    sought = parse_account_name(name)
+    named = Account.id == sought if isinstance(sought, int) else Account.external_id == sought
     with read_session() as session:
         account_id = session.scalar(select(Account.id).where(named))
     if account_id is None:

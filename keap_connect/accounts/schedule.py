@@ -20,6 +20,11 @@ BACK_OFF_SECONDS = 30.0
 MOST_BACK_OFF_SECONDS = 1800.0
 
 
+def is_use_noted(last_used_at: datetime | None, now: datetime) -> bool:
+    """Whether it was noted lately enough that jobs use an account or an API key."""
+    return last_used_at is not None and last_used_at > now - USE_NOTED_EVERY
+
+
 def next_refresh_at(account: Account, now: datetime) -> datetime | None:
     """Return when the worker should refresh a pair that was just stored; None without a refresh token."""
     if account.refresh_token_sealed is None or account.refresh_token_issued_at is None:

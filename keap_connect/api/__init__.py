@@ -1,7 +1,8 @@
 """The token API for programs: JSON over HTTP, with an API key.
 
 operations.py     how an operation is declared: who may, what it takes, what it answers; reads each request by that
-door.py           asks for the key, its scope and its rate before an operation runs
+auth.py           checks the key, its scope and its rate before an operation runs
+fast_path.py      answers most token calls before Flask, by the functions that the operation calls
 requests.py       reads query strings and JSON bodies, and refuses what was not declared
 schemas.py        the shapes of what comes in and goes out
 errors.py         the one shape of an error

@@ -7,7 +7,7 @@ from flask import Flask
 from keap_connect.api import accounts, documentation, events, metrics, tokens
 from keap_connect.api.auth import guard_operations
 from keap_connect.api.errors import answer_errors, answer_lost_requests
-from keap_connect.api.express import ExpressLane
+from keap_connect.api.fast_path import TokenFastPath
 from keap_connect.api.operations import bp
 from keap_connect.server.front import AT_ONCE
 from keap_connect.settings import Settings
@@ -24,10 +24,11 @@ def register_api(app: Flask) -> None:
     app.register_blueprint(metrics.bp)
 
 
-def open_express_lane(app: Flask, headers: Mapping[str, str]) -> None:
-    """Answer the plainest calls before Flask; `headers` are those of every answer."""
+def add_fast_path(app: Flask, headers: Mapping[str, str]) -> None:
+    """Answer most token calls before Flask; `headers` are those of every answer."""
     settings: Settings = app.extensions["keap_connect"].settings
-    # Files of this process keep nobody waiting. Another server, or who reads a pipe, may.
+    # No thread is needed where a token call only reads and writes files. Another server, or the reader of a pipe, may
+    # keep it waiting.
     is_local = settings.database_url.startswith("sqlite") and settings.rate_limit_storage == "memory://"
     app.extensions[AT_ONCE] = is_local and settings.audit_log is not None
-    app.wsgi_app = ExpressLane(app, headers.items())  # type: ignore[method-assign,assignment]
+    app.wsgi_app = TokenFastPath(app, headers.items())  # type: ignore[method-assign,assignment]

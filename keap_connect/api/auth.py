@@ -1,7 +1,7 @@
-"""Asks each program for its key before an operation runs; an operation that declares nothing is open to nobody.
+"""Checks the API key before an operation runs; an operation that declares no scope is open to nobody.
 
-The key comes in the Authorization header and nowhere else: cookies say nothing here, and a key in the URL is refused,
-since it stands in logs then (RFC 6750 sections 2.3 and 5.3).
+The key comes in the Authorization header and nowhere else: cookies do not count, and a key in the URL is refused, since
+logs keep URLs (RFC 6750 sections 2.3 and 5.3).
 """
 
 import logging
@@ -21,18 +21,18 @@ log = logging.getLogger(__name__)
 KEY_BEGINS = re.compile(r"kc_([0-9a-f]{16})_[0-9a-f]{8}")
 KEY_NAMES = {"api_key", "apikey", "api-key", "access_token", "authorization", "key", "token"}
 NO_KEY = "Send an API key in the header Authorization: Bearer."
-KEY_IN_URL = "An API key does not belong into a URL, where logs keep it. Send it in a header, and revoke this one."
+KEY_IN_URL = "An API key does not belong in a URL, where logs keep it. Send it in a header, and revoke this one."
 OPEN_TO_ANYONE = {"api.openapi", "api.reference"}
 
 
 def guard_operations(bp: Blueprint) -> None:
-    """Ask at the door before each operation runs."""
+    """Check the key before each operation runs."""
 
     @bp.before_request
-    def ask() -> None:
+    def check_key() -> None:
         endpoint = request.endpoint or ""
         if request.method == "HEAD" and endpoint in OPERATIONS:
-            raise MethodNotAllowed(["GET"])  # a token would be handed out that nobody gets
+            raise MethodNotAllowed(["GET"])  # nobody would get the token, whose hand-out is recorded
         if endpoint in OPEN_TO_ANYONE:
             return
         declared = OPERATIONS.get(endpoint)
@@ -42,16 +42,16 @@ def guard_operations(bp: Blueprint) -> None:
 
 
 def require_key(scope: str) -> None:
-    """Let only a program in whose API key has the scope; the others are counted.
+    """Check that the request has an API key with this scope, and count it.
 
     Raises:
-        KeyMissing, APIKeyRefused: it shows no key, or one that is not valid.
+        KeyMissing, APIKeyRefused: it has none, or one that is not valid.
         InsufficientScope: its key lacks the scope.
-        TooManyRequests: it comes too often.
+        TooManyRequests: its key, or its client address, sends too many.
     """
     _refuse_key_in_url()
     try:
-        g.api_key = verify_api_key(_shown_key())
+        g.api_key = verify_api_key(read_key(request.headers.get("Authorization", "")))
     except (APIKeyRefused, KeyMissing):
         rate_limits().count_wrong_key(request.remote_addr)
         raise
@@ -60,8 +60,13 @@ def require_key(scope: str) -> None:
     g.api_key.require(scope)
 
 
-def _shown_key() -> str:
-    kind, _, text = request.headers.get("Authorization", "").partition(" ")
+def read_key(authorization: str) -> str:
+    """Return the text of the API key in the header Authorization.
+
+    Raises:
+        KeyMissing: there is none.
+    """
+    kind, _, text = authorization.partition(" ")
     if kind.lower() != "bearer" or not text.strip():
         raise KeyMissing(NO_KEY)
     return text.strip()

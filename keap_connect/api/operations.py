@@ -8,15 +8,13 @@ from typing import Any
 from flask import Blueprint, Response, g, json, request
 from marshmallow import Schema
 
-from keap_connect.access.api_keys import Scope, VerifiedKey
+from keap_connect.access.api_keys import APIKeyView, Scope
 from keap_connect.accounts.naming import find_account_id
-from keap_connect.api.errors import RequestRefused
 from keap_connect.api.requests import read_body, read_query
 from keap_connect.api.schemas import Nothing
 from keap_connect.errors import AccountNotFound
 
 View = Callable[..., Any]
-LONGEST_ACCOUNT_NAME = 210
 bp = Blueprint("api", __name__, url_prefix="/api")
 
 
@@ -92,21 +90,18 @@ def json_answer(body: object, status: int = 200) -> Response:
     return Response(json.dumps(body, sort_keys=False), status, mimetype="application/json")
 
 
-def current_key() -> VerifiedKey:
-    """Return the key that the door has let in."""
-    key: VerifiedKey = g.api_key
+def current_key() -> APIKeyView:
+    """Return the key of this request, which was checked before."""
+    key: APIKeyView = g.api_key
     return key
 
 
 def visible_account_id(name: str) -> int:
-    """Find an account by its name; one that the key may not see is as good as missing.
+    """Return the id of the account of this name.
 
     Raises:
-        AccountNotFound: there is none for this key.
-        RequestRefused: it is no name of an account.
+        AccountNotFound: there is none, or the key may not see it.
     """
-    if "\0" in name or len(name) > LONGEST_ACCOUNT_NAME:
-        raise RequestRefused("An account is named by its id, or by external: and your own id.", 404)
     account_id = find_account_id(name)
     if not current_key().may_see(account_id):
         raise AccountNotFound(f"There is no account {name}.")
@@ -114,7 +109,7 @@ def visible_account_id(name: str) -> int:
 
 
 def _read(declared: Operation, values: dict[str, Any], takes_query: bool, takes_body: bool) -> dict[str, Any]:
-    query = read_query(declared.query)
+    query = read_query(declared.query, request)
     body = read_body(declared.body) if declared.body is not None else {}
     if "account" in values:
         values = {"account_id": visible_account_id(values["account"])}

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from flask import request
+from flask import Request, request
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -12,7 +12,7 @@ from keap_connect.api.errors import RequestRefused
 BROKEN = "The body is no JSON object."
 
 
-def read_query(schema: Schema) -> dict[str, Any]:
+def read_query(schema: Schema, request: Request) -> dict[str, Any]:
     """Return the query string's values.
 
     Raises:

@@ -3,17 +3,16 @@
 import re
 from typing import Any
 
-from flask import Response, current_app, request
+from flask import Response, request
 
-from keap_connect.access.api_keys import Scope
+from keap_connect.access.api_keys import APIKeyView, Scope
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.changes import disconnect as disconnect_account
-from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, view_account
 from keap_connect.api.operations import bp, current_key, operation
 from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
 from keap_connect.events.hand_outs import record_hand_out
-from keap_connect.refresh.serving import RefreshUnderWay, refresh_account, report_rejected, valid_token
+from keap_connect.refresh.serving import RefreshUnderWay, ServedToken, refresh_account, report_rejected, valid_token
 from keap_connect.refresh.timing import PATIENCE_SECONDS
 from keap_connect.server.front import WAITING, Waiting
 
@@ -34,13 +33,22 @@ ACCOUNT_PATH = "/v1/accounts/<account>"
 )
 def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     """Refreshes first if it must, and waits for a refresh that is under way. Without `min_validity` any unexpired
-    token is handed out, with a `warning` when it could not be made to last. 409: a person must reconnect the account,
-    going on is no use. 503: nothing is lost, come back after `Retry-After` seconds."""
+    token is returned, with a `warning` if it could not be refreshed. 409: a person must reconnect the account; trying
+    again does not help. 503: nothing is lost; try again after `Retry-After` seconds."""
     key = current_key()
     waiting: Waiting | None = request.environ.get(WAITING)
     asked_at = waiting.since if waiting else None
     served = valid_token(account_id, key.actor, query.get("min_validity"), patience_seconds(), asked_at)
-    record_hand_out(account_id, fingerprint(served.access_token), key.actor, request.remote_addr, key.id)
+    return hand_out(served, key, request.remote_addr)
+
+
+def hand_out(served: ServedToken, key: APIKeyView, address: str | None) -> dict[str, Any]:
+    """Return the answer to a token call, once it is recorded.
+
+    Raises:
+        HandOutUnrecorded: the audit log cannot be written.
+    """
+    record_hand_out(served.account.id, served.fingerprint, key.actor, address, key.id)
     return served.as_answer()
 
 
@@ -53,8 +61,8 @@ def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     answers={200: RejectionTaken()},
 )
 def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
-    """The current token is not handed out again then, and the next call gets a fresh one. A report about an older
-    token changes nothing."""
+    """The current token is then not returned again, and the next call gets a new one. A report about an older token
+    changes nothing."""
     rate_limits().count_rejection(account_id)
     return {"is_current": report_rejected(account_id, body["fingerprint"], current_key().actor)}
 
@@ -69,7 +77,7 @@ def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
     refusals=[409],
 )
 def refresh(account_id: int) -> AccountView:
-    """Seldom needed: asking for a token refreshes by itself, and the worker refreshes ahead of time."""
+    """Rarely needed: asking for a token refreshes if it has to, and the worker refreshes ahead of time."""
     refresh_account(account_id, current_key().actor, patience_seconds())
     return view_account(account_id)
 
@@ -82,25 +90,19 @@ def refresh(account_id: int) -> AccountView:
     answers={200: Account()},
 )
 def disconnect(account_id: int) -> AccountView:
-    """At once and for good; the account and its history stay, so that it can be connected again."""
+    """The tokens are deleted at once. The account and its history stay, so that it can be connected again."""
     disconnect_account(account_id, current_key().actor)
     return view_account(account_id)
 
 
 @bp.errorhandler(RefreshUnderWay)
 def ask_again(refresh: RefreshUnderWay) -> Response:
-    """Tell the front to ask again after the refresh. It drops this answer."""
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-
-    def is_over() -> bool:
-        with app.app_context():
-            return refresh.is_over()
-
-    request.environ[WAITING].wait(refresh.account_id, is_over, refresh.until)
+    """Let the server ask again after the refresh. It drops this answer."""
+    request.environ[WAITING].wait(refresh.account_id, refresh.is_over, refresh.until)
     return Response(status=503)
 
 
 def patience_seconds() -> float:
-    """Return how long the program wants to wait (`Prefer: wait=n`, RFC 7240 section 4.3), up to 25 seconds."""
+    """Return how long the caller wants to wait (`Prefer: wait=n`, RFC 7240 section 4.3)."""
     wanted = WAIT.search(request.headers.get("Prefer", ""))
     return min(int(wanted[1]), LONGEST_PATIENCE_SECONDS) if wanted else PATIENCE_SECONDS

@@ -10,7 +10,6 @@ import click
 
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.changes import erase as erase_account
-from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import AccountView, list_accounts_after, list_refreshable_ids, view_account
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.accounts.state import AccountState
@@ -75,7 +74,7 @@ def show(account: str) -> Answer:
 def token(account: str, min_validity: int | None) -> Answer:
     """Print a valid access token; it is refreshed first if necessary."""
     served = valid_token(find_account_id(account), Actor.COMMAND_LINE, min_validity)
-    record_hand_out(served.account.id, fingerprint(served.access_token), Actor.COMMAND_LINE)
+    record_hand_out(served.account.id, served.fingerprint, Actor.COMMAND_LINE)
     note = f"Warning: {served.warning}" if served.warning else ""
     return Answer(served.as_answer(), served.access_token, note)
 

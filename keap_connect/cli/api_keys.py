@@ -1,6 +1,5 @@
 """`./keap-connect api-keys …`: the keys of programs."""
 
-from dataclasses import asdict
 from datetime import timedelta
 
 import click
@@ -84,4 +83,4 @@ def revoke(key_id: int, yes: bool) -> Answer:
 
 
 def _facts(key: APIKeyView) -> dict[str, object]:
-    return {**asdict(key), "is_usable": key.is_usable}
+    return {**key._asdict(), "is_usable": key.is_usable}

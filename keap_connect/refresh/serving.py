@@ -1,6 +1,6 @@
-"""Hands out a valid access token: at once when it can, refreshing when it must, waiting for somebody else's refresh.
+"""Gives a valid access token: at once if it can, after a refresh if it must, or when somebody else's refresh is over.
 
-A token that is still valid is served even when refreshing fails or the grant is dead, with a warning; only an explicit
+A token that has not expired is served even if refreshing fails or the grant is dead, with a warning. Only an explicit
 `min_validity_seconds` that cannot be met is refused.
 """
 
@@ -10,14 +10,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
-from keap_connect.accounts.schedule import USE_NOTED_EVERY, next_refresh_at
+from keap_connect.accounts.schedule import is_use_noted, next_refresh_at
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
@@ -39,30 +39,32 @@ from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.storing import Outcome
 
 log = logging.getLogger(__name__)
+DISCONNECTED = "This account was disconnected; its tokens are forgotten."
 MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
-# A slow Keap leaves the other threads of a web process free, for tokens that hold and for people.
+CANNOT_BE_REFRESHED = "This token can no longer be refreshed: a person must authorize again before it expires."
+# However slow Keap is, the other threads of a web process stay free for tokens that need no refresh, and for people.
 _places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)
 _probe = Probe()
 
 
 class RefreshUnderWay(Exception):
-    """The caller has to wait, and wants to do so elsewhere, until `is_over` or `until` on the boot clock."""
+    """The caller has to wait, and can do so without a thread: until `is_over`, or `until` on the boot clock."""
 
     def __init__(self, account_id: int, until: float) -> None:
         super().__init__()
         self.account_id, self.until = account_id, until
 
     def is_over(self) -> bool:
-        """Whether asking again is of use."""
+        """Whether it is time to ask again."""
         try:
             return _is_wait_over(look(self.account_id))
         except (SQLAlchemyError, KeapConnectError):
-            return True  # the caller asks again and hears what is wrong
+            return True  # asking again raises it where it can be answered
 
 
 @contextlib.contextmanager
 def _outages_are_temporary() -> Iterator[None]:
-    """Whoever asks for a token hears of a database that does not answer as of anything else that passes."""
+    """Raise TemporarilyUnavailable if the database fails in the block."""
     try:
         yield
     except SQLAlchemyError as problem:
@@ -75,24 +77,50 @@ class ServedToken:
     """A token that has not expired. `warning` says why it could not be made to last longer."""
 
     access_token: str = field(repr=False)
-    expires_at: datetime | None
+    fingerprint: str
     account: Account = field(repr=False)
-    warning: str | None = None
+    state: AccountState
+    warning: str | None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        return self.account.access_token_expires_at
 
     def as_answer(self) -> dict[str, object]:
-        """Return what a program is told, by the API and by the command line alike."""
-        now = utc_now()
-        seconds_left = max(int((self.expires_at - now).total_seconds()), 0) if self.expires_at else None
+        """Return the body of the answer, the same for the API and the command line."""
+        expires_at = self.expires_at
         return {
-            "state": state_of(self.account, now),
+            "state": self.state,
             "access_token": self.access_token,
             "token_type": "bearer",
-            "expires_in": seconds_left,
-            "expires_at": self.expires_at,
+            "expires_in": max(int((expires_at - utc_now()).total_seconds()), 0) if expires_at else None,
+            "expires_at": expires_at,
             "tenant_id": self.account.tenant_id,
-            "fingerprint": fingerprint(self.access_token),
+            "fingerprint": self.fingerprint,
             **({"warning": self.warning} if self.warning else {}),
         }
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """Who needs another pair, and how long they wait for somebody else to get it."""
+
+    actor: str
+    patient_until: float  # on the boot clock
+    wanted_seconds: float = 0  # that the access token has to last
+    replaced_generation: int | None = None  # whoever asks for a refresh wants another pair than this, and does not rest
+    can_wait_elsewhere: bool = False  # the server asks again for it, so no thread has to wait
+
+    def has_enough(self, account: Account) -> bool:
+        """Whether the pair that is stored now is what the caller needs."""
+        if self.replaced_generation is not None:
+            return account.generation != self.replaced_generation
+        return _lasts(account, self.wanted_seconds)
+
+    def send_elsewhere(self, account_id: int) -> None:
+        """Raise RefreshUnderWay if the caller can and wants to wait elsewhere."""
+        if self.can_wait_elsewhere and seconds_since_boot() < self.patient_until:
+            raise RefreshUnderWay(account_id, self.patient_until)
 
 
 @_outages_are_temporary()
@@ -100,41 +128,37 @@ def valid_token(
     account_id: int,
     actor: str,
     min_validity_seconds: int | None = None,
-    patience_seconds: float | None = None,
+    patience_seconds: float = timing.PATIENCE_SECONDS,
     asked_at: float | None = None,
 ) -> ServedToken:
-    """Return an access token that is valid now, and for `min_validity_seconds` when given.
+    """Return an access token that is valid now, and for `min_validity_seconds` if given.
 
     Args:
-        asked_at: on the boot clock, when a caller that waits elsewhere first asked.
+        asked_at: when a caller that can wait elsewhere first asked, on the boot clock.
 
     Raises:
-        RefreshUnderWay: the caller waits elsewhere, and should.
+        RefreshUnderWay: the caller has to wait, and can do so elsewhere.
         AccountNotFound: there is none.
-        AccountDisconnected: its tokens were forgotten.
-        ReconnectRequired: the grant is dead, and no token is left that would do.
-        TemporarilyUnavailable: no token that would do can be had within the patience, or the database does not
+        AccountDisconnected: its tokens were deleted.
+        ReconnectRequired: the grant is dead, and no stored token is good enough.
+        TemporarilyUnavailable: there is no token that is good enough within the patience, or the database does not
             answer; nothing is lost.
         ClientMisconfigured: the same, because Keap refuses our client.
         SealBroken: the stored tokens do not open.
     """
-    patience = timing.PATIENCE_SECONDS if patience_seconds is None else patience_seconds
-    patient_until = (seconds_since_boot() if asked_at is None else asked_at) + patience
-    wanted = timing.REFRESH_WHEN_LEFT_SECONDS if min_validity_seconds is None else min_validity_seconds
     situation = look(account_id)
-    if _lasts(situation.account, wanted):
-        is_bare = situation.account.kind == CredentialKind.ACCESS_TOKEN_ONLY
-        return _serve(situation.account, MAY_END_EARLIER if is_bare else None)
+    served = stored_token(situation.account, min_validity_seconds)
+    if served:
+        return served
+    caller = _Caller(
+        actor,
+        patient_until=(seconds_since_boot() if asked_at is None else asked_at) + patience_seconds,
+        wanted_seconds=_wanted_seconds(min_validity_seconds),
+        can_wait_elsewhere=asked_at is not None,
+    )
     try:
         with _outages_are_temporary():
-            account = _refreshed(
-                situation,
-                actor,
-                patient_until,
-                lambda now: _lasts(now, wanted),
-                wanted_seconds=wanted,
-                waits_here=asked_at is None,
-            )
+            account = _refreshed(situation, caller)
     except (ReconnectRequired, TemporarilyUnavailable, ClientMisconfigured, SealBroken) as refusal:
         with contextlib.suppress(SQLAlchemyError):
             situation = look(account_id)
@@ -146,25 +170,35 @@ def valid_token(
     return _serve(account)
 
 
-@_outages_are_temporary()
-def refresh_account(account_id: int, actor: str, patience_seconds: float = timing.PATIENCE_SECONDS) -> None:
-    """Refresh now, whatever the current token's age.
+def stored_token(account: Account, min_validity_seconds: int | None = None) -> ServedToken | None:
+    """Return the access token as it is stored, or None if it has to be refreshed first.
 
     Raises:
-        NotRefreshable: it is a key; nothing needs to be done.
+        SealBroken: it does not open.
+    """
+    if not _lasts(account, _wanted_seconds(min_validity_seconds)):
+        return None
+    return _serve(account, MAY_END_EARLIER if account.kind == CredentialKind.ACCESS_TOKEN_ONLY else None)
+
+
+@_outages_are_temporary()
+def refresh_account(account_id: int, actor: str, patience_seconds: float = timing.PATIENCE_SECONDS) -> None:
+    """Refresh now, whatever the age of the current token.
+
+    Raises:
+        NotRefreshable: it is a key, which does not expire.
         KeapConnectError: the same errors as `valid_token`; the tokens are kept.
     """
     situation = look(account_id)
     if situation.account.kind in KEYS and situation.account.disconnected_at is None:
         raise NotRefreshable("Keys are not refreshed: they do not expire.")
     patient_until = seconds_since_boot() + patience_seconds
-    before = situation.account.generation
-    _refreshed(situation, actor, patient_until, lambda now: now.generation != before, ignores_back_off=True)
+    _refreshed(situation, _Caller(actor, patient_until, replaced_generation=situation.account.generation))
 
 
 @_outages_are_temporary()
 def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> bool:
-    """Take a job's word that Keap refused an access token: it is not handed out again, and is refreshed if it can be.
+    """Note that a job saw Keap refuse an access token: it is not served again, and is refreshed if possible.
 
     Args:
         reported_fingerprint: the first 16 hex digits of the refused token's SHA-256.
@@ -175,7 +209,7 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
     Raises:
         AccountNotFound, SealBroken, TemporarilyUnavailable.
     """
-    look(account_id)  # raises when there is none
+    look(account_id)  # raises AccountNotFound
     with write_transaction() as session:
         account = session.get_one(Account, account_id, with_for_update=True)
         token = open_access_token(account)
@@ -192,67 +226,60 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
     return True
 
 
-@contextlib.contextmanager
-def _place(when_full: Exception) -> Iterator[None]:
-    """Hold one of the few places until the end of the block."""
-    if not _places.acquire(blocking=False):
-        raise when_full
-    try:
-        yield
-    finally:
-        _places.release()
-
-
-def _refreshed(
-    situation: Situation,
-    actor: str,
-    patient_until: float,
-    is_enough: Callable[[Account], bool],
-    *,
-    wanted_seconds: float = 0,
-    ignores_back_off: bool = False,
-    waits_here: bool = True,
-) -> Account:
-    """Refresh, or wait until somebody else has; return the account once it has a new pair."""
+def _refreshed(situation: Situation, caller: _Caller) -> Account:
+    """Refresh, or wait until somebody else has; return the account once the caller has enough."""
     account_id = situation.account.id
-    is_patient = seconds_since_boot() < patient_until
-    elsewhere = RefreshUnderWay(account_id, patient_until) if is_patient and not waits_here else None
-    when_full = elsewhere or TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
-    while True:
-        _check(situation)
+    while not _is_done(situation, caller):
         if situation.pause_reason:
             words = f"Refreshing is paused. {situation.pause_reason}"
             raise TemporarilyUnavailable(words, timing.COME_BACK_WHEN_PAUSED_SECONDS)
         if situation.unknown_seconds is not None:
             recovery.replay()  # its process may be dead and have left the new pair
             situation = look(account_id)
-            _check(situation)
-            if is_enough(situation.account):
-                return situation.account
-        if not situation.is_leased:
-            unknown_wait = _unknown_wait(situation, wanted_seconds)
-            _check_block(situation, unknown_wait, ignores_back_off)
-            with _place(when_full):
-                attempt = refresh_once(situation.account, actor, unknown_wait)
-            if attempt.outcome in {Outcome.STORED, Outcome.LATE}:
-                situation = look(account_id)
-                _check(situation)  # a disconnect that came while Keap answered has the last word
-                return situation.account
-            if attempt.outcome is not Outcome.NOT_TAKEN:
-                raise _refusal(attempt)
-        if elsewhere:
-            raise elsewhere
-        with _place(when_full):
-            situation = _wait(account_id, patient_until)
-        _check(situation)
-        if is_enough(situation.account):
-            return situation.account
+            if _is_done(situation, caller):
+                break
+        if not situation.is_leased and _refresh(situation, caller):
+            situation = look(account_id)
+            _check(situation)  # a disconnect that came while Keap answered has the last word
+            break
+        caller.send_elsewhere(account_id)
+        with _place(account_id, caller):
+            situation = _wait(account_id, caller.patient_until)
+    return situation.account
+
+
+def _is_done(situation: Situation, caller: _Caller) -> bool:
+    _check(situation)
+    return caller.has_enough(situation.account)
+
+
+def _refresh(situation: Situation, caller: _Caller) -> bool:
+    """Present the refresh token; False if somebody else took the lease first."""
+    unknown_wait = _unknown_wait(situation, caller)
+    _check_block(situation, caller, unknown_wait)
+    with _place(situation.account.id, caller):
+        attempt = refresh_once(situation.account, caller.actor, unknown_wait)
+    if attempt.outcome not in {Outcome.STORED, Outcome.LATE, Outcome.NOT_TAKEN}:
+        raise _refusal(attempt)
+    return attempt.outcome is not Outcome.NOT_TAKEN
+
+
+@contextlib.contextmanager
+def _place(account_id: int, caller: _Caller) -> Iterator[None]:
+    """Hold one of the few places of callers that keep a thread until the end of the block."""
+    if not _places.acquire(blocking=False):
+        caller.send_elsewhere(account_id)
+        raise TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
+    try:
+        yield
+    finally:
+        _places.release()
 
 
 def _check(situation: Situation) -> None:
     account = situation.account
     if account.disconnected_at is not None:
-        raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
+        raise AccountDisconnected(DISCONNECTED)
     if account.refresh_token_sealed is None:
         raise ReconnectRequired("There is no refresh token for this account; a person must authorize again.")
     if account.refused_at is not None or state_of(account, utc_now()) is AccountState.RECONNECT_REQUIRED:
@@ -264,17 +291,18 @@ def _check(situation: Situation) -> None:
         )
 
 
-def _unknown_wait(situation: Situation, wanted_seconds: float) -> float:
-    """Return how long after an attempt of which nobody knows how it ended the token may be presented again."""
+def _unknown_wait(situation: Situation, caller: _Caller) -> float:
+    """Return how long the token rests after an attempt whose outcome nobody knows."""
     account = situation.account
-    if _lasts(account, max(wanted_seconds, timing.RUNS_SHORT_SECONDS)):
+    if _lasts(account, max(caller.wanted_seconds, timing.RUNS_SHORT_SECONDS)):
         return timing.UNASKED_WAIT_SECONDS
     if account.lease_owner and recovery.is_locked(account.lease_owner):
         return timing.LOCKED_WAIT_SECONDS
     return timing.UNKNOWN_OUTCOME_WAIT_SECONDS
 
 
-def _check_block(situation: Situation, unknown_wait: float, ignores_back_off: bool) -> None:
+def _check_block(situation: Situation, caller: _Caller, unknown_wait: float) -> None:
+    """Raise what keeps the token from being presented now, with the seconds that this will last."""
     account = situation.account
     if situation.unknown_seconds is not None and situation.unknown_seconds < unknown_wait:
         words = "Nobody knows yet how the last refresh ended, so the refresh token rests before it is tried again."
@@ -283,17 +311,18 @@ def _check_block(situation: Situation, unknown_wait: float, ignores_back_off: bo
         why = "Keap refused the last refresh" if account.refusals else "No usable answer came to the last refresh"
         words = f"{why}, so the refresh token rests before it is tried again."
         raise TemporarilyUnavailable(words, int(situation.blocked_seconds) + 1)
-    if situation.client_refusal and not ignores_back_off and not _probe.take():
+    if caller.replaced_generation is not None:
+        return  # it was asked for, in spite of failures
+    if situation.client_refusal and not _probe.take():
         raise ClientMisconfigured(situation.client_refusal)
-    if ignores_back_off or account.failures == 0 or account.next_refresh_at is None:
-        return
-    seconds = (account.next_refresh_at - utc_now()).total_seconds()
-    if seconds > 0:
-        raise TemporarilyUnavailable(account.failure_reason or "The last refresh failed.", int(seconds) + 1)
+    if account.failures and account.next_refresh_at is not None:
+        seconds = (account.next_refresh_at - utc_now()).total_seconds()
+        if seconds > 0:
+            raise TemporarilyUnavailable(account.failure_reason or "The last refresh failed.", int(seconds) + 1)
 
 
 def _wait(account_id: int, patient_until: float) -> Situation:
-    """Wait until the lease of somebody else has ended, or refreshing is paused; return how things stand then."""
+    """Wait until somebody else's lease has ended, or refreshing is paused, and look again."""
     while True:
         remaining = patient_until - seconds_since_boot()
         if remaining <= 0:
@@ -316,6 +345,10 @@ def _refusal(attempt: Attempt) -> KeapConnectError:
     return TemporarilyUnavailable(attempt.reason, attempt.retry_after_seconds or 30)
 
 
+def _wanted_seconds(min_validity_seconds: int | None) -> float:
+    return timing.REFRESH_WHEN_LEFT_SECONDS if min_validity_seconds is None else min_validity_seconds
+
+
 def _lasts(account: Account, seconds: float) -> bool:
     if account.access_token_sealed is None:
         return False
@@ -326,17 +359,18 @@ def _lasts(account: Account, seconds: float) -> bool:
 def _serve(account: Account, warning: str | None = None) -> ServedToken:
     access_token = open_access_token(account)
     if access_token is None:
-        raise AccountDisconnected("This account was disconnected; its tokens are forgotten.")
+        raise AccountDisconnected(DISCONNECTED)
     _note_used(account)
-    if warning is None and state_of(account, utc_now()) is AccountState.RECONNECT_REQUIRED:
-        warning = "This token cannot be refreshed any more: a person must authorize again before it expires."
-    return ServedToken(access_token, account.access_token_expires_at, account, warning)
+    state = state_of(account, utc_now())
+    if warning is None and state is AccountState.RECONNECT_REQUIRED:
+        warning = CANNOT_BE_REFRESHED
+    return ServedToken(access_token, fingerprint(access_token), account, state, warning)
 
 
 def _note_used(account: Account) -> None:
-    """Remember, at most once an hour, that jobs use this account: it is then refreshed ahead of expiry."""
+    """Note, at most once an hour, that jobs use this account: it is then refreshed ahead of expiry."""
     now = utc_now()
-    if account.disconnected_at is not None or (account.last_used_at and account.last_used_at > now - USE_NOTED_EVERY):
+    if account.disconnected_at is not None or is_use_noted(account.last_used_at, now):
         return
     try:
         with write_transaction() as session:
@@ -346,4 +380,4 @@ def _note_used(account: Account) -> None:
                 if current.failures == 0 and current.refusals == 0:
                     current.next_refresh_at = next_refresh_at(current, now)
     except SQLAlchemyError:
-        log.warning("It could not be noted that account %s is in use; the token is served all the same.", account.id)
+        log.warning("The use of account %s could not be noted; its token is served all the same.", account.id)

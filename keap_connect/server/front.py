@@ -1,8 +1,8 @@
-"""The front: a thread of the app gets a request only when its body is complete, and never waits for a slow reader.
+"""The front gives a request to a thread of the app only when its body is complete, and never waits for a slow reader.
 
-It is an ASGI application around a plain WSGI one. Granian calls it in its event loop when the headers of a request are
-in; waiting for the client happens there and costs no thread. ASGI and not RSGI, since RSGI drops headers that are not
-ASCII, and does not say whether the last chunk of a body came.
+It is an ASGI application around a WSGI application. Granian calls it in its event loop once the headers of a request
+have arrived; there it waits for the client without a thread. Not RSGI, which drops headers that are not ASCII, and does
+not say whether the last chunk of a body arrived.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ FILE_SECONDS = 10.0  # Granian opens that file within milliseconds
 LEFTOVER_SECONDS = 3600.0
 PLAIN_CALLS = "/api/v1/accounts/"
 POLL_SECONDS = 0.02
-# In the WSGI environment: the error that the app is to answer this request with, in its own words.
+# Keys of the WSGI environment. The error that the app has to answer this request with:
 REFUSAL = "keap_connect.refusal"
-# In it: answer without waiting for anything, or raise `NotAtOnce`. A thread for a token call costs more than the call.
+# Answer without waiting for anything, or raise `NotAtOnce`. A thread for a token call costs more than the call:
 AT_ONCE = "keap_connect.at_once"
-# In it: a `Waiting`, where the caller may wait without a thread.
+# A `Waiting`, if the caller can wait without a thread:
 WAITING = "keap_connect.waiting"
 
 Message = dict[str, Any]
@@ -50,15 +50,15 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class NotAtOnce(Exception):
-    """This request may have to wait for something, so it wants a thread."""
+    """This request may have to wait for something, so it needs a thread."""
 
 
 class ClientGone(Exception):
-    """The client left in the middle of its body, so nobody waits for an answer."""
+    """The client left before the end of its body, so nobody waits for an answer."""
 
 
 class Waiting:
-    """How the app has a caller wait without a thread. After `wait`, its answer is dropped, and it is asked again."""
+    """Lets a caller wait without a thread: after `wait`, the app is asked again, and its first answer is dropped."""
 
     def __init__(self) -> None:
         self.since = seconds_since_boot()
@@ -66,7 +66,10 @@ class Waiting:
         self.awaited: tuple[Hashable, Callable[[], bool], float] | None = None
 
     def wait(self, what: Hashable, is_over: Callable[[], bool], until: float) -> None:
-        """Ask again once `is_over`, or at a time on the boot clock. Those who wait for the same share one look."""
+        """Ask again once `is_over`, which is called in an app context, or at a time on the boot clock.
+
+        Callers that wait for the same thing share one call of `is_over` every 0.15 s.
+        """
         self.awaited = (what, is_over, until)
 
 
@@ -155,10 +158,14 @@ class Front:
         is_waiting = True
         while is_waiting:
             await asyncio.sleep(LOOK_SECONDS)
-            is_waiting = not await asyncio.get_running_loop().run_in_executor(self._threads, is_over)
+            is_waiting = not await asyncio.get_running_loop().run_in_executor(self._threads, self._look, is_over)
+
+    def _look(self, is_over: Callable[[], bool]) -> bool:
+        with self._app.app_context():
+            return is_over()
 
     async def finish(self, seconds: float) -> bool:
-        """Take no more requests, and wait until the app has answered the others; False if that takes longer."""
+        """Refuse further requests, and wait until the app has answered the others; False if that takes longer."""
         self._is_ending = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
@@ -167,7 +174,7 @@ class Front:
         return not self._in_app + self._waiting
 
     def delete_files(self) -> None:
-        """Delete the answers that wait in files: those that Granian has opened can still be sent."""
+        """Delete the answers that are in files; those that Granian has opened can still be sent."""
         for path in list(self._files):
             self._delete(path)
 
@@ -176,8 +183,8 @@ class Front:
 
         Raises:
             ClientGone: the client left before its end.
-            RequestEntityTooLarge: it is larger than its view takes.
-            RequestTimeout: it did not come to its end in time, or had to make room for others.
+            RequestEntityTooLarge: it is larger than its view accepts.
+            RequestTimeout: it was not complete in time, or had to make room for others.
         """
         length, is_chunked = int(environ.get("CONTENT_LENGTH", 0)), environ.pop("HTTP_TRANSFER_ENCODING", None)
         most = self._more_bytes.get(environ["PATH_INFO"], self._usual_bytes)
@@ -207,7 +214,7 @@ class Front:
         return bytes(body)
 
     def _make_room(self, limit: asyncio.Timeout, size: int) -> None:
-        """Note the size of an arriving body. When all are too much, the oldest go: those of others come in a moment."""
+        """Note the size of an arriving body. If all together are too large, refuse the oldest: they are the slowest."""
         self._arriving_bytes += size - self._arriving.get(limit, 0)
         self._arriving[limit] = size
         while self._arriving_bytes > ARRIVING_BYTES:
@@ -233,14 +240,14 @@ class Front:
         self._files.discard(path)
 
     def _delete_leftovers(self) -> None:
-        """Delete what a killed process has left; other processes may share the folder."""
+        """Delete what a killed process has left; other processes may share the folder, so only old files."""
         for path in self._folder.glob("*"):
             if path.stat().st_mtime < utc_now().timestamp() - LEFTOVER_SECONDS:
                 path.unlink(missing_ok=True)
 
 
 def wsgi_environ(scope: Message) -> "WSGIEnvironment":
-    """Return the WSGI environment of a request (PEP 3333), still without its body."""
+    """Return the WSGI environment of a request (PEP 3333), without its body."""
     environ = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
@@ -280,7 +287,7 @@ def environ_key(name: bytes) -> str | None:
 
 
 def call(app: "WSGIApplication", environ: "WSGIEnvironment", folder: Path) -> Answer:
-    """Let the app answer, to the last byte: the thread is free before the client has read anything."""
+    """Let the app answer, to the last byte, so that the thread is free before the client has read anything."""
     head: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:

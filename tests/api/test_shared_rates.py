@@ -16,7 +16,7 @@ from tests.support.redis import RedisServer, redis_server  # noqa: F401
 from tests.support.sandbox import Sandbox
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-# The first goes by the express lane, the second by Flask.
+# The first is answered by the fast path, the second by Flask.
 PATHS = ("/api/v1/accounts/1/token", "/api/v1/accounts/1")
 RATE = 10
 

@@ -261,7 +261,11 @@ class TestServed:
 
         served = valid_token(account_id, "job", min_validity_seconds=3600)
 
-        assert (served.access_token, served.expires_at, served.warning) == (stored.tokens(account_id)[0], None, None)
+        assert (served.access_token, served.expires_at, served.warning) == (
+            stored.tokens(account_id)[0],
+            None,
+            None,
+        )
         with pytest.raises(NotRefreshable):
             refresh_account(account_id, ADMIN)
 

@@ -1,4 +1,4 @@
-"""The express lane: the same answers as the operation, and nothing that is not plainly so."""
+"""The fast path gives the same answers as the operation, and leaves all that is not a token at hand to it."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from keap_connect.access.api_keys import revoke_api_key
 from keap_connect.accounts.changes import disconnect
-from keap_connect.api import express, tokens
+from keap_connect.api import fast_path, tokens
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
@@ -20,6 +20,7 @@ from tests.api.fixtures import NewProgram, Program
 from tests.support.sandbox import BEN, Sandbox
 
 PATH = "/api/v1/accounts/1/token"
+LATELY = utc_now() - timedelta(hours=1)
 
 
 @pytest.fixture
@@ -38,17 +39,33 @@ def set_columns(app: Flask, table: type, **values: object) -> None:
         session.execute(update(table).values(**values))
 
 
-@pytest.mark.parametrize("path", [PATH, f"{PATH}?min_validity=3600", "/api/v1/accounts/external:acme/token"])
+# Name: (what is asked for, the facts of the account)
+SERVED = {
+    "active": (PATH, {}),
+    "with a validity": (f"{PATH}?min_validity=3600", {}),
+    "by its external id": ("/api/v1/accounts/external:acme/token", {}),
+    "a dead grant": (PATH, {"refused_at": LATELY}),
+    "an aged grant": (PATH, {"refresh_token_issued_at": LATELY - timedelta(days=46)}),
+    "an attempt of unknown outcome": (PATH, {"attempted_at": LATELY, "outcome_unknown_since": LATELY}),
+    "failed refreshes": (PATH, {"failures": 3, "failed_at": LATELY, "failure_reason": "Keap was silent."}),
+    "only an access token": (PATH, {"kind": "access_token_only", "refresh_token_sealed": None}),
+    "a key": (PATH, {"kind": "personal_access_token", "access_token_expires_at": None}),
+}
+
+
+@pytest.mark.parametrize("case", SERVED)
 def test_both_ways_give_the_same_answer(
-    app: Flask, program: Program, account_id: int, asked_slowly: list[int], path: str
+    app: Flask, program: Program, account_id: int, asked_slowly: list[int], case: str
 ):
-    set_columns(app, Account, external_id="acme")
+    path, facts = SERVED[case]
+    set_columns(app, Account, external_id="acme", last_used_at=None, **facts)
     slow = program.get(path)  # notes that key and account are in use
     fast = program.get(path)
 
     assert asked_slowly == [account_id]
     assert (fast.status_code, fast.headers) == (slow.status_code, {**slow.headers, **length_of(fast)})
     assert {**fast.json(), "expires_in": 0} == {**slow.json(), "expires_in": 0}
+    assert (fast.json()["expires_in"] is None) == (slow.json()["expires_in"] is None)
     assert list(fast.json()) == list(slow.json())
     lines = app.extensions["keap_connect"].settings.audit_log.read_text().splitlines()
     assert [json.loads(line)["actor"] for line in lines] == ["API key 1 (job)"] * 2
@@ -68,9 +85,12 @@ NOT_PLAIN = {
     "no account": (lambda app: set_columns(app, APIKey, account_ids=[]), 404),
     "a key not used lately": (lambda app: set_columns(app, APIKey, last_used_at=utc_now() - 2 * HOUR), 200),
     "a disconnect": (lambda app: disconnect(1, "x"), 409),
-    "a dead grant": (lambda app: set_columns(app, Account, refused_at=utc_now()), 200),
     "an expired token": (lambda app: set_columns(app, Account, access_token_expires_at=utc_now() - HOUR), 200),
-    "a token in doubt": (lambda app: set_columns(app, Account, attempted_at=utc_now() - HOUR), 200),
+    "a seal that does not open": (lambda app: set_columns(app, Account, access_token_sealed=b"x" * 60), 500),
+    "an API key in the query": (lambda app: None, 401, "?min_validity=1&api_key=x"),
+    "an unknown parameter": (lambda app: None, 400, "?x=1"),
+    "too long a validity": (lambda app: None, 400, "?min_validity=3601"),
+    "a parameter twice": (lambda app: None, 400, "?min_validity=1&min_validity=2"),
     "an account not asked for lately": (lambda app: set_columns(app, Account, last_used_at=utc_now() - 2 * HOUR), 200),
 }
 
@@ -81,14 +101,14 @@ def test_what_is_not_plain_is_seen_by_the_next_call(
     app: Flask, program: Program, account_id: int, monkeypatch: pytest.MonkeyPatch, case: str
 ):
     assert [program.get(PATH).status_code for _ in range(2)] == [200, 200]
-    change, status = NOT_PLAIN[case]
+    change, status, query = (*NOT_PLAIN[case], "")[:3]
     handed: list[bytes | None] = []
-    real = express.ExpressLane._answer
-    monkeypatch.setattr(express.ExpressLane, "_answer", lambda *given: handed.append(real(*given)) or handed[-1])
+    real = fast_path.TokenFastPath._answer
+    monkeypatch.setattr(fast_path.TokenFastPath, "_answer", lambda *given: handed.append(real(*given)) or handed[-1])
 
     with app.app_context():
         change(app)
-    answer = program.get(PATH)
+    answer = program.get(PATH + query)
 
     assert handed == [None]
     assert answer.status_code == status
@@ -122,7 +142,7 @@ def test_a_database_that_does_not_answer_is_left_to_the_operation(
 ):
     program.get(PATH)
     with app.app_context():
-        db.engine.dispose()  # also closes the lane's own connections
+        db.engine.dispose()  # also closes the connections of the fast path
     monkeypatch.setattr("keap_connect.database.PlainReads._connect", fail(TemporarilyUnavailable("It is down.")))
 
     assert program.get(PATH).status_code == 200
@@ -131,7 +151,7 @@ def test_a_database_that_does_not_answer_is_left_to_the_operation(
 
 @pytest.mark.proves("R79")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_no_token_leaves_by_the_express_lane_unwritten(
+def test_no_token_leaves_by_the_fast_path_unrecorded(
     program: Program, account_id: int, monkeypatch: pytest.MonkeyPatch
 ):
     program.get(PATH)
