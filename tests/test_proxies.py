@@ -1,4 +1,4 @@
-"""The app behind nginx, Caddy and HAProxy, with the settings that README shows.
+"""The app behind nginx, Caddy and HAProxy, with the settings that docs/proxies.md shows.
 
 A client is known by its own address of the loopback network, which no proxy shares: 127.0.1.7 and the like.
 """

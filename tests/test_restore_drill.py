@@ -1,4 +1,4 @@
-"""The drill: README's chapter on backups, word for word, after a kill -9 under load (R50, R103, F41, F71, F90)."""
+"""The drill: docs/backup.md, word for word, after a kill -9 under load (R50, R103, F41, F71, F90)."""
 
 import base64
 import os
@@ -51,9 +51,9 @@ __main__.main()
 """
 
 
-def readme_lines(words: str) -> str:
-    """Return the code block of README's chapter on backups that has these words."""
-    chapter = (ROOT / "README.md").read_text(encoding="utf-8").split("## Backup and restore\n")[1].split("\n## ")[0]
+def documented_lines(words: str) -> str:
+    """Return the code block of docs/backup.md that has these words."""
+    chapter = (ROOT / "docs/backup.md").read_text(encoding="utf-8")
     (found,) = (block for block in re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL) if words in block)
     return found
 
@@ -76,7 +76,7 @@ class Shell:
         }
 
     def run(self, lines: str, **changes: str) -> Finished:
-        """Run README's lines with another folder for the backups; they never end in a traceback."""
+        """Run the document's lines with another folder for the backups; they never end in a traceback."""
         text = lines.replace("/backups/", f"{self.backups}/")
         environ = {**self.environ, **changes}
         done = subprocess.run(
@@ -145,12 +145,12 @@ def test_readme_restores_after_a_kill_under_load(
         key = issue_api_key("drill", ["tokens:read"], "test").text
         db.engine.dispose()
     with real_server(shell.environ) as server:
-        backup = shell.run(readme_lines(f"backup {name}"))
+        backup = shell.run(documented_lines(f"backup {name}"))
         worker = shell.start("worker")
         wait_until(lambda: refreshes(sandbox) == 0 and server.ask("/api/v1/accounts/1/token", key)[0] == 200)
         make_due(database_url)
         wait_until(lambda: refreshes(sandbox) > 0)
-        running = shell.run(readme_lines(f"restore {name}"))
+        running = shell.run(documented_lines(f"restore {name}"))
         for process in (worker, server.process):
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -164,7 +164,7 @@ def test_readme_restores_after_a_kill_under_load(
     assert [secret for secret in secrets if secret.encode() in content] == []
 
     before = refreshes(sandbox)
-    restored = shell.run(readme_lines(f"restore {name}"))
+    restored = shell.run(documented_lines(f"restore {name}"))
     handed_out = shell.run("./keap-connect accounts token 1")
     refused = shell.run("./keap-connect worker --once")
     assert restored.returncode == 0, restored.stderr
@@ -173,7 +173,7 @@ def test_readme_restores_after_a_kill_under_load(
     assert (refused.returncode, "confirm-only-one" in refused.stderr) == (4, True)
     assert refreshes(sandbox) == before
 
-    assert shell.run(readme_lines("confirm-only-one")).returncode == 0
+    assert shell.run(documented_lines("confirm-only-one")).returncode == 0
     assert shell.run("./keap-connect worker --once").returncode == 0
     assert shell.run("./keap-connect doctor --json").returncode in {0, 1}
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from keap_connect.errors import KeapBusy
 
-MOST_AT_ONCE = 6  # of the 16 threads that serve requests (README.md)
+MOST_AT_ONCE = 6  # of the 16 threads that serve requests (docs/operating.md)
 # The copies of one callback need a slot each until one of them has claimed the flow, which takes milliseconds.
 PATIENCE_SECONDS = 0.2
 RETRY_AFTER_SECONDS = 10

@@ -1,4 +1,4 @@
-"""A real PgBouncer with the settings that README.md shows, in front of the PostgreSQL of the tests.
+"""A real PgBouncer with the settings that docs/poolers.md shows, in front of the PostgreSQL of the tests.
 
 `python -m tests.support.pgbouncer` installs it where it is missing and that is allowed, and `make test` runs it first;
 else its tests are skipped. It listens on a Unix socket only, and ends with its test.
@@ -54,7 +54,7 @@ def run_pgbouncer(database_url: str, mode: str, sessions: int, more: str = "") -
     as_nobody: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
         folder = Path(name)
-        (shown,) = re.findall(r"^```ini\n\[pgbouncer\]\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+        (shown,) = re.findall(r"^```ini\n\[pgbouncer\]\n(.*?)^```", (ROOT / "docs/poolers.md").read_text(), re.M | re.S)
         settings = {"shown": shown, "server": url.query["host"], "mode": mode, "sessions": sessions, "folder": folder}
         settings["more"] = more
         (folder / "settings").write_text(SETTINGS.format(**settings))

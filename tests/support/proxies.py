@@ -1,7 +1,7 @@
-"""nginx, Caddy and HAProxy with the settings that README.md shows, in front of a server of the tests.
+"""nginx, Caddy and HAProxy with the settings that docs/proxies.md shows, in front of a server of the tests.
 
 `python -m tests.support.proxies` installs those that are missing where that is allowed, and `make test` runs it first;
-tests of the others are skipped. Of README's settings only addresses, ports and certificate files are replaced.
+tests of the others are skipped. Of the settings there only addresses, ports and certificate files are replaced.
 """
 
 import os
@@ -44,7 +44,7 @@ SETTINGS
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the programs; README's settings `listens` become `listens_here`."""
+    """One of the programs; the settings there `listens` become `listens_here`."""
 
     name: str
     package: str
@@ -74,7 +74,7 @@ KINDS = (
 
 @contextmanager
 def run_proxy(kind: Kind, authority: trustme.CA, app_port: int, folder: Path) -> Iterator[int]:
-    """Run one in front of the app, with README's settings, and give its port."""
+    """Run one in front of the app, with the settings there, and give its port."""
     port = free_port()
     certificate = authority.issue_cert(HOST)
     files = {"pem": certificate.cert_chain_pems[0], "key": certificate.private_key_pem}
@@ -83,7 +83,7 @@ def run_proxy(kind: Kind, authority: trustme.CA, app_port: int, folder: Path) ->
     settings = _settings_in_readme(kind)
     replaced = {kind.listens: kind.listens_here, "127.0.0.1:5000": f"127.0.0.1:{app_port}", "/etc/ssl": str(folder)}
     for shown, here in replaced.items():
-        assert shown in settings, f"README's settings for {kind.name} do not hold {shown!r}"
+        assert shown in settings, f"the settings for {kind.name} do not contain {shown!r}"
         settings = settings.replace(shown, here)
     whole = kind.frame.replace("SETTINGS", settings).replace("FOLDER", str(folder)).replace("PORT", str(port))
     (folder / "settings").write_text(whole)
@@ -101,7 +101,7 @@ def run_proxy(kind: Kind, authority: trustme.CA, app_port: int, folder: Path) ->
 
 
 def _settings_in_readme(kind: Kind) -> str:
-    (shown,) = re.findall(rf"^```{kind.name}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(rf"^```{kind.name}\n(.*?)^```", (ROOT / "docs/proxies.md").read_text(), re.MULTILINE | re.DOTALL)
     return str(shown)
 
 
