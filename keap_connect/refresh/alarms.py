@@ -98,6 +98,8 @@ def list_refused(alarm: Alarm) -> list[int]:
 
 def too_many_refusals(session: Session) -> bool:
     """Whether Keap refuses so many accounts that the fault is hardly theirs; raises the alarm if so."""
+    # Refusals that are written at the same moment would not see, and so not count, each other.
+    take_turns(session, "refusals")
     if is_raised(session, MASS_REFUSAL):
         return True
     counted = [AccountEvent.at > utc_now() - WINDOW, *_after_resume(session)]
