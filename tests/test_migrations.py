@@ -270,6 +270,7 @@ def test_no_row_is_lost_on_the_way_down_and_up_again():
         assert only(all_rows(), first_columns) == before, revision
 
 
+@from_empty
 def test_a_grant_that_waits_for_a_decision_waits_after_the_renaming_too():
     go_up("0011")
     flow = dict.fromkeys(("ref", "state_hash", "browser_hash"), "x") | dict.fromkeys(("started_at", "expires_at"), THEN)
@@ -298,6 +299,7 @@ def only(rows, tables):
     return {name: [{column: row[column] for column in tables[name]} for row in rows[name]] for name in tables}
 
 
+@from_empty
 def test_the_facts_of_the_table_deployment_are_moved_and_come_back():
     go_up("0013")
     facts = {"key_check": b"sealed", "instance": b"a:b:8", "client_check": b"{}", "held_file:1": b"2026\nsealed"}

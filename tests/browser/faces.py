@@ -121,10 +121,10 @@ APP_FACES = [
     Face("account, not refreshed", "/accounts/{unreadable}", "admin", act=press("Refresh now")),
     Face("account, names refused", "/accounts/{gone}", "admin", 422, act=send("Save the names", external_id=HOSTILE)),
     *[Face(f"access token, {one}", f"/accounts/{{{one}}}/access-token", "admin") for one in ("active", "gone", "long")],
-    Face("access token, wrong password", TOKEN_OF_ACTIVE, "admin", 403, act=send(SHOW_TOKEN, password="x")),
+    Face("access token, wrong password", TOKEN_OF_ACTIVE, "admin", 401, act=send(SHOW_TOKEN, password="x")),
     Face("access token, shown", TOKEN_OF_ACTIVE, "admin", act=send(SHOW_TOKEN, password=ADMIN_PASSWORD)),
     Face(
-        "access token, unreadable", "/accounts/{unreadable}/access-token", "admin", 409,
+        "access token, unreadable", "/accounts/{unreadable}/access-token", "admin", 422,
         act=send(SHOW_TOKEN, password=ADMIN_PASSWORD),
     ),
     Face("reconnect link", "/accounts/{long}", "admin", act=press("Reconnect link")),

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from keap_connect.events.audit_trail import LEAST_KEPT, prune_trail
 from sqlalchemy import delete, event, func, insert, make_url, select, text
 
 from keap_connect.access.admins import create_admin
@@ -21,6 +20,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.events.deleting import LEAST_KEPT, prune_history
 from keap_connect.events.history import EventKind, record
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
@@ -196,7 +196,7 @@ def test_events_that_were_deleted_with_their_account_or_by_age_are_not_asked_abo
     until(lambda: _mark(living).split()[1:2] == [str(_newest_pair(living))])
     _edit(living, text("UPDATE account_event SET at = '2020-01-01 00:00:00+00'"))
     with living.app.app_context():
-        assert prune_trail(LEAST_KEPT) > 0
+        assert prune_history(LEAST_KEPT) > 0
     living.change(1, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
     _goes_on(living)
 

@@ -451,5 +451,5 @@ def confirmation(visitor: Visitor) -> str:
 
 def without_reference(page: str) -> str:
     """Return a page without the random reference for the log."""
-    before, mark, after = page.partition("name this reference: <code>")
+    before, mark, after = page.partition("send this reference: <code>")
     return before + mark + after[8:]

@@ -162,7 +162,7 @@ class TestDisconnect:
         for told in ("Disconnect Acme Plumbing?", "Third-Party Authorized Applications", "deleted here, at once"):
             assert told in question
         assert heading_of(ann) == "Your accounts"
-        assert "remove it from Third-Party Authorized Applications in Keap's API settings." in ann.text
+        assert "remove this application from Third-Party Authorized Applications in Keap's API settings." in ann.text
         assert stored.account().disconnected_at
         assert stored.history(1) == ["connected", "disconnected"]
 

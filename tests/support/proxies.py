@@ -80,7 +80,7 @@ def run_proxy(kind: Kind, authority: trustme.CA, app_port: int, folder: Path) ->
     files = {"pem": certificate.cert_chain_pems[0], "key": certificate.private_key_pem}
     for ending, file in {**files, "both.pem": certificate.private_key_and_cert_chain_pem}.items():
         file.write_to_path(str(folder / f"{HOST}.{ending}"))
-    settings = _settings_in_readme(kind)
+    settings = _documented_settings(kind)
     replaced = {kind.listens: kind.listens_here, "127.0.0.1:5000": f"127.0.0.1:{app_port}", "/etc/ssl": str(folder)}
     for shown, here in replaced.items():
         assert shown in settings, f"the settings for {kind.name} do not contain {shown!r}"
@@ -100,8 +100,10 @@ def run_proxy(kind: Kind, authority: trustme.CA, app_port: int, folder: Path) ->
         process.wait(START_TIMEOUT_SECONDS)
 
 
-def _settings_in_readme(kind: Kind) -> str:
-    (shown,) = re.findall(rf"^```{kind.name}\n(.*?)^```", (ROOT / "docs/proxies.md").read_text(), re.MULTILINE | re.DOTALL)
+def _documented_settings(kind: Kind) -> str:
+    (shown,) = re.findall(
+        rf"^```{kind.name}\n(.*?)^```", (ROOT / "docs/proxies.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     return str(shown)
 
 

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from keap_connect.accounts import labels
+from keap_connect.accounts import changes
 from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.directory import view_account
 from keap_connect.database import write_transaction
@@ -99,9 +99,9 @@ def test_every_character_and_length_that_is_allowed_is_taken(app: Flask, admin: 
 
 def test_two_at_once_cannot_take_the_same_id(app: Flask, monkeypatch: pytest.MonkeyPatch):
     """The look before the write finds nothing, as when the other one commits in between."""
-    monkeypatch.setattr(labels, "select", lambda column: sqlalchemy.select(column).where(column < 0))
+    monkeypatch.setattr(changes, "select", lambda column: sqlalchemy.select(column).where(column < 0))
 
     with app.app_context(), pytest.raises(ExternalIdTaken, match="Another account has this external id already"):
-        labels.change_account(1, "admin", {"external_id": "crm:2"})
+        changes.change_account(1, "admin", {"external_id": "crm:2"})
 
     assert names(app) == (None, None)

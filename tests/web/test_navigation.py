@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from tests.pages.markup import Markup
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
+from tests.support.markup import Markup
 from tests.web.direct import send
 from tests.web.fixtures import World
 from tests.web.inventory import AUDIENCES, routes
