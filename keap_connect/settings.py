@@ -1,7 +1,6 @@
-"""Environment -> frozen Settings; the only reader of the environment in the app.
+"""Reads the environment into frozen Settings, and reports all problems at once; nothing else in the app reads it.
 
-All problems are reported at once. What nobody has set comes from what `make run` left in INSTANCE_PATH, so that every
-command works beside it without settings of its own.
+What nobody has set comes from the files of `make run` in INSTANCE_PATH, so that every command works beside it.
 """
 
 import base64
@@ -29,7 +28,7 @@ GENERATED = ("SECRET_KEY", "TOKEN_KEYS")  # in INSTANCE_PATH too, each in a file
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::[0-9]{0,5})?")
 KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
-# The host of Keap, and the path, which is the sandbox's, too.
+# Keap's host, and the path, which is the same at the sandbox.
 KEAP_URLS = {
     "KEAP_AUTHORIZE_URL": ("https://signin.infusionsoft.com", "/app/oauth/authorize"),
     "KEAP_TOKEN_URL": ("https://api.infusionsoft.com", "/token"),
@@ -48,8 +47,6 @@ UNFIT_DATABASE_URL = (
     "DATABASE_URL has not the form of an address: look at its host, port and options, and write @ : / ? # & in a "
     "password as %40 %3A %2F %3F %23 %26."
 )
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-LOG_FORMATS = ("JSON", "TEXT")
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,6 @@ class Settings:
 
     @property
     def host_name(self) -> str:
-        """The host name of PUBLIC_URL."""
         return host_name(urlsplit(self.public_url).netloc) or ""
 
     @property
@@ -122,19 +118,25 @@ class Settings:
         """
         if environ is not None:
             return _Reader(environ).settings()
-        written = {k: v for k, v in dotenv_values(DOTENV).items() if v is not None}
+        written = read_dotenv(DOTENV)
         chosen = {name: value for name, value in (written | dict(os.environ)).items() if value.strip()}
-        if "https_proxy" in chosen:  # the other name of it
+        if "https_proxy" in chosen:  # programs accept both spellings
             chosen.setdefault("HTTPS_PROXY", chosen["https_proxy"])
         return _Reader(_left_by_make_run(chosen) | chosen, [DOTENV] if written else []).settings()
 
 
+def read_dotenv(path: Path) -> dict[str, str]:
+    """Return what a file like `.env` sets; nothing if the file does not exist."""
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+
+
 def _left_by_make_run(chosen: Mapping[str, str]) -> dict[str, str]:
     folder = ROOT / chosen.get("INSTANCE_PATH", "instance").strip()
-    left = {name: value for name, value in dotenv_values(folder / ADDRESSES).items() if value}
+    left = read_dotenv(folder / ADDRESSES)
     if chosen.get("PORT", left.get("PORT")) != left.get("PORT"):
         left.pop("PUBLIC_URL", None)  # it was made for the other port
-    is_closed = os.path.isdir(folder) and not os.access(folder, os.X_OK)  # say so, rather than that there is no key
+    # Then the reader reports that it cannot read the file, not that there is no key.
+    is_closed = os.path.isdir(folder) and not os.access(folder, os.X_OK)
     for name in GENERATED:
         path = folder / name.lower()
         if not {name, f"{name}_FILE"} & chosen.keys() and (is_closed or os.path.isfile(path)):
@@ -175,8 +177,8 @@ class _Reader:
             api_rate_per_minute=self.integer("API_RATE_PER_MINUTE", default=6000, most=10_000_000),
             rate_limit_storage=self.rate_limit_storage(),
             audit_log=self.audit_log(),
-            log_level=self.choice("LOG_LEVEL", LOG_LEVELS, default="INFO"),
-            log_format=self.choice("LOG_FORMAT", LOG_FORMATS, default="TEXT" if is_loopback else "JSON"),
+            log_level=self.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"),
+            log_format=self.choice("LOG_FORMAT", ("JSON", "TEXT"), default="TEXT" if is_loopback else "JSON"),
             has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,
             admin_email=admin_email,
             admin_password=admin_password,

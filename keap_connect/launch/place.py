@@ -1,4 +1,4 @@
-"""Where and with what everything runs: the folder of this instance, its secrets, the settings, the ports."""
+"""Prepares what the programs need: the folder of this instance, its secrets, the settings and the ports."""
 
 import errno
 import fcntl
@@ -13,23 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from dotenv import dotenv_values
-
 from keap_connect.durable_files import NEW, put_in_place, write_new
 from keap_connect.errors import SettingsError
 from keap_connect.launch import CannotRun
 from keap_connect.launch.certificate import make_certificate
-from keap_connect.settings import ADDRESSES, DOTENV, ROOT, Settings
-
-DEFAULT_PORT = 5000
-YES = ("1", "yes", "on", "true")
-NO = ("", "0", "no", "off", "false")
+from keap_connect.settings import ADDRESSES, DOTENV, ROOT, Settings, read_dotenv
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what the programs run, after every check has passed."""
-
     environ: Mapping[str, str]
     settings: Settings
     instance: Path
@@ -48,7 +40,7 @@ def prepare() -> Place:
     Raises:
         CannotRun: the folder, the settings or a port do not allow it, or another `make run` uses the folder.
     """
-    environ = {**known_from(DOTENV), **os.environ}
+    environ = {**read_dotenv(DOTENV), **os.environ}
     instance = ROOT / (value_of(environ, "INSTANCE_PATH") or "instance")
     with writing_to(instance):
         make_folder(instance)
@@ -74,13 +66,8 @@ def prepare() -> Place:
     return place
 
 
-def known_from(path: Path) -> dict[str, str]:
-    """Return the settings in a file like `.env`."""
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}
-
-
 def lock_folder(instance: Path) -> TextIO:
-    """Keep every other `make run` out of this folder until this process ends, however it ends.
+    """Let no other `make run` use this folder until this process ends, by whatever cause.
 
     Raises:
         CannotRun: one is running.
@@ -89,7 +76,7 @@ def lock_folder(instance: Path) -> TextIO:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        where = known_from(instance / ADDRESSES).get("PUBLIC_URL", "starting")
+        where = read_dotenv(instance / ADDRESSES).get("PUBLIC_URL", "starting")
         raise CannotRun(
             f"`make run` is running in {instance} already ({where}): end that one, or name another folder with "
             "INSTANCE_PATH."
@@ -99,11 +86,11 @@ def lock_folder(instance: Path) -> TextIO:
 
 def choose_sandbox_port(environ: Mapping[str, str], instance: Path) -> str:
     """Return the port that the sandbox has had so far, since stored accounts name it; at first the one after PORT."""
-    kept = known_from(instance / ADDRESSES).get("SANDBOX_PORT")
+    kept = read_dotenv(instance / ADDRESSES).get("SANDBOX_PORT")
     if kept:
         return kept
     if (instance / "sandbox.db").exists():  # version 0.1.0 wrote no address down, and took the port after PORT
-        return str(port_of(known_from(DOTENV)) + 1)
+        return str(port_of(read_dotenv(DOTENV)) + 1)
     first = port_of(environ) + 1
     for port in range(first, min(first + 50, 65536)):
         with suppress(CannotRun):
@@ -113,9 +100,9 @@ def choose_sandbox_port(environ: Mapping[str, str], instance: Path) -> str:
 
 
 def port_of(environ: Mapping[str, str]) -> int:
-    """Return PORT, or its default if it is wrong, which `check_settings` reports."""
+    """Return PORT, or its default if it is wrong: `check_settings` reports that."""
     port = value_of(environ, "PORT")
-    return int(port) if port.isdigit() and 0 < int(port) < 65535 else DEFAULT_PORT
+    return int(port) if port.isdigit() and 0 < int(port) < 65535 else 5000
 
 
 def value_of(environ: Mapping[str, str], name: str) -> str:
@@ -125,7 +112,7 @@ def value_of(environ: Mapping[str, str], name: str) -> str:
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn whatever keeps us from writing into one sentence."""
+    """Report in one sentence why the folder cannot be written to."""
     try:
         yield
     except OSError as problem:
@@ -137,7 +124,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner can open, and see that it can be written to."""
+    """Make a folder that only its owner can open, and write to it once as a check."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "a file is in its place")
     if not folder.exists():
@@ -147,7 +134,7 @@ def make_folder(folder: Path) -> None:
 
 
 def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
-    """Return the settings that nobody need make by hand: the folder, generated secrets, the port of the sandbox."""
+    """Return what nobody has set: the folder, the files of generated secrets, and the port of the sandbox."""
     sandbox_port = value_of(environ, "SANDBOX_PORT") or choose_sandbox_port(environ, instance)
     filled = {"INSTANCE_PATH": str(instance), "SANDBOX_PORT": sandbox_port}
     values = {
@@ -171,21 +158,22 @@ def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is whole or not there: a crash in between must not leave half a key."""
+    """Write a file whole or not at all: a crash must not leave half a key."""
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}{NEW}")
     write_new(fresh, text.encode())
     put_in_place(fresh, path)
 
 
 def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
-    """Ask the app whether it would start with these settings; return them, and whether it speaks HTTPS itself.
+    """Return the settings, and whether the app itself serves HTTPS.
 
     Raises:
-        CannotRun: something is wrong; it names everything at once.
+        CannotRun: something is wrong; it names all of it.
     """
     problems = []
-    is_https = value_of(environ, "HTTPS").lower() in YES
-    if not is_https and value_of(environ, "HTTPS").lower() not in NO:
+    https = value_of(environ, "HTTPS").lower()
+    is_https = https in {"1", "yes", "on", "true"}
+    if not is_https and https not in {"", "0", "no", "off", "false"}:
         problems.append("HTTPS must be 1 or 0.")
     if value_of(environ, "PORT") == "0":
         problems.append("PORT must be from 1 to 65534, not 0.")
@@ -204,7 +192,6 @@ def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
 
 
 def check_port(port: int, whose: str = "", advice: str = "choose another") -> None:
-    """Refuse a port where a program listens already, or that we may not take."""
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with suppress(OSError), socket.socket(family) as probe:
             probe.settimeout(1)
