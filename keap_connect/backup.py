@@ -1,7 +1,7 @@
-"""Backups of the database, made while everything runs, and restored with refreshing paused until it is confirmed.
+"""Backs up the database while everything runs, and restores it with refreshing paused until somebody confirms it.
 
-SQLite's file is copied and replaced here. PostgreSQL has programs of its own for that: the lines to run are printed,
-and what they restored is checked and paused.
+SQLite's file is copied and replaced here. For PostgreSQL this makes the lines that run its own programs, then checks
+and pauses what they restored.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from keap_connect.clock import utc_now
 from keap_connect.database import db, keep_others_out
 from keap_connect.deployment import find_damage, find_revisions, open_key_check
-from keap_connect.durable_files import put_in_place, sync_file, sync_folder
+from keap_connect.durable_files import put_in_place, sync
 from keap_connect.errors import BackupRefused, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
 from keap_connect.models import Account, Alarm, KeyCheck
@@ -52,7 +52,7 @@ def back_up(file: Path) -> None:
     """Copy the SQLite database to a new file, while others may write to it.
 
     Raises:
-        BackupRefused: it cannot be copied, or the copy is not right; nothing is left of it.
+        BackupRefused: it cannot be copied, or the copy is damaged; no part of the copy stays.
     """
     _refuse_to_overwrite(file)
     part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{PART}")
@@ -62,16 +62,16 @@ def back_up(file: Path) -> None:
             connection.exec_driver_sql("VACUUM INTO ?", (str(part),))
         with _opened(part) as engine:
             _check_file(engine, "The backup")
-        sync_file(part)
+        sync(part)
         _refuse_to_overwrite(file)
         put_in_place(part, file)
 
 
 def restore(file: Path) -> Restored:
-    """Replace the SQLite database by a backup, with refreshing paused, and keep the old one beside it.
+    """Replace the SQLite database by a backup with refreshing paused, and keep the old one beside it.
 
     Raises:
-        BackupRefused: the file is not fit, or the place cannot be written; nothing was changed.
+        BackupRefused: the file cannot be used, or the folder cannot be written; nothing was changed.
         TemporarilyUnavailable: a process uses the database; nothing was changed.
     """
     database = Path(os.path.realpath(_url().database or ""))
@@ -83,11 +83,11 @@ def restore(file: Path) -> Restored:
         with _opened(part) as engine:
             _check_file(engine, f"{file}")
             is_older = _check_and_pause(engine, f"{file}")
-        sync_file(part)
+        sync(part)
         kept = lock.read()
         if not kept:
             kept = _keep_aside(database)
-            lock.write(kept)  # from here on no process opens what is there, until all of it is the backup's
+            lock.write(kept)  # from here on no process opens the database until it is all the backup's
             lock.flush()
             os.fsync(lock.fileno())
         _delete(database)
@@ -97,20 +97,20 @@ def restore(file: Path) -> Restored:
 
 
 def pause_restored() -> bool:
-    """Check a database that other programs restored, pause its refreshing, and return whether it is older than this.
+    """Check a database that another program restored, pause refreshing, and return whether `db upgrade` is needed.
 
     Raises:
-        BackupRefused: it is not a database that this program can use.
+        BackupRefused: this program cannot use the database.
     """
     with _in_words("The database cannot be checked"):
         return _check_and_pause(db.engine, "The database")
 
 
 def dump_lines(file: Path) -> list[str]:
-    """Return the lines for sh that back up a PostgreSQL database, and read the backup once.
+    """Return the lines for sh that back up a PostgreSQL database and read the backup once.
 
     Raises:
-        BackupRefused: the file is there already, or a pooler is between.
+        BackupRefused: the file exists, or DATABASE_URL leads through a pooler.
     """
     _refuse_to_overwrite(file)
     with db.engine.connect() as connection:
@@ -129,7 +129,7 @@ def restore_lines(file: Path) -> list[str]:
     """Return the lines for sh that restore a PostgreSQL database, which must be empty and unused.
 
     Raises:
-        BackupRefused: the file is not there, the database is not empty, or a pooler is between.
+        BackupRefused: the file is missing, the database is not empty, or DATABASE_URL leads through a pooler.
         TemporarilyUnavailable: a process uses the database.
     """
     if not file.is_file():
@@ -144,7 +144,7 @@ def restore_lines(file: Path) -> list[str]:
         others = connection.scalar(
             text(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                # More than this an ordinary role does not see of others. A background process has no user.
+                # An ordinary role sees only these columns of other roles' rows. A background process has no user.
                 "AND usesysid IS NOT NULL AND pid <> pg_backend_pid()"
             )
         )
@@ -159,12 +159,12 @@ def restore_lines(file: Path) -> list[str]:
 
 
 def _refuse_pooler(connection: Connection) -> None:
-    """Refuse what would give the next client of a session the empty search_path that pg_dump and pg_restore set.
+    """Refuse a pooler: it would give the next client of a session the empty search_path of pg_dump and pg_restore.
 
-    A pooler tells its clients another process number than that of the session.
+    A pooler reports another process number to its clients than the session has.
     """
-    told: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-    if told != connection.scalar(select(func.pg_backend_pid())):
+    reported: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+    if reported != connection.scalar(select(func.pg_backend_pid())):
         raise BackupRefused(
             "DATABASE_URL leads through a pooler, and PostgreSQL's own programs would leave settings in its sessions "
             "that break the app. Name the server itself in DATABASE_URL for this command."
@@ -177,7 +177,7 @@ def _url() -> URL:
 
 def _without_password() -> str:
     url = _url().set(drivername="postgresql").difference_update_query(SECRET_OPTIONS)
-    # SQLAlchemy would write *** for the password.
+    # Without this, SQLAlchemy writes *** for the password.
     bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
     return shlex.quote(bare.render_as_string(hide_password=False))
 
@@ -199,7 +199,7 @@ def _in_words(what_failed: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _emptied(part: Path) -> Iterator[None]:
-    """Delete what has this name, before and after."""
+    """Delete the database of this name before and after the block."""
     try:
         _delete(part)
         yield
@@ -225,7 +225,7 @@ def _copy(file: Path, part: Path) -> None:
     with file.open("rb") as source:
         if source.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
             raise BackupRefused(f"{file} is no Keap Connect database: it is not a file of SQLite.")
-    for suffix in ("", "-wal"):  # what was copied by hand has the newest changes in the file beside it
+    for suffix in ("", "-wal"):  # a copy made by hand may have its newest changes in the -wal file
         if suffix == "" or Path(f"{file}{suffix}").exists():
             Path(f"{part}{suffix}").touch(0o600, exist_ok=False)
             shutil.copyfile(f"{file}{suffix}", f"{part}{suffix}")
@@ -242,25 +242,25 @@ def _check_and_pause(engine: Engine, name: str) -> bool:
         tables = set(inspect(connection).get_table_names())
         if present is None or Account.__tablename__ not in tables:
             raise BackupRefused(f"{name} is no Keap Connect database.")
-        is_typed = KeyCheck.__tablename__ in tables  # older ones have it beside other facts
+        is_typed = KeyCheck.__tablename__ in tables  # older databases have the key check among other facts
         sealed = connection.scalar(select(KeyCheck.sealed) if is_typed else text(OLD_KEY_CHECK))
     if sealed is not None:
         open_key_check(sealed, name)
     with Session(engine) as session, session.begin():
         if Alarm.__tablename__ in tables:
             alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)
-        else:  # of version 0.1.0, which had no alarms: no host knows this one, so the first start pauses refreshing
+        else:  # version 0.1.0 had no alarms: no host has this instance, so the first start pauses refreshing
             session.execute(text(OLD_PAUSE), {"value": f"restored-{secrets.token_hex(8)}:0".encode()})
     return present != newest
 
 
 def _keep_aside(database: Path) -> str:
-    """Give the database and its -wal other names besides; return that of the database, or "" if there is none."""
+    """Give the database and its -wal a second name; return that of the database, or "" if there is none."""
     if not database.exists():
         return ""
     kept = f"{database}.{utc_now():%Y%m%dT%H%M%SZ}"
     for suffix in ("", "-wal"):
         if Path(f"{database}{suffix}").exists():
             os.link(f"{database}{suffix}", f"{kept}{suffix}")
-    sync_folder(database.parent)
+    sync(database.parent)
     return kept

@@ -1,4 +1,4 @@
-"""Files that are whole after a crash and on a full disk: written and synced under another name, then renamed."""
+"""Files that are whole after a crash or on a full disk: they are written under another name, synced, then renamed."""
 
 import contextlib
 import fcntl
@@ -12,7 +12,7 @@ ABANDONED_AFTER_SECONDS = 60.0
 
 
 def write_all(handle: int, content: bytes) -> None:
-    """Write all of it durably, or fail: on a disk that is nearly full the system writes a part of it, and succeeds."""
+    """Write and sync all of it, or raise OSError: on a nearly full disk, one `pwrite` succeeds with a part of it."""
     written = 0
     while written < len(content):
         written += os.pwrite(handle, content[written:], written)
@@ -20,10 +20,10 @@ def write_all(handle: int, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet; when that fails, nothing is left of it.
+    """Write and sync a new file.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: the file exists, the disk is full, or the folder cannot be written. Nothing is left of it.
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -36,18 +36,13 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def put_in_place(fresh: Path, path: Path) -> None:
-    """Replace a file by one that was written beside it, durably."""
+    """Replace a file by one in the same folder, so that it stays replaced after a crash."""
     os.replace(fresh, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make durable what was created, renamed and deleted in a folder."""
-    sync_file(folder)
-
-
-def sync_file(path: Path) -> None:
-    """Make durable what others wrote to a file."""
+def sync(path: Path) -> None:
+    """Make durable what was written to a file, or what was created, renamed and deleted in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -56,10 +51,10 @@ def sync_file(path: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete the new files of processes that ended before they were in place."""
+    """Delete the new files that processes left when they ended before `put_in_place`."""
     for path in folder.glob(f"*{NEW}"):
-        with contextlib.suppress(OSError):  # it is gone by now, a living process has its lock, or it is not ours
-            # A young one may be about to be locked by the process that made it.
+        with contextlib.suppress(OSError):  # it is gone by now, a process has its lock, or it belongs to another user
+            # A process locks its file a moment after it made it.
             if utc_now().timestamp() - path.stat().st_mtime > ABANDONED_AFTER_SECONDS:
                 _delete_unlocked(path)
 

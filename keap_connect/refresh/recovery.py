@@ -28,7 +28,7 @@ from sqlalchemy import exists, or_, select
 from keap_connect.clock import seconds_since_boot
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import read_session, write_transaction
-from keap_connect.durable_files import NEW, remove_abandoned, sync_folder, write_all
+from keap_connect.durable_files import NEW, remove_abandoned, sync, write_all
 from keap_connect.errors import SealBroken, TemporarilyUnavailable
 from keap_connect.events.history import EventKind
 from keap_connect.keap.token_response import TokenResponse
@@ -358,7 +358,7 @@ def _allocate(folder: Path) -> RecoveryFile:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         write_all(handle, b"\0" * FILE_BYTES)
         os.rename(fresh, path)  # locked already, so that no other process takes it for a dead one's
-        sync_folder(folder)
+        sync(folder)
     except OSError as problem:
         log.critical("No recovery file can be allocated in %s (%s); nothing is refreshed.", folder, problem.strerror)
         for each in (fresh, path):
