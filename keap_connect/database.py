@@ -1,8 +1,7 @@
-"""The database: one metadata, UTC times, and two kinds of transaction that behave alike on both engines.
+"""The database: one metadata, UTC times, and two kinds of transaction that behave alike on SQLite and PostgreSQL.
 
-SQLite runs with WAL, `synchronous=FULL` (a lost commit would be a spent refresh token), foreign keys on, and
-`BEGIN IMMEDIATE` for writing transactions only: two writers then wait for each other instead of failing. Reads
-open no transaction at all, so none can span a network call or see yesterday's snapshot.
+On SQLite, writing transactions start with `BEGIN IMMEDIATE`, so that two writers wait for each other and do not fail.
+Reads open no transaction, so none can last as long as a network call or see an old snapshot.
 """
 
 import fcntl
@@ -54,9 +53,9 @@ NAMING_CONVENTION = {
 }
 MIGRATIONS = str(Path(__file__).parent.parent / "migrations")  # found from any folder
 BUSY_SECONDS = 10  # how long a writer waits for another
-# No statement and no silent network keeps a thread for ever. A pooler in transaction mode refuses a statement timeout
-# among the options of a connection, and would let it leak from a session to other clients: each transaction sets it. So
-# long, too, PostgreSQL keeps the locks of a transaction whose client vanished from the network.
+# No statement and no silent network may block a thread forever. Each transaction sets it: a pooler in transaction
+# mode refuses it among the options of a connection, and would pass a session's setting on to other clients.
+# PostgreSQL also keeps the locks of a transaction whose client vanished from the network for so long.
 STATEMENT_SECONDS = 30
 CONNECTION_LIMITS: dict[str, int] = {
     "connect_timeout": 10,
@@ -66,13 +65,12 @@ CONNECTION_LIMITS: dict[str, int] = {
 }
 PRAGMAS = (
     "journal_mode=WAL",
-    "synchronous=FULL",
+    "synchronous=FULL",  # a lost commit would be a used refresh token
     "foreign_keys=ON",
     f"busy_timeout={BUSY_SECONDS * 1000}",
     "secure_delete=ON",
 )
 CUT_SHORT = "a restore was cut short. Run `database restore` again, with the backup or with what was here before:"
-
 
 Result = TypeVar("Result")
 _sqlite_turn = threading.Lock()
@@ -116,8 +114,6 @@ def _postgresql_clock(*_: object, **__: object) -> str:
 
 
 class Base(DeclarativeBase):
-    """The base of all tables; constraints get their names from the convention."""
-
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {datetime: UTCDateTime}  # noqa: RUF012
 
@@ -127,16 +123,19 @@ migrate = Migrate()
 
 
 def connect_database(app: Flask, url: str) -> None:
-    """Bind the app to its database, and prepare each connection."""
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     is_postgresql = url.startswith("postgresql")
-    options: dict[str, object] = {"pool_pre_ping": is_postgresql, "pool_size": 20, "max_overflow": 20}
-    options["hide_parameters"] = True  # an error's text is logged, and what is stored must not be
+    options: dict[str, object] = {
+        "pool_pre_ping": is_postgresql,
+        "pool_size": 20,
+        "max_overflow": 20,
+        "hide_parameters": True,  # the text of an error is logged
+    }
     if is_postgresql:
         options["isolation_level"] = "AUTOCOMMIT"
         named = make_url(url).query
         limits = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
-        # A pooler gives each transaction another session, which has none, or others, of the statements prepared here.
+        # A pooler gives each transaction another session, which does not know the statements prepared here.
         options["connect_args"] = {**limits, "prepare_threshold": None}
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
@@ -161,25 +160,23 @@ def _limit_statements(connection: Connection) -> None:
 
 
 class Trouble:
-    """When the database last failed for this process; its own start counts, too."""
+    """When the database last failed for this process; the start of the process counts as a failure."""
 
     last_at = seconds_since_boot()
 
 
 def seconds_since_trouble() -> float:
-    """Return for how long the database has answered this process without a failure."""
     return seconds_since_boot() - Trouble.last_at
 
 
 def _note_trouble(context: ExceptionContext) -> None:
-    if isinstance(context.sqlalchemy_exception, DBAPIError) and not isinstance(
-        context.sqlalchemy_exception, IntegrityError
-    ):
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
         Trouble.last_at = seconds_since_boot()
 
 
 def prepare_sqlite(engine: Engine) -> None:
-    """Set our pragmas and our BEGIN on every connection, and let no restore replace the file while one is open."""
+    """Set our pragmas and our BEGIN on every connection; while one is open, no restore can replace the file."""
     uses: list[TextIO] = []
     database = engine.url.database or ""
 
@@ -218,7 +215,7 @@ def prepare_sqlite(engine: Engine) -> None:
 
 
 def _lock_beside(database: Path, kind: int) -> TextIO:
-    """Lock the file that shows whether processes use an SQLite database, for as long as it is open.
+    """Open and lock the file that shows whether processes use an SQLite database; closing it ends the lock.
 
     SQLite's own locks do not show a process that has opened the file and has not executed a statement yet.
     """
@@ -236,12 +233,12 @@ def _lock_beside(database: Path, kind: int) -> TextIO:
 def keep_others_out(database: Path) -> Iterator[TextIO]:
     """Let no process of this program on this machine open an SQLite file until the end of the block.
 
-    Nor afterwards, while the file that this gives is not empty. It then names the copy of what was there before.
-
-    It sees no process on another host, none of version 0.1.0, and no other program, such as `sqlite3`.
+    The block gets the lock file. While that is not empty, it names the copy of the database before a restore, and no
+    process opens the database after the block either. Processes on other hosts, of version 0.1.0 and of other programs,
+    such as `sqlite3`, are not noticed.
 
     Raises:
-        TemporarilyUnavailable: one uses it.
+        TemporarilyUnavailable: a process uses the database.
     """
     try:
         lock = _lock_beside(database, fcntl.LOCK_EX)
@@ -254,7 +251,7 @@ def keep_others_out(database: Path) -> Iterator[TextIO]:
 
 
 def _lower(text: object) -> object:
-    """Replace SQLite's own, which knows only ASCII, so that searches find the same on both databases."""
+    """Replace SQLite's own, which knows only ASCII: searches must find the same on both databases."""
     return text.lower() if isinstance(text, str) else text
 
 
@@ -280,8 +277,8 @@ def write_transaction() -> Iterator[Session]:
 def _one_after_another(engine: Engine) -> Iterator[None]:
     """Let the writing threads of this process wait for SQLite's one write lock in order.
 
-    SQLite itself lets a thread that finds the lock taken sleep, longer each time, although the lock may be free again.
-    A thread that does not get its turn in time waits as SQLite does, and then gets SQLite's error.
+    In SQLite, a thread that finds the lock taken sleeps, longer each time, even if the lock is free again by then.
+    A thread that does not get its turn in time waits in SQLite, and then gets SQLite's error.
     """
     if engine.dialect.name != "sqlite":
         yield
@@ -295,10 +292,10 @@ def _one_after_another(engine: Engine) -> Iterator[None]:
 
 
 def write_or_retry(write: Callable[[Session], Result]) -> Result:
-    """Write in a transaction; when another process stored the same row at that moment, write once more and find it.
+    """Write in a transaction; if another process stored the same row at that moment, write again and find that row.
 
     Raises:
-        IntegrityError: it is refused the second time, too.
+        IntegrityError: the second transaction failed for the same reason.
     """
     try:
         with write_transaction() as session:
@@ -315,20 +312,18 @@ def take_turns(session: Session, name: str) -> None:
 
 
 def count_updated(session: Session, statement: Update) -> int:
-    """Execute a conditional UPDATE and return the number of rows that met its condition."""
     return cast("CursorResult[Any]", session.execute(statement)).rowcount
 
 
 def plain_reads(query: Select[*tuple[Any, ...]]) -> "PlainReads":
-    """Return the current app's `PlainReads` of one query."""
     kept: dict[object, PlainReads] = current_app.extensions.setdefault("keap_connect.plain_reads", {})
     return kept.get(query) or kept.setdefault(query, PlainReads(query))
 
 
 class PlainReads:
-    """One query, asked on connections of its own without SQLAlchemy's session: for the calls that are made most.
+    """One query, run without SQLAlchemy's session on connections of its own: for the most frequent calls.
 
-    The connections read only, and each statement sees what was committed before it, by whichever process.
+    Each run sees what any process committed before it.
     """
 
     def __init__(self, query: Select[*tuple[Any, ...]]) -> None:
@@ -337,9 +332,8 @@ class PlainReads:
         self._error = dialect.loaded_dbapi.Error
         compiled = query.compile(dialect=dialect)
         self._sql, self._names = str(compiled), compiled.positiontup
-        readers = [
-            column.type.dialect_impl(dialect).result_processor(dialect, None) for column in query.selected_columns
-        ]
+        types = [column.type.dialect_impl(dialect) for column in query.selected_columns]
+        readers = [kind.result_processor(dialect, None) for kind in types]
         self._readers = [(place, read) for place, read in enumerate(readers) if read]
         self._idle: deque[DBAPIConnection] = deque()
         event.listen(self._engine, "engine_disposed", lambda _engine: self.close())
@@ -356,7 +350,7 @@ class PlainReads:
         except IndexError:
             pass
         except self._error:
-            self.close()  # a restart of the database ends all of them; a new one will tell whether it is back
+            self.close()  # a restart of the database ends all of them; the next line tries a new one
         try:
             return self._ask(self._connect(), bound)
         except self._error as problem:
@@ -382,7 +376,6 @@ class PlainReads:
         return found
 
     def close(self) -> None:
-        """Close the connections that nobody uses right now."""
         while self._idle:
             self._idle.pop().close()
 
