@@ -83,7 +83,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
     """Return Flask's own settings. Its session cookie carries notices to the next page, and nothing else."""
     return {
         "SECRET_KEY": settings.secret_key,
-        # Routing goes by this name, so that no Host header can break it; `refuse_unknown_hosts` looks at the header.
+        # Flask routes by this name, so that no Host header can break it; `refuse_unknown_hosts` checks the header.
         "SERVER_NAME": urlsplit(settings.public_url).netloc,
         "MAX_CONTENT_LENGTH": 64 * 1024,
         "SESSION_COOKIE_NAME": "__Host-notice" if settings.is_https else "notice",

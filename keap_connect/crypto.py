@@ -27,7 +27,6 @@ class TokenCipher:
         self._sealing_id = _key_id(keys[0])
 
     def seal(self, secret: str, *context: str | int) -> bytes:
-        """Encrypt a secret for one context."""
         header = VERSION + self._sealing_id
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._ring[self._sealing_id].encrypt(nonce, secret.encode(), header + _joined(context).encode())
@@ -46,16 +45,16 @@ class TokenCipher:
             raise SealBroken(f"{name} was sealed with a key that is not in TOKEN_KEYS.")
         try:
             return cipher.decrypt(nonce, sealed[5 + NONCE_BYTES :], header + name.encode()).decode()
-        except (InvalidTag, ValueError):  # ValueError: it was cut short, down to its nonce
+        except (InvalidTag, ValueError):  # ValueError: not even the nonce is whole
             raise SealBroken(f"{name} does not open: it was edited or moved.") from None
 
     def is_newest(self, sealed: bytes) -> bool:
-        """Whether the key that seals today has sealed this."""
+        """Whether the first key has sealed this."""
         return sealed[1 : 1 + KEY_ID_BYTES] == self._sealing_id
 
 
 def hash_secret(secret: str) -> str:
-    """Return the hash under which a random secret is stored: nobody can guess it, so a slow hash would gain nothing."""
+    """Return the hash by which a random secret is stored: nobody can guess the secret, so a slow hash gains nothing."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

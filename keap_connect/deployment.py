@@ -1,4 +1,4 @@
-"""The checks of the database before this process serves or refreshes, and before a backup is restored."""
+"""Checks the database before this process serves or refreshes, and before a backup is restored."""
 
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,7 +18,7 @@ KEY_CHECK_TEXT = "the keys of this ring open what is stored here"
 
 
 def check_deployment() -> list[str]:
-    """Check schema and keys; return what the operator should know but can live with.
+    """Check tables and keys; return what the operator should know but can live with.
 
     Raises:
         DatabaseSilent: it does not answer.
@@ -55,7 +55,7 @@ def find_revisions(connection: Connection, name: str) -> tuple[str | None, str |
 
 
 def check_file() -> None:
-    """Check an SQLite file for damage; PostgreSQL checks its own.
+    """Check an SQLite file for damage; PostgreSQL checks its files itself.
 
     Raises:
         DatabaseDamaged: it is damaged; nothing was changed.
@@ -65,16 +65,16 @@ def check_file() -> None:
     try:
         damage = find_damage(db.engine)
     except OperationalError:
-        return  # it is not there, or in use: `check_deployment` has the words for that
+        return  # it is missing or in use: `check_deployment` reports that
     if damage:
         raise DatabaseDamaged(damage)
 
 
 def find_damage(engine: Engine) -> str | None:
-    """Let SQLite check a file, and return in its words what is damaged.
+    """Return in SQLite's words what is damaged in a file.
 
     Raises:
-        OperationalError: the file is not there, or in use.
+        OperationalError: the file is missing or in use.
     """
     try:
         with engine.connect() as connection:
@@ -87,10 +87,10 @@ def find_damage(engine: Engine) -> str | None:
 
 
 def check_keys() -> None:
-    """Check that TOKEN_KEYS opens what is stored; a new database stores its key check here.
+    """Check that TOKEN_KEYS opens what is stored. A new database gets its key check here.
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: TOKEN_KEYS does not open it.
     """
     with read_session() as session:
         stored = session.get(KeyCheck, 1)
@@ -106,11 +106,7 @@ def check_keys() -> None:
 
 
 def open_key_check(sealed: bytes, name: str) -> None:
-    """Check that TOKEN_KEYS opens what is stored in a database.
-
-    Raises:
-        SettingsError: it does not.
-    """
+    """Raise SettingsError if TOKEN_KEYS does not open the key check of a database."""
     try:
         services().cipher.open(sealed, KEY_CHECK)
     except SealBroken:
@@ -125,14 +121,13 @@ def _foreign_grants() -> list[str]:
         foreign = session.scalars(
             select(Account.id).where(
                 Account.disconnected_at.is_(None),
-                # A key belongs to a Keap account and to no client.
+                # A key belongs to a Keap account and not to a client.
                 ((Account.client_id != keap.client_id) & Account.kind.not_in(KEYS))
                 | (Account.token_url != keap.token_url),
             )
         ).all()
-    if not foreign:
-        return []
-    return [
+    warning = (
         f"{len(foreign)} stored grants belong to another client id or token URL than the settings name. They are "
         "never sent elsewhere: put the old settings back, or let these customers reconnect."
-    ]
+    )
+    return [warning] if foreign else []

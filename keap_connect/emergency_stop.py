@@ -1,4 +1,4 @@
-"""The emergency stop: somebody may have keys, cookies or passwords, and all of them stop working at once."""
+"""The emergency stop: all keys, cookies and passwords stop working at once, since somebody may have stolen them."""
 
 from sqlalchemy import delete, select, update
 
@@ -14,9 +14,9 @@ REASON = "Everything was stopped by `./keap-connect emergency-stop`."
 
 
 def stop_everything(actor: str) -> list[AccountView]:
-    """End all sign-ins, keys, links and passwords, pause refreshing, and return whose consent may have been stolen.
+    """End all sign-ins, keys, links and passwords, pause refreshing, and return the accounts whose tokens are stored.
 
-    All of it is one transaction. The stored tokens stay: no customer is disconnected.
+    All of it is one transaction. The tokens stay: no customer is disconnected.
     """
     now = utc_now()
     with write_transaction() as session:

@@ -1,14 +1,12 @@
-"""Everything that this program raises on purpose, as one tree, and how pages, API and commands answer each error.
+"""Every error that this program raises on purpose, and how pages, API and commands answer it.
 
-What Keap's token endpoint answers is not an exception but a `Classification` (keap/answers.py).
+An answer of Keap's token endpoint is not an exception but a `Classification` (keap/answers.py).
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The same for every command."""
-
     DONE = 0
     FAILED = 1
     WRONG_USE = 2
@@ -18,19 +16,19 @@ class ExitCode(IntEnum):
 
 
 class KeapConnectError(Exception):
-    """The root of the tree. Its message says in one sentence what happened."""
+    """The base of all of them. Its message says in one sentence what happened."""
 
     status = 500  # HTTP status in the API and of the page
     code = "failed"  # `error` in the API and with --json
     exit_code = ExitCode.FAILED
     retry_after_seconds: int | None = None
-    # The error page. Without a heading it says that the fault is ours; {} in the advice is the message.
+    # Of the error page. Without a heading, the page says that the fault is ours; {} in the advice is the message.
     heading = ""
     advice = ""
 
 
 class SettingsError(KeapConnectError):
-    """The environment is not fit to start with; `problems` lists everything that is wrong."""
+    """The app cannot start; `problems` lists everything that is wrong with settings or database."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -38,19 +36,16 @@ class SettingsError(KeapConnectError):
 
     @property
     def report(self) -> str:
-        """What a program says when it ends because of them."""
         return "Keap Connect does not start:\n" + "\n".join(f"- {problem}" for problem in self.problems)
 
 
 class DatabaseSilent(SettingsError):
-    """The database that the settings name does not answer: it is down, or the wrong one is named."""
+    """The database does not answer: it is down, or DATABASE_URL names the wrong one."""
 
     code, exit_code = "temporarily_unavailable", ExitCode.COME_BACK_LATER
 
 
 class DatabaseDamaged(SettingsError):
-    """The database file is damaged; nothing was changed."""
-
     def __init__(self, damage: str) -> None:
         advice = "Restore the newest backup: ./keap-connect database restore FILE (it keeps the damaged file aside)."
         super().__init__([f"The database file is damaged ({damage}). {advice}"])
@@ -61,14 +56,12 @@ class BackupRefused(KeapConnectError):
 
 
 class SealBroken(KeapConnectError):
-    """A stored secret does not open: wrong key, or the ciphertext was edited or moved."""
-
     heading = "A stored secret does not open"
     advice = "It was sealed with another key, or edited. It was left as it is, and other accounts are not affected."
 
 
 class AccountNotFound(KeapConnectError):
-    """There is no such account, or the asker may not know of it."""
+    """There is no such account, or the caller may not know of it."""
 
     status, code = 404, "not_found"
     heading = "There is no such account"
@@ -82,8 +75,6 @@ class ReconnectRequired(KeapConnectError):
 
 
 class AccountDisconnected(KeapConnectError):
-    """The tokens were deleted on request."""
-
     status, code, exit_code = 409, "disconnected", ExitCode.PERSON_MUST_RECONNECT
 
 
@@ -105,7 +96,7 @@ class TemporarilyUnavailable(KeapConnectError):
 
 
 class ServerBusy(TemporarilyUnavailable):
-    """More requests are arriving or waiting than this process takes; nothing was done."""
+    """More requests arrive or wait than this process accepts; nothing was done."""
 
     heading, advice = "Too many requests arrive at once", "Nothing was changed. Try again in a minute."
 
@@ -114,7 +105,7 @@ class ServerBusy(TemporarilyUnavailable):
 
 
 class KeapBusy(TemporarilyUnavailable):
-    """People cause too many calls to Keap, so this one was not made; nothing was used up."""
+    """People caused too many calls to Keap, so this one was not sent; no token or code was used."""
 
     heading = "Keap is busy, try again"
     advice = "Many requests wait for Keap at the moment, so yours was not sent yet. Nothing is lost."
@@ -124,15 +115,13 @@ class KeapBusy(TemporarilyUnavailable):
 
 
 class ClientMisconfigured(KeapConnectError):
-    """Keap refused our own client id or secret: one alarm, and no account's fault."""
+    """Keap refused our client id or secret; no account is at fault."""
 
     status, code, exit_code = 503, "temporarily_unavailable", ExitCode.COME_BACK_LATER
     retry_after_seconds = 300  # a person has to correct it
 
 
 class HandOutUnrecorded(KeapConnectError):
-    """The audit log cannot be written, so no token is returned."""
-
     status, code, exit_code = 503, "temporarily_unavailable", ExitCode.COME_BACK_LATER
     retry_after_seconds = 300  # a person has to correct it
     heading = "The audit log cannot be written"
@@ -140,13 +129,13 @@ class HandOutUnrecorded(KeapConnectError):
 
 
 class TenantConflict(KeapConnectError):
-    """Keap named two different tenants for one grant, so it belongs to neither here."""
+    """Keap named two different tenants for one grant, so it is stored for neither."""
 
     status, code = 409, "credential_refused"
 
 
 class LinkGone(KeapConnectError):
-    """A reconnect link is unknown, used, expired or revoked; nobody learns which."""
+    """A reconnect link is unknown, used, expired or revoked; the page does not say which."""
 
 
 class FormRefused(KeapConnectError):
@@ -184,17 +173,17 @@ class ImportRefused(FormRefused):
 
 
 class CredentialRefused(ImportRefused):
-    """Keap refuses the token or key itself."""
+    """Keap refused the token or key itself."""
 
 
 class WouldReplace(ImportRefused):
-    """What is stored works and might be ended by it; who brings it may say that it is meant."""
+    """The import might end a stored credential that works; the caller may confirm that with `replace`."""
 
     field = "replace"
 
 
 class LinesRefused(ImportRefused):
-    """A file was not stored because of some of its lines; `problems` is by line number."""
+    """A file was not stored because of some of its lines; `problems` has a sentence by line number."""
 
     field = "lines"
 
@@ -209,13 +198,13 @@ class AdminNotFound(KeapConnectError):
 
 
 class AdminRefused(FormRefused):
-    """Nobody can be made an admin under that e-mail address."""
+    """No admin can have that e-mail address."""
 
     field = "email"
 
 
 class LastAdmin(FormRefused):
-    """Nobody would be left who may act."""
+    """Without this admin, nobody could change anything."""
 
     field = "act"
 
@@ -227,14 +216,10 @@ class FormUsed(FormRefused):
 
 
 class PasswordRefused(FormRefused):
-    """A new password breaks a rule."""
-
     field = "new_password"
 
 
 class PasswordLinkGone(KeapConnectError):
-    """A link to choose a password is unknown, used, replaced or too old."""
-
     status, code = 404, "not_found"
     heading = "This link does not work"
     advice = (
@@ -244,13 +229,11 @@ class PasswordLinkGone(KeapConnectError):
 
 
 class CodeRefused(FormRefused):
-    """A code is wrong, used or too old."""
-
     field = "code"
 
 
 class WrongPassword(FormRefused):
-    """The password, or the code that is asked for after it, is not that of the admin."""
+    """The password, or the code that is asked for after it, is wrong."""
 
     field = "password"
     form_status = 401
@@ -268,8 +251,6 @@ class TooOften(KeapConnectError):
 
 
 class TooManyAttempts(TooOften):
-    """Sign-in is throttled."""
-
     def __init__(self, retry_after_seconds: int) -> None:
         minutes = -(-retry_after_seconds // 60)
         message = f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
@@ -277,15 +258,13 @@ class TooManyAttempts(TooOften):
 
 
 class TooManyRequests(TooOften):
-    """A key or an address comes too often."""
+    """An API key or a client address sends too many requests."""
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("Too many requests. Come back later.", retry_after_seconds)
 
 
 class APIKeyUnfit(FormRefused):
-    """A new API key breaks a rule."""
-
     field = "name"
 
 
@@ -295,14 +274,12 @@ class APIKeyNotFound(KeapConnectError):
 
 
 class APIKeyRefused(KeapConnectError):
-    """The API key is unknown, revoked or expired; nobody learns which."""
+    """The API key is unknown, revoked or expired; the answer does not say which."""
 
     status, code = 401, "invalid_token"
 
 
 class InsufficientScope(KeapConnectError):
-    """The API key is valid and may not do this: it lacks `scope`."""
-
     status, code = 403, "insufficient_scope"
 
     def __init__(self, scope: str) -> None:

@@ -1,8 +1,8 @@
-"""Seals again, with the first key of the ring, what an older key has sealed, while the service runs.
+"""Seals with the first of TOKEN_KEYS what an older key has sealed, while the service runs.
 
-Each value is replaced only if it is still the one that was read, so a refresh or a reconnect meanwhile wins. Batches
-are committed one by one: a run that was killed can be started again. Files that wait to be imported are left as they
-are; they last ten minutes.
+A value is replaced only if it is still the one that was read, so a refresh or a reconnect meanwhile wins. Batches are
+committed one by one: a run that was killed can be started again. Files that wait to be imported keep their seal; they
+last ten minutes.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ BATCH = 200
 MOST_ROUNDS = 3
 
 Column = tuple[InstrumentedAttribute[Any], InstrumentedAttribute[bytes | None], str, str]
-# What names the row, what is sealed in it, and the context around the row's name that it is sealed for.
+# The column that names the row, the sealed column, and the first and last part of the context of the seal.
 COLUMNS: tuple[Column, ...] = (
     (Account.id, Account.access_token_sealed, "account", "access_token"),
     (Account.id, Account.refresh_token_sealed, "account", "refresh_token"),
@@ -35,17 +35,15 @@ COLUMNS: tuple[Column, ...] = (
 
 @dataclass
 class Resealed:
-    """How a run ended. `reasons` say why the older keys must stay in TOKEN_KEYS; without any they may be removed."""
-
     resealed: int
-    reasons: list[str]
+    reasons: list[str]  # why the older keys must stay in TOKEN_KEYS; if there is none, they may be removed
 
 
 def reseal() -> Resealed:
     """Seal everything again that the first key has not sealed.
 
     Raises:
-        SQLAlchemyError: the database failed; what was done so far stays done.
+        SQLAlchemyError: the database failed; the values sealed so far stay sealed.
     """
     total, closed, found = 0, set[str](), 1
     for _ in range(MOST_ROUNDS):
@@ -59,7 +57,7 @@ def reseal() -> Resealed:
     if list_kept():
         reasons.append("New token pairs wait in recovery files: start a worker, which stores them.")
     if not reasons:
-        total += _reseal_check()
+        total += _reseal_check()  # last: it shows that the first key opens all the rest
     return Resealed(total, reasons)
 
 
@@ -96,7 +94,6 @@ def _batches(name: InstrumentedAttribute[Any], sealed: InstrumentedAttribute[byt
 
 
 def _reseal_check() -> int:
-    """Seal the key check again, as the last thing."""
     with write_transaction() as session:
         check = session.get_one(KeyCheck, 1)
         if services().cipher.is_newest(check.sealed):

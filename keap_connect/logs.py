@@ -1,4 +1,4 @@
-"""The log: its form, the reference of each request, and what is left out."""
+"""The log: its form, the reference of each request, and what is never logged."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Reconnect links, links to choose a password, and API keys that were put where they do not belong.
 SECRETS_IN_PATH = re.compile(r"(?<=^/r/).+|(?<=^/new-password/).+|kc_[0-9a-f]{16}_.*")
 
-# What an error page or an error of the API shows of its request; every line that the request leads to carries it.
+# An error page or an error of the API shows it; every line that the request logs carries it.
 reference: ContextVar[str | None] = ContextVar("reference", default=None)
 
 
@@ -42,9 +42,9 @@ def name_requests(app: Flask) -> None:
 
 
 def write_down(log: logging.Logger, request: Request, status: int, error: Exception) -> str:
-    """Log the error that a request ends in, with its traceback if it is a fault of ours, and return its reference."""
+    """Log the error of a request, with its traceback if the fault is ours, and return the reference of the request."""
     name = reference.get() or secrets.token_hex(4)
-    # Only the kind of an error is logged with its place: its text may hold what a person typed.
+    # The text of an error may hold what a person typed, so only its kind is logged.
     where = quote(f"{request.method} {SECRETS_IN_PATH.sub('...', request.path)}"[:200], safe="/ :<>")
     if status >= 500 and (status == 500 or not isinstance(error, KeapConnectError)):
         log.error("%s: %s at %s", name, type(error).__name__, where, exc_info=error)
@@ -54,7 +54,7 @@ def write_down(log: logging.Logger, request: Request, status: int, error: Except
 
 
 class PlainLines(logging.Formatter):
-    """Text for people. What came from outside cannot begin a line of its own, nor color the terminal."""
+    """Text for people. What came from outside can neither start a new line nor change the terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Write control characters as their codes; the lines of a traceback are our own."""

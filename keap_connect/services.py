@@ -1,4 +1,4 @@
-"""What the running app was built with, for the functions below the edges."""
+"""The settings of the running app, and the tools that are made from them once."""
 
 import secrets
 from dataclasses import dataclass
@@ -12,24 +12,21 @@ from keap_connect.settings import KeapSettings, Settings
 
 @dataclass(frozen=True)
 class Services:
-    """The settings, and the tools that are made from them once."""
-
     settings: Settings
     cipher: TokenCipher
     password_hasher: PasswordHasher
-    dummy_hash: str  # verified against when there is no such admin, so that the answer takes as long
+    dummy_hash: str  # verified when there is no such admin, so that the answer takes as long
 
     @property
     def keap(self) -> KeapSettings:
         return self.settings.keap
 
 
-# argon2id with 19 MiB, 2 passes, 1 lane: the OWASP minimum, and kind to a small machine.
+# argon2id with 19 MiB, 2 passes, 1 lane: the minimum of OWASP, which a small machine can bear.
 PASSWORD_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 def attach_services(app: Flask, settings: Settings) -> None:
-    """Give an app its settings and tools."""
     dummy_hash = PASSWORD_HASHER.hash(secrets.token_urlsafe())
     app.extensions["keap_connect"] = Services(settings, TokenCipher(settings.token_keys), PASSWORD_HASHER, dummy_hash)
 

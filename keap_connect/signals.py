@@ -1,6 +1,6 @@
-"""What the signals that end a process do here: what is in flight is finished first.
+"""Handles the signals that end a process, so that calls under way are finished first.
 
-A signal that somebody told this process to ignore stays ignored: `nohup` does so with SIGHUP, a shell with SIGINT for
+A signal that this process was started to ignore stays ignored: `nohup` does so with SIGHUP, a shell with SIGINT for
 jobs in the background.
 """
 
@@ -19,7 +19,7 @@ def stop_signals() -> list[signal.Signals]:
 
 @contextmanager
 def on_stop(act: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Let a signal that would end this process call `act` instead. Only the main thread is interrupted by signals."""
+    """Call `act` on a signal that would end this process. Signals interrupt only the main thread."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for sign in stop_signals():
@@ -33,7 +33,7 @@ def on_stop(act: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 @contextmanager
 def stops_delayed() -> Iterator[None]:
-    """Let the signals wait until the end of the block."""
+    """Handle the signals at the end of the block."""
     waiting: list[signal.Signals] = []
     try:
         with on_stop(waiting.append):
@@ -44,7 +44,7 @@ def stops_delayed() -> Iterator[None]:
 
 
 def end_in_order(sign: signal.Signals) -> NoReturn:
-    """End this process as Python ends by itself: with what the blocks under way do at their end, and at exit."""
+    """End this process as Python does by itself, so that blocks under way and exit handlers run."""
     if sign is signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + sign)  # as a shell reports the signal
