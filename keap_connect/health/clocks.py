@@ -1,7 +1,6 @@
-"""Whether the clocks agree: token expiry is computed by ours, leases by the database's."""
+"""Whether the clocks agree: token expiry follows this machine's clock, leases follow the database's."""
 
 from collections.abc import Iterator
-from datetime import datetime
 
 from sqlalchemy import select
 
@@ -20,10 +19,6 @@ def check_database_clock() -> Iterator[Finding]:
     with read_session() as session:
         theirs = session.execute(select(database_clock())).scalar_one()
     yield compare("database clock", utc_now().timestamp() - theirs)
-
-
-def compare_with_keap(their_time: datetime) -> Finding:
-    return compare("clock", (utc_now() - their_time).total_seconds())
 
 
 def compare(subject: str, seconds_ahead: float) -> Finding:

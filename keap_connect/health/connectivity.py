@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from keap_connect.health.clocks import compare_with_keap
+from keap_connect.clock import utc_now
+from keap_connect.health.clocks import compare
 from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.keap.connectivity import check_token_endpoint
 from keap_connect.services import services
@@ -11,7 +12,7 @@ from keap_connect.settings import LOOPBACK_HOSTS
 
 
 def check_connectivity() -> Iterator[Finding]:
-    """Send a request without any secret, and see whether an answer comes."""
+    """Send a request without any secret, and judge the answer."""
     host = urlsplit(services().keap.token_url).netloc
     if services().settings.has_unused_proxy and urlsplit(services().keap.token_url).hostname not in LOOPBACK_HOSTS:
         yield attention(
@@ -35,4 +36,4 @@ def check_connectivity() -> Iterator[Finding]:
     else:
         yield well("token endpoint", f"{host} answers{' over TLS' if greeting.is_tls else ''}.")
     if greeting.date:
-        yield compare_with_keap(greeting.date)
+        yield compare("clock", (utc_now() - greeting.date).total_seconds())

@@ -1,4 +1,4 @@
-"""The list of all checks, in the order in which one thing depends on another."""
+"""The list of all checks, in an order in which no check depends on a later one."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -20,7 +20,7 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def check_client_standing() -> Iterator[Finding]:
-    """See what the last check on the page Setup found; this asks nobody."""
+    """Judge by the last check on the page Setup; this sends nothing to Keap."""
     check = find_client_check()
     if check and check.standing is ClientStanding.REFUSED:
         advice = "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET, then check again on the page Setup."
@@ -40,7 +40,6 @@ REST: tuple[Check, ...] = (
 
 
 def examine() -> list[Finding]:
-    """Check everything that can be checked."""
     settings = services().settings
     mode = f"the sandbox at {settings.sandbox_url}" if settings.sandbox_url else "Keap"
     database = list(_guarded(_check_database))
@@ -53,7 +52,6 @@ def examine() -> list[Finding]:
 
 
 def list_wrong_settings(problems: list[str]) -> list[Finding]:
-    """Return the findings when the app does not start with its settings."""
     findings = [wrong("settings", problem, "Correct it in .env or the environment.") for problem in problems]
     return [*findings, Finding("everything else", Health.UNKNOWN, "It is checked once the settings are right.")]
 

@@ -1,4 +1,4 @@
-"""Whether the database file and this host's folder are on a file system whose locks hold."""
+"""Whether the SQLite file and INSTANCE_PATH are on file systems where locks work."""
 
 import re
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from keap_connect.health.finding import Finding, attention, well
 from keap_connect.services import services
 
 SUBJECT = "file system"
-MOUNTS = Path("/proc/self/mountinfo")  # of Linux; elsewhere nothing is said
-# Of other machines, or shared with the host of a virtual machine. Of FUSE, only the local file system of containers
-# without root is known to be fit.
+MOUNTS = Path("/proc/self/mountinfo")  # of Linux; on other systems there is no finding
+# File systems of other machines, or of the host of a virtual machine. With FUSE, locks are known to work only on the
+# local file system of containers without root.
 SHARED = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|coda|virtiofs|vboxsf|fakeowner"
     r"|fuse\.(?!fuse-overlayfs$).+"
@@ -44,14 +44,14 @@ def check_file_systems() -> Iterator[Finding]:
 
 
 def _shared_kind(path: Path) -> str | None:
-    """Return the type of the file system of a path, which need not exist yet, if it is a network file system."""
+    """Return the type of the network file system that a path is on, or None. The path may be missing."""
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
     place, kind, deepest = path.resolve(), "", -1
     for line in lines:
-        mount, _, file_system = line.partition(" - ")  # what is between has a varying number of fields
+        mount, _, file_system = line.partition(" - ")  # before the dash, the number of fields varies
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount.split(" ")[4]))
         if place.is_relative_to(point) and len(point.parts) >= deepest:  # a later mount hides an earlier one
             kind, deepest = file_system.split(" ")[0], len(point.parts)

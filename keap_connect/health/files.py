@@ -1,4 +1,4 @@
-"""The files on this host: who may read them, whether they can be written, what waits in them, how much room is left."""
+"""The files on this host: who can read them, whether they can be written, what waits in them, how much disk is free."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ TOO_FEW_BYTES = 50_000_000
 
 
 def check_modes() -> Iterator[Finding]:
-    """A file is private when it, or the folder around it, is closed to everybody but its owner."""
+    """A file is private if the file or its folder is closed to everybody but the owner."""
     exposed = [path for path in _private_paths() if _is_open(path) and _is_open(path.parent)]
     for path in exposed:
         mode = "700" if path.is_dir() else "600"
@@ -28,7 +28,6 @@ def check_modes() -> Iterator[Finding]:
 
 
 def check_recovery() -> Iterator[Finding]:
-    """Check whether a new pair waits in a file because the database did not store it."""
     kept, broken = list_kept(), list_broken()
     if kept:
         yield wrong(
@@ -48,7 +47,7 @@ def check_recovery() -> Iterator[Finding]:
 
 
 def check_audit_log() -> Iterator[Finding]:
-    """Check whether a line could be added to the audit log, and add none."""
+    """Check whether the audit log can be opened for writing, without writing to it."""
     path = services().settings.audit_log
     problem = _why_no_line_fits(path) if path else None
     if problem:
@@ -62,7 +61,6 @@ def check_audit_log() -> Iterator[Finding]:
 
 
 def check_disk() -> Iterator[Finding]:
-    """Check whether recovery files can be written, and how much room is left for them."""
     place = services().settings.instance_path / "recovery"
     while not os.path.exists(place):
         place = place.parent
@@ -97,7 +95,7 @@ def _private_paths() -> Iterator[Path]:
 
 
 def _why_no_line_fits(path: Path) -> str | None:
-    """Return why the file cannot be added to; one that is not there yet is created with its folders."""
+    """Return why the file cannot be written, or None; the log creates a missing file and its folders."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -113,4 +111,4 @@ def _is_open(path: Path) -> bool:
     try:
         return bool(path.stat().st_mode & OTHERS)
     except OSError:
-        return False  # it is not there, or in a folder that is closed to us as well
+        return False  # it is missing, or in a folder that is closed to us too

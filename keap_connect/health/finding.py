@@ -1,4 +1,4 @@
-"""One thing that was checked, and how it is."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,12 +13,10 @@ class Health(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, and what to do about it."""
-
     subject: str
     health: Health
     sentence: str
-    advice: str | None = None
+    advice: str | None = None  # what to do about it
 
 
 def well(subject: str, sentence: str) -> Finding:

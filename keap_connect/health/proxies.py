@@ -1,4 +1,4 @@
-"""Whether the client addresses that limits count and the history names can be true."""
+"""Whether the client addresses are right: rate limits count by them, and the history shows them."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,12 +9,11 @@ from keap_connect.health.finding import Finding, attention, well
 from keap_connect.services import services
 from keap_connect.settings import Settings
 
-REMEMBERED_FOR = timedelta(days=1)
 SUBJECT = "client address"
 
 
 def mark_of(settings: Settings) -> Path:
-    """Return the file whose time of change says when a request last came without its client address."""
+    """Return the file that is touched when a request comes without its client address."""
     return settings.instance_path / "no-client-address"
 
 
@@ -31,7 +30,7 @@ def check_proxies() -> Iterator[Finding]:
     if settings.trusted_proxies:
         mark = mark_of(settings)
         came_at = datetime.fromtimestamp(mark.stat().st_mtime if mark.exists() else 0, UTC)
-        if came_at > utc_now() - REMEMBERED_FOR:
+        if came_at > utc_now() - timedelta(days=1):
             yield attention(
                 SUBJECT,
                 f"At {came_at:%Y-%m-%d %H:%M} UTC a request came without its client address in X-Forwarded-For.",

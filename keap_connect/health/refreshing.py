@@ -1,6 +1,6 @@
-"""Whether accounts are kept alive: what pauses refreshing, which workers run, how long the work waits.
+"""Whether accounts are refreshed in time: what pauses refreshing, which workers run, how late they are.
 
-Doctor, dashboard, /setup, /readyz and /metrics all judge by this one look, so they cannot contradict each other.
+Doctor, dashboard, /setup, /readyz and /metrics all read it here, so they cannot contradict each other.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,35 +19,29 @@ from keap_connect.refresh.due import lag_seconds
 from keap_connect.refresh.heartbeat import list_workers
 
 LONGEST_LAG_SECONDS = 600
-START_ONE = "Start one: ./keap-connect worker"
 
 
 @dataclass(frozen=True)
 class Refreshing:
-    """What is known at one time."""
-
     alarms: list[Alarm]
-    workers: list[Worker]  # heard of within the last minute
-    lag_seconds: float  # for how long the account that waits longest has been due
+    workers: list[Worker]  # that gave a sign of life within the last minute
+    lag_seconds: float  # how long the account that waits longest has been due
 
     @property
     def is_ready(self) -> bool:
-        """False when somebody has to be called now: it is paused, or nobody has done the work for ten minutes."""
+        """False if a person has to act now: refreshing is paused, or no worker runs and work waits ten minutes."""
         return not self.alarms and (bool(self.workers) or self.lag_seconds < LONGEST_LAG_SECONDS)
 
     @property
     def pauses(self) -> list[str]:
-        """What pauses refreshing, and what to do about it."""
         return [f"Refreshing is paused: {alarm.reason} {ADVICE[alarm.name]}" for alarm in self.alarms]
 
     @property
     def client_refusal(self) -> str | None:
-        """Why Keap refuses our client, if it does."""
         return next((alarm.reason for alarm in self.alarms if alarm.name == CLIENT_REFUSED), None)
 
     @property
     def worker_sentence(self) -> str:
-        """How many workers run, and whether they keep up."""
         if not self.workers:
             return "No worker is running, so accounts are refreshed only when a job asks."
         running = f"{len(self.workers)} {'worker is' if len(self.workers) == 1 else 'workers are'} running"
@@ -57,7 +51,7 @@ class Refreshing:
         return f"{running}, {minutes} min behind." if minutes else f"{running}, up to date."
 
     def findings(self, counts: Mapping[str, int]) -> Iterator[Finding]:
-        """Judge, given the number of accounts in each state."""
+        """Judge it; `counts` is the number of accounts in each state."""
         for alarm in self.alarms:
             yield wrong("alarm", alarm.reason, ADVICE[alarm.name])
         if not self.alarms:
@@ -67,7 +61,9 @@ class Refreshing:
                 yield attention("worker", f"{worker.name} pauses: {worker.pause_reason}", "It continues by itself.")
         if not self.workers:
             is_missed = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK] > 0
-            yield (wrong if is_missed else attention)("worker", self.worker_sentence, START_ONE)
+            yield (wrong if is_missed else attention)(
+                "worker", self.worker_sentence, "Start one: ./keap-connect worker"
+            )
         elif self.lag_seconds > LONGEST_LAG_SECONDS and not self.alarms:
             advice = "Look at the worker's log; raise REFRESH_RATE_PER_MINUTE if it is at its limit."
             yield attention("worker", self.worker_sentence, advice)
@@ -81,17 +77,16 @@ class Refreshing:
 
 
 def read_refreshing() -> Refreshing:
-    """Read it; cheap with any number of accounts."""
+    """Read it, with statements whose cost does not grow with the number of accounts."""
     return Refreshing(list_alarms(), list_workers(), lag_seconds())
 
 
 def check_refreshing() -> Iterator[Finding]:
-    """Judge it for the doctor."""
     return read_refreshing().findings(count_states())
 
 
 def is_ready() -> bool:
-    """Whether the database answers, the key fits, and what is due is refreshed."""
+    """Whether the database answers, TOKEN_KEYS opens what it stores, and due accounts are refreshed."""
     try:
         check_keys()
         return read_refreshing().is_ready
