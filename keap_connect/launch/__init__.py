@@ -1,12 +1,11 @@
-"""`python -m keap_connect.launch`, the whole of `make run`.
+"""`python -m keap_connect.launch`, which is all of `make run`.
 
-It prepares `instance/` (place.py), starts the sandbox and the app and ends them (programs.py). It checks
-what it can before it starts anything, and it leaves no program of its own behind.
+It prepares `instance/` and checks all it can (place.py), then starts sandbox and app and ends them (programs.py).
 """
 
 
 class CannotRun(Exception):
-    """Something has to be corrected first; each argument is one clear sentence."""
+    """Something has to be corrected first; each argument is one sentence."""
 
 
 class Stopped(Exception):

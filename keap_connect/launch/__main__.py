@@ -1,4 +1,4 @@
-"""Start everything in order, say where to click, and stay until the end."""
+"""Starts everything in order, prints where to click, and waits for the end."""
 
 import http.client
 import os
@@ -9,6 +9,7 @@ import time
 from functools import partial
 from urllib.parse import urlsplit
 
+from keap_connect.errors import ExitCode
 from keap_connect.launch import CannotRun, Stopped
 from keap_connect.launch.place import Place, prepare
 from keap_connect.launch.programs import Programs
@@ -16,14 +17,13 @@ from keap_connect.settings import SECRETS
 from keap_connect.signals import stop_signals
 
 FIRST_ADMIN = "admin@example.com"
-NOTHING_TO_DO = 3  # exit code of `admins create --only-first` when the first admin has chosen a password
 START_TIMEOUT_SECONDS = 60
-REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # HOST may mean all addresses  # noqa: S104
+REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # these two mean all addresses  # noqa: S104
 
 
 def main() -> int:
     """Run until a signal comes or a program ends by itself; return the exit code."""
-    os.umask(0o077)  # What is made from here on holds secrets: keys, databases and their journals.
+    os.umask(0o077)  # the files made from here on hold secrets: keys, databases and their journals
     programs = Programs()
     for sign in stop_signals():
         signal.signal(sign, programs.ask_to_stop)
@@ -42,16 +42,16 @@ def main() -> int:
 
 
 def start(programs: Programs, place: Place) -> str:
-    """Start everything, wait until it answers, and return the text that tells where to click.
+    """Start everything, wait until it answers, and return the text that says where to click.
 
     Raises:
-        CannotRun: a step failed; the text says which.
+        CannotRun: a step failed.
         Stopped: we were asked to stop meanwhile.
     """
     if place.runs_sandbox:
         store = str(place.instance / "sandbox.db")
         command = [sys.executable, "-m", "keap_connect.sandbox", "--port", str(place.sandbox_port), "--store", store]
-        # The sandbox plays another company: it gets none of our secrets.
+        # The sandbox acts for another company: it gets none of our secrets.
         environ = {k: v for k, v in place.environ.items() if k.removesuffix("_FILE") not in SECRETS}
         programs.serve("sandbox", command, environ, is_quiet=True)
     print("Bringing the database up to date …", flush=True)
@@ -74,7 +74,6 @@ def our_command(*arguments: str) -> list[str]:
 
 
 def wait_for_answers(programs: Programs, place: Place) -> None:
-    """Wait until everything we serve answers HTTP."""
     waits = {"app": partial(answers, place.settings.port, place)}
     if place.runs_sandbox:
         waits["sandbox"] = partial(answers, place.sandbox_port)
@@ -85,13 +84,13 @@ def wait_for_answers(programs: Programs, place: Place) -> None:
 
 
 def answers(port: int, app: Place | None = None) -> bool:
-    """Whether the sandbox, or the app as its place describes it, answers on this machine; any answer will do."""
+    """Whether the app, or without one the sandbox, answers HTTP at a port of this machine, with any status."""
     host = REACHED_BY.get(app.settings.host, app.settings.host) if app else "127.0.0.1"
     connection = http.client.HTTPConnection(host, port, timeout=5)
     if app and app.certificate:
         context = ssl.create_default_context(cafile=app.certificate.with_name("ca.pem"))
         connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
-    # The app answers to its public name only.
+    # The app answers only to its public name.
     headers = {"Host": urlsplit(app.settings.public_url).netloc} if app else {}
     try:
         connection.request("GET", "/healthz", headers=headers)
@@ -104,25 +103,21 @@ def answers(port: int, app: Place | None = None) -> bool:
 
 
 def invite_first_admin(programs: Programs, place: Place) -> str | None:
-    """Return the link by which the first admin chooses a password; None when they have.
-
-    With ADMIN_EMAIL and ADMIN_PASSWORD the app makes them itself, with the password the person chose.
-    """
-    if place.settings.admin_email:
+    """Return the link by which the first admin chooses a password; None if they have one."""
+    if place.settings.admin_email:  # then the app makes them itself, with ADMIN_PASSWORD
         return None
     command = our_command("admins", "create", "--only-first", "--with-link", "--email", FIRST_ADMIN)
     code, output = programs.finish(command, place.environ)
-    if code not in {0, NOTHING_TO_DO}:
+    if code not in {ExitCode.DONE, ExitCode.NOTHING_TO_DO}:  # nothing to do: the first admin has chosen a password
         raise CannotRun("The first admin could not be made:", *last_lines(output))
     return next((word for word in output.split() if "/new-password/" in word), None)
 
 
-def last_lines(output: str, count: int = 8) -> list[str]:
-    return output.strip().splitlines()[-count:]
+def last_lines(output: str) -> list[str]:
+    return output.strip().splitlines()[-8:]
 
 
 def describe(place: Place, invitation: str | None) -> str:
-    """Return the text for the person who started us: where to click, and how the first admin signs in."""
     settings = place.settings
     lines = [
         "",

@@ -1,4 +1,4 @@
-"""The certificate of `make run HTTPS=1`: Keap wants an HTTPS redirect URI, also on a developer's machine."""
+"""Makes the certificate of `make run HTTPS=1`: Keap wants an HTTPS redirect URI, even on a developer's machine."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import trustme
 
-CERTIFICATE_DAYS = 820  # some systems refuse a certificate that holds longer than 825 days
+CERTIFICATE_DAYS = 820  # some systems refuse a certificate that is valid for more than 825 days
 
 
 def make_certificate(folder: Path) -> Path:
-    """Return a certificate for localhost, its key beside it; it is made once, and anew before it runs out.
+    """Return the file of a certificate for localhost, which is renewed before it expires; the key has the suffix .key.
 
-    The authority's key is thrown away after signing, so trusting its `ca.pem` trusts this certificate only.
+    The key of its authority is never stored, so whoever trusts `ca.pem` trusts only this certificate.
     """
     certificate = folder / "localhost.pem"
     renew_after_seconds = (CERTIFICATE_DAYS - 30) * 24 * 60 * 60

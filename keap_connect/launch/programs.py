@@ -1,4 +1,4 @@
-"""The programs that we start: they run until we end them, and they end with us."""
+"""The programs that `make run` starts: they run until it ends them, and they end with it."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ Output = IO[bytes] | int | None
 
 
 class Programs:
-    """All waiting is done here, so that a signal can end it."""
+    """All waiting happens here, so that a signal can end it."""
 
     def __init__(self) -> None:
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
@@ -27,15 +27,14 @@ class Programs:
         self._is_stopping = False
 
     def ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        """Let whatever waits end within a moment."""
         self._is_stopping = True
 
     def serve(self, name: str, command: list[str], environ: Mapping[str, str], *, is_quiet: bool = False) -> None:
-        """Start a program that runs until we end it; of a quiet one only the errors are shown."""
+        """Start a program that runs until we end it; a quiet one shows only its errors."""
         self._servers[name] = start(command, environ, subprocess.DEVNULL if is_quiet else None)
 
     def finish(self, command: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
-        """Run a command to its end; return exit code and output."""
+        """Run a command to its end; return its exit code, and its output with the errors."""
         with tempfile.TemporaryFile() as output:
             process = self._command = start(command, environ, output, output)
             self.wait_until(lambda: process.poll() is not None)
@@ -63,7 +62,7 @@ class Programs:
         return True
 
     def stop(self) -> None:
-        """End what still runs, the last started first: ask, wait, and only then force."""
+        """Ask all programs to end, the last started first; kill those that run on."""
         processes = [*self._servers.values(), *([self._command] if self._command else [])]
         for process in reversed(processes):
             if process.poll() is None:
@@ -72,7 +71,7 @@ class Programs:
         for process in processes:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-            # Also what it started itself and left behind.
+            # Also the processes that it started and left running.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -81,7 +80,7 @@ class Programs:
 def start(
     command: list[str], environ: Mapping[str, str], stdout: Output, stderr: Output = None
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own: Ctrl-C in the terminal reaches us alone, and we end it in order."""
+    """Start a program in a session of its own: Ctrl-C in the terminal reaches only us, and we end it in order."""
     return subprocess.Popen(
         command,
         cwd=ROOT,
