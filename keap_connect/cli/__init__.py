@@ -1,4 +1,4 @@
-"""`./keap-connect …`: what an operator and a job's script do from a shell. One file for each group of commands.
+"""`./keap-connect …`, for operators and scripts. One file for each group of commands.
 
 A command reads its arguments, calls one function and returns an `Answer` (command.py), which is printed as text for
 people or, with `--json`, as one document for programs.
@@ -25,6 +25,6 @@ from keap_connect.cli.command import commands
 
 
 def register_commands(app: Flask) -> None:
-    """Add our commands to `flask --app app`, too."""
+    """Add our commands to `flask --app app` too."""
     for command in commands.commands.values():
         app.cli.add_command(command)

@@ -8,7 +8,7 @@ import click
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.cli.accounts import accounts
 from keap_connect.cli.command import Answer, command
-from keap_connect.cli.output import count, table
+from keap_connect.cli.output import table
 from keap_connect.connect.import_files import COLUMNS, MOST_BYTES, preview_file
 from keap_connect.connect.import_files import import_file as store_file
 from keap_connect.errors import ExitCode
@@ -32,7 +32,7 @@ def import_file(file: BinaryIO, dry_run: bool) -> Answer:
     if dry_run:
         return _preview(content)
     ids = store_file(content, Actor.COMMAND_LINE)
-    return Answer({"imported": ids}, f"Imported: {count(len(ids), 'account')}.")
+    return Answer({"imported": ids}, f"Imported: {len(ids)} account{'' if len(ids) == 1 else 's'}.")
 
 
 @command("export", "accounts export > accounts.csv", "accounts export accounts.csv", within=accounts, speaks_json=False)

@@ -7,8 +7,6 @@ import click
 
 from keap_connect.accounts.naming import is_account_name
 
-AGE = re.compile(r"([0-9]{1,4})d")
-
 
 class AccountName(click.ParamType[str]):
     """An account's id, or `external:` and the id that the operator gave it."""
@@ -22,17 +20,15 @@ class AccountName(click.ParamType[str]):
 
 
 class Days(click.ParamType[timedelta]):
-    """A number of days with a "d" behind it, so that nobody takes it for another unit."""
+    """A number of days followed by "d", so that nobody takes it for another unit."""
 
     name = "days"
 
     def __init__(self, at_least: timedelta = timedelta(days=1)) -> None:
         self.at_least = at_least
 
-    def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        found = AGE.fullmatch(value)
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        found = re.fullmatch(r"([0-9]{1,4})d", value)
         if found is None:
             self.fail(f"{value!r} is not a number of days, such as 400d", param, ctx)
         days = timedelta(days=int(found[1]))

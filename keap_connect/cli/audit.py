@@ -1,4 +1,4 @@
-"""`./keap-connect audit …`: the history, and how old events are deleted from it."""
+"""`./keap-connect audit …`: the history, and the deletion of old events."""
 
 from dataclasses import asdict
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""How every command runs, answers and fails: text or one JSON document, an exit code, and never a traceback."""
+"""How every command answers and fails: with text or one JSON document and an exit code, without a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -33,7 +33,6 @@ class Answer:
 
 
 def group(name: str, meaning: str) -> AppGroup:
-    """Add a group of commands."""
     made = AppGroup(name, help=meaning)
     commands.add_command(made)
     return made
@@ -50,7 +49,7 @@ def command(
     """Add a command whose help ends with the examples.
 
     Args:
-        checks_database: whether it runs only on a database that fits this version and TOKEN_KEYS.
+        checks_database: whether the tables must be those of this version, and TOKEN_KEYS must open what is stored.
         options: of `AppGroup.command`.
     """
     lines = "\n".join(f"  ./keap-connect {example}" for example in examples)
@@ -89,7 +88,7 @@ def command(
 
 
 def wants_json() -> bool:
-    """Whether the current command was given --json, so that a question goes to standard error."""
+    """Whether the current command was given --json; questions then go to standard error."""
     return bool(click.get_current_context().params.get("as_json"))
 
 

@@ -1,4 +1,4 @@
-"""`./keap-connect database …` and `db upgrade`. The rest of Flask-Migrate is for developers: `flask --app app db`."""
+"""`./keap-connect database …` and `db upgrade`. `flask --app app db` has the other commands of Flask-Migrate."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`./keap-connect doctor`: what is wrong with this installation, and what to do."""
+"""`./keap-connect doctor`: what is wrong with this installation, and what to do about it."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""The forms in which commands show what they found: aligned columns for people, JSON for programs."""
+"""The forms in which commands print: aligned columns for people, JSON for programs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from datetime import datetime
 
 
 def as_json(document: object) -> str:
-    """Return one document; times become ISO 8601 in UTC."""
-    return json.dumps(document, default=_plain, indent=2, ensure_ascii=False)
+    """Return a JSON document; times become ISO 8601 in UTC."""
+    return json.dumps(document, default=_iso_time, indent=2, ensure_ascii=False)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return rows in columns as wide as their longest cell; the last column takes what is left."""
+    """Return the rows in columns that are as wide as their longest cell."""
     cells = [list(headings), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[number]) for row in cells) for number in range(len(headings))]
     lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells)
@@ -24,20 +24,13 @@ def facts(values: Mapping[str, object]) -> str:
     return "\n".join(f"{name:<{width}}{cell(value)}" for name, value in values.items())
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, which takes an s."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def cell(value: object) -> str:
-    """Return a value as one line of text without control characters, which could change the terminal."""
+    """Return a value as one line without control characters, which could change the terminal."""
     if value is None or value == "":
         return "-"
-    text = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+    text = _iso_time(value) if isinstance(value, datetime) else str(value)
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+def _iso_time(value: datetime) -> str:
+    return value.isoformat(timespec="seconds")

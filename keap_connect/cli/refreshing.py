@@ -1,4 +1,4 @@
-"""`./keap-connect refreshing …`: whether refresh tokens are presented, and how a pause ends."""
+"""`./keap-connect refreshing …`: whether accounts are refreshed, and how a pause ends."""
 
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.cli.output import facts

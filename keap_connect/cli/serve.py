@@ -1,4 +1,4 @@
-"""`serve`: pages and token API, on the server that ships."""
+"""`./keap-connect serve`: pages and API, on the server that comes with the app."""
 
 import sys
 from pathlib import Path
@@ -16,10 +16,7 @@ File = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @command(
-    "serve",
-    *("serve", "serve --certificate fullchain.pem --key privkey.pem"),
-    checks_database=False,
-    speaks_json=False,
+    "serve", "serve", "serve --certificate fullchain.pem --key privkey.pem", checks_database=False, speaks_json=False
 )
 @click.option("--certificate", type=File, help="Serve HTTPS with this certificate, without a proxy in front.")
 @click.option("--key", type=File, help="The private key of the certificate.")
