@@ -24,7 +24,6 @@ from keap_connect.errors import SettingsError
 ROOT = Path(__file__).parent.parent  # relative paths count from here, since a command may be run from anywhere
 DOTENV = ROOT / ".env"
 ADDRESSES = "make_run.env"  # in INSTANCE_PATH: the addresses of the last `make run`
-GENERATED = ("SECRET_KEY", "TOKEN_KEYS")  # in INSTANCE_PATH too, each in a file of its name in lower case
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::[0-9]{0,5})?")
 KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
@@ -137,8 +136,8 @@ def _left_by_make_run(chosen: Mapping[str, str]) -> dict[str, str]:
         left.pop("PUBLIC_URL", None)  # it was made for the other port
     # Then the reader reports that it cannot read the file, not that there is no key.
     is_closed = os.path.isdir(folder) and not os.access(folder, os.X_OK)
-    for name in GENERATED:
-        path = folder / name.lower()
+    for name in ("SECRET_KEY", "TOKEN_KEYS"):
+        path = folder / name.lower()  # `make run` writes them there
         if not {name, f"{name}_FILE"} & chosen.keys() and (is_closed or os.path.isfile(path)):
             left[f"{name}_FILE"] = str(path)
     return left
