@@ -29,7 +29,7 @@ def check_deployment() -> list[str]:
             present, newest = find_revisions(connection, "The database")
     except (OperationalError, ProgrammingError) as problem:  # as when the role may not read the tables
         raise DatabaseSilent(
-            [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig))}"]
+            [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig), 1000)}"]
         ) from None
     if present != newest:
         raise SettingsError(

@@ -32,7 +32,9 @@ def upgrade() -> Answer:
     try:
         flask_migrate.upgrade()
     except DBAPIError as problem:
-        raise DatabaseSilent([f"The database could not be brought up to date: {cut(str(problem.orig))}"]) from problem
+        raise DatabaseSilent(
+            [f"The database could not be brought up to date: {cut(str(problem.orig), 1000)}"]
+        ) from problem
     return Answer()
 
 
