@@ -77,7 +77,7 @@ def restore(file: Path) -> Restored:
     database = Path(os.path.realpath(_url().database or ""))
     part = database.with_name(f"{database.name}{PART}")
     if file.resolve() == part:
-        raise BackupRefused(f"{file} is what a restore left that was cut short. Give it another name first.")
+        raise BackupRefused(f"A restore that was cut short left {file}. Rename it first.")
     with _in_words(f"{file} was not restored"), keep_others_out(database) as lock, _emptied(part):
         _copy(file, part)
         with _opened(part) as engine:
@@ -133,7 +133,7 @@ def restore_lines(file: Path) -> list[str]:
         TemporarilyUnavailable: a process uses the database.
     """
     if not file.is_file():
-        raise BackupRefused(f"{file} is not there.")
+        raise BackupRefused(f"{file} does not exist.")
     with db.engine.connect() as connection:
         _refuse_pooler(connection)
         if inspect(connection).get_table_names():
@@ -184,7 +184,7 @@ def _without_password() -> str:
 
 def _refuse_to_overwrite(file: Path) -> None:
     if os.path.lexists(file):
-        raise BackupRefused(f"{file} is there already, and is not overwritten.")
+        raise BackupRefused(f"{file} exists already and is not overwritten.")
 
 
 @contextlib.contextmanager
@@ -224,7 +224,7 @@ def _opened(file: Path) -> Iterator[Engine]:
 def _copy(file: Path, part: Path) -> None:
     with file.open("rb") as source:
         if source.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
-            raise BackupRefused(f"{file} is no Keap Connect database: it is not a file of SQLite.")
+            raise BackupRefused(f"{file} is not a Keap Connect database: it is not an SQLite file.")
     for suffix in ("", "-wal"):  # a copy made by hand may have its newest changes in the -wal file
         if suffix == "" or Path(f"{file}{suffix}").exists():
             Path(f"{part}{suffix}").touch(0o600, exist_ok=False)
@@ -241,7 +241,7 @@ def _check_and_pause(engine: Engine, name: str) -> bool:
         present, newest = find_revisions(connection, name)
         tables = set(inspect(connection).get_table_names())
         if present is None or Account.__tablename__ not in tables:
-            raise BackupRefused(f"{name} is no Keap Connect database.")
+            raise BackupRefused(f"{name} is not a Keap Connect database.")
         is_typed = KeyCheck.__tablename__ in tables  # older databases have the key check among other facts
         sealed = connection.scalar(select(KeyCheck.sealed) if is_typed else text(OLD_KEY_CHECK))
     if sealed is not None:

@@ -43,7 +43,7 @@ SECRETS = {
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 REDIS_DRIVER = "redis==8.1.0"  # not in requirements.txt: few installations need it
 UNFIT_DATABASE_URL = (
-    "DATABASE_URL has not the form of an address: look at its host, port and options, and write @ : / ? # & in a "
+    "DATABASE_URL is not a valid address: check its host, port and options, and write @ : / ? # & in a "
     "password as %40 %3A %2F %3F %23 %26."
 )
 
@@ -257,7 +257,7 @@ class _Reader:
         sandbox_port = self.integer("SANDBOX_PORT", default=port + 1, most=65535)
         if not client_id:
             if port == sandbox_port:
-                self.problems.append(f"PORT must not be {port}: the sandbox is there, and stays. Choose another one.")
+                self.problems.append(f"PORT must not be {port}: the sandbox uses that one. Choose another.")
             if not is_loopback:
                 self.problems.append(
                     "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing: without them the app speaks to the "

@@ -379,7 +379,7 @@ def test_the_kept_port_of_the_sandbox_is_never_changed_in_silence(tmp_path: Path
         f"Port {port}, where the sandbox is, is taken, perhaps by a `make run` that was killed: end it, or choose "
         "another with SANDBOX_PORT; accounts of the sandbox must reconnect then."
     )
-    assert same == f"PORT must not be {port}: the sandbox is there, and stays. Choose another one."
+    assert same == f"PORT must not be {port}: the sandbox uses that one. Choose another."
 
 
 def test_the_sandbox_takes_the_port_after_the_first_one_or_a_free_one(

@@ -231,8 +231,8 @@ def overwritten(file: Path) -> None:
 
 UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (newer, "is newer than this program"),
-    "another program's": (of_another_program, "is no Keap Connect database"),
-    "a text": (lambda file: file.write_text("PGDMP"), "is no Keap Connect database"),
+    "another program's": (of_another_program, "is not a Keap Connect database"),
+    "a text": (lambda file: file.write_text("PGDMP"), "is not a Keap Connect database"),
     "not there": (Path.unlink, "No such file or directory"),
     "cut off": (cut_off, "is damaged"),
     "overwritten": (overwritten, "is damaged"),
@@ -354,7 +354,7 @@ def test_a_backup_overwrites_nothing(app: Flask, backup: Path):
     before = backup.read_bytes()
     code, said = cli(app, "database", "backup", str(backup))
 
-    assert (code, "is there already" in said) == (1, True)
+    assert (code, "exists already" in said) == (1, True)
     assert [path.name for path in backup.parent.iterdir()] == [backup.name]
     assert backup.read_bytes() == before
 

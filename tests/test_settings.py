@@ -169,7 +169,7 @@ def test_another_port_has_another_address_and_the_same_sandbox(command):
 
 
 def test_the_app_does_not_take_the_port_of_the_sandbox(command):
-    with pytest.raises(SettingsError, match="PORT must not be 5001: the sandbox is there"):
+    with pytest.raises(SettingsError, match="PORT must not be 5001: the sandbox uses that one"):
         command(PORT="5001")
 
 
@@ -222,8 +222,8 @@ WRONG = [
     ("DATABASE_URL", "mysql://u:p@db/name", "DATABASE_URL must start with sqlite:/// or postgresql://"),
     ("DATABASE_URL", "/data/app.db", "DATABASE_URL must start with"),
     ("DATABASE_URL", "sqlite://", "DATABASE_URL must start with"),
-    ("DATABASE_URL", "postgresql://u:p@db:port/name", "DATABASE_URL has not the form of an address"),
-    ("DATABASE_URL", "postgresql://db/name?host=a:1&host=b&port=3", "DATABASE_URL has not the form of an address"),
+    ("DATABASE_URL", "postgresql://u:p@db:port/name", "DATABASE_URL is not a valid address"),
+    ("DATABASE_URL", "postgresql://db/name?host=a:1&host=b&port=3", "DATABASE_URL is not a valid address"),
     (
         "DATABASE_URL",
         "postgresql://db/name?ssl_mode=require",

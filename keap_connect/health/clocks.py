@@ -9,7 +9,7 @@ from keap_connect.database import database_clock, db, read_session
 from keap_connect.health.finding import Finding, well, wrong
 
 MOST_SECONDS_APART = 30
-ADVICE = "Let this machine and the database's keep time by NTP (`timedatectl set-ntp true`)."
+ADVICE = "Set the clocks of this machine and the database's by NTP (`timedatectl set-ntp true`)."
 
 
 def check_database_clock() -> Iterator[Finding]:

@@ -25,8 +25,8 @@ def check_connectivity() -> Iterator[Finding]:
         yield wrong(
             "token endpoint",
             f"{host}: {greeting.problem}",
-            "Let this machine reach it: name service, firewall, KEAP_PROXY for a proxy, KEAP_CA_FILE for a company's "
-            "own certificate authority. Stored tokens are served meanwhile.",
+            "Check name service and firewall of this machine, KEAP_PROXY if there is a proxy, and KEAP_CA_FILE if your "
+            "company has its own certificate authority. Stored tokens are served meanwhile.",
         )
         return
     if greeting.status is not None and greeting.status >= 500:

@@ -30,7 +30,7 @@ def check_file_systems() -> Iterator[Finding]:
             SUBJECT,
             f"INSTANCE_PATH ({settings.instance_path}) is on a network file system ({folder_kind}). File locks do not "
             "always work there: a running process may be taken for dead, and its refresh token sent a second time.",
-            "Let INSTANCE_PATH name a folder on a local disk of each host.",
+            "Set INSTANCE_PATH to a folder on a local disk of each host.",
         )
     if file_kind:
         yield attention(

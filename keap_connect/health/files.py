@@ -24,7 +24,7 @@ def check_modes() -> Iterator[Finding]:
         mode = "700" if path.is_dir() else "600"
         yield wrong("file modes", f"{path} can be read by other users of this machine.", f"chmod {mode} {path}")
     if not exposed:
-        yield well("file modes", "Keys, database, recovery files and audit log are for their owner alone.")
+        yield well("file modes", "Only their owner can read keys, database, recovery files and audit log.")
 
 
 def check_recovery() -> Iterator[Finding]:
@@ -54,7 +54,7 @@ def check_audit_log() -> Iterator[Finding]:
         yield wrong(
             "audit log",
             f"{path} cannot be written ({problem}), so no token is returned.",
-            "Let AUDIT_LOG name a file that the app's own user may write, or - for standard output.",
+            "Set AUDIT_LOG to a file that the app's own user can write, or to - for standard output.",
         )
     else:
         yield well("audit log", f"Each returned token is written to {path or 'standard output'}.")
@@ -68,15 +68,15 @@ def check_disk() -> Iterator[Finding]:
         yield wrong(
             "disk",
             f"{place} cannot be written.",
-            "Let the app's own user write there: without a recovery file nothing is refreshed.",
+            "Give the app's own user access: without a recovery file nothing is refreshed.",
         )
         return
     free = shutil.disk_usage(place).free
     sentence = f"{free / 1e9:.1f} GB are free at {place}."
     if free < TOO_FEW_BYTES:
-        yield wrong("disk", sentence, "Make room: without a recovery file nothing is refreshed.")
+        yield wrong("disk", sentence, "Free some space: without a recovery file nothing is refreshed.")
     elif free < LITTLE_BYTES:
-        yield attention("disk", sentence, "Make room soon.")
+        yield attention("disk", sentence, "Free some space soon.")
     else:
         yield well("disk", sentence)
 

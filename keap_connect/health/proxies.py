@@ -34,8 +34,8 @@ def check_proxies() -> Iterator[Finding]:
             yield attention(
                 SUBJECT,
                 f"At {came_at:%Y-%m-%d %H:%M} UTC a request came without its client address in X-Forwarded-For.",
-                "Let each proxy append to X-Forwarded-For, set TRUSTED_PROXIES to their number, and let nobody reach "
-                "the app around them.",
+                "Configure each proxy to append to X-Forwarded-For, set TRUSTED_PROXIES to their number, and block "
+                "direct access to the app.",
             )
             return
     source = "X-Forwarded-For" if settings.trusted_proxies else "the connection"
