@@ -107,7 +107,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Read what `make run` left, the project's `.env` (which wins) and the environment (which wins over both).
+        """Read what `make run` wrote, the project's `.env` (which wins) and the environment (which wins over both).
 
         Args:
             environ: names and values to read instead of all three.
@@ -121,7 +121,7 @@ class Settings:
         chosen = {name: value for name, value in (written | dict(os.environ)).items() if value.strip()}
         if "https_proxy" in chosen:  # programs accept both spellings
             chosen.setdefault("HTTPS_PROXY", chosen["https_proxy"])
-        return _Reader(_left_by_make_run(chosen) | chosen, [DOTENV] if written else []).settings()
+        return _Reader(_written_by_make_run(chosen) | chosen, [DOTENV] if written else []).settings()
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
@@ -129,7 +129,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(path).items() if value is not None}
 
 
-def _left_by_make_run(chosen: Mapping[str, str]) -> dict[str, str]:
+def _written_by_make_run(chosen: Mapping[str, str]) -> dict[str, str]:
     folder = ROOT / chosen.get("INSTANCE_PATH", "instance").strip()
     left = read_dotenv(folder / ADDRESSES)
     if chosen.get("PORT", left.get("PORT")) != left.get("PORT"):
@@ -144,8 +144,6 @@ def _left_by_make_run(chosen: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Reader:
-    """Reads one environment and collects what is wrong with it."""
-
     def __init__(self, environ: Mapping[str, str], secret_files: Sequence[Path] = ()) -> None:
         self.environ = environ
         self.secret_files = list(secret_files)
@@ -406,7 +404,7 @@ class _Reader:
 
 
 def host_name(host: str) -> str | None:
-    """Return the name in a Host header, in small letters, without port and trailing dot; None if it is no host."""
+    """Return the name in a Host header, in lower case, without port and trailing dot; None if it is no host."""
     found = HOST.fullmatch(host.lower())
     return found[1].strip("[]") if found else None
 

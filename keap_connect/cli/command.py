@@ -24,12 +24,10 @@ commands = AppGroup(help="Keap Connect from the command line. `--help` after a c
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command prints, and the exit code of the process."""
-
     document: object = None  # for --json
     text: str = ""  # for people, on standard output
     note: str = ""  # for people, on standard error
-    code: ExitCode = ExitCode.DONE
+    code: ExitCode = ExitCode.DONE  # of the process
 
 
 def group(name: str, meaning: str) -> AppGroup:

@@ -19,7 +19,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def facts(values: Mapping[str, object]) -> str:
-    """Return names and values, one on each line."""
     width = max(map(len, values)) + 2
     return "\n".join(f"{name:<{width}}{cell(value)}" for name, value in values.items())
 

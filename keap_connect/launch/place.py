@@ -85,11 +85,11 @@ def lock_folder(instance: Path) -> TextIO:
 
 
 def choose_sandbox_port(environ: Mapping[str, str], instance: Path) -> str:
-    """Return the port that the sandbox has had so far, since stored accounts name it; at first the one after PORT."""
+    """Return the port that the sandbox had before, since stored accounts name it; at first the one after PORT."""
     kept = read_dotenv(instance / ADDRESSES).get("SANDBOX_PORT")
     if kept:
         return kept
-    if (instance / "sandbox.db").exists():  # version 0.1.0 wrote no address down, and took the port after PORT
+    if (instance / "sandbox.db").exists():  # version 0.1.0 stored no addresses and took the port after PORT
         return str(port_of(read_dotenv(DOTENV)) + 1)
     first = port_of(environ) + 1
     for port in range(first, min(first + 50, 65536)):
