@@ -75,9 +75,9 @@ def _reseal_column(column: Column, closed: set[str]) -> int:
                     closed.add(f"{table}:{key}:{what}")
         if fresh:
             with write_transaction() as session:
-                for key, sealed, anew in fresh:
-                    same = update(name.class_).where(name == key, sealed_column == sealed)
-                    done += count_updated(session, same.values({sealed_column: anew}))
+                for key, sealed, resealed in fresh:
+                    unchanged = update(name.class_).where(name == key, sealed_column == sealed)
+                    done += count_updated(session, unchanged.values({sealed_column: resealed}))
     return done
 
 

@@ -20,20 +20,20 @@ def check_connectivity() -> Iterator[Finding]:
             "HTTPS_PROXY is set and KEAP_PROXY is not: calls to Keap do not use the proxy.",
             "If this machine reaches Keap through that proxy only, set KEAP_PROXY to the same address.",
         )
-    greeting = check_token_endpoint(services().keap)
-    if greeting.problem:
+    answer = check_token_endpoint(services().keap)
+    if answer.problem:
         yield wrong(
             "token endpoint",
-            f"{host}: {greeting.problem}",
+            f"{host}: {answer.problem}",
             "Check name service and firewall of this machine, KEAP_PROXY if there is a proxy, and KEAP_CA_FILE if your "
             "company has its own certificate authority. Stored tokens are served meanwhile.",
         )
         return
-    if greeting.status is not None and greeting.status >= 500:
+    if answer.status is not None and answer.status >= 500:
         yield wrong(
-            "token endpoint", f"{host} answers {greeting.status}.", "Wait: Keap has a problem. See its status page."
+            "token endpoint", f"{host} answers {answer.status}.", "Wait: Keap has a problem. See its status page."
         )
     else:
-        yield well("token endpoint", f"{host} answers{' over TLS' if greeting.is_tls else ''}.")
-    if greeting.date:
-        yield compare("clock", (utc_now() - greeting.date).total_seconds())
+        yield well("token endpoint", f"{host} answers{' over TLS' if answer.is_tls else ''}.")
+    if answer.date:
+        yield compare("clock", (utc_now() - answer.date).total_seconds())
