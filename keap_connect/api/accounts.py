@@ -5,7 +5,7 @@ from typing import Any
 from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.directory import AccountView, list_accounts_after, view_account
-from keap_connect.api.operations import current_key, operation
+from keap_connect.api.operations import Operation, current_key
 from keap_connect.api.schemas import (
     Account,
     AccountChange,
@@ -21,13 +21,13 @@ from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
 
 
-@operation(
+@Operation(
     "GET",
     "/v1/accounts",
     scope=Scope.ACCOUNTS_READ,
     summary="List accounts",
     query=AccountFilter(),
-    answers={200: AccountList()},
+    answer=AccountList(),
 )
 def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     """Oldest first. A page begins after the last account of the page before, whatever has changed meanwhile."""
@@ -43,26 +43,26 @@ def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     return {"accounts": accounts, "next_cursor": next_cursor}
 
 
-@operation(
+@Operation(
     "GET",
     "/v1/accounts/<account>",
     scope=Scope.ACCOUNTS_READ,
     summary="Show an account",
-    answers={200: Account()},
+    answer=Account(),
 )
 def show_account(account_id: int) -> AccountView:
     """Its state comes with the next step in plain words."""
     return view_account(account_id)
 
 
-@operation(
+@Operation(
     "PATCH",
     "/v1/accounts/<account>",
     scope=Scope.ACCOUNTS_WRITE,
     summary="Change what you call an account",
     body=AccountChange(),
-    answers={200: Account()},
-    refusals=[409],
+    answer=Account(),
+    refusals=(409,),
 )
 def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     """What is not named stays; null takes it away. 409: another account has this external id."""
@@ -70,14 +70,15 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     return view_account(account_id)
 
 
-@operation(
+@Operation(
     "POST",
     "/v1/accounts",
     scope=Scope.ACCOUNTS_WRITE,
     summary="Import a credential",
     body=Import(),
-    answers={201: Account()},
-    refusals=[409],
+    answer=Account(),
+    status=201,
+    refusals=(409,),
 )
 def import_account(body: dict[str, Any]) -> AccountView:
     """Keap is asked whose it is; an account of the same person and tenant takes it over, so the same import twice makes
@@ -103,12 +104,13 @@ def import_account(body: dict[str, Any]) -> AccountView:
     return view_account(account_id)
 
 
-@operation(
+@Operation(
     "POST",
     "/v1/accounts/<account>/reconnect-links",
     scope=Scope.ACCOUNTS_WRITE,
     summary="Make a link for the customer to reconnect by",
-    answers={201: ReconnectLink()},
+    answer=ReconnectLink(),
+    status=201,
 )
 def create_reconnect_link(account_id: int) -> MadeLink:
     """Send it to the person who can allow access at Keap: they need no login here. It works for seven days, until it

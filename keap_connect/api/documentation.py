@@ -1,10 +1,8 @@
 """The OpenAPI document, made by apispec from the declarations and schemas, and a page that shows it to people."""
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -15,15 +13,13 @@ from keap_connect.api.operations import OPERATIONS, Operation, bp, json_answer
 from keap_connect.api.schemas import ACCOUNT_NAME, Error
 from keap_connect.services import services
 
-TITLE = "Keap Connect token API"
-VERSION = "1.0.0"
 INTRODUCTION = (
     "One call that always answers with a valid access token of a connected Keap account. Every request carries an API "
     "key: `Authorization: Bearer kc_…`. An error has one shape: `error` for programs, `error_description` for people, "
     "`is_retryable`, and a `request_id` that is in the log. 409 means that a person must act; 429 and 503 mean: come "
     "back after `Retry-After` seconds."
 )
-# What is asked for most comes first.
+# The most frequent calls come first.
 ORDER = {
     "Tokens": ("get_token", "report_token"),
     "Accounts": (
@@ -50,43 +46,45 @@ MEANINGS = {
     503: "Nothing is lost; come back later.",
 }
 ALWAYS = (400, 401, 403, 413, 429, 500, 503)
-LINKS = {"WWW-Authenticate": (401, 403), "Retry-After": (429, 503)}
+HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+
+
+class Named(NamedTuple):
+    """A parameter or field, as the page shows it; `form` says which values it takes."""
+
+    name: str
+    form: str
+    meaning: str
 
 
 @bp.get("/openapi.json")
 def openapi() -> Response:
-    """Answer with the OpenAPI document."""
     return json_answer(document(services().settings.public_url))
 
 
 @bp.get("/docs")
 def reference() -> str:
-    """Show the document to people."""
-    return render_template("api/reference.html", **described(services().settings.public_url))
-
-
-def described(public_url: str) -> dict[str, object]:
-    """Return what the page shows."""
+    public_url = services().settings.public_url
     written = document(public_url)
-    operations = {one.name: one for one in operations_of(written)}
-    groups = {group: [operations[name] for name in names] for group, names in ORDER.items()}
-    answers = [shape for listed in groups.values() for one in listed for shape in one.answers.values()]
-    return {
-        "public_url": public_url,
-        "groups": groups,
-        "shapes": shapes_of(written, answers),
-        "error_fields": shapes_of(written, ["Error"])["Error"],
-        "errors": MEANINGS,
-    }
+    groups = {group: [_show(OPERATIONS[f"api.{name}"], written) for name in names] for group, names in ORDER.items()}
+    answers = [shape for listed in groups.values() for one in listed for shape in one["answers"].values()]
+    return render_template(
+        "api/reference.html",
+        public_url=public_url,
+        groups=groups,
+        shapes=_list_shapes(written, answers),
+        error_fields=_list_shapes(written, ["Error"])["Error"],
+        errors=MEANINGS,
+    )
 
 
 @cache
 def document(public_url: str) -> dict[str, Any]:
-    """Return the document for the app at this address."""
-    plugin = MarshmallowPlugin(schema_name_resolver=_name)
+    """Return the OpenAPI document for the app at this address."""
+    plugin = MarshmallowPlugin()
     spec = APISpec(
-        title=TITLE,
-        version=VERSION,
+        title="Keap Connect token API",
+        version="1.0.0",
         openapi_version="3.1.0",
         info={"description": INTRODUCTION},
         servers=[{"url": public_url}],
@@ -97,82 +95,88 @@ def document(public_url: str) -> dict[str, Any]:
     spec.components.security_scheme("apiKey", {"type": "http", "scheme": "bearer"})
     spec.components.schema("Error", schema=Error)
     for status, meaning in MEANINGS.items():
-        spec.components.response(f"Error{status}", {"description": meaning, **_json("Error"), **_headers(status)})
+        answer = {"description": meaning, **_json("Error")}
+        if status in HEADERS:
+            answer["headers"] = {HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
+        spec.components.response(f"Error{status}", answer)
     for group, names in ORDER.items():
         for declared in (OPERATIONS[f"api.{name}"] for name in names):
             described = {"tags": [group], **_describe(declared, plugin)}
-            path = re.sub(r"<(\w+)>", r"{\1}", f"{bp.url_prefix}{declared.path}")
-            spec.path(path, operations={declared.method.lower(): described})
+            spec.path(_path(declared), operations={declared.method.lower(): described})
     return spec.to_dict()
 
 
-@dataclass(frozen=True)
-class Named:
-    """Something that an operation takes or answers with, in words."""
-
-    name: str
-    form: str
-    meaning: str
+def _path(declared: Operation) -> str:
+    return f"{bp.url_prefix}{declared.path}".replace("<account>", "{account}")
 
 
-@dataclass(frozen=True)
-class Described:
-    """An operation, in words. Of its answers those are told that differ from one operation to the next."""
+def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
+    """Return the operation's part of the document."""
+    parameters: list[dict[str, Any]] = []
+    refusals = {*ALWAYS, *declared.refusals}
+    if "<account>" in declared.path:
+        schema = {"type": "string", "pattern": ACCOUNT_NAME, "examples": ["7", "external:acme"]}
+        meaning = "The account's id, or `external:` and the external id."
+        parameters.append({"name": "account", "in": "path", "required": True, "description": meaning, "schema": schema})
+        refusals.add(404)
+    if declared.method != "GET":
+        refusals.add(415)
+    converter = plugin.converter
+    assert converter is not None  # noqa: S101  (set as soon as the plugin has its spec)
+    parameters += converter.schema2parameters(declared.query, location="query")
+    parameters += converter.schema2parameters(declared.headers, location="header")
+    return {
+        "operationId": declared.name,
+        "summary": declared.summary,
+        "description": declared.description,
+        "security": [{"apiKey": [str(declared.scope)]}],
+        "parameters": parameters,
+        **({"requestBody": {"required": True, **_json(declared.body)}} if declared.body.fields else {}),
+        "responses": {
+            str(declared.status): {"description": "Done.", **_json(declared.answer)},
+            **{str(status): f"Error{status}" for status in sorted(refusals)},
+        },
+    }
 
-    name: str
-    summary: str
-    call: str
-    scope: str
-    description: str
-    inputs: list[Named]
-    answers: dict[str, str]
+
+def _json(schema: Schema | str) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}
 
 
-def operations_of(document: dict[str, Any]) -> list[Described]:
-    """Read the operations out of a document, as the page shows them; of its answers, the names of their shapes."""
-    schemas = document["components"]["schemas"]
-
-    def inputs_of(one: dict[str, Any]) -> Iterator[Named]:
-        for parameter in one["parameters"]:
-            if parameter["in"] != "path":
-                words = parameter.get("description", "")
-                yield Named(parameter["name"], f"{parameter['in']}, {_form(parameter['schema'])}", words)
-        if "requestBody" in one:
-            body = schemas[_shape_in(one["requestBody"])]
-            for name, schema in body["properties"].items():
-                need = ", required" if name in body.get("required", ()) else ""
-                yield Named(name, f"body, {_form(schema)}{need}", schema.get("description", ""))
-
-    return [
-        Described(
-            name=one["operationId"],
-            summary=one["summary"],
-            call=f"{method.upper()} {path}",
-            scope=one["security"][0]["apiKey"][0],
-            description=one["description"],
-            inputs=list(inputs_of(one)),
-            answers={status: _shape_in(answer) for status, answer in one["responses"].items() if "content" in answer},
-        )
-        for path, operations in document["paths"].items()
-        for method, one in operations.items()
+def _show(declared: Operation, written: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of an operation, from its declaration and the document."""
+    path = _path(declared)
+    inputs = [
+        Named(one["name"], f"{one['in']}, {_form(one['schema'])}", one.get("description", ""))
+        for one in written["paths"][path][declared.method.lower()]["parameters"]
+        if one["in"] != "path"
     ]
+    if declared.body.fields:
+        body = written["components"]["schemas"][type(declared.body).__name__]
+        for name, schema in body["properties"].items():
+            need = ", required" if name in body.get("required", ()) else ""
+            inputs.append(Named(name, f"body, {_form(schema)}{need}", schema.get("description", "")))
+    return {
+        "name": declared.name,
+        "summary": declared.summary,
+        "call": f"{declared.method} {path}",
+        "scope": declared.scope,
+        "description": declared.description,
+        "inputs": inputs,
+        "answers": {declared.status: type(declared.answer).__name__},
+    }
 
 
-def shapes_of(document: dict[str, Any], names: Iterable[str]) -> dict[str, list[Named]]:
-    """Read the fields of the schemas with these names, and of those within them."""
+def _list_shapes(written: dict[str, Any], names: Iterable[str]) -> dict[str, list[Named]]:
+    """Return the fields of the schemas with these names, and of those within them."""
     found: dict[str, list[Named]] = {}
     waiting = list(dict.fromkeys(names))
     for name in waiting:
-        properties = document["components"]["schemas"][name]["properties"]
+        properties = written["components"]["schemas"][name]["properties"]
         found[name] = [Named(field, _form(one), one.get("description", "")) for field, one in properties.items()]
         within = (one.get("items", {}).get("$ref", "").rpartition("/")[2] for one in properties.values())
         waiting += [inner for inner in within if inner and inner not in waiting]
     return found
-
-
-def _shape_in(content: dict[str, Any]) -> str:
-    reference: str = content["content"]["application/json"]["schema"]["$ref"]
-    return reference.rpartition("/")[2]
 
 
 def _form(schema: dict[str, Any]) -> str:
@@ -190,52 +194,3 @@ def _form(schema: dict[str, Any]) -> str:
         words = {"integer": "a number", "boolean": "true or false"}.get(kinds[0], "text")
     longest = f", at most {schema['maxLength']} characters" if "maxLength" in schema else ""
     return words + longest + (" or null" if "null" in kinds else "")
-
-
-def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
-    refusals = {*ALWAYS, *declared.refusals, *([404] if "<account>" in declared.path else [])}
-    described: dict[str, Any] = {
-        "operationId": declared.name,
-        "summary": declared.summary,
-        "description": " ".join(declared.description.split()),
-        "security": [{"apiKey": [str(declared.scope)]}],
-        "parameters": _parameters(declared, plugin),
-        "responses": {
-            **{str(status): {"description": "Done.", **_json(answer)} for status, answer in declared.answers.items()},
-            **{str(status): f"Error{status}" for status in sorted(refusals)},
-        },
-    }
-    if declared.body is not None:
-        described["responses"]["415"] = "Error415"
-        if declared.body.fields:
-            described["requestBody"] = {"required": True, **_json(declared.body)}
-    return described
-
-
-def _parameters(declared: Operation, plugin: MarshmallowPlugin) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    if "<account>" in declared.path:
-        schema = {"type": "string", "pattern": ACCOUNT_NAME, "examples": ["7", "external:acme"]}
-        meaning = "The account's id, or `external:` and the external id."
-        found.append({"name": "account", "in": "path", "required": True, "description": meaning, "schema": schema})
-    converter = plugin.converter
-    assert converter is not None  # noqa: S101  (set as soon as the plugin has its spec)
-    found += converter.schema2parameters(declared.query, location="query")
-    found += converter.schema2parameters(declared.headers, location="header")
-    return found
-
-
-def _json(schema: Schema | str) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": schema}}}
-
-
-def _headers(status: int) -> dict[str, Any]:
-    named = [name for name, statuses in LINKS.items() if status in statuses]
-    return {"headers": {name: {"required": True, "schema": {"type": "string"}} for name in named}} if named else {}
-
-
-def _name(schema: type[Schema] | Schema | str) -> str:
-    """Name a schema in the document as its class is named."""
-    if isinstance(schema, str):
-        return schema
-    return schema.__name__ if isinstance(schema, type) else type(schema).__name__

@@ -3,19 +3,19 @@
 from typing import Any
 
 from keap_connect.access.api_keys import Scope
-from keap_connect.api.operations import current_key, operation, visible_account_id
+from keap_connect.api.operations import Operation, current_key, visible_account_id
 from keap_connect.api.schemas import EventFilter, EventList
 from keap_connect.events.search import Search, list_events_after
 
 
-@operation(
+@Operation(
     "GET",
     "/v1/events",
     scope=Scope.ACCOUNTS_READ,
     summary="List events",
     query=EventFilter(),
-    answers={200: EventList()},
-    refusals=[404],
+    answer=EventList(),
+    refusals=(404,),
 )
 def list_events(query: dict[str, Any]) -> dict[str, Any]:
     """Who did what to which account, when, and from where; oldest first. Keep `next_cursor` and ask again with it

@@ -1,10 +1,10 @@
-"""The shapes of what comes in and goes out. Both the checking and the OpenAPI document are made from them."""
+"""The shapes of requests and answers, for the checks and for the OpenAPI document. Unknown fields are refused."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
 from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
 from keap_connect.accounts.state import AccountState
@@ -33,8 +33,6 @@ class Whole(validate.Regexp):
 
 
 class Text(fields.String):
-    """A text of limited length and form."""
-
     def __init__(self, most: int = LONGEST_NAME, pattern: str = PRINTABLE, **options: Any) -> None:
         super().__init__(validate=[validate.Length(min=1, max=most), Whole(pattern)], **options)
 
@@ -55,28 +53,12 @@ class Number(fields.Integer):
     """A whole number of a JSON body: 5 and 5.0, neither "5" nor true."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if not is_whole or isinstance(value, bool):
+        if not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class Strict(Schema):
-    """What comes in: nothing but what is declared."""
-
-    class Meta:
-        """Unknown fields are refused."""
-
-        unknown = RAISE
-
-
-class Nothing(Strict):
-    """No parameters, no fields."""
-
-
-class Page(Strict):
-    """How much of a list, and from where on."""
-
+class Page(Schema):
     limit = Digits(1, MOST_ROWS, load_default=50, metadata={"description": "How many rows at most."})
     cursor = Digits(
         0, LARGEST_ID, load_default=0, metadata={"description": "`next_cursor` of the page before; 0 begins anew."}
@@ -84,39 +66,31 @@ class Page(Strict):
 
 
 class AccountFilter(Page):
-    """Which accounts."""
-
-    state = fields.String(validate=validate.OneOf([state.value for state in AccountState]))
+    state = fields.String(validate=validate.OneOf(list(AccountState)))
     q = Text(100, metadata={"description": "Parts of words of name, company, e-mail, label or ids."})
     tenant_id = Text(63, r"^[A-Za-z0-9][A-Za-z0-9.-]*$", metadata={"description": "Keap's account id: ab123."})
     external_id = Text(pattern=EXTERNAL_ID)
 
 
 class EventFilter(Page):
-    """Which events."""
-
     account = Text(
         pattern=ACCOUNT_NAME, most=210, metadata={"description": "An id, or `external:` and an external id."}
     )
-    kind = fields.String(validate=validate.OneOf([kind.value for kind in EventKind]))
+    kind = fields.String(validate=validate.OneOf(list(EventKind)))
 
 
-class TokenQuery(Strict):
-    """How long the token must last."""
-
+class TokenQuery(Schema):
     min_validity = Digits(0, LONGEST_VALIDITY_SECONDS, metadata={"description": "Seconds; refreshes first if it must."})
 
 
-class AccountChange(Strict):
+class AccountChange(Schema):
     """What can be changed; null takes it away."""
 
     label = Text(allow_none=True, metadata={"description": "Your name for the account."})
     external_id = Text(pattern=EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
 
 
-class Rejection(Strict):
-    """Which token Keap refused."""
-
+class Rejection(Schema):
     fingerprint = Text(
         16,
         FINGERPRINT,
@@ -125,7 +99,7 @@ class Rejection(Strict):
     )
 
 
-class Import(Strict):
+class Import(Schema):
     """A credential that was granted elsewhere, to the same client."""
 
     access_token = Text(LONGEST_TOKEN, TOKEN, required=True)
@@ -137,7 +111,7 @@ class Import(Strict):
     )
     kind = fields.String(
         load_default=CredentialKind.OAUTH.value,
-        validate=validate.OneOf([CredentialKind.OAUTH, *(k for k in CredentialKind if k is not CredentialKind.OAUTH)]),
+        validate=validate.OneOf(list(CredentialKind)),
     )
     external_id = Text(pattern=EXTERNAL_ID, allow_none=True)
     label = Text(allow_none=True)
@@ -158,10 +132,8 @@ class PreferHeaders(Schema):
 
 
 class Account(Schema):
-    """One connected Keap account."""
-
     id = fields.Integer(required=True)
-    state = fields.String(required=True, validate=validate.OneOf([state.value for state in AccountState]))
+    state = fields.String(required=True, validate=validate.OneOf(list(AccountState)))
     next_step = fields.String(required=True, metadata={"description": "What to do now, in one sentence."})
     reasons = fields.List(fields.String(), required=True)
     title = fields.String(required=True)
@@ -171,7 +143,7 @@ class Account(Schema):
     external_id = fields.String(required=True, allow_none=True)
     person_name = fields.String(required=True, allow_none=True)
     person_email = fields.String(required=True, allow_none=True)
-    kind = fields.String(required=True, validate=validate.OneOf([kind.value for kind in CredentialKind]))
+    kind = fields.String(required=True, validate=validate.OneOf(list(CredentialKind)))
     scope = fields.String(required=True, allow_none=True)
     is_pending = fields.Boolean(required=True, metadata={"description": "Keap has still to tell whose it is."})
     connected_at = fields.AwareDateTime(required=True)
@@ -189,8 +161,6 @@ class AccountList(Schema):
 
 
 class Event(Schema):
-    """One line of an account's history."""
-
     id = fields.Integer(required=True)
     at = fields.AwareDateTime(required=True)
     account_id = fields.Integer(required=True)
@@ -211,9 +181,7 @@ class EventList(Schema):
 
 
 class Token(Schema):
-    """An access token that is valid now."""
-
-    state = fields.String(required=True, validate=validate.OneOf([state.value for state in AccountState]))
+    state = fields.String(required=True, validate=validate.OneOf(list(AccountState)))
     access_token = fields.String(required=True)
     token_type = fields.String(required=True, validate=validate.Equal("bearer"))
     expires_in = fields.Integer(required=True, allow_none=True, metadata={"description": "Null: it does not expire."})
@@ -230,15 +198,11 @@ class RejectionTaken(Schema):
 
 
 class ReconnectLink(Schema):
-    """A link that reconnects one account, once."""
-
     url = fields.String(required=True, metadata={"description": "A secret: for the customer and nobody else."})
     expires_at = fields.AwareDateTime(required=True)
 
 
 class Error(Schema):
-    """The one shape of an error."""
-
     error = fields.String(required=True, metadata={"description": "A code for programs; it stays the same."})
     error_description = fields.String(required=True, metadata={"description": "A sentence for people."})
     is_retryable = fields.Boolean(

@@ -9,7 +9,7 @@ from keap_connect.access.api_keys import APIKeyView, Scope
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.directory import AccountView, view_account
-from keap_connect.api.operations import bp, current_key, operation
+from keap_connect.api.operations import Operation, bp, current_key
 from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
 from keap_connect.events.hand_outs import record_hand_out
 from keap_connect.refresh.serving import RefreshUnderWay, ServedToken, refresh_account, report_rejected, valid_token
@@ -21,15 +21,15 @@ WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})(?![0-9])", re.IGNOREC
 ACCOUNT_PATH = "/v1/accounts/<account>"
 
 
-@operation(
+@Operation(
     "GET",
     f"{ACCOUNT_PATH}/token",
     scope=Scope.TOKENS_READ,
     summary="Get an access token that is valid now",
     query=TokenQuery(),
     headers=PreferHeaders(),
-    answers={200: Token()},
-    refusals=[409],
+    answer=Token(),
+    refusals=(409,),
 )
 def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     """Refreshes first if it must, and waits for a refresh that is under way. Without `min_validity` any unexpired
@@ -52,13 +52,13 @@ def hand_out(served: ServedToken, key: APIKeyView, address: str | None) -> dict[
     return served.as_answer()
 
 
-@operation(
+@Operation(
     "POST",
     f"{ACCOUNT_PATH}/token/rejected",
     scope=Scope.TOKENS_READ,
     summary="Report that Keap refused an access token",
     body=Rejection(),
-    answers={200: RejectionTaken()},
+    answer=RejectionTaken(),
 )
 def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
     """The current token is then not returned again, and the next call gets a new one. A report about an older token
@@ -67,14 +67,14 @@ def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
     return {"is_current": report_rejected(account_id, body["fingerprint"], current_key().actor)}
 
 
-@operation(
+@Operation(
     "POST",
     f"{ACCOUNT_PATH}/refresh",
     scope=Scope.ACCOUNTS_WRITE,
     summary="Refresh an account now",
     headers=PreferHeaders(),
-    answers={200: Account()},
-    refusals=[409],
+    answer=Account(),
+    refusals=(409,),
 )
 def refresh(account_id: int) -> AccountView:
     """Rarely needed: asking for a token refreshes if it has to, and the worker refreshes ahead of time."""
@@ -82,12 +82,12 @@ def refresh(account_id: int) -> AccountView:
     return view_account(account_id)
 
 
-@operation(
+@Operation(
     "POST",
     f"{ACCOUNT_PATH}/disconnect",
     scope=Scope.ACCOUNTS_WRITE,
     summary="Forget an account's tokens",
-    answers={200: Account()},
+    answer=Account(),
 )
 def disconnect(account_id: int) -> AccountView:
     """The tokens are deleted at once. The account and its history stay, so that it can be connected again."""
