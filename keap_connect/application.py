@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from keap_connect.access.rate_limits import add_rate_limits
-from keap_connect.api.application import add_fast_path, register_api
+from keap_connect.api.application import register_api
 from keap_connect.cli import register_commands
 from keap_connect.database import connect_database
 from keap_connect.events.hand_outs import attach_hand_out_log
@@ -69,8 +69,7 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     register_pages(app)
     if app.debug and settings.sandbox_url:
         app.register_blueprint(patterns.bp)
-    register_api(app)
-    add_fast_path(app, security_headers(settings))
+    register_api(app, security_headers(settings))
     app.wsgi_app = ClientAddress(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     register_commands(app)
     if serves:

@@ -1,4 +1,4 @@
-"""Operations on accounts: list, show, rename, import, a link to reconnect by."""
+"""Operations on accounts: list, show, rename, import, make a reconnect link."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ from keap_connect.models import CredentialKind
     answer=AccountList(),
 )
 def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
-    """Oldest first. A page begins after the last account of the page before, whatever has changed meanwhile."""
+    """Oldest first. A page begins after the last account of the previous page, whatever has changed since."""
     accounts, next_cursor = list_accounts_after(
         query["cursor"],
         query["limit"],
@@ -51,7 +51,7 @@ def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     answer=Account(),
 )
 def show_account(account_id: int) -> AccountView:
-    """Its state comes with the next step in plain words."""
+    """Returns the state with the next step in plain words."""
     return view_account(account_id)
 
 
@@ -65,7 +65,7 @@ def show_account(account_id: int) -> AccountView:
     refusals=(409,),
 )
 def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
-    """What is not named stays; null takes it away. 409: another account has this external id."""
+    """A field that is not sent stays; null removes it. 409: another account has this external id."""
     change_account(account_id, current_key().actor, body)
     return view_account(account_id)
 
@@ -81,12 +81,12 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     refusals=(409,),
 )
 def import_account(body: dict[str, Any]) -> AccountView:
-    """Keap is asked whose it is; an account of the same person and tenant takes it over, so the same import twice makes
-    one account. 409: Keap does not know it, the external id is taken, or the account works and `replace` does not say
-    that a pair is to take its place."""
+    """We ask Keap whose it is. An existing account of the same person and tenant takes it over, so the same import
+    twice makes one account. 409: Keap does not know it, the external id is taken, or the account works and `replace`
+    is not true."""
     key = current_key()
     if key.account_ids is not None:
-        raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and which one this is Keap decides
+        raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and only Keap knows whose this is
     kind, refresh_token = CredentialKind(body["kind"]), body.get("refresh_token")
     if kind is CredentialKind.OAUTH and refresh_token is None:
         kind = CredentialKind.ACCESS_TOKEN_ONLY
@@ -113,7 +113,7 @@ def import_account(body: dict[str, Any]) -> AccountView:
     status=201,
 )
 def create_reconnect_link(account_id: int) -> MadeLink:
-    """Send it to the person who can allow access at Keap: they need no login here. It works for seven days, until it
-    has reconnected this account once; an admin sees it on the account's page and can revoke it. It is told this once,
-    so make one when the account must be reconnected, not on every run."""
+    """Send it to the person who can allow access at Keap; they need no login here. It works for seven days, and
+    reconnects this account once. An admin sees it on the account's page and can revoke it. It is shown only once, so
+    make one when the account must be reconnected, not on every run."""
     return make_link(account_id, current_key().actor)

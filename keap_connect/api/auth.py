@@ -1,13 +1,13 @@
-"""Checks the API key before an operation runs; an operation that declares no scope is open to nobody.
+"""Checks the API key before an operation runs; a route that is not declared is open to nobody.
 
-The key comes in the Authorization header and nowhere else: cookies do not count, and a key in the URL is refused, since
-logs keep URLs (RFC 6750 sections 2.3 and 5.3).
+The key is accepted in the Authorization header only: cookies do not count, and a key in the URL is refused, since logs
+keep URLs (RFC 6750 sections 2.3 and 5.3).
 """
 
 import logging
 import re
 
-from flask import Blueprint, g, request
+from flask import g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from keap_connect.access.api_keys import verify_api_key
@@ -20,29 +20,24 @@ from keap_connect.server.front import WAITING
 log = logging.getLogger(__name__)
 KEY_BEGINS = re.compile(r"kc_([0-9a-f]{16})_[0-9a-f]{8}")
 KEY_NAMES = {"api_key", "apikey", "api-key", "access_token", "authorization", "key", "token"}
-NO_KEY = "Send an API key in the header Authorization: Bearer."
 KEY_IN_URL = "An API key does not belong in a URL, where logs keep it. Send it in a header, and revoke this one."
 OPEN_TO_ANYONE = {"api.openapi", "api.reference"}
 
 
-def guard_operations(bp: Blueprint) -> None:
-    """Check the key before each operation runs."""
-
-    @bp.before_request
-    def check_key() -> None:
-        endpoint = request.endpoint or ""
-        if request.method == "HEAD" and endpoint in OPERATIONS:
-            raise MethodNotAllowed(["GET"])  # nobody would get the token, whose hand-out is recorded
-        if endpoint in OPEN_TO_ANYONE:
-            return
-        declared = OPERATIONS.get(endpoint)
-        if declared is None or declared.scope is None:
-            raise InsufficientScope("none")
-        require_key(declared.scope)
+def check_key() -> None:
+    """Check the key before an operation runs."""
+    if request.endpoint in OPEN_TO_ANYONE:
+        return
+    declared = OPERATIONS.get(request.endpoint or "")
+    if declared is None:
+        raise InsufficientScope("none")
+    if request.method == "HEAD":
+        raise MethodNotAllowed(["GET"])  # nobody would get the token, whose hand-out is recorded
+    require_key(declared.scope)
 
 
 def require_key(scope: str) -> None:
-    """Check that the request has an API key with this scope, and count it.
+    """Check that the request has an API key with this scope, and count the request.
 
     Raises:
         KeyMissing, APIKeyRefused: it has none, or one that is not valid.
@@ -68,7 +63,7 @@ def read_key(authorization: str) -> str:
     """
     kind, _, text = authorization.partition(" ")
     if kind.lower() != "bearer" or not text.strip():
-        raise KeyMissing(NO_KEY)
+        raise KeyMissing("Send an API key in the header Authorization: Bearer.")
     return text.strip()
 
 

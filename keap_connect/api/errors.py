@@ -1,4 +1,4 @@
-"""The one shape of an error for everything under /api: code, sentence, whether to ask again, and its id in the log.
+"""The one shape of an error under /api and /metrics: code, sentence, whether to try again, and its id in the log.
 
 Source: RFC 6749 section 5.2 (the shape), RFC 6750 section 3 (401, 403 and their header).
 """
@@ -50,7 +50,6 @@ class KeyMissing(APIKeyRefused):
 
 
 def answer_errors(bp: Blueprint) -> None:
-    """Answer every error of an operation in the one shape."""
     bp.register_error_handler(KeapConnectError, own_error)
     bp.register_error_handler(HTTPException, http_error)
     bp.register_error_handler(OperationalError, database_error)
@@ -59,7 +58,7 @@ def answer_errors(bp: Blueprint) -> None:
 
 
 def answer_lost_requests(app: Flask) -> None:
-    """Answer in the same shape what leads nowhere under /api, before a page would."""
+    """Answer requests under /api that no route takes, before the error page would."""
 
     @app.before_request
     def answer_what_no_route_takes() -> Response | None:
@@ -68,7 +67,6 @@ def answer_lost_requests(app: Flask) -> None:
 
 
 def own_error(problem: KeapConnectError) -> Response:
-    """Answer an error of our own tree; 500 there means that nobody foresaw it here."""
     if problem.status == 500:
         return last_resort(problem)
     headers = _challenge(problem)
@@ -76,13 +74,13 @@ def own_error(problem: KeapConnectError) -> Response:
         headers["Retry-After"] = str(problem.retry_after_seconds)
     # Its message may name an id that the caller did not ask for.
     description = f"{problem.heading}." if isinstance(problem, AccountNotFound) else str(problem)
-    reconnect_url = _way_out(problem)
-    return _answer(problem, problem.status, problem.code, description, headers=headers, reconnect_url=reconnect_url)
+    return _answer(problem, problem.status, problem.code, description, headers, **_reconnect_url(problem))
 
 
 def http_error(problem: HTTPException) -> Response:
-    """Answer what Flask refuses by itself."""
-    status = problem.code if problem.code in STATUS_CODES else 404 if (problem.code or 0) < 400 else problem.code or 500
+    """Answer what Flask itself refuses."""
+    given = problem.code or 0
+    status = given if given >= 400 else 404  # a redirect to another path
     headers = {}
     if isinstance(problem, MethodNotAllowed):
         headers["Allow"] = ", ".join(sorted(set(problem.valid_methods or []) - {"HEAD"}))
@@ -90,18 +88,16 @@ def http_error(problem: HTTPException) -> Response:
     description = HTTPStatus(status).description or HTTPStatus(status).phrase
     if isinstance(problem, SecurityError):
         description = "This app does not go by that host name."
-    return _answer(problem, status, code, description, headers=headers)
+    return _answer(problem, status, code, description, headers)
 
 
 def database_error(problem: Exception) -> Response:
-    """Say of a database that does not answer that it passes."""
-    return _answer(
-        problem, 503, "temporarily_unavailable", "The database does not answer.", headers={"Retry-After": "5"}
-    )
+    headers = {"Retry-After": "5"}
+    return _answer(problem, 503, "temporarily_unavailable", "The database does not answer.", headers)
 
 
 def last_resort(problem: Exception) -> Response:
-    """Answer what nobody foresaw; the log has its place, the answer only its reference."""
+    """Answer an error that nobody foresaw. The log has its traceback, the answer only its reference."""
     return _answer(problem, 500, "server_error", "It is our fault and was written down.")
 
 
@@ -110,9 +106,8 @@ def _answer(
     status: int,
     code: str,
     description: str,
-    *,
     headers: Mapping[str, str] | None = None,
-    reconnect_url: str | None = None,
+    **more: str,
 ) -> Response:
     """Log the error and build its answer."""
     body = {
@@ -120,13 +115,13 @@ def _answer(
         "error_description": description,
         "is_retryable": status in {408, 429} or status >= 500,
         "request_id": write_down(log, request, status, problem),
-        **({"reconnect_url": reconnect_url} if reconnect_url else {}),
+        **more,
     }
     return Response(json.dumps(body), status, mimetype="application/json", headers=headers)
 
 
 def _challenge(problem: KeapConnectError) -> dict[str, str]:
-    """Return the header that tells a program what its API key lacks (RFC 6750 section 3)."""
+    """Return the header that says what is wrong with the API key (RFC 6750 section 3)."""
     if isinstance(problem, InsufficientScope):
         return {"WWW-Authenticate": f'{REALM}, error="{problem.code}", scope="{problem.scope}"'}
     if isinstance(problem, KeyMissing):
@@ -134,9 +129,9 @@ def _challenge(problem: KeapConnectError) -> dict[str, str]:
     return {"WWW-Authenticate": f'{REALM}, error="{problem.code}"'} if isinstance(problem, APIKeyRefused) else {}
 
 
-def _way_out(problem: KeapConnectError) -> str | None:
-    """Where a person can reconnect, if that would help."""
+def _reconnect_url(problem: KeapConnectError) -> dict[str, str]:
+    """Return the page where a person can reconnect the account, if that would help."""
     account_id = (request.view_args or {}).get("account_id")
     if account_id is None or not isinstance(problem, ReconnectRequired | AccountDisconnected):
-        return None
-    return f"{services().settings.public_url}/reconnect/{account_id}"
+        return {}
+    return {"reconnect_url": f"{services().settings.public_url}/reconnect/{account_id}"}

@@ -1,4 +1,4 @@
-"""The operation that tells what happened to the accounts."""
+"""The operation that lists the events of accounts."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ from keap_connect.events.search import Search, list_events_after
 )
 def list_events(query: dict[str, Any]) -> dict[str, Any]:
     """Who did what to which account, when, and from where; oldest first. Keep `next_cursor` and ask again with it
-    later: no event is told twice, and none is passed over. What touches no account, such as a sign-in, is on the audit
-    page alone. 404: there is no such account to narrow the list to."""
+    later: no event is returned twice, and none is left out. Events without an account, such as a sign-in, are on the
+    audit page only. 404: the account to filter by does not exist."""
     search = Search(
         query.get("kind"),
         visible_account_id(query["account"]) if "account" in query else None,

@@ -1,7 +1,7 @@
 """The fast path of the token call: answers before Flask is called, from one read of the key and the account.
 
-It has no rules of its own, but calls the functions that the operation calls (auth.py, tokens.py). Whatever they refuse,
-and whatever has to be refreshed or noted first, goes on to the operation. Every call reads both rows, so that a
+It has no rules of its own, but calls the functions that the operation calls (auth.py, tokens.py). A request that they
+refuse, or that needs a refresh or a write first, goes on to the operation. Every call reads both rows, so that a
 revocation, a disconnect or a reconnect takes effect with the next call in every process.
 """
 
@@ -35,7 +35,7 @@ TO_JSON = json.JSONEncoder(default=datetime.isoformat)
 
 
 class TokenFastPath:
-    """A WSGI layer around an app. `headers` are those that every answer of the app has."""
+    """A WSGI layer around the app. `headers` are those of every answer of the app."""
 
     def __init__(self, app: Flask, headers: Iterable[tuple[str, str]]) -> None:
         self._app, self._wsgi_app = app, app.wsgi_app
@@ -43,7 +43,6 @@ class TokenFastPath:
         self._headers = [("Content-Type", "application/json"), *headers, ("Cache-Control", "no-store")]
 
     def __call__(self, wsgi_environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer, or let the app answer."""
         body = self._answer(wsgi_environ)
         if body is not None:
             start_response("200 OK", [*self._headers, ("Content-Length", str(len(body)))])
@@ -54,9 +53,8 @@ class TokenFastPath:
 
     def _answer(self, wsgi_environ: "WSGIEnvironment") -> bytes | None:
         path = PATH.fullmatch(wsgi_environ["PATH_INFO"])
-        if path is None or wsgi_environ["REQUEST_METHOD"] != "GET" or wsgi_environ.get("HTTP_HOST") != self._host:
-            return None
-        if REFUSAL in wsgi_environ:
+        is_get = wsgi_environ["REQUEST_METHOD"] == "GET"
+        if path is None or not is_get or wsgi_environ.get("HTTP_HOST") != self._host or REFUSAL in wsgi_environ:
             return None
         try:
             with self._app.app_context():
@@ -67,10 +65,10 @@ class TokenFastPath:
 
 
 def answer_at_once(wsgi_environ: "WSGIEnvironment", account_name: str) -> dict[str, object] | None:
-    """Return the answer, or None if something has to be written or sent before.
+    """Return the answer, or None if something has to be written or sent first.
 
     Raises:
-        KeapConnectError: the operation refuses the request, too.
+        KeapConnectError: the operation refuses this request.
     """
     shown, now = parse_api_key(read_key(wsgi_environ.get("HTTP_AUTHORIZATION", ""))), utc_now()
     query = read_query(TokenQuery(), Request(wsgi_environ)) if wsgi_environ.get("QUERY_STRING") else {}

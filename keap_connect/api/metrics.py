@@ -1,7 +1,7 @@
-"""/metrics for monitoring, computed from the database, since the workers are other processes.
+"""/metrics in the text format of Prometheus, read from the database, since the workers are other processes.
 
-It is open to an API key with the scope `metrics:read`, under any host name. While PUBLIC_URL is on loopback, programs
-on this machine need no key.
+It needs an API key with the scope `metrics:read`, and answers under any host name. While PUBLIC_URL is on loopback,
+programs on this machine need no key.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,12 @@ FORWARDING = ("Forwarded", "X-Forwarded-For", "Via")
 
 @bp.before_request
 def guard() -> None:
-    """Ask for a key, unless the request comes from this machine and has none."""
     if "Authorization" in request.headers or not _is_local():
         require_key(Scope.METRICS_READ)
 
 
 @bp.get("/metrics")
 def metrics() -> Response:
-    """Answer in the text format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(FromDatabase())
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

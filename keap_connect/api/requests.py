@@ -1,4 +1,4 @@
-"""Reads query strings and JSON bodies by their schema; what was not declared is refused, and nothing is echoed."""
+"""Reads query strings and JSON bodies by their schemas. Errors never repeat what was sent."""
 
 import json
 from typing import Any
@@ -13,19 +13,18 @@ BROKEN = "The body is no JSON object."
 
 
 def read_query(schema: Schema, request: Request) -> dict[str, Any]:
-    """Return the query string's values.
+    """Return the parameters of the query string.
 
     Raises:
         RequestRefused: a parameter is unknown, repeated or of the wrong form.
     """
-    repeated = [name for name, values in request.args.lists() if len(values) > 1]
-    if repeated:
+    if any(len(values) > 1 for _, values in request.args.lists()):
         raise RequestRefused("A query parameter is there more than once.")
     return _loaded(schema, request.args.to_dict(), "query parameter")
 
 
 def read_body(schema: Schema) -> dict[str, Any]:
-    """Return the body's fields; an operation that wants none may also get no body at all.
+    """Return the fields of the body. If the schema has none, there may be no body.
 
     Raises:
         RequestRefused: wrong content type, broken JSON, an unknown or repeated field, a value of the wrong form.
@@ -33,7 +32,7 @@ def read_body(schema: Schema) -> dict[str, Any]:
     """
     body = request.get_data()
     if request.content_length is None and len(body) == request.max_content_length:
-        raise RequestEntityTooLarge  # it came in chunks, and Werkzeug stops reading without a word
+        raise RequestEntityTooLarge  # it came in chunks, and Werkzeug stops reading at the limit without an error
     if not body and not schema.fields:
         return {}
     if request.mimetype != "application/json":
@@ -51,19 +50,19 @@ def _loaded(schema: Schema, values: dict[str, Any], what: str) -> dict[str, Any]
     try:
         loaded: dict[str, Any] = schema.load(values)
     except ValidationError as problem:
-        raise RequestRefused(_told(problem, schema, what)) from None
+        raise RequestRefused(_explain(problem, schema, what)) from None
     return loaded
 
 
-def _told(problem: ValidationError, schema: Schema, what: str) -> str:
-    """Name what is wrong with which declared field; a name that we do not know may hold anything."""
+def _explain(problem: ValidationError, schema: Schema, what: str) -> str:
+    """Say what is wrong with which field. The name of an unknown field may be a secret, so it is not repeated."""
     messages = problem.messages_dict
     names = {one.data_key or name for name, one in schema.fields.items()}
-    told = [f"{name}: {' '.join(map(str, messages[name]))}" for name in sorted(names & set(messages))]
+    sentences = [f"{name}: {' '.join(map(str, messages[name]))}" for name in sorted(names & set(messages))]
     if set(messages) - names:
         known = ", ".join(sorted(names)) or "none"
-        told.append(f"There is an unknown {what}; known here: {known}.")
-    return " ".join(told)
+        sentences.append(f"There is an unknown {what}; known here: {known}.")
+    return " ".join(sentences)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -22,10 +22,10 @@ MOST_ROWS = 200
 
 
 class Whole(validate.Regexp):
-    """A pattern that the whole value fits, to its last character; `$` alone would let a line break follow."""
+    """A pattern that the whole value must match; `$` alone would let a line break follow."""
 
     def __call__(self, value: str) -> str:  # type: ignore[override]
-        """Refuse what does not fit, and what no database can store."""
+        """Refuse also lone surrogates, which no database can store."""
         has_lone_surrogate = any("\ud800" <= one <= "\udfff" for one in value)
         if has_lone_surrogate or re.fullmatch(str(self.regex.pattern), value) is None:
             raise ValidationError("It has characters, or a form, that are not allowed here.")
@@ -38,7 +38,7 @@ class Text(fields.String):
 
 
 class Digits(fields.Integer):
-    """A whole number of a query string: digits and nothing else, where `int` takes much more for a number."""
+    """A whole number of a query string: only digits. `int` would accept more, such as 1_0."""
 
     def __init__(self, least: int, most: int, **options: Any) -> None:
         super().__init__(validate=validate.Range(least, most), **options)
@@ -61,7 +61,10 @@ class Number(fields.Integer):
 class Page(Schema):
     limit = Digits(1, MOST_ROWS, load_default=50, metadata={"description": "How many rows at most."})
     cursor = Digits(
-        0, LARGEST_ID, load_default=0, metadata={"description": "`next_cursor` of the page before; 0 begins anew."}
+        0,
+        LARGEST_ID,
+        load_default=0,
+        metadata={"description": "`next_cursor` of the previous page; 0 is the beginning."},
     )
 
 
@@ -84,8 +87,6 @@ class TokenQuery(Schema):
 
 
 class AccountChange(Schema):
-    """What can be changed; null takes it away."""
-
     label = Text(allow_none=True, metadata={"description": "Your name for the account."})
     external_id = Text(pattern=EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
 
@@ -124,7 +125,7 @@ class Import(Schema):
 
 
 class PreferHeaders(Schema):
-    """How long to wait for a refresh that is under way (RFC 7240)."""
+    """How long to wait for a refresh that is under way (RFC 7240 section 4.3)."""
 
     prefer = fields.String(
         data_key="Prefer", metadata={"description": "`wait=n`, up to 25 seconds; 10 without it.", "example": "wait=5"}
@@ -145,7 +146,7 @@ class Account(Schema):
     person_email = fields.String(required=True, allow_none=True)
     kind = fields.String(required=True, validate=validate.OneOf(list(CredentialKind)))
     scope = fields.String(required=True, allow_none=True)
-    is_pending = fields.Boolean(required=True, metadata={"description": "Keap has still to tell whose it is."})
+    is_pending = fields.Boolean(required=True, metadata={"description": "Keap has not yet said whose it is."})
     connected_at = fields.AwareDateTime(required=True)
     refreshed_at = fields.AwareDateTime(required=True, allow_none=True)
     disconnected_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -154,7 +155,7 @@ class Account(Schema):
 
 
 class AccountList(Schema):
-    """A page of accounts, oldest first; ask on with `next_cursor` until it is null."""
+    """A page of accounts, oldest first; `next_cursor` is null on the last one."""
 
     accounts = fields.List(fields.Nested(Account), required=True)
     next_cursor = fields.Integer(required=True, allow_none=True)
@@ -173,7 +174,7 @@ class Event(Schema):
 
 
 class EventList(Schema):
-    """A page of events, oldest first; `next_cursor` is where to ask on, now or later."""
+    """A page of events, oldest first; `next_cursor` is also set on the last one, for later calls."""
 
     events = fields.List(fields.Nested(Event), required=True)
     next_cursor = fields.Integer(required=True)

@@ -1,4 +1,4 @@
-"""Operations on an account's tokens: ask for a valid one, report one that Keap refused, refresh, disconnect."""
+"""Operations on an account's tokens: get a valid one, report one that Keap refused, refresh, disconnect."""
 
 import re
 from typing import Any
@@ -43,7 +43,7 @@ def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
 
 
 def hand_out(served: ServedToken, key: APIKeyView, address: str | None) -> dict[str, Any]:
-    """Return the answer to a token call, once it is recorded.
+    """Record the hand-out, and return the answer to a token call.
 
     Raises:
         HandOutUnrecorded: the audit log cannot be written.
@@ -61,8 +61,8 @@ def hand_out(served: ServedToken, key: APIKeyView, address: str | None) -> dict[
     answer=RejectionTaken(),
 )
 def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
-    """The current token is then not returned again, and the next call gets a new one. A report about an older token
-    changes nothing."""
+    """The current token is not returned again; the next call gets a new one. A report about an older token changes
+    nothing."""
     rate_limits().count_rejection(account_id)
     return {"is_current": report_rejected(account_id, body["fingerprint"], current_key().actor)}
 
@@ -77,7 +77,7 @@ def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
     refusals=(409,),
 )
 def refresh(account_id: int) -> AccountView:
-    """Rarely needed: asking for a token refreshes if it has to, and the worker refreshes ahead of time."""
+    """Rarely needed: a call for a token refreshes if it must, and the worker refreshes ahead of time."""
     refresh_account(account_id, current_key().actor, patience_seconds())
     return view_account(account_id)
 
@@ -97,7 +97,7 @@ def disconnect(account_id: int) -> AccountView:
 
 @bp.errorhandler(RefreshUnderWay)
 def ask_again(refresh: RefreshUnderWay) -> Response:
-    """Let the server ask again after the refresh. It drops this answer."""
+    """Let the server call the app again after the refresh. It drops this answer."""
     request.environ[WAITING].wait(refresh.account_id, refresh.is_over, refresh.until)
     return Response(status=503)
 
