@@ -1,4 +1,4 @@
-"""The checks before this process serves people, or refreshes."""
+"""The checks before this process serves requests or refreshes tokens."""
 
 import logging
 from collections.abc import Iterable
@@ -18,20 +18,20 @@ log = logging.getLogger(__name__)
 
 
 def check_installation() -> list[str]:
-    """Check the database, and return what the operator should know but can live with.
+    """Check the database and the file systems, and return warnings for the operator.
 
     Raises:
-        SettingsError: nothing may be served or refreshed with it.
+        SettingsError: this process must not serve or refresh with them.
     """
     check_file()
     return [*check_deployment(), *_list_advice(check_file_systems())]
 
 
 def prepare_to_serve(settings: Settings) -> None:
-    """Check the database, say what the operator should know, and make the first admin if one is named.
+    """Check the installation, log warnings for the operator, and create the first admin if the settings name one.
 
     Raises:
-        SettingsError: it is not fit to serve people with.
+        SettingsError: this process must not serve with these settings or this database.
     """
     if current_app.debug and not settings.is_loopback:
         raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])

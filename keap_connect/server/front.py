@@ -1,8 +1,8 @@
 """The front gives a request to a thread of the app only when its body is complete, and never waits for a slow reader.
 
-It is an ASGI application around a WSGI application. Granian calls it in its event loop once the headers of a request
-have arrived; there it waits for the client without a thread. Not RSGI, which drops headers that are not ASCII, and does
-not say whether the last chunk of a body arrived.
+It is an ASGI application around a WSGI application. Granian calls it in its event loop when the headers of a request
+have arrived, and there it waits for the client without a thread. RSGI does not fit: it drops headers that are not
+ASCII, and does not say whether the last chunk of a body arrived.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.errors import ServerBusy
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIEnvironment
 
 THREADS = 16
 QUEUE = 500  # complete requests that may wait for a thread
@@ -37,12 +37,10 @@ FILE_SECONDS = 10.0  # Granian opens that file within milliseconds
 LEFTOVER_SECONDS = 3600.0
 PLAIN_CALLS = "/api/v1/accounts/"
 POLL_SECONDS = 0.02
-# Keys of the WSGI environment. The error that the app has to answer this request with:
-REFUSAL = "keap_connect.refusal"
-# Answer without waiting for anything, or raise `NotAtOnce`. A thread for a token call costs more than the call:
-AT_ONCE = "keap_connect.at_once"
-# A `Waiting`, if the caller can wait without a thread:
-WAITING = "keap_connect.waiting"
+# Keys of the WSGI environment
+REFUSAL = "keap_connect.refusal"  # the error that the app must answer this request with
+AT_ONCE = "keap_connect.at_once"  # answer without waiting, or raise `NotAtOnce`: a thread costs more than a token call
+WAITING = "keap_connect.waiting"  # a `Waiting`, if the caller can wait without a thread
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -104,7 +102,6 @@ class Front:
         self._delete_leftovers()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         environ = wsgi_environ(scope)
         loop = asyncio.get_running_loop()
         try:
@@ -165,7 +162,7 @@ class Front:
             return is_over()
 
     async def finish(self, seconds: float) -> bool:
-        """Refuse further requests, and wait until the app has answered the others; False if that takes longer."""
+        """Refuse further requests, and return whether the app answered the others within so many seconds."""
         self._is_ending = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
@@ -174,7 +171,7 @@ class Front:
         return not self._in_app + self._waiting
 
     def delete_files(self) -> None:
-        """Delete the answers that are in files; those that Granian has opened can still be sent."""
+        """Delete the answers in files. Granian still sends those that it has opened."""
         for path in list(self._files):
             self._delete(path)
 
@@ -184,7 +181,7 @@ class Front:
         Raises:
             ClientGone: the client left before its end.
             RequestEntityTooLarge: it is larger than its view accepts.
-            RequestTimeout: it was not complete in time, or had to make room for others.
+            RequestTimeout: it was not complete in time, or was refused for lack of memory.
         """
         length, is_chunked = int(environ.get("CONTENT_LENGTH", 0)), environ.pop("HTTP_TRANSFER_ENCODING", None)
         most = self._more_bytes.get(environ["PATH_INFO"], self._usual_bytes)
@@ -214,7 +211,7 @@ class Front:
         return bytes(body)
 
     def _make_room(self, limit: asyncio.Timeout, size: int) -> None:
-        """Note the size of an arriving body. If all together are too large, refuse the oldest: they are the slowest."""
+        """Note the size of an arriving body. If all are too large together, refuse the oldest, which is the slowest."""
         self._arriving_bytes += size - self._arriving.get(limit, 0)
         self._arriving[limit] = size
         while self._arriving_bytes > ARRIVING_BYTES:
@@ -233,14 +230,45 @@ class Front:
         asyncio.get_running_loop().call_later(FILE_SECONDS, self._delete, answer.body)
 
     def _call(self, environ: "WSGIEnvironment") -> Answer:
-        return call(self._app, environ, self._folder)
+        """Let the app answer to the last byte, so that the thread is free before the client reads anything."""
+        head: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
+            head[:] = int(status[:3]), headers
+
+        chunks = self._app(environ, start_response)
+        try:
+            parts, size, remaining = [], 0, iter(chunks)
+            for part in remaining:
+                parts.append(part)
+                size += len(part)
+                if size > IN_MEMORY_BYTES:
+                    break
+            else:
+                return Answer(head[0], head[1], b"".join(parts))
+            # An answer that fails half-way must not look complete, so it is sent only when it is complete.
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=self._folder, delete=False) as file:
+                try:
+                    file.writelines(parts)
+                    file.writelines(remaining)
+                except BaseException:
+                    Path(file.name).unlink()
+                    raise
+                size = file.tell()
+            headers = [(name, value) for name, value in head[1] if name.lower() != "content-length"]
+            return Answer(head[0], [*headers, ("Content-Length", str(size))], Path(file.name))
+        finally:
+            close = getattr(chunks, "close", None)
+            if close:
+                close()
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         self._files.discard(path)
 
     def _delete_leftovers(self) -> None:
-        """Delete what a killed process has left; other processes may share the folder, so only old files."""
+        """Delete what a killed process has left: only old files, since other processes may share the folder."""
         for path in self._folder.glob("*"):
             if path.stat().st_mtime < utc_now().timestamp() - LEFTOVER_SECONDS:
                 path.unlink(missing_ok=True)
@@ -275,47 +303,11 @@ def wsgi_environ(scope: Message) -> "WSGIEnvironment":
 
 @lru_cache(512)
 def environ_key(name: bytes) -> str | None:
-    """Return the key of a header.
+    """Return the key of a header, or None if its name has an underscore.
 
-    It is None for a name with an underscore: WSGI could not tell `X_Forwarded_For` from `X-Forwarded-For`, which
-    proxies set.
+    WSGI could not tell `X_Forwarded_For` from `X-Forwarded-For`, which proxies set.
     """
     if b"_" in name:
         return None
     key = name.decode("latin-1").upper().replace("-", "_")
     return key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
-
-
-def call(app: "WSGIApplication", environ: "WSGIEnvironment", folder: Path) -> Answer:
-    """Let the app answer, to the last byte, so that the thread is free before the client has read anything."""
-    head: list[Any] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
-        head[:] = int(status[:3]), headers
-
-    chunks = app(environ, start_response)
-    try:
-        parts, size, remaining = [], 0, iter(chunks)
-        for part in remaining:
-            parts.append(part)
-            size += len(part)
-            if size > IN_MEMORY_BYTES:
-                break
-        else:
-            return Answer(head[0], head[1], b"".join(parts))
-        # An answer that fails half-way must not look complete, so nothing of it is sent before all of it is there.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder, delete=False) as file:
-            try:
-                file.writelines(parts)
-                file.writelines(remaining)
-            except BaseException:
-                Path(file.name).unlink()
-                raise
-            size = file.tell()
-        headers = [(name, value) for name, value in head[1] if name.lower() != "content-length"]
-        return Answer(head[0], [*headers, ("Content-Length", str(size))], Path(file.name))
-    finally:
-        close = getattr(chunks, "close", None)
-        if close:
-            close()

@@ -1,4 +1,4 @@
-"""Serves the app by Granian until a signal ends it, with what is in flight finished."""
+"""Serves the app with Granian until a signal ends it, and finishes the requests that are in flight."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ from keap_connect.signals import stop_signals
 log = logging.getLogger(__name__)
 STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still stored
 FLUSH_SECONDS = 2.0
-# Granian closes a connection that sends no complete headers for so long: a silent one, a slow one, and an idle one.
+# Granian closes a connection that sends no complete headers for so long: silent, slow and idle ones.
 HEADER_MILLISECONDS = 30_000
 HEADER_BYTES = 64 * 1024  # of the headers of one request, which are kept until they are complete
 OTHER_FILES = 200  # files that are no connections: databases, logs, answers
@@ -33,7 +33,7 @@ MOST_CONNECTIONS = 20_000
 
 
 def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: Path | None = None) -> NoReturn:
-    """Serve until SIGTERM, SIGINT or SIGHUP, and end the process: exit code 0 when all in flight was finished.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then end the process: exit code 0 if all requests in flight were finished.
 
     Raises:
         SettingsError: it cannot listen at HOST and PORT, or cannot use the certificate.
@@ -71,10 +71,10 @@ def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: 
 
 
 def check_address(host: str, port: int) -> None:
-    """Refuse an address that is taken: Granian would share it with another of its kind, whatever that serves.
+    """Check that the address is free: Granian would share it with another Granian, whatever that serves.
 
     Raises:
-        SettingsError: nothing can listen there.
+        SettingsError: it is not.
     """
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -86,7 +86,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def check_certificate(certificate: Path, key: Path) -> None:
-    """Try a certificate and its key.
+    """Check a certificate and its key.
 
     Raises:
         SettingsError: they are no certificate and key in PEM form, do not belong together, or need a password.
@@ -109,7 +109,7 @@ def raise_file_limit() -> int:
 
 
 async def serve_until_signal(server: Server, front: Front) -> int:
-    """Serve, and return the exit code."""
+    """Return the exit code, 1 if requests were cut off or the server ended by itself."""
     is_ending = asyncio.Event()
     for sign in stop_signals():
         asyncio.get_running_loop().add_signal_handler(sign, is_ending.set)
