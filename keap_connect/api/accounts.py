@@ -82,8 +82,8 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
 )
 def import_account(body: dict[str, Any]) -> AccountView:
     """We ask Keap whose it is. An existing account of the same person and tenant takes it over, so the same import
-    twice makes one account. 409: Keap does not know it, the external id is taken, or the account works and `replace`
-    is not true."""
+    twice makes one account. 409: Keap does not know it, the external id is taken, or a pair would replace a connection
+    that works and `replace` is not true."""
     key = current_key()
     if key.account_ids is not None:
         raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and only Keap knows whose this is

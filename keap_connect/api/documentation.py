@@ -1,4 +1,4 @@
-"""The OpenAPI document, made by apispec from the declarations and schemas, and a page that shows it to people."""
+"""The OpenAPI document, made by apispec from the declarations and schemas, and the page that shows it."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -16,8 +16,8 @@ from keap_connect.services import services
 INTRODUCTION = (
     "One call that always answers with a valid access token of a connected Keap account. Every request carries an API "
     "key: `Authorization: Bearer kc_…`. An error has one shape: `error` for programs, `error_description` for people, "
-    "`is_retryable`, and a `request_id` that is in the log. 409 means that a person must act; 429 and 503 mean: come "
-    "back after `Retry-After` seconds."
+    "`is_retryable`, and a `request_id` that is in the log. 409 means that a person must act; 429 and 503 mean: try "
+    "again after `Retry-After` seconds."
 )
 # The most frequent calls come first.
 ORDER = {
@@ -38,12 +38,12 @@ MEANINGS = {
     401: "There is no API key, or it is not valid.",
     403: "The API key may not do this.",
     404: "There is no such account, or not for this key.",
-    409: "As things stand it cannot be done: a person must act.",
+    409: "It cannot be done now: a person must act first.",
     413: "The request is too large.",
-    415: "The body is no JSON.",
+    415: "The body is not JSON.",
     429: "Too many requests.",
-    500: "It is our fault, and was written down.",
-    503: "Nothing is lost; come back later.",
+    500: "An error in Keap Connect. The log has the details.",
+    503: "Nothing is lost; try again later.",
 }
 ALWAYS = (400, 401, 403, 413, 429, 500, 503)
 HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}

@@ -98,7 +98,7 @@ def database_error(problem: Exception) -> Response:
 
 def last_resort(problem: Exception) -> Response:
     """Answer an error that nobody foresaw. The log has its traceback, the answer only its reference."""
-    return _answer(problem, 500, "server_error", "It is our fault and was written down.")
+    return _answer(problem, 500, "server_error", "It is our fault and is in our log.")
 
 
 def _answer(

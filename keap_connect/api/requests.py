@@ -9,7 +9,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from keap_connect.api.errors import RequestRefused
 
-BROKEN = "The body is no JSON object."
+BROKEN = "The body is not a JSON object."
 
 
 def read_query(schema: Schema, request: Request) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def read_query(schema: Schema, request: Request) -> dict[str, Any]:
         RequestRefused: a parameter is unknown, repeated or of the wrong form.
     """
     if any(len(values) > 1 for _, values in request.args.lists()):
-        raise RequestRefused("A query parameter is there more than once.")
+        raise RequestRefused("The same query parameter was sent more than once.")
     return _loaded(schema, request.args.to_dict(), "query parameter")
 
 
@@ -68,9 +68,9 @@ def _explain(problem: ValidationError, schema: Schema, what: str) -> str:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a field is there more than once")
+        raise ValueError("the same field was sent more than once")
     return found
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

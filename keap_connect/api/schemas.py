@@ -15,10 +15,8 @@ from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
 EXTERNAL_ID = f"^{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}$"
 ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}})$"
 FINGERPRINT = r"^[0-9a-f]{16}$"
-PRINTABLE = f"^{LABEL_CHARACTERS}*$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
 LONGEST_TOKEN = 8192
-MOST_ROWS = 200
 
 
 class Whole(validate.Regexp):
@@ -33,7 +31,7 @@ class Whole(validate.Regexp):
 
 
 class Text(fields.String):
-    def __init__(self, most: int = LONGEST_NAME, pattern: str = PRINTABLE, **options: Any) -> None:
+    def __init__(self, most: int = LONGEST_NAME, pattern: str = f"^{LABEL_CHARACTERS}*$", **options: Any) -> None:
         super().__init__(validate=[validate.Length(min=1, max=most), Whole(pattern)], **options)
 
 
@@ -59,12 +57,9 @@ class Number(fields.Integer):
 
 
 class Page(Schema):
-    limit = Digits(1, MOST_ROWS, load_default=50, metadata={"description": "How many rows at most."})
+    limit = Digits(1, 200, load_default=50, metadata={"description": "How many rows at most."})
     cursor = Digits(
-        0,
-        LARGEST_ID,
-        load_default=0,
-        metadata={"description": "`next_cursor` of the previous page; 0 is the beginning."},
+        0, LARGEST_ID, load_default=0, metadata={"description": "`next_cursor` of the previous page; 0 at first."}
     )
 
 
@@ -76,9 +71,7 @@ class AccountFilter(Page):
 
 
 class EventFilter(Page):
-    account = Text(
-        pattern=ACCOUNT_NAME, most=210, metadata={"description": "An id, or `external:` and an external id."}
-    )
+    account = Text(210, ACCOUNT_NAME, metadata={"description": "An id, or `external:` and an external id."})
     kind = fields.String(validate=validate.OneOf(list(EventKind)))
 
 
@@ -93,10 +86,7 @@ class AccountChange(Schema):
 
 class Rejection(Schema):
     fingerprint = Text(
-        16,
-        FINGERPRINT,
-        required=True,
-        metadata={"description": "First 16 hex digits of the access token's SHA-256, as it was handed out."},
+        16, FINGERPRINT, required=True, metadata={"description": "First 16 hex digits of the access token's SHA-256."}
     )
 
 
@@ -108,19 +98,16 @@ class Import(Schema):
     expires_in = Number(
         allow_none=True,
         validate=validate.Range(0, 365 * 86400),
-        metadata={"description": "Seconds that the access token still lasts; an hour when not known."},
+        metadata={"description": "For how many seconds the access token is valid; an hour if unknown."},
     )
-    kind = fields.String(
-        load_default=CredentialKind.OAUTH.value,
-        validate=validate.OneOf(list(CredentialKind)),
-    )
+    kind = fields.String(load_default=CredentialKind.OAUTH, validate=validate.OneOf(list(CredentialKind)))
     external_id = Text(pattern=EXTERNAL_ID, allow_none=True)
     label = Text(allow_none=True)
     replace = fields.Boolean(
         load_default=False,
         truthy={True},
         falsy={False},
-        metadata={"description": "True to let a pair take the place of a connection that works."},
+        metadata={"description": "True to let a pair replace a connection that works."},
     )
 
 
@@ -168,7 +155,7 @@ class Event(Schema):
     kind = fields.String(required=True)
     actor = fields.String(required=True, metadata={"description": "Who did it."})
     address = fields.String(
-        required=True, allow_none=True, metadata={"description": "The network address it was done from, if by one."}
+        required=True, allow_none=True, metadata={"description": "The network address that it came from, if any."}
     )
     sentence = fields.String(required=True)
 
