@@ -87,7 +87,7 @@ def http_error(problem: HTTPException) -> Response:
     code = STATUS_CODES.get(status, "server_error" if status >= 500 else "invalid_request")
     description = HTTPStatus(status).description or HTTPStatus(status).phrase
     if isinstance(problem, SecurityError):
-        description = "This app does not go by that host name."
+        description = "The app is not available under this host name."
     return _answer(problem, status, code, description, headers)
 
 

@@ -7,7 +7,7 @@ programs on this machine need no key.
 from collections.abc import Iterator
 
 from flask import Blueprint, Response, request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -33,9 +33,7 @@ def guard() -> None:
 
 @bp.get("/metrics")
 def metrics() -> Response:
-    registry = CollectorRegistry()
-    registry.register(FromDatabase())
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(FromDatabase()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _is_local() -> bool:

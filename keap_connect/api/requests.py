@@ -9,8 +9,6 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from keap_connect.api.errors import RequestRefused
 
-BROKEN = "The body is not a JSON object."
-
 
 def read_query(schema: Schema, request: Request) -> dict[str, Any]:
     """Return the parameters of the query string.
@@ -20,7 +18,7 @@ def read_query(schema: Schema, request: Request) -> dict[str, Any]:
     """
     if any(len(values) > 1 for _, values in request.args.lists()):
         raise RequestRefused("The same query parameter was sent more than once.")
-    return _loaded(schema, request.args.to_dict(), "query parameter")
+    return _load(schema, request.args.to_dict(), "query parameter")
 
 
 def read_body(schema: Schema) -> dict[str, Any]:
@@ -40,18 +38,17 @@ def read_body(schema: Schema) -> dict[str, Any]:
     try:
         parsed = json.loads(body, object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise RequestRefused(BROKEN) from None
+        parsed = None
     if not isinstance(parsed, dict):
-        raise RequestRefused(BROKEN)
-    return _loaded(schema, parsed, "field")
+        raise RequestRefused("The body is not a JSON object.")
+    return _load(schema, parsed, "field")
 
 
-def _loaded(schema: Schema, values: dict[str, Any], what: str) -> dict[str, Any]:
+def _load(schema: Schema, values: dict[str, Any], what: str) -> dict[str, Any]:
     try:
-        loaded: dict[str, Any] = schema.load(values)
+        return dict(schema.load(values))
     except ValidationError as problem:
         raise RequestRefused(_explain(problem, schema, what)) from None
-    return loaded
 
 
 def _explain(problem: ValidationError, schema: Schema, what: str) -> str:

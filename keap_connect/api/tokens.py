@@ -18,12 +18,11 @@ from keap_connect.server.front import WAITING, Waiting
 
 LONGEST_PATIENCE_SECONDS = 25
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})(?![0-9])", re.IGNORECASE)
-ACCOUNT_PATH = "/v1/accounts/<account>"
 
 
 @Operation(
     "GET",
-    f"{ACCOUNT_PATH}/token",
+    "/v1/accounts/<account>/token",
     scope=Scope.TOKENS_READ,
     summary="Get an access token that is valid now",
     query=TokenQuery(),
@@ -54,7 +53,7 @@ def hand_out(served: ServedToken, key: APIKeyView, address: str | None) -> dict[
 
 @Operation(
     "POST",
-    f"{ACCOUNT_PATH}/token/rejected",
+    "/v1/accounts/<account>/token/rejected",
     scope=Scope.TOKENS_READ,
     summary="Report that Keap refused an access token",
     body=Rejection(),
@@ -69,7 +68,7 @@ def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
 
 @Operation(
     "POST",
-    f"{ACCOUNT_PATH}/refresh",
+    "/v1/accounts/<account>/refresh",
     scope=Scope.ACCOUNTS_WRITE,
     summary="Refresh an account now",
     headers=PreferHeaders(),
@@ -84,7 +83,7 @@ def refresh(account_id: int) -> AccountView:
 
 @Operation(
     "POST",
-    f"{ACCOUNT_PATH}/disconnect",
+    "/v1/accounts/<account>/disconnect",
     scope=Scope.ACCOUNTS_WRITE,
     summary="Forget an account's tokens",
     answer=Account(),
