@@ -1,7 +1,6 @@
 """The customer's pages: start, callback, result, the decision about another tenant, and "Your accounts"."""
 
 import logging
-from dataclasses import replace
 
 from flask import Blueprint, Response, abort, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -164,7 +163,8 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
     page = render_template(
         "connect/result.html",
         running=False,
-        ending=replace(words, next_url=next_url),
+        ending=words,
+        next_url=next_url,
         account=account,
         keap_said=flow.keap_said if flow else None,
     )

@@ -16,7 +16,6 @@ class EndingWords:
     paragraphs: tuple[str, ...]
     next_label: str = "Connect Keap again"
     next_is_post: bool = True
-    next_url: str = ""
 
 
 def _success(ending: Ending, heading: str, *paragraphs: str) -> EndingWords:
