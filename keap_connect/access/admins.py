@@ -69,7 +69,6 @@ def invite_first_admin(email: str, actor: str) -> str | None:
 
 
 def list_admins() -> list[AdminView]:
-    """Return all admins, ordered by e-mail address."""
     query = (
         select(Admin, func.count(SignIn.id_hash), func.max(SignIn.last_seen_at))
         .outerjoin(SignIn, (SignIn.admin_id == Admin.id) & is_alive())
@@ -77,15 +76,27 @@ def list_admins() -> list[AdminView]:
         .order_by(Admin.email)
     )
     with read_session() as session:
-        return [_view(*row) for row in session.execute(query)]
+        return [
+            AdminView(
+                id=admin.id,
+                email=admin.email,
+                role=admin.role,
+                created_at=admin.created_at,
+                has_password=admin.password_hash != NOT_CHOSEN,
+                has_second_factor=admin.totp_on_at is not None,
+                sign_ins=sign_ins,
+                last_seen_at=last_seen_at,
+            )
+            for admin, sign_ins, last_seen_at in session.execute(query)
+        ]
 
 
 def view_admin(admin_id: int) -> AdminView:
     """Return one admin, or raise AdminNotFound."""
-    found = [admin for admin in list_admins() if admin.id == admin_id]
-    if not found:
-        raise AdminNotFound("There is no such admin.")
-    return found[0]
+    for admin in list_admins():
+        if admin.id == admin_id:
+            return admin
+    raise AdminNotFound("There is no such admin.")
 
 
 def get_admin(email: str) -> Admin:
@@ -153,16 +164,3 @@ def _keep_one(session: Session, admin_id: int) -> None:
     able = (Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN, Admin.id != admin_id)
     if not session.scalar(select(func.count(Admin.id)).where(*able)):
         raise LastAdmin("This is the last admin: give somebody else the role admin first.")
-
-
-def _view(admin: Admin, sign_ins: int, last_seen_at: datetime | None) -> AdminView:
-    return AdminView(
-        id=admin.id,
-        email=admin.email,
-        role=admin.role,
-        created_at=admin.created_at,
-        has_password=admin.password_hash != NOT_CHOSEN,
-        has_second_factor=admin.totp_on_at is not None,
-        sign_ins=sign_ins,
-        last_seen_at=last_seen_at,
-    )

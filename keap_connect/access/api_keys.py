@@ -1,6 +1,6 @@
-"""API keys, by which programs are authenticated. A key is shown once; only a hash of its secret part is stored.
+"""API keys, which authenticate programs. A key is shown once; only a hash of its secret part is stored.
 
-`kc_<public id>_<secret><checksum>`: secret scanners know it by its prefix, the public id finds its row, the secret has
+`kc_<public id>_<secret><checksum>`: secret scanners recognize the prefix, the public id finds the row, the secret has
 192 random bits, and the CRC-32 separates mistyped keys from guessed ones without a query.
 """
 
@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
 from keap_connect.clock import utc_now
@@ -24,13 +25,12 @@ from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, Insu
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, APIKey
 
-PREFIX = "kc_"
 SHAPE = re.compile(r"(kc_([0-9a-f]{16})_([0-9a-f]{48}))([0-9a-f]{8})")
 LONGEST_NAME = 80
 MOST_ACCOUNTS = 1000
 DUMMY_HASH = "0" * 64  # compared with when there is no such key, so that the answer takes as long
 KEY_COLUMNS = tuple(APIKey.__mapper__.columns)
-# What has a part in whether the access token is good, and in its answer: each column more takes time.
+# What decides whether the access token is good, and what the answer needs: each further column takes time.
 ACCOUNT_COLUMNS = (
     *(Account.id, Account.tenant_id, Account.kind, Account.access_token_sealed, Account.access_token_expires_at),
     *(Account.refresh_token_issued_at, Account.disconnected_at, Account.refused_at, Account.failures, Account.refusals),
@@ -67,7 +67,6 @@ class APIKeyView(NamedTuple):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > utc_now())
 
     @property
@@ -76,11 +75,7 @@ class APIKeyView(NamedTuple):
         return f"API key {self.id} ({self.name})"
 
     def require(self, scope: str) -> None:
-        """Refuse what the key may not do.
-
-        Raises:
-            InsufficientScope: it lacks the scope.
-        """
+        """Raise InsufficientScope unless the key has the scope."""
         if scope not in self.scopes:
             raise InsufficientScope(scope)
 
@@ -128,14 +123,15 @@ def issue_api_key(
     if expires_at is not None and expires_at <= utc_now():
         raise APIKeyUnfit("The key must expire in the future.", "lifetime")
     only = None if account_ids is None else sorted(set(account_ids))
-    public_id = secrets.token_hex(8)
-    text, secret_hash = _new_text(public_id)
+    public_id, secret = secrets.token_hex(8), secrets.token_hex(24)
+    text = f"kc_{public_id}_{secret}"
+    text += _checksum(text)
     with write_transaction() as session:
         if only is not None:
-            _check_accounts(only, set(session.scalars(select(Account.id).where(Account.id.in_(_storable(only))))))
+            _check_accounts(session, only)
         key = APIKey(
             public_id=public_id,
-            secret_hash=secret_hash,
+            secret_hash=hash_secret(secret),
             name=name,
             scopes=" ".join(scope for scope in Scope if scope in wanted),
             account_ids=only,
@@ -236,12 +232,6 @@ def parse_api_key(text: str) -> ShownKey:
     return ShownKey(parts[2], hash_secret(parts[3]))
 
 
-def _new_text(public_id: str) -> tuple[str, str]:
-    secret = secrets.token_hex(24)
-    text = f"{PREFIX}{public_id}_{secret}"
-    return text + _checksum(text), hash_secret(secret)
-
-
 def _checksum(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
@@ -255,13 +245,11 @@ def _note_used(key: APIKeyView) -> None:
         session.execute(update(APIKey).where(APIKey.id == key.id, unnoted).values(last_used_at=now))
 
 
-def _storable(account_ids: list[int]) -> list[int]:
-    return [each for each in account_ids if 0 < each <= LARGEST_ID]
-
-
-def _check_accounts(wanted: list[int], present: set[int]) -> None:
+def _check_accounts(session: Session, wanted: list[int]) -> None:
     if not 1 <= len(wanted) <= MOST_ACCOUNTS:
         raise APIKeyUnfit(f"Name from 1 to {MOST_ACCOUNTS} accounts, or none to open all of them.", "accounts")
+    storable = [each for each in wanted if 0 < each <= LARGEST_ID]
+    present = set(session.scalars(select(Account.id).where(Account.id.in_(storable))))
     missing = [str(each) for each in wanted if each not in present]
     if missing:
         raise APIKeyUnfit(f"There is no account {', '.join(missing[:5])}.", "accounts")

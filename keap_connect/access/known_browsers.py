@@ -1,5 +1,5 @@
-"""Browsers that an admin has signed in with before. They have a limit of guesses of their own, so that strangers who
-guess at the admin's e-mail address do not lock the admin out.
+"""Browsers that an admin has signed in with before. Each has its own limit of guesses, so that strangers who guess the
+password of an admin do not lock the admin out.
 
 Source: OWASP, "Slow Down Online Guessing Attacks with Device Cookies".
 """
@@ -11,18 +11,16 @@ import secrets
 from keap_connect.models import Admin
 from keap_connect.services import services
 
-NONCE_BYTES = 16
 LIFETIME_SECONDS = 180 * 86400
 
 
 def remember_browser(admin: Admin) -> str:
     """Return the value of the cookie for a browser that this admin has signed in with."""
-    nonce = secrets.token_urlsafe(NONCE_BYTES)
+    nonce = secrets.token_urlsafe(16)
     return f"{nonce}.{_signature(admin, nonce)}"
 
 
 def is_known_browser_of(admin: Admin, cookie: str | None) -> bool:
-    """Whether a cookie's value was issued for this admin."""
     nonce, _, signature = (cookie or "").partition(".")
     return hmac.compare_digest(signature.encode(), _signature(admin, nonce).encode())
 

@@ -10,13 +10,12 @@ from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.models import OneTimeToken, TokenPurpose
 
-TOKEN_BYTES = 24
 LIFETIMES = {TokenPurpose.NEW_PASSWORD: timedelta(hours=24), TokenPurpose.SECOND_STEP: timedelta(minutes=5)}
 
 
 def issue_one_time_token(session: Session, purpose: TokenPurpose, admin_id: int) -> str:
     """Return a new token. One for a new password replaces the older ones."""
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    token = secrets.token_urlsafe(24)
     now = utc_now()
     session.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= now))
     if purpose is TokenPurpose.NEW_PASSWORD:
@@ -37,7 +36,6 @@ def use_one_time_token(session: Session, purpose: TokenPurpose, token: str | Non
 
 
 def end_one_time_tokens(session: Session, admin_id: int) -> None:
-    """Delete all tokens of an admin."""
     session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id))
 
 

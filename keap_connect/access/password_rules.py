@@ -14,7 +14,7 @@ SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 1024
 # Words that an attacker would try here first. Without them a password must still have enough characters.
 CONTEXT_WORDS = ("keapconnect", "infusionsoft", "keap", "connect", "thryv", "administrator", "admin", "password")
-LEAST_BESIDES = 6
+FEWEST_OTHER_CHARACTERS = 6
 
 
 def check_password(password: str, email: str) -> None:
@@ -25,7 +25,7 @@ def check_password(password: str, email: str) -> None:
         raise PasswordRefused(f"The password may have at most {LONGEST_PASSWORD} characters.")
     if password.lower() in _common_passwords():
         raise PasswordRefused("That password is one of the most common ones. Choose another one.")
-    if _without_context(password.lower(), email.lower()) < LEAST_BESIDES:
+    if _count_other_characters(password.lower(), email.lower()) < FEWEST_OTHER_CHARACTERS:
         raise PasswordRefused(
             "That password is little more than the name of this app or your e-mail address. Choose another one."
         )
@@ -37,8 +37,8 @@ def _common_passwords() -> frozenset[str]:
     return frozenset(path.read_text(encoding="utf-8").lower().splitlines())
 
 
-def _without_context(password: str, email: str) -> int:
-    """Return how many characters are left without the context words."""
+def _count_other_characters(password: str, email: str) -> int:
+    """Return how many characters the password has besides the context words."""
     words = {*CONTEXT_WORDS, email, *re.split(r"[^a-z0-9]+", email)}
     for word in sorted(words, key=len, reverse=True):
         if len(word) > 2:

@@ -56,7 +56,6 @@ class RateLimits:
         self._count(WRONG_KEYS_PER_MINUTE, network_of(address))
 
     def count_rejection(self, account_id: int) -> None:
-        """Count a report that Keap rejected an account's token."""
         self._count(REJECTIONS_PER_MINUTE, str(account_id))
 
     def count_refused_form(self, address: str | None) -> None:
@@ -64,11 +63,9 @@ class RateLimits:
         self._count(REFUSED_FORMS_PER_MINUTE, network_of(address))
 
     def count_started_flow(self, address: str | None) -> None:
-        """Count a browser before it is redirected to Keap."""
         self._count(STARTED_FLOWS_PER_MINUTE, network_of(address), KeapBusy)
 
     def count_callback(self, address: str | None) -> None:
-        """Count a request that looks like an authorization response."""
         # In this order: what one address sends beyond its share must not use up what all may send.
         self._count(CALLBACKS_PER_MINUTE, network_of(address), KeapBusy)
         self._count(ALL_CALLBACKS_PER_MINUTE, "", KeapBusy)
@@ -88,11 +85,9 @@ class RateLimits:
 
 
 def add_rate_limits(app: Flask, settings: Settings) -> None:
-    """Attach the rate limits to an app."""
     app.extensions["keap_connect_rate_limits"] = RateLimits(app, settings)
 
 
 def rate_limits() -> RateLimits:
-    """Return the current app's."""
     found: RateLimits = current_app.extensions["keap_connect_rate_limits"]
     return found

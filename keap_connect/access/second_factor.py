@@ -1,6 +1,6 @@
 """Two-factor authentication: a code of six digits from a phone (TOTP), or a recovery code that works once.
 
-Source: RFC 6238 with its usual parameters (SHA-1, 6 digits, 30 seconds), which all authenticator apps know.
+Source: RFC 6238 with its usual parameters (SHA-1, 6 digits, 30 seconds), which all authenticator apps support.
 """
 
 import base64
@@ -46,7 +46,6 @@ def waiting_seed(admin: Admin) -> str | None:
 
 
 def enrolment_uri(admin: Admin, seed: str) -> str:
-    """Return the URI for the QR code that the app on the phone scans."""
     return pyotp.TOTP(seed).provisioning_uri(name=admin.email, issuer_name=ISSUER)
 
 
@@ -72,7 +71,6 @@ def switch_on(admin: Admin, code: str) -> list[str]:
 
 
 def switch_off(admin: Admin, actor: str) -> None:
-    """Delete the seed and the recovery codes."""
     with write_transaction() as session:
         values = {"totp_seed_sealed": None, "totp_on_at": None, "totp_step": None}
         session.execute(update(Admin).where(Admin.id == admin.id).values(values))
@@ -88,7 +86,6 @@ def make_recovery_codes(admin: Admin) -> list[str]:
 
 
 def count_recovery_codes(admin: Admin) -> int:
-    """Return how many are left."""
     with read_session() as session:
         query = select(func.count(RecoveryCode.code_hash)).where(RecoveryCode.admin_id == admin.id)
         return session.scalar(query) or 0

@@ -13,11 +13,9 @@ from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
 
-ID_BYTES = 32
 IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
 SEEN_EVERY = timedelta(minutes=1)
-REF_LENGTH = 16
 MOST_PER_OWNER = 50
 
 
@@ -76,7 +74,6 @@ def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin
 
 
 def find_person(session_id: str | None) -> SignIn | None:
-    """Return a customer's session that has not ended."""
     found = _find(session_id)
     return found if found and found.account_id else None
 
@@ -114,22 +111,18 @@ def list_sign_ins(admin_id: int, session_id: str | None) -> list[SignInView]:
     with read_session() as session:
         found = session.scalars(query).all()
     return [
-        SignInView(
-            one.id_hash[:REF_LENGTH], one.address, one.browser, one.created_at, one.last_seen_at, one.id_hash == own
-        )
+        SignInView(one.id_hash[:16], one.address, one.browser, one.created_at, one.last_seen_at, one.id_hash == own)
         for one in found
     ]
 
 
 def end_sign_in_of(admin_id: int, ref: str) -> None:
-    """End one of an admin's sign-ins."""
     is_this_one = SignIn.admin_id == admin_id, SignIn.id_hash.startswith(ref, autoescape=True)
     with write_transaction() as session:
         session.execute(delete(SignIn).where(*is_this_one))
 
 
 def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
-    """End all of an admin's sign-ins except that of the caller."""
     with write_transaction() as session:
         session.execute(
             delete(SignIn).where(SignIn.admin_id == admin.id, SignIn.id_hash != hash_secret(session_id or ""))
@@ -138,7 +131,6 @@ def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
 
 
 def end_all_sign_ins(session: Session, admin_id: int) -> None:
-    """End all of an admin's sign-ins, in the caller's transaction."""
     session.execute(delete(SignIn).where(SignIn.admin_id == admin_id))
 
 
@@ -150,7 +142,7 @@ def end_sign_ins_by(actor: str, admin_id: int, email: str) -> None:
 
 
 def _open(sign_in: SignIn) -> str:
-    session_id = secrets.token_urlsafe(ID_BYTES)
+    session_id = secrets.token_urlsafe(32)
     now = utc_now()
     sign_in.id_hash = hash_secret(session_id)
     sign_in.created_at = sign_in.last_seen_at = now

@@ -46,7 +46,7 @@ def hashed(value: str) -> str:
 
 
 def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
-    """Return 0 when there may be another attempt now. Attempts of one subject are counted one after the other."""
+    """Return 0 when another attempt is allowed now. Attempts of one subject are counted one after the other."""
     take_turns(session, subject)
     since = utc_now() - WINDOW
     count, oldest = session.execute(
