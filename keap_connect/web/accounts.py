@@ -84,7 +84,6 @@ def index() -> Response:
 @bp.get("/<int:account_id>")
 @open_to(Audience.VIEWER)
 def show(account_id: int) -> str:
-    """Show one account with masked tokens, its open reconnect links and its history."""
     return _page(account_id)
 
 
@@ -92,7 +91,6 @@ def show(account_id: int) -> str:
 @open_to(Audience.ADMIN)
 @form(_page)
 def name(account_id: int) -> Response:
-    """Give the account a label and an external id."""
     change_account(account_id, actor(), {field: request.form.get(field, "") for field in ("label", "external_id")})
     flash("The names are saved.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
@@ -101,7 +99,6 @@ def name(account_id: int) -> Response:
 @bp.post("/<int:account_id>/refresh")
 @open_to(Audience.ADMIN)
 def refresh(account_id: int) -> Response:
-    """Refresh now, and say how it went."""
     try:
         with keap_call_slot():
             refresh_account(account_id, actor())
@@ -126,7 +123,7 @@ def complete(account_id: int) -> Response:
     try:
         with keap_call_slot():
             account_id = identify_pending(account_id)
-        flash("Keap has told whose account this is. The details are stored.", "done")
+        flash("Keap has named the account. Its details are stored.", "done")
     except (TemporarilyUnavailable, TenantConflict, SealBroken) as refusal:
         flash(str(refusal), "attention")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
@@ -135,7 +132,6 @@ def complete(account_id: int) -> Response:
 @bp.route("/<int:account_id>/disconnect", methods=["GET", "POST"])
 @open_to(Audience.OWNER)
 def disconnect(account_id: int) -> Response | str:
-    """Ask once more, then forget the tokens."""
     account = view_account(account_id)
     back = url_for("accounts.show", account_id=account_id) if current_admin() else url_for("connect.your_accounts")
     if request.method != "POST":

@@ -38,7 +38,6 @@ def index() -> Response:
 @open_to(Audience.ADMIN)
 @form(_page)
 def show(admin_id: int) -> Response:
-    """Do what was chosen about one admin."""
     check_password()
     shown, act = view_admin(admin_id), request.form.get("act", "")
     if act == "link":

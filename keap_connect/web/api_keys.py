@@ -38,7 +38,7 @@ def _form(errors: dict[str, str] | None = None) -> str:
 @bp.get("")
 @open_to(Audience.ADMIN)
 def index() -> str:
-    """Show the keys, never their secret part; of the expired and revoked ones, the latest."""
+    """Show the keys; of the expired and revoked ones, only the latest."""
     keys = list_api_keys()
     ended = [key for key in keys if not key.is_usable]
     usable = [key for key in keys if key.is_usable]
@@ -49,7 +49,6 @@ def index() -> str:
 @open_to(Audience.ADMIN)
 @form(_form)
 def create() -> Response:
-    """Create a key and show it, once."""
     check_password()
     typed = request.form
     issued = issue_api_key(typed.get("name", ""), typed.getlist("scopes"), actor(), _expires_at(), _account_ids())
@@ -59,7 +58,6 @@ def create() -> Response:
 @bp.route("/<int:key_id>/revoke", methods=["GET", "POST"])
 @open_to(Audience.ADMIN)
 def revoke(key_id: int) -> Response | str:
-    """Ask once more, then refuse the key from now on."""
     key = get_api_key(key_id)
     if request.method != "POST":
         return render_template("api_keys/revoke.html", key=key)

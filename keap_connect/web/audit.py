@@ -1,7 +1,7 @@
-"""The audit page: the whole history, searched, and as a file. There is nothing on it that changes anything."""
+"""The audit page: the whole history, searched, and as a file. Nothing on it changes anything."""
 
 from datetime import UTC, date, datetime, timedelta
-from urllib.parse import urlencode
+from typing import Any
 
 from flask import Blueprint, Response, render_template, request, stream_with_context, url_for
 
@@ -17,36 +17,30 @@ FIELDS = ("kind", "account", "who", "from", "to")
 @bp.get("/audit")
 @open_to(Audience.ADMIN)
 def index() -> str:
-    """Show one page of the events that the address asks for, newest first."""
     page = list_events(_search(), request.args.get("before", type=int))
-    asked = {name: value for name in FIELDS if (value := request.args.get(name, "").strip()[:LONGEST_SEARCH])}
-    older = {**asked, "before": str(page.next_id)}
+    typed = {name: request.args.get(name, "").strip()[:LONGEST_SEARCH] for name in FIELDS}
+    asked: dict[str, Any] = {name: value for name, value in typed.items() if value}
     return render_template(
         "audit/index.html",
         events=page.events,
         asked=asked,
         kinds=list(EventKind),
-        newest_url=_with("audit.index", asked) if request.args.get("before") else None,
-        older_url=_with("audit.index", older) if page.next_id else None,
-        csv_url=_with("audit.download", asked),
+        newest_url=url_for("audit.index", **asked) if request.args.get("before") else None,
+        older_url=url_for("audit.index", **asked, before=page.next_id) if page.next_id else None,
+        csv_url=url_for("audit.download", **asked),
     )
 
 
 @bp.get("/audit.csv")
 @open_to(Audience.ADMIN)
 def download() -> Response:
-    """Give all events that the address asks for, as CSV."""
     answer = Response(stream_with_context(events_as_csv(_search())), mimetype="text/csv")
     answer.headers["Content-Disposition"] = "attachment; filename=audit.csv"
     return answer
 
 
-def _with(endpoint: str, query: dict[str, str]) -> str:
-    return f"{url_for(endpoint)}?{urlencode(query)}" if query else url_for(endpoint)
-
-
 def _search() -> Search:
-    """Read the search from the address; what cannot be meant is as if it were not there."""
+    """Return the search that the address asks for; values that make no sense are ignored."""
     kind, account = request.args.get("kind", ""), request.args.get("account", "").strip().lstrip("#")
     until = _day("to")
     return Search(
@@ -59,7 +53,7 @@ def _search() -> Search:
 
 
 def _day(name: str) -> datetime | None:
-    """Return the begin of a day in UTC; years far off are no days that anything happened on."""
+    """Return the start of a day in UTC; None for years in which nothing can have happened."""
     try:
         day = date.fromisoformat(request.args.get(name, ""))
     except ValueError:

@@ -1,9 +1,8 @@
-"""Authorization of pages: each view declares its audience, and a view without a declaration is closed to everybody."""
+"""Authorization of pages: each view declares for whom it is open; without a declaration it is closed to everybody."""
 
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
-from urllib.parse import quote
 
 from flask import Flask, abort, current_app, g, redirect, request, url_for
 from werkzeug.wrappers import Response
@@ -19,13 +18,11 @@ View = TypeVar("View", bound=Callable[..., object])
 
 
 class Audience(StrEnum):
-    """For whom a view is open."""
-
     ANYONE = "anyone"
-    VIEWER = "viewer"  # an admin of any role: pages that show, and what concerns only oneself
+    VIEWER = "viewer"  # an admin of any role: pages that only show, and the admin's own profile
     ADMIN = "admin"  # an admin who may act
     PERSON = "person"  # a customer who has authorized in this browser
-    OWNER = "owner"  # an admin who may act, or the customer whose account the URL names
+    OWNER = "owner"  # an admin who may act, or the customer whose account is in the URL
 
 
 class PersonUnknown(KeapConnectError):
@@ -47,8 +44,6 @@ class ViewerRefused(KeapConnectError):
 
 
 def open_to(audience: Audience) -> Callable[[View], View]:
-    """Declare for whom a view is open."""
-
     def declare(view: View) -> View:
         view.audience = audience  # type: ignore[attr-defined]
         return view
@@ -69,10 +64,10 @@ def guard_pages(app: Flask) -> None:
         if audience is Audience.ANYONE:
             return None
         if audience is Audience.PERSON:
-            _get_person()
+            signed_in_person()
             return None
         if audience is Audience.OWNER and not may_act():
-            _check_owner(_get_person())
+            _check_owner(signed_in_person())
             return None
         if current_admin() is None:
             return _ask_to_sign_in()
@@ -82,9 +77,8 @@ def guard_pages(app: Flask) -> None:
 
 
 def current_admin() -> Admin | None:
-    """Return the admin who is signed in with this browser."""
     if "admin" not in g:
-        # The dashboard asks for itself every few seconds (static/js/live.js) and says so.
+        # The dashboard requests itself every few seconds (static/js/live.js) with this header.
         g.admin = find_admin(read_cookie("admin"), is_sign_of_life="X-Live" not in request.headers)
     found: Admin | None = g.admin
     return found
@@ -97,7 +91,6 @@ def may_act() -> bool:
 
 
 def signed_in_admin() -> Admin:
-    """Return the admin in a view that is open to admins alone."""
     admin = current_admin()
     if admin is None:
         abort(403)
@@ -118,6 +111,13 @@ def current_person() -> SignIn | None:
     return found
 
 
+def signed_in_person() -> SignIn:
+    person = current_person()
+    if person is None:
+        raise PersonUnknown("This browser has not connected a Keap account lately.")
+    return person
+
+
 def welcome_person(session_id: str) -> None:
     """Let the answer to this request already show the customer as signed in."""
     g.person = find_person(session_id)
@@ -134,17 +134,8 @@ def local_path(path: str) -> str | None:
 
 
 def _ask_to_sign_in() -> Response:
-    target = url_for("signin.sign_in")
-    if request.method == "GET" and local_path(request.path):
-        target += f"?next={quote(request.path)}"
-    return redirect(target, code=303)
-
-
-def _get_person() -> SignIn:
-    person = current_person()
-    if person is None:
-        raise PersonUnknown("This browser has not connected a Keap account lately.")
-    return person
+    next_path = local_path(request.path) if request.method == "GET" else None
+    return redirect(url_for("signin.sign_in", next=next_path), code=303)
 
 
 def _check_owner(person: SignIn) -> None:

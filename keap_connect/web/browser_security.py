@@ -19,10 +19,8 @@ from keap_connect.services import services
 from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
 
 View = TypeVar("View", bound=Callable[..., object])
-READING = {"GET", "HEAD", "OPTIONS"}
-COOKIE_BYTES = 32
 ONE_YEAR_SECONDS = 365 * 86400
-# Keap sends the browser on between hosts of its own, and Chromium holds form-action against each of them.
+# Keap redirects the browser between its own hosts, and Chromium applies form-action to each of them.
 KEAP_FORM_TARGETS = "https://*.infusionsoft.com https://*.keap.com https://*.thryv.com"
 
 
@@ -53,7 +51,7 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def check_request() -> None:
-        if request.routing_exception:  # its 404 or 405 comes from the router, which also names the right methods
+        if request.routing_exception:  # the router answers 404 or 405, with the right methods
             return
         if refusal := request.environ.get(REFUSAL):
             raise refusal
@@ -65,7 +63,7 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
         # PostgreSQL stores no null character in a text.
         if "\0" in "".join([request.path, *request.values.values()]):
             abort(400)
-        if request.method not in READING:
+        if request.method not in {"GET", "HEAD", "OPTIONS"}:
             try:
                 _check_origin(settings.public_url)
                 _check_token()
@@ -104,7 +102,7 @@ def browser() -> str:
         return str(g.new_browser)
     known = read_cookie("browser")
     if known is None:
-        g.new_browser = known = secrets.token_urlsafe(COOKIE_BYTES)
+        g.new_browser = known = secrets.token_urlsafe(32)
     return known
 
 
@@ -146,9 +144,9 @@ def _cookie_name(name: str) -> str:
 
 def _check_origin(public_url: str) -> None:
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    # Our own pages have `Referrer-Policy: no-referrer` and send `Origin: null`, so where the browser tells the site,
-    # that counts. One that does not, such as Safari before 16.4, tells nothing by `null`, as by no Origin at all: then
-    # the form's token alone decides, and no other site can know it.
+    # Our own pages have `Referrer-Policy: no-referrer` and so send `Origin: null`. Sec-Fetch-Site therefore decides
+    # where it exists. Without it (Safari before 16.4), a missing Origin or `null` says nothing: the form's token alone
+    # decides, and no other site can know it.
     if site not in {None, "same-origin"} or (site is None and origin not in {None, "null", public_url}):
         raise ForgedRequest("The request came from another site.")
 
@@ -160,7 +158,6 @@ def _check_token() -> None:
 
 
 def security_headers(settings: Settings) -> dict[str, str]:
-    """Return what every answer carries."""
     keap = urlsplit(settings.keap.authorize_url)
     targets = KEAP_FORM_TARGETS if keap.hostname in KEAP_HOSTS else f"{keap.scheme}://{keap.netloc}"
     headers = {

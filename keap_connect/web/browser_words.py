@@ -23,7 +23,7 @@ SYSTEMS = {
 
 
 def name_browser(user_agent: str) -> str:
-    """Return words like "Firefox on Windows"; what is not known is not guessed."""
+    """Return words like "Firefox on Windows"; unknown parts are not guessed."""
     browser = next((name for mark, name in BROWSERS.items() if mark in user_agent), "Another browser")
     system = next((name for mark, name in SYSTEMS.items() if mark in user_agent), None)
     return f"{browser} on {system}" if system else browser

@@ -1,4 +1,4 @@
-"""From which network address each request comes; limits, history, logs and audit log all read REMOTE_ADDR.
+"""Sets REMOTE_ADDR to the network address of the client; limits, history, logs and audit log read it.
 
 Each proxy appends to X-Forwarded-For the address that it was called from. The app believes the one entry that the
 outermost of its own proxies (TRUSTED_PROXIES) wrote: a client can send any header and all entries before that one.
@@ -62,7 +62,7 @@ class ClientAddress:
 
 
 def read_address(text: str) -> str | None:
-    """Return an IP address in its one form, without port and zone; None if it is none.
+    """Return an IP address in its usual form, without port and zone; None if the text is not one.
 
     `1.2.3.4:567`, `[2001:db8::1]:567` and `fe80::1%eth0` are what some proxies and servers write.
     """

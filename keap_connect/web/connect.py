@@ -20,7 +20,7 @@ from keap_connect.connect.flows import FlowRefused, ending_of, start_flow
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.models import AuthorizationFlow
-from keap_connect.web.auth import Audience, current_person, open_to, welcome_person
+from keap_connect.web.auth import Audience, open_to, signed_in_person, welcome_person
 from keap_connect.web.browser_security import browser, delete_cookie, read_cookie, set_cookie
 from keap_connect.web.ending_words import WORDS
 
@@ -32,7 +32,6 @@ SPECULATIVE_HEADERS = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 @bp.get("/")
 @open_to(Audience.ANYONE)
 def index() -> str:
-    """Show the one button."""
     return render_template("connect/start.html")
 
 
@@ -49,7 +48,7 @@ def start() -> AnyResponse | str:
 @bp.route("/reconnect/<int:account_id>", methods=["GET", "POST"])
 @open_to(Audience.OWNER)
 def reconnect(account_id: int) -> AnyResponse | str:
-    """Start again for one account, which a grant of another tenant can never change."""
+    """Start again for one account; a grant of another tenant never changes it."""
     account = view_account(account_id)
     if request.method != "POST":
         return render_template("connect/reconnect.html", account=account)
@@ -125,16 +124,14 @@ def confirm(ref: str) -> AnyResponse:
 @bp.get("/your-accounts")
 @open_to(Audience.PERSON)
 def your_accounts() -> str:
-    """Show a customer the accounts of the Keap user that they are."""
-    person = current_person()
-    accounts = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
+    person = signed_in_person()
+    accounts = list_accounts_of(person.account_id or 0, person.keap_user_id)
     return render_template("connect/your_accounts.html", accounts=accounts)
 
 
 @bp.post("/your-accounts/sign-out")
 @open_to(Audience.ANYONE)
 def forget_me() -> AnyResponse:
-    """End the customer's sign-in, on the server and in the browser."""
     sign_out(read_cookie("person"))
     flash("You are signed out here. Your Keap accounts stay connected.", "done")
     answer = redirect(url_for("connect.index"), code=303)

@@ -64,7 +64,7 @@ def show_errors(app: Flask) -> None:
         wait = "1 second" if seconds == 1 else f"{seconds} seconds"
         if request.method != "GET":
             return _own_page(error, f"{error.advice} {PRESS_AGAIN.format(wait)}")
-        # The callback comes again by the browser's own address, so that the page does not have to hold its code.
+        # The browser requests its own address again, so the page need not contain the code of a callback.
         page = _own_page(error, f"{error.advice} {LOADS_AGAIN.format(wait)}", ("Try again", ""))
         page.headers["Refresh"] = str(seconds)
         return page
@@ -106,7 +106,7 @@ def _page(
 
 
 def _admin_is_known(status: int) -> bool:
-    """Look up who is signed in, unless the fault is ours: the page must also come when the database does not answer."""
+    """Look up who is signed in, unless the fault is ours: the page must appear without the database, too."""
     try:
         if status < 500:
             current_person()

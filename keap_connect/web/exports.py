@@ -19,7 +19,6 @@ def _form(errors: dict[str, str] | None = None) -> str:
 @open_to(Audience.ADMIN)
 @form(_form)
 def accounts() -> FlaskResponse:
-    """Send the file as it is read."""
     check_password()
     download = FlaskResponse(stream_with_context(export_csv(actor())), mimetype="text/csv")
     download.headers["Content-Disposition"] = f'attachment; filename="keap-accounts-{utc_now():%Y-%m-%d}.csv"'

@@ -1,4 +1,4 @@
-"""The one way of pages to answer a form that was refused, and a wrong password among them."""
+"""How pages answer a form that was refused, also because of a wrong password."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -37,13 +37,13 @@ def form(page: Page) -> Callable[[View], View]:
 
 
 def check_password(field: str = "password") -> None:
-    """Ask for the password again, before an act that a stolen cookie alone must not be able to do.
+    """Check the password again, before an act that a stolen cookie alone must not allow.
 
     Args:
         field: the id of the input on a page that asks for it in two places; its name is always `password`.
 
     Raises:
-        WrongPassword: the form holds another one than that of the admin who is signed in.
+        WrongPassword: it is not the password of the admin who is signed in.
         TooManyAttempts: too many wrong ones; nothing was checked.
     """
     if not verify_again(signed_in_admin(), request.form.get("password", "")):

@@ -15,7 +15,6 @@ bp = Blueprint("health", __name__)
 @bp.get("/healthz")
 @open_to(Audience.ANYONE)
 def healthz() -> Response:
-    """Answer as long as the process serves requests."""
     return Response("ok\n", mimetype="text/plain")
 
 

@@ -1,7 +1,7 @@
 """The app answers only under the host name of PUBLIC_URL; probes and /metrics answer under any.
 
-Names are compared, in small letters and without a trailing dot (RFC 9110 section 4.2.3). The port is not: proxies and
-tunnels change it, and no address is built from it.
+Names are compared in lower case and without a trailing dot (RFC 9110 section 4.2.3). Ports are not compared: proxies
+and tunnels change them, and no address is built from them.
 """
 
 import logging
@@ -18,7 +18,7 @@ ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def refuse_unknown_hosts(app: Flask, settings: Settings) -> None:
-    """Answer 400 to a request under another host name, as if no route took it."""
+    """Answer 400 to a request under another host name, as if no route matched it."""
 
     @app.before_request
     def refuse() -> None:

@@ -20,7 +20,7 @@ FORM_BYTES = 16 * 1024  # what a browser sends around the file
 
 
 def _one_form(errors: dict[str, str] | None = None) -> str:
-    # Nothing that may be a secret goes back to the browser.
+    # What may be a secret is not sent back to the browser.
     typed = {name: request.form.get(name, "") for name in ("kind", "label", "external_id")}
     return render_template("imports/one.html", errors=errors or {}, typed=typed, client_id=services().keap.client_id)
 
@@ -34,7 +34,6 @@ def _file_form(errors: dict[str, str] | None = None) -> str:
 @open_to(Audience.ADMIN)
 @form(_one_form)
 def one() -> Response:
-    """Import one credential. What was pasted is never shown again, whatever happens."""
     check_password()
     with keap_call_slot():
         try:
@@ -50,7 +49,7 @@ def one() -> Response:
 @takes_up_to(MOST_BYTES + FORM_BYTES)
 @form(_file_form)
 def file() -> Response:
-    """Check a file without storing accounts. A good one waits, sealed, until the admin confirms it."""
+    """Check a file without storing accounts. A correct one is kept encrypted until the admin confirms it."""
     sent, admin_id = request.files.get("file"), signed_in_admin().id
     content = sent.read() if sent else b""
     with keap_call_slot():

@@ -13,17 +13,8 @@ from keap_connect.web.auth import Audience, open_to
 bp = Blueprint("patterns", __name__)
 
 
-def examples() -> dict[str, object]:
-    """Return made-up values for the macros that show some."""
-    now = utc_now()
-    return {
-        "moments": [now + timedelta(hours=3), now - timedelta(days=2), now, None],
-        "long": "Northern Lights Horticultural Supplies, Greenhouse Engineering and Seasonal Landscaping",
-    }
-
-
 @bp.get("/patterns")
 @open_to(Audience.ANYONE)
 def index() -> str:
-    """Show them all."""
-    return render_template("patterns.html", **examples())
+    now = utc_now()
+    return render_template("patterns.html", moments=[now + timedelta(hours=3), now - timedelta(days=2), now, None])

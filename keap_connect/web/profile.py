@@ -38,7 +38,6 @@ def _second_factor_page(errors: dict[str, str] | None = None) -> Response | str:
 @bp.get("")
 @open_to(Audience.VIEWER)
 def show() -> str:
-    """Show what can be changed, and the sign-ins that are open."""
     return _page()
 
 
@@ -60,7 +59,6 @@ def password() -> Response:
 @open_to(Audience.VIEWER)
 @form(_page)
 def prepare() -> Response:
-    """Make a seed, and go on to show it."""
     check_password("factor_password")
     second_factor.prepare(signed_in_admin())
     return redirect(url_for("profile.switch_on"), code=303)
@@ -81,7 +79,6 @@ def switch_on() -> Response:
 @open_to(Audience.VIEWER)
 @form(_page)
 def switch_off() -> Response:
-    """Turn two-factor authentication off."""
     check_password("factor_password")
     admin = signed_in_admin()
     second_factor.switch_off(admin, admin.email)
@@ -93,7 +90,6 @@ def switch_off() -> Response:
 @open_to(Audience.VIEWER)
 @form(_page)
 def recovery_codes() -> Response:
-    """Replace the recovery codes and show the new ones, once."""
     check_password("factor_password")
     admin = signed_in_admin()
     if admin.totp_on_at is None:
@@ -104,7 +100,6 @@ def recovery_codes() -> Response:
 @bp.post("/sign-ins/end")
 @open_to(Audience.VIEWER)
 def end_sign_ins() -> Response:
-    """End one of one's own sign-ins, or all others."""
     admin, ref = signed_in_admin(), request.form.get("ref", "")
     if ref:
         end_sign_in_of(admin.id, ref)

@@ -24,7 +24,6 @@ bp = Blueprint("reconnect_links", __name__)
 @bp.post("/accounts/<int:account_id>/reconnect-links")
 @open_to(Audience.ADMIN)
 def create(account_id: int) -> str:
-    """Create a link and show it, once."""
     made = make_link(account_id, actor())
     return render_template(
         "accounts/reconnect_link.html", account=view_account(account_id), link=made.url, days=LINK_LIFE.days
@@ -34,7 +33,6 @@ def create(account_id: int) -> str:
 @bp.post("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke")
 @open_to(Audience.ADMIN)
 def revoke(account_id: int, link_id: int) -> Response:
-    """Revoke a link."""
     revoke_link(account_id, link_id, actor())
     flash("The reconnect link is revoked and no longer works.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)

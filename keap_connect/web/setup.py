@@ -19,7 +19,6 @@ bp = Blueprint("setup", __name__, url_prefix="/setup")
 @bp.get("")
 @open_to(Audience.ADMIN)
 def index() -> str:
-    """Show the guide."""
     settings, keap, check, counts = services().settings, services().keap, find_client_check(), count_states()
     connected, refreshing = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK], read_refreshing()
     steps = list_steps(settings, check, connected, refreshing)

@@ -81,12 +81,11 @@ def new_password(token: str) -> Response:
 @bp.post("/signout")
 @open_to(Audience.ANYONE)
 def sign_out() -> Response:
-    """End the admin's session, on the server and in the browser."""
     end_session(read_cookie("admin"))
     answer = redirect(url_for("signin.sign_in"), code=303)
     delete_cookie(answer, "admin")
     # Not "cookies": a customer may be signed in here too, and the browser stays known. Browsers obey it over HTTPS and
-    # on loopback, and no other address of the app exists.
+    # on loopback, and the app has no other addresses.
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 

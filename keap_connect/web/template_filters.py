@@ -10,7 +10,6 @@ UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def add_filters(app: Flask) -> None:
-    """Add them to the templates of an app."""
     app.jinja_env.filters.update(relative_time=relative_time, exact_time=exact_time, iso=iso)
 
 

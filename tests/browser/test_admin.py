@@ -201,7 +201,7 @@ def test_admin_asks_again_whose_account_a_pending_one_is(
 
     admin.sees("Cedar & Sons")
     admin.reads(
-        "Keap has told whose account this is. The details are stored.", "Cleo Marsh", "Keap returned the details"
+        "Keap has named the account. Its details are stored.", "Cleo Marsh", "Keap returned the details"
     )
 
 

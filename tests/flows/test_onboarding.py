@@ -178,7 +178,7 @@ class TestKeapDoesNotTellWhoItIs:
         admin.get("/accounts/1")
         admin.press("/accounts/1/complete")
 
-        assert "Keap has told whose account this is. The details are stored." in admin.text
+        assert "Keap has named the account. Its details are stored." in admin.text
         account = stored.account()
         assert (account.keap_user_id, account.business_name) == (str(ANN), "Acme Plumbing")
         assert stored.tokens(1) == tokens

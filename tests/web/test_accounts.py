@@ -571,7 +571,7 @@ def test_asking_keap_again_fills_the_details_in_or_says_that_keap_did_not_tell(
 
     sandbox.clear_faults()
     admin.press("/accounts/1/complete")
-    assert notices(admin) == ["Keap has told whose account this is. The details are stored."]
+    assert notices(admin) == ["Keap has named the account. Its details are stored."]
     assert "Ann Lee" in admin.text
 
 
