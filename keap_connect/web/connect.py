@@ -93,8 +93,7 @@ def result(ref: str) -> AnyResponse:
     flow = _get_flow(ref)
     ending = ending_of(flow)
     if ending is None:
-        page = render_template("connect/result.html", running=True, ending=None, account=None)
-        return make_response(page, {"Refresh": "2"})
+        return make_response(render_template("connect/result.html"), {"Refresh": "2"})
     if ending is Ending.DECISION_PENDING:
         return _show_pending(flow)
     session_id = sign_in_person(flow) if ending.is_success else None
@@ -159,7 +158,6 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
         next_url = url_for("connect.start")
     page = render_template(
         "connect/result.html",
-        running=False,
         ending=words,
         next_url=next_url,
         account=account,

@@ -90,9 +90,10 @@ def _page(
     status: int, heading: str, explanation: str, error: Exception, next_step: tuple[str, str] | None = None
 ) -> Response:
     reference = write_down(log, request, status, error)
-    is_admin = _admin_is_known(status)
-    home = ("Go to the accounts", "accounts.index") if is_admin else ("Go to the start page", "connect.index")
-    label, url = next_step or (home[0], url_for(home[1]))
+    home = ("Go to the start page", url_for("connect.index"))
+    if _admin_is_known(status):
+        home = ("Go to the accounts", url_for("accounts.index"))
+    label, url = next_step or home
     page = render_template(
         "error.html",
         status=status,
