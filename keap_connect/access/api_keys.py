@@ -123,15 +123,14 @@ def issue_api_key(
     if expires_at is not None and expires_at <= utc_now():
         raise APIKeyUnfit("The key must expire in the future.", "lifetime")
     only = None if account_ids is None else sorted(set(account_ids))
-    public_id, secret = secrets.token_hex(8), secrets.token_hex(24)
-    text = f"kc_{public_id}_{secret}"
-    text += _checksum(text)
+    text = _new_text(secrets.token_hex(8))
+    shown = parse_api_key(text)
     with write_transaction() as session:
         if only is not None:
             _check_accounts(session, only)
         key = APIKey(
-            public_id=public_id,
-            secret_hash=hash_secret(secret),
+            public_id=shown.public_id,
+            secret_hash=shown.secret_hash,
             name=name,
             scopes=" ".join(scope for scope in Scope if scope in wanted),
             account_ids=only,
@@ -230,6 +229,11 @@ def parse_api_key(text: str) -> ShownKey:
     if parts is None or _checksum(parts[1]) != parts[4]:
         raise APIKeyRefused("The API key is not valid.")
     return ShownKey(parts[2], hash_secret(parts[3]))
+
+
+def _new_text(public_id: str) -> str:
+    text = f"kc_{public_id}_{secrets.token_hex(24)}"
+    return text + _checksum(text)
 
 
 def _checksum(text: str) -> str:

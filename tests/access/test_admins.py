@@ -127,7 +127,7 @@ def test_the_last_one_who_may_act_stays(app: Flask, admin: Visitor, viewer: Visi
 @pytest.mark.parametrize("what", ["viewer", "remove"])
 def test_whoever_has_no_password_yet_does_not_count_as_one_who_may_act(app: Flask, admin: Visitor, what: str):
     link = let_in(admin, role="admin")
-    assert "no password chosen yet" in admin.get("/admins").text
+    assert "invited, no password yet" in admin.get("/admins").text
     assert "This is the last admin" in act(admin, 1, what)
 
     newcomer = visit(app)

@@ -127,7 +127,7 @@ def test_unknown_revoked_and_expired_keys_get_one_answer(app: Flask, clock: Move
         revoked = issue_api_key("b", ["accounts:read"], "x")
         revoke_api_key(revoked.row.id, "x")
     clock.advance(hours=2)
-    unknown = _new_text("0" * 16)[0]
+    unknown = _new_text("0" * 16)
 
     answers = [Program(app, text).get("/api/v1/accounts") for text in (expiring.text, revoked.text, unknown, "x y")]
 
