@@ -19,8 +19,6 @@ LONGEST_EMAIL = 254
 
 @dataclass(frozen=True)
 class AdminView:
-    """An admin as pages and commands show them."""
-
     id: int
     email: str
     role: str

@@ -43,8 +43,6 @@ BY_EXTERNAL_ID = KEY_AND_ACCOUNT.where(Account.external_id == bindparam("account
 
 
 class Scope(StrEnum):
-    """What a key may do."""
-
     ACCOUNTS_READ = "accounts:read"
     ACCOUNTS_WRITE = "accounts:write"
     TOKENS_READ = "tokens:read"
@@ -151,11 +149,7 @@ def list_api_keys() -> list[APIKeyView]:
 
 
 def get_api_key(key_id: int) -> APIKeyView:
-    """Return one key.
-
-    Raises:
-        APIKeyNotFound: there is none.
-    """
+    """Return one key, or raise APIKeyNotFound."""
     with read_session() as session:
         key = session.get(APIKey, key_id) if key_id <= LARGEST_ID else None
     if key is None:
@@ -164,11 +158,7 @@ def get_api_key(key_id: int) -> APIKeyView:
 
 
 def revoke_api_key(key_id: int, actor: str) -> None:
-    """Refuse a key from now on, in every process.
-
-    Raises:
-        APIKeyNotFound: there is none.
-    """
+    """Refuse a key from now on, in every process. Raises APIKeyNotFound."""
     key = get_api_key(key_id)
     with write_transaction() as session:
         alive = update(APIKey).where(APIKey.id == key_id, APIKey.revoked_at.is_(None))
@@ -177,7 +167,7 @@ def revoke_api_key(key_id: int, actor: str) -> None:
 
 
 def verify_api_key(text: str) -> APIKeyView:
-    """Return the key that this is the text of, and note its use.
+    """Return the key with this text, and note its use.
 
     Raises:
         APIKeyRefused: it is malformed, unknown, revoked or expired; all look the same.
@@ -191,11 +181,7 @@ def verify_api_key(text: str) -> APIKeyView:
 
 
 def judge_api_key(row: APIKey | None, shown: ShownKey) -> APIKeyView:
-    """Return the key of a row, if it is the one that was shown and may be used.
-
-    Raises:
-        APIKeyRefused: it is not, or there is no row.
-    """
+    """Return the key of a row. Raises APIKeyRefused unless it is the one that was shown and may be used."""
     is_right = hmac.compare_digest(shown.secret_hash, row.secret_hash if row else DUMMY_HASH)
     key = _view(row) if row and is_right else None
     if key is None or not key.is_usable:
@@ -220,11 +206,7 @@ def find_key_and_account(shown: ShownKey, account: int | str) -> tuple[APIKey, A
 
 
 def parse_api_key(text: str) -> ShownKey:
-    """Return the parts of a key, which may not exist.
-
-    Raises:
-        APIKeyRefused: it is malformed, or its checksum is wrong.
-    """
+    """Return the parts of a key, which may not exist. Raises APIKeyRefused if the form or the checksum is wrong."""
     parts = SHAPE.fullmatch(text)
     if parts is None or _checksum(parts[1]) != parts[4]:
         raise APIKeyRefused("The API key is not valid.")

@@ -135,7 +135,7 @@ def end_all_sign_ins(session: Session, admin_id: int) -> None:
 
 
 def end_sign_ins_by(actor: str, admin_id: int, email: str) -> None:
-    """End all sign-ins of an admin for another admin, the actor."""
+    """End all sign-ins of an admin on behalf of another admin, the actor."""
     with write_transaction() as session:
         end_all_sign_ins(session, admin_id)
         record(session, EventKind.SIGN_INS_ENDED, None, actor, email=email)

@@ -104,7 +104,6 @@ def actor() -> str:
 
 
 def current_person() -> SignIn | None:
-    """Return the sign-in of the customer who authorized with this browser."""
     if "person" not in g:
         g.person = find_person(read_cookie("person"))
     found: SignIn | None = g.person

@@ -79,7 +79,7 @@ def read_address(text: str) -> str | None:
 
 
 def note_client_address(app: Flask) -> None:
-    """Let the history name the address of each request. It is cleared at the end: threads are used again."""
+    """Let the history name the address of each request. It is cleared at the end, because threads are reused."""
 
     @app.before_request
     def note() -> None:

@@ -32,8 +32,6 @@ PRESS_AGAIN = "Wait {}, go back, and press the button again."
 
 
 def show_errors(app: Flask) -> None:
-    """Register one handler for each kind of error."""
-
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500

@@ -45,7 +45,7 @@ def show() -> str:
 @open_to(Audience.VIEWER)
 @form(_page)
 def password() -> Response:
-    """Change the password; the other sign-ins end unless they are to go on."""
+    """Change the password; the other sign-ins end if the form says so."""
     check_password()
     admin = signed_in_admin()
     change_password(admin, request.form.get("new_password", ""))

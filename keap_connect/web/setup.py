@@ -40,7 +40,6 @@ def index() -> str:
 @bp.post("/check")
 @open_to(Audience.ADMIN)
 def check() -> Response:
-    """Ask the token endpoint whether it knows the client, and show its answer."""
     with keap_call_slot():
         checked = check_client(signed_in_admin().email)
     if checked.standing is ClientStanding.KNOWN:

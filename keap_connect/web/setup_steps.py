@@ -11,8 +11,6 @@ from keap_connect.settings import LOOPBACK_HOSTS, Settings
 
 
 class Tick(StrEnum):
-    """How far a step is."""
-
     DONE = "done"
     TO_DO = "to_do"
     TROUBLE = "trouble"
@@ -21,12 +19,10 @@ class Tick(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One step, with the fact that its tick follows from."""
-
     key: str
     title: str
     tick: Tick
-    fact: str
+    fact: str  # why it has this tick
 
 
 def list_steps(settings: Settings, check: ClientCheck | None, connected: int, refreshing: Refreshing) -> list[Step]:

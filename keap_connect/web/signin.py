@@ -54,7 +54,6 @@ def sign_in() -> Response:
 @open_to(Audience.ANYONE)
 @form(_code_page)
 def second_step() -> Response:
-    """Check the second factor of an admin whose password was right."""
     token = read_cookie(SECOND_STEP)
     admin = find_waiting(token)
     if admin is None:
