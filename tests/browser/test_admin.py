@@ -200,9 +200,7 @@ def test_admin_asks_again_whose_account_a_pending_one_is(
     admin.press("Ask Keap again")
 
     admin.sees("Cedar & Sons")
-    admin.reads(
-        "Keap has named the account. Its details are stored.", "Cleo Marsh", "Keap returned the details"
-    )
+    admin.reads("Keap has named the account. Its details are stored.", "Cleo Marsh", "Keap returned the details")
 
 
 @with_and_without_scripts
