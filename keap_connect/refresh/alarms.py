@@ -12,10 +12,15 @@ from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import AccountEvent, Alarm
-from keap_connect.refresh.lease import CLIENT_REFUSED, CONFIRM, MASS_REFUSAL, UNKNOWN_INSTANCE
 
 log = logging.getLogger(__name__)
-__all__ = ["CLIENT_REFUSED", "MASS_REFUSAL", "UNKNOWN_INSTANCE"]
+UNKNOWN_INSTANCE = "unknown_instance"
+CLIENT_REFUSED = "client_refused"
+MASS_REFUSAL = "mass_refusal"
+CONFIRM = (
+    "No refresh token is presented until you answer. Check that no other installation uses these accounts: the one "
+    "that this was copied from, a copy of it, the host before. Then: ./keap-connect refreshing confirm-only-one"
+)
 ADVICE = {
     UNKNOWN_INSTANCE: CONFIRM,
     CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then ./keap-connect refreshing resume",

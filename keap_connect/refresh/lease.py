@@ -43,15 +43,9 @@ from keap_connect.database import (
 from keap_connect.errors import AccountNotFound, TemporarilyUnavailable
 from keap_connect.models import LARGEST_ID, Account, Alarm
 from keap_connect.refresh import timing
+from keap_connect.refresh.alarms import CLIENT_REFUSED, CONFIRM, MASS_REFUSAL
 
 log = logging.getLogger(__name__)
-UNKNOWN_INSTANCE = "unknown_instance"
-CONFIRM = (
-    "No refresh token is presented until you answer. Check that no other installation uses these accounts: the one "
-    "that this was copied from, a copy of it, the host before. Then: ./keap-connect refreshing confirm-only-one"
-)
-CLIENT_REFUSED = "client_refused"
-MASS_REFUSAL = "mass_refusal"
 # While one of these alarms lasts, nobody presents anything.
 PAUSES_ALL = Alarm.name != literal_column(f"'{CLIENT_REFUSED}'")  # no parameter: `PlainReads` would have to know it
 IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
