@@ -1,7 +1,7 @@
 """The worker: claims what is due, refreshes it in a bounded pool, and stops cleanly.
 
-Trouble with one account never makes another wait: each call has its own deadline, each failing account its own
-back-off, and what is due is claimed soonest expiry first.
+No account waits for another that fails: each call has its own deadline, each failing account its own back-off, and
+accounts are claimed in the order of expiry.
 """
 
 import gc
@@ -19,11 +19,12 @@ from keap_connect.connect.callback import complete_interrupted
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.pending_files import forget_past_files
 from keap_connect.errors import KeapConnectError
+from keap_connect.models import Worker
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.circuit_breaker import ALARMS, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.refresh.due import claim_due, lag_seconds, reschedule_future_dated, reserve_calls
-from keap_connect.refresh.heartbeat import Beat, beat, retire
+from keap_connect.refresh.heartbeat import beat, retire
 from keap_connect.refresh.lease import notice_clock_step
 from keap_connect.refresh.refresher import Attempt
 from keap_connect.refresh.storing import Outcome
@@ -40,8 +41,6 @@ FAILURES = {Outcome.FAILED, Outcome.REFUSED, *ALARMS}
 
 
 class RefreshWorker:
-    """One worker process. Make one, then `run` it until it is told to stop."""
-
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -61,7 +60,7 @@ class RefreshWorker:
 
     def run(self, until_idle: bool = False) -> None:
         """Work until stopped; with until_idle, until nothing is due."""
-        gc.freeze()  # what was loaded so far stays; looking through it again and again costs time
+        gc.freeze()  # what was loaded so far stays, and scanning it again and again costs time
         with on_stop(lambda _sign: self.stop()), self.pool:
             while not self._stopping.is_set():
                 try:
@@ -81,7 +80,7 @@ class RefreshWorker:
             log.warning("The worker ends, but stays listed for a minute: the database does not answer.")
 
     def _refresh_due(self) -> bool:
-        """Claim and submit one batch; return False when there was nothing to do."""
+        """Claim and submit one batch; return False if nothing was due."""
         self._do_maintenance()
         recovery.replay()
         notice_clock_step()
@@ -90,7 +89,7 @@ class RefreshWorker:
         accounts = claim_due(most) if most else []
         if not accounts:
             if most:
-                self._probe.give_back()  # nothing was due to probe with
+                self._probe.give_back()  # nothing was due
             return False
         rate = services().settings.refresh_rate_per_minute
         starts_at = seconds_since_boot() + reserve_calls(len(accounts))
@@ -117,7 +116,6 @@ class RefreshWorker:
         self.circuit.note(attempt)
 
     def _allowed(self) -> int:
-        """Return how many accounts may be claimed now."""
         raised = {alarm.name for alarm in alarms.list_alarms()}
         if raised - {alarms.CLIENT_REFUSED} or self.circuit.paused_seconds() > 0:
             return 0
@@ -129,7 +127,7 @@ class RefreshWorker:
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
     def _do_maintenance(self) -> None:
-        """Write that this worker lives; check now and then the clock, and whether this is the living installation."""
+        """Write that this worker lives; check at intervals the clock, and whether this is the living installation."""
         now = seconds_since_boot()
         if now >= self._clock_due:
             reschedule_future_dated()
@@ -141,8 +139,17 @@ class RefreshWorker:
             if self._trouble and not pause:
                 pause = BEAT_SECONDS
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
-            counts = (self.refreshed, self.failed, lag_seconds())
             forget_past()
             forget_past_files()
             complete_interrupted()
-            beat(Beat(self.name, self.started_at, *counts, paused_until, self.circuit.reason or self._trouble))
+            beat(
+                Worker(
+                    name=self.name,
+                    started_at=self.started_at,
+                    refreshed=self.refreshed,
+                    failed=self.failed,
+                    lag_seconds=lag_seconds(),
+                    paused_until=paused_until,
+                    pause_reason=self.circuit.reason or self._trouble,
+                )
+            )

@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from keap_connect.access import rate_limits
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.models import Account
+from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
-from keap_connect.refresh.heartbeat import Beat, beat
+from keap_connect.refresh.heartbeat import beat
 from tests.api.fixtures import NewProgram, Program
 from tests.web.direct import visit
 from tests.web.fixtures import World
@@ -118,8 +118,9 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
             session.get_one(Account, world.account_id).next_refresh_at = utc_now() - timedelta(minutes=5)
             session.get_one(Account, world.foreign_account_id).refused_at = utc_now()
             alarms.raise_alarm(session, alarms.MASS_REFUSAL, "Keap refused many.")
-        beat(Beat("host:1", utc_now(), 7, 2, 0.0, None, None))
-        beat(Beat("host:2", utc_now(), 1, 0, 0.0, utc_now() + timedelta(minutes=1), "Keap answered 503."))
+        beat(Worker(name="host:1", started_at=utc_now(), refreshed=7, failed=2))
+        paused = {"paused_until": utc_now() + timedelta(minutes=1), "pause_reason": "Keap answered 503."}
+        beat(Worker(name="host:2", started_at=utc_now(), refreshed=1, **paused))
 
     figures = _figures(app)
 

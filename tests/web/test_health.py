@@ -10,9 +10,9 @@ from keap_connect.clock import utc_now
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import write_transaction
 from keap_connect.health.refreshing import LONGEST_LAG_SECONDS
-from keap_connect.models import Account
+from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
-from keap_connect.refresh.heartbeat import Beat, beat
+from keap_connect.refresh.heartbeat import beat
 from tests.conftest import MovedClock
 from tests.support.visitor import Visitor
 
@@ -52,7 +52,7 @@ def test_a_sweep_that_has_stopped_turns_it_red_and_a_worker_turns_it_green(
     assert readiness(visitor) == (503, "not ready\n")
 
     with app.app_context():
-        beat(Beat("one", utc_now(), 0, 0, 900.0, None, None))
+        beat(Worker(name="one", started_at=utc_now(), lag_seconds=900.0))
     assert readiness(visitor) == (200, "ready\n")
     clock.advance(seconds=61)
     assert readiness(visitor) == (503, "not ready\n")
@@ -73,7 +73,7 @@ def test_a_key_that_does_not_fit_turns_it_red(visitor: Visitor, app: Flask):
 def test_an_alarm_turns_it_red_and_every_page_and_command_says_the_same(admin: Visitor, app: Flask, name: str):
     admin.connect()
     with app.app_context():
-        beat(Beat("one", utc_now(), 0, 0, 0.0, None, None))
+        beat(Worker(name="one", started_at=utc_now()))
         with write_transaction() as session:
             alarms.raise_alarm(session, name, "This is why.")
 
