@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 PAUSES_ALL = Alarm.name != literal_column(f"'{CLIENT_REFUSED}'")  # no parameter: `PlainReads` would have to know it
 IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
 LENGTH_OF_FILE_NAME = 16
-# The very words of the index, without which a database would read the whole table.
+# The same words as the index has; with others, a database reads the whole table.
 HAS_WAIT = or_(Account.lease_owner.is_not(None), Account.blocked_until.is_not(None))
 
 
@@ -82,17 +82,12 @@ class Situation:
     client_refusal: str | None  # what Keap said when it refused our client, while that alarm lasts
     pause_reason: str | None  # why nobody presents anything, while that lasts; a caller may read it
 
-    @property
-    def is_held(self) -> bool:
-        """Whether nobody may present the token for a while."""
-        return self.blocked_seconds > 0
-
 
 def look(account_id: int) -> Situation:
     """Read an account and its lease by the database's clock.
 
     Raises:
-        AccountNotFound: there is none.
+        AccountNotFound.
     """
     asked_at = seconds_since_boot()
     with read_session() as session:
@@ -112,7 +107,7 @@ def look(account_id: int) -> Situation:
 
 
 def notice_clock_step() -> None:
-    """Compare the database's clock with ours, and restart the waits if it jumped or, the first time, after a reboot."""
+    """Compare the database's clock with ours; restart the waits if it jumped or if the machine rebooted."""
     is_first = _clock().ahead_seconds is None
     asked_at = seconds_since_boot()
     with read_session() as session:
@@ -127,10 +122,10 @@ def notice_clock_step() -> None:
 
 
 def restart_waits() -> None:
-    """Let all waits begin anew, since nobody can say how long ago on the database's clock they began.
+    """Start all waits again, since the database's clock no longer says when they began.
 
-    All leases end: under none of them anything is presented any more. An answer that is on its way is stored by its
-    generation. With SQLite only a reboot moves the clock, which no process outlives.
+    All leases end, and nothing more is presented under them. An answer that is on its way is stored if its account
+    has the same generation. With SQLite only a reboot moves the clock, and no process outlives it.
     """
     with write_transaction() as session:
         outlives = session.get_bind().dialect.name == "postgresql"
@@ -161,7 +156,7 @@ def _clock() -> _Clock:
 
 
 def _has_jumped(now: float, asked_at: float) -> bool:
-    """Whether the database's clock moved against ours; it was read after `asked_at`, however long the answer took."""
+    """Whether the database's clock jumped against ours; it read `now` between `asked_at` and this moment."""
     least, most = now - seconds_since_boot(), now - asked_at
     known = _clock().ahead_seconds
     if known is not None and (least > known + timing.JUMP_SECONDS or most < known - timing.JUMP_SECONDS):
@@ -175,7 +170,7 @@ def build_lease(account: Account, unknown_wait_seconds: float | None = None) -> 
     """Return a lease to acquire for an account as it was read; None if it has no refresh token that is ours.
 
     Args:
-        unknown_wait_seconds: as `Lease` has it; by default as long as nobody needs the token.
+        unknown_wait_seconds: as in `Lease`; the default is for a token that nobody needs now.
 
     Raises:
         SealBroken: the stored refresh token does not open.
@@ -188,41 +183,37 @@ def build_lease(account: Account, unknown_wait_seconds: float | None = None) -> 
 
 
 def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
-    """Acquire in one transaction those that are free, and return them.
+    """Acquire in one transaction the leases that are free, and return them.
 
     Raises:
-        SQLAlchemyError: the database failed; if it did so at the commit, they may be acquired all the same.
+        SQLAlchemyError: the database failed; if it failed at the commit, they may be acquired all the same.
     """
     with write_transaction() as session:
-        return _acquire(session, leases)
-
-
-def _acquire(session: Session, leases: Sequence[Lease]) -> list[Lease]:
-    ahead = _clock().ahead_seconds
-    terms = {
-        "lease_seconds": timing.LEASE_SECONDS,
-        "block_seconds": timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
-        "had_no_trouble": seconds_since_trouble() >= timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
-        "now": utc_now(),
-        "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
-    }
-    connection = session.connection()
-    acquired = connection.execute(
-        _ACQUIRING,
-        [
-            {
-                **terms,
-                **_named(lease),
-                "token": fingerprint(lease.refresh_token),
-                "owner_seen": lease.account.lease_owner,
-                "seconds_after_lease": lease.unknown_wait_seconds - timing.LEASE_SECONDS,
-            }
-            for lease in sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
-        ],
-    )
-    if acquired.rowcount == len(leases):
-        return list(leases)
-    owners = set(connection.scalars(_OWNERS, {"sought": [lease.account.id for lease in leases]}))
+        ahead = _clock().ahead_seconds  # only now: to wait for this transaction takes a while
+        terms = {
+            "lease_seconds": timing.LEASE_SECONDS,
+            "block_seconds": timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
+            "had_no_trouble": seconds_since_trouble() >= timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
+            "now": utc_now(),
+            "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
+        }
+        connection = session.connection()
+        acquired = connection.execute(
+            _ACQUIRING,
+            [
+                {
+                    **terms,
+                    **_named(lease),
+                    "token": fingerprint(lease.refresh_token),
+                    "owner_seen": lease.account.lease_owner,
+                    "seconds_after_lease": lease.unknown_wait_seconds - timing.LEASE_SECONDS,
+                }
+                for lease in sorted(leases, key=lambda lease: lease.account.id)  # as everybody who locks several rows
+            ],
+        )
+        if acquired.rowcount == len(leases):
+            return list(leases)
+        owners = set(connection.scalars(_OWNERS, {"sought": [lease.account.id for lease in leases]}))
     return [lease for lease in leases if lease.owner in owners]
 
 
@@ -252,11 +243,11 @@ def release(session: Session, account: Account, *, clear_marker: bool, block_sec
     account.blocked_until = now + block_seconds if block_seconds > 0 else None
 
 
-def note_dead(session: Session, recovery_files: Sequence[str]) -> int:
-    """Write on attempts that their process is dead; return how many there were.
+def note_dead(session: Session, recovery_files: Sequence[str]) -> None:
+    """Write on attempts that their process is dead.
 
     Args:
-        recovery_files: the names with which the owners of their leases begin.
+        recovery_files: the names that the owners of their leases begin with.
     """
     dead = (
         update(Account)
@@ -269,15 +260,15 @@ def note_dead(session: Session, recovery_files: Sequence[str]) -> int:
         )
         .execution_options(synchronize_session=False)
     )
-    return count_updated(session, dead)
+    session.execute(dead)
 
 
 def is_free(seconds_after_lease: float | ColumnElement[float] | None = None) -> tuple[ColumnElement[bool], ...]:
-    """The SQL conditions: a refresh token is there, not refused, neither leased nor blocked.
+    """Return the SQL conditions: there is a refresh token, not refused, neither leased nor blocked.
 
     Args:
-        seconds_after_lease: how long ago the lease of an attempt with an unknown outcome must have ended; by default
-            as long as nobody needs the token.
+        seconds_after_lease: how long ago the lease of an attempt with an unknown outcome must have ended; the default
+            is for a token that nobody needs now.
     """
     if seconds_after_lease is None:
         seconds_after_lease = timing.UNASKED_WAIT_SECONDS - timing.LEASE_SECONDS
@@ -293,10 +284,10 @@ def is_free(seconds_after_lease: float | ColumnElement[float] | None = None) -> 
 
 
 def wait_after_trouble(account: Account) -> float:
-    """Return how long a token with an unknown outcome must wait because the database failed this process lately.
+    """Return how long a token with an unknown outcome must wait because the database failed for this process lately.
 
-    The holder of the new pair could not store it then, and gets the whole wait once the database is back. A process
-    counts its own start as such a time, since it cannot know.
+    The holder of the new pair could not store it then, so the whole wait begins when the database is back. A process
+    counts its own start as a failure, since it cannot know about the time before.
     """
     if account.attempt_fingerprint is None or account.lease_owner is None:
         return 0.0
@@ -310,7 +301,7 @@ def _is_past(
     return or_(moment.is_(None), moment <= now - for_seconds)
 
 
-# The statements of each refresh, built once: that takes longer than running them.
+# The statements of each refresh, built once, since building takes longer than running them.
 _PAUSE_REASON = case(  # how many others were refused is not for every caller to know
     (Alarm.name == MASS_REFUSAL, "Keap refused many accounts at once; an admin must look."),
     else_=Alarm.reason + f" {CONFIRM}",
@@ -328,9 +319,9 @@ _ACQUIRING = (
         *_THIS_PAIR,
         IS_NOT_PAUSED,
         *is_free(bindparam("seconds_after_lease", type_=Float)),
-        # The wait was chosen for this attempt; another one may have begun since.
+        # The wait was chosen for the attempt that was seen; another one may have begun since.
         or_(Account.lease_owner.is_(None), Account.lease_owner == bindparam("owner_seen", type_=String)),
-        # After a jump of the clock a lease would look as if it had ended.
+        # After a jump of the clock a lease may look as if it had ended.
         func.coalesce(
             func.abs(database_clock() - bindparam("clock_expected", type_=Float)) <= timing.JUMP_SECONDS, true()
         ),
@@ -345,7 +336,7 @@ _ACQUIRING = (
         lease_owner=bindparam("owner"),
         lease_ends=database_clock() + bindparam("lease_seconds", type_=Float),
         blocked_until=database_clock() + bindparam("block_seconds", type_=Float),
-        # A marker that is still there is from an attempt whose owner never came back.
+        # A marker that is still there is from an attempt that nobody finished.
         outcome_unknown_since=case(
             (Account.outcome_unknown_since.is_(None), Account.attempted_at), else_=Account.outcome_unknown_since
         ),

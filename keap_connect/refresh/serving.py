@@ -1,4 +1,4 @@
-"""Gives a valid access token: at once if it can, after a refresh if it must, or when somebody else's refresh is over.
+"""Returns a valid access token: the stored one, or the one of its own refresh or of somebody else's.
 
 A token that has not expired is served even if refreshing fails or the grant is dead, with a warning. Only an explicit
 `min_validity_seconds` that cannot be met is refused.
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,11 +55,10 @@ class RefreshUnderWay(Exception):
         self.account_id, self.until = account_id, until
 
     def is_over(self) -> bool:
-        """Whether it is time to ask again."""
         try:
             return _is_wait_over(look(self.account_id))
         except (SQLAlchemyError, KeapConnectError):
-            return True  # asking again raises it where it can be answered
+            return True  # the next call raises it where it can be answered
 
 
 @contextlib.contextmanager
@@ -82,13 +81,9 @@ class ServedToken:
     state: AccountState
     warning: str | None
 
-    @property
-    def expires_at(self) -> datetime | None:
-        return self.account.access_token_expires_at
-
     def as_answer(self) -> dict[str, object]:
         """Return the body of the answer, the same for the API and the command line."""
-        expires_at = self.expires_at
+        expires_at = self.account.access_token_expires_at
         return {
             "state": self.state,
             "access_token": self.access_token,
@@ -103,16 +98,15 @@ class ServedToken:
 
 @dataclass(frozen=True)
 class _Caller:
-    """Who needs another pair, and how long they wait for somebody else to get it."""
+    """Who needs another pair, and how long they wait for it."""
 
     actor: str
     patient_until: float  # on the boot clock
     wanted_seconds: float = 0  # that the access token has to last
-    replaced_generation: int | None = None  # whoever asks for a refresh wants another pair than this, and does not rest
-    can_wait_elsewhere: bool = False  # the server asks again for it, so no thread has to wait
+    replaced_generation: int | None = None  # an explicit refresh ends with another pair than this
+    can_wait_elsewhere: bool = False  # the server repeats the call, so no thread has to wait
 
     def has_enough(self, account: Account) -> bool:
-        """Whether the pair that is stored now is what the caller needs."""
         if self.replaced_generation is not None:
             return account.generation != self.replaced_generation
         return _lasts(account, self.wanted_seconds)
@@ -138,11 +132,11 @@ def valid_token(
 
     Raises:
         RefreshUnderWay: the caller has to wait, and can do so elsewhere.
-        AccountNotFound: there is none.
+        AccountNotFound.
         AccountDisconnected: its tokens were deleted.
-        ReconnectRequired: the grant is dead, and no stored token is good enough.
-        TemporarilyUnavailable: there is no token that is good enough within the patience, or the database does not
-            answer; nothing is lost.
+        ReconnectRequired: the grant is dead, and no stored token lasts long enough.
+        TemporarilyUnavailable: no token lasts long enough within the patience, or the database does not answer;
+            nothing is lost.
         ClientMisconfigured: the same, because Keap refuses our client.
         SealBroken: the stored tokens do not open.
     """
@@ -171,7 +165,7 @@ def valid_token(
 
 
 def stored_token(account: Account, min_validity_seconds: int | None = None) -> ServedToken | None:
-    """Return the access token as it is stored, or None if it has to be refreshed first.
+    """Return the stored access token, or None if it has to be refreshed first.
 
     Raises:
         SealBroken: it does not open.
@@ -187,7 +181,7 @@ def refresh_account(account_id: int, actor: str, patience_seconds: float = timin
 
     Raises:
         NotRefreshable: it is a key, which does not expire.
-        KeapConnectError: the same errors as `valid_token`; the tokens are kept.
+        KeapConnectError: as `valid_token`; the tokens are kept.
     """
     situation = look(account_id)
     if situation.account.kind in KEYS and situation.account.disconnected_at is None:
@@ -254,7 +248,7 @@ def _is_done(situation: Situation, caller: _Caller) -> bool:
 
 
 def _refresh(situation: Situation, caller: _Caller) -> bool:
-    """Present the refresh token; False if somebody else took the lease first."""
+    """Present the refresh token; return False if somebody else has the lease."""
     unknown_wait = _unknown_wait(situation, caller)
     _check_block(situation, caller, unknown_wait)
     with _place(situation.account.id, caller):
@@ -266,7 +260,7 @@ def _refresh(situation: Situation, caller: _Caller) -> bool:
 
 @contextlib.contextmanager
 def _place(account_id: int, caller: _Caller) -> Iterator[None]:
-    """Hold one of the few places of callers that keep a thread until the end of the block."""
+    """Hold until the end of the block one of the few places for callers that keep a thread."""
     if not _places.acquire(blocking=False):
         caller.send_elsewhere(account_id)
         raise TemporarilyUnavailable("Many callers wait for refreshes already.", 5)
@@ -292,7 +286,7 @@ def _check(situation: Situation) -> None:
 
 
 def _unknown_wait(situation: Situation, caller: _Caller) -> float:
-    """Return how long the token rests after an attempt whose outcome nobody knows."""
+    """Return how long the token must wait after an attempt whose outcome nobody knows."""
     account = situation.account
     if _lasts(account, max(caller.wanted_seconds, timing.RUNS_SHORT_SECONDS)):
         return timing.UNASKED_WAIT_SECONDS
@@ -307,12 +301,12 @@ def _check_block(situation: Situation, caller: _Caller, unknown_wait: float) -> 
     if situation.unknown_seconds is not None and situation.unknown_seconds < unknown_wait:
         words = "Nobody knows yet how the last refresh ended, so the refresh token rests before it is tried again."
         raise TemporarilyUnavailable(words, int(unknown_wait - situation.unknown_seconds) + 1)
-    if situation.is_held:
+    if situation.blocked_seconds > 0:
         why = "Keap refused the last refresh" if account.refusals else "No usable answer came to the last refresh"
         words = f"{why}, so the refresh token rests before it is tried again."
         raise TemporarilyUnavailable(words, int(situation.blocked_seconds) + 1)
     if caller.replaced_generation is not None:
-        return  # it was asked for, in spite of failures
+        return  # an explicit refresh is tried in spite of failures
     if situation.client_refusal and not _probe.take():
         raise ClientMisconfigured(situation.client_refusal)
     if account.failures and account.next_refresh_at is not None:
@@ -368,7 +362,7 @@ def _serve(account: Account, warning: str | None = None) -> ServedToken:
 
 
 def _note_used(account: Account) -> None:
-    """Note, at most once an hour, that jobs use this account: it is then refreshed ahead of expiry."""
+    """Note, at most once an hour, that programs use this account: the worker then refreshes it before expiry."""
     now = utc_now()
     if account.disconnected_at is not None or is_use_noted(account.last_used_at, now):
         return

@@ -261,7 +261,7 @@ class TestServed:
 
         served = valid_token(account_id, "job", min_validity_seconds=3600)
 
-        assert (served.access_token, served.expires_at, served.warning) == (
+        assert (served.access_token, served.account.access_token_expires_at, served.warning) == (
             stored.tokens(account_id)[0],
             None,
             None,
