@@ -3,8 +3,7 @@ installation has used already; presenting them could end every grant.
 
 Two things are compared. The *identity* of the database is what the operator last confirmed, or what the first start
 found (identity.py). The *mark* is a file in INSTANCE_PATH: the latest confirmation and the newest stored pair that
-this host has seen. It is written after the commit, so it may be behind the database, and is ahead of no other than an
-older one.
+this host has seen. It is written after the commit, so it may be behind the database, and is ahead only of an older one.
 """
 
 import atexit
@@ -72,18 +71,18 @@ def check_instance() -> bool:
         return not problems
     if not is_adopted:
         _adopt(identity)
-    _try_to_mark()
+    _write_mark()
     return True
 
 
 def check_before_first_lease() -> None:
-    """Look once in the life of a process that may refresh, and store what earlier processes left.
+    """Check once in the life of a process that may refresh, and store what earlier processes left.
 
     Raises:
         SQLAlchemyError: the database does not answer; nothing was lost.
     """
     marker = current_app.extensions[MARK]
-    with marker.checking:  # the others wait, and then need not look
+    with marker.checking:  # the others wait, and then need no check
         if not marker.is_checked:
             check_instance()
             recovery.replay()
@@ -126,7 +125,7 @@ def _list_problems_of_mark(session: Session, mark: Mark | None, latest: Confirma
         return []
     if mark.confirmation != latest.value:
         known = select(Confirmation.id).where(Confirmation.value == mark.confirmation)
-        # An older confirmation that is known: the operator has spoken since this host last looked.
+        # An older confirmation that is known: the operator confirmed again since this host last checked.
         return [] if session.scalar(known) else [OLD_CONFIRMATION]
     if not mark.event_id:
         return []
@@ -134,8 +133,8 @@ def _list_problems_of_mark(session: Session, mark: Mark | None, latest: Confirma
     row = session.execute(seen).one_or_none()
     if row is None:
         # Each deletion of events writes a later event.
-        told = select(AccountEvent.id).where(AccountEvent.id > mark.event_id, AccountEvent.kind.in_(DELETED)).limit(1)
-        return [] if session.scalar(told) else [OLD_DATABASE]
+        deletions = select(AccountEvent.id).where(AccountEvent.id > mark.event_id, AccountEvent.kind.in_(DELETED))
+        return [] if session.scalar(deletions.limit(1)) else [OLD_DATABASE]
     return [] if row.pair_mark == mark.pair_mark else [OLD_DATABASE]
 
 
@@ -191,19 +190,13 @@ def _newest(session: Session) -> Mark:
     return Mark(confirmed.value if confirmed else "", *(found or ()))
 
 
-def _try_to_mark() -> None:
-    try:
-        _write_mark()
-    except OSError as problem:
-        log.critical("%s Make room, or let this user write there.", _unwritable(problem))
-
-
 def _write_mark() -> bool:
     """Bring the mark up to date unless it does not fit; return False when another process writes it at the moment."""
     folder = _folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    handle = -1
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
         # Read and write in one go, so that the higher id wins. It waits for nobody: the other may be stopped.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         mark = _read_mark()
@@ -216,8 +209,11 @@ def _write_mark() -> bool:
             put_in_place(_write_beside(newest), _mark_path())
     except BlockingIOError:
         return False
+    except OSError as problem:
+        log.critical("%s Make room, or let this user write there.", _unwritable(problem))
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
     return True
 
 
@@ -270,10 +266,9 @@ class Marker:
         self.checking = threading.Lock()
         self._timer: threading.Timer | None = None
         self._next_at = 0.0
-        self.is_checked = False  # whether this process has looked before its first lease
+        self.is_checked = False  # whether this process has checked before its first lease
 
     def note(self) -> None:
-        """Something newer was committed."""
         with self._lock:
             if self._timer is None:
                 self._timer = threading.Timer(max(self._next_at - seconds_since_boot(), 0.0), self.write)
@@ -287,7 +282,7 @@ class Marker:
                 atexit.register(self.write)
 
     def write(self) -> None:
-        """Write what is newer; when it cannot be done now, the next pair or the next look does it."""
+        """Write what is newer; if that fails now, the next pair or the next check does it."""
         with self._writing:
             with self._lock:
                 if self._timer is None:
@@ -298,8 +293,6 @@ class Marker:
                 try:
                     if not _write_mark():
                         self.note()
-                except OSError as problem:
-                    log.critical("%s Make room, or let this user write there.", _unwritable(problem))
                 except SQLAlchemyError as problem:
                     log.warning("The mark was not written: the database does not answer (%s).", type(problem).__name__)
                 if db.engine.pool is not pool:  # it was closed meanwhile, all but the connection that was in use here
@@ -316,7 +309,7 @@ class Marker:
 
 
 def keep_mark(app: Flask) -> None:
-    """Let each commit of a stored pair be followed by the mark."""
+    """Write the mark after each commit of a stored pair."""
     marker = app.extensions[MARK] = Marker(app)
     with app.app_context():
         event.listen(db.engine, "engine_disposed", marker.forget)
