@@ -1,4 +1,4 @@
-"""The one classify of Keap's token endpoint: what an answer means for the grant, whatever shape it comes in.
+"""The one classification of Keap's answers to token requests: what an answer means for the grant.
 
 Keap words a dead refresh token in two ways, uses 401 for its own troubles, and its gateway answers in three
 shapes and in HTML. So the status, the error and the description decide together, never `invalid_grant` alone.
@@ -31,8 +31,6 @@ class GrantType(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The four things that an answer can mean."""
-
     GRANTED = "granted"
     REFUSED_FOR_GOOD = "refused_for_good"
     CLIENT_MISCONFIGURED = "client_misconfigured"
@@ -41,8 +39,6 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came over the wire."""
-
     status: int
     body: bytes
     retry_after: str | None = None
@@ -50,18 +46,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Classification:
-    """A verdict with its reason.
-
-    `may_have_rotated`: Keap may have spent what we sent although we hold nothing new. `was_not_sent`: of our own accord
-    we sent nothing, which says nothing of Keap or the account. `reason` is a sentence for people, with Keap's own
-    words cut short in it.
-    """
-
     verdict: Verdict
-    reason: str
-    may_have_rotated: bool = False
+    reason: str  # a sentence for people, with Keap's own words cut short in it
+    may_have_rotated: bool = False  # Keap may have spent what we sent, although we hold nothing new
     was_sent: bool = True
-    was_not_sent: bool = False
+    was_cancelled: bool = False  # we decided to send nothing, which says nothing about Keap or the account
     is_throttled: bool = False
     retry_after_seconds: int | None = None
     token_response: TokenResponse | None = None
@@ -77,19 +66,11 @@ class _OAuthError:
     def __str__(self) -> str:
         return f"{self.error}: {self.description}" if self.description else self.error
 
-    @property
-    def names_the_client(self) -> bool:
-        return bool(NAMES_THE_CLIENT.search(str(self)))
-
-    @property
-    def is_dead_grant(self) -> bool:
-        return self.error.lower() == "invalid_grant" or bool(DEAD_REFRESH_TOKEN.search(self.description))
-
 
 def classify(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Classification:
-    """Say what an answer of the token endpoint means.
+    """Classify an answer of the token endpoint.
 
-    Source: RFC 6749 sections 5.1 and 5.2; the bodies that were seen at Keap stand in tests/keap/test_answers.py.
+    Source: RFC 6749 sections 5.1 and 5.2; the bodies that were seen at Keap are in tests/keap/test_answers.py.
     """
     body = json_object(answer.body)
     if 200 <= answer.status < 300:
@@ -111,25 +92,26 @@ def classify(grant_type: GrantType, answer: Answer, sent_at: datetime) -> Classi
         return Classification(Verdict.CLIENT_MISCONFIGURED, reason, may_have_rotated=error is None)
     if error is None or answer.status >= 500 or answer.status == 408:
         return Classification(Verdict.TRY_LATER, reason, may_have_rotated=True, retry_after_seconds=retry_after)
-    if error.names_the_client:
+    if NAMES_THE_CLIENT.search(str(error)):
         return Classification(Verdict.CLIENT_MISCONFIGURED, reason)
-    if answer.status == 400 and (error.is_dead_grant or grant_type is GrantType.AUTHORIZATION_CODE):
+    is_dead = error.error.lower() == "invalid_grant" or DEAD_REFRESH_TOKEN.search(error.description)
+    if answer.status == 400 and (is_dead or grant_type is GrantType.AUTHORIZATION_CODE):
         return Classification(Verdict.REFUSED_FOR_GOOD, reason)
     return Classification(Verdict.TRY_LATER, reason, retry_after_seconds=retry_after)
 
 
 def no_answer(reason: str, was_sent: bool) -> Classification:
-    """Judge a call that ended without an answer; once it was written, Keap may have rotated."""
+    """Classify a call that ended without an answer; once it was written, Keap may have rotated."""
     return Classification(Verdict.TRY_LATER, reason, may_have_rotated=was_sent, was_sent=was_sent)
 
 
 def not_sent(reason: str) -> Classification:
-    """Judge a call that we did not make after all."""
-    return Classification(Verdict.TRY_LATER, reason, was_sent=False, was_not_sent=True)
+    """Classify a call that we decided not to make."""
+    return Classification(Verdict.TRY_LATER, reason, was_sent=False, was_cancelled=True)
 
 
 def retry_after_seconds(value: str | None) -> int | None:
-    """Read a Retry-After header, seconds or a date; at most an hour, None when absent or senseless.
+    """Read a Retry-After header, seconds or a date; at most an hour, None when absent or not valid.
 
     Source: RFC 9110 section 10.2.3.
     """
@@ -145,14 +127,14 @@ def retry_after_seconds(value: str | None) -> int | None:
 
 
 def cut(text: str, most: int = 200) -> str:
-    """Make text from outside fit for a log line or a page: one line, printable, short."""
+    """Make text from outside safe for a log line or a page: one line, printable, short."""
     printable = "".join(character if character.isprintable() else " " for character in text)
     flat = " ".join(printable.split())
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
 def json_object(body: bytes) -> dict[str, object] | None:
-    """Parse a JSON object; None where it is something else."""
+    """Parse a JSON object; return None for anything else."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):

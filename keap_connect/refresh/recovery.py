@@ -1,8 +1,8 @@
 """Keeps a new pair that the database refused: sealed, in a file that was allocated and synced before it was needed.
 
-Each file belongs to the process that holds its lock. A process stores what it finds, its own and what dead
-processes left, as soon as the database answers, and before it takes its first lease. The file obeys the fence: a pair
-whose account has moved on changes nothing.
+Each file belongs to the process that holds its lock. A process stores its own pairs and those of dead processes
+as soon as the database answers, and before it acquires its first lease. A pair whose account has another pair by now
+changes nothing.
 """
 
 import atexit
@@ -35,7 +35,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, AccountEvent
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import note_dead
-from keap_connect.refresh.storing import NewPair, Outcome, store_kept
+from keap_connect.refresh.storing import NewPair, Outcome, lock_accounts, store_granted
 from keap_connect.services import services
 from keap_connect.signals import on_stop
 
@@ -68,7 +68,7 @@ class RecoveryFile:
         self._in_memory: Callable[[], bytes] | None = None  # the sealed pair, which is nowhere else yet
 
     def guard(self, pair: NewPair) -> None:
-        """Write a pair down unless it is stored soon, whatever the thread that stores it waits for."""
+        """Write a pair to the file unless it is stored soon, even if the thread that stores it hangs."""
         content = partial(_sealed, services().cipher, pair)  # sealed only if it is needed
         with self._lock:
             self._in_memory = content
@@ -76,7 +76,7 @@ class RecoveryFile:
         _watcher.watch(_Guarded(self, content, seconds_since_boot() + timing.COMMIT_SECONDS))
 
     def write_down(self, only: object = None) -> bool:
-        """Write the pair that is in memory, or `only` this one; return False if it could not be written."""
+        """Write the pair in memory if it is `only` (or always); return False if it could not be written."""
         with self._lock:
             if self._in_memory is None or only not in (None, self._in_memory):
                 return True
@@ -95,7 +95,7 @@ class RecoveryFile:
             return True
 
     def keep(self, pair: NewPair) -> None:
-        """Write a pair down, and store it as soon as the database answers."""
+        """Write a pair to the file, and store it as soon as the database answers."""
         self.is_written = True
         self.write_down()
         app = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ class RecoveryFile:
             log.critical("The recovery file %s is stored only once this process has ended.", self.path)
 
     def abandon(self) -> None:
-        """Unlock it: how its attempt ended could not be written, so whoever finds the file does."""
+        """Unlock the file: the end of its attempt could not be written, so whoever finds the file writes it."""
         os.close(self.handle)
 
     def note_stored(self) -> None:
@@ -125,7 +125,7 @@ class RecoveryFile:
 
 @dataclass(frozen=True)
 class _Guarded:
-    """A pair that arrived; its file may serve another attempt by the time that it should be written."""
+    """A new pair; its file may serve another attempt by the time that it should be written."""
 
     file: RecoveryFile
     content: Callable[[], bytes]
@@ -133,7 +133,7 @@ class _Guarded:
 
 
 class _Watcher:
-    """A thread that writes guarded pairs, first come first, as long as there are any."""
+    """A thread that writes guarded pairs in the order of their arrival, and ends when there are none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -164,11 +164,11 @@ class _Watcher:
 
 
 _watcher = _Watcher()
-_unstored: set[RecoveryFile] = set()  # those whose pair is neither stored nor written
+_unstored: set[RecoveryFile] = set()  # their pairs are neither stored nor written
 
 
 def wait_for_pairs_in_memory() -> None:
-    """Return once no new pair is in the memory of this process alone; before that, only a kill ends it."""
+    """Return once no new pair is only in the memory of this process; until then, only a kill ends it."""
     with on_stop(lambda _sign: None):
         while unstored := list(_unstored):
             for file in unstored:
@@ -183,7 +183,7 @@ _free_lock = threading.Lock()
 
 
 def allocate(number: int) -> list[RecoveryFile]:
-    """Return a file for each of so many attempts; give it back once its attempt has ended.
+    """Return a file for each attempt; give it back once its attempt has ended.
 
     Raises:
         RecoveryUnavailable: the disk is full or the folder cannot be written.
@@ -201,7 +201,7 @@ def allocate(number: int) -> list[RecoveryFile]:
 
 
 def give_back(files: Iterable[RecoveryFile]) -> None:
-    """Delete the files to which a pair was written, which is stored now, and let others use the rest."""
+    """Delete files whose pair was written and is stored now; let others use the rest."""
     for file in files:
         file.note_stored()
         if not file.is_written:
@@ -209,19 +209,15 @@ def give_back(files: Iterable[RecoveryFile]) -> None:
                 _free[file.path.parent].append(file)
 
 
-def replay(is_confirmed: bool = False) -> int:
-    """Store the pairs in the files of dead processes, and write on their other attempts that the process is dead.
+def replay(is_confirmed: bool = False) -> None:
+    """Store the pairs in the files of dead processes, and note on their other attempts that the process is dead.
 
     A pair that is ahead of its row stays in its file, and refreshing is paused, until the operator has confirmed that
     this is the living database.
 
-    Returns:
-        How many pairs there were.
-
     Raises:
         SQLAlchemyError: the database does not answer; the files stay.
     """
-    found = 0
     remove_abandoned(_folder())
     with contextlib.ExitStack() as locked:
         abandoned: dict[Path, int] = {}
@@ -229,14 +225,14 @@ def replay(is_confirmed: bool = False) -> int:
             with _reported(path):
                 handle = locked.enter_context(_locked(path))
                 try:
-                    found += _store_kept(path, handle, is_confirmed)
+                    _store_kept(path, handle, is_confirmed)
                 except PairAhead as ahead:
                     with write_transaction() as session:
                         alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, str(ahead))
                 else:
                     abandoned[path] = handle
         if not abandoned:
-            return 0
+            return
         with write_transaction() as session:
             note_dead(session, [path.stem for path in abandoned])
         for path, handle in abandoned.items():
@@ -244,7 +240,6 @@ def replay(is_confirmed: bool = False) -> int:
                 with _reported(path):
                     os.ftruncate(handle, 0)
                     path.unlink()
-    return found
 
 
 @contextlib.contextmanager
@@ -259,12 +254,12 @@ def _reported(path: Path) -> Iterator[None]:
 
 
 def is_locked(owner: str) -> bool:
-    """Whether the process that has this lease has its recovery file here, and lives. Call `replay` before."""
+    """Whether the process with this lease lives and has its recovery file here. Call `replay` before."""
     return (_folder() / f"{owner.partition(':')[0]}.pair").exists()
 
 
 def list_kept() -> list[Path]:
-    """Return the files in which a pair waits for the database, whoever holds them."""
+    """Return the files with a pair that waits for the database, whichever process has locked them."""
     return [path for path in sorted(_folder().glob("*.pair")) if _first_byte(path).strip(b"\0")]
 
 
@@ -291,10 +286,10 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _store_kept(path: Path, handle: int, is_confirmed: bool) -> int:
+def _store_kept(path: Path, handle: int, is_confirmed: bool) -> None:
     content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
     if not content:
-        return 0
+        return
     try:
         pair = _opened(content)
     except (ValueError, KeyError, SealBroken) as problem:
@@ -302,7 +297,7 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> int:
             "The recovery file %s does not open (%s); it is renamed to *.broken.", path, type(problem).__name__
         )
         path.rename(path.with_suffix(".broken"))
-        return 0
+        return
     try:
         _store(pair, is_confirmed)
     except NoAccount:
@@ -314,8 +309,6 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> int:
             pair.account_id,
         )
         path.rename(path.with_suffix(".broken"))
-        return 0
-    return 1
 
 
 def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
@@ -331,7 +324,9 @@ def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
 
 
 def _store(pair: NewPair, is_confirmed: bool = False) -> None:
-    (outcome,) = store_kept([pair], is_confirmed)
+    with write_transaction() as session:
+        account = lock_accounts(session, [pair.account_id]).get(pair.account_id)
+        outcome = store_granted(session, account, pair, is_confirmed)
     if outcome is Outcome.AHEAD:
         raise PairAhead(
             f"A recovery file has tokens of account {pair.account_id} that are newer than those of this database: a "

@@ -1,9 +1,9 @@
-"""Writes what an answer of Keap means into the account's row.
+"""Writes what an answer of Keap means to the account's row.
 
-A pair is stored only where the account still has the pair that it came from.
+A pair is stored only if the account still has the pair that it came from.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -30,8 +30,8 @@ class Outcome(StrEnum):
     """How one attempt ended."""
 
     STORED = "stored"
-    NOT_TAKEN = "not_taken"  # somebody else has the lease, or nobody may: nothing was sent
-    NOT_SENT = "not_sent"  # the last check, or a pause of the worker, said no: nothing was sent
+    NOT_TAKEN = "not_taken"  # the lease was not free: nothing was sent
+    NOT_SENT = "not_sent"  # the last check, or a pause of the worker, forbade it: nothing was sent
     AHEAD = "ahead"  # it came from a pair that a restored backup does not have: it changed nothing yet
     LATE = "late"  # the account has another pair or lease by now: the answer changed nothing
     REFUSED = "refused"
@@ -52,28 +52,18 @@ class NewPair:
 
 
 def lock_accounts(session: Session, ids: Collection[int]) -> dict[int, Account]:
-    """Load accounts by id, locked in the order that everybody keeps who locks several rows."""
+    """Load accounts by id, locked in the order in which all code locks several rows."""
     query = select(Account).where(Account.id.in_(ids)).order_by(Account.id).with_for_update()
     return {account.id: account for account in session.scalars(query)}
 
 
-def store_kept(pairs: Sequence[NewPair], is_confirmed: bool = False) -> list[Outcome]:
-    """Store pairs in one transaction, each if its account still has the pair that it came from.
+def store_granted(session: Session, account: Account | None, pair: NewPair, is_confirmed: bool = False) -> Outcome:
+    """Store a pair if the account still has the one that it came from.
 
     Args:
         is_confirmed: whether the operator confirmed that this is the living database; then a pair that is ahead of
             its row is stored, too.
-
-    Raises:
-        SQLAlchemyError: the database refused them.
     """
-    with write_transaction() as session:
-        accounts = lock_accounts(session, [pair.account_id for pair in pairs])
-        return [store_granted(session, accounts.get(pair.account_id), pair, is_confirmed) for pair in pairs]
-
-
-def store_granted(session: Session, account: Account | None, pair: NewPair, is_confirmed: bool = False) -> Outcome:
-    """Store a pair if the account still has the one that it came from."""
     granted = pair.granted
     if account is None or account.disconnected_at is not None:
         return Outcome.LATE
@@ -87,7 +77,7 @@ def store_granted(session: Session, account: Account | None, pair: NewPair, is_c
         return Outcome.LATE
     if granted.tenant_id and account.tenant_id and granted.tenant_id != account.tenant_id:
         record(session, EventKind.OTHER_TENANT_ANSWERED, account.id, pair.actor, tenant_id=granted.tenant_id)
-        note_failure(session, account, OTHER_TENANT, is_outcome_unknown=True)
+        _note_failure(session, account, OTHER_TENANT, is_outcome_unknown=True)
         return Outcome.FAILED
     if not granted.has_full_scope and granted.scope != account.scope:
         record(session, EventKind.SCOPE_CHANGED, account.id, pair.actor, scope=granted.scope)
@@ -98,8 +88,8 @@ def store_granted(session: Session, account: Account | None, pair: NewPair, is_c
 
 
 def write_no_grant(session: Session, account: Account, answer: Classification, actor: str) -> Outcome:
-    """Write an answer without a pair on the account whose lease it concerns, and end the lease."""
-    if answer.was_not_sent:
+    """Write an answer without a pair to the account, and end its lease."""
+    if answer.was_cancelled:
         release(session, account, clear_marker=True, block_seconds=0)
         return Outcome.NOT_SENT
     if answer.verdict is Verdict.REFUSED_FOR_GOOD:
@@ -109,14 +99,14 @@ def write_no_grant(session: Session, account: Account, answer: Classification, a
         _end_lease(session, account, is_outcome_unknown=answer.may_have_rotated)
         return Outcome.CLIENT_REFUSED
     record(session, EventKind.REFRESH_FAILED, account.id, actor, reason=answer.reason)
-    note_failure(session, account, answer.reason, answer.may_have_rotated, answer.retry_after_seconds)
+    _note_failure(session, account, answer.reason, answer.may_have_rotated, answer.retry_after_seconds)
     return Outcome.FAILED
 
 
 def note_late_refusal(session: Session, before: Account, account: Account, reason: str, actor: str) -> None:
     """Record a refusal of an older pair.
 
-    If the newer pair is of the same grant, Keap may have ended that grant; a refresh with the newer token tells.
+    If the newer pair is of the same grant, Keap may have ended that grant; a refresh with the newer token shows it.
 
     Args:
         before: the account as it was when its older token was sent.
@@ -152,20 +142,16 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
 
 
 def note_unreadable(account_id: int, reason: str) -> None:
-    """Let an account whose token does not open wait its turn.
-
-    It ends no lease: a process that has a newer key may have one.
-    """
+    """Back off from an account whose token does not open. A process that has a newer key may hold its lease."""
     with write_transaction() as session:
         account = session.get(Account, account_id, with_for_update=True)
         if account is not None:
             _back_off(account, reason)
 
 
-def note_failure(
+def _note_failure(
     session: Session, account: Account, reason: str, is_outcome_unknown: bool, retry_after_seconds: int | None = None
 ) -> None:
-    """Back off, and end the lease."""
     _back_off(account, reason, retry_after_seconds)
     _end_lease(session, account, is_outcome_unknown=is_outcome_unknown)
 

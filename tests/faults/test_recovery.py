@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 
 from keap_connect.database import read_session
-from keap_connect.refresh import recovery, refresher, storing
+from keap_connect.refresh import recovery, refresher
 from keap_connect.refresh.serving import refresh_account
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
 
@@ -39,7 +39,7 @@ def test_a_fault_of_our_own_between_answer_and_commit_loses_no_pair(stage: Stage
     (account_id,) = stage.add_accounts()
     with stage.app.app_context(), monkeypatch.context() as patch:
         patch.setattr(refresher, "store_granted", _stumble)
-        patch.setattr(storing, "store_granted", _stumble)
+        patch.setattr(recovery, "store_granted", _stumble)
         with pytest.raises(KeyError):
             refresh_account(account_id, "test")
         until(stage.kept_files)
@@ -133,7 +133,7 @@ FULL_DISK = """
 import errno, sys
 from pathlib import Path
 from keap_connect.__main__ import main
-from keap_connect.refresh import recovery, refresher, storing
+from keap_connect.refresh import recovery, refresher
 
 def refuse(*_):
     raise KeyError("a fault")
@@ -144,7 +144,7 @@ def write(handle, content, write_all=recovery.write_all):
     write_all(handle, content)
 
 full = sys.argv.pop(1)
-refresher.store_granted = storing.store_granted = refuse
+refresher.store_granted = recovery.store_granted = refuse
 recovery.write_all = write
 main()
 """

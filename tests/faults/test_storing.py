@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
-from keap_connect.refresh import recovery, refresher, storing
+from keap_connect.refresh import recovery, refresher
 from keap_connect.refresh.lease import build_lease
-from keap_connect.refresh.storing import NewPair, Outcome, store_granted, store_kept
+from keap_connect.refresh.storing import NewPair, Outcome, lock_accounts, store_granted
 from tests.faults.conftest import Stage, until
 
 
@@ -35,19 +36,23 @@ def pair_of(stage: Stage, account_id: int) -> tuple[str | None, str | None, int]
     return open_access_token(account), open_refresh_token(account), account.generation
 
 
+def store_together(*pairs: NewPair) -> list[Outcome]:
+    with write_transaction() as session:
+        accounts = lock_accounts(session, [pair.account_id for pair in pairs])
+        return [store_granted(session, accounts.get(pair.account_id), pair) for pair in pairs]
+
+
 def test_each_pair_of_a_group_ends_where_it_belongs(stage: Stage):
     fine, other, gone, last = stage.add_accounts(4)
     before = pair_of(stage, other)
     stage.disconnect(gone)
 
-    outcomes = store_kept(
-        [
-            new_pair(last, "last"),
-            new_pair(other, scope="full|zz999.infusionsoft.com"),
-            new_pair(gone),
-            new_pair(fine, "fine"),
-            new_pair(9999),
-        ]
+    outcomes = store_together(
+        new_pair(last, "last"),
+        new_pair(other, scope="full|zz999.infusionsoft.com"),
+        new_pair(gone),
+        new_pair(fine, "fine"),
+        new_pair(9999),
     )
 
     assert outcomes == [Outcome.STORED, Outcome.FAILED, Outcome.LATE, Outcome.STORED, Outcome.LATE]
@@ -66,7 +71,7 @@ def test_each_pair_of_a_group_ends_where_it_belongs(stage: Stage):
 def test_of_two_pairs_that_came_from_the_same_one_the_first_is_kept(stage: Stage):
     (account_id,) = stage.add_accounts()
 
-    assert store_kept([new_pair(account_id, "first"), new_pair(account_id, "second")]) == ["stored", "late"]
+    assert store_together(new_pair(account_id, "first"), new_pair(account_id, "second")) == ["stored", "late"]
 
     assert pair_of(stage, account_id) == ("access-first", "refresh-first", 2)
     assert stage.events(account_id) == ["refreshed"]
@@ -77,7 +82,7 @@ def test_a_pair_without_a_refresh_token_leaves_the_old_one(stage: Stage):
     _, kept, _ = pair_of(stage, account_id)
     granted = TokenResponse("access-new", None, utc_now() + timedelta(days=1))
 
-    assert store_kept([NewPair(account_id, 1, granted, "tester")]) == ["stored"]
+    assert store_together(NewPair(account_id, 1, granted, "tester")) == ["stored"]
 
     assert pair_of(stage, account_id) == ("access-new", kept, 2)
     assert stage.row(account_id).scope == "full|ab123.infusionsoft.com"
@@ -86,7 +91,7 @@ def test_a_pair_without_a_refresh_token_leaves_the_old_one(stage: Stage):
 def test_a_scope_that_changed_is_told_before_the_refresh(stage: Stage):
     (account_id,) = stage.add_accounts()
 
-    store_kept([new_pair(account_id, scope="some|ab123.infusionsoft.com")])
+    store_together(new_pair(account_id, scope="some|ab123.infusionsoft.com"))
 
     assert stage.events(account_id) == ["scope_changed", "refreshed"]
 
@@ -111,7 +116,7 @@ def test_a_fault_with_one_pair_of_a_group_keeps_that_one_aside_and_stores_the_ot
         return store_granted(session, account, pair, is_confirmed)
 
     with monkeypatch.context() as patch:
-        for module in (refresher, storing):
+        for module in (refresher, recovery):
             patch.setattr(module, "store_granted", stumble)
         attempts = refresher.settle(presentations)
         assert [stage.row(each).generation for each in ids] == [2, 1, 2]
@@ -141,7 +146,8 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
     assert len(recovery.list_kept()) == 3
     for each in presentations:
         os.close(each.file.handle)  # as when the process ends
-    assert recovery.replay() == 3
+    recovery.replay()
+    assert recovery.list_kept() == []
     assert stage.is_reconciled(*ids)
 
 
