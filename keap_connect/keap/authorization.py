@@ -11,15 +11,10 @@ from requests_oauthlib import OAuth2Session
 from keap_connect.keap.answers import cut
 from keap_connect.settings import KeapSettings
 
-STATE_BYTES = 32
-CODE_VERIFIER_LENGTH = 64
-LONGEST_STATE = 200
-LONGEST_CODE = 2000
-
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """One authorization request: the URL to send the browser to, and the secrets that must come back."""
+    """The URL to send the browser to, and the secrets that must come back."""
 
     url: str = field(repr=False)
     state: str = field(repr=False)
@@ -30,7 +25,7 @@ class AuthorizationRequest:
 class AuthorizationResponse:
     """The callback's query. None where a parameter is absent, empty, repeated or too long to be one of ours.
 
-    An `issuer` that is there but empty, repeated or too long is "", so that it counts as another one.
+    An `issuer` that is present but empty, repeated or too long is "", so it is another issuer than Keap.
 
     Source: RFC 6749 sections 4.1.2 and 4.1.2.1; `iss` is RFC 9207.
     """
@@ -52,8 +47,8 @@ class AuthorizationResponse:
         description = single("error_description", 2000)
         error = single("error", 200)
         return cls(
-            state=single("state", LONGEST_STATE),
-            code=single("code", LONGEST_CODE),
+            state=single("state", 200),
+            code=single("code", 2000),
             error=cut(error) if error else None,
             error_description=cut(description) if description else None,
             issuer=(single("iss", 500) or "") if "iss" in query else None,
@@ -61,7 +56,7 @@ class AuthorizationResponse:
 
 
 def plain_authorization_url(keap: KeapSettings, redirect_uri: str | None) -> str:
-    """Return the authorization URL without `state`, to be read and copied, not to be followed by a visitor.
+    """Return the authorization URL without `state`, for a person to read and copy; no browser is sent to it.
 
     Without a redirect URI it is the link of Keap's own guide, which ends in Account Central.
 
@@ -74,16 +69,16 @@ def plain_authorization_url(keap: KeapSettings, redirect_uri: str | None) -> str
 
 
 def new_authorization_request(keap: KeapSettings) -> AuthorizationRequest:
-    """Build an authorization request with a fresh `state`, and PKCE when it is switched on.
+    """Build an authorization request with a fresh `state`, and PKCE when it is turned on.
 
     Source: RFC 6749 section 4.1.1, RFC 7636 section 4; Keap knows the scope `full` only.
     """
-    state = secrets.token_urlsafe(STATE_BYTES)
+    state = secrets.token_urlsafe(32)
     code_verifier = None
     challenge = {}
     if keap.uses_pkce:
         client = WebApplicationClient(keap.client_id)
-        code_verifier = client.create_code_verifier(CODE_VERIFIER_LENGTH)
+        code_verifier = client.create_code_verifier(64)
         code_challenge = client.create_code_challenge(code_verifier, "S256")
         challenge = {"code_challenge": code_challenge, "code_challenge_method": "S256"}
     session = OAuth2Session(keap.client_id, redirect_uri=keap.redirect_uri, scope=["full"])

@@ -1,4 +1,4 @@
-"""A request to the token endpoint that carries nothing: is it there, does its certificate hold, what time is it."""
+"""A request to the token endpoint without credentials: does it answer, is its certificate valid, what time is it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +12,10 @@ DEADLINE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Connectivity:
-    """What came back. `problem` says why nothing did."""
-
     is_tls: bool
     status: int | None = None
     date: datetime | None = None
-    problem: str | None = None
+    problem: str | None = None  # why no usable answer came
 
 
 def check_token_endpoint(keap: KeapSettings) -> Connectivity:
@@ -40,5 +38,5 @@ def check_token_endpoint(keap: KeapSettings) -> Connectivity:
 def _date(text: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(text).astimezone(UTC) if text else None
-    except (ValueError, OverflowError):  # a year that is none, or a zone that leads beyond the last
+    except (ValueError, OverflowError):  # not a date, or one beyond the year 9999 in UTC
         return None

@@ -1,7 +1,7 @@
 """Requests to Keap's token endpoint; each ends in a `Classification`, never in an exception.
 
 oauthlib's own parser would take Keap's "Invalid Refresh Token" for a bad client and an HTML page for a missing
-token, so the compliance hooks hand the raw answer to our classify before oauthlib sees it.
+token, so the compliance hooks pass the raw answer to `classify` before oauthlib sees it.
 """
 
 import logging
@@ -39,7 +39,7 @@ def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = Non
             code_verifier=code_verifier,
         )
 
-    return _ask(keap, GrantType.AUTHORIZATION_CODE, (code, code_verifier), send)
+    return _ask(keap, GrantType.AUTHORIZATION_CODE, (code, code_verifier), Call(), send)
 
 
 def refresh(
@@ -61,7 +61,8 @@ def refresh(
     def send(session: OAuth2Session) -> None:
         session.refresh_token(keap.token_url, refresh_token=refresh_token, auth=basic)
 
-    return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), send, must_end_by=must_end_by, may_send=may_send)
+    call = Call(must_end_by=must_end_by, may_send=may_send)
+    return _ask(keap, GrantType.REFRESH_TOKEN, (refresh_token,), call, send)
 
 
 class _Classified(Exception):
@@ -76,10 +77,8 @@ def _ask(
     keap: KeapSettings,
     grant_type: GrantType,
     presented: tuple[str | None, ...],
+    call: Call,
     send: Callable[[OAuth2Session], None],
-    *,
-    must_end_by: float = math.inf,
-    may_send: Callable[[], bool] | None = None,
 ) -> Classification:
     sent_at = utc_now()
     secrets = [secret.encode() for secret in (*presented, keap.client_secret) if secret]
@@ -92,7 +91,7 @@ def _ask(
         answer = Answer(response.status_code, body, response.headers.get("Retry-After"))
         raise _Classified(classify(grant_type, answer, sent_at))
 
-    with KeapSession(keap, Call(must_end_by=must_end_by, may_send=may_send)) as session:
+    with KeapSession(keap, call) as session:
         session.register_compliance_hook("access_token_response", hear)
         session.register_compliance_hook("refresh_token_response", hear)
         try:

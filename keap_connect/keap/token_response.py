@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeGuard
 
-# Keap says 86399. A missing or senseless value means: look again in an hour, and never believe in more than a week.
+# Keap says 86399. After a missing or invalid value we refresh within an hour; more than a week is not believed.
 DEFAULT_EXPIRES_IN_SECONDS = 3600
 MOST_EXPIRES_IN_SECONDS = 7 * 86400
 TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -27,7 +27,6 @@ class TokenResponse:
 
     @property
     def tenant_id(self) -> str | None:
-        """The tenant that the scope names, such as ``ab123``, or None."""
         _, separator, host = (self.scope or "").partition("|")
         return normalize_tenant_id(host) if separator else None
 
@@ -78,5 +77,5 @@ def normalize_tenant_id(value: object) -> str | None:
 
 
 def _is_token(value: object) -> TypeGuard[str]:
-    """Whether it is some text that can be sent and stored; JSON can also write lone surrogates, UTF-8 cannot."""
+    """Whether it is text that can be sent and stored: JSON can hold lone surrogates, which UTF-8 cannot."""
     return isinstance(value, str) and value != "" and not any("\ud800" <= part <= "\udfff" for part in value)

@@ -57,7 +57,7 @@ class NotSent(requests.RequestException):
 
 
 class Cancelled(NotSent):
-    """The last check said no."""
+    """The last check did not allow it."""
 
 
 class CertificateRefused(NotSent):
@@ -101,7 +101,7 @@ class Call:
         self.sent = True
 
     def before_request(self, *_addresses: object) -> int:
-        """Check, now that the connection is open and before a byte of the request is written."""
+        """Run the last check once the connection is open, before a byte of the request is written."""
         try:
             self.last_check()
         except BaseException as fault:  # libcurl would swallow it
@@ -125,23 +125,22 @@ class Call:
 
     @property
     def headers(self) -> CaseInsensitiveDict[str]:
-        """The headers of the answer."""
         pairs = (line.decode("latin-1").partition(":") for line in self.head[1:])
         return CaseInsensitiveDict((name.strip(), value.strip()) for name, _, value in pairs if value)
 
     def missing_bytes(self) -> float:
-        """Return what Content-Length says is still to come; infinite where the head does not say."""
+        """Return how many bytes are missing by Content-Length; infinite without a complete head or a length."""
         is_complete = self.head[-1:] == [b"\r\n"] and b" 1" not in self.head[0][:10]
         length = self.headers.get("Content-Length", "") if is_complete else ""
         return int(length[:9]) - len(self.body) if length.isdecimal() else math.inf
 
     def is_whole(self) -> bool:
-        """Whether the answer has its end: that of a JSON object, which may be a grant, shows in itself alone."""
+        """Whether the answer is complete; a JSON object, which may be a grant, is so whatever its framing says."""
         body = self.content()
         return json_object(body) is not None if body.lstrip()[:1] == b"{" else self.missing_bytes() <= 0
 
     def content(self) -> bytes:
-        """Return the body; unpacked if it is packed although we did not ask for it, whatever its label says."""
+        """Return the body, unpacked if it is gzip although we did not ask for that, whatever its headers say."""
         if self.body.startswith(b"\x1f\x8b"):
             with contextlib.suppress(zlib.error):
                 return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(self.body, SIZE_CAP_BYTES)
@@ -177,11 +176,11 @@ class KeapSession(OAuth2Session):
         self._keap, self._call = keap, call
 
     def merge_environment_settings(self, *_: object) -> dict[str, object]:
-        """Obey nothing of the environment; `_options` has what `requests` would look for there."""
+        """Take nothing from the environment; `_options` sets what `requests` would look for there."""
         return {}
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """Prepare it with our headers, and not with the client's credentials that `.netrc` may have."""
+        """Prepare the request with our headers, and never with credentials from `.netrc`."""
         prepared = requests.PreparedRequest()
         headers = {**HEADERS, **(request.headers or {})}
         form = urlencode(cast("Mapping[str, str]", request.data))

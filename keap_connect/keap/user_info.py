@@ -1,7 +1,7 @@
-"""Who authorized, for which tenant, of which company: asked of Keap's REST API with the fresh access token.
+"""Asks Keap's REST API with the fresh access token who authorized, for which tenant, of which company.
 
-Every answer may be missing; fresh tokens are kept all the same and the details are filled in later. Only of what is
-imported, which can be done again, nothing may be missing.
+Any answer may be missing; fresh tokens are kept all the same and the details are filled in later. An import, which
+can be done again, needs tenant and person.
 """
 
 from dataclasses import dataclass, field
@@ -33,15 +33,13 @@ class Identity:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What one question brought: a JSON object, and the tenant that the answer's header names."""
-
     body: dict[str, object] = field(default_factory=dict)
-    tenant_id: str | None = None
+    tenant_id: str | None = None  # from the header
     was_refused: bool = False
 
 
 def ask_identity(keap: KeapSettings, access_token: str, granted_tenant_id: str | None) -> Identity:
-    """Ask who an access token speaks for.
+    """Ask whose access token this is.
 
     Args:
         granted_tenant_id: the tenant that the token response named; every answer is checked against it.
@@ -57,7 +55,7 @@ def ask_identity(keap: KeapSettings, access_token: str, granted_tenant_id: str |
 
 
 def get_identity(keap: KeapSettings, access_token: str) -> Identity:
-    """Ask who an imported token or key speaks for, of which nothing is known yet; tenant and person are never None.
+    """Ask whose imported token or key this is; tenant and person are never None.
 
     Raises:
         CredentialRefused: Keap does not accept it.
@@ -92,7 +90,7 @@ def _identity(user: _Answer, company: _Answer, granted_tenant_id: str | None) ->
 
 
 def _first_answer(keap: KeapSettings, access_token: str, paths: tuple[str, ...]) -> _Answer:
-    """Return the first usable answer; an empty one when there is none, which was refused when each was a 401."""
+    """Return the first usable answer, or an empty one; it was refused if Keap answered each request with 401."""
     refusals = 0
     for path in paths:
         token = {"access_token": access_token, "token_type": "bearer"}
