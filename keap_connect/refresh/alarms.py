@@ -1,4 +1,4 @@
-"""What pauses refreshing, and calls the admin, instead of harming every account at once."""
+"""Alarms: what pauses refreshing until a person acts, so that one fault does not end every grant."""
 
 import logging
 import threading
@@ -30,7 +30,7 @@ ADVICE = {
     ),
 }
 WINDOW = timedelta(minutes=10)
-# Accounts that were refused before an operator resumed are tried again within minutes, even if a worker is restarted.
+# Accounts that were refused before an operator resumed are tried again within minutes, even if a worker restarts.
 KNOWN_FOR = timedelta(hours=1)
 LEAST_REFUSED = 5
 REFUSED_SHARE = 0.2
@@ -38,14 +38,14 @@ PROBE_EVERY_SECONDS = 300.0
 
 
 class Probe:
-    """While Keap refuses our client, one refresh now and then asks whether it still does; a success ends the alarm."""
+    """While Keap refuses our client, lets one refresh through every five minutes; a success ends the alarm."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._due_at = 0.0
 
     def take(self) -> bool:
-        """Return whether the caller may be the one that asks now. Thread-safe."""
+        """Return whether the caller may send one refresh now. Thread-safe."""
         with self._lock:
             is_due = seconds_since_boot() >= self._due_at
             if is_due:
@@ -53,12 +53,11 @@ class Probe:
             return is_due
 
     def give_back(self) -> None:
-        """Let the next one ask: there was nothing to ask with."""
+        """Let the next caller probe: this one had nothing to send."""
         self._due_at = 0.0
 
 
 def is_raised(session: Session, name: str) -> bool:
-    """Whether refreshing is paused for this."""
     return session.get(Alarm, name) is not None
 
 
@@ -74,12 +73,11 @@ def raise_alarm(session: Session, name: str, reason: str) -> None:
 
 
 def end_client_refused(session: Session) -> None:
-    """End the alarm that Keap refuses our client."""
     session.execute(delete(Alarm).where(Alarm.name == CLIENT_REFUSED))
 
 
 def resume(names: Collection[str], actor: str) -> bool:
-    """End these alarms on an operator's word, and return whether there were any; what was counted is forgotten."""
+    """End these alarms because an operator says so; return whether there were any. Refusals are counted anew."""
     with write_transaction() as session:
         ended = session.scalars(delete(Alarm).where(Alarm.name.in_(names)).returning(Alarm.raised_at)).all()
         if ended:
@@ -90,19 +88,18 @@ def resume(names: Collection[str], actor: str) -> bool:
 
 
 def list_alarms() -> list[Alarm]:
-    """Return what pauses refreshing."""
     with read_session() as session:
         return list(session.scalars(select(Alarm).order_by(Alarm.raised_at)))
 
 
 def list_refused(alarm: Alarm) -> list[int]:
-    """Return the accounts whose refusals raised the alarm of a mass refusal, and those that were refused since."""
+    """Return the accounts whose refusals raised this alarm of a mass refusal, and those refused since."""
     with read_session() as session:
         return sorted(set(session.scalars(_refused_since(alarm.raised_at - WINDOW))))
 
 
 def too_many_refusals(session: Session) -> bool:
-    """Whether Keap refuses so many accounts that the fault is hardly theirs; raises the alarm if so."""
+    """Return whether Keap refuses so many accounts that the fault is hardly theirs; raise the alarm if so."""
     # Refusals that are written at the same moment would not see, and so not count, each other.
     take_turns(session, "refusals")
     if is_raised(session, MASS_REFUSAL):
@@ -122,7 +119,7 @@ def too_many_refusals(session: Session) -> bool:
 def _after_resume(session: Session) -> list[ColumnElement[bool]]:
     """Return the SQL conditions for what counts after an operator resumed.
 
-    The operator saw which accounts had been refused before. That they are refused once more is no news.
+    The operator saw which accounts had been refused before, so another refusal of these does not count.
     """
     resumes = select(AccountEvent).where(
         AccountEvent.kind == EventKind.REFRESHING_RESUMED, AccountEvent.at > utc_now() - KNOWN_FOR

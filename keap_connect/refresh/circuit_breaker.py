@@ -1,4 +1,4 @@
-"""A pause for all accounts when Keap as a whole answers badly: it opens, lets one probe through, closes on success."""
+"""A pause for all accounts when Keap as a whole fails: it opens, lets one probe through, and closes on success."""
 
 import threading
 
@@ -20,7 +20,7 @@ class CircuitBreaker:
         self._failures = 0
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._open_until = 0.0
-        self.stopped_at = 0.0  # on the boot clock; what was leased before is not sent any more
+        self.stopped_at = 0.0  # on the boot clock; what was leased before is no longer sent
         self.reason: str | None = None
 
     def paused_seconds(self) -> float:
@@ -29,7 +29,7 @@ class CircuitBreaker:
 
     @property
     def is_probing(self) -> bool:
-        """Whether the pause has ended but Keap has still to show that it is well: one call at a time."""
+        """Whether the pause has ended but no call has succeeded since: one call at a time."""
         return self.reason is not None and self.paused_seconds() == 0.0
 
     def note(self, attempt: Attempt) -> None:

@@ -10,7 +10,7 @@ from keap_connect.models import Account, RefreshBudget
 from keap_connect.refresh.lease import is_free
 from keap_connect.services import services
 
-# A worker that dies after taking accounts up leaves them to others after this long.
+# Accounts that a worker claimed before it died are due again after this time.
 CLAIMED_FOR = timedelta(seconds=60)
 # A pair stored further ahead of now than this was stored while a clock was wrong.
 FAR_AHEAD = timedelta(hours=1)
@@ -18,7 +18,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def claim_due(most: int) -> list[Account]:
-    """Take up to `most` due accounts, which no other worker then takes, and return them, soonest expiry first."""
+    """Claim up to `most` due accounts, so that no other worker does, and return them, soonest expiry first."""
     now = utc_now()
     due = (
         select(Account.id)
@@ -40,7 +40,7 @@ def claim_due(most: int) -> list[Account]:
 
 
 def reschedule_future_dated() -> None:
-    """Make due what was stored while a clock was ahead: by its times the worker would come when Keap let it die."""
+    """Make due what was stored while a clock was ahead: by its times it would be refreshed after Keap ended it."""
     now = utc_now()
     ahead = update(Account).where(Account.refresh_token_issued_at > now + FAR_AHEAD, Account.next_refresh_at > now)
     with write_transaction() as session:
@@ -56,7 +56,7 @@ def lag_seconds() -> float:
 
 
 def reserve_calls(calls: int) -> float:
-    """Reserve so many calls in the shared budget; return in how many seconds the first may go."""
+    """Reserve calls in the budget that all workers share; return in how many seconds the first may be sent."""
     per_minute = services().settings.refresh_rate_per_minute
     if per_minute == 0:
         return 0.0

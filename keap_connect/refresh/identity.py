@@ -1,4 +1,4 @@
-"""What tells this database apart from a copy of it: facts that no dump, copied file or other server keeps."""
+"""What distinguishes this database from its copies: facts that no dump, copied file or other server keeps."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from keap_connect.database import db
 from keap_connect.services import services
 
 OTHER_FILE = "The database file is not the one that was last used: it was copied, restored or moved to another disk."
-# What is said when one of these facts is another one than the operator confirmed.
+# The problem to report when one of these facts is not what the operator confirmed.
 CHANGES = {
     "instance_id": "INSTANCE_ID is {now}, and this database belongs to {before}.",
     "public_url": "PUBLIC_URL is {now}; this database was last used at {before}.",
@@ -25,13 +25,13 @@ _AT_FDCWD, _STATX_BTIME, _STATX_BYTES = -100, 0x800, 256
 
 
 def present_identity() -> dict[str, str | None]:
-    """Return the facts as they are now; None for what this system or this role cannot know.
+    """Return the facts as they are now; None for what this system or this database role cannot know.
 
     Raises:
         SQLAlchemyError: the database does not answer.
     """
     settings = services().settings
-    # On this machine the port, and whether it is HTTPS, say nothing: `make run` takes other ones now and then.
+    # On this machine port and scheme do not identify an installation: `make run` may choose others.
     public_url = "localhost" if settings.is_loopback else settings.public_url
     identity = dict.fromkeys(CHANGES) | {"instance_id": settings.instance_id, "public_url": public_url}
     path = db.engine.url.database
@@ -47,7 +47,7 @@ def present_identity() -> dict[str, str | None]:
 
 
 def list_changes(before: dict[str, str | None], now: dict[str, str | None]) -> list[str]:
-    """Return a sentence for each fact that is known twice and differs."""
+    """Return a sentence for each fact that is known both times and differs."""
     differ = [name for name in CHANGES if before[name] and now[name] and before[name] != now[name]]
     return list(dict.fromkeys(CHANGES[name].format(before=before[name], now=now[name]) for name in differ))
 

@@ -1,7 +1,7 @@
-"""Refreshes accounts, one or many: lease, send, store. Everybody who refreshes does so through these three steps.
+"""Refreshes accounts, one or many, in three steps: lease, send, store. There is no other way to refresh.
 
-Order is everything: a recovery file is allocated, the lease is committed, the connection is opened, database and clock
-are asked once more, then the token is sent; the new pair is stored before anything else is done with it.
+The order prevents every loss: a recovery file is allocated, the lease is committed, the connection is opened, database
+and clock are asked once more, then the token is sent; the new pair is stored before anything else is done with it.
 """
 
 import logging
@@ -49,17 +49,16 @@ class Presentation:
 
     @property
     def new_pair(self) -> NewPair | None:
-        """What Keap granted."""
         account, granted = self.lease.account, self.answer.token_response
         return NewPair(account.id, account.generation, granted, self.actor) if granted else None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a presentation ended, and Keap's answer in a sentence."""
+    """How a presentation ended."""
 
     outcome: Outcome
-    reason: str = ""
+    reason: str = ""  # Keap's answer in a sentence
     retry_after_seconds: int | None = None
     is_keap_trouble: bool = False  # Keap as a whole answered badly, or not at all
     fault: Exception | None = None  # of this program; a new pair is kept all the same
@@ -70,7 +69,7 @@ def refresh_once(account: Account, actor: str, unknown_wait_seconds: float | Non
 
     Args:
         account: as it was read; if it has another pair by now, nothing is sent.
-        unknown_wait_seconds: as `build_lease` takes it.
+        unknown_wait_seconds: as in `build_lease`.
 
     Raises:
         SealBroken: the stored refresh token does not open; nothing was sent.
@@ -78,7 +77,7 @@ def refresh_once(account: Account, actor: str, unknown_wait_seconds: float | Non
         RecoveryUnavailable: no recovery file could be allocated; nothing was sent.
     """
     lease = build_lease(account, unknown_wait_seconds)
-    with stops_delayed():  # between sending and storing, the end of this process would lose the pair
+    with stops_delayed():  # a process that ends between sending and storing loses the pair
         presentations = prepare([lease] if lease else [], actor)
         for presentation in presentations:
             present(presentation)
@@ -90,7 +89,7 @@ def refresh_once(account: Account, actor: str, unknown_wait_seconds: float | Non
 
 
 def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
-    """Allocate recovery files, acquire those leases that are free, and return what may be presented and then settled.
+    """Allocate recovery files, acquire the leases that are free, and return what may be presented and then settled.
 
     Raises:
         SQLAlchemyError: the leases could not be written.
@@ -113,7 +112,7 @@ def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
 
 
 def present(presentation: Presentation) -> None:
-    """Send the refresh token, unless the last check says no, and keep Keap's answer."""
+    """Send the refresh token unless the last check forbids it, and keep Keap's answer."""
     lease = presentation.lease
     try:
         may_send = partial(is_still_held, lease)
@@ -170,7 +169,7 @@ def _settle(session: Session, account: Account | None, presentation: Presentatio
         reason = OTHER_TENANT if outcome is Outcome.FAILED else answer.reason
         return Attempt(outcome, reason, fault=presentation.fault)
     if account is None or (account.generation, account.lease_owner) != (lease.account.generation, lease.owner):
-        # With the same generation somebody else has the lease of this pair now, and finds out.
+        # With the same generation somebody else has the lease of this pair now, and gets Keap's answer.
         is_older = account is not None and account.generation != lease.account.generation
         if account and is_older and answer.verdict is Verdict.REFUSED_FOR_GOOD:
             note_late_refusal(session, lease.account, account, answer.reason, actor)

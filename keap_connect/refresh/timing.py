@@ -1,22 +1,22 @@
-"""How long things last, in seconds. A call's deadline (keap/transport.py) is half the lease, so none is renewed."""
+"""Durations in seconds. A call's deadline (keap/transport.py) is half the lease, so no lease is renewed."""
 
 LEASE_SECONDS = 60.0
-# Nobody presents a token again within this time after an attempt that ended without a usable answer.
+# After an attempt without a usable answer, nobody presents the token again within this time.
 UNKNOWN_OUTCOME_WAIT_SECONDS = 120.0
 # When nobody knows how an attempt ended, its process may be stopped with the new pair in hand. While that process has
 # its recovery file locked, callers wait this long; the worker, for whom the token is never urgent, a day.
 LOCKED_WAIT_SECONDS = 900.0
 UNASKED_WAIT_SECONDS = 86_400.0
-# An access token with less left than this runs short: then such a token is tried before its holder is known to be dead.
+# While its access token lasts longer than this, a refresh token with an unknown outcome waits as if nobody needed it.
 RUNS_SHORT_SECONDS = 1800.0
 # Keap sometimes refuses a token that is valid, so a refusal counts only when it comes twice, this far apart.
 CONFIRM_WAIT_SECONDS = 60.0
 # The database's clock jumped when it moved by more than this against our boot clock.
 JUMP_SECONDS = 5.0
-# What is further ahead on the database's clock was written before that clock was set back, or before a reboot.
+# Times further ahead on the database's clock were written before that clock was set back, or before a reboot.
 LONGEST_LEASE_AHEAD = LEASE_SECONDS + JUMP_SECONDS
 LONGEST_BLOCK_AHEAD = LOCKED_WAIT_SECONDS + JUMP_SECONDS
-# A new pair that is not committed by then is written to its recovery file, well within a second after the answer.
+# A new pair that is not committed so long after the answer is written to its recovery file.
 COMMIT_SECONDS = 0.7
 REFRESH_WHEN_LEFT_SECONDS = 60.0
 PATIENCE_SECONDS = 10.0

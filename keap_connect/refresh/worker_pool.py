@@ -1,6 +1,6 @@
-"""The threads of a worker: some call Keap, and one stores in one transaction the pairs that came meanwhile.
+"""The threads of a worker: some call Keap, and one stores new pairs, several in one transaction.
 
-Leases are acquired by whoever submits, for several accounts at once; so no thread that calls Keap waits for the disk.
+The caller of `submit` acquires the leases of several accounts at once, so no thread that calls Keap waits for the disk.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
 LEASED_AT_ONCE = 2 * CALLS_AT_ONCE  # with more, leases would end before their turn while Keap is slow
 LEASED_TOGETHER = CALLS_AT_ONCE
-STORE_PAUSE_SECONDS = 0.04  # under load, between two transactions; a lone pair meets no such wait
+STORE_PAUSE_SECONDS = 0.04  # after a transaction, so that several pairs gather; a lone pair does not wait
 
 
 class WorkerPool:
-    """The threads live from entering to leaving, which waits until all that was submitted has ended.
+    """Starts its threads when entered; leaving waits until all attempts have ended.
 
     Args:
         circuit: what was leased before its `stopped_at` is not sent.
@@ -61,14 +61,14 @@ class WorkerPool:
         self._writer.shutdown()
 
     def wait_for_room(self, seconds: float) -> int:
-        """Return how many accounts may be submitted; 0 when no room came within the time."""
+        """Return how many accounts may be submitted; 0 if there was no room within the time."""
         most_left = LEASED_AT_ONCE - LEASED_TOGETHER
         with self._changed:
             has_room = self._changed.wait_for(lambda: self._leased <= most_left, seconds)
             return LEASED_AT_ONCE - self._leased if has_room else 0
 
     def submit(self, accounts: Sequence[Account]) -> None:
-        """Lease accounts in one transaction, and let the threads present their tokens.
+        """Acquire leases in one transaction; the threads then present the tokens.
 
         Raises:
             SQLAlchemyError, RecoveryUnavailable: nothing was sent.
@@ -110,7 +110,7 @@ class WorkerPool:
         if presentation.new_pair:
             self._granted.put(presentation)
             self._writer.submit(self._settle_granted)
-        else:  # before this thread sends the next one: it may be the refusal that pauses refreshing
+        else:  # now, before this thread sends the next token: this may be the refusal that pauses refreshing
             self._settle([presentation])
 
     def _settle_granted(self) -> None:
@@ -142,7 +142,7 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def _reported(self, account_id: int) -> Iterator[None]:
-        """Log trouble with an account, which must not end the thread."""
+        """Log any error, which must not end the thread."""
         try:
             yield
         except (KeapConnectError, SQLAlchemyError) as problem:
