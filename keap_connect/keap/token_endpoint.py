@@ -51,7 +51,7 @@ def refresh(
     """Trade a refresh token for a new pair; the old one is dead afterwards.
 
     Store the result before doing anything else. Nothing is sent unless, once the connection is open, `may_send` says
-    so and the call's deadline lies before `must_end_by` (seconds of `clock.seconds_since_boot`). Client id and secret
+    so and the call's deadline is before `must_end_by` (seconds of `clock.seconds_since_boot`). Client id and secret
     travel by Basic authentication, form-encoded first (RFC 6749 section 2.3.1), as Keap documents for this grant.
 
     Source: RFC 6749 section 6; Keap developer portal, "Getting Started with OAuth2".

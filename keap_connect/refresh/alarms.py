@@ -77,7 +77,7 @@ def end_client_refused(session: Session) -> None:
 
 
 def resume(names: Collection[str], actor: str) -> bool:
-    """End these alarms because an operator says so; return whether there were any. Refusals are counted anew."""
+    """End these alarms because an operator says so; return whether there were any. Refusals count from zero again."""
     with write_transaction() as session:
         ended = session.scalars(delete(Alarm).where(Alarm.name.in_(names)).returning(Alarm.raised_at)).all()
         if ended:

@@ -90,7 +90,7 @@ def check_before_first_lease() -> None:
 
 
 def confirm_only_one(actor: str) -> None:
-    """Take this database as the living one, on the operator's word, and store the kept pairs that are ahead of it.
+    """Accept this database as the living one, as the operator says, and store the kept pairs that are ahead of it.
 
     Raises:
         TemporarilyUnavailable: the mark cannot be written; nothing was changed.
@@ -160,7 +160,7 @@ def _is_adopted(session: Session, identity: dict[str, str | None]) -> bool:
 
 
 def _adopt(identity: dict[str, str | None]) -> None:
-    """Write down the identity of a database that holds no account, or that version 0.1.0 or no INSTANCE_ID named."""
+    """Store the identity of a database that has no account or no confirmation yet, or facts that became known since."""
     with write_transaction() as session:
         take_turns(session, MARK)  # several processes may start together
         latest = _latest(session)
@@ -225,7 +225,7 @@ def _write_beside(mark: Mark) -> Path:
 
 
 def _read_mark() -> Mark | None:
-    """Return what the file says; of one that a crash cut short, no more than what is whole."""
+    """Return the mark in the file, or its whole parts if a crash cut it short."""
     text = _read(MARK)
     if not text:
         return None

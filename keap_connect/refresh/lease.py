@@ -100,7 +100,7 @@ def look(account_id: int) -> Situation:
         return look(account_id)
     is_leased = _ahead(account.lease_ends, now) > 0
     pending_until = account.blocked_until if account.lease_ends is None else None
-    blocked_seconds = max(_ahead(pending_until, now), wait_after_trouble(account))
+    blocked_seconds = max(_ahead(pending_until, now), _wait_after_trouble(account))
     is_unknown = account.lease_ends is not None and not is_leased
     unknown_seconds = now - account.lease_ends + timing.LEASE_SECONDS if is_unknown else None
     return Situation(account, is_leased, blocked_seconds, unknown_seconds, client_refusal, pause_reason)
@@ -283,7 +283,7 @@ def is_free(seconds_after_lease: float | ColumnElement[float] | None = None) -> 
     )
 
 
-def wait_after_trouble(account: Account) -> float:
+def _wait_after_trouble(account: Account) -> float:
     """Return how long a token with an unknown outcome must wait because the database failed for this process lately.
 
     The holder of the new pair could not store it then, so the whole wait begins when the database is back. A process

@@ -41,7 +41,6 @@ from keap_connect.refresh.storing import Outcome
 log = logging.getLogger(__name__)
 DISCONNECTED = "This account was disconnected; its tokens are forgotten."
 MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
-CANNOT_BE_REFRESHED = "This token can no longer be refreshed: a person must authorize again before it expires."
 # However slow Keap is, the other threads of a web process stay free for tokens that need no refresh, and for people.
 _places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)
 _probe = Probe()
@@ -357,7 +356,7 @@ def _serve(account: Account, warning: str | None = None) -> ServedToken:
     _note_used(account)
     state = state_of(account, utc_now())
     if warning is None and state is AccountState.RECONNECT_REQUIRED:
-        warning = CANNOT_BE_REFRESHED
+        warning = "This token can no longer be refreshed: a person must authorize again before it expires."
     return ServedToken(access_token, fingerprint(access_token), account, state, warning)
 
 

@@ -16,7 +16,7 @@ JUMP_SECONDS = 5.0
 # Times further ahead on the database's clock were written before that clock was set back, or before a reboot.
 LONGEST_LEASE_AHEAD = LEASE_SECONDS + JUMP_SECONDS
 LONGEST_BLOCK_AHEAD = LOCKED_WAIT_SECONDS + JUMP_SECONDS
-# A new pair that is not committed so long after the answer is written to its recovery file.
+# A new pair that is not committed within this time after the answer is written to its recovery file.
 COMMIT_SECONDS = 0.7
 REFRESH_WHEN_LEFT_SECONDS = 60.0
 PATIENCE_SECONDS = 10.0

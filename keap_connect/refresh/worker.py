@@ -135,9 +135,7 @@ class RefreshWorker:
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
             check_instance()
-            pause = self.circuit.paused_seconds()
-            if self._trouble and not pause:
-                pause = BEAT_SECONDS
+            pause = self.circuit.paused_seconds() or (BEAT_SECONDS if self._trouble else 0.0)
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             forget_past()
             forget_past_files()
