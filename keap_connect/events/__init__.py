@@ -1,7 +1,7 @@
-"""What happened, and which access tokens left.
+"""What happened, and who got which access token.
 
 history.py   the kinds of events with their sentences, and the one function that writes events
 search.py    the one query that reads them
-deleting.py  how they leave: pruned, or erased with their account
-hand_outs.py one line for each token, written before it leaves; log_file.py is its file
+deleting.py  deletes events: old ones, or those of an erased account
+hand_outs.py writes one line before each token leaves; log_file.py is the file of these lines
 """

@@ -1,4 +1,4 @@
-"""How events leave the history: by an operator's command alone, which writes down that it did."""
+"""Deleting events: by an operator's command, or with an account that is erased. Both leave one event behind."""
 
 from datetime import timedelta
 
@@ -16,16 +16,15 @@ ROWS_AT_ONCE = 1000
 
 
 def count_older(age: timedelta) -> int:
-    """Count what `prune_history` would delete."""
     with read_session() as session:
         return session.scalar(select(func.count(AccountEvent.id)).where(AccountEvent.at < utc_now() - age)) or 0
 
 
-def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE) -> int:
-    """Delete the events that are older, after writing down that it is done; return how many there were.
+def prune_history(age: timedelta) -> int:
+    """Record the deletion, delete the events that are older than `age`, and return how many there were.
 
     Raises:
-        ValueError: younger than `LEAST_KEPT`.
+        ValueError: `age` is less than `LEAST_KEPT`.
     """
     if age < LEAST_KEPT:
         raise ValueError(f"the last {LEAST_KEPT.days} days are always kept")
@@ -34,8 +33,9 @@ def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE) -> int:
     if old == 0:
         return 0
     with write_transaction() as session:
-        record(session, EventKind.HISTORY_PRUNED, None, actor, count=old, until=f"{before:%Y-%m-%d %H:%M} UTC")
-    # In batches, so that nobody waits for long: SQLite lets one write at a time.
+        until = f"{before:%Y-%m-%d %H:%M} UTC"
+        record(session, EventKind.HISTORY_PRUNED, None, Actor.COMMAND_LINE, count=old, until=until)
+    # In batches, so that other writers do not wait for long: SQLite allows one at a time.
     ids = select(AccountEvent.id).where(AccountEvent.at < before).order_by(AccountEvent.id).limit(ROWS_AT_ONCE)
     for _ in range(0, old, ROWS_AT_ONCE):
         with write_transaction() as session:
@@ -44,5 +44,4 @@ def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE) -> int:
 
 
 def delete_history(session: Session, account_id: int) -> None:
-    """Delete all events of an account that is being erased, in the caller's transaction."""
     session.connection().execute(delete(AccountEvent).where(AccountEvent.account_id == account_id))

@@ -1,4 +1,4 @@
-"""The add-only history: every kind of event with its sentence, and the one function that writes events."""
+"""The history: every kind of event with its sentence, and the one function that writes events."""
 
 import secrets
 from collections import defaultdict
@@ -23,9 +23,9 @@ STORES_PAIR = True
 
 
 class EventKind(StrEnum):
-    """What can happen: the stored value, the group in the filter, the sentence, and whether an account got new tokens.
+    """Each kind has a stored value, a group in the filter and a sentence, and says whether an account got new tokens.
 
-    The names in braces are looked up in the event's details.
+    The names in braces are keys of the event's details.
     """
 
     group: str
@@ -148,15 +148,15 @@ class EventKind(StrEnum):
 
 
 _SENTENCES = {kind.value: kind.sentence for kind in EventKind}
-PAIR_STORED = "stored a pair"  # what `Session.info` says of such a transaction
-# Events are deleted in the same transaction as one of these is written, or later.
+PAIR_STORED = "stored a pair"  # the key in `Session.info` of a transaction that stores new tokens
+# Events are deleted in the same transaction that writes one of these, or after it.
 DELETED = (EventKind.ERASED, EventKind.HISTORY_PRUNED)
-# The network address that the request under way came from; edges that have one set it.
+# The network address of the current request; the web and the API set it.
 acting_from: ContextVar[str | None] = ContextVar("acting_from", default=None)
 
 
 class Actor(StrEnum):
-    """Who acted, when it was no named admin."""
+    """Who acted, when it was not a named admin."""
 
     CUSTOMER = "customer"
     SYSTEM = "system"
@@ -164,20 +164,19 @@ class Actor(StrEnum):
 
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
-    """Write one event, in the transaction of what it describes. No secrets in `details`."""
+    """Write one event, in the transaction of what it describes. `details` must hold no secrets."""
     address = acting_from.get()
     if address is not None:
         details["address"] = address
+    event = AccountEvent(at=utc_now(), account_id=account_id, kind=kind, actor=actor, details=details)
     if kind.stores_pair:
         session.info[PAIR_STORED] = True
-    # By this random value the mark of a host finds the newest stored pair again.
-    mark = secrets.token_hex(8) if kind.stores_pair else None
-    event = {"at": utc_now(), "account_id": account_id, "kind": kind, "actor": actor, "details": details}
-    session.add(AccountEvent(**event, pair_mark=mark))
+        event.pair_mark = secrets.token_hex(8)  # the mark of a host finds the newest stored pair by this value
+    session.add(event)
 
 
 def sentence_of(kind: str, details: Mapping[str, Any]) -> str:
-    """Return an event in words. What another version wrote has words too, so that no page breaks over it."""
+    """Return an event in words, also one of a kind that another version wrote, so that no page fails."""
     sentence = _SENTENCES.get(kind) or f"{kind.replace('_', ' ').capitalize()}."
     words = {"person": "a person Keap has not named yet", "reason": "", **details}
     return sentence.format_map(defaultdict(lambda: "unknown", words)).strip()

@@ -1,4 +1,4 @@
-"""The audit log's file. Each line is one write that only ever appends, so that processes can share it."""
+"""The audit log's file. Each line is one write in append mode, so processes can share the file."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ LOOK_EVERY_SECONDS = 1.0
 
 
 class LogFile:
-    """A file to add lines to, readable by its owner alone; None stands for standard output."""
+    """A file that only its owner can read; the path None means standard output."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -24,7 +24,7 @@ class LogFile:
         """Write one line, which ends in a line break.
 
         Raises:
-            OSError: it is not written, or not as a whole.
+            OSError: the line is not written, or only in part.
         """
         if self._is_torn:
             line = b"\n" + line
@@ -34,7 +34,7 @@ class LogFile:
             raise OSError("the disk is full")
 
     def _open(self) -> int:
-        """Return the handle; a file that was moved away or deleted is made anew, at the latest a second later."""
+        """Return the handle. A file that was moved or deleted is created again within a second."""
         if self._path is None:
             return sys.stdout.fileno()
         now = seconds_since_boot()
@@ -45,7 +45,7 @@ class LogFile:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 fresh = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 if self._handle >= 0:
-                    os.dup2(fresh, self._handle)  # another thread may be about to write to it
+                    os.dup2(fresh, self._handle)  # keeps the number, which another thread may be about to write to
                     os.close(fresh)
                 else:
                     self._handle = fresh

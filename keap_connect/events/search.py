@@ -16,15 +16,15 @@ from keap_connect.spreadsheet import csv_line
 PAGE_SIZE = 50
 ROWS_AT_ONCE = 1000
 COLUMNS = ("at", "event", "what", "who", "from", "account", "details")
-# PostgreSQL gives ids before transactions commit: while an older transaction is under way, younger events are not
-# returned yet, or a cursor would pass over what that one is about to add. SQLite has one writer at a time.
+# PostgreSQL assigns ids before transactions commit. While an older transaction is open, younger events are not
+# returned yet: a cursor would skip what that transaction adds. SQLite has one writer at a time.
 IS_SETTLED = "age(account_event.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)"
-SETTLED_AFTER = timedelta(hours=1)  # transactions last milliseconds; this only outlives the numbers they bear
+SETTLED_AFTER = timedelta(hours=1)  # longer than any transaction; the numbers of much older ones wrap around
 
 
 @dataclass(frozen=True)
 class Search:
-    """Which events are looked for; what is not given does not narrow the search.
+    """Which events to find; None and "" do not narrow the search.
 
     Args:
         only: the ids of the accounts that the caller may see.
@@ -57,23 +57,20 @@ class EventView:
 
 @dataclass(frozen=True)
 class EventPage:
-    """One page of events. `next_id` asks for the next one; None at the end."""
+    """One page of events. `next_id` is the cursor of the next page; None at the end."""
 
     events: list[EventView]
     next_id: int | None = None
 
 
 def list_events(search: Search, before: int | None = None, limit: int = PAGE_SIZE) -> EventPage:
-    """Return the newest events, or those older than the event with the id `before`; newest first.
-
-    New events do not move what a later page shows.
-    """
+    """Return events newest first, only those with an id below `before` if it is given."""
     is_older = () if before is None else (AccountEvent.id < min(before, LARGEST_ID),)
     return _page(search, is_older, AccountEvent.id.desc(), limit)
 
 
 def list_events_after(cursor: int, search: Search, limit: int) -> EventPage:
-    """Return the events of accounts after the one with the id `cursor`, oldest first; none is ever passed over."""
+    """Return the events of accounts with an id above `cursor`, oldest first; a caller that follows them misses none."""
     conditions: list[ColumnElement[bool]] = [AccountEvent.id > cursor, AccountEvent.account_id.is_not(None)]
     if db.engine.dialect.name == "postgresql":
         conditions.append(or_(AccountEvent.at < utc_now() - SETTLED_AFTER, text(IS_SETTLED)))
@@ -81,7 +78,7 @@ def list_events_after(cursor: int, search: Search, limit: int) -> EventPage:
 
 
 def events_as_csv(search: Search) -> Iterator[str]:
-    """Give the events, newest first, line by line; no cell becomes a formula."""
+    """Yield the events as lines, newest first; no cell is a formula."""
     yield csv_line(COLUMNS)
     before: int | None = None
     while True:
