@@ -1,7 +1,7 @@
-"""The callback, from what the browser brings to a stored account, and the decision that may follow.
+"""The callback: from the authorization response to a stored account, and the decision that may follow.
 
-Each step that waits for Keap is outside any transaction. Whatever happens after the flow was claimed is stored as its
-ending, so a reload shows the same result.
+No transaction is open during a call to Keap. What happens after a flow is claimed is stored as its ending, so a reload
+shows the same result.
 """
 
 import logging
@@ -41,13 +41,13 @@ DECISION_TIME = timedelta(minutes=10)
 
 
 def receive_callback(response: AuthorizationResponse, browser: str | None) -> str:
-    """Act on a callback and return the `ref` of its flow, under which the result can be seen.
+    """Act on a callback and return the `ref` of its flow, whose page shows the result.
 
     A second copy of a callback changes nothing and gets the same `ref`.
 
     Raises:
-        FlowRefused: the callback belongs to no flow of this browser that may go on; nothing was sent to Keap.
-        KeapBusy: too many others wait for Keap. The flow is as it was: the same callback may come again.
+        FlowRefused: this browser has no open flow for the callback; nothing was sent to Keap.
+        KeapBusy: too many requests wait for Keap. The flow is unchanged, so the same callback may come again.
     """
     if response.error and not response.state:
         raise FlowRefused(_ending_of_error(response.error))
@@ -63,10 +63,10 @@ def receive_callback(response: AuthorizationResponse, browser: str | None) -> st
 
 
 def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
-    """Return the flow of this browser under this `ref`, once its callback came; an interrupted one is completed first.
+    """Return this browser's flow with this `ref` if its callback has come; complete it first if it was interrupted.
 
     Raises:
-        KeapBusy: too many others wait for Keap.
+        KeapBusy: too many requests wait for Keap.
     """
     flow = find_flow(ref, browser)
     if flow is not None and ending_of(flow) is Ending.INTERRUPTED:
@@ -77,13 +77,12 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
 
 
 def connect_pending(flow: AuthorizationFlow) -> None:
-    """Store a grant that waited for a decision, as an account of its own; do nothing once it is gone."""
+    """Store a grant that waits for a decision as a separate account; do nothing if it no longer waits."""
     if flow.pending_until is not None and flow.pending_until > utc_now():
         _store(flow)
 
 
 def discard_pending(flow: AuthorizationFlow) -> None:
-    """Delete a grant that waited for a decision."""
     with write_transaction() as session:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
         if stored is not None and stored.pending_grant_sealed is not None:
@@ -91,7 +90,7 @@ def discard_pending(flow: AuthorizationFlow) -> None:
 
 
 def open_pending(flow: AuthorizationFlow) -> Grant | None:
-    """Return the grant that waits in a flow.
+    """Return the pending grant of a flow.
 
     Raises:
         SealBroken: the stored value does not open.
@@ -101,7 +100,7 @@ def open_pending(flow: AuthorizationFlow) -> Grant | None:
 
 
 def complete_interrupted() -> None:
-    """Finish flows whose process died between Keap's grant and its account: one at a time, since Keap may be slow."""
+    """Complete one flow whose process died after Keap's grant was stored; only one, since Keap may be slow."""
     flow = find_interrupted()
     if flow is None:
         return
@@ -113,7 +112,7 @@ def complete_interrupted() -> None:
 
 
 def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
-    """Exchange the code that Keap sent, and store the grant in its account; or store why not."""
+    """Exchange the code from Keap and store the grant in its account, or store why that failed."""
     keap = services().keap
     if keap.issuer and response.issuer is not None and response.issuer != keap.issuer:
         _fail(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}.")
@@ -126,14 +125,14 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
         if classified.token_response is None:
             _fail(flow, _ending_of_failure(classified), classified.reason)
             return
-        # Before anything else is done with the grant: the process may die while Keap says whose it is.
+        # Stored before the next call to Keap, during which the process may die.
         with write_transaction() as session:
             flow = _keep_pending(session, flow, Grant(classified.token_response, Identity()))
         identify_and_store(flow)
 
 
 def identify_and_store(flow: AuthorizationFlow) -> None:
-    """Ask Keap whose the pending grant of a flow is, and store it in its account; do nothing once it is gone."""
+    """Ask Keap whose the pending grant of a flow is, and store it in its account; do nothing if none is pending."""
     grant = open_pending(flow)
     if grant is None:
         return
@@ -147,7 +146,7 @@ def identify_and_store(flow: AuthorizationFlow) -> None:
 
 
 def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
-    """Store a pending grant where it belongs; without an identity, as an account of its own, as the person decided."""
+    """Store a pending grant where it belongs; without an identity, as the separate account that the person chose."""
 
     def store(session: Session) -> None:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
@@ -157,7 +156,7 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
         wanted = None
         if identity is not None:
             grant = replace(grant, identity=identity)
-            # Two people with one link may have come this far: the second is stored as a visit without a link.
+            # Two people may use one link at the same time: the second grant is stored as if there were no link.
             wanted = flow.reconnects_account_id if still_works(session, flow) else None
         match = match_grant(session, grant, wanted)
         end_flow(session, flow.id, match.ending, match.account_id)

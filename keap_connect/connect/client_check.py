@@ -1,4 +1,4 @@
-"""Whether Keap's token endpoint knows our client: asked with a code that cannot be one, so that nothing is spent."""
+"""Whether Keap's token endpoint knows our client: checked with an impossible code, so that no code is used up."""
 
 import hashlib
 import hmac
@@ -14,11 +14,9 @@ from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.models import CheckedClient
 from keap_connect.services import services
 
-IMPOSSIBLE_CODE = "only-asking-whether-the-client-is-known"
-
 
 class ClientStanding(StrEnum):
-    """What Keap's answer says of the client; the values are stored."""
+    """What Keap's answer shows about the client; the values are stored."""
 
     KNOWN = "known"
     REFUSED = "refused"
@@ -27,7 +25,7 @@ class ClientStanding(StrEnum):
 
 @dataclass(frozen=True)
 class ClientCheck:
-    """One check. `reason` is a sentence with Keap's own words in it."""
+    """One check. `reason` is a sentence that quotes Keap."""
 
     standing: ClientStanding
     reason: str
@@ -35,11 +33,11 @@ class ClientCheck:
 
 
 def check_client(actor: str) -> ClientCheck:
-    """Exchange a code that Keap never issued: a client it knows is told that the code is bad, and no other is.
+    """Exchange a code that Keap never issued: only a client that Keap knows gets the answer that the code is bad.
 
-    What tells nothing, such as no answer, is not kept: the check before it still says more.
+    An answer that shows nothing is not stored, so that the check before it still counts.
     """
-    classified = exchange_code(services().keap, IMPOSSIBLE_CODE)
+    classified = exchange_code(services().keap, "only-asking-whether-the-client-is-known")
     standing = {
         Verdict.REFUSED_FOR_GOOD: ClientStanding.KNOWN,
         Verdict.GRANTED: ClientStanding.KNOWN,
@@ -54,7 +52,7 @@ def check_client(actor: str) -> ClientCheck:
 
 
 def find_client_check() -> ClientCheck | None:
-    """Return the newest check that told something, unless client id, secret or token URL have changed since."""
+    """Return the stored check, unless client id, secret or token URL have changed since."""
     with read_session() as session:
         stored = session.get(CheckedClient, 1)
     if stored is None or not hmac.compare_digest(stored.registration, _registration()):
@@ -63,7 +61,7 @@ def find_client_check() -> ClientCheck | None:
 
 
 def _registration() -> str:
-    """Name what was checked without telling the secret."""
+    """Return a keyed hash of what is checked, which does not reveal the client secret."""
     keap = services().keap
-    told = "\n".join(["client check", keap.client_id, keap.client_secret, keap.token_url])
-    return hmac.new(services().settings.secret_key.encode(), told.encode(), hashlib.sha256).hexdigest()
+    checked = "\n".join(["client check", keap.client_id, keap.client_secret, keap.token_url])
+    return hmac.new(services().settings.secret_key.encode(), checked.encode(), hashlib.sha256).hexdigest()

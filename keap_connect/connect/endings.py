@@ -1,10 +1,10 @@
-"""Every way that connecting can end; web/ending_words.py has the words for each."""
+"""Every way in which connecting can end; web/ending_words.py has the text of each."""
 
 from enum import StrEnum
 
 
 class Ending(StrEnum):
-    """The values are stored with the flow and appear in URLs of endings without a flow."""
+    """The values are stored with the flow; those without a flow are in URLs."""
 
     # The grant is stored.
     CONNECTED = "connected"
@@ -20,7 +20,7 @@ class Ending(StrEnum):
     # Keap, or the person there, said no.
     DENIED = "denied"
     KEAP_ERROR = "keap_error"
-    # The callback itself is not one of ours, or is not whole.
+    # The callback does not belong to a flow here, or is incomplete.
     STATE_MISSING = "state_missing"
     STATE_UNKNOWN = "state_unknown"
     STATE_EXPIRED = "state_expired"
@@ -39,7 +39,7 @@ class Ending(StrEnum):
 
     @property
     def is_success(self) -> bool:
-        """Whether a grant was stored, so the person has shown who they are."""
+        """Whether a grant was stored, which proves who the person is."""
         return self in STORED
 
 

@@ -1,7 +1,7 @@
 """Authorization flows: started, claimed once, ended. State cannot be forged, replayed or used by another browser.
 
-`state` and the browser's cookie are stored as hashes only. A flow is claimed by one conditional UPDATE before
-anything is sent to Keap, so ten copies of one callback lead to one exchange.
+`state` and the browser's cookie are stored as hashes only. One conditional UPDATE claims a flow before anything is sent
+to Keap, so ten copies of one callback lead to one exchange.
 """
 
 import hmac
@@ -28,7 +28,7 @@ MOST_ENDED = 10_000
 
 
 class FlowRefused(Exception):
-    """The callback belongs to no flow that may go on; `ending` says why."""
+    """There is no open flow for the callback; `ending` says why."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending.value)
@@ -41,7 +41,7 @@ def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect
     Args:
         browser: the random value of the browser's own cookie.
         reconnects_account_id: the account that this flow is meant to reconnect.
-        reconnect_link_id: the link that started it, where nobody signed in did.
+        reconnect_link_id: the link that started the flow, if a link did.
     """
     request = new_authorization_request(services().keap)
     now = utc_now()
@@ -63,7 +63,7 @@ def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect
 
 
 def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationFlow:
-    """Return the flow that a callback's state belongs to, and change nothing.
+    """Return the flow that a callback's state belongs to.
 
     Raises:
         FlowRefused: state missing, unknown, or started by another browser.
@@ -98,14 +98,14 @@ def claim_flow(flow: AuthorizationFlow) -> bool:
 
 
 def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
-    """Return a flow for its own browser, else None."""
+    """Return this browser's flow with this `ref`."""
     with read_session() as session:
         flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref))
     return flow if flow is not None and _is_browser_of(flow, browser) else None
 
 
 def find_interrupted() -> AuthorizationFlow | None:
-    """Return a flow whose process stored the grant and is gone, if there is one."""
+    """Return a flow whose process stored the grant and then died."""
     interrupted = select(AuthorizationFlow).where(
         AuthorizationFlow.consumed_at <= utc_now() - EXCHANGE_LIFE,
         AuthorizationFlow.ending.is_(None),
@@ -116,7 +116,7 @@ def find_interrupted() -> AuthorizationFlow | None:
 
 
 def open_code_verifier(flow: AuthorizationFlow) -> str | None:
-    """Return the PKCE verifier of a flow that has one."""
+    """Return the PKCE code verifier, if the flow has one."""
     sealed = flow.code_verifier_sealed
     return services().cipher.open(sealed, "flow", flow.ref, "code_verifier") if sealed else None
 
@@ -157,7 +157,7 @@ def ending_of(flow: AuthorizationFlow) -> Ending | None:
 
 
 def forget_past() -> None:
-    """Delete flows of yesterday, and grants that waited for a decision for ten minutes."""
+    """Delete flows that expired a day ago, and grants whose time to decide is over."""
     with write_transaction() as session:
         _forget_past(session)
 
@@ -182,7 +182,7 @@ def _forget_past(session: Session) -> None:
 
 
 def _prune(session: Session, browser_hash: str) -> None:
-    """Delete what has expired, and the oldest flows beyond each limit, but none that is under way or waits."""
+    """Delete what has expired, and the oldest flows beyond each limit, except those that run or wait."""
     _forget_past(session)
     is_unused = AuthorizationFlow.consumed_at.is_(None)
     _forget_oldest(session, MOST_UNUSED_PER_BROWSER - 1, is_unused & (AuthorizationFlow.browser_hash == browser_hash))

@@ -1,4 +1,4 @@
-"""Filling in the details of a pending account once Keap returns them; its grant is then stored where it belongs."""
+"""Asking Keap again whose a pending account is; its grant is then stored where it belongs."""
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -17,13 +17,13 @@ from keap_connect.services import services
 
 
 def identify_pending(account_id: int) -> int:
-    """Ask Keap again who a pending account belongs to, and return the id under which it lives now.
+    """Ask Keap again who a pending account belongs to, and return the id of the account that has its grant now.
 
-    An account of the same (tenant, person) takes over the grant; the pending row is then gone.
+    If there is an account of the same (tenant, person), the grant moves there and the pending row is deleted.
 
     Raises:
         AccountNotFound: there is none.
-        TemporarilyUnavailable: Keap did not say, a refresh is under way, or the grant belongs to another client.
+        TemporarilyUnavailable: Keap did not say, a refresh is running, or the grant belongs to another client.
         TenantConflict: Keap named two tenants for the grant.
     """
     account = get_account(account_id)
@@ -45,7 +45,7 @@ def identify_pending(account_id: int) -> int:
 
 
 def _settle(session: Session, pending: Account, identity: Identity) -> int:
-    # Whoever signed in by this grant is that person from now on, and no longer bound to this one account.
+    # Whoever signed in by this grant is that person, and may now see all of that person's accounts.
     signed_in = update(SignIn).where(SignIn.account_id == pending.id)
     session.execute(signed_in.values(keap_user_id=identity.keap_user_id))
     wanted = session.get(Account, pending.reconnects_account_id) if pending.reconnects_account_id else None
@@ -60,7 +60,7 @@ def _settle(session: Session, pending: Account, identity: Identity) -> int:
 
 
 def _move(session: Session, pending: Account, identity: Identity) -> int:
-    """Store the pending grant where it belongs, unless a newer one is there, and move what refers to its row."""
+    """Store the pending grant where it belongs, unless a newer one is there, and move the references to its row."""
     access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
     if access_token is None or expires_at is None:
         return pending.id
@@ -68,8 +68,6 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
     if account is None or account.disconnected_at is not None or account.connected_at <= pending.connected_at:
         granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
         match = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
-        if match.account_id is None:
-            return pending.id
         account = session.get_one(Account, match.account_id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
         record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)

@@ -1,4 +1,4 @@
-"""Importing many credentials from a CSV file: first each line is checked, then all of it is stored or nothing."""
+"""Importing many credentials from a CSV file: first each line is checked, then all lines are stored or none."""
 
 import csv
 import io
@@ -24,17 +24,15 @@ from keap_connect.models import CredentialKind
 from keap_connect.services import services
 
 COLUMNS = ("kind", "access_token", "refresh_token", "external_id", "label")
-NEEDED_COLUMNS = {"kind", "access_token"}
 MOST_LINES = 200
 MOST_BYTES = 256 * 1024
 ASKED_AT_ONCE = 4  # Keap stops spikes of more than 25 calls a second, and each line takes two
 SILENT_LINES = 3
-HEADER_WRONG = f"The first line must name the columns, out of {', '.join(COLUMNS)}; the first two are needed."
 
 
 @dataclass(frozen=True)
 class PreviewLine:
-    """What one line would do. `updates`: what the account is called that would get another credential."""
+    """What one line would do. `updates` is the title of the account whose credential would be replaced."""
 
     number: int
     kind: str
@@ -46,21 +44,21 @@ class PreviewLine:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a file would do, or what is wrong with it: a sentence for each bad line, by its number."""
+    """What a file would do, and a sentence for each bad line, by its number."""
 
     lines: list[PreviewLine]
     problems: dict[int, str]
 
 
 def preview_file(content: bytes) -> Preview:
-    """Check a file and ask Keap about each of its lines, storing nothing.
+    """Check a file and ask Keap about each of its lines; store nothing.
 
     Raises:
-        ImportRefused: it is no such file at all.
+        ImportRefused: it is not a file that can be imported.
     """
     checked, problems = _check(content)
     lines = []
-    with write_transaction() as session:  # since it locks what it looks at, as the real run does
+    with write_transaction() as session:  # `find_target` locks
         for number, one in checked.items():
             try:
                 account, _ = find_target(session, one)
@@ -83,7 +81,7 @@ def import_file(content: bytes, actor: str) -> list[int]:
     """Store all lines of a file in one transaction; return the ids of their accounts, in the file's order.
 
     Raises:
-        ImportRefused: it is no such file at all.
+        ImportRefused: it is not a file that can be imported.
         LinesRefused: a line is wrong, or Keap does not accept it. Nothing was changed.
     """
     checked, problems = _check(content)
@@ -92,7 +90,7 @@ def import_file(content: bytes, actor: str) -> list[int]:
 
     def store(session: Session) -> list[int]:
         ids = {}
-        # In one order for everybody, so that two files at once wait for each other and do not block each other.
+        # Always in the same order, so that two imports at the same time cannot deadlock.
         for number in sorted(checked, key=lambda number: _owner(checked[number])):
             try:
                 ids[number] = store_checked(session, checked[number], actor)
@@ -105,7 +103,7 @@ def import_file(content: bytes, actor: str) -> list[int]:
 
 
 def _check(content: bytes) -> tuple[dict[int, Checked], dict[int, str]]:
-    """Return what is good by line number, and what is wrong by line number."""
+    """Return the good lines and the problems, each by line number."""
     problems: dict[int, str] = {}
     checked = _ask_keap(_read(content, problems), problems)
     names: dict[str, Callable[[Checked], object]] = {
@@ -123,7 +121,7 @@ def _check(content: bytes) -> tuple[dict[int, Checked], dict[int, str]]:
 
 
 def _read(content: bytes, problems: dict[int, str]) -> dict[int, ImportedCredential]:
-    """Return the lines that are right in form. No sentence repeats what is in a line: it may be a token."""
+    """Return the lines that have the right form. No problem quotes a line, which may contain a token."""
     if len(content) > MOST_BYTES:
         raise ImportRefused(f"The file is larger than {MOST_BYTES // 1024} kB.")
     try:
@@ -133,8 +131,10 @@ def _read(content: bytes, problems: dict[int, str]) -> dict[int, ImportedCredent
     except csv.Error:
         raise ImportRefused("The file is not CSV: a quotation mark is open, or stands where none may.") from None
     names = [name.strip().lower() for name in rows[0][1]] if rows else []
-    if not set(COLUMNS) >= set(names) >= NEEDED_COLUMNS or len(set(names)) != len(names):
-        raise ImportRefused(HEADER_WRONG)
+    if not set(COLUMNS) >= set(names) >= set(COLUMNS[:2]) or len(set(names)) != len(names):
+        raise ImportRefused(
+            f"The first line must name the columns, out of {', '.join(COLUMNS)}; the first two are needed."
+        )
     if not 1 < len(rows) <= MOST_LINES + 1:
         raise ImportRefused(f"The file has {len(rows) - 1} lines of accounts; 1 to {MOST_LINES} can be imported.")
     good = {}
@@ -147,7 +147,7 @@ def _read(content: bytes, problems: dict[int, str]) -> dict[int, ImportedCredent
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Give each row that is not blank, with the number of the line it begins at."""
+    """Yield each row that is not blank, with the number of its first line."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 1
     for row in reader:
@@ -174,7 +174,7 @@ def _credential(names: list[str], row: list[str]) -> ImportedCredential:
 
 
 def _ask_keap(credentials: dict[int, ImportedCredential], problems: dict[int, str]) -> dict[int, Checked]:
-    """Ask Keap whose each credential is, a few at a time; once it is silent for several lines, no more are asked."""
+    """Ask Keap whose each credential is, a few at a time; stop after several lines without an answer."""
     keap = services().keap
     silences: list[TemporarilyUnavailable] = []
 

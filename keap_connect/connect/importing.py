@@ -1,7 +1,7 @@
-"""Importing a credential that a person copies from Keap by hand: tokens, or a key without expiry.
+"""Importing a credential that a person copies from Keap: tokens, or a key that does not expire.
 
-It is checked against Keap's user info before anything is stored, which also says whose it is. Unlike a consent, an
-import can be repeated: so whatever is not clear is refused, and nothing is changed.
+Keap's user info must accept it before it is stored, and says whose it is. An import can be repeated, so a doubtful one
+is refused and nothing is changed.
 """
 
 import re
@@ -34,12 +34,12 @@ CREDENTIAL_WORDS = {
 
 @dataclass(frozen=True)
 class ImportedCredential:
-    """What a person or a program brings, and what its account is to be called; None leaves a name as it is.
+    """A credential to import, and the names of its account; None leaves a name unchanged.
 
     Args:
-        access_token: the key itself where it is a key.
-        expires_in: seconds that the access token has left, where somebody knows; not asked of a key.
-        replaces: it may take the place of a connection that works, too.
+        access_token: the access token, or the key.
+        expires_in: seconds that the access token has left, if known; ignored for a key.
+        replaces: whether it may replace a connection that works.
     """
 
     access_token: str = field(repr=False)
@@ -53,23 +53,23 @@ class ImportedCredential:
 
 @dataclass(frozen=True)
 class Checked:
-    """A credential, and whose it is by Keap's own word."""
+    """A credential, and whose it is according to Keap."""
 
     credential: ImportedCredential
     identity: Identity
 
 
 def import_credential(credential: ImportedCredential, actor: str) -> int:
-    """Check a credential at Keap and store it in the account it belongs to, a new one if need be; return its id.
+    """Check a credential at Keap, store it in its account, which may be new, and return the account's id.
+
+    Nothing is changed when it raises.
 
     Raises:
-        ImportRefused: it breaks a rule, or Keap does not accept it (CredentialRefused), or it would end a better one,
-            or might (WouldReplace) and `replaces` is false.
+        ImportRefused: it breaks a rule, Keap does not accept it (CredentialRefused), it would end a better connection,
+            or it might end one (WouldReplace) and `replaces` is false.
         NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not say whose it is.
         TenantConflict: Keap named two tenants for it.
-
-    Whatever is raised, nothing was changed.
     """
     check_form(credential)
     checked = Checked(credential, get_identity(services().keap, credential.access_token))
@@ -77,7 +77,7 @@ def import_credential(credential: ImportedCredential, actor: str) -> int:
 
 
 def check_form(credential: ImportedCredential) -> None:
-    """Check what can be seen without Keap.
+    """Check what can be checked without Keap.
 
     Raises:
         ImportRefused, NameRefused.
@@ -100,12 +100,13 @@ def check_form(credential: ImportedCredential) -> None:
 
 
 def find_target(session: Session, checked: Checked) -> tuple[Account | None, bool]:
-    """Return the account, locked, in which a credential would be stored, None where it would become a new one; and
-    whether it is stored there already.
+    """Return the account, locked, that the credential belongs to, and whether it has the credential already.
+
+    The account is None if the credential would make a new one.
 
     Raises:
-        ImportRefused: what is stored there works for longer than the credential would, or comes from it.
-        WouldReplace: it works, and a pair would take its place although `replaces` is false.
+        ImportRefused: the stored credential works for longer, or came from a refresh with this one.
+        WouldReplace: a stored pair works, and `replaces` is false.
         ExternalIdTaken: another account has the external id.
     """
     credential = checked.credential
@@ -118,8 +119,8 @@ def find_target(session: Session, checked: Checked) -> tuple[Account | None, boo
         return None, False
     is_stored = _is_stored(session, account, credential.refresh_token)
     state = state_of(account, utc_now())
-    # The access token works, which says nothing of the refresh token: another program may have spent that, and the
-    # account would be lost at its next refresh.
+    # Only the access token was checked. Another program may have used the refresh token; then the account would be
+    # lost at its next refresh.
     is_healthy = state is AccountState.ACTIVE and not (account.failures or account.refusals)
     is_pair = credential.kind == account.kind == CredentialKind.OAUTH
     if is_pair and is_healthy and not (is_stored or credential.replaces):
@@ -136,16 +137,17 @@ def find_target(session: Session, checked: Checked) -> tuple[Account | None, boo
 
 
 def store_checked(session: Session, checked: Checked, actor: str) -> int:
-    """Store a credential, in the caller's transaction; return the account's id. The same errors as `find_target`.
+    """Store a credential in the caller's transaction and return the account's id.
 
     Raises:
-        IntegrityError: the same (tenant, person), or the same external id, was stored at the same moment; try again.
+        ImportRefused, ExternalIdTaken: as in `find_target`.
+        IntegrityError: the same (tenant, person) or external id was stored at the same moment; try again.
     """
     credential, identity = checked.credential, checked.identity
     known, is_stored = find_target(session, checked)
     account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
     take_identity(account, identity)
-    if not is_stored:  # else a pair whose outcome is unknown goes on waiting
+    if not is_stored:  # storing it again would clear an attempt whose outcome is unknown
         store_imported(
             account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in
         )
@@ -164,24 +166,22 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
 
 
 def _is_stored(session: Session, account: Account, refresh_token: str | None) -> bool:
-    """Whether a refresh token was imported here before, and nothing can have been done with it since.
+    """Whether a refresh token was imported here before and has not been used since.
 
     Raises:
-        ImportRefused: something may have been done with it. Its access token may still work, but it would take the
-            place of the very pair that it was traded for.
+        ImportRefused: it may have been used. It would replace the pair that Keap returned for it.
     """
+    if not refresh_token:
+        return False
     imports = select(AccountEvent.details).where(
         AccountEvent.account_id == account.id,
         AccountEvent.kind.in_([EventKind.IMPORTED, EventKind.IMPORTED_AGAIN]),
     )
-    is_stored = False
-    for details in session.scalars(imports) if refresh_token else ():
-        if details.get("fingerprint") != fingerprint(refresh_token or ""):
-            continue
-        if account.generation != details["generation"] or account.attempted_at is not None:
-            raise ImportRefused(
-                "This refresh token was imported before, and the account has moved on since. It works only once: "
-                "generate another one."
-            )
-        is_stored = True
-    return is_stored
+    mark = fingerprint(refresh_token)
+    found = {details["generation"] for details in session.scalars(imports) if details.get("fingerprint") == mark}
+    if found and (found != {account.generation} or account.attempted_at is not None):
+        raise ImportRefused(
+            "This refresh token was imported before, and the account has moved on since. It works only once: "
+            "generate another one."
+        )
+    return bool(found)

@@ -1,7 +1,6 @@
-"""Which account a fresh grant belongs to: the right one, never a mixed one, and never thrown away.
+"""Which account a fresh grant belongs to. No account mixes the grants of two people, and no grant is lost.
 
-The same rule serves the callback, the confirmation of another tenant, and a pending account whose details came
-in later.
+A callback, a decision about another tenant, and a pending account whose details come later all use the same rule.
 """
 
 import json
@@ -22,18 +21,16 @@ from keap_connect.models import Account, SignIn
 
 @dataclass(frozen=True)
 class Grant:
-    """A token response and who it speaks for."""
+    """A token response and whose it is."""
 
     token_response: TokenResponse = field(repr=False)
     identity: Identity
 
     def to_json(self) -> str:
-        """Write it down, to be sealed."""
         return json.dumps(asdict(self), default=datetime.isoformat)
 
     @classmethod
     def from_json(cls, text: str) -> "Grant":
-        """Read what `to_json` wrote."""
         values = json.loads(text)
         token_response = TokenResponse(**values["token_response"])
         expires_at = datetime.fromisoformat(values["token_response"]["expires_at"])
@@ -42,21 +39,21 @@ class Grant:
 
 @dataclass(frozen=True)
 class Match:
-    """Where a grant is stored. `DECISION_PENDING`: nowhere yet, since it is of another tenant than the account."""
+    """The account that a grant is stored in; with `DECISION_PENDING` the one to reconnect, which is unchanged."""
 
     ending: Ending
-    account_id: int | None
+    account_id: int
 
 
 def match_grant(session: Session, grant: Grant, reconnects_account_id: int | None = None) -> Match:
     """Store a grant in the account that it belongs to.
 
-    Reconnect of account A: same tenant and person: A gets the pair. Same tenant, another person: A takes that
-    person, unless they have account B already: then B is updated. Another tenant: A never changes; if that
-    (tenant, person) is connected it is updated, else the grant waits for the person to decide.
+    Reconnect of account A, same tenant and person: A gets the pair. Same tenant, another person: A changes to that
+    person, unless they have account B already; then B gets the pair. Another tenant: A never changes; the account of
+    that (tenant, person) gets the pair if there is one, else the grant waits for the person to decide.
 
     Raises:
-        IntegrityError: the same (tenant, person) was stored at the same moment; match it again.
+        IntegrityError: the same (tenant, person) was stored at the same moment; call this again.
     """
     identity, wanted = grant.identity, None
     if reconnects_account_id is not None:
@@ -64,7 +61,9 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
     known = find_by_identity(session, identity)
     if wanted and wanted.tenant_id and identity.tenant_id and wanted.tenant_id != identity.tenant_id:
         record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=identity.tenant_id)
-        return _store(session, grant, known, Ending.OTHER_TENANT_UPDATED) if known else _undecided(wanted)
+        if known is None:
+            return Match(Ending.DECISION_PENDING, wanted.id)
+        return _store(session, grant, known, Ending.OTHER_TENANT_UPDATED)
     if known and wanted and known is not wanted:
         match = _store(session, grant, known, Ending.OTHER_PERSON_UPDATED)
         record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=person_of(identity))
@@ -76,7 +75,7 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
         pending.reconnects_account_id = wanted.id if wanted else None
         return _store(session, grant, pending, Ending.CONNECTED_PENDING, EventKind.CONNECTED)
     if wanted and wanted.keap_user_id is None:
-        # Whoever signed in by the grant before had no name, so it may be somebody else's account from now on.
+        # Nobody knew who signed in by the earlier grant, so the account may belong to somebody else from now on.
         session.execute(delete(SignIn).where(SignIn.account_id == wanted.id))
         return _store(session, grant, wanted, Ending.RECONNECTED)
     if wanted:
@@ -87,7 +86,7 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
 
 
 def find_by_identity(session: Session, identity: Identity) -> Account | None:
-    """Return the account of this (tenant, person), locked, or None."""
+    """Return the account of this (tenant, person), locked."""
     if identity.tenant_id is None or identity.keap_user_id is None:
         return None
     query = select(Account).where(
@@ -97,16 +96,12 @@ def find_by_identity(session: Session, identity: Identity) -> Account | None:
 
 
 def take_identity(account: Account, identity: Identity) -> None:
-    """Store what Keap said; what it did not say stays, unless it is about another person."""
+    """Store what Keap said. Other values stay, but the name and e-mail address of another person do not."""
     if identity.keap_user_id and identity.keap_user_id != account.keap_user_id:
         account.person_name = account.person_email = None
     for name, value in asdict(identity).items():
         if value is not None:
             setattr(account, name, value)
-
-
-def _undecided(wanted: Account) -> Match:
-    return Match(Ending.DECISION_PENDING, wanted.id)
 
 
 def _store(

@@ -1,15 +1,15 @@
-"""A file that was previewed waits here, sealed, for the admin who sent it: its tokens are on no page meanwhile."""
+"""Import files after their preview: they wait here, sealed, for the admin who sent them. No page shows their tokens."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.connect.import_files import Preview, PreviewLine
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import write_transaction
 from keap_connect.models import PendingFile as StoredFile
 from keap_connect.services import services
 
@@ -18,7 +18,7 @@ KEPT_FOR = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class PendingFile:
-    """The file, what it would do, and until when it waits."""
+    """A file and its preview; `until` is when it is deleted."""
 
     content: bytes = field(repr=False)
     lines: list[PreviewLine]
@@ -26,7 +26,7 @@ class PendingFile:
 
 
 def store_pending_file(admin_id: int, content: bytes, preview: Preview) -> None:
-    """Keep a good file for ten minutes, in the place of one that the same admin sent before."""
+    """Keep a file for ten minutes; it replaces an earlier one of the same admin."""
     text = json.dumps({"content": content.decode("utf-8"), "lines": [asdict(line) for line in preview.lines]})
     sealed = services().cipher.seal(text, _context(admin_id))
     with write_transaction() as session:
@@ -35,7 +35,6 @@ def store_pending_file(admin_id: int, content: bytes, preview: Preview) -> None:
 
 
 def find_pending_file(admin_id: int) -> PendingFile | None:
-    """Return the file that waits for this admin, unless its time is over."""
     with write_transaction() as session:
         _delete_expired(session)
         stored = session.get(StoredFile, admin_id)
@@ -46,16 +45,12 @@ def find_pending_file(admin_id: int) -> PendingFile | None:
 
 
 def forget_pending_file(admin_id: int) -> None:
-    """Delete the file that waits for this admin."""
     with write_transaction() as session:
         session.execute(delete(StoredFile).where(StoredFile.admin_id == admin_id))
 
 
 def forget_past_files() -> None:
-    """Delete the files whose time is over, also when nobody comes back for them: for the worker."""
-    with read_session() as session:
-        if session.scalar(select(StoredFile.admin_id).limit(1)) is None:
-            return
+    """Delete the files whose time is over; for the worker, since the admin may never come back."""
     with write_transaction() as session:
         _delete_expired(session)
 

@@ -1,7 +1,7 @@
-"""Reconnect links: an admin or a job sends one to a customer, who reconnects one account with it without signing in.
+"""Reconnect links: with one, a customer reconnects one account without signing in. An admin or a job makes it.
 
-256 random bits, stored as a hash, for seven days and one use. A link is used up when a flow that it started ends with
-a stored grant: whoever pressed Deny can use it again. Unknown, used, expired and revoked links look the same.
+A link has 256 random bits, stored as a hash, and works for seven days. It is used up when a flow that it started stores
+a grant, so a person who pressed Deny can use it again. Unknown, used, expired and revoked links look the same.
 """
 
 import secrets
@@ -21,14 +21,13 @@ from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
 from keap_connect.services import services
 
-TOKEN_BYTES = 32
 LINK_LIFE = timedelta(days=7)
 KEPT_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class MadeLink:
-    """A new link. Its address holds the secret and is shown only once."""
+    """A new link. Its URL contains the secret and is shown only once."""
 
     url: str = field(repr=False)
     expires_at: datetime
@@ -40,7 +39,7 @@ def make_link(account_id: int, actor: str) -> MadeLink:
     Raises:
         AccountNotFound: there is none.
     """
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    token = secrets.token_urlsafe(32)
     now = utc_now()
     with write_transaction() as session:
         load_account(session, account_id)
@@ -62,7 +61,7 @@ def list_open_links(account_id: int) -> list[ReconnectLink]:
 
 
 def revoke_link(account_id: int, link_id: int, actor: str) -> None:
-    """Revoke a link, also for a flow that it has started; one that no longer works stays as it is.
+    """Revoke a link, also for a flow that it has started. A used or revoked link is not changed.
 
     Raises:
         AccountNotFound: there is none.
@@ -76,7 +75,7 @@ def revoke_link(account_id: int, link_id: int, actor: str) -> None:
 
 
 def check_link(token: str) -> None:
-    """Find out whether a link works, and change nothing.
+    """Check that a link works.
 
     Raises:
         LinkGone: it is unknown, used, expired or revoked.
@@ -90,22 +89,24 @@ def start_by_link(token: str, browser: str) -> str:
     Raises:
         LinkGone: it is unknown, used, expired or revoked.
     """
-    return _start(_find_open(ReconnectLink.token_hash == hash_secret(token)), browser)
+    link = _find_open(ReconnectLink.token_hash == hash_secret(token))
+    return start_flow(browser, link.account_id, link.id)
 
 
 def start_by_link_again(flow: AuthorizationFlow, browser: str) -> str:
-    """Start once more by the link that started a flow of this browser.
+    """Start again with the link that started a flow of this browser.
 
     Raises:
-        LinkGone: it is used, expired or revoked by now, or the flow was not started by a link.
+        LinkGone: it is used, expired or revoked, or no link started the flow.
     """
-    return _start(_find_open(ReconnectLink.id == flow.reconnect_link_id), browser)
+    link = _find_open(ReconnectLink.id == flow.reconnect_link_id)
+    return start_flow(browser, link.account_id, link.id)
 
 
 def still_works(session: Session, flow: AuthorizationFlow) -> bool:
-    """Whether a flow may go on by the link that started it, if any; locks the link until the transaction ends.
+    """Whether the link that started a flow, if any, allows it to go on; locks the link until the transaction ends.
 
-    A flow outlives its link's seven days by its own ten minutes, but no other use of the link and no revocation.
+    A flow may end after its link has expired, but not after the link was used or revoked.
     """
     if flow.reconnect_link_id is None:
         return True
@@ -114,15 +115,11 @@ def still_works(session: Session, flow: AuthorizationFlow) -> bool:
 
 
 def use_up(session: Session, flow: AuthorizationFlow) -> None:
-    """Mark the link that started a flow as used; without a link, do nothing."""
+    """Mark the link that started a flow, if any, as used."""
     link = session.get(ReconnectLink, flow.reconnect_link_id) if flow.reconnect_link_id else None
     if link is not None and link.used_at is None:
         link.used_at = utc_now()
         record(session, EventKind.RECONNECT_LINK_USED, link.account_id, Actor.CUSTOMER, made_by=link.made_by)
-
-
-def _start(link: ReconnectLink, browser: str) -> str:
-    return start_flow(browser, reconnects_account_id=link.account_id, reconnect_link_id=link.id)
 
 
 def _find_open(which: ColumnElement[bool]) -> ReconnectLink:
