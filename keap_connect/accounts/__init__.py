@@ -1,1 +1,1 @@
-"""The connected accounts: their credential, their state, their history, and finding them again."""
+"""The connected accounts: how they are found, and their credentials, states, names and refresh times."""

@@ -1,4 +1,4 @@
-"""What people and programs change about an account: its names, its end, and its erasure."""
+"""What people and programs change about an account: they rename it, disconnect it, or erase it."""
 
 from collections.abc import Mapping
 
@@ -28,8 +28,19 @@ def change_account(account_id: int, actor: str, changes: Mapping[str, str | None
     """
     names = {name: tidy_name(changes[name]) for name in NAMES if name in changes}
     check_names(**names)
+    external_id = names.get("external_id")
+    taken = select(Account.id).where(Account.external_id == external_id, Account.id != account_id)
     try:
-        _store_names(account_id, actor, names)
+        with write_transaction() as session:
+            account = load_account(session, account_id, lock=True)
+            other_id = session.scalar(taken) if external_id else None
+            if other_id is not None:
+                raise ExternalIdTaken(f"Account {other_id} has this external id already.")
+            for name, after in names.items():
+                before = getattr(account, name)
+                if before != after:
+                    setattr(account, name, after)
+                    record(session, NAMES[name], account_id, actor, before=_quoted(before), after=_quoted(after))
     except IntegrityError as clash:
         raise ExternalIdTaken from clash
 
@@ -49,7 +60,7 @@ def disconnect(account_id: int, actor: str) -> None:
 
 
 def erase(account_id: int, actor: str) -> None:
-    """Delete an account with its tokens, names, links, sign-ins and history; one event says that it was done.
+    """Delete an account with its tokens, names, links, sign-ins and history; one event records it.
 
     A refresh in flight cannot bring it back, and its id is never used again.
 
@@ -67,21 +78,6 @@ def erase(account_id: int, actor: str) -> None:
         delete_history(session, account_id)
         session.delete(account)
         record(session, EventKind.ERASED, account_id, actor)
-
-
-def _store_names(account_id: int, actor: str, names: Mapping[str, str | None]) -> None:
-    with write_transaction() as session:
-        account = load_account(session, account_id, lock=True)
-        external_id = names.get("external_id")
-        taken = select(Account.id).where(Account.external_id == external_id, Account.id != account_id)
-        other_id = session.scalar(taken) if external_id else None
-        if other_id is not None:
-            raise ExternalIdTaken(f"Account {other_id} has this external id already.")
-        for name, after in names.items():
-            before = getattr(account, name)
-            if before != after:
-                setattr(account, name, after)
-                record(session, NAMES[name], account_id, actor, before=_quoted(before), after=_quoted(after))
 
 
 def _quoted(name: str | None) -> str:

@@ -1,4 +1,4 @@
-"""How a credential is kept in its account's row: sealed, replaced as a whole, forgotten at once."""
+"""An account's credential: sealed in the account's row, and replaced or deleted as a whole."""
 
 import hashlib
 from datetime import timedelta
@@ -19,7 +19,7 @@ IMPORTED_LIFE = {
 
 
 def new_account(session: Session, tenant_id: str | None, keap_user_id: str | None) -> Account:
-    """Add an account that holds no tokens yet; it has its id, which sealing needs."""
+    """Add an account without tokens. It gets its id at once, because sealing needs it."""
     now = utc_now()
     account = Account(
         tenant_id=tenant_id,
@@ -36,7 +36,7 @@ def new_account(session: Session, tenant_id: str | None, keap_user_id: str | Non
 
 
 def replace_credential(account: Account, granted: TokenResponse) -> None:
-    """Store a new grant in the place of whatever was there; the old pair is gone as a whole."""
+    """Store a new grant; nothing of the old credential stays."""
     _start_anew(account, CredentialKind.OAUTH if granted.refresh_token else CredentialKind.ACCESS_TOKEN_ONLY)
     store_pair(account, granted)
 
@@ -48,14 +48,13 @@ def store_imported(
     refresh_token: str | None,
     expires_in: int | None = None,
 ) -> None:
-    """Store what a person or program brought, and Keap has just accepted, in the place of whatever was there.
+    """Store an imported credential that Keap has just accepted; nothing of the old credential stays.
+
+    The age of the tokens is unknown, but at most a day, since the access token works. So an access token alone expires
+    within a day, and a refresh token has 44 of its 45 days left. A worker refreshes a pair at once. Keys do not expire.
 
     Args:
-        expires_in: seconds that the access token has left, where somebody knows.
-
-    Nobody knows when a pasted token was made. Since it still worked, that was at most a day ago: an access token
-    alone ends a day from now at the latest, and of a refresh token's 45 days one is counted as gone. A pair is
-    refreshed as soon as a worker runs. Keys do not expire.
+        expires_in: seconds that the access token has left, if known.
     """
     now = utc_now()
     _start_anew(account, kind)
@@ -75,9 +74,9 @@ def store_imported(
 
 
 def store_pair(account: Account, granted: TokenResponse) -> None:
-    """Seal a granted pair into its row and move the generation; without a refresh token the old one stays.
+    """Seal a granted pair into its row and increase the generation; without a new refresh token, the old one stays.
 
-    Clears failures and the attempt marker: a stored pair is the proof that all is well.
+    Failures and the attempt marker are cleared: a stored pair proves that the connection works.
     """
     now = utc_now()
     account.generation += 1
@@ -103,7 +102,7 @@ def _start_anew(account: Account, kind: CredentialKind) -> None:
 
 
 def forget_credential(account: Account) -> None:
-    """Destroy the tokens and move the generation, so that a late answer cannot bring them back."""
+    """Delete the tokens and increase the generation, so that a late answer cannot bring them back."""
     account.generation += 1
     account.access_token_sealed = account.refresh_token_sealed = None
     account.access_token_expires_at = account.refresh_token_issued_at = account.next_refresh_at = None
@@ -111,7 +110,7 @@ def forget_credential(account: Account) -> None:
 
 
 def open_access_token(account: Account) -> str | None:
-    """Return the access token in clear.
+    """Return the access token in plain text.
 
     Raises:
         SealBroken: the stored value does not open.
@@ -120,7 +119,7 @@ def open_access_token(account: Account) -> str | None:
 
 
 def open_refresh_token(account: Account) -> str | None:
-    """Return the refresh token in clear: to present it to Keap, and nothing else.
+    """Return the refresh token in plain text, only to present it to Keap.
 
     Raises:
         SealBroken: the stored value does not open.
@@ -129,17 +128,17 @@ def open_refresh_token(account: Account) -> str | None:
 
 
 def is_ours(account: Account) -> bool:
-    """Whether the grant was made to the client and token URL of the present settings; it is never sent elsewhere."""
+    """Whether the grant belongs to the client and token URL in the settings; it is never sent anywhere else."""
     return (account.client_id, account.token_url) == (services().keap.client_id, services().keap.token_url)
 
 
 def fingerprint(token: str) -> str:
-    """Return the first 16 hex digits of a token's SHA-256: a name that reveals nothing of it."""
+    """Return the first 16 hex digits of a token's SHA-256, which identify the token and do not reveal it."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
 def _clear_attempts(account: Account) -> None:
-    """Forget failures, unknown outcome, refusals and the lease: they belonged to the pair that is gone."""
+    """Clear failures, unknown outcome, refusals and the lease: they belong to the earlier pair."""
     account.attempt_fingerprint = account.attempted_at = account.outcome_unknown_since = None
     account.failures, account.failed_at, account.failure_reason = 0, None, None
     account.refusals, account.refused_at = 0, None

@@ -1,10 +1,10 @@
-"""Finding accounts, and what a page or a program may see of a row: never a whole token."""
+"""Finding accounts, and what a page or a program may see of one: never a whole token."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
@@ -28,7 +28,6 @@ from keap_connect.models import LARGEST_ID, NAMELESS, Account
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
 UNREADABLE = "cannot be opened"
-ALMOST = timedelta(hours=1)  # that a day ahead may lack to be counted: a grant just made has 45 days left
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,14 @@ class AccountView:
     disconnected_at: datetime | None
     last_used_at: datetime | None = None
     has_access_token: bool = False
-    is_being_confirmed: bool = False  # Keap refused once, and is asked once more before that counts
-    is_unreadable: bool = False  # a token does not open; known once the tokens were looked at
+    is_being_confirmed: bool = False  # Keap refused one refresh; a second one decides
+    is_unreadable: bool = False  # a token does not open; only known when the view was made with the tokens
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
 
     @property
     def public_title(self) -> str:
-        """What its customer sees: the label is the integrator's own word for them."""
+        """What the customer sees; the label is for the integrator only."""
         return self.business_name or self.tenant_id or NAMELESS
 
 
@@ -73,7 +72,7 @@ _COPIED = [one.name for one in fields(AccountView) if hasattr(Account, one.name)
 
 @dataclass(frozen=True)
 class AccountPage:
-    """One page of accounts, and how many there are in each state, found or not."""
+    """One page of the accounts found; `counts` is the number of all accounts in each state."""
 
     accounts: list[AccountView]
     total: int
@@ -93,12 +92,12 @@ def get_account(account_id: int) -> Account:
 
 
 def load_account(session: Session, account_id: int, *, lock: bool = False) -> Account:
-    """Return the row within the caller's transaction; with lock, nobody else changes it until that ends.
+    """Return the row in the caller's transaction; with `lock`, nobody else changes it until the transaction ends.
 
     Raises:
         AccountNotFound: there is none.
     """
-    # A number beyond the column's type is an error of the database, not a row that is missing.
+    # The database raises an error for an id that is larger than the column's type.
     account = session.get(Account, account_id, with_for_update=lock) if account_id <= LARGEST_ID else None
     if account is None:
         raise AccountNotFound(f"There is no account {account_id}.")
@@ -106,7 +105,7 @@ def load_account(session: Session, account_id: int, *, lock: bool = False) -> Ac
 
 
 def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
-    """Return one account as a page shows it; with_tokens adds the last four characters of each token.
+    """Return one account as a page shows it; `with_tokens` adds the last four characters of each token.
 
     Raises:
         AccountNotFound: there is none.
@@ -115,7 +114,7 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
 
 
 def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
-    """Search all accounts by parts of words, and return one page of them, what needs attention first."""
+    """Return one page of the accounts that contain each word of `text`, in this state if one is given."""
     now = utc_now()
     query = _matching(text, state)
     ordered = query.order_by(*order.columns(now))
@@ -138,7 +137,7 @@ def list_accounts_after(
     tenant_id: str | None = None,
     external_id: str | None = None,
 ) -> tuple[list[AccountView], int | None]:
-    """Return a page by id, which stays right while rows change, and the cursor of the next one; None at the end.
+    """Return the accounts with an id above `cursor`, and the cursor of the next page; None at the end.
 
     Args:
         only: the ids that the caller may see; None for all.
@@ -157,30 +156,34 @@ def list_accounts_after(
 
 
 def _matching(text: str, state: str) -> Select[Account]:
-    """Return the query for the accounts that hold all these parts of words, and are in this state."""
+    columns = (
+        Account.tenant_id,
+        Account.business_name,
+        Account.person_name,
+        Account.person_email,
+        Account.label,
+        Account.external_id,
+    )
     query = select(Account)
     for word in text.split():
-        query = query.where(_contains(word))
+        query = query.where(or_(*(column.icontains(word, autoescape=True) for column in columns)))
     return query.where(state_expression(utc_now()) == state) if state else query
 
 
 def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountView]:
-    """Return what one customer may see: the account they connected, and all of the same Keap user."""
-    mine = Account.id == account_id
-    if keap_user_id is not None:
-        mine = Account.keap_user_id == keap_user_id
+    """Return what one customer may see: all accounts of the Keap user if known, else the one they connected."""
+    mine = Account.id == account_id if keap_user_id is None else Account.keap_user_id == keap_user_id
     with read_session() as session:
         return [view_of(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
 
 
 def count_states() -> dict[str, int]:
-    """Count the accounts in each state."""
     with read_session() as session:
         return _count_states(session, utc_now())
 
 
 def list_refreshable_ids() -> list[int]:
-    """Return the accounts that have a refresh token, soonest expiry first."""
+    """Return the ids of the accounts that have a refresh token, soonest expiry first."""
     refreshable = select(Account.id).where(Account.refresh_token_sealed.is_not(None))
     with read_session() as session:
         return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
@@ -192,20 +195,7 @@ def _count_states(session: Session, now: datetime) -> dict[str, int]:
     return {state.value: found.get(state.value, 0) for state in AccountState}
 
 
-def _contains(word: str) -> ColumnElement[bool]:
-    columns = (
-        Account.tenant_id,
-        Account.business_name,
-        Account.person_name,
-        Account.person_email,
-        Account.label,
-        Account.external_id,
-    )
-    return or_(*(column.icontains(word, autoescape=True) for column in columns))
-
-
 def view_of(account: Account, with_tokens: bool = False) -> AccountView:
-    """Return a row as people see it."""
     now = utc_now()
     state = state_of(account, now)
     issued_at = account.refresh_token_issued_at
@@ -219,7 +209,8 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
         next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state),
         reasons=reasons_of(account, now),
         refresh_token_expires_at=ends_at,
-        refresh_days_left=max((ends_at - now + ALMOST).days, 0) if ends_at else None,
+        # An hour is added so that a grant just made has 45 days left, not 44.
+        refresh_days_left=max((ends_at - now + timedelta(hours=1)).days, 0) if ends_at else None,
         has_access_token=account.access_token_sealed is not None,
         is_being_confirmed=is_being_confirmed(account, state),
         is_unreadable=is_unreadable,

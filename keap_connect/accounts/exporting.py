@@ -1,4 +1,4 @@
-"""All accounts as CSV, without tokens, and harmless in a spreadsheet."""
+"""All accounts as CSV, without tokens; a spreadsheet runs no formula from it."""
 
 from collections.abc import Iterator
 from operator import attrgetter
@@ -11,21 +11,18 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account
 from keap_connect.spreadsheet import csv_line
 
-# The columns of the file, and what each shows of an account.
-COLUMNS = {
-    **{name: name for name in ("id", "state", "tenant_id", "business_name")},
-    "person": "person_name",
-    "email": "person_email",
-    **{name: name for name in ("label", "external_id", "kind", "access_token_expires_at", "refresh_token_expires_at")},
-    **{name: name for name in ("connected_at", "refreshed_at")},
-}
+COLUMNS = (
+    *("id", "state", "tenant_id", "business_name", "person", "email", "label", "external_id", "kind"),
+    *("access_token_expires_at", "refresh_token_expires_at", "connected_at", "refreshed_at"),
+)
+ATTRIBUTES = {"person": "person_name", "email": "person_email"}  # the other columns have the names of attributes
 ROWS_AT_ONCE = 500
 
 
 def export_csv(actor: str) -> Iterator[str]:
-    """Write the export down in the history, then give the file piece by piece: the column names, then all accounts.
+    """Record the export in the history, and return the file in pieces: the column names, then all accounts.
 
-    Times are UTC in ISO 8601. What a spreadsheet would take for a formula gets an apostrophe in front.
+    Times are UTC in ISO 8601. A cell that a spreadsheet would run as a formula begins with an apostrophe.
     """
     with write_transaction() as session:
         count = session.scalar(select(func.count(Account.id))) or 0
@@ -35,7 +32,7 @@ def export_csv(actor: str) -> Iterator[str]:
 
 def _pieces() -> Iterator[str]:
     yield csv_line(COLUMNS)
-    cells = attrgetter(*COLUMNS.values())
+    cells = attrgetter(*(ATTRIBUTES.get(name, name) for name in COLUMNS))
     cursor: int | None = 0
     while cursor is not None:
         # A few rows at a time, so that a slow download holds no transaction.

@@ -1,4 +1,4 @@
-"""What people are called, how an account is named from outside, and what may be in the names that we are given."""
+"""The names of people and accounts: what pages show, what API and commands accept, and which characters are allowed."""
 
 import re
 
@@ -10,19 +10,18 @@ from keap_connect.keap.user_info import Identity
 from keap_connect.models import LARGEST_ID, Account
 
 LONGEST_NAME = 200
-LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL keeps no NUL, and a line is one line
+LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL stores no NUL, and a label is one line
 EXTERNAL_ID_CHARACTERS = "[A-Za-z0-9._:-]"
 EXTERNAL = "external:"
 NAME = re.compile(f"[0-9]{{1,{LONGEST_NAME}}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}")
 
 
 def person_of(named: Account | Identity) -> str:
-    """Return what a person is called in a sentence."""
     return named.person_name or named.person_email or "a person Keap has not named yet"
 
 
 def is_account_name(name: str) -> bool:
-    """Whether it has the form of a name from outside: an id, or `external:<external_id>`."""
+    """Whether API and commands accept it as the name of an account: an id, or `external:<external_id>`."""
     return NAME.fullmatch(name) is not None
 
 
@@ -41,7 +40,7 @@ def parse_account_name(name: str) -> int | str:
 
 
 def find_account_id(name: str) -> int:
-    """Return the id of the account that has this name outside.
+    """Return the id of the account that API and commands name so.
 
     Raises:
         AccountNotFound: there is none.
@@ -56,12 +55,12 @@ def find_account_id(name: str) -> int:
 
 
 def tidy_name(typed: str | None) -> str | None:
-    """Return a label or an external id without needless blanks; None when nothing is left."""
+    """Return a label or an external id with single spaces only; None if it is blank."""
     return " ".join((typed or "").split()) or None
 
 
 def check_names(label: str | None = None, external_id: str | None = None) -> None:
-    """Check what an account is to be called.
+    """Check the new names of an account.
 
     Raises:
         NameRefused: the label or the external id breaks a rule.

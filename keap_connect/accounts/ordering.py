@@ -1,4 +1,4 @@
-"""The orders in which accounts can be listed, alike on both databases: what is not known comes last either way."""
+"""The orders in which accounts can be listed, the same on both databases. Unknown values are always last."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ MOST_URGENT_FIRST = (
 
 
 class SortKey(StrEnum):
-    """By what accounts can be sorted; the values stand in addresses."""
+    """What accounts can be sorted by; the values are part of URLs."""
 
     STATE = "state"
     ACCOUNT = "account"
@@ -34,7 +34,7 @@ class SortKey(StrEnum):
 
 
 class _alphabetical(FunctionElement[str]):  # noqa: N801
-    """A text in lower case, compared letter by letter whatever language the database is set to."""
+    """A text in lower case, compared by character codes, whatever the database's language."""
 
     type = String()
     inherit_cache = True
@@ -52,29 +52,29 @@ def _postgresql_letters(element: _alphabetical, compiler: SQLCompiler, **options
 
 @dataclass(frozen=True)
 class Order:
-    """One order of the list. Its text, such as `-expires` for the latest first, stands in the address."""
+    """One order of the list. Its text is part of the URL, such as `-expires` for the latest first."""
 
     key: SortKey = SortKey.STATE
     is_descending: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Order":
-        """Read the text of an order; what is none gives the usual order, the most urgent first."""
+        """Read the text of an order; any other text gives the usual order, the most urgent first."""
         key = text.removeprefix("-")
         return cls(SortKey(key), text.startswith("-")) if key in set(SortKey) else cls()
 
     def __str__(self) -> str:
-        """Return the text for the address, which is empty for the usual order."""
+        """Return the text for the URL, which is empty for the usual order."""
         if self == Order():
             return ""
         return f"-{self.key}" if self.is_descending else str(self.key)
 
     def by(self, key: str) -> "Order":
-        """Return the order that a click on the head of a column leads to: the other way around the second time."""
+        """Return the order after a click on the head of a column; the second click reverses it."""
         return Order(SortKey(key), key == self.key and not self.is_descending)
 
     def columns(self, now: datetime) -> list[ColumnElement[Any]]:
-        """Return what to hand to ORDER BY; equal accounts follow by expiry, then by id."""
+        """Return the columns for ORDER BY; equal accounts are sorted by expiry, then by id."""
         first = _expression(self.key, now)
         first = first.desc() if self.is_descending else first.asc()
         return [first.nulls_last(), Account.access_token_expires_at.asc().nulls_last(), Account.id.asc()]

@@ -1,4 +1,4 @@
-"""Showing an access token in clear to an admin, which leaves a line in the history before it is seen."""
+"""Showing an access token to an admin, which audit log and history record before the token is shown."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,14 +17,12 @@ from keap_connect.models import AccountEvent
 
 @dataclass(frozen=True)
 class RevealedToken:
-    """An access token for one look."""
-
     access_token: str = field(repr=False)
     expires_at: datetime | None
 
 
 def count_reveals(account_id: int) -> int:
-    """Return how often this account's token was shown, which makes each form to show it good for one time.
+    """Return how often this account's token was shown. The form contains it, so that each form works once.
 
     Raises:
         AccountNotFound: there is none.
@@ -35,18 +33,18 @@ def count_reveals(account_id: int) -> int:
 
 
 def reveal_access_token(account_id: int, actor: str, reveals_before: int, address: str | None) -> RevealedToken:
-    """Return the access token, whose showing is in audit log and history by then. The refresh token is never shown.
+    """Record in audit log and history that the access token is shown, and return it.
 
     Args:
-        address: the network address it goes to.
-        reveals_before: what `count_reveals` said when the form was made.
+        reveals_before: what `count_reveals` returned when the form was made.
+        address: the network address that the token is sent to.
 
     Raises:
         AccountNotFound: there is none.
-        AccountDisconnected: there is no token any more.
-        FormUsed: the token was shown since, so this is a form that was reloaded or sent again.
+        AccountDisconnected: no access token is stored.
+        FormUsed: the token was shown since, so the form was reloaded or sent again.
         SealBroken: the stored value does not open.
-        HandOutUnrecorded: the audit log cannot be written, so nothing is shown.
+        HandOutUnrecorded: the audit log cannot be written.
     """
     with write_transaction() as session:
         account = load_account(session, account_id, lock=True)
@@ -55,7 +53,7 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int, addres
         access_token = open_access_token(account)
         if access_token is None:
             raise AccountDisconnected("No access token is stored for this account.")
-        # The audit line first: if it cannot be written, the history has no token that was never shown.
+        # The audit log first: if it fails, the history gets no event for a token that was not shown.
         record_hand_out(account_id, fingerprint(access_token), actor, address)
         record(session, EventKind.TOKEN_REVEALED, account_id, actor)
     return RevealedToken(access_token, account.access_token_expires_at)

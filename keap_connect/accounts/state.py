@@ -1,12 +1,12 @@
-"""An account's state, derived from the facts in its row, once in Python and once in SQL.
+"""An account's state, derived from its row, once in Python and once in SQL.
 
-`tests/accounts/test_state.py` holds the two together.
+`tests/accounts/test_state.py` proves that both give the same.
 """
 
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, case, false, or_
+from sqlalchemy import ColumnElement, and_, case, or_
 
 from keap_connect.models import Account, CredentialKind
 
@@ -17,7 +17,7 @@ ATTEMPT_SECONDS = timedelta(seconds=60)
 
 
 class AccountState(StrEnum):
-    """What people and programs see (design: words and states)."""
+    """The state that people and programs see."""
 
     ACTIVE = "active"
     AT_RISK = "at_risk"
@@ -26,11 +26,11 @@ class AccountState(StrEnum):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the connection may well work: nobody has to authorize again."""
+        """Whether nobody has to authorize again, as far as is known."""
         return self in {AccountState.ACTIVE, AccountState.AT_RISK}
 
 
-# What never expires, and what people call it.
+# The kinds that never expire, and Keap's names for them.
 KEYS = {
     CredentialKind.PERSONAL_ACCESS_TOKEN: "Personal Access Token",
     CredentialKind.SERVICE_ACCOUNT_KEY: "Service Account Key",
@@ -57,7 +57,6 @@ CONFIRMING_STEP = "Keap refused the last refresh. It is tried once more in a min
 
 
 def state_of(account: Account, now: datetime) -> AccountState:
-    """Return the state that the row's facts amount to."""
     if account.disconnected_at is not None:
         return AccountState.DISCONNECTED
     if account.refused_at is not None or _has_aged_out(account, now):
@@ -66,7 +65,7 @@ def state_of(account: Account, now: datetime) -> AccountState:
 
 
 def next_step_of(account: Account, state: AccountState) -> str:
-    """Say what to do about an account that is in this state."""
+    """Return a sentence that says what to do about an account that is in this state."""
     if is_being_confirmed(account, state):
         return CONFIRMING_STEP
     if account.is_pending and state is AccountState.ACTIVE:
@@ -82,12 +81,12 @@ def next_step_of(account: Account, state: AccountState) -> str:
 
 
 def is_being_confirmed(account: Account, state: AccountState) -> bool:
-    """Whether Keap has refused once, and the confirming try is still to come."""
+    """Whether Keap has refused one refresh, and the second try is still to come."""
     return bool(account.refusals) and state.is_alive
 
 
 def reasons_of(account: Account, now: datetime) -> list[str]:
-    """Say in plain sentences why an account is not simply active."""
+    """Return sentences that say why an account is not active; none if it is."""
     if account.disconnected_at is not None:
         return ["It was disconnected on request."]
     reasons = []
@@ -108,19 +107,17 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
 
 
 def state_expression(now: datetime) -> ColumnElement[str]:
-    """The SQL twin of `state_of`."""
-    no_refresh_token = Account.kind != CredentialKind.OAUTH
+    """Return `state_of` as SQL."""
     aged_out = or_(
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
-        and_(no_refresh_token, Account.access_token_expires_at <= now),
+        and_(Account.kind != CredentialKind.OAUTH, Account.access_token_expires_at <= now),
     )
-    unknown_outcome = or_(Account.outcome_unknown_since.is_not(None), Account.attempted_at <= now - ATTEMPT_SECONDS)
     at_risk = or_(
         Account.failures >= FAILURES_AT_RISK,
-        unknown_outcome,
+        Account.outcome_unknown_since.is_not(None),
+        Account.attempted_at <= now - ATTEMPT_SECONDS,
         Account.access_token_expires_at <= now,
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING,
-        false(),
     )
     return case(
         (Account.disconnected_at.is_not(None), AccountState.DISCONNECTED.value),
@@ -131,7 +128,7 @@ def state_expression(now: datetime) -> ColumnElement[str]:
 
 
 def is_outcome_unknown(account: Account, now: datetime) -> bool:
-    """Whether a refresh token was sent and no usable answer came, which an attempt under way may still get."""
+    """Whether a refresh token was sent and no usable answer came in time."""
     return account.outcome_unknown_since is not None or _is_past(account.attempted_at, now - ATTEMPT_SECONDS)
 
 
@@ -140,7 +137,7 @@ def _has_aged_out(account: Account, now: datetime) -> bool:
 
 
 def _has_ended(account: Account, now: datetime) -> bool:
-    """Whether what can not be refreshed has expired, or was reported as refused, which sets its expiry to then."""
+    """Whether a credential without refresh token has expired; a report that Keap refuses it sets its expiry."""
     return account.kind != CredentialKind.OAUTH and _is_past(account.access_token_expires_at, now)
 
 
@@ -149,7 +146,7 @@ def _risks(account: Account, now: datetime) -> list[str]:
     if account.failures >= FAILURES_AT_RISK:
         risks.append(f"The last {account.failures} refreshes failed. {account.failure_reason or ''}".strip())
     if is_outcome_unknown(account, now):
-        # Without a failure or a refusal since the last pair was stored, this can only be a refusal that came late.
+        # A reason without a failure or a refusal since the last stored pair comes from a refusal that came late.
         is_late = account.failure_reason and not (account.failures or account.refusals)
         lost = "A refresh was sent and no usable answer came. Keap may have rotated; it is tried again."
         risks.append(f"{account.failure_reason} A refresh is tried at once." if is_late else lost)
