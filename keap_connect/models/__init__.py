@@ -1,4 +1,4 @@
-"""The tables. Facts only: what follows from them (state, what to do next) is derived elsewhere."""
+"""The tables. They hold facts only; what follows from them, such as an account's state, is derived elsewhere."""
 
 from keap_connect.models.accounts import LARGEST_ID, NAMELESS, Account, AuthorizationFlow, CredentialKind, ReconnectLink
 from keap_connect.models.events import AccountEvent
@@ -22,29 +22,3 @@ from keap_connect.models.people import (
     SignInAttempt,
     TokenPurpose,
 )
-
-__all__ = [
-    "LARGEST_ID",
-    "NAMELESS",
-    "APIKey",
-    "Account",
-    "AccountEvent",
-    "Admin",
-    "Alarm",
-    "AuthorizationFlow",
-    "CheckedClient",
-    "Confirmation",
-    "CounterOf01",
-    "CredentialKind",
-    "KeyCheck",
-    "OneTimeToken",
-    "PendingFile",
-    "ReconnectLink",
-    "RecoveryCode",
-    "RefreshBudget",
-    "Role",
-    "SignIn",
-    "SignInAttempt",
-    "TokenPurpose",
-    "Worker",
-]
