@@ -20,13 +20,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 from keap_connect.database import Base
 
 NAMELESS = "New Keap account"
-LARGEST_ID = 2**31 - 1  # the databases take a larger number for an error, not for an unknown id
-# Few rows have a lease or a wait: who looks for them reads this index, not the whole table.
+LARGEST_ID = 2**31 - 1  # a database may raise an error for a larger one, instead of finding no row
+# Few rows have a lease or a wait: this index finds them without reading the whole table.
 _WAITS = text("lease_owner IS NOT NULL OR blocked_until IS NOT NULL")
 
 
 class CredentialKind(StrEnum):
-    """What we hold for an account (design: words and states)."""
+    """What kind of credential is stored for an account."""
 
     OAUTH = "oauth"
     ACCESS_TOKEN_ONLY = "access_token_only"  # noqa: S105
@@ -35,9 +35,9 @@ class CredentialKind(StrEnum):
 
 
 class Account(Base):
-    """One Keap user's grant to one tenant, and the credential we hold for it.
+    """One Keap user's grant to one tenant, and the credential stored for it.
 
-    While Keap has not yet told tenant or person, `tenant_id` or `keap_user_id` is null: the account is pending.
+    The account is pending while Keap has not named tenant or person: `tenant_id` or `keap_user_id` is null.
     """
 
     __tablename__ = "account"
@@ -63,10 +63,10 @@ class Account(Base):
     created_at: Mapped[datetime]
     connected_at: Mapped[datetime]
     disconnected_at: Mapped[datetime | None]
-    # While pending: the account that the person meant to reconnect, decided once Keap tells who they are.
+    # While pending: the account that the person meant to reconnect.
     reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
 
-    # The credential. Every change of the pair moves `generation`: an answer that belongs to an older pair is late.
+    # The credential. Every change of the pair increases `generation`, which shows that an answer is for an older pair.
     kind: Mapped[str] = mapped_column(default=CredentialKind.OAUTH)
     client_id: Mapped[str]
     token_url: Mapped[str]
@@ -78,10 +78,10 @@ class Account(Base):
     refresh_token_issued_at: Mapped[datetime | None]
     refreshed_at: Mapped[datetime | None]
 
-    # The attempt marker: set durably before a refresh token is sent, cleared when its outcome is known.
+    # The attempt marker: committed before a refresh token is sent, cleared when the outcome is known.
     attempt_fingerprint: Mapped[str | None]
     attempted_at: Mapped[datetime | None]
-    # When an attempt was made whose answer never came: Keap may have rotated.
+    # When the first attempt began that got no usable answer: Keap may have rotated the refresh token.
     outcome_unknown_since: Mapped[datetime | None]
     failures: Mapped[int] = mapped_column(default=0)
     failed_at: Mapped[datetime | None]
@@ -94,18 +94,17 @@ class Account(Base):
     lease_ends: Mapped[float | None]
     blocked_until: Mapped[float | None]
 
-    # When the worker takes it up, and when a job last asked for a token.
+    # When the worker refreshes it, and when a job last asked for a token.
     next_refresh_at: Mapped[datetime | None] = mapped_column(index=True)
     last_used_at: Mapped[datetime | None]
 
     @property
     def is_pending(self) -> bool:
-        """Whether Keap has still to tell which tenant or which person this is."""
         return self.tenant_id is None or self.keap_user_id is None
 
     @hybrid_property
     def title(self) -> str:
-        """What admins and programs see it called; null in SQL where it has no name."""
+        """The name that admins and programs see; null in SQL if there is none."""
         return self.label or self.business_name or self.tenant_id or NAMELESS
 
     @title.inplace.expression
@@ -115,7 +114,7 @@ class Account(Base):
 
 
 class AuthorizationFlow(Base):
-    """One start of the journey, bound to the browser that started it; kept a day to explain how it ended."""
+    """One start of an authorization, bound to the browser that started it; kept for a day to show how it ended."""
 
     __tablename__ = "authorization_flow"
     __table_args__ = (UniqueConstraint("ref"), UniqueConstraint("state_hash"))
@@ -135,14 +134,14 @@ class AuthorizationFlow(Base):
     keap_said: Mapped[str | None]
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
     person_signed_in_at: Mapped[datetime | None]
-    # A fresh grant is kept here, sealed, until it is known whose it is; one for another tenant than the one to
+    # A fresh grant is stored here, sealed, until Keap says whose it is. One of another tenant than the account to
     # reconnect waits here until `pending_until` for the person to decide.
     pending_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     pending_until: Mapped[datetime | None]
 
 
 class ReconnectLink(Base):
-    """A link that lets whoever holds it reconnect one account, once; of its secret only the hash is stored."""
+    """A link that reconnects one account, once; only the hash of its secret is stored."""
 
     __tablename__ = "reconnect_link"
     __table_args__ = (UniqueConstraint("token_hash"),)

@@ -12,7 +12,7 @@ _PAIRS = text("pair_mark IS NOT NULL")
 
 
 class AccountEvent(Base):
-    """One line of history; rows are only ever added. `details` holds no secrets."""
+    """One event. Rows are never changed, and deleted only by events/deleting.py. `details` holds no secrets."""
 
     __tablename__ = "account_event"
     __table_args__ = (
@@ -24,7 +24,7 @@ class AccountEvent(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime]
-    account_id: Mapped[int | None]  # no foreign key: history outlives what it tells of
+    account_id: Mapped[int | None]  # no foreign key: the event stays when the account is erased
     kind: Mapped[str]
     actor: Mapped[str]
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)

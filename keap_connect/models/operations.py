@@ -1,4 +1,4 @@
-"""The installation itself: what it is recognized by, its workers, and what pauses refreshing."""
+"""The installation: how it recognizes its keys and its database, its workers, and what pauses refreshing."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from keap_connect.database import Base
 
 
 class KeyCheck(Base):
-    """The one row that proves that TOKEN_KEYS fits the database: a text that is known, sealed."""
+    """One row with a known text, sealed. It opens only if TOKEN_KEYS belong to this database."""
 
     __tablename__ = "key_check"
 
@@ -18,7 +18,7 @@ class KeyCheck(Base):
 
 
 class CheckedClient(Base):
-    """The one row with what Keap's token endpoint last said about a client."""
+    """One row with what Keap's token endpoint last said about a client."""
 
     __tablename__ = "checked_client"
 
@@ -30,7 +30,7 @@ class CheckedClient(Base):
 
 
 class PendingFile(Base):
-    """A file that an admin sent and has not imported yet, with what it would do."""
+    """A file that an admin sent and has not imported yet, and its preview."""
 
     __tablename__ = "pending_file"
 
@@ -40,7 +40,7 @@ class PendingFile(Base):
 
 
 class CounterOf01(Base):
-    """What version 0.1.0 recognized its database by; the first start of this version judges by it and deletes it."""
+    """How version 0.1.0 recognized its database. The first start of this version checks it and deletes it."""
 
     __tablename__ = "counter_of_0_1"
 
@@ -49,9 +49,9 @@ class CounterOf01(Base):
 
 
 class Confirmation(Base):
-    """That this database is the living one, and what it looked like then; the newest row counts.
+    """A statement that this database is the one in use, and how it looked then; the newest row counts.
 
-    The first start writes one without being asked. Each host keeps the random `value` of the newest that it has seen.
+    The first start writes one by itself. Each host keeps the random `value` of the newest one it has seen.
     """
 
     __tablename__ = "confirmation"
@@ -62,7 +62,7 @@ class Confirmation(Base):
     confirmed_at: Mapped[datetime]
     instance_id: Mapped[str | None]
     public_url: Mapped[str]
-    # PostgreSQL's server and table, or SQLite's file; null where it cannot be known.
+    # PostgreSQL's server and table, or SQLite's file; null if unknown.
     system_identifier: Mapped[str | None]
     account_table_oid: Mapped[str | None]
     file_inode: Mapped[str | None]
@@ -70,7 +70,7 @@ class Confirmation(Base):
 
 
 class Worker(Base):
-    """One worker process and what it last said of itself; a row that is silent for a minute is a dead one."""
+    """One worker process and its last report; a worker without a report for a minute is dead."""
 
     __tablename__ = "worker"
 
@@ -85,7 +85,7 @@ class Worker(Base):
 
 
 class Alarm(Base):
-    """Something that pauses refreshing until it is mended; the dashboard shows it."""
+    """Something that pauses refreshing until it is fixed; the dashboard shows it."""
 
     __tablename__ = "alarm"
 
@@ -95,7 +95,7 @@ class Alarm(Base):
 
 
 class RefreshBudget(Base):
-    """The one row that spreads the refreshes of all workers: when the next call may go, on the database's clock."""
+    """One row that spreads the refreshes of all workers: when the next call may begin, on the database's clock."""
 
     __tablename__ = "refresh_budget"
 

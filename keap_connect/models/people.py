@@ -1,4 +1,4 @@
-"""Admins, sign-ins and API keys: who may come in."""
+"""Admins, sign-ins and API keys."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -12,13 +12,11 @@ from keap_connect.database import Base
 class Role(StrEnum):
     """What an admin may do."""
 
-    ADMIN = "admin"  # see and repair all accounts, and say who else may
+    ADMIN = "admin"  # see and change all accounts, and manage admins
     VIEWER = "viewer"  # see all accounts, change nothing, read no secret
 
 
 class Admin(Base):
-    """A person who may see all accounts and, unless a mere viewer, repair them."""
-
     __tablename__ = "admin"
     __table_args__ = (UniqueConstraint("email"), CheckConstraint("role IN ('admin', 'viewer')", name="role"))
 
@@ -27,15 +25,15 @@ class Admin(Base):
     password_hash: Mapped[str]
     created_at: Mapped[datetime]
     role: Mapped[str] = mapped_column(default=Role.ADMIN, server_default="admin")
-    # The second factor: its seed waits here until the first right code switches it on. `totp_step` is the time step
-    # (of 30 seconds) of the last code that was taken, so that none is taken twice.
+    # The second factor: the first correct code turns it on. `totp_step` is the 30-second time step of the last code
+    # that was accepted, so that no code is accepted twice.
     totp_seed_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     totp_on_at: Mapped[datetime | None]
     totp_step: Mapped[int | None]
 
 
 class RecoveryCode(Base):
-    """The hash of a code that stands in for the second factor, once: its row goes when it is used."""
+    """The hash of a code that replaces the second factor once; the row is deleted when the code is used."""
 
     __tablename__ = "recovery_code"
 
@@ -44,14 +42,14 @@ class RecoveryCode(Base):
 
 
 class TokenPurpose(StrEnum):
-    """What a one-time token is good for."""
+    """What a one-time token allows."""
 
     NEW_PASSWORD = "new_password"  # noqa: S105
-    SECOND_STEP = "second_step"  # the password was right, and the second factor is still asked for
+    SECOND_STEP = "second_step"  # the password was correct; the second factor is still needed
 
 
 class OneTimeToken(Base):
-    """A random value, kept as a hash, that lets one admin take one step within a short time."""
+    """A random value, stored as a hash, that allows one admin one step within a short time."""
 
     __tablename__ = "one_time_token"
     __table_args__ = (CheckConstraint("purpose IN ('new_password', 'second_step')", name="purpose"),)
@@ -63,7 +61,7 @@ class OneTimeToken(Base):
 
 
 class SignIn(Base):
-    """A browser that has shown who it is: an admin by password, or a customer by authorizing at Keap."""
+    """The sign-in of a browser: of an admin by password, or of a customer by authorizing at Keap."""
 
     __tablename__ = "sign_in"
     __table_args__ = (CheckConstraint("admin_id IS NOT NULL OR account_id IS NOT NULL", name="somebody"),)
@@ -71,8 +69,8 @@ class SignIn(Base):
     id_hash: Mapped[str] = mapped_column(primary_key=True)
     admin_id: Mapped[int | None] = mapped_column(ForeignKey("admin.id", ondelete="CASCADE"))
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"))
-    keap_user_id: Mapped[str | None]  # who authorized; null while Keap has not told
-    # Where an admin signed in, for the list of their sign-ins.
+    keap_user_id: Mapped[str | None]  # who authorized; null while Keap has not named them
+    # For the list of an admin's sign-ins.
     address: Mapped[str | None]
     browser: Mapped[str | None]
     created_at: Mapped[datetime]
@@ -92,7 +90,7 @@ class SignInAttempt(Base):
 
 
 class APIKey(Base):
-    """The credential of a program that calls the token API; only the hash of its secret part is kept."""
+    """The credential of a program that calls the token API; only the hash of its secret part is stored."""
 
     __tablename__ = "api_key"
     __table_args__ = (UniqueConstraint("public_id"), {"sqlite_autoincrement": True})
@@ -102,7 +100,7 @@ class APIKey(Base):
     secret_hash: Mapped[str]
     name: Mapped[str]
     scopes: Mapped[str]  # separated by spaces, as in RFC 6749
-    # Null: all accounts. A list, also an empty one: these and no others.
+    # Null: all accounts. A list, even an empty one: only these.
     account_ids: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime]
     created_by: Mapped[str]
