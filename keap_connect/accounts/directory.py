@@ -115,16 +115,14 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
 
 def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
     """Return one page of the accounts that contain each word of `text`, in this state if one is given."""
-    now = utc_now()
     query = _matching(text, state)
-    ordered = query.order_by(*order.columns(now))
+    ordered = query.order_by(*order.columns(utc_now()))
     with read_session() as session:
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         pages = max(-(-total // PAGE_SIZE), 1)
         page = min(max(page, 1), pages)
         rows = session.scalars(ordered.limit(PAGE_SIZE).offset((page - 1) * PAGE_SIZE)).all()
-        counts = _count_states(session, now)
-    return AccountPage([view_of(row) for row in rows], total, page, pages, counts)
+    return AccountPage([view_of(row) for row in rows], total, page, pages, count_states())
 
 
 def list_accounts_after(
@@ -178,8 +176,10 @@ def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountV
 
 
 def count_states() -> dict[str, int]:
+    states = state_expression(utc_now()).label("state")
     with read_session() as session:
-        return _count_states(session, utc_now())
+        found = dict(session.execute(select(states, func.count()).group_by(states)).all())
+    return {state.value: found.get(state.value, 0) for state in AccountState}
 
 
 def list_refreshable_ids() -> list[int]:
@@ -187,12 +187,6 @@ def list_refreshable_ids() -> list[int]:
     refreshable = select(Account.id).where(Account.refresh_token_sealed.is_not(None))
     with read_session() as session:
         return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
-
-
-def _count_states(session: Session, now: datetime) -> dict[str, int]:
-    states = state_expression(now).label("state")
-    found = dict(session.execute(select(states, func.count()).group_by(states)).all())
-    return {state.value: found.get(state.value, 0) for state in AccountState}
 
 
 def view_of(account: Account, with_tokens: bool = False) -> AccountView:

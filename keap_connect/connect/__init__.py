@@ -1,1 +1,1 @@
-"""From "Connect Keap" to a stored, working account, again by reconnect, or by import."""
+"""Connecting Keap accounts: by authorization, by reconnecting, or by import."""
