@@ -42,11 +42,7 @@ def replace_credential(account: Account, granted: TokenResponse) -> None:
 
 
 def store_imported(
-    account: Account,
-    kind: CredentialKind,
-    access_token: str,
-    refresh_token: str | None,
-    expires_in: int | None = None,
+    account: Account, kind: CredentialKind, access_token: str, refresh_token: str | None, expires_in: int | None = None
 ) -> None:
     """Store an imported credential that Keap has just accepted; nothing of the old credential stays.
 

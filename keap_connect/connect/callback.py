@@ -77,7 +77,7 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
 
 
 def connect_pending(flow: AuthorizationFlow) -> None:
-    """Store a grant that waits for a decision as a separate account; do nothing if it no longer waits."""
+    """Store a grant that waits for a decision in an account of its own; do nothing if it no longer waits."""
     if flow.pending_until is not None and flow.pending_until > utc_now():
         _store(flow)
 
@@ -146,7 +146,7 @@ def identify_and_store(flow: AuthorizationFlow) -> None:
 
 
 def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
-    """Store a pending grant where it belongs; without an identity, as the separate account that the person chose."""
+    """Store a pending grant where it belongs; without an identity, where the person decided."""
 
     def store(session: Session) -> None:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)

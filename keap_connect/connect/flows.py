@@ -122,11 +122,7 @@ def open_code_verifier(flow: AuthorizationFlow) -> str | None:
 
 
 def end_flow(
-    session: Session,
-    flow_id: int,
-    ending: Ending,
-    account_id: int | None = None,
-    keap_said: str | None = None,
+    session: Session, flow_id: int, ending: Ending, account_id: int | None, keap_said: str | None = None
 ) -> None:
     """Store how a flow ended, and delete its secrets."""
     session.execute(

@@ -11,13 +11,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.naming import person_of, tidy_name
 from keap_connect.connect.importing import Checked, ImportedCredential, check_form, find_target, store_checked
 from keap_connect.database import write_or_retry, write_transaction
-from keap_connect.errors import (
-    ImportRefused,
-    KeapConnectError,
-    LinesRefused,
-    NameRefused,
-    TemporarilyUnavailable,
-)
+from keap_connect.errors import ImportRefused, KeapConnectError, LinesRefused, NameRefused, TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.user_info import Identity, get_identity
 from keap_connect.models import CredentialKind

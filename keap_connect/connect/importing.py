@@ -174,8 +174,7 @@ def _is_stored(session: Session, account: Account, refresh_token: str | None) ->
     if not refresh_token:
         return False
     imports = select(AccountEvent.details).where(
-        AccountEvent.account_id == account.id,
-        AccountEvent.kind.in_([EventKind.IMPORTED, EventKind.IMPORTED_AGAIN]),
+        AccountEvent.account_id == account.id, AccountEvent.kind.in_([EventKind.IMPORTED, EventKind.IMPORTED_AGAIN])
     )
     mark = fingerprint(refresh_token)
     found = {details["generation"] for details in session.scalars(imports) if details.get("fingerprint") == mark}

@@ -45,8 +45,7 @@ class Account(Base):
         UniqueConstraint("tenant_id", "keap_user_id"),
         UniqueConstraint("external_id"),
         CheckConstraint(
-            "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')",
-            name="kind",
+            "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')", name="kind"
         ),
         Index("ix_account_waits", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
         {"sqlite_autoincrement": True},  # an id is never used again: the history refers to it
