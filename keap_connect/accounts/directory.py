@@ -32,8 +32,6 @@ UNREADABLE = "cannot be opened"
 
 @dataclass(frozen=True)
 class AccountView:
-    """One account as people see it."""
-
     id: int
     title: str
     tenant_id: str | None

@@ -75,20 +75,16 @@ class Order:
 
     def columns(self, now: datetime) -> list[ColumnElement[Any]]:
         """Return the columns for ORDER BY; equal accounts are sorted by expiry, then by id."""
-        first = _expression(self.key, now)
+        ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
+        expressions: dict[SortKey, ColumnElement[Any]] = {
+            SortKey.STATE: case(ranks, value=state_expression(now)),
+            SortKey.ACCOUNT: _alphabetical(Account.title),
+            SortKey.PERSON: _alphabetical(func.coalesce(Account.person_name, Account.person_email)),
+            SortKey.EXPIRES: Account.access_token_expires_at.expression,
+            SortKey.GRANT: Account.refresh_token_issued_at.expression,
+            SortKey.REFRESHED: Account.refreshed_at.expression,
+            SortKey.USED: Account.last_used_at.expression,
+        }
+        first = expressions[self.key]
         first = first.desc() if self.is_descending else first.asc()
         return [first.nulls_last(), Account.access_token_expires_at.asc().nulls_last(), Account.id.asc()]
-
-
-def _expression(key: SortKey, now: datetime) -> ColumnElement[Any]:
-    ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
-    columns: dict[SortKey, ColumnElement[Any]] = {
-        SortKey.STATE: case(ranks, value=state_expression(now)),
-        SortKey.ACCOUNT: _alphabetical(Account.title),
-        SortKey.PERSON: _alphabetical(func.coalesce(Account.person_name, Account.person_email)),
-        SortKey.EXPIRES: Account.access_token_expires_at.expression,
-        SortKey.GRANT: Account.refresh_token_issued_at.expression,
-        SortKey.REFRESHED: Account.refreshed_at.expression,
-        SortKey.USED: Account.last_used_at.expression,
-    }
-    return columns[key]

@@ -17,8 +17,6 @@ ATTEMPT_SECONDS = timedelta(seconds=60)
 
 
 class AccountState(StrEnum):
-    """The state that people and programs see."""
-
     ACTIVE = "active"
     AT_RISK = "at_risk"
     RECONNECT_REQUIRED = "reconnect_required"

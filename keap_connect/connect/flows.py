@@ -116,7 +116,6 @@ def find_interrupted() -> AuthorizationFlow | None:
 
 
 def open_code_verifier(flow: AuthorizationFlow) -> str | None:
-    """Return the PKCE code verifier, if the flow has one."""
     sealed = flow.code_verifier_sealed
     return services().cipher.open(sealed, "flow", flow.ref, "code_verifier") if sealed else None
 

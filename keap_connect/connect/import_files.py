@@ -185,11 +185,9 @@ def _ask_keap(credentials: dict[int, ImportedCredential], problems: dict[int, st
 
     checked = {}
     with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-        for (number, credential), answer in zip(
-            credentials.items(), threads.map(ask, credentials.values()), strict=True
-        ):
+        for number, answer in zip(credentials, threads.map(ask, credentials.values()), strict=True):
             if isinstance(answer, Identity):
-                checked[number] = Checked(credential, answer)
+                checked[number] = Checked(credentials[number], answer)
             else:
                 problems[number] = str(answer)
     return checked

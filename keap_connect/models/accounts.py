@@ -26,8 +26,6 @@ _WAITS = text("lease_owner IS NOT NULL OR blocked_until IS NOT NULL")
 
 
 class CredentialKind(StrEnum):
-    """What kind of credential is stored for an account."""
-
     OAUTH = "oauth"
     ACCESS_TOKEN_ONLY = "access_token_only"  # noqa: S105
     PERSONAL_ACCESS_TOKEN = "personal_access_token"  # noqa: S105

@@ -10,8 +10,6 @@ from keap_connect.database import Base
 
 
 class Role(StrEnum):
-    """What an admin may do."""
-
     ADMIN = "admin"  # see and change all accounts, and manage admins
     VIEWER = "viewer"  # see all accounts, change nothing, read no secret
 
@@ -42,8 +40,6 @@ class RecoveryCode(Base):
 
 
 class TokenPurpose(StrEnum):
-    """What a one-time token allows."""
-
     NEW_PASSWORD = "new_password"  # noqa: S105
     SECOND_STEP = "second_step"  # the password was correct; the second factor is still needed
 
