@@ -123,7 +123,7 @@ def _read(content: bytes, problems: dict[int, str]) -> dict[int, ImportedCredent
     except UnicodeDecodeError:
         raise ImportRefused("The file is not UTF-8 text. Save it as CSV UTF-8.") from None
     except csv.Error:
-        raise ImportRefused("The file is not CSV: a quotation mark is open, or stands where none may.") from None
+        raise ImportRefused("The file is not CSV: a quotation mark is open or in a wrong place.") from None
     names = [name.strip().lower() for name in rows[0][1]] if rows else []
     if not set(COLUMNS) >= set(names) >= set(COLUMNS[:2]) or len(set(names)) != len(names):
         raise ImportRefused(

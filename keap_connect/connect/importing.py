@@ -85,9 +85,9 @@ def check_form(credential: ImportedCredential) -> None:
     is_key = credential.kind in KEYS
     what = "key" if is_key else "access token"
     if not TOKEN.fullmatch(credential.access_token):
-        raise ImportRefused(f"The {what} is missing, or has characters that none has: copy it whole, without spaces.")
+        raise ImportRefused(f"The {what} is missing or has an invalid character: copy it whole, without spaces.")
     if credential.refresh_token is not None and not TOKEN.fullmatch(credential.refresh_token):
-        raise ImportRefused("The refresh token has characters that none has: copy it whole, without spaces.")
+        raise ImportRefused("The refresh token has an invalid character: copy it whole, without spaces.")
     if credential.kind is CredentialKind.OAUTH and credential.refresh_token is None:
         raise ImportRefused("The refresh token is missing. Without one it is an access token only.")
     if credential.kind is not CredentialKind.OAUTH and credential.refresh_token is not None:
@@ -125,13 +125,13 @@ def find_target(session: Session, checked: Checked) -> tuple[Account | None, boo
     is_pair = credential.kind == account.kind == CredentialKind.OAUTH
     if is_pair and is_healthy and not (is_stored or credential.replaces):
         raise WouldReplace(
-            "This Keap account is connected already, and works. If another program has refreshed this pair, it is "
-            "spent, and would end the connection."
+            "This Keap account is connected already, and works. If another program has refreshed this pair, it no "
+            "longer works and would end the connection."
         )
     is_token_only = credential.kind is CredentialKind.ACCESS_TOKEN_ONLY
     if is_token_only and account.kind != CredentialKind.ACCESS_TOKEN_ONLY and state.is_alive:
         raise ImportRefused(
-            "This Keap account is connected already, and lastingly. An access token alone would end that within a day."
+            "This Keap account is connected already, for longer: an access token alone would end that within a day."
         )
     return account, is_stored
 
@@ -180,7 +180,6 @@ def _is_stored(session: Session, account: Account, refresh_token: str | None) ->
     found = {details["generation"] for details in session.scalars(imports) if details.get("fingerprint") == mark}
     if found and (found != {account.generation} or account.attempted_at is not None):
         raise ImportRefused(
-            "This refresh token was imported before, and the account has moved on since. It works only once: "
-            "generate another one."
+            "This refresh token was imported before and may have been used since. It works only once: generate another."
         )
     return bool(found)

@@ -109,7 +109,7 @@ class TestKnownAccount:
         stored.place()
         before = stored.rows()
 
-        with pytest.raises(ImportRefused, match="connected already, and lastingly"):
+        with pytest.raises(ImportRefused, match="connected already, for longer"):
             import_credential(bring(sandbox, TOKEN_ONLY), ADMIN)
 
         assert stored.rows() == before
