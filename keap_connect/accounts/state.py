@@ -47,11 +47,9 @@ TOKEN_ONLY_STEPS = {
     ),
     AccountState.RECONNECT_REQUIRED: "Press Reconnect and allow access at Keap, or import another token.",
 }
-PENDING_STEP = "The connection works. Keap has not said yet whose account it is."
 UNREADABLE_STEP = (
     "Its tokens do not open with the keys in TOKEN_KEYS: put the key that sealed them back, or press Reconnect."
 )
-CONFIRMING_STEP = "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
 
 
 def state_of(account: Account, now: datetime) -> AccountState:
@@ -65,9 +63,9 @@ def state_of(account: Account, now: datetime) -> AccountState:
 def next_step_of(account: Account, state: AccountState) -> str:
     """Return a sentence that says what to do about an account that is in this state."""
     if is_being_confirmed(account, state):
-        return CONFIRMING_STEP
+        return "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
     if account.is_pending and state is AccountState.ACTIVE:
-        return PENDING_STEP
+        return "The connection works. Keap has not said yet whose account it is."
     if account.kind == CredentialKind.ACCESS_TOKEN_ONLY:
         return TOKEN_ONLY_STEPS.get(state, NEXT_STEPS[state])
     if account.kind in KEYS and state is AccountState.ACTIVE:
