@@ -317,6 +317,11 @@ def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
             try:
                 _store(pair)
                 break
+            except (PairAhead, NoAccount):  # `replay` raises the alarm, and stores it once that is confirmed
+                if kept.write_down():
+                    kept.abandon()
+                    return
+                time.sleep(RETRY_SECONDS)
             except Exception:  # the database, or a fault of ours: either may pass while we run
                 time.sleep(RETRY_SECONDS)
             kept.write_down()

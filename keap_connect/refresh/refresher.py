@@ -46,6 +46,7 @@ class Presentation:
     actor: str
     answer: Classification = FAULT
     fault: Exception | None = None
+    is_for_replay = False  # `recovery.replay` decides what becomes of the new pair
 
     @property
     def new_pair(self) -> NewPair | None:
@@ -133,7 +134,10 @@ def settle(presentations: Sequence[Presentation]) -> list[Attempt]:
         if len(presentations) > 1 and not isinstance(problem, SQLAlchemyError):  # a fault concerns one of them
             return [attempt for each in presentations for attempt in settle([each])]
         return [_keep(each, problem) for each in presentations]
-    recovery.give_back([each.file for each in presentations])
+    recovery.give_back([each.file for each in presentations if not each.is_for_replay])
+    for each in presentations:
+        if each.is_for_replay and each.file.write_down():
+            each.file.abandon()
     return attempts
 
 
@@ -166,6 +170,8 @@ def _settle(session: Session, account: Account | None, presentation: Presentatio
     lease, answer, actor = presentation.lease, presentation.answer, presentation.actor
     if pair := presentation.new_pair:
         outcome = store_granted(session, account, pair)
+        # The row was put back or is gone, as after a failover that lost commits: this may be the only living pair.
+        presentation.is_for_replay = account is None or outcome is Outcome.AHEAD
         reason = OTHER_TENANT if outcome is Outcome.FAILED else answer.reason
         return Attempt(outcome, reason, fault=presentation.fault)
     if account is None or (account.generation, account.lease_owner) != (lease.account.generation, lease.owner):

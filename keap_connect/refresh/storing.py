@@ -32,7 +32,7 @@ class Outcome(StrEnum):
     STORED = "stored"
     NOT_TAKEN = "not_taken"  # the lease was not free: nothing was sent
     NOT_SENT = "not_sent"  # the last check, or a pause of the worker, forbade it: nothing was sent
-    AHEAD = "ahead"  # it came from a pair that a restored backup does not have: it changed nothing yet
+    AHEAD = "ahead"  # it came from a pair that a restored backup does not have: its file keeps it
     LATE = "late"  # the account has another pair or lease by now: the answer changed nothing
     REFUSED = "refused"
     CLIENT_REFUSED = "client_refused"

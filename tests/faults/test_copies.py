@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import delete, event, func, insert, make_url, select, text
+from sqlalchemy import delete, event, func, insert, make_url, select, text, update
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
@@ -360,6 +360,46 @@ def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confi
     assert (kept.exists(), living.row(1).generation) == (False, generation + 3)
     assert _alarms_there(living) == []
     assert living.is_reconciled(1)
+
+
+def test_a_pair_that_comes_for_a_row_that_was_put_back_is_stored_on_confirmation(living: Stage):
+    """As after a failover that lost commits: it is the only living pair."""
+    generation = living.row(1).generation
+    (process,) = living.start(1)
+    living.sandbox.hold("refresh", where="after")
+    process.tell("refresh", 1)
+    until(lambda: living.sandbox.control("GET", "/held", wait_for=1, timeout=5)["waiting"] >= 1)
+    _edit(living, update(Account).values(generation=generation - 1))
+    living.sandbox.release()
+    process.hear()
+
+    _confirm_the_pair_of_a_row_that_is_behind(living)
+    assert living.row(1).generation == generation + 1
+
+
+def test_a_kept_pair_of_a_living_process_that_is_ahead_is_stored_on_confirmation(living: Stage):
+    generation = living.row(1).generation
+    (grant,) = living.sandbox.grant("ab123", ANN)
+    pair = NewPair(1, generation + 2, token_response(grant), "test")
+    with living.app.app_context():
+        (file,) = recovery.allocate(1)
+        file.guard(pair)
+        file.keep(pair)
+
+    _confirm_the_pair_of_a_row_that_is_behind(living)
+    assert living.row(1).generation == generation + 3
+
+
+def _confirm_the_pair_of_a_row_that_is_behind(stage: Stage) -> None:
+    with stage.app.app_context():
+
+        def is_noticed() -> bool:
+            recovery.replay()
+            return stage.alarms() == [alarms.UNKNOWN_INSTANCE]
+
+        until(is_noticed)
+        clone_guard.confirm_only_one("test")
+    assert (stage.alarms(), stage.is_reconciled(1)) == ([], True)
 
 
 @SQLITE
