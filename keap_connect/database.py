@@ -4,6 +4,7 @@ On SQLite, writing transactions start with `BEGIN IMMEDIATE`, so that two writer
 Reads open no transaction, so none can last as long as a network call or see an old snapshot.
 """
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -35,7 +36,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
@@ -171,7 +172,8 @@ def seconds_since_trouble() -> float:
 
 def _note_trouble(context: ExceptionContext) -> None:
     error = context.sqlalchemy_exception
-    if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
+    # A constraint, or a right that the role lacks, is no sign that the database is away.
+    if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError | ProgrammingError):
         Trouble.last_at = seconds_since_boot()
 
 
@@ -376,8 +378,9 @@ class PlainReads:
         return found
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        with contextlib.suppress(IndexError):  # another thread may close them, too
+            while True:
+                self._idle.pop().close()
 
     def _connect(self) -> DBAPIConnection:
         try:

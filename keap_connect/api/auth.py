@@ -44,8 +44,8 @@ def require_key(scope: str) -> None:
         InsufficientScope: its key lacks the scope.
         TooManyRequests: its key, or its client address, sends too many.
     """
-    _refuse_key_in_url()
     try:
+        _refuse_key_in_url()
         g.api_key = verify_api_key(read_key(request.headers.get("Authorization", "")))
     except (APIKeyRefused, KeyMissing):
         rate_limits().count_wrong_key(request.remote_addr)

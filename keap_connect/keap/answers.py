@@ -6,7 +6,7 @@ shapes and in HTML. So the status, the error and the description decide together
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -40,7 +40,7 @@ class Verdict(StrEnum):
 @dataclass(frozen=True)
 class Answer:
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
     retry_after: str | None = None
 
 

@@ -189,7 +189,8 @@ def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
         SQLAlchemyError: the database failed; if it failed at the commit, they may be acquired all the same.
     """
     with write_transaction() as session:
-        ahead = _clock().ahead_seconds  # only now: to wait for this transaction takes a while
+        connection = session.connection()  # SQLite waits here for other writers, so the clock is read afterwards
+        ahead = _clock().ahead_seconds
         terms = {
             "lease_seconds": timing.LEASE_SECONDS,
             "block_seconds": timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
@@ -197,7 +198,6 @@ def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
             "now": utc_now(),
             "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
         }
-        connection = session.connection()
         acquired = connection.execute(
             _ACQUIRING,
             [

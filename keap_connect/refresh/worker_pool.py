@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
 LEASED_AT_ONCE = 2 * CALLS_AT_ONCE  # with more, leases would end before their turn while Keap is slow
 LEASED_TOGETHER = CALLS_AT_ONCE
+START_SECONDS = 30.0
 STORE_PAUSE_SECONDS = 0.04  # after a transaction, so that several pairs gather; a lone pair does not wait
 
 
@@ -50,6 +51,11 @@ class WorkerPool:
     def __enter__(self) -> None:
         self._callers = ThreadPoolExecutor(CALLS_AT_ONCE, initializer=self._enter_app)
         self._writer = ThreadPoolExecutor(1, initializer=self._enter_app)
+        # All threads start now: one that cannot be started later would leave leases that nobody ends.
+        all_run = threading.Barrier(CALLS_AT_ONCE + 2)
+        for pool in [*[self._callers] * CALLS_AT_ONCE, self._writer]:
+            pool.submit(all_run.wait, START_SECONDS)
+        all_run.wait(START_SECONDS)
 
     def _enter_app(self) -> None:
         self._app.app_context().push()  # until the thread ends

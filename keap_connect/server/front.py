@@ -131,7 +131,7 @@ class Front:
         loop = asyncio.get_running_loop()
         waiting = environ[WAITING] = Waiting()
         while True:
-            if self._waiting >= MOST_WAITING:
+            if self._waiting >= MOST_WAITING and not waiting.is_asked_again:
                 del environ[WAITING]
             answer = await loop.run_in_executor(self._threads, self._call, dict(environ))
             if waiting.awaited is None:
