@@ -183,7 +183,7 @@ class Journey:
     def disconnect(self):
         self.admin.get("/accounts/1/disconnect")
         self.admin.press("/accounts/1/disconnect")
-        assert "forgotten" in self.admin.text
+        assert "deleted" in self.admin.text
 
     def walk(self):
         self.connect()

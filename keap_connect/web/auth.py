@@ -40,7 +40,7 @@ class ViewerRefused(KeapConnectError):
 
     status, code = 403, "not_allowed"
     heading = "Your role is viewer"
-    advice = "You can see this page's data but not change it. Ask an admin to do it, or to make you an admin."
+    advice = "You can see all accounts but change nothing. Ask an admin to do it, or to make you an admin."
 
 
 def open_to(audience: Audience) -> Callable[[View], View]:
