@@ -51,7 +51,8 @@ ENTRIES = {
     ),
     "doubt": f"the token rests for {UNKNOWN_OUTCOME_WAIT_SECONDS:.0f} seconds",
     "request": f"{flask_config(Settings.from_env(REQUIRED))['MAX_CONTENT_LENGTH'] // 1024} kB",
-    "body": f"{front.BODY_SECONDS:.0f} seconds for its body; {front.QUEUE} may wait for a thread",
+    "body": f"{front.BODY_SECONDS:.0f} seconds for its body; {front.QUEUE} may wait for a thread, "
+    f"{front.QUEUE_SECONDS:.0f} seconds each",
     "rates": (
         f"{rate_limits.WRONG_KEYS_PER_MINUTE.amount} wrong keys, {rate_limits.REFUSED_FORMS_PER_MINUTE.amount} refused "
         f"forms, {rate_limits.STARTED_FLOWS_PER_MINUTE.amount} started flows and "

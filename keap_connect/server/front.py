@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 THREADS = 16
 QUEUE = 500  # complete requests that may wait for a thread
+QUEUE_SECONDS = 30.0  # how long each of them may
 MOST_WAITING = 500  # callers that the app lets wait without a thread
 LOOK_SECONDS = 0.15
 BODY_SECONDS = 30.0
@@ -103,7 +104,6 @@ class Front:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         environ = wsgi_environ(scope)
-        loop = asyncio.get_running_loop()
         try:
             environ["wsgi.input"] = io.BytesIO(await self._receive(environ, receive))
             if self._is_ending:
@@ -113,8 +113,7 @@ class Front:
         except ClientGone:
             return
         except (HTTPException, ServerBusy) as refusal:
-            environ.update({REFUSAL: refusal, "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()})
-            await self._send(send, await loop.run_in_executor(self._refusal_thread, self._call, environ))
+            await self._refuse(send, environ, refusal)
             return
         if self._answers_at_once and environ["PATH_INFO"].startswith(PLAIN_CALLS):
             with contextlib.suppress(NotAtOnce):
@@ -123,17 +122,32 @@ class Front:
         self._in_app += 1
         try:
             await self._send(send, await self._answer(environ))
+        except ServerBusy as refusal:
+            await self._refuse(send, environ, refusal)
         finally:
             self._in_app -= 1
 
-    async def _answer(self, environ: "WSGIEnvironment") -> Answer:
-        """Let the app answer in a thread; ask it again as long as it lets the caller wait."""
+    async def _refuse(self, send: Send, environ: "WSGIEnvironment", refusal: HTTPException | ServerBusy) -> None:
+        environ.update({REFUSAL: refusal, "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()})
         loop = asyncio.get_running_loop()
+        await self._send(send, await loop.run_in_executor(self._refusal_thread, self._call, environ))
+
+    async def _answer(self, environ: "WSGIEnvironment") -> Answer:
+        """Let the app answer in a thread; ask it again as long as it lets the caller wait.
+
+        Raises:
+            ServerBusy: no thread was free for too long.
+        """
         waiting = environ[WAITING] = Waiting()
         while True:
             if self._waiting >= MOST_WAITING and not waiting.is_asked_again:
                 del environ[WAITING]
-            answer = await loop.run_in_executor(self._threads, self._call, dict(environ))
+            call = self._threads.submit(self._call, dict(environ))
+            answering = asyncio.wrap_future(call)
+            await asyncio.wait({answering}, timeout=QUEUE_SECONDS)
+            if call.cancel():  # it still waits for a thread
+                raise ServerBusy("All threads were busy for too long. Nothing was done.")
+            answer = await answering
             if waiting.awaited is None:
                 return answer
             self._in_app, self._waiting = self._in_app - 1, self._waiting + 1

@@ -196,6 +196,22 @@ def test_more_requests_than_may_wait_hear_so_at_once(
 
 
 @pytest.mark.proves("R97")
+def test_a_request_that_gets_no_thread_in_time_is_refused_and_one_that_has_a_thread_is_not(
+    fronted: Fronted, gate: threading.Event, called: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(front_module, "QUEUE_SECONDS", 0.1)
+    waiting = [fronted.send("GET /waits HTTP/1.1\r\n\r\n") for _ in range(front_module.THREADS)]
+    until(lambda: len(called) == front_module.THREADS)
+
+    refused = fronted.ask("GET /waits HTTP/1.1\r\n\r\n")
+    gate.set()
+
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "10")
+    assert {answer_to(client).body for client in waiting} == {"waited"}
+    assert len(called) == front_module.THREADS
+
+
+@pytest.mark.proves("R97")
 def test_a_token_that_holds_is_handed_out_while_all_threads_are_busy(
     fronted: Fronted, sandbox: Sandbox, called: list[str]
 ):
