@@ -144,6 +144,12 @@ def connect_database(app: Flask, url: str) -> None:
     with app.app_context():
         event.listen(db.engine, "handle_error", _note_trouble)
         if is_postgresql:
+            from keap_connect.answer_limit import LimitedConnection  # noqa: PLC0415  (SQLite does without it)
+
+            def connect(_: Dialect, _record: object, args: list[Any], options: dict[str, Any]) -> DBAPIConnection:
+                return cast("DBAPIConnection", LimitedConnection.connect(*args, **options))
+
+            event.listen(db.engine, "do_connect", connect)
             event.listen(db.engine, "begin", _limit_statements)
             writing = db.engine.execution_options(limits_statements=True, isolation_level="READ COMMITTED")
         else:

@@ -19,6 +19,9 @@ with engine.connect() as connection:
     driver = connection.connection.dbapi_connection
     if is_sqlite:
         driver.execute("PRAGMA foreign_keys=OFF")
+    else:
+        driver.answer_seconds = None  # changing a large table takes long
+        connection.detach()  # nobody else uses it afterwards
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

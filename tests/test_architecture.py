@@ -25,7 +25,7 @@ LAYERS = [
     {"events"},
     {"keap", "models", "services", "logs"},
     {"settings", "crypto", "database", "durable_files", "spreadsheet"},
-    {"errors", "clock", "signals"},
+    {"errors", "clock", "signals", "answer_limit"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.
 PROGRAMS = {"launch": {"settings", "durable_files", "errors", "signals"}, "sandbox": set()}

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, insert, select
 
+from keap_connect.answer_limit import LimitedConnection
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
 from keap_connect.models import AuthorizationFlow
@@ -366,6 +367,20 @@ def test_foreign_keys_are_watched_again_after_a_migration(folder):
     orphan = {one.name: value_for(one, 1) for one in sign_in.columns} | {"account_id": 999, "admin_id": None}
     with pytest.raises(sqlalchemy.exc.IntegrityError), db.engine.begin() as connection:
         connection.execute(insert(sign_in), orphan)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_migration_may_take_longer_than_any_other_statement(folder, monkeypatch):
+    monkeypatch.setattr(LimitedConnection, "answer_seconds", 1.5)
+    sleep = "SELECT pg_sleep(2)"
+    add_revision(folder, "9001", HEAD, [f'op.execute("{sleep}")'])
+
+    go_up(folder=folder)
+
+    assert revision_now() == "9001"
+    with pytest.raises(sqlalchemy.exc.OperationalError) as late, db.engine.connect() as connection:
+        connection.exec_driver_sql(sleep)
+    assert late.value.connection_invalidated
 
 
 FAILURES = {

@@ -19,12 +19,18 @@ from sqlalchemy.exc import OperationalError
 from keap_connect import database
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import fingerprint, open_access_token
+from keap_connect.answer_limit import LimitedConnection
+from keap_connect.application import create_app
+from keap_connect.database import db
 from keap_connect.refresh import recovery
+from keap_connect.settings import Settings
+from tests.api.fixtures import Program
 from tests.conftest import migrate
 from tests.faults.conftest import REPOSITORY, Stage, until
 from tests.support.pgbouncer import find_program, run_pgbouncer
 from tests.support.postgres import PostgresServer
 from tests.support.real_server import RealServer, real_servers
+from tests.web.direct import visit
 
 HASTY = "query_wait_timeout = 4\nquery_timeout = 4"
 FEW_SESSIONS, MANY_SESSIONS = 3, 180
@@ -161,6 +167,34 @@ def test_token_calls_answer_503_while_the_server_behind_a_pooler_hangs(
         with postgres.hanging():
             assert list(pool.map(ask, range(calls))) == [503] * calls
         until(lambda: set(pool.map(ask, range(calls))) == {200})
+
+
+@pytest.mark.proves("F92")
+@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
+def test_token_calls_and_pages_answer_503_while_a_pooler_hangs(
+    stage: Stage, pooled: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A stopped program: its kernel takes what is sent, so no limit of the network ends the wait."""
+    monkeypatch.setattr(LimitedConnection, "answer_seconds", 1.0)
+    (account_id,) = stage.add_accounts(1, expires_in_seconds=80_000)
+    app = create_app(Settings.from_env(stage.environ | {"DATABASE_URL": f"{pooled}&connect_timeout=2"}))
+    with app.app_context():
+        job = Program(app, issue_api_key("job", [Scope.TOKENS_READ], "x").text)
+    path = f"/api/v1/accounts/{account_id}/token"
+    assert job.get(path).status_code == 200
+
+    with ThreadPoolExecutor(2) as pool, _hanging(pooled):
+        asked = [pool.submit(job.get, path), pool.submit(visit(app).get, f"/r/{'x' * 43}")]
+        refused, page = (each.result(timeout=60) for each in asked)
+    served = job.get(path)
+
+    with app.app_context():
+        db.engine.dispose()
+    assert (refused.status_code, refused.json()["error"]) == (503, "temporarily_unavailable")
+    assert refused.json()["error_description"] == "The database does not answer."
+    assert refused.headers["Retry-After"] == "5"
+    assert (page.status_code, "The database does not answer" in page.text) == (503, True)
+    assert served.status_code == 200
 
 
 @contextmanager
