@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.database import db, keep_others_out
-from keap_connect.deployment import find_damage, find_revisions, open_key_check
+from keap_connect.deployment import connected, find_damage, find_revisions, open_key_check
 from keap_connect.durable_files import put_in_place, sync
 from keap_connect.errors import BackupRefused, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
@@ -52,9 +52,12 @@ def back_up(file: Path) -> None:
     """Copy the SQLite database to a new file, while others may write to it.
 
     Raises:
-        BackupRefused: it cannot be copied, or the copy is damaged; no part of the copy stays.
+        BackupRefused: it cannot be copied, is not ours, or the copy is damaged; no part of the copy stays.
     """
     _refuse_to_overwrite(file)
+    database = Path(_url().database or "")
+    if not database.exists():  # SQLite would make an empty one
+        raise BackupRefused(f"The database {database}, which DATABASE_URL names, does not exist.")
     part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{PART}")
     with _in_words(f"The backup {file} was not made"), _emptied(part):
         part.touch(0o600, exist_ok=False)  # SQLite would make it readable for others where the umask allows that
@@ -62,6 +65,8 @@ def back_up(file: Path) -> None:
             connection.exec_driver_sql("VACUUM INTO ?", (str(part),))
         with _opened(part) as engine:
             _check_file(engine, "The backup")
+            with engine.connect() as connection:
+                _check_tables(connection, f"{database}")
         sync(part)
         _refuse_to_overwrite(file)
         put_in_place(part, file)
@@ -78,6 +83,10 @@ def restore(file: Path) -> Restored:
     part = database.with_name(f"{database.name}{PART}")
     if file.resolve() == part:
         raise BackupRefused(f"A restore that was cut short left {file}. Rename it first.")
+    if file.resolve() == database:
+        raise BackupRefused(f"{file} is the database itself and not a backup.")
+    if file.exists() and not file.is_file():
+        raise BackupRefused(f"{file} is not a file.")
     with _in_words(f"{file} was not restored"), keep_others_out(database) as lock, _emptied(part):
         _copy(file, part)
         with _opened(part) as engine:
@@ -110,11 +119,13 @@ def dump_lines(file: Path) -> list[str]:
     """Return the lines for sh that back up a PostgreSQL database and read the backup once.
 
     Raises:
-        BackupRefused: the file exists, or DATABASE_URL leads through a pooler.
+        BackupRefused: the file exists, the database is not ours, or DATABASE_URL leads through a pooler.
+        DatabaseSilent: the database does not answer.
     """
     _refuse_to_overwrite(file)
-    with db.engine.connect() as connection:
+    with connected() as connection:
         _refuse_pooler(connection)
+        _check_tables(connection, "The database that DATABASE_URL names")
     name = shlex.quote(str(file))
     return [
         "set -e",
@@ -130,11 +141,12 @@ def restore_lines(file: Path) -> list[str]:
 
     Raises:
         BackupRefused: the file is missing, the database is not empty, or DATABASE_URL leads through a pooler.
+        DatabaseSilent: the database does not answer.
         TemporarilyUnavailable: a process uses the database.
     """
     if not file.is_file():
         raise BackupRefused(f"{file} does not exist.")
-    with db.engine.connect() as connection:
+    with connected() as connection:
         _refuse_pooler(connection)
         if inspect(connection).get_table_names():
             raise BackupRefused(
@@ -192,7 +204,8 @@ def _in_words(what_failed: str) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise BackupRefused(f"{what_failed} ({problem.strerror}).") from problem
+        reason = ": ".join(str(part) for part in (problem.strerror, problem.filename) if part)
+        raise BackupRefused(f"{what_failed} ({reason}).") from problem
     except DatabaseError as problem:
         raise BackupRefused(f"{what_failed}: {cut(str(problem.orig))}.") from problem
 
@@ -239,9 +252,7 @@ def _check_file(engine: Engine, name: str) -> None:
 def _check_and_pause(engine: Engine, name: str) -> bool:
     with engine.connect() as connection:
         present, newest = find_revisions(connection, name)
-        tables = set(inspect(connection).get_table_names())
-        if present is None or Account.__tablename__ not in tables:
-            raise BackupRefused(f"{name} is not a Keap Connect database.")
+        tables = _check_tables(connection, name)
         is_typed = KeyCheck.__tablename__ in tables  # older databases have the key check among other facts
         sealed = connection.scalar(select(KeyCheck.sealed) if is_typed else text(OLD_KEY_CHECK))
     if sealed is not None:
@@ -252,6 +263,13 @@ def _check_and_pause(engine: Engine, name: str) -> bool:
         else:  # version 0.1.0 had no alarms: no host has this instance, so the first start pauses refreshing
             session.execute(text(OLD_PAUSE), {"value": f"restored-{secrets.token_hex(8)}:0".encode()})
     return present != newest
+
+
+def _check_tables(connection: Connection, name: str) -> set[str]:
+    tables = set(inspect(connection).get_table_names())
+    if not {"alembic_version", Account.__tablename__} <= tables:
+        raise BackupRefused(f"{name} is not a Keap Connect database.")
+    return tables
 
 
 def _keep_aside(database: Path) -> str:

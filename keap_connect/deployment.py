@@ -1,5 +1,8 @@
 """Checks the database before this process serves or refreshes, and before a backup is restored."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
@@ -24,19 +27,26 @@ def check_deployment() -> list[str]:
         DatabaseSilent: it does not answer.
         SettingsError: tables are missing, or TOKEN_KEYS does not open what is stored.
     """
-    try:
-        with db.engine.connect() as connection:
-            present, newest = find_revisions(connection, "The database")
-    except (OperationalError, ProgrammingError) as problem:  # as when the role may not read the tables
-        raise DatabaseSilent(
-            [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig), 1000)}"]
-        ) from None
+    with connected() as connection:
+        present, newest = find_revisions(connection, "The database")
     if present != newest:
         raise SettingsError(
             [f"The database is at revision {present}, this program needs {newest}: run `./keap-connect db upgrade`."]
         )
     check_keys()
     return _foreign_grants()
+
+
+@contextmanager
+def connected() -> Iterator[Connection]:
+    """Connect to the database; raise DatabaseSilent with its reason if it does not answer, or refuses the role."""
+    try:
+        with db.engine.connect() as connection:
+            yield connection
+    except (OperationalError, ProgrammingError) as problem:  # as when the role may not read the tables
+        raise DatabaseSilent(
+            [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig), 1000)}"]
+        ) from None
 
 
 def find_revisions(connection: Connection, name: str) -> tuple[str | None, str | None]:

@@ -214,7 +214,7 @@ def newer(file: Path) -> None:
 
 
 def of_another_program(file: Path) -> None:
-    file.unlink()
+    file.unlink(missing_ok=True)
     connection = sqlite3.connect(file)
     connection.execute("CREATE TABLE note (text)")
     connection.close()
@@ -229,11 +229,24 @@ def overwritten(file: Path) -> None:
     file.write_bytes(content[:4096] + bytes(len(content) // 2) + content[4096 + len(content) // 2 :])
 
 
+def the_database(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.parent.parent / "keap_connect.db")
+
+
+def a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (newer, "is newer than this program"),
     "another program's": (of_another_program, "is not a Keap Connect database"),
     "a text": (lambda file: file.write_text("PGDMP"), "is not a Keap Connect database"),
-    "not there": (Path.unlink, "No such file or directory"),
+    "empty": (lambda file: file.write_text(""), "is not a Keap Connect database"),
+    "not there": (Path.unlink, "No such file or directory: "),
+    "the database": (the_database, "is the database itself"),
+    "a pipe": (a_pipe, "is not a file"),
     "cut off": (cut_off, "is damaged"),
     "overwritten": (overwritten, "is damaged"),
     "another key's": (lambda _file: None, "TOKEN_KEYS does not open"),
@@ -360,6 +373,57 @@ def test_a_backup_overwrites_nothing(app: Flask, backup: Path):
 
 
 @only_sqlite
+@pytest.mark.proves("F90")
+def test_a_backup_that_cannot_be_made_says_why_and_leaves_nothing(app: Flask, environ: dict[str, str], backup: Path):
+    """A backup of the wrong file, every night and without an error, would be noticed when it is needed."""
+    of_another_program(wrong := backup.with_name("wrong.db"))
+    missing = backup.with_name("missing.db")
+    cases = {
+        backup.parent / "no folder" / "new.db": (environ["DATABASE_URL"], "No such file or directory"),
+        backup / "new.db": (environ["DATABASE_URL"], "Not a directory"),
+        backup.with_name("new.db"): (f"sqlite:///{missing}", f"{missing}, which DATABASE_URL names, does not exist"),
+        backup.with_name("newer.db"): (f"sqlite:///{wrong}", "is not a Keap Connect database"),
+    }
+    for file, (database_url, reason) in cases.items():
+        there = create_app(Settings.from_env({**environ, "DATABASE_URL": database_url}), serves=False)
+        code, said = cli(there, "database", "backup", str(file))
+        assert (code, reason in said, said.count("\n")) == (1, True, 1), said
+
+    assert {path.name for path in backup.parent.glob("[!w]*")} == {backup.name}
+
+
+@only_sqlite
+@pytest.mark.proves("F90")
+def test_a_full_disk_is_said_and_changes_nothing(app: Flask, shell: Shell, backup: Path):
+    before = (shell.folder / "keap_connect.db").read_bytes()
+    for lines in ("./keap-connect database backup /backups/new.db", f"./keap-connect database restore {backup}"):
+        done = shell.run(f"ulimit -f 90; {lines}")
+        assert (done.returncode, done.stderr.count("\n"), " was not " in done.stderr) == (1, 1, True), done.stderr
+
+    assert (shell.folder / "keap_connect.db").read_bytes() == before
+    assert list(shell.folder.glob("keap_connect.db.[2p]*")) == []
+    assert list(shell.backups.iterdir()) == []
+
+
+@only_sqlite
+def test_a_backup_is_restored_where_there_is_no_database_and_a_link_to_it_stays_a_link(
+    app: Flask, environ: dict[str, str], backup: Path, tmp_path: Path
+):
+    database = tmp_path / "keap_connect.db"
+    database.rename(tmp_path / "elsewhere.db")
+    database.symlink_to(tmp_path / "elsewhere.db")
+    (link := tmp_path / "newest").symlink_to(backup)
+
+    assert cli(app, "database", "restore", str(link))[0] == 0
+    assert (database.is_symlink(), len(list(tmp_path.glob("elsewhere.db.2*")))) == (True, 1)
+
+    fresh = create_app(Settings.from_env({**environ, "DATABASE_URL": f"sqlite:///{tmp_path}/fresh.db"}), serves=False)
+    code, said = cli(fresh, "database", "restore", str(link))
+    assert (code, "there was none" in said) == (0, True)
+    assert cli(fresh, "accounts", "token", "1")[0] == 0
+
+
+@only_sqlite
 @pytest.mark.parametrize("revision", ["0001", "0005"])
 def test_an_older_backup_is_restored_upgraded_and_presents_nothing_until_confirmed(
     app: Flask, environ: dict[str, str], backup: Path, sandbox: Sandbox, revision: str
@@ -427,7 +491,16 @@ def test_no_command_shows_a_password_of_the_database(
         app = create_app(Settings.from_env({**environ, "DATABASE_URL": database_url}), serves=False)
         for command in (("backup", str(tmp_path / "new")), ("restore", str(tmp_path / "dump")), ("restored",)):
             code, said = cli(app, "database", *command)
-            assert ("canary" in said, code != 0) == (False, database_url == silent or command == ("restored",)), said
+            is_empty = database_url == url and command[0] != "restore"
+            assert ("canary" in said, code != 0) == (False, database_url != url or is_empty), said
+            assert said.count("\n") == 1 or not code, said
+
+    unknown = create_app(
+        Settings.from_env({**environ, "DATABASE_URL": url.replace("postgres:", "unknown:")}), serves=False
+    )
+    for command in (("backup", str(tmp_path / "new")), ("restore", str(tmp_path / "dump"))):
+        code, said = cli(unknown, "database", *command)
+        assert (code, 'role "unknown" does not exist' in said, said.count("\n")) == (4, True, 1), said
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
