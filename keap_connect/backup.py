@@ -130,6 +130,7 @@ def dump_lines(file: Path) -> list[str]:
     return [
         "set -e",
         "umask 077",
+        f"trap {shlex.quote(f'rm -f {name}{PART}')} EXIT",
         f"pg_dump --format=custom --file={name}{PART} --dbname={_without_password()}",
         f"pg_restore --file=/dev/null {name}{PART}",
         f"mv {name}{PART} {name}",

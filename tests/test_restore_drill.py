@@ -155,6 +155,9 @@ def test_readme_restores_after_a_kill_under_load(
             process.send_signal(signal.SIGKILL)
             process.wait()
     assert (backup.returncode, running.returncode == 0) == (0, False), backup.stderr + running.stderr
+    if not is_sqlite:
+        full = shell.run("./keap-connect database backup /backups/full > full.sh && ulimit -f 20 && sh full.sh")
+        assert (full.returncode != 0, list(shell.backups.glob("full*"))) == (True, []), full.stderr
     file = shell.backups / name.removeprefix("/backups/")
     assert file.stat().st_mode & 0o777 == 0o600
     content = file.read_bytes()

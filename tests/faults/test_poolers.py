@@ -124,8 +124,11 @@ def test_backup_and_restore_do_not_go_through_a_pooler(stage: Stage, tmp_path: P
 
 
 @pytest.mark.proves("F81", "F92")
-@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
-@pytest.mark.parametrize("hangs", ["pooler", "server"])
+@pytest.mark.parametrize(
+    ("pooled", "hangs"),
+    [("transaction", "pooler"), ("transaction", "server"), ("session", "pooler"), ("session", "server")],
+    indirect=["pooled"],
+)
 def test_a_pair_is_in_its_recovery_file_while_a_pooler_or_the_server_behind_it_hangs(
     stage: Stage, pooled: str, postgres: PostgresServer, hangs: str
 ):
