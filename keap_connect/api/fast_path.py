@@ -7,7 +7,9 @@ revocation, a disconnect or a reconnect takes effect with the next call in every
 
 import json
 import re
+import threading
 from collections.abc import Iterable
+from contextvars import Context
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -39,6 +41,7 @@ class TokenFastPath:
 
     def __init__(self, app: Flask, headers: Iterable[tuple[str, str]]) -> None:
         self._app, self._wsgi_app = app, app.wsgi_app
+        self._of_thread = threading.local()
         self._host = urlsplit(app.extensions["keap_connect"].settings.public_url).netloc
         self._headers = [("Content-Type", "application/json"), *headers, ("Cache-Control", "no-store")]
 
@@ -57,11 +60,18 @@ class TokenFastPath:
         if path is None or not is_get or wsgi_environ.get("HTTP_HOST") != self._host or REFUSAL in wsgi_environ:
             return None
         try:
-            with self._app.app_context():
-                answer = answer_at_once(wsgi_environ, path[1])
+            answer = self._context().run(answer_at_once, wsgi_environ, path[1])
         except KeapConnectError:
             return None
         return TO_JSON.encode(answer).encode() if answer else None
+
+    def _context(self) -> Context:
+        """Return the context of this thread, in which the app is current: a new one takes a tenth of a call's time."""
+        if not hasattr(self._of_thread, "context"):
+            self._of_thread.context = Context()
+            self._of_thread.context.run(self._app.app_context().push)
+        context: Context = self._of_thread.context
+        return context
 
 
 def answer_at_once(wsgi_environ: "WSGIEnvironment", account_name: str) -> dict[str, object] | None:
