@@ -35,7 +35,7 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -343,7 +343,7 @@ class PlainReads:
         types = [column.type.dialect_impl(dialect) for column in query.selected_columns]
         readers = [kind.result_processor(dialect, None) for kind in types]
         self._readers = [(place, read) for place, read in enumerate(readers) if read]
-        self._idle: deque[DBAPIConnection] = deque()
+        self._idle: deque[DBAPICursor] = deque()  # each with a connection of its own
         event.listen(self._engine, "engine_disposed", lambda _engine: self.close())
 
     def one(self, **values: object) -> list[Any] | None:
@@ -365,19 +365,17 @@ class PlainReads:
             Trouble.last_at = seconds_since_boot()
             raise TemporarilyUnavailable("The database does not answer.", 5) from problem
 
-    def _ask(self, connection: DBAPIConnection, bound: Any) -> list[Any] | None:
-        cursor = connection.cursor()
+    def _ask(self, cursor: DBAPICursor, bound: Any) -> list[Any] | None:
         try:
             cursor.execute(self._sql, bound)
-            row: tuple[Any, ...] | None = cursor.fetchone()
+            rows = cursor.fetchall()  # or SQLite's snapshot would stay open
         except self._error:
-            connection.close()
+            cursor.connection.close()
             raise
-        cursor.close()
-        self._idle.append(connection)
-        if row is None:
+        self._idle.append(cursor)
+        if not rows:
             return None
-        found = list(row)
+        found = list(rows[0])
         for place, read in self._readers:
             if found[place] is not None:
                 found[place] = read(found[place])
@@ -386,9 +384,9 @@ class PlainReads:
     def close(self) -> None:
         with contextlib.suppress(IndexError):  # another thread may close them, too
             while True:
-                self._idle.pop().close()
+                self._idle.pop().connection.close()
 
-    def _connect(self) -> DBAPIConnection:
+    def _connect(self) -> DBAPICursor:
         try:
             proxy = self._engine.raw_connection()
         except SQLAlchemyError as problem:
@@ -398,4 +396,4 @@ class PlainReads:
         assert connection is not None  # noqa: S101  (it was opened a line above)
         if self._engine.dialect.name == "postgresql":
             connection.autocommit = True  # or a transaction would stay open
-        return connection
+        return connection.cursor()
