@@ -7,6 +7,7 @@ outermost of its own proxies (TRUSTED_PROXIES) wrote: a client can send any head
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ class ClientAddress:
             self._mark.touch(0o600)
 
 
+@lru_cache(1024)
 def read_address(text: str) -> str | None:
     """Return an IP address in its usual form, without port and zone; None if the text is not one.
 
