@@ -9,10 +9,10 @@ import threading
 from contextlib import nullcontext
 
 from flask import Flask, current_app
-from flask_limiter import Limiter
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.errors import StorageError
-from limits.storage import MemoryStorage
+from limits.storage import MemoryStorage, storage_from_string
+from limits.strategies import FixedWindowRateLimiter
 
 from keap_connect.access.client_networks import network_of
 from keap_connect.clock import utc_now
@@ -48,16 +48,14 @@ class CountsInMemory(MemoryStorage):
 
 
 class RateLimits:
-    """Counters per minute, with the storage and strategy of Flask-Limiter.
+    """Counters per minute.
 
     Each method raises TooManyRequests beyond its limit, or KeapBusy where the request would lead to a call to Keap.
     """
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
-        limiter = Limiter(
-            lambda: "", app=app, storage_uri=settings.rate_limit_storage, storage_options={"wrap_exceptions": True}
-        )
-        self.strategy = limiter.limiter
+    def __init__(self, settings: Settings) -> None:
+        storage = storage_from_string(settings.rate_limit_storage, wrap_exceptions=True)
+        self.strategy = FixedWindowRateLimiter(storage)
         # Two threads that count at once in memory would count one.
         self._turn = threading.Lock() if settings.rate_limit_storage == "memory://" else nullcontext()
         most = settings.api_rate_per_minute
@@ -104,7 +102,7 @@ class RateLimits:
 
 
 def add_rate_limits(app: Flask, settings: Settings) -> None:
-    app.extensions["keap_connect_rate_limits"] = RateLimits(app, settings)
+    app.extensions["keap_connect_rate_limits"] = RateLimits(settings)
 
 
 def rate_limits() -> RateLimits:
