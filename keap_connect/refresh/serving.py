@@ -17,6 +17,7 @@ from datetime import timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
+from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.schedule import is_use_noted, next_refresh_at
 from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
@@ -202,9 +203,8 @@ def report_rejected(account_id: int, reported_fingerprint: str, actor: str) -> b
     Raises:
         AccountNotFound, SealBroken, TemporarilyUnavailable.
     """
-    look(account_id)  # raises AccountNotFound
     with write_transaction() as session:
-        account = session.get_one(Account, account_id, with_for_update=True)
+        account = load_account(session, account_id, lock=True)
         token = open_access_token(account)
         if token is None or not hmac.compare_digest(fingerprint(token), reported_fingerprint):
             return False
