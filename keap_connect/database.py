@@ -361,7 +361,7 @@ class PlainReads:
             self.close()  # a restart of the database ends all of them; the next line tries a new one
         try:
             return self._ask(self._connect(), bound)
-        except self._error as problem:
+        except (SQLAlchemyError, self._error) as problem:
             Trouble.last_at = seconds_since_boot()
             raise TemporarilyUnavailable("The database does not answer.", 5) from problem
 
@@ -387,10 +387,7 @@ class PlainReads:
                 self._idle.pop().connection.close()
 
     def _connect(self) -> DBAPICursor:
-        try:
-            proxy = self._engine.raw_connection()
-        except SQLAlchemyError as problem:
-            raise TemporarilyUnavailable("The database does not answer.", 5) from problem
+        proxy = self._engine.raw_connection()
         proxy.detach()
         connection = proxy.dbapi_connection
         assert connection is not None  # noqa: S101  (it was opened a line above)
