@@ -7,13 +7,13 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from keap_connect.access.api_keys import revoke_api_key
 from keap_connect.accounts.changes import disconnect
 from keap_connect.api import fast_path, tokens
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
-from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.models import Account, APIKey
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
@@ -143,7 +143,9 @@ def test_a_database_that_does_not_answer_is_left_to_the_operation(
     program.get(PATH)
     with app.app_context():
         db.engine.dispose()  # also closes the connections of the fast path
-    monkeypatch.setattr("keap_connect.database.PlainReads._connect", fail(TemporarilyUnavailable("It is down.")))
+    monkeypatch.setattr(
+        "keap_connect.database.PlainReads._connect", fail(OperationalError("It is down.", None, OSError()))
+    )
 
     assert program.get(PATH).status_code == 200
     assert len(asked_slowly) == 2
