@@ -35,6 +35,7 @@ from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account
 from keap_connect.refresh import alarms
 from keap_connect.refresh.lease import look
+from keap_connect.refresh.recovery import list_kept
 from keap_connect.settings import Settings
 from tests.conftest import environ_of, migrate
 from tests.support.postgres import PostgresServer
@@ -224,7 +225,8 @@ class Stage:
 
     def kept_files(self) -> list[Path]:
         """Return the recovery files that have a pair in them."""
-        return [path for path in self.recovery_folder.glob("*.pair") if path.read_bytes().strip(b"\0")]
+        with self.app.app_context():
+            return list_kept()
 
     def alarms(self) -> list[str]:
         """Return what pauses refreshing."""
