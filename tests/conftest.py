@@ -33,6 +33,8 @@ TOKEN_KEY = base64.b64encode(bytes(range(32))).decode()
 
 # Else the programs that a run in the background of a shell starts would ignore Ctrl-C, as such a run itself does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; programs do not inherit a handler
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -300,8 +300,10 @@ def program(stage: Stage, *arguments: str, before: tuple[str, ...] = ()) -> Iter
     """Give `./keap-connect …` as it runs in earnest."""
     command = [*before, sys.executable, "-m", "keap_connect", *arguments]
     with subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ}) as started:
-        yield started
-        started.kill()
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
 def start_elsewhere(stage: Stage, tmp_path: Path, **settings: object) -> Process:

@@ -85,11 +85,12 @@ class Sandbox:
 
     # The control API
 
-    def control(self, method: str, path: str, body: object = None, **query: object) -> Any:
+    def control(self, method: str, path: str, body: object = None, **query: Any) -> Any:
         """Call `/sandbox/api` and return the JSON answer; a refusal is an error."""
+        seconds = TIMEOUT_SECONDS + query.get("timeout", 0)  # for so long it waits before it answers
         with new_browser() as browser:
             url = f"{self.url}/sandbox/api{path}"
-            answer = browser.request(method, url, json=body, params=query, timeout=TIMEOUT_SECONDS)
+            answer = browser.request(method, url, json=body, params=query, timeout=seconds)
         if answer.status_code >= 400:
             raise ValueError(f"{method} {path}: {answer.status_code} {answer.text}")
         return answer.json() if answer.content else None
