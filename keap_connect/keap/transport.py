@@ -88,25 +88,21 @@ class Call:
         self.body = bytearray()
         self._called_at = math.inf
 
-    def last_check(self) -> None:
-        """Check, as the last act before writing, that a process frozen meanwhile does not send too late.
+    def last_check(self, *_addresses: object) -> int:
+        """Check, once the connection is open, that a process frozen meanwhile does not send too late.
 
         The whole call must fit between now and `must_end_by`, the end of the lease, on a clock that also counts
         the time a machine was suspended. `may_send` is asked before, since it takes time.
         """
-        if self.may_send and not self.may_send():
-            raise Cancelled("the account changed meanwhile, refreshing was paused, or the database did not answer")
-        if seconds_since_boot() >= self.ends or self.ends > self.must_end_by:
-            raise Cancelled("the time to send it had passed before it was written")
-        self.sent = True
-
-    def before_request(self, *_addresses: object) -> int:
-        """Run the last check once the connection is open, before a byte of the request is written."""
         try:
-            self.last_check()
+            if self.may_send and not self.may_send():
+                raise Cancelled("the account changed meanwhile, refreshing was paused, or the database did not answer")
+            if seconds_since_boot() >= self.ends or self.ends > self.must_end_by:
+                raise Cancelled("the time to send it had passed before it was written")
         except BaseException as fault:  # libcurl would swallow it
             self.fault = fault
             return pycurl.PREREQFUNC_ABORT
+        self.sent = True
         return pycurl.PREREQFUNC_OK
 
     def go_on(self, *_progress: object) -> int:
@@ -231,7 +227,7 @@ class KeapSession(OAuth2Session):
             (pycurl.URL, request.url),
             (pycurl.HTTPHEADER, [f"{name}: {value!s}".encode() for name, value in request.headers.items()]),
             *([(pycurl.POSTFIELDS, request.body)] if request.body else []),
-            (pycurl.PREREQFUNCTION, call.before_request),
+            (pycurl.PREREQFUNCTION, call.last_check),
             (pycurl.HEADERFUNCTION, call.take_header),
             (pycurl.WRITEFUNCTION, call.body.extend),
             # Not TIMEOUT_MS: after a pause of the process it ends the call without reading what has arrived.
