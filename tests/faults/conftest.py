@@ -59,10 +59,11 @@ class Process:
         os.close(commands)
         os.close(answers)
         self._heard = b""
-        self.pid = 0
+        self._process: psutil.Process | None = None  # this one, even if its number is another one's by now
         ready = self.hear()
         assert ready, log.read_text()
         self.pid = ready["ready"]
+        self._process = psutil.Process(self.pid)
 
     def tell(self, what: str, account_id: int | None = None, **options: object) -> None:
         """Start a command without waiting for its end."""
@@ -75,7 +76,7 @@ class Process:
         deadline = time.monotonic() + ANSWER_SECONDS
         while b"\n" not in self._heard:
             ready, _, _ = wait_readable([self._answers], [], [], max(deadline - time.monotonic(), 0))
-            assert ready, f"process {self.pid} does not answer: {self.log.read_text()}"
+            assert ready, f"it does not answer: {self.log.read_text()}"
             more = os.read(self._answers, 65536)
             if not more:
                 until(lambda: not self.is_alive())
@@ -92,33 +93,37 @@ class Process:
 
     def freeze(self) -> None:
         """Stop it where it stands."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         until(self.is_stopped)
 
     def is_stopped(self) -> bool:
         """Whether it stands still."""
-        return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        return self._process is not None and self._process.status() == psutil.STATUS_STOPPED
 
     def thaw(self) -> None:
         """Let it go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def is_alive(self) -> bool:
         """Whether it has not ended yet."""
-        return psutil.pid_exists(self.pid)
+        return self._process is not None and self._process.is_running()
 
     def kill(self) -> None:
         """End it as a crash does."""
-        os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         until(lambda: not self.is_alive())
 
     def close(self) -> None:
         """End it."""
         os.close(self._commands)
         os.close(self._answers)
-        with contextlib.suppress(ProcessLookupError):  # it may end by itself, now that its commands have ended
-            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself, now that its commands have ended
+            self._signal(signal.SIGKILL)
         until(lambda: not self.is_alive())
+
+    def _signal(self, sign: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(sign)
 
 
 class Stage:
