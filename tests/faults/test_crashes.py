@@ -421,13 +421,13 @@ def _kill_at_random(stage: Stage, seed: int, rounds: int) -> None:
     assert len({grants[mark] for mark in stage.presented_twice()}) == lost, "others were presented once"
 
 
-@pytest.mark.proves("R31")
+@pytest.mark.proves("R31", "F25")
 def test_after_six_random_kills_every_account_is_right_or_says_that_its_answer_was_lost(stage: Stage):
     _kill_at_random(stage, seed=6, rounds=6)
 
 
 @pytest.mark.long
-@pytest.mark.proves("R31")
+@pytest.mark.proves("R31", "F25")
 def test_after_three_hundred_random_kills_every_account_is_right_or_says_that_its_answer_was_lost(
     side_by_side: SideBySide,
 ):

@@ -25,7 +25,7 @@ from tests.support.real_server import RealServer, real_server
 RUNS = 10
 IN_FLIGHT, BY_EACH_SERVER = 16, 4
 EXPIRED, HOLDS = -60, 3000
-PACE = 60  # lease 1 s, doubt wait 2 s, wait while the recovery file is locked 15 s
+PACE = 20  # lease 3 s, deadline 1.5 s, doubt wait 6 s, wait while the recovery file is locked 45 s
 
 
 def _add_accounts(stage: Stage) -> list[int]:
