@@ -68,6 +68,12 @@ class AccountNotFound(KeapConnectError):
     advice = "It may have been merged into another one, or never existed."
 
 
+class AccountAmbiguous(KeapConnectError):
+    """Several accounts of one tenant have the name that was given."""
+
+    status, code = 409, "account_ambiguous"
+
+
 class ReconnectRequired(KeapConnectError):
     """Keap refused the grant for good, or it expired: a person must authorize again."""
 

@@ -257,11 +257,42 @@ def test_an_account_may_be_named_by_the_id_its_owner_gave_it(app: Flask):
 
     _, shown = in_process(app, "accounts", "show", "external:acme:7")
     unknown, refusal = in_process(app, "accounts", "show", "external:nobody")
-    no_name = app.test_cli_runner().invoke(args=["accounts", "show", "acme"])
+    no_name = app.test_cli_runner().invoke(args=["accounts", "show", "acme!"])
 
     assert (shown["id"], shown["external_id"], shown["events"][0]["kind"]) == (1, "acme:7", "connected")
     assert (unknown, refusal["error"]) == (1, "not_found")
     assert no_name.exit_code == 2
+
+
+def test_an_account_is_named_from_the_command_line(app: Flask, sandbox: Sandbox):
+    with app.app_context():
+        store_account(sandbox, person_id=BEN)
+
+    done, named = in_process(app, "accounts", "name", "1", "--label", " The  Dentist ", "--external-id", "acme")
+    _, unnamed = in_process(app, "accounts", "name", "external:acme", "--label", "")
+    taken, refusal = in_process(app, "accounts", "name", "2", "--external-id", "acme")
+    nothing = app.test_cli_runner().invoke(args=["accounts", "name", "1"])
+
+    assert (done, named["label"], named["external_id"]) == (0, "The Dentist", "acme")
+    assert (unnamed["label"], unnamed["external_id"]) == (None, "acme")
+    assert (taken, refusal["error"]) == (1, "external_id_taken")
+    assert nothing.exit_code == 2
+
+
+def test_an_account_may_be_named_by_its_tenant_if_it_is_the_only_one(app: Flask, sandbox: Sandbox):
+    _, shown = in_process(app, "accounts", "show", "AB123.infusionsoft.com")
+    with app.app_context():
+        second = store_account(sandbox, person_id=BEN)
+    code, refusal = in_process(app, "accounts", "show", "ab123")
+    _, events = in_process(app, "audit", "list", "--account", "ab123")
+    erased, _ = in_process(app, "accounts", "erase", str(second), "--yes")
+    _, left = in_process(app, "audit", "list", "--account", f"#{second}")
+
+    assert shown["id"] == 1
+    assert (code, refusal["error"], refusal["is_retryable"]) == (1, "account_ambiguous", False)
+    assert f"[1, {second}]" in refusal["error_description"]
+    assert {event["account_id"] for event in events} == {1}
+    assert (erased, [event["kind"] for event in left]) == (0, ["erased"])
 
 
 def test_a_token_comes_as_the_token_api_gives_it(app: Flask):

@@ -38,8 +38,9 @@ ACCOUNT_COLUMNS = (
 )
 KEY_NAMES, ACCOUNT_NAMES = ([str(column.key) for column in columns] for columns in (KEY_COLUMNS, ACCOUNT_COLUMNS))
 KEY_AND_ACCOUNT = select(*KEY_COLUMNS, *ACCOUNT_COLUMNS).where(APIKey.public_id == bindparam("public_id"))
-BY_ID = KEY_AND_ACCOUNT.where(Account.id == bindparam("account"))
-BY_EXTERNAL_ID = KEY_AND_ACCOUNT.where(Account.external_id == bindparam("account"))
+BY_COLUMN = {
+    column.key: KEY_AND_ACCOUNT.where(column == bindparam("account")) for column in (Account.id, Account.external_id)
+}
 
 
 class Scope(StrEnum):
@@ -189,13 +190,13 @@ def judge_api_key(row: APIKey | None, shown: ShownKey) -> APIKeyView:
     return key
 
 
-def find_key_and_account(shown: ShownKey, account: int | str) -> tuple[APIKey, Account] | None:
-    """Read a key and an account, by its id or external id, in one statement; None unless both exist.
+def find_key_and_account(shown: ShownKey, column: str, value: int | str) -> tuple[APIKey, Account] | None:
+    """Read a key and an account in one statement; None unless both exist, and the column is unique.
 
     The key is not judged. Of the account `ACCOUNT_COLUMNS` are read; any other attribute of it raises AttributeError.
     """
-    reads = plain_reads(BY_ID if isinstance(account, int) else BY_EXTERNAL_ID)
-    found = reads.one(public_id=shown.public_id, account=account)
+    query = BY_COLUMN.get(column)
+    found = None if query is None else plain_reads(query).one(public_id=shown.public_id, account=value)
     if found is None:
         return None
     # Without a session and without the ORM's bookkeeping, which would take longer than all the rest of a token call.

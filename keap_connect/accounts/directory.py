@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, String, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
@@ -162,7 +162,8 @@ def _matching(text: str, state: str) -> Select[Account]:
     )
     query = select(Account)
     for word in text.split():
-        query = query.where(or_(*(column.icontains(word, autoescape=True) for column in columns)))
+        is_number = cast(Account.id, String) == word.lstrip("#")
+        query = query.where(or_(is_number, *(column.icontains(word, autoescape=True) for column in columns)))
     return query.where(state_expression(utc_now()) == state) if state else query
 
 

@@ -1,57 +1,86 @@
 """The names of people and accounts: what pages show, what API and commands accept, and which characters are allowed."""
 
 import re
+from collections.abc import Collection
 
 from sqlalchemy import select
 
 from keap_connect.database import read_session
-from keap_connect.errors import AccountNotFound, NameRefused
+from keap_connect.errors import AccountAmbiguous, AccountNotFound, NameRefused
+from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import LARGEST_ID, Account
 
 LONGEST_NAME = 200
 LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL stores no NUL, and a label is one line
 EXTERNAL_ID_CHARACTERS = "[A-Za-z0-9._:-]"
-EXTERNAL = "external:"
-NAME = re.compile(f"[0-9]{{1,{LONGEST_NAME}}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}")
+EXTERNAL, TENANT = "external:", "tenant:"
+EXTERNAL_ID, TENANT_ID = f"{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}", "[A-Za-z0-9][A-Za-z0-9.-]{0,62}"
+# The name of a group is that of the column.
+NAME = re.compile(
+    f"(?P<id>[0-9]{{1,{LONGEST_NAME}}})|{EXTERNAL}(?P<external_id>{EXTERNAL_ID})|{TENANT}(?P<tenant_id>{TENANT_ID})"
+)
 
 
 def person_of(named: Account | Identity) -> str:
     return named.person_name or named.person_email or "a person Keap has not named yet"
 
 
-def is_account_name(name: str) -> bool:
-    """Whether API and commands accept it as the name of an account: an id, or `external:<external_id>`."""
-    return NAME.fullmatch(name) is not None
+def read_typed_name(typed: str) -> str | None:
+    """Return the name of an account from what a person typed: `ab123` stands for `tenant:ab123`, and `#7` for `7`."""
+    text = typed.strip().lstrip("#")
+    return next((name for name in (text, f"{TENANT}{text}") if NAME.fullmatch(name)), None)
 
 
-def parse_account_name(name: str) -> int | str:
-    """Return an id, or an external id.
+def parse_account_name(name: str) -> tuple[str, int | str]:
+    """Return a column of `Account`, and its value in the accounts that API and commands name so.
 
     Raises:
         AccountNotFound: no account can have this name.
     """
-    if is_account_name(name):
-        if name.startswith(EXTERNAL):
-            return name.removeprefix(EXTERNAL)
-        if int(name) <= LARGEST_ID:
-            return int(name)
-    raise AccountNotFound(f"There is no account {name}.")
+    found = NAME.fullmatch(name)
+    column = str(found.lastgroup) if found else ""
+    text = found[column] if found else ""
+    value = normalize_tenant_id(text) if column == "tenant_id" else int(text) if column == "id" else text
+    if not value or (isinstance(value, int) and value > LARGEST_ID):
+        raise AccountNotFound(f"There is no account {name}.")
+    return column, value
 
 
-def find_account_id(name: str) -> int:
+def find_account_id(name: str, only: Collection[int] | None = None) -> int:
     """Return the id of the account that API and commands name so.
+
+    Args:
+        only: the ids of the accounts that the caller may see; None for all.
+
+    Raises:
+        AccountNotFound: there is none.
+        AccountAmbiguous: several accounts have this tenant.
+    """
+    ids = _find_account_ids(name, only)
+    if len(ids) > 1:
+        raise AccountAmbiguous(f"{name} is the name of several accounts: {ids}. Give the number of one of them.")
+    return ids[0]
+
+
+def find_ids_in_history(name: str) -> list[int]:
+    """Return the ids of all accounts of this name; a number is also that of an erased account.
 
     Raises:
         AccountNotFound: there is none.
     """
-    sought = parse_account_name(name)
-    named = Account.id == sought if isinstance(sought, int) else Account.external_id == sought
+    column, value = parse_account_name(name)
+    return [int(value)] if column == "id" else _find_account_ids(name)
+
+
+def _find_account_ids(name: str, only: Collection[int] | None = None) -> list[int]:
+    column, value = parse_account_name(name)
+    query = select(Account.id).where(getattr(Account, column) == value).order_by(Account.id)
     with read_session() as session:
-        account_id = session.scalar(select(Account.id).where(named))
-    if account_id is None:
+        ids = list(session.scalars(query if only is None else query.where(Account.id.in_(only))))
+    if not ids:
         raise AccountNotFound(f"There is no account {name}.")
-    return account_id
+    return ids
 
 
 def tidy_name(typed: str | None) -> str | None:

@@ -62,7 +62,6 @@ def show_account(account_id: int) -> AccountView:
     summary="Change what you call an account",
     body=AccountChange(),
     answer=Account(),
-    refusals=(409,),
 )
 def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     """A field that is not sent stays; null removes it. 409: another account has this external id."""

@@ -38,7 +38,7 @@ MEANINGS = {
     401: "There is no API key, or it is not valid.",
     403: "The API key may not do this.",
     404: "There is no such account, or not for this key.",
-    409: "It cannot be done now: a person must act first.",
+    409: "It cannot be done now: a person must act first; or the name is that of several accounts.",
     413: "The request is too large.",
     415: "The body is not JSON.",
     429: "Too many requests.",
@@ -115,10 +115,10 @@ def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = []
     refusals = {*ALWAYS, *declared.refusals}
     if "<account>" in declared.path:
-        schema = {"type": "string", "pattern": ACCOUNT_NAME, "examples": ["7", "external:acme"]}
-        meaning = "The account's id, or `external:` and the external id."
+        schema = {"type": "string", "pattern": ACCOUNT_NAME, "examples": ["7", "external:acme", "tenant:ab123"]}
+        meaning = "The account's id, `external:` and the external id, or `tenant:` and a tenant that has one account."
         parameters.append({"name": "account", "in": "path", "required": True, "description": meaning, "schema": schema})
-        refusals.add(404)
+        refusals |= {404, 409}
     if declared.method != "GET":
         refusals.add(415)
     converter = plugin.converter

@@ -15,12 +15,13 @@ from keap_connect.events.search import Search, list_events_after
     summary="List events",
     query=EventFilter(),
     answer=EventList(),
-    refusals=(404,),
+    refusals=(404, 409),
 )
 def list_events(query: dict[str, Any]) -> dict[str, Any]:
     """Who did what to which account, when, and from where; oldest first. Keep `next_cursor` and ask again with it
     later: no event is returned twice, and none is left out. Events without an account, such as a sign-in, are on the
-    audit page only. 404: the account to filter by does not exist."""
+    audit page only. 404: the account to filter by does not exist. 409: its name is that of several
+    accounts."""
     search = Search(
         query.get("kind"),
         visible_account_id(query["account"]) if "account" in query else None,

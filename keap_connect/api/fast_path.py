@@ -82,7 +82,7 @@ def answer_at_once(wsgi_environ: "WSGIEnvironment", account_name: str) -> dict[s
     """
     shown, now = parse_api_key(read_key(wsgi_environ.get("HTTP_AUTHORIZATION", ""))), utc_now()
     query = read_query(TokenQuery(), Request(wsgi_environ)) if wsgi_environ.get("QUERY_STRING") else {}
-    rows = find_key_and_account(shown, parse_account_name(account_name))
+    rows = find_key_and_account(shown, *parse_account_name(account_name))
     if rows is None or not all(is_use_noted(row.last_used_at, now) for row in rows):
         return None
     key, account = judge_api_key(rows[0], shown), rows[1]

@@ -11,7 +11,6 @@ from marshmallow import Schema
 from keap_connect.access.api_keys import APIKeyView, Scope
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.api.requests import read_body, read_query
-from keap_connect.errors import AccountNotFound
 
 View = Callable[..., Any]
 NOTHING = Schema()
@@ -76,12 +75,10 @@ def current_key() -> APIKeyView:
 
 
 def visible_account_id(name: str) -> int:
-    """Return the id of the account of this name.
+    """Return the id of the account of this name; the key knows only those that it may see.
 
     Raises:
-        AccountNotFound: there is none, or the key may not see it.
+        AccountNotFound: there is none.
+        AccountAmbiguous: several accounts have this tenant.
     """
-    account_id = find_account_id(name)
-    if not current_key().may_see(account_id):
-        raise AccountNotFound(f"There is no account {name}.")
-    return account_id
+    return find_account_id(name, current_key().account_ids)

@@ -6,14 +6,14 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID_CHARACTERS, LABEL_CHARACTERS, LONGEST_NAME
+from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID, LABEL_CHARACTERS, LONGEST_NAME, TENANT, TENANT_ID
 from keap_connect.accounts.state import AccountState
 from keap_connect.events.history import EventKind
 from keap_connect.models import LARGEST_ID, CredentialKind
 from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
 
-EXTERNAL_ID = f"^{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}$"
-ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}})$"
+OWN_ID = f"^{EXTERNAL_ID}$"
+ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID}|{TENANT}{TENANT_ID})$"
 FINGERPRINT = r"^[0-9a-f]{16}$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
 LONGEST_TOKEN = 8192
@@ -66,12 +66,12 @@ class Page(Schema):
 class AccountFilter(Page):
     state = fields.String(validate=validate.OneOf(list(AccountState)))
     q = Text(100, metadata={"description": "Parts of words of name, company, e-mail, label or ids."})
-    tenant_id = Text(63, r"^[A-Za-z0-9][A-Za-z0-9.-]*$", metadata={"description": "Keap's account id: ab123."})
-    external_id = Text(pattern=EXTERNAL_ID)
+    tenant_id = Text(63, f"^{TENANT_ID}$", metadata={"description": "Keap's account id: ab123."})
+    external_id = Text(pattern=OWN_ID)
 
 
 class EventFilter(Page):
-    account = Text(210, ACCOUNT_NAME, metadata={"description": "An id, or `external:` and an external id."})
+    account = Text(210, ACCOUNT_NAME, metadata={"description": "An id, `external:acme`, or `tenant:ab123`."})
     kind = fields.String(validate=validate.OneOf(list(EventKind)))
 
 
@@ -81,7 +81,7 @@ class TokenQuery(Schema):
 
 class AccountChange(Schema):
     label = Text(allow_none=True, metadata={"description": "Your name for the account."})
-    external_id = Text(pattern=EXTERNAL_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
+    external_id = Text(pattern=OWN_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
 
 
 class Rejection(Schema):
@@ -101,7 +101,7 @@ class Import(Schema):
         metadata={"description": "For how many seconds the access token is valid; an hour if unknown."},
     )
     kind = fields.String(load_default=CredentialKind.OAUTH, validate=validate.OneOf(list(CredentialKind)))
-    external_id = Text(pattern=EXTERNAL_ID, allow_none=True)
+    external_id = Text(pattern=OWN_ID, allow_none=True)
     label = Text(allow_none=True)
     replace = fields.Boolean(
         load_default=False,

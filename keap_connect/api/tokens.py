@@ -28,7 +28,6 @@ WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})(?![0-9])", re.IGNOREC
     query=TokenQuery(),
     headers=PreferHeaders(),
     answer=Token(),
-    refusals=(409,),
 )
 def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     """Refreshes first if it must, and waits for a refresh that is under way. Without `min_validity` any unexpired
@@ -73,7 +72,6 @@ def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
     summary="Refresh an account now",
     headers=PreferHeaders(),
     answer=Account(),
-    refusals=(409,),
 )
 def refresh(account_id: int) -> AccountView:
     """Rarely needed: a call for a token refreshes if it must, and the worker refreshes ahead of time."""

@@ -8,6 +8,7 @@ from itertools import islice
 
 import click
 
+from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.changes import erase as erase_account
 from keap_connect.accounts.directory import AccountView, list_accounts_after, list_refreshable_ids, view_account
@@ -57,6 +58,24 @@ def show(account: str) -> Answer:
     text += [cell(f"! {reason}") for reason in found.reasons]
     text += [cell(f"{event.at.isoformat(timespec='seconds')}  {event.actor}  {event.sentence}") for event in events]
     return Answer({**_facts(found), "events": [asdict(event) for event in events]}, "\n".join(text))
+
+
+@command(
+    "name",
+    *("accounts name 7 --external-id acme --label 'The Dentist'", "accounts name external:acme --label ''"),
+    within=accounts,
+)
+@account_argument
+@click.option("--label", help="Your name for the account; '' removes it.")
+@click.option("--external-id", help="Your own id of this customer; '' removes it.")
+def name(account: str, label: str | None, external_id: str | None) -> Answer:
+    """Set the label or the external id of an account; what is not given stays."""
+    changes = {field: text for field, text in (("label", label), ("external_id", external_id)) if text is not None}
+    if not changes:
+        raise click.UsageError("Give --label, --external-id, or both.")
+    account_id = find_account_id(account)
+    change_account(account_id, Actor.COMMAND_LINE, changes)
+    return Answer(_facts(view_account(account_id)), "The names are saved.")
 
 
 @command(

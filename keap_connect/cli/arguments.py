@@ -5,18 +5,19 @@ from datetime import timedelta
 
 import click
 
-from keap_connect.accounts.naming import is_account_name
+from keap_connect.accounts.naming import read_typed_name
 
 
 class AccountName(click.ParamType[str]):
-    """An account's id, or `external:` and the id that the operator gave it."""
+    """An account's number, its tenant, or `external:` and the id that the operator gave it."""
 
     name = "account"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not is_account_name(value):
-            self.fail(f"{value!r} is neither an account's id nor external:<your own id>", param, ctx)
-        return value
+        name = read_typed_name(value)
+        if name is None:
+            self.fail(f"{value!r} is neither a number, nor a tenant like ab123, nor external:<your own id>", param, ctx)
+        return name
 
 
 class Days(click.ParamType[timedelta]):

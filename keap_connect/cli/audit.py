@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import click
 
-from keap_connect.accounts.naming import find_account_id
+from keap_connect.accounts.naming import find_ids_in_history
 from keap_connect.cli.arguments import AccountName, Days
 from keap_connect.cli.command import Answer, command, confirm, group
 from keap_connect.cli.output import table
@@ -24,8 +24,8 @@ audit = group("audit", "Who did what to which account, when and from where.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 def list_(kind: str | None, account: str | None, who: str, limit: int) -> Answer:
     """List events, newest first."""
-    account_id = find_account_id(account) if account else None
-    events = list_events(Search(kind, account_id, who=who), limit=limit).events
+    only = find_ids_in_history(account) if account else None
+    events = list_events(Search(kind, only=only, who=who), limit=limit).events
     rows = [(event.at, event.actor, event.address, event.account_id, event.sentence) for event in events]
     return Answer([asdict(event) for event in events], table(("WHEN", "WHO", "FROM", "ACCOUNT", "WHAT"), rows))
 

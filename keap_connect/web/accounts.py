@@ -9,7 +9,7 @@ from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.ordering import Order
-from keap_connect.accounts.state import KEYS, AccountState
+from keap_connect.accounts.state import KEYS
 from keap_connect.connect.flows import count_unfinished
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.reconnect_links import list_open_links
@@ -56,8 +56,7 @@ def index() -> Response:
     The page asks for itself every few seconds (static/js/live.js); while nothing has changed, the answer is a 304.
     """
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
-    state = request.args.get("state", "")
-    state = state if state in set(AccountState) else ""
+    state = request.args.get("state", "")[:LONGEST_SEARCH]
     order = Order.parse(request.args.get("sort", ""))
 
     def list_url(**changed: object) -> str:

@@ -1,6 +1,5 @@
 """The API keys by which programs use the token API."""
 
-import re
 from datetime import datetime, timedelta
 
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
@@ -8,8 +7,9 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
 from keap_connect.access.api_keys import Scope, get_api_key, issue_api_key, list_api_keys, revoke_api_key
+from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
-from keap_connect.errors import APIKeyUnfit
+from keap_connect.errors import AccountAmbiguous, AccountNotFound, APIKeyUnfit
 from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.forms import check_password, form
 
@@ -74,7 +74,11 @@ def _expires_at() -> datetime | None:
 
 
 def _account_ids() -> list[int] | None:
-    words = request.form.get("accounts", "").replace(",", " ").split()
-    if not all(re.fullmatch("[0-9]{1,10}", word) for word in words):
-        raise APIKeyUnfit("Enter account ids with commas between them, such as 7, 12.", "accounts")
-    return [int(word) for word in words] or None
+    names = [read_typed_name(word) for word in request.form.get("accounts", "").replace(",", " ").split()]
+    try:
+        ids = [find_account_id(name) for name in names if name]
+    except (AccountNotFound, AccountAmbiguous) as problem:
+        raise APIKeyUnfit(str(problem), "accounts") from problem
+    if None in names:
+        raise APIKeyUnfit("Enter accounts with commas between them, such as 7, ab123, external:acme.", "accounts")
+    return ids or None

@@ -1,29 +1,33 @@
 """The audit page: the whole history, searched, and as a file. Nothing on it changes anything."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request, stream_with_context, url_for
 
+from keap_connect.accounts.naming import find_ids_in_history, read_typed_name
+from keap_connect.errors import AccountNotFound
 from keap_connect.events.history import EventKind
-from keap_connect.events.search import Search, events_as_csv, list_events
+from keap_connect.events.search import EventPage, Search, events_as_csv, list_events
 from keap_connect.web.auth import Audience, open_to
 
 bp = Blueprint("audit", __name__)
 LONGEST_SEARCH = 100
-FIELDS = ("kind", "account", "who", "from", "to")
 
 
 @bp.get("/audit")
 @open_to(Audience.ADMIN)
 def index() -> str:
-    page = list_events(_search(), request.args.get("before", type=int))
-    typed = {name: request.args.get(name, "").strip()[:LONGEST_SEARCH] for name in FIELDS}
+    search, errors = _read_search()
+    page = EventPage([]) if errors else list_events(search, request.args.get("before", type=int))
+    typed = {name: request.args.get(name, "").strip()[:LONGEST_SEARCH] for name in READERS}
     asked: dict[str, Any] = {name: value for name, value in typed.items() if value}
     return render_template(
         "audit/index.html",
         events=page.events,
         asked=asked,
+        errors=errors,
         kinds=list(EventKind),
         newest_url=url_for("audit.index", **asked) if request.args.get("before") else None,
         older_url=url_for("audit.index", **asked, before=page.next_id) if page.next_id else None,
@@ -34,28 +38,61 @@ def index() -> str:
 @bp.get("/audit.csv")
 @open_to(Audience.ADMIN)
 def download() -> Response:
-    answer = Response(stream_with_context(events_as_csv(_search())), mimetype="text/csv")
+    search, errors = _read_search()
+    if errors:
+        return Response("\n".join(errors.values()), 400, mimetype="text/plain")
+    answer = Response(stream_with_context(events_as_csv(search)), mimetype="text/csv")
     answer.headers["Content-Disposition"] = "attachment; filename=audit.csv"
     return answer
 
 
-def _search() -> Search:
-    """Return the search that the address asks for; values that make no sense are ignored."""
-    kind, account = request.args.get("kind", ""), request.args.get("account", "").strip().lstrip("#")
-    until = _day("to")
+def _read_search() -> tuple[Search, dict[str, str]]:
+    """Return the search that the address asks for, and what is wrong with it: a sentence by the name of its field."""
+    found: dict[str, Any] = {}
+    errors = {}
+    for name, read in READERS.items():
+        text = request.args.get(name, "").strip()[:LONGEST_SEARCH]
+        try:
+            found[name] = read(text) if text else None
+        except (ValueError, AccountNotFound) as problem:
+            errors[name] = str(problem)
+    until = found.get("to")
     return Search(
-        kind=kind if kind in set(EventKind) else None,
-        account_id=int(account[:10]) if account.isascii() and account.isdigit() else None,
-        who=request.args.get("who", "").strip()[:LONGEST_SEARCH],
-        since=_day("from"),
+        kind=found.get("kind"),
+        only=found.get("account"),
+        who=found.get("who") or "",
+        since=found.get("from"),
         until=until + timedelta(days=1) if until else None,
-    )
+    ), errors
 
 
-def _day(name: str) -> datetime | None:
-    """Return the start of a day in UTC; None for years in which nothing can have happened."""
+def _kind(text: str) -> str:
+    if text not in set(EventKind):
+        raise ValueError("There is no such kind of event.")
+    return text
+
+
+def _account_ids(text: str) -> list[int]:
+    name = read_typed_name(text)
+    if name is None:
+        raise ValueError("Enter a number, a Keap account such as ab123, or external: and your own id.")
+    return find_ids_in_history(name)
+
+
+def _day(text: str) -> datetime:
     try:
-        day = date.fromisoformat(request.args.get(name, ""))
+        day = date.fromisoformat(text)
     except ValueError:
-        return None
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) if 2000 <= day.year < 2200 else None
+        raise ValueError("Enter a day as 2026-11-29.") from None
+    if not 2000 <= day.year < 2200:  # the database has limits of its own
+        raise ValueError("Enter a year from 2000 to 2199.")
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "kind": _kind,
+    "account": _account_ids,
+    "who": str,
+    "from": _day,
+    "to": _day,
+}

@@ -69,6 +69,25 @@ def test_an_account_shows_its_state_its_next_step_and_no_token(app: Flask, progr
     assert not {"access_token_masked", "refresh_token_masked", "generation"} & set(body)
 
 
+@pytest.mark.proves("R106")
+def test_a_tenant_names_its_account_if_it_is_the_only_one_that_the_key_may_see(
+    app: Flask, program: Program, new_program: NewProgram, sandbox: Sandbox, three: list[int]
+):
+    path = f"{ACCOUNTS}/tenant:AB123"
+    alone = program.get(path)
+    with app.app_context():
+        second = store_account(sandbox, person_id=BEN)
+    answers = [program.get(path), program.get(f"{path}/token"), program.get("/api/v1/events?account=tenant:ab123")]
+    restricted = new_program(account_ids=[second, three[1]])
+
+    assert (alone.status_code, alone.json()["id"]) == (200, three[0])
+    assert [(one.status_code, one.json()["error"]) for one in answers] == [(409, "account_ambiguous")] * 3
+    assert f"[{three[0]}, {second}]" in answers[0].json()["error_description"]
+    assert restricted.get(f"{path}/token").status_code == 200
+    assert restricted.get(path).json()["id"] == second
+    assert [program.get(f"{ACCOUNTS}/{name}").status_code for name in ("tenant:zz999", "tenant:", "ab123")] == [404] * 3
+
+
 def test_names_are_changed_taken_away_and_never_given_twice(program: Program, three: list[int]):
     path = f"{ACCOUNTS}/{three[1]}"
     taken = program.call("PATCH", path, json={"external_id": "acme"})

@@ -50,7 +50,8 @@ def test_a_key_is_shown_once(app: Flask, admin: Visitor):
         ({"scopes": "everything"}, 422, "Choose what the key may do"),
         ({"lifetime": "7"}, 422, "Choose how long the key lasts."),
         ({"accounts": "7"}, 422, "There is no account 7."),
-        ({"accounts": "a, b"}, 422, "Enter account ids with commas"),
+        ({"accounts": "a, b"}, 422, "There is no account tenant:a."),
+        ({"accounts": "a; b!"}, 422, "Enter accounts with commas"),
         ({"accounts": "9999999999"}, 422, "There is no account 9999999999."),
     ],
     ids=str,
@@ -82,11 +83,13 @@ def test_guessing_the_password_is_throttled(admin: Visitor):
 def test_a_key_may_be_for_some_accounts(app: Flask, admin: Visitor, sandbox: Sandbox):
     with app.app_context():
         store_account(sandbox)
+        store_account(sandbox, "cd456", external_id="dentist")
+        store_account(sandbox, "ef789")
 
-    key = make(admin, accounts=" 1 ", lifetime="")
+    key = make(admin, accounts=" 1, external:dentist ef789", lifetime="")
 
     with app.app_context():
-        assert verify_api_key(key or "").account_ids == [1]
+        assert verify_api_key(key or "").account_ids == [1, 2, 3]
         assert list_api_keys()[0].expires_at is None
 
 

@@ -93,14 +93,28 @@ def test_the_page_shows_searches_and_pages(app: Flask, admin_at_work: Visitor, s
     older_path = re.search(r'rel="next" href="([^"]+)"', newest)[1]
     older = admin_at_work.get(older_path).text
     found = admin_at_work.get(f"/audit?kind=connected&who={CUSTOMER}&account=1&from=2020-01-01&to=2199-01-01").text
+    by_tenant = admin_at_work.get("/audit?account=AB123&kind=connected").text
     nonsense = admin_at_work.get(f"/audit?kind=x&account=acme&from=yesterday&to=9999-12-31&before={'9' * 30}")
+    file = admin_at_work.get("/audit.csv?account=a+b")
 
     assert (newest.count("scope-"), older.count("scope-")) == (50, 10)
     assert "Connected by Ann Lee." in older
     assert 'rel="next"' not in older
     assert found.count("<tr") == 2
     assert ">Acme Plumbing</a>" in found
+    assert by_tenant.count("<tr") == 2
     assert nonsense.status_code == 200
+    assert re.findall(r'class="field-error" id="([^"]+)-error" role="alert">([^<]+)<', nonsense.text) == [
+        ("kind", "There is no such kind of event."),
+        ("account", "There is no account tenant:acme."),
+        ("from", "Enter a day as 2026-11-29."),
+        ("to", "Enter a year from 2000 to 2199."),
+    ]
+    assert "<tr" not in nonsense.text
+    assert (file.status_code, file.text) == (
+        400,
+        "Enter a number, a Keap account such as ab123, or external: and your own id.",
+    )
     assert "No such event" in admin_at_work.get("/audit?who=nobody-at-all").text
     groups = re.findall(r'<optgroup label="([^"]+)">(.*?)</optgroup>', newest, re.DOTALL)
     listed = {kind: group for group, options in groups for kind in re.findall(r'value="(\w+)"', options)}

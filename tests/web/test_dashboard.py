@@ -37,6 +37,19 @@ def add(app: Flask) -> Callable[..., int]:
 
 
 @on_sqlite
+def test_an_account_shows_its_number_and_is_found_by_it(admin: Visitor, add: Callable[..., int]):
+    numbers = [add(label) for label in ("Acme", "Bright")]
+
+    found = admin.get(f"/accounts?q=%23{numbers[1]}").text
+    unknown_state = admin.get("/accounts?state=nonsense").text
+
+    assert "<small>No. 2 · t2</small>" in found
+    assert "No. 1" not in found
+    assert "<dt>Number</dt>\n        <dd>2</dd>" in admin.get("/accounts/2").text
+    assert "No account is in this state." in unknown_state
+
+
+@on_sqlite
 def test_the_page_is_sent_again_only_when_it_reads_otherwise(admin: Visitor, add: Callable[..., int]):
     add("Acme", connected_at=utc_now() - DAY)
     first = admin.get("/accounts", headers={"X-Live": "1"})

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from keap_connect_client.httpx_auth import HttpxAuth
     from keap_connect_client.requests_auth import RequestsAuth
 
-ACCOUNT = re.compile(r"[0-9]{1,10}|external:[A-Za-z0-9._:-]{1,200}")
+ACCOUNT = re.compile(r"[0-9]{1,10}|external:[A-Za-z0-9._:-]{1,200}|tenant:[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 API_KEY = re.compile(r"[\x21-\x7e]+")
 RETRY_AFTER_SECONDS = 30
 NOT_THE_API = "The answer is not one of Keap Connect's token API."
@@ -68,7 +68,7 @@ class KeapConnect:
         Nothing is cached here: a revoked key and a disconnected account count from the next call on.
 
         Args:
-            account: its id, or `external:` and the id that you gave it.
+            account: its id, `external:` and the id that you gave it, or `tenant:ab123` where that has one account.
 
         Raises:
             TemporarilyUnavailable: none can be had right now, or Keap Connect cannot be reached; nothing is lost.
@@ -172,7 +172,7 @@ class _Key(AuthBase):
 def _path(account: int | str) -> str:
     name = str(account)
     if not ACCOUNT.fullmatch(name):
-        raise RequestRefused("An account is named by its id, or as external: and your own id.")
+        raise RequestRefused("An account is named by its id, by external: and your own id, or by tenant: and Keap's.")
     return name
 
 
