@@ -6,6 +6,7 @@ Reads open no transaction, so none can last as long as a network call or see an 
 
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -35,8 +36,8 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
@@ -45,6 +46,7 @@ from sqlalchemy.types import TypeDecorator
 from keap_connect.clock import seconds_since_boot
 from keap_connect.errors import TemporarilyUnavailable
 
+log = logging.getLogger(__name__)
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -297,6 +299,24 @@ def _one_after_another(engine: Engine) -> Iterator[None]:
     finally:
         if has_turn:
             _sqlite_turn.release()
+
+
+def purge_deleted() -> None:
+    """Let nothing that was deleted stay in SQLite's files.
+
+    `secure_delete` overwrites it in the database; this empties the write-ahead log, which has older copies of pages.
+    Where others read or write for longer than a second, it stays until the worker's next hour.
+    """
+    if db.engine.dialect.name != "sqlite":
+        return
+    with db.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+        try:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+        except OperationalError as problem:
+            log.warning("The write-ahead log is emptied later: %s.", problem.orig)
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
 
 
 def write_or_retry(write: Callable[[Session], Result]) -> Result:

@@ -84,6 +84,11 @@ class Settings:
     api_rate_per_minute: int = 6000
     rate_limit_storage: str = field(default="memory://", repr=False)
     audit_log: Path | None = Path("instance/audit.log")
+    # For how long things are kept; 0 keeps them for good.
+    keep_events_days: int = 400
+    keep_journeys_days: int = 30
+    keep_links_days: int = 30
+    keep_audit_logs_days: int = 90
     log_level: str = "INFO"
     log_format: str = "TEXT"
     has_unused_proxy: bool = False  # the environment names a proxy, and calls to Keap do not use it
@@ -174,6 +179,10 @@ class _Reader:
             api_rate_per_minute=self.integer("API_RATE_PER_MINUTE", default=6000, most=10_000_000),
             rate_limit_storage=self.rate_limit_storage(),
             audit_log=self.audit_log(),
+            keep_events_days=self.days("KEEP_EVENTS", default=400, least=30),
+            keep_journeys_days=self.days("KEEP_JOURNEYS", default=30),
+            keep_links_days=self.days("KEEP_LINKS", default=30),
+            keep_audit_logs_days=self.days("KEEP_AUDIT_LOGS", default=90),
             log_level=self.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"),
             log_format=self.choice("LOG_FORMAT", ("JSON", "TEXT"), default="TEXT" if is_loopback else "JSON"),
             has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,
@@ -204,6 +213,12 @@ class _Reader:
             return int(value)
         self.problems.append(f"{name} must be a whole number from 0 to {most}, not {value[:20]!r}.")
         return default
+
+    def days(self, name: str, default: int, least: int = 1) -> int:
+        value = self.integer(name, default, most=36_500)
+        if 0 < value < least:
+            self.problems.append(f"{name} must be {least} days or more, or 0 to keep everything, not {value}.")
+        return value
 
     def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
         value = self.text(name) or default

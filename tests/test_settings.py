@@ -189,6 +189,8 @@ WRONG = [
     ("PORT", "65535", "PORT must be a whole number from 0 to 65534"),
     ("PORT", "-1", "PORT must be a whole number"),
     ("PORT", "\u0665\u0660", "PORT must be a whole number"),
+    ("KEEP_EVENTS", "29", "KEEP_EVENTS must be 30 days or more, or 0 to keep everything"),
+    ("KEEP_LINKS", "7d", "KEEP_LINKS must be a whole number"),
     ("TRUSTED_PROXIES", "many", "TRUSTED_PROXIES must be"),
     ("TRUSTED_PROXIES", "11", "TRUSTED_PROXIES must be"),
     ("LOG_LEVEL", "LOUD", "LOG_LEVEL must be one of DEBUG, INFO, WARNING, ERROR"),

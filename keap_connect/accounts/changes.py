@@ -9,7 +9,7 @@ from keap_connect.accounts.credentials import forget_credential
 from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.naming import check_names, tidy_name
 from keap_connect.clock import utc_now
-from keap_connect.database import write_transaction
+from keap_connect.database import purge_deleted, write_transaction
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
@@ -57,6 +57,7 @@ def disconnect(account_id: int, actor: str) -> None:
             account.disconnected_at = utc_now()
             forget_credential(account)
             record(session, EventKind.DISCONNECTED, account.id, actor)
+    purge_deleted()
 
 
 def erase(account_id: int, actor: str) -> None:
@@ -78,6 +79,7 @@ def erase(account_id: int, actor: str) -> None:
         delete_history(session, account_id)
         session.delete(account)
         record(session, EventKind.ERASED, account_id, actor)
+    purge_deleted()
 
 
 def _quoted(name: str | None) -> str:

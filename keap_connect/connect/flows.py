@@ -20,7 +20,7 @@ from keap_connect.models import AuthorizationFlow
 from keap_connect.services import services
 
 STATE_LIFE = timedelta(minutes=10)
-KEPT_FOR = timedelta(days=1)
+UNUSED_KEPT_FOR = SHOWN_FOR = timedelta(days=1)
 EXCHANGE_LIFE = timedelta(seconds=90)
 MOST_UNUSED_PER_BROWSER = 50
 MOST_UNUSED = 1_000
@@ -98,9 +98,10 @@ def claim_flow(flow: AuthorizationFlow) -> bool:
 
 
 def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
-    """Return this browser's flow with this `ref`."""
+    """Return this browser's flow with this `ref`, for a day."""
     with read_session() as session:
-        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref))
+        is_shown = AuthorizationFlow.expires_at > utc_now() - SHOWN_FOR
+        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref, is_shown))
     return flow if flow is not None and _is_browser_of(flow, browser) else None
 
 
@@ -152,7 +153,7 @@ def ending_of(flow: AuthorizationFlow) -> Ending | None:
 
 
 def forget_past() -> None:
-    """Delete flows that expired a day ago, and grants whose time to decide is over."""
+    """Delete flows that were not used for a day or ended long ago, and grants whose time to decide is over."""
     with write_transaction() as session:
         _forget_past(session)
 
@@ -160,7 +161,7 @@ def forget_past() -> None:
 def count_unfinished() -> int:
     """Count the flows of the last day whose callback never came."""
     now = utc_now()
-    has_expired = AuthorizationFlow.expires_at.between(now - KEPT_FOR, now)
+    has_expired = AuthorizationFlow.expires_at.between(now - UNUSED_KEPT_FOR, now)
     unfinished = select(func.count()).where(AuthorizationFlow.consumed_at.is_(None), has_expired)
     with read_session() as session:
         return session.scalar(unfinished) or 0
@@ -168,7 +169,10 @@ def count_unfinished() -> int:
 
 def _forget_past(session: Session) -> None:
     now = utc_now()
-    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.expires_at <= now - KEPT_FOR))
+    is_unused = AuthorizationFlow.consumed_at.is_(None)
+    session.execute(delete(AuthorizationFlow).where(is_unused, AuthorizationFlow.expires_at <= now - UNUSED_KEPT_FOR))
+    if days := services().settings.keep_journeys_days:
+        session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.expires_at <= now - timedelta(days=days)))
     session.execute(
         update(AuthorizationFlow)
         .where(AuthorizationFlow.pending_until <= now)

@@ -22,7 +22,6 @@ from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
 from keap_connect.services import services
 
 LINK_LIFE = timedelta(days=7)
-KEPT_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ def make_link(account_id: int, actor: str) -> MadeLink:
     now = utc_now()
     with write_transaction() as session:
         load_account(session, account_id)
-        session.execute(delete(ReconnectLink).where(ReconnectLink.expires_at <= now - KEPT_FOR))
         link = ReconnectLink(
             account_id=account_id, token_hash=hash_secret(token), made_by=actor, made_at=now, expires_at=now + LINK_LIFE
         )
@@ -51,6 +49,11 @@ def make_link(account_id: int, actor: str) -> MadeLink:
         until = f"{link.expires_at:%Y-%m-%d %H:%M} UTC"
         record(session, EventKind.RECONNECT_LINK_MADE, account_id, actor, until=until)
     return MadeLink(f"{services().settings.public_url}/r/{token}", now + LINK_LIFE)
+
+
+def forget_past_links(kept_for: timedelta) -> None:
+    with write_transaction() as session:
+        session.execute(delete(ReconnectLink).where(ReconnectLink.expires_at <= utc_now() - kept_for))
 
 
 def list_open_links(account_id: int) -> list[ReconnectLink]:

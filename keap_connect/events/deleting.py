@@ -1,46 +1,64 @@
-"""Deleting events: by an operator's command, or with an account that is erased. Both leave one event behind."""
+"""Deleting events: by a command, by age, or with an account that is erased. Each leaves one event behind."""
 
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import AccountEvent
 
 # The alarms count refusals by these rows, and an account's page shows its last weeks.
 LEAST_KEPT = timedelta(days=30)
 ROWS_AT_ONCE = 1000
+MOST_AT_ONCE = 20_000  # of the worker, which refreshes nothing meanwhile
 
 
-def count_older(age: timedelta) -> int:
+def count_older(age: timedelta, most: int | None = None) -> int:
+    """Count the events that `prune_history` would delete; it stops at `most`."""
+    found = select(AccountEvent.id).where(_is_older(age)).limit(most)
     with read_session() as session:
-        return session.scalar(select(func.count(AccountEvent.id)).where(AccountEvent.at < utc_now() - age)) or 0
+        return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
-def prune_history(age: timedelta) -> int:
+def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE, most: int | None = None) -> int:
     """Record the deletion, delete the events that are older than `age`, and return how many there were.
+
+    Args:
+        most: how many to delete at most; None for all.
 
     Raises:
         ValueError: `age` is less than `LEAST_KEPT`.
     """
     if age < LEAST_KEPT:
         raise ValueError(f"the last {LEAST_KEPT.days} days are always kept")
-    before = utc_now() - age
-    old = count_older(age)
+    old = count_older(age, most)
     if old == 0:
         return 0
     with write_transaction() as session:
-        until = f"{before:%Y-%m-%d %H:%M} UTC"
-        record(session, EventKind.HISTORY_PRUNED, None, Actor.COMMAND_LINE, count=old, until=until)
+        until = f"{utc_now() - age:%Y-%m-%d %H:%M} UTC"
+        record(session, EventKind.HISTORY_PRUNED, None, actor, count=old, until=until)
     # In batches, so that other writers do not wait for long: SQLite allows one at a time.
-    ids = select(AccountEvent.id).where(AccountEvent.at < before).order_by(AccountEvent.id).limit(ROWS_AT_ONCE)
+    ids = select(AccountEvent.id).where(_is_older(age)).order_by(AccountEvent.id).limit(ROWS_AT_ONCE)
     for _ in range(0, old, ROWS_AT_ONCE):
         with write_transaction() as session:
             session.connection().execute(delete(AccountEvent).where(AccountEvent.id.in_(ids)))
+    purge_deleted()
     return old
+
+
+def prune_past(age: timedelta) -> None:
+    """Delete the events that are older than `age`, and wait until a day's worth is there: each time adds an event."""
+    if count_older(age + timedelta(days=1), most=1):
+        prune_history(age, Actor.SYSTEM, MOST_AT_ONCE)
+
+
+def _is_older(age: timedelta) -> ColumnElement[bool]:
+    # The marks of hosts name the newest stored pair. Without its row, an older backup could not be recognized.
+    newest_pair = select(func.max(AccountEvent.id)).where(AccountEvent.pair_mark.is_not(None)).scalar_subquery()
+    return (AccountEvent.at < utc_now() - age) & AccountEvent.id.is_distinct_from(newest_pair)
 
 
 def delete_history(session: Session, account_id: int) -> None:

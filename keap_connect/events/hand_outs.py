@@ -42,5 +42,9 @@ def record_hand_out(
         raise HandOutUnrecorded("The hand-out cannot be written into the audit log.") from problem
 
 
+def rotate_hand_out_log() -> None:
+    current_app.extensions["keap_connect_audit"].rotate()
+
+
 def attach_hand_out_log(app: Flask, settings: Settings) -> None:
-    app.extensions["keap_connect_audit"] = LogFile(settings.audit_log)
+    app.extensions["keap_connect_audit"] = LogFile(settings.audit_log, settings.keep_audit_logs_days)

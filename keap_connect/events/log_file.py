@@ -1,20 +1,32 @@
 """The audit log's file. Each line is one write in append mode, so processes can share the file."""
 
+import fcntl
+import logging
 import os
+import stat
 import sys
 import threading
+from datetime import UTC, date, datetime, timedelta
+from glob import escape
 from pathlib import Path
 
-from keap_connect.clock import seconds_since_boot
+from keap_connect.clock import seconds_since_boot, utc_now
 
+log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 1.0
 
 
 class LogFile:
-    """A file that only its owner can read; the path None means standard output."""
+    """A file that only its owner can read; the path None means standard output.
 
-    def __init__(self, path: Path | None) -> None:
+    Args:
+        keep_days: how long the lines of a day are kept, in a file of their own; 0 leaves all lines in one file.
+    """
+
+    def __init__(self, path: Path | None, keep_days: int = 0) -> None:
         self._path = path
+        self._keep_days = keep_days
+        self._rotated_on: date | None = None
         self._lock = threading.Lock()
         self._handle = -1
         self._looked_at = 0.0
@@ -41,6 +53,8 @@ class LogFile:
         if self._handle >= 0 and now - self._looked_at < LOOK_EVERY_SECONDS:
             return self._handle
         with self._lock:
+            if utc_now().date() != self._rotated_on:
+                self.rotate()
             if self._handle < 0 or not self._is_there(self._path):
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 fresh = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -51,6 +65,32 @@ class LogFile:
                     self._handle = fresh
             self._looked_at = now
         return self._handle
+
+    def rotate(self) -> None:
+        """Rename the file if its last line is of an earlier day in UTC, and delete renamed files that are too old."""
+        self._rotated_on = utc_now().date()
+        try:
+            if self._path and self._keep_days and stat.S_ISREG(os.stat(self._path).st_mode):
+                self._rename(self._path, self._rotated_on)
+                for old in self._path.parent.glob(f"{escape(self._path.name)}[.-][0-9]*"):
+                    if datetime.fromtimestamp(old.stat().st_mtime, UTC) < utc_now() - timedelta(days=self._keep_days):
+                        old.unlink()
+        except FileNotFoundError:
+            pass  # nothing was written yet, or another process was faster
+        except OSError as problem:
+            log.error("Old audit logs cannot be renamed or deleted (%s).", problem)
+
+    def _rename(self, path: Path, today: date) -> None:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of several processes, one renames this file
+            except BlockingIOError:
+                return
+            found = os.fstat(file.fileno())
+            day = datetime.fromtimestamp(found.st_mtime, UTC).date()
+            renamed = path.with_name(f"{path.name}.{day}")
+            if day < today and os.path.samestat(found, os.stat(path)) and not renamed.exists():
+                path.rename(renamed)
 
     def _is_there(self, path: Path) -> bool:
         try:

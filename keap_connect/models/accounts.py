@@ -111,7 +111,7 @@ class Account(Base):
 
 
 class AuthorizationFlow(Base):
-    """One start of an authorization, bound to the browser that started it; kept for a day to show how it ended."""
+    """One start of an authorization, bound to the browser that started it; kept to show how it ended."""
 
     __tablename__ = "authorization_flow"
     __table_args__ = (UniqueConstraint("ref"), UniqueConstraint("state_hash"))

@@ -27,6 +27,7 @@ from keap_connect.refresh.due import claim_due, lag_seconds, reschedule_future_d
 from keap_connect.refresh.heartbeat import beat, retire
 from keap_connect.refresh.lease import notice_clock_step
 from keap_connect.refresh.refresher import Attempt
+from keap_connect.refresh.retention import delete_past
 from keap_connect.refresh.storing import Outcome
 from keap_connect.refresh.worker_pool import WorkerPool
 from keap_connect.services import services
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 MOST_CLAIMED = 256  # at once; with a limit, what may be sent in a second
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
-CHECK_CLOCK_SECONDS = 3600.0
+HOUR_SECONDS = 3600.0
 FAILURES = {Outcome.FAILED, Outcome.REFUSED, *ALARMS}
 
 
@@ -50,7 +51,7 @@ class RefreshWorker:
         self.pool = WorkerPool(app, self.circuit, self._note)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._beat_due = self._clock_due = 0.0
+        self._beat_due = self._hourly_due = 0.0
         self._probe = alarms.Probe()
         self._trouble: str | None = None  # why nothing could be leased lately
 
@@ -127,11 +128,12 @@ class RefreshWorker:
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
     def _do_maintenance(self) -> None:
-        """Write that this worker lives; check at intervals the clock, and whether this is the living installation."""
+        """Write that this worker lives; check whether this is the living installation; hourly, delete what is old."""
         now = seconds_since_boot()
-        if now >= self._clock_due:
+        if now >= self._hourly_due:
             reschedule_future_dated()
-            self._clock_due = now + CHECK_CLOCK_SECONDS
+            self._hourly_due = now + HOUR_SECONDS  # a deletion that fails is tried again in an hour
+            delete_past()
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
             check_instance()

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from keap_connect.events.hand_outs import record_hand_out
 from keap_connect.events.log_file import LogFile
 from keap_connect.settings import Settings
 from tests.api.fixtures import NewProgram, Program
+from tests.conftest import MovedClock
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 TOKEN = "/api/v1/accounts/1/token"
@@ -88,6 +89,41 @@ def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path, monkeypatch: py
 
     assert (tmp_path / "audit.log.1").read_bytes() == b"1\n"
     assert path.read_bytes() == b"3\n"
+
+
+@pytest.mark.proves("R104")
+def test_each_day_has_a_file_of_its_own_and_old_ones_are_deleted(tmp_path: Path, clock: MovedClock):
+    path, day = tmp_path / "audit.log", timedelta(days=1)
+    now = datetime.now(UTC)
+    yesterday = f"audit.log.{now - day:%Y-%m-%d}"
+    for name, age in (
+        (path.name, day),
+        ("audit.log.1", 9 * day),
+        ("audit.log-1.gz", 11 * day),
+        ("audit.log.txt", 11 * day),
+    ):
+        (tmp_path / name).write_text("old\n")
+        os.utime(tmp_path / name, ((now - age).timestamp(),) * 2)
+    logs = [LogFile(path, keep_days) for keep_days in (0, 10, 10)]
+
+    def names() -> list[str]:
+        return sorted(each.name for each in tmp_path.iterdir())
+
+    logs[0].add(b"0\n")
+    os.utime(path, ((now - day).timestamp(),) * 2)
+    untouched = names()
+    for log in logs[1:]:
+        log.add(b"new\n")
+    rotated = names()
+    (tmp_path / yesterday).write_text("of another program\n")
+    os.utime(path, ((now - day).timestamp(),) * 2)
+    clock.advance(days=1)
+    logs[1].rotate()
+
+    assert untouched == ["audit.log", "audit.log-1.gz", "audit.log.1", "audit.log.txt"]
+    assert rotated == sorted(["audit.log", "audit.log.1", yesterday, "audit.log.txt"])
+    assert path.read_text() == "new\nnew\n"  # a file that is there is never replaced
+    assert (tmp_path / yesterday).read_text() == "of another program\n"
 
 
 def test_a_line_that_was_cut_short_does_not_spoil_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

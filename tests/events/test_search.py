@@ -102,11 +102,12 @@ def test_pruning_takes_old_events_only_and_says_so(clock, monkeypatch):
     clock.advance(days=399)
     counted = count_older(timedelta(days=400))
 
-    assert (counted, prune_history(timedelta(days=400)), prune_history(timedelta(days=400))) == (5, 5, 0)
+    assert (counted, prune_history(timedelta(days=400)), prune_history(timedelta(days=400))) == (4, 4, 0)
 
-    pruned, kept = found()
-    assert pruned.startswith("5 events from before ")
+    pruned, kept, newest_pair = found()
+    assert pruned.startswith("4 events from before ")
     assert kept == "Disconnected: the tokens are deleted."
+    assert newest_pair == "Refreshed: new tokens are stored."
 
 
 def test_the_last_thirty_days_are_never_pruned():

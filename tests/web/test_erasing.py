@@ -7,13 +7,15 @@ from flask import Flask
 from sqlalchemy import func, select, text
 
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.accounts.changes import erase
+from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import Base, db, read_session, write_transaction
 from keap_connect.errors import AccountNotFound
-from keap_connect.models import Account, AuthorizationFlow, SignIn
+from keap_connect.events.search import Search, list_events
+from keap_connect.models import Account, AuthorizationFlow, ReconnectLink, SignIn
 from keap_connect.refresh.serving import refresh_account
+from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
 from tests.support.sandbox import Sandbox
 from tests.web.direct import send, visit
@@ -59,23 +61,76 @@ def test_nothing_of_an_erased_customer_is_left(app: Flask, sandbox: Sandbox):
     assert send(customer, "GET", "/your-accounts").status_code == 403
 
 
-@pytest.mark.proves("R96")
+@pytest.mark.proves("R96", "R104")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_its_sealed_tokens_are_not_even_in_the_free_pages_of_the_file(app: Flask, sandbox: Sandbox, database_url: str):
+def test_what_is_disconnected_or_erased_is_in_no_file_either(app: Flask, sandbox: Sandbox, tmp_path: Path):
     visit(app, sandbox).connect()
-    with app.app_context(), read_session() as session:
-        sealed = session.get_one(Account, 1).refresh_token_sealed
-    assert sealed is not None
+    with app.app_context():
+        refresh_account(1, "x")
+        with read_session() as session:
+            account = session.get_one(Account, 1)
+    sealed = [account.access_token_sealed, account.refresh_token_sealed]
+    names = [b"ann.lee@example.com", b"Acme Plumbing"]
+
+    def found() -> list[bytes]:
+        written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        return [each for each in [*sealed, *names] if each in written]
 
     with app.app_context():
-        erase(1, "command line")
-        connection = db.engine.connect()
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-    assert sealed not in Path(database_url.removeprefix("sqlite:///")).read_bytes()
+        before = found()
+        disconnect(1, "x")
+        without_tokens = found()
+        erase(1, "x")
+
+    assert before == [*sealed, *names]
+    assert without_tokens == names
+    assert found() == []
+
+
+NEVER = dict.fromkeys(("KEEP_EVENTS", "KEEP_JOURNEYS", "KEEP_LINKS"), "0")
+
+
+@pytest.mark.proves("R104")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("environ", "keeps_all"), [({}, False), (NEVER, True)], indirect=["environ"])
+def test_the_worker_deletes_what_is_older_than_the_settings_allow(
+    app: Flask, sandbox: Sandbox, clock: MovedClock, keeps_all: bool
+):
+    visit(app, sandbox).connect()
+    with app.app_context():
+        make_link(1, "x")
+        refresh_account(1, "x")
+        disconnect(1, "x")
+
+    def left() -> tuple[int | None, int | None, list[str]]:
+        with app.app_context():
+            RefreshWorker(app).run(until_idle=True)
+            with read_session() as session:
+                counts = [session.scalar(select(func.count(table.id))) for table in (AuthorizationFlow, ReconnectLink)]
+            events = list_events(Search()).events[::-1]
+        return *counts, [f"{event.kind} by {event.actor}" for event in events]
+
+    all_events = ["connected by customer", "reconnect_link_made by x", "refreshed by x", "disconnected by x"]
+    young = left()
+    clock.advance(days=30, minutes=11)
+    without_journeys = left()
+    clock.advance(days=7)
+    without_links = left()
+    clock.advance(days=364)
+    without_events, once = left(), left()
+
+    assert young == (1, 1, all_events)
+    if keeps_all:
+        assert [without_journeys, without_links, without_events, once] == [young] * 4
+        return
+    assert without_journeys == (0, 1, all_events)
+    assert without_links == (0, 0, all_events)
+    # The newest pair stays: without its row, an older backup could not be recognized.
+    assert without_events == once == (0, 0, ["refreshed by x", "history_pruned by system"])
 
 
 @pytest.mark.proves("R96")
+@pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
 def test_states_and_sessions_that_are_over_are_pruned(app: Flask, sandbox: Sandbox, clock: MovedClock):
     visit(app, sandbox).connect()
     visit(app, sandbox).connect(person="cleo.marsh@example.com", tenant="ef789")
