@@ -1,4 +1,4 @@
-"""Keap's REST API as far as a connection needs it: who am I, which tenant, and the gateway in front.
+"""Keap's REST API as far as a connection needs it: who am I, which tenant, a first call, and the gateway in front.
 
 The gateway answers before anything is routed: without a good token nobody learns which paths exist.
 """
@@ -30,9 +30,10 @@ rest_api = Blueprint("rest_api", __name__, url_prefix="/crm/rest")
 
 Body = dict[str, object]
 Describe = Callable[[World, Person, str], Body]
+CONTACTS = (("Grace", "Hill"), ("Hugo", "Varga"), ("Iris", "Okafor"))
 ADDRESS: Body = {
     "line1": "1 Example Way",
-    "line2": None,
+    "line2": "Suite 100",
     "locality": "Phoenix",
     "region": "Arizona",
     "country_code": "USA",
@@ -130,21 +131,36 @@ def business_profile(world: World, _: Person, tenant_id: str) -> Body:
         "website": f"https://{tenant_id}.example.com",
         "phone": "(555) 010-0199",
         "time_zone": "America/New_York",
-        "logo_url": None,
+        "logo_url": f"https://{tenant_id}.example.com/logo.png",
         "currency_code": "USD",
         "language_tag": "en-US",
         "business_type": "Services",
         "business_goals": [],
-        "business_primary_color": None,
-        "business_secondary_color": None,
+        "business_primary_color": "#14532d",
+        "business_secondary_color": "#f5f5f4",
         "address": ADDRESS,
     }
 
 
 def account_profile(world: World, person: Person, tenant_id: str) -> Body:
     """Version 1 has a few more fields than the business profile of version 2."""
-    address = ADDRESS | {"field": "BILLING", "zip_code": "85001", "zip_four": None}
-    return business_profile(world, person, tenant_id) | {"phone_ext": None, "address": address}
+    address = ADDRESS | {"field": "BILLING", "zip_code": "85001", "zip_four": "0199"}
+    return business_profile(world, person, tenant_id) | {"phone_ext": "12", "address": address}
+
+
+def contacts(_: World, __: Person, tenant_id: str) -> Body:
+    """Return made-up contacts, always all of them on one page."""
+    found = [
+        {
+            "id": str(number),
+            "given_name": given_name,
+            "family_name": family_name,
+            "email_addresses": [{"email": f"{given_name}@{tenant_id}.example.com".lower(), "field": "EMAIL1"}],
+            "create_time": "2026-01-10T08:00:00Z",
+        }
+        for number, (given_name, family_name) in enumerate(CONTACTS, start=1001)
+    ]
+    return {"contacts": found, "next_page_token": ""}
 
 
 RESOURCES: dict[str, tuple[str, Describe]] = {
@@ -152,6 +168,7 @@ RESOURCES: dict[str, tuple[str, Describe]] = {
     "v2/oauth/connect/userinfo": (endpoints.USERINFO, user_info_v2),
     "v1/account/profile": (endpoints.PROFILE, account_profile),
     "v2/businessProfile": (endpoints.PROFILE, business_profile),
+    "v2/contacts": (endpoints.API, contacts),
     "v1/setting/application/enabled": (endpoints.API, lambda *_: {"value": "yes"}),
     "v2/settings/applications:isEnabled": (endpoints.API, lambda *_: {"isEnabled": True}),
 }

@@ -49,6 +49,20 @@ def test_business_name_changes_when_the_customer_renames(client: Client, sandbox
     assert client.api(access_token, path).json()["name"] == "Finn & Daughters"
 
 
+@pytest.mark.parametrize(
+    "path", ["/v2/contacts", "/v2/businessProfile", "/v2/oauth/connect/userinfo", "/v1/account/profile"]
+)
+def test_no_value_is_null_where_keaps_openapi_says_string(client: Client, pair: dict[str, str], path: str):
+    assert "null" not in client.api(pair["access_token"], path).text
+
+
+def test_a_first_call_finds_contacts(client: Client, pair: dict[str, str]):
+    found = client.api(pair["access_token"], "/v2/contacts").json()["contacts"]
+
+    assert [(one["id"], one["given_name"]) for one in found] == [("1001", "Grace"), ("1002", "Hugo"), ("1003", "Iris")]
+    assert found[0]["email_addresses"] == [{"email": "grace@ab123.example.com", "field": "EMAIL1"}]
+
+
 def test_application_is_enabled(client: Client, pair: dict[str, str]):
     assert client.api(pair["access_token"], "/v1/setting/application/enabled").json() == {"value": "yes"}
 
