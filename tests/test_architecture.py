@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,19 @@ def test_imports_point_one_way():
     }
 
     assert turned == set()
+
+
+@pytest.mark.parametrize("root", [ROOT, ROOT / "clients/python"], ids=["the app", "the client"])
+def test_no_modules_import_each_other_in_a_circle(root):
+    package = PACKAGE if root == ROOT else root / "keap_connect_client"
+    names = {path: ".".join(path.relative_to(root).with_suffix("").parts) for path in package.rglob("*.py")}
+    imported = {
+        name: {one for module, what in read(path).imports() for one in (module, f"{module}.{what}")}
+        & set(names.values())
+        for path, name in names.items()
+    }
+
+    TopologicalSorter(imported).prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize(("program", "allowed"), PROGRAMS.items())

@@ -2,13 +2,10 @@
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from keap_connect_client.errors import TemporarilyUnavailable
 from keap_connect_client.token import Token, fingerprint_of
-
-if TYPE_CHECKING:
-    from keap_connect_client.client import KeapConnect
 
 # Keap Connect itself refreshes when less than this is left, so asking earlier would bring the same token again.
 SECONDS_LEFT = 60.0
@@ -18,24 +15,25 @@ SECONDS_BETWEEN_REPORTS = 60.0
 
 
 class CachedToken:
-    """Asks for a token when there is none that lasts; however many threads want one, one of them asks."""
+    """Asks for a token when there is none that lasts; however many threads want one, one of them asks.
 
-    def __init__(self, connect: "KeapConnect", account: int | str) -> None:
-        self._connect = connect
-        self._account = account
+    Args:
+        fetch: asks Keap Connect for a token.
+        report: reports the token with this fingerprint, which Keap refused.
+    """
+
+    def __init__(self, fetch: Callable[[], Token], report: Callable[[str], None]) -> None:
+        self._fetch = fetch
+        self._report = report
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._replaced_at: float | None = None
-
-    def __repr__(self) -> str:
-        """Name the account, never the token."""
-        return f"CachedToken({self._account!r})"
 
     def get(self) -> str:
         """Return an access token that is valid now.
 
         Raises:
-            KeapConnectError: the same errors as `KeapConnect.token`.
+            KeapConnectError: those of `fetch`.
         """
         with self._lock:
             return self._current()
@@ -47,7 +45,7 @@ class CachedToken:
             The refused one when it was itself fetched to replace a refused one, less than a minute ago.
 
         Raises:
-            KeapConnectError: the same errors as `KeapConnect.token`.
+            KeapConnectError: those of `fetch` and `report`.
         """
         with self._lock:
             if self._token is None or self._token.access_token != refused:
@@ -56,7 +54,7 @@ class CachedToken:
             if self._replaced_at is not None and now < self._replaced_at + SECONDS_BETWEEN_REPORTS:
                 return refused
             self._token = None
-            self._connect.report_rejected(self._account, fingerprint_of(refused))
+            self._report(fingerprint_of(refused))
             fresh = self._current()
             self._replaced_at = now
             return fresh
@@ -66,7 +64,7 @@ class CachedToken:
         if known is not None and known.lasts(SECONDS_LEFT):
             return known.access_token
         try:
-            self._token = self._connect.token(self._account)
+            self._token = self._fetch()
         except TemporarilyUnavailable:
             if known is not None and known.lasts(LEAST_SECONDS_LEFT):
                 return known.access_token

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,11 +20,11 @@ from keap_connect_client.errors import (
     TemporarilyUnavailable,
 )
 from keap_connect_client.hosts import LOOPBACK_HOSTS
+from keap_connect_client.requests_auth import RequestsAuth
 from keap_connect_client.token import Token
 
 if TYPE_CHECKING:
     from keap_connect_client.httpx_auth import HttpxAuth
-    from keap_connect_client.requests_auth import RequestsAuth
 
 ACCOUNT = re.compile(r"[0-9]{1,10}|external:[A-Za-z0-9._:-]{1,200}|tenant:[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 API_KEY = re.compile(r"[\x21-\x7e]+")
@@ -71,7 +72,7 @@ class KeapConnect:
             account: its id, `external:` and the id that you gave it, or `tenant:ab123` where that has one account.
 
         Raises:
-            TemporarilyUnavailable: none can be had right now, or Keap Connect cannot be reached; nothing is lost.
+            TemporarilyUnavailable: there is none right now, or Keap Connect cannot be reached; nothing is lost.
             ReconnectRequired: a person must connect the account again.
             AccountNotFound, KeyRefused, RequestRefused: the request cannot succeed as it is.
         """
@@ -107,12 +108,11 @@ class KeapConnect:
     def cached(self, account: int | str) -> CachedToken:
         """Return the shared cache of one account's token."""
         with self._lock:
-            return self._cached.setdefault(_path(account), CachedToken(self, account))
+            fetch, report = partial(self.token, account), partial(self.report_rejected, account)
+            return self._cached.setdefault(_path(account), CachedToken(fetch, report))
 
-    def requests_auth(self, account: int | str) -> "RequestsAuth":
+    def requests_auth(self, account: int | str) -> RequestsAuth:
         """Return what authorizes calls to Keap made with `requests`: `session.auth = …`."""
-        from keap_connect_client.requests_auth import RequestsAuth  # noqa: PLC0415
-
         return RequestsAuth(self.cached(account))
 
     def httpx_auth(self, account: int | str) -> "HttpxAuth":

@@ -23,7 +23,7 @@ class KeapConnectError(Exception):
 
 
 class TemporarilyUnavailable(KeapConnectError):
-    """No token can be had right now. Nothing is lost, and asking again later may succeed."""
+    """There is no token right now. Nothing is lost, and asking again later may succeed."""
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         super().__init__(message)

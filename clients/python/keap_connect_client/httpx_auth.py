@@ -14,7 +14,7 @@ class HttpxAuth(httpx.Auth):
 
     Raises, when a request is made:
         NotKeap: the request goes elsewhere.
-        KeapConnectError: there is no token to be had; see `KeapConnect.token`.
+        KeapConnectError: there is no token now; see `KeapConnect.token`.
     """
 
     requires_request_body = True  # it may have to be sent twice

@@ -20,7 +20,7 @@ class RequestsAuth(AuthBase):
 
         Raises:
             NotKeap: the request goes elsewhere.
-            KeapConnectError: there is no token to be had; see `KeapConnect.token`.
+            KeapConnectError: there is no token now; see `KeapConnect.token`.
         """
         check_goes_to_keap(request.url or "")
         access_token = self._cached.get()
