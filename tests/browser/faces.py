@@ -137,6 +137,7 @@ APP_FACES = [
     Face("audit", "/audit", "admin"),
     Face("audit, found", "/audit?kind=admin_sign_in_refused&from=2026-01-01", "admin"),
     Face("audit, not found", f"/audit?{urlencode({'who': HOSTILE})}", "admin"),
+    Face("audit, not understood", f"/audit?{urlencode({'account': HOSTILE, 'from': 'x', 'kind': 'x'})}", "admin"),
     Face("setup", "/setup", "admin"),
     Face("import", "/import", "admin"),
     Face(
