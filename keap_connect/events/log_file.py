@@ -3,7 +3,7 @@
 import fcntl
 import logging
 import os
-import stat
+import re
 import sys
 import threading
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +13,7 @@ from pathlib import Path
 from keap_connect.clock import seconds_since_boot, utc_now
 
 log = logging.getLogger(__name__)
+DAY = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LOOK_EVERY_SECONDS = 1.0
 
 
@@ -67,16 +68,18 @@ class LogFile:
         return self._handle
 
     def rotate(self) -> None:
-        """Rename the file if its last line is of an earlier day in UTC, and delete renamed files that are too old."""
+        """Rename the file if its first line is of an earlier day in UTC, and delete renamed files that are too old."""
         self._rotated_on = utc_now().date()
         try:
-            if self._path and self._keep_days and stat.S_ISREG(os.stat(self._path).st_mode):
+            if self._path is None or not self._keep_days:
+                return
+            if self._path.is_file():
                 self._rename(self._path, self._rotated_on)
-                for old in self._path.parent.glob(f"{escape(self._path.name)}[.-][0-9]*"):
-                    if datetime.fromtimestamp(old.stat().st_mtime, UTC) < utc_now() - timedelta(days=self._keep_days):
-                        old.unlink()
+            for old in self._path.parent.glob(f"{escape(self._path.name)}[.-][0-9]*"):
+                if datetime.fromtimestamp(old.stat().st_mtime, UTC) < utc_now() - timedelta(days=self._keep_days):
+                    old.unlink()
         except FileNotFoundError:
-            pass  # nothing was written yet, or another process was faster
+            pass  # another process was faster
         except OSError as problem:
             log.error("Old audit logs cannot be renamed or deleted (%s).", problem)
 
@@ -86,10 +89,12 @@ class LogFile:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of several processes, one renames this file
             except BlockingIOError:
                 return
-            found = os.fstat(file.fileno())
-            day = datetime.fromtimestamp(found.st_mtime, UTC).date()
-            renamed = path.with_name(f"{path.name}.{day}")
-            if day < today and os.path.samestat(found, os.stat(path)) and not renamed.exists():
+            found, first = os.fstat(file.fileno()), DAY.search(file.read(100))
+            day = first[0].decode() if first else f"{datetime.fromtimestamp(found.st_mtime, UTC):%Y-%m-%d}"
+            if day < today.isoformat() and os.path.samestat(found, os.stat(path)):
+                renamed = path.with_name(f"{path.name}.{day}")
+                while renamed.exists():
+                    renamed = path.with_name(f"{renamed.name}.2")
                 path.rename(renamed)
 
     def _is_there(self, path: Path) -> bool:

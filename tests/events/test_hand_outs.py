@@ -14,7 +14,6 @@ from keap_connect.events.hand_outs import record_hand_out
 from keap_connect.events.log_file import LogFile
 from keap_connect.settings import Settings
 from tests.api.fixtures import NewProgram, Program
-from tests.conftest import MovedClock
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 TOKEN = "/api/v1/accounts/1/token"
@@ -92,38 +91,29 @@ def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.proves("R104")
-def test_each_day_has_a_file_of_its_own_and_old_ones_are_deleted(tmp_path: Path, clock: MovedClock):
-    path, day = tmp_path / "audit.log", timedelta(days=1)
-    now = datetime.now(UTC)
-    yesterday = f"audit.log.{now - day:%Y-%m-%d}"
-    for name, age in (
-        (path.name, day),
-        ("audit.log.1", 9 * day),
-        ("audit.log-1.gz", 11 * day),
-        ("audit.log.txt", 11 * day),
-    ):
-        (tmp_path / name).write_text("old\n")
-        os.utime(tmp_path / name, ((now - age).timestamp(),) * 2)
-    logs = [LogFile(path, keep_days) for keep_days in (0, 10, 10)]
+def test_each_day_has_a_file_of_its_own_and_old_ones_are_deleted(tmp_path: Path):
+    path, now = tmp_path / "audit.log", datetime.now(UTC)
+    yesterday = f"{now - timedelta(days=1):%Y-%m-%d}"
+    path.write_text(f'{{"at": "{yesterday}T12:00:00.000+00:00"}}\n')  # and a line of this second may be in it already
+    for name, days in {"audit.log.1": 9, "audit.log-1.gz": 11, "audit.log.txt": 11}.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, ((now - timedelta(days=days)).timestamp(),) * 2)
 
     def names() -> list[str]:
         return sorted(each.name for each in tmp_path.iterdir())
 
-    logs[0].add(b"0\n")
-    os.utime(path, ((now - day).timestamp(),) * 2)
+    LogFile(path).add(b"0\n")
     untouched = names()
-    for log in logs[1:]:
+    for log in (LogFile(path, keep_days=10), LogFile(path, keep_days=10)):
         log.add(b"new\n")
     rotated = names()
-    (tmp_path / yesterday).write_text("of another program\n")
-    os.utime(path, ((now - day).timestamp(),) * 2)
-    clock.advance(days=1)
-    logs[1].rotate()
+    os.utime(path, ((now - timedelta(days=1)).timestamp(),) * 2)
+    LogFile(path, keep_days=10).rotate()
 
     assert untouched == ["audit.log", "audit.log-1.gz", "audit.log.1", "audit.log.txt"]
-    assert rotated == sorted(["audit.log", "audit.log.1", yesterday, "audit.log.txt"])
-    assert path.read_text() == "new\nnew\n"  # a file that is there is never replaced
-    assert (tmp_path / yesterday).read_text() == "of another program\n"
+    assert rotated == sorted(["audit.log", f"audit.log.{yesterday}", "audit.log.1", "audit.log.txt"])
+    assert (tmp_path / f"audit.log.{yesterday}").read_text().endswith("}\n0\n")
+    assert (tmp_path / f"audit.log.{yesterday}.2").read_text() == "new\nnew\n"  # a file that is there is never replaced
 
 
 def test_a_line_that_was_cut_short_does_not_spoil_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
