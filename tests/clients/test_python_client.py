@@ -88,10 +88,12 @@ def stage() -> Iterator[Stage]:
 def test_a_token_is_asked_for_by_the_contract_and_hides_itself(stage: Stage):
     token = stage.connect.token("external:acme", min_validity_seconds=600)
     plain = stage.connect.token(7)
+    stage.connect.token("tenant:ab123")
 
     assert stage.connect_server.paths() == [
         "GET /api/v1/accounts/external:acme/token?min_validity=600",
         "GET /api/v1/accounts/7/token",
+        "GET /api/v1/accounts/tenant:ab123/token",
     ]
     assert (token.access_token, token.tenant_id, token.warning) == (TOKENS[0], "ab123", None)
     assert (plain.expires_in, plain.lasts(3500), plain.lasts(3700)) == (3600, True, False)
