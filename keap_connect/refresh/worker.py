@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 MOST_CLAIMED = 256  # at once; with a limit, what may be sent in a second
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
-HOUR_SECONDS = 3600.0
+CHECK_CLOCK_SECONDS = DELETE_PAST_SECONDS = 3600.0
 FAILURES = {Outcome.FAILED, Outcome.REFUSED, *ALARMS}
 
 
@@ -51,7 +51,7 @@ class RefreshWorker:
         self.pool = WorkerPool(app, self.circuit, self._note)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._beat_due = self._hourly_due = 0.0
+        self._beat_due = self._clock_due = self._deletion_due = 0.0
         self._probe = alarms.Probe()
         self._trouble: str | None = None  # why nothing could be leased lately
 
@@ -128,15 +128,16 @@ class RefreshWorker:
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
     def _do_maintenance(self) -> None:
-        """Write that this worker lives; check whether this is the living installation; hourly, delete what is old."""
+        """Write that this worker lives; at intervals, check clock and installation, and delete what is old."""
         now = seconds_since_boot()
-        if now >= self._hourly_due:
+        if now >= self._clock_due:
             reschedule_future_dated()
-            self._hourly_due = now + HOUR_SECONDS  # a deletion that fails is tried again in an hour
-            delete_past()
+            self._clock_due = now + CHECK_CLOCK_SECONDS
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
-            check_instance()
+            if check_instance() and now >= self._deletion_due:  # a copy is recognized by its events
+                self._deletion_due = now + DELETE_PAST_SECONDS
+                delete_past()
             pause = self.circuit.paused_seconds() or (BEAT_SECONDS if self._trouble else 0.0)
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             forget_past()
