@@ -23,7 +23,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound, SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
-from keap_connect.models import LARGEST_ID, NAMELESS, Account
+from keap_connect.models import LARGEST_ID, NAMELESS, Account, Alarm
 
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
@@ -108,7 +108,8 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     Raises:
         AccountNotFound: there is none.
     """
-    return view_of(get_account(account_id), with_tokens)
+    with read_session() as session:
+        return view_of(load_account(session, account_id), with_tokens, _is_paused(session))
 
 
 def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
@@ -147,7 +148,8 @@ def list_accounts_after(
         query = query.where(Account.external_id == external_id)
     with read_session() as session:
         rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
-    views = [view_of(row) for row in rows[:limit]]
+        is_paused = _is_paused(session)
+    views = [view_of(row, is_paused=is_paused) for row in rows[:limit]]
     return views, views[-1].id if len(rows) > limit else None
 
 
@@ -188,7 +190,7 @@ def list_refreshable_ids() -> list[int]:
         return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
 
 
-def view_of(account: Account, with_tokens: bool = False) -> AccountView:
+def view_of(account: Account, with_tokens: bool = False, is_paused: bool = False) -> AccountView:
     now = utc_now()
     state = state_of(account, now)
     issued_at = account.refresh_token_issued_at
@@ -199,7 +201,7 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
     return AccountView(
         **{name: getattr(account, name) for name in _COPIED},
         state=state,
-        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state),
+        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state, is_paused),
         reasons=reasons_of(account, now),
         refresh_token_expires_at=ends_at,
         # An hour is added so that a grant just made has 45 days left, not 44.
@@ -210,6 +212,10 @@ def view_of(account: Account, with_tokens: bool = False) -> AccountView:
         access_token_masked=access_token,
         refresh_token_masked=refresh_token,
     )
+
+
+def _is_paused(session: Session) -> bool:
+    return session.scalar(select(Alarm.name).limit(1)) is not None
 
 
 def _masked(account: Account, open_token: Callable[[Account], str | None]) -> str | None:

@@ -47,6 +47,10 @@ TOKEN_ONLY_STEPS = {
     ),
     AccountState.RECONNECT_REQUIRED: "Press Reconnect and allow access at Keap, or import another token.",
 }
+PAUSED_STEP = (
+    "Refreshing is paused for all accounts, so this one is not refreshed. The dashboard and ./keap-connect refreshing "
+    "status say what ends the pause."
+)
 UNREADABLE_STEP = (
     "Its tokens do not open with the keys in TOKEN_KEYS: put the key that sealed them back, or press Reconnect."
 )
@@ -60,8 +64,14 @@ def state_of(account: Account, now: datetime) -> AccountState:
     return AccountState.AT_RISK if _risks(account, now) else AccountState.ACTIVE
 
 
-def next_step_of(account: Account, state: AccountState) -> str:
-    """Return a sentence that says what to do about an account that is in this state."""
+def next_step_of(account: Account, state: AccountState, is_paused: bool) -> str:
+    """Return a sentence that says what to do about an account that is in this state.
+
+    Args:
+        is_paused: whether an alarm pauses all refreshing.
+    """
+    if is_paused and state.is_alive and account.kind == CredentialKind.OAUTH:
+        return PAUSED_STEP
     if is_being_confirmed(account, state):
         return "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
     if account.is_pending and state is AccountState.ACTIVE:

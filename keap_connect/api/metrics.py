@@ -47,7 +47,7 @@ class FromDatabase(Collector):
         refreshing = read_refreshing()
         workers = refreshing.workers
         yield _family("accounts", "Accounts in each state.", "state", count_states())
-        yield _family("alarm", "What pauses refreshing.", "name", {alarm.name: 1 for alarm in refreshing.alarms})
+        yield _family("alarm", "What pauses refreshing.", "name", {pause.name: 1 for pause in refreshing.pauses})
         yield _family(
             "lag_seconds", "For how long the account that waits longest has been due.", "", {"": refreshing.lag_seconds}
         )

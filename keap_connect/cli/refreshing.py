@@ -1,5 +1,7 @@
 """`./keap-connect refreshing …`: whether accounts are refreshed, and how a pause ends."""
 
+from dataclasses import asdict
+
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.cli.output import facts
 from keap_connect.errors import ExitCode
@@ -7,8 +9,6 @@ from keap_connect.events.history import Actor
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
-
-MOST_SHOWN = 20
 
 refreshing = group("refreshing", "Whether accounts are refreshed, and how to continue after a pause.")
 
@@ -34,23 +34,17 @@ def confirm() -> Answer:
 
 
 def _status(code: ExitCode = ExitCode.DONE) -> Answer:
-    now, pauses, text = read_refreshing(), [], []
-    for alarm in now.alarms:
-        account_ids = alarms.list_refused(alarm) if alarm.name == alarms.MASS_REFUSAL else None
-        advice = alarms.ADVICE[alarm.name]
-        pause = {"name": alarm.name, "since": alarm.raised_at, "reason": alarm.reason}
-        pauses.append({**pause, "account_ids": account_ids, "advice": advice})
-        shown = {"Paused since": alarm.raised_at, "Why": alarm.reason, "Accounts": _shown(account_ids)}
-        text.append(facts({**shown, "What to do": advice}))
-    document = {"is_paused": bool(pauses), "workers": len(now.workers), "pauses": pauses}
-    if pauses:
-        return Answer(document, "\n".join(text), code=ExitCode.COME_BACK_LATER)
+    now = read_refreshing()
+    document = {
+        "is_paused": bool(now.pauses),
+        "workers": len(now.workers),
+        "pauses": [asdict(one) for one in now.pauses],
+    }
+    if now.pauses:
+        text = (
+            {"Paused since": one.since, "Why": one.reason, "Accounts": one.accounts, "What to do": one.advice}
+            for one in now.pauses
+        )
+        return Answer(document, "\n".join(map(facts, text)), code=ExitCode.COME_BACK_LATER)
     running = f"{len(now.workers)} running" if now.workers else "none is running; start one: ./keap-connect worker"
     return Answer(document, f"Refreshing is not paused. Workers: {running}.", code=code)
-
-
-def _shown(account_ids: list[int] | None) -> str:
-    if account_ids is None:
-        return "all"
-    more = len(account_ids) - MOST_SHOWN
-    return ", ".join(map(str, account_ids[:MOST_SHOWN])) + (f" and {more} more" if more > 0 else "")

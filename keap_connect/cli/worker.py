@@ -19,7 +19,8 @@ def worker(once: bool) -> Answer:
     run = RefreshWorker(current_app._get_current_object())  # type: ignore[attr-defined]
     run.run(until_idle=once)
     refreshing = read_refreshing()
-    names, notes = [alarm.name for alarm in refreshing.alarms], refreshing.pauses
+    names = [pause.name for pause in refreshing.pauses]
+    notes = [f"{pause.sentence} {pause.advice}" for pause in refreshing.pauses]
     if run.faults:
         notes.append(f"Faults of this program stopped {run.faults} refreshes; each is in the log.")
     document = {"refreshed": run.refreshed, "failed": run.failed, "faults": run.faults, "paused_by": names}

@@ -18,16 +18,17 @@ from keap_connect.connect.flows import (
     claim_flow,
     end_flow,
     ending_of,
+    fail_flow,
     find_flow,
     find_flow_of_state,
     find_interrupted,
     open_code_verifier,
+    record_failure,
 )
 from keap_connect.connect.matching import Grant, match_grant
 from keap_connect.connect.reconnect_links import still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
-from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.answers import Classification, Verdict
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.call_slots import keap_call_slot
@@ -87,6 +88,7 @@ def discard_pending(flow: AuthorizationFlow) -> None:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
         if stored is not None and stored.pending_grant_sealed is not None:
             end_flow(session, stored.id, Ending.DISCARDED, stored.account_id)
+            record_failure(session, stored, Ending.DISCARDED)
 
 
 def open_pending(flow: AuthorizationFlow) -> Grant | None:
@@ -100,30 +102,33 @@ def open_pending(flow: AuthorizationFlow) -> Grant | None:
 
 
 def complete_interrupted() -> None:
-    """Complete one flow whose process died after Keap's grant was stored; only one, since Keap may be slow."""
+    """Complete one flow whose process died; only one, since Keap may be slow."""
     flow = find_interrupted()
     if flow is None:
+        return
+    if flow.pending_grant_sealed is None:
+        fail_flow(flow, Ending.INTERRUPTED)
         return
     log.warning("The grant of an interrupted connection is stored now.")
     try:
         identify_and_store(flow)
     except SealBroken as problem:
-        _fail(flow, Ending.INTERRUPTED, str(problem))
+        fail_flow(flow, Ending.INTERRUPTED, str(problem))
 
 
 def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:
     """Exchange the code from Keap and store the grant in its account, or store why that failed."""
     keap = services().keap
     if keap.issuer and response.issuer is not None and response.issuer != keap.issuer:
-        _fail(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}.")
+        fail_flow(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}.")
     elif response.error:
-        _fail(flow, _ending_of_error(response.error), response.error_description or response.error)
+        fail_flow(flow, _ending_of_error(response.error), response.error_description or response.error)
     elif response.code and not _link_still_works(flow):
-        _fail(flow, Ending.LINK_GONE, None, "Its link had been used or revoked meanwhile, so Keap was not asked.")
+        fail_flow(flow, Ending.LINK_GONE, None, "Its link had been used or revoked meanwhile, so Keap was not asked.")
     elif response.code:
         classified = exchange_code(keap, response.code, open_code_verifier(flow))
         if classified.token_response is None:
-            _fail(flow, _ending_of_failure(classified), classified.reason)
+            fail_flow(flow, _ending_of_failure(classified), classified.reason)
             return
         # Stored before the next call to Keap, during which the process may die.
         with write_transaction() as session:
@@ -140,7 +145,7 @@ def identify_and_store(flow: AuthorizationFlow) -> None:
     try:
         identity = ask_identity(services().keap, granted.access_token, granted.tenant_id)
     except TenantConflict as conflict:
-        _fail(flow, Ending.TENANT_CONFLICT, str(conflict))
+        fail_flow(flow, Ending.TENANT_CONFLICT, str(conflict))
     else:
         _store(flow, identity)
 
@@ -180,14 +185,6 @@ def _keep_pending(
 def _link_still_works(flow: AuthorizationFlow) -> bool:
     with read_session() as session:
         return still_works(session, flow)
-
-
-def _fail(flow: AuthorizationFlow, ending: Ending, keap_said: str | None, reason: str = "") -> None:
-    account_id = flow.reconnects_account_id
-    with write_transaction() as session:
-        end_flow(session, flow.id, ending, account_id, keap_said)
-        if account_id is not None:
-            record(session, EventKind.RECONNECT_FAILED, account_id, Actor.CUSTOMER, reason=keap_said or reason)
 
 
 def _ending_of_error(error: str) -> Ending:

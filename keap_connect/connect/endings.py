@@ -51,3 +51,19 @@ STORED = {
     Ending.OTHER_PERSON_UPDATED,
     Ending.OTHER_TENANT_UPDATED,
 }
+# Why nothing was stored, in the words of the log, the history and the list of journeys.
+FAILURES = {
+    Ending.DISCARDED: "another Keap account was chosen, and then not wanted",
+    Ending.DECISION_EXPIRED: "another Keap account was chosen, and nobody decided in time",
+    Ending.DENIED: "access was denied at Keap",
+    Ending.KEAP_ERROR: "Keap sends people back with an error",
+    Ending.WRONG_ISSUER: "the answer names another sender than Keap",
+    Ending.LINK_GONE: "the reconnect link was used or revoked meanwhile",
+    Ending.CODE_REFUSED: "Keap refuses the code that it gave",
+    Ending.CLIENT_REFUSED: "Keap refuses this app",
+    Ending.KEAP_BUSY: "Keap asks this app to slow down",
+    Ending.KEAP_UNREACHABLE: "Keap cannot be reached",
+    Ending.KEAP_TROUBLE: "Keap gives no usable answer",
+    Ending.TENANT_CONFLICT: "Keap names two different accounts",
+    Ending.INTERRUPTED: "this app was interrupted",
+}

@@ -5,6 +5,7 @@ to Keap, so ten copies of one callback lead to one exchange.
 """
 
 import hmac
+import logging
 import secrets
 from datetime import timedelta
 
@@ -12,19 +13,22 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.connect.endings import Ending
+from keap_connect.connect.endings import FAILURES, Ending
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.authorization import new_authorization_request
-from keap_connect.models import AuthorizationFlow
+from keap_connect.models import AccountEvent, AuthorizationFlow
 from keap_connect.services import services
 
+log = logging.getLogger(__name__)
 STATE_LIFE = timedelta(minutes=10)
 UNUSED_KEPT_FOR = SHOWN_FOR = timedelta(days=1)
 EXCHANGE_LIFE = timedelta(seconds=90)
 MOST_UNUSED_PER_BROWSER = 50
 MOST_UNUSED = 1_000
 MOST_ENDED = 10_000
+MOST_RECORDED_AN_HOUR = 100  # strangers can send made-up codes; the log has all failures
 
 
 class FlowRefused(Exception):
@@ -106,11 +110,10 @@ def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
 
 
 def find_interrupted() -> AuthorizationFlow | None:
-    """Return a flow whose process stored the grant and then died."""
+    """Return a flow whose process died during the exchange, or after it stored the grant."""
+    has_grant = (AuthorizationFlow.ending == Ending.INTERRUPTED) & AuthorizationFlow.pending_grant_sealed.is_not(None)
     interrupted = select(AuthorizationFlow).where(
-        AuthorizationFlow.consumed_at <= utc_now() - EXCHANGE_LIFE,
-        AuthorizationFlow.ending.is_(None),
-        AuthorizationFlow.pending_grant_sealed.is_not(None),
+        AuthorizationFlow.consumed_at <= utc_now() - EXCHANGE_LIFE, AuthorizationFlow.ending.is_(None) | has_grant
     )
     with read_session() as session:
         return session.scalar(interrupted.order_by(AuthorizationFlow.id).limit(1))
@@ -137,6 +140,39 @@ def end_flow(
             pending_grant_sealed=None,
             pending_until=None,
         )
+    )
+
+
+def fail_flow(flow: AuthorizationFlow, ending: Ending, keap_said: str | None = None, reason: str = "") -> None:
+    """Store, record and log why a flow stored no account; do nothing if it has ended or got a grant meanwhile.
+
+    Args:
+        keap_said: what the person sees of Keap's answer. reason: what else only the history says.
+    """
+    unchanged = (
+        AuthorizationFlow.ending == flow.ending,
+        AuthorizationFlow.pending_grant_sealed == flow.pending_grant_sealed,
+    )
+    still = select(AuthorizationFlow.id).where(AuthorizationFlow.id == flow.id, *unchanged).with_for_update()
+    with write_transaction() as session:
+        if session.scalar(still) is None:
+            return
+        end_flow(session, flow.id, ending, flow.reconnects_account_id, keap_said)
+        record_failure(session, flow, ending, keap_said or reason)
+
+
+def record_failure(session: Session, flow: AuthorizationFlow, ending: Ending, reason: str = "") -> None:
+    """Record and log why a flow stored no account. The page of the flow shows its `ref` as the reference."""
+    why = f"{FAILURES[ending]}. {reason}".rstrip()
+    log.warning("%s: a person could not connect: %s", flow.ref, why)
+    account_id = flow.reconnects_account_id
+    if account_id is None:
+        is_recent = AccountEvent.kind == EventKind.CONNECTION_FAILED, AccountEvent.at > utc_now() - timedelta(hours=1)
+        if (session.scalar(select(func.count()).where(*is_recent)) or 0) >= MOST_RECORDED_AN_HOUR:
+            return
+    kind = EventKind.RECONNECT_FAILED if account_id else EventKind.CONNECTION_FAILED
+    record(
+        session, kind, account_id, Actor.CUSTOMER, ending=ending, reason=why[0].upper() + why[1:], reference=flow.ref
     )
 
 
@@ -173,11 +209,10 @@ def _forget_past(session: Session) -> None:
     session.execute(delete(AuthorizationFlow).where(is_unused, AuthorizationFlow.expires_at <= now - UNUSED_KEPT_FOR))
     if days := services().settings.keep_journeys_days:
         session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.expires_at <= now - timedelta(days=days)))
-    session.execute(
-        update(AuthorizationFlow)
-        .where(AuthorizationFlow.pending_until <= now)
-        .values(pending_grant_sealed=None, pending_until=None, ending=Ending.DECISION_EXPIRED)
-    )
+    undecided = select(AuthorizationFlow).where(AuthorizationFlow.pending_until <= now).with_for_update()
+    for flow in session.scalars(undecided):
+        end_flow(session, flow.id, Ending.DECISION_EXPIRED, flow.account_id)
+        record_failure(session, flow, Ending.DECISION_EXPIRED)
 
 
 def _prune(session: Session, browser_hash: str) -> None:

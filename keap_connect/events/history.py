@@ -40,6 +40,8 @@ class EventKind(StrEnum):
 
     CONNECTED = "connected", ACCOUNTS, "Connected by {person}.", STORES_PAIR
     RECONNECTED = "reconnected", ACCOUNTS, "Reconnected by {person}: new tokens, same account.", STORES_PAIR
+    # Named as in the notifications to other programs.
+    CONNECTION_FAILED = "connection.failed", ACCOUNTS, "A person could not connect. {reason}"
     RECONNECT_FAILED = "reconnect_failed", ACCOUNTS, "A reconnect did not succeed. {reason}"
     PERSON_CHANGED = "person_changed", ACCOUNTS, "Reconnected by {person}, who replaces {before}.", STORES_PAIR
     OTHER_TENANT_CHOSEN = (

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.connect.client_check import ClientStanding, find_client_check
+from keap_connect.connect.journeys import list_failures
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import DatabaseSilent, SettingsError
 from keap_connect.health.clocks import check_database_clock
@@ -27,7 +28,13 @@ def check_client_standing() -> Iterator[Finding]:
         yield wrong("client", f"Keap refused the client id or the secret. {check.reason}", advice)
 
 
-ON_DATABASE: tuple[Check, ...] = (check_database_clock, check_refreshing, check_client_standing)
+def check_journeys() -> Iterator[Finding]:
+    for failures in list_failures():
+        advice = "See who: ./keap-connect audit list --kind connection.failed, or the page Accounts."
+        yield attention("connecting", failures.sentence, advice)
+
+
+ON_DATABASE: tuple[Check, ...] = (check_database_clock, check_refreshing, check_client_standing, check_journeys)
 REST: tuple[Check, ...] = (
     check_connectivity,
     check_modes,

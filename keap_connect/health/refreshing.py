@@ -5,6 +5,7 @@ Doctor, dashboard, /setup, /readyz and /metrics all read it here, so they cannot
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -13,48 +14,69 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.deployment import check_keys
 from keap_connect.errors import SettingsError
 from keap_connect.health.finding import Finding, attention, well, wrong
-from keap_connect.models import Alarm, Worker
-from keap_connect.refresh.alarms import ADVICE, CLIENT_REFUSED, list_alarms
+from keap_connect.models import Worker
+from keap_connect.refresh.alarms import ADVICE, CLIENT_REFUSED, MASS_REFUSAL, list_alarms, list_refused
 from keap_connect.refresh.due import lag_seconds
 from keap_connect.refresh.heartbeat import list_workers
 
 LONGEST_LAG_SECONDS = 600
+MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Pause:
+    """An alarm that pauses refreshing until a person decides. Without `account_ids` it concerns all accounts."""
+
+    name: str
+    since: datetime
+    reason: str
+    account_ids: list[int] | None
+    advice: str
+
+    @property
+    def accounts(self) -> str:
+        if self.account_ids is None:
+            return "all"
+        more = len(self.account_ids) - MOST_NAMED
+        return ", ".join(map(str, self.account_ids[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"Refreshing is paused since {self.since:%Y-%m-%d %H:%M:%S} UTC. {self.reason} Accounts: {self.accounts}."
+        )
 
 
 @dataclass(frozen=True)
 class Refreshing:
-    alarms: list[Alarm]
+    pauses: list[Pause]
     workers: list[Worker]  # that gave a sign of life within the last minute
     lag_seconds: float  # how long the account that waits longest has been due
 
     @property
     def is_ready(self) -> bool:
         """False if a person has to act now: refreshing is paused, or no worker runs and work waits ten minutes."""
-        return not self.alarms and (bool(self.workers) or self.lag_seconds < LONGEST_LAG_SECONDS)
-
-    @property
-    def pauses(self) -> list[str]:
-        return [f"Refreshing is paused: {alarm.reason} {ADVICE[alarm.name]}" for alarm in self.alarms]
+        return not self.pauses and (bool(self.workers) or self.lag_seconds < LONGEST_LAG_SECONDS)
 
     @property
     def client_refusal(self) -> str | None:
-        return next((alarm.reason for alarm in self.alarms if alarm.name == CLIENT_REFUSED), None)
+        return next((pause.reason for pause in self.pauses if pause.name == CLIENT_REFUSED), None)
 
     @property
     def worker_sentence(self) -> str:
         if not self.workers:
             return "No worker is running, so accounts are refreshed only when a job asks."
         running = f"{len(self.workers)} {'worker is' if len(self.workers) == 1 else 'workers are'} running"
-        if self.alarms:
+        if self.pauses:
             return f"{running}; refreshing is paused."
         minutes = int(self.lag_seconds / 60)
         return f"{running}, {minutes} min behind." if minutes else f"{running}, up to date."
 
     def findings(self, counts: Mapping[str, int]) -> Iterator[Finding]:
         """Judge it; `counts` is the number of accounts in each state."""
-        for alarm in self.alarms:
-            yield wrong("alarm", alarm.reason, ADVICE[alarm.name])
-        if not self.alarms:
+        for pause in self.pauses:
+            yield wrong("alarm", pause.sentence, pause.advice)
+        if not self.pauses:
             yield well("alarms", "Nothing pauses refreshing.")
         for worker in self.workers:
             if worker.paused_until:
@@ -64,21 +86,35 @@ class Refreshing:
             yield (wrong if is_missed else attention)(
                 "worker", self.worker_sentence, "Start one: ./keap-connect worker"
             )
-        elif self.lag_seconds > LONGEST_LAG_SECONDS and not self.alarms:
+        elif self.lag_seconds > LONGEST_LAG_SECONDS and not self.pauses:
             advice = "Look at the worker's log; raise REFRESH_RATE_PER_MINUTE if it is at its limit."
             yield attention("worker", self.worker_sentence, advice)
         else:
             yield well("worker", self.worker_sentence)
-        if lost := counts[AccountState.RECONNECT_REQUIRED]:
+        lost, risky = counts[AccountState.RECONNECT_REQUIRED], counts[AccountState.AT_RISK]
+        if lost:
             sentence = f"{lost} {'account waits' if lost == 1 else 'accounts wait'} for a person to authorize again."
             yield attention("accounts", sentence, "./keap-connect accounts list --state reconnect_required")
-        else:
-            yield well("accounts", f"{sum(counts.values())} stored, none waits for a person.")
+        if risky:
+            sentence = f"{risky} {'account is' if risky == 1 else 'accounts are'} at risk."
+            yield attention("accounts", sentence, "./keap-connect accounts list --state at_risk")
+        if not lost and not risky:
+            yield well("accounts", f"{sum(counts.values())} stored, none needs attention.")
 
 
 def read_refreshing() -> Refreshing:
     """Read it, with statements whose cost does not grow with the number of accounts."""
-    return Refreshing(list_alarms(), list_workers(), lag_seconds())
+    pauses = [
+        Pause(
+            alarm.name,
+            alarm.raised_at,
+            alarm.reason,
+            list_refused(alarm) if alarm.name == MASS_REFUSAL else None,
+            ADVICE[alarm.name],
+        )
+        for alarm in list_alarms()
+    ]
+    return Refreshing(pauses, list_workers(), lag_seconds())
 
 
 def check_refreshing() -> Iterator[Finding]:

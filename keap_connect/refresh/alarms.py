@@ -19,14 +19,18 @@ CLIENT_REFUSED = "client_refused"
 MASS_REFUSAL = "mass_refusal"
 CONFIRM = (
     "No refresh token is presented until you answer. Check that no other installation uses these accounts: the one "
-    "that this was copied from, a copy of it, the host before. Then: ./keap-connect refreshing confirm-only-one"
+    "that this was copied from, a copy of it, the host before. Then press Resume on the dashboard, or run "
+    "./keap-connect refreshing confirm-only-one"
 )
 ADVICE = {
     UNKNOWN_INSTANCE: CONFIRM,
-    CLIENT_REFUSED: "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET; then ./keap-connect refreshing resume",
+    CLIENT_REFUSED: (
+        "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET. Then press Resume on the dashboard, or run ./keap-connect "
+        "refreshing resume"
+    ),
     MASS_REFUSAL: (
         "Find out whether Keap or the settings changed. An account among these that Keap refuses once more has to be "
-        "reconnected. To go on: ./keap-connect refreshing resume"
+        "reconnected. To go on, press Resume on the dashboard, or run ./keap-connect refreshing resume"
     ),
 }
 WINDOW = timedelta(minutes=10)

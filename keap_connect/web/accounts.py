@@ -12,6 +12,7 @@ from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import KEYS
 from keap_connect.connect.flows import count_unfinished
 from keap_connect.connect.identifying import identify_pending
+from keap_connect.connect.journeys import list_failures, list_journeys
 from keap_connect.connect.reconnect_links import list_open_links
 from keap_connect.errors import (
     AccountDisconnected,
@@ -25,6 +26,8 @@ from keap_connect.errors import (
 from keap_connect.events.search import Search, list_events
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.call_slots import keap_call_slot
+from keap_connect.refresh import alarms
+from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, actor, current_admin, open_to
@@ -45,6 +48,7 @@ def _page(account_id: int, errors: dict[str, str] | None = None) -> str:
         links=list_open_links(account_id),
         history=list_events(Search(account_id=account_id), before),
         is_newest=before is None,
+        refreshing=read_refreshing(),
     )
 
 
@@ -73,11 +77,32 @@ def index() -> Response:
         list_url=list_url,
         start_url=services().settings.public_url + url_for("connect.index"),
         unfinished=count_unfinished(),
+        failures=list_failures(),
         refreshing=read_refreshing(),
     )
     answer = make_response(page)
     answer.add_etag()
     return answer.make_conditional(request)
+
+
+@bp.get("/journeys")
+@open_to(Audience.VIEWER)
+def journeys() -> str:
+    """Show who tried to connect lately, and how each attempt ended."""
+    return render_template("accounts/journeys.html", journeys=list_journeys(), failures=list_failures())
+
+
+@bp.post("/resume")
+@open_to(Audience.ADMIN)
+def resume() -> Response:
+    """Continue refreshing after an alarm, as a person decided who saw it."""
+    name = request.form.get("name", "")
+    if name == alarms.UNKNOWN_INSTANCE:
+        confirm_only_one(actor())
+    else:
+        alarms.resume([name], actor())
+    flash("Refreshing continues.", "done")
+    return redirect(url_for("accounts.index"), code=303)
 
 
 @bp.get("/<int:account_id>")

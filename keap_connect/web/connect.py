@@ -162,6 +162,7 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
         next_url=next_url,
         account=account,
         keap_said=flow.keap_said if flow else None,
+        reference=flow.ref if flow and not ending.is_success else None,
     )
     return make_response(page, words.status)
 

@@ -89,8 +89,7 @@ ENDINGS = (
         Ending.KEAP_ERROR,
         "Keap could not finish this",
         "Keap sent you back with an error of its own.",
-        "Try again in a minute. If it keeps happening, send us what Keap said below: the registration of this app at "
-        "Keap may be wrong.",
+        "Try again in a minute. If it keeps happening, ask whoever runs this app: Keap may have it registered wrongly.",
     ),
     _failed(
         Ending.STATE_MISSING,
@@ -177,7 +176,7 @@ ENDINGS = (
         502,
         "Keap named two different accounts",
         "Keap's answers contradict each other about which Keap account this is, so it was not stored.",
-        "Try again. If it keeps happening, send whoever runs this app what Keap said below.",
+        "Try again in a few minutes.",
     ),
     _failed(
         Ending.INTERRUPTED,

@@ -6,6 +6,7 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
 from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
+from keap_connect.connect.journeys import list_failures
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
@@ -21,7 +22,7 @@ bp = Blueprint("setup", __name__, url_prefix="/setup")
 def index() -> str:
     settings, keap, check, counts = services().settings, services().keap, find_client_check(), count_states()
     connected, refreshing = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK], read_refreshing()
-    steps = list_steps(settings, check, connected, refreshing)
+    steps = list_steps(settings, check, connected, refreshing, list_failures())
     return render_template(
         "setup/index.html",
         refreshing=refreshing,

@@ -6,6 +6,8 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from keap_connect.connect.client_check import ClientCheck, ClientStanding
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.journeys import Failures
 from keap_connect.health.refreshing import Refreshing
 from keap_connect.settings import LOOPBACK_HOSTS, Settings
 
@@ -25,13 +27,16 @@ class Step:
     fact: str  # why it has this tick
 
 
-def list_steps(settings: Settings, check: ClientCheck | None, connected: int, refreshing: Refreshing) -> list[Step]:
+def list_steps(
+    settings: Settings, check: ClientCheck | None, connected: int, refreshing: Refreshing, failures: list[Failures]
+) -> list[Step]:
     """Return all steps in the guide's order.
 
     Args:
         check: the newest answer of the token endpoint about our client.
         connected: how many accounts work now.
         refreshing: what pauses refreshing, and which workers run.
+        failures: why people could not connect lately.
     """
 
     def done_at_keap(fact: str, fact_in_sandbox: str) -> tuple[Tick, str]:
@@ -50,12 +55,16 @@ def list_steps(settings: Settings, check: ClientCheck | None, connected: int, re
         Step("permission", "OAuth Guide: Request Permission", Tick.DONE, f"People are redirected to {target}."),
         Step("credentials", "Find the client id and secret", *credentials),
         Step("redirect_uri", "Give Keap the redirect URI", *_redirect_uri(settings)),
-        Step("check", "Check the client at the token endpoint", *_client_check(check, refreshing.client_refusal)),
+        Step(
+            "check",
+            "Check the client at the token endpoint",
+            *_client_check(check, refreshing.client_refusal, failures),
+        ),
         Step("connect", "Connect the first account", *_connected(connected)),
         Step(
             "worker",
             "Keep a worker running",
-            Tick.DONE if refreshing.workers else Tick.TO_DO,
+            Tick.TROUBLE if refreshing.pauses else Tick.DONE if refreshing.workers else Tick.TO_DO,
             refreshing.worker_sentence,
         ),
     ]
@@ -76,9 +85,12 @@ def _redirect_uri(settings: Settings) -> tuple[Tick, str]:
     return Tick.DONE, "It is https, on a public host name, without a query: as Keap wants it."
 
 
-def _client_check(check: ClientCheck | None, refusal: str | None) -> tuple[Tick, str]:
+def _client_check(check: ClientCheck | None, refusal: str | None, failures: list[Failures]) -> tuple[Tick, str]:
     if refusal:
         return Tick.TROUBLE, refusal
+    refused = next((one for one in failures if one.ending is Ending.CLIENT_REFUSED), None)
+    if refused and (check is None or check.checked_at < refused.last_at):
+        return Tick.TROUBLE, refused.sentence
     if check is None:
         return Tick.TO_DO, "It was not asked yet, or the settings have changed since."
     if check.standing is ClientStanding.REFUSED:

@@ -113,6 +113,7 @@ APP_FACES = [
     Face("accounts, long search", f"/accounts?{urlencode({'q': LONG[:100]})}", "admin"),
     Face("accounts, none in this state", "/accounts?q=acme&state=disconnected", "admin"),
     Face("accounts, sorted", "/accounts?sort=-used", "admin"),
+    Face("journeys", "/accounts/journeys", "admin"),
     Face("accounts, tables unfolded", "/accounts?sort=person", "admin", act=unfold),
     *[Face(f"account, {one}", f"/accounts/{{{one}}}", "admin") for one in ACCOUNTS],
     Face("account, long history", "/accounts/{active}?history=2", "admin"),

@@ -61,6 +61,11 @@ class Stored:
         with self._app.app_context(), read_session() as session:
             return list(session.scalars(select(AuthorizationFlow).order_by(AuthorizationFlow.id)))
 
+    def events(self) -> list[AccountEvent]:
+        """Return all events, oldest first."""
+        with self._app.app_context(), read_session() as session:
+            return list(session.scalars(select(AccountEvent).order_by(AccountEvent.id)))
+
     def history(self, account_id: int) -> list[str]:
         """Return the kinds of an account's events, oldest first."""
         query = select(AccountEvent.kind).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id)

@@ -3,6 +3,7 @@
 `test_reconnect.py` has the endings of a grant that waits for a decision.
 """
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from flask import Flask
 
-from keap_connect.connect.endings import STORED, Ending
+from keap_connect.connect.endings import FAILURES, STORED, Ending
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, next_steps
 from tests.flows.stored import Stored, token_calls
@@ -34,14 +35,27 @@ def existing_account(stored: Stored) -> int:
 
 
 @pytest.fixture
-def assert_failed(existing_account: int, stored: Stored, sandbox: Sandbox) -> AssertFailed:
-    """Give the check of a failure: its page, as many token requests as it may send, and every row as it was."""
-    before = [stored.rows(table) for table in ("account", "account_event")]
+def assert_failed(
+    existing_account: int, stored: Stored, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> AssertFailed:
+    """Give the check of a failure: its page, as many token requests as it may send, every row as it was, and one event.
+
+    The log and the event have the reference that the page shows. A failure without a flow is only in the log.
+    """
+    accounts, events = stored.rows(), stored.events()
 
     def check(visitor: Visitor, ending: Ending, status: int, heading: str, *sentences: str, sent: int = 0) -> None:
         assert_ended(visitor, ending, status, heading, *sentences)
         assert len(token_calls(sandbox)) == sent
-        assert [stored.rows(table) for table in ("account", "account_event")] == before
+        assert stored.rows() == accounts
+        fresh = stored.events()[len(events) :]
+        reference = re.search(r"send this reference: <code>(.*?)</code>", visitor.page.text)
+        if reference is None:
+            assert (fresh, ending.value in caplog.text) == ([], True)
+            return
+        assert [(event.kind, event.account_id) for event in fresh] == [("connection.failed", None)]
+        assert (fresh[0].details["reference"], fresh[0].details["ending"]) == (reference[1], ending)
+        assert f"{reference[1]}: a person could not connect: {FAILURES[ending]}." in caplog.text
 
     return check
 

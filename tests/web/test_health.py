@@ -1,5 +1,7 @@
 """/healthz and /readyz: red when something is wrong that somebody must mend, and silent about what."""
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,9 +16,12 @@ from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
 from tests.conftest import MovedClock
+from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+SHOW = ("accounts", "show", "1")
 
 
 def readiness(visitor: Visitor) -> tuple[int, str]:
@@ -77,20 +82,56 @@ def test_an_alarm_turns_it_red_and_every_page_and_command_says_the_same(admin: V
         with write_transaction() as session:
             alarms.raise_alarm(session, name, "This is why.")
 
-    pages = [admin.get(path).text for path in ("/accounts", "/setup")]
+    run = app.test_cli_runner().invoke
+    pages = [admin.get(path).text for path in ("/accounts", "/setup", "/accounts/1")]
     figures = admin.get("/metrics").text
-    doctor = app.test_cli_runner().invoke(args=["doctor", "--json"])
+    doctor, status, shown = (run(args=[*words]) for words in (["doctor"], ["refreshing", "status"], SHOW))
 
     assert readiness(admin) == (503, "not ready\n")
     for page in pages:
-        assert "Refreshing is paused: This is why." in page
-        assert "1 worker is running; refreshing is paused." in page
-        assert "No account needs attention" not in page
-        assert "up to date" not in page
+        assert "Refreshing is paused since 2" in page
+        assert "This is why." in page
+        assert "press Resume" in page
+        assert 'name="name" value="' + name in page
+        for calm in ("No account needs attention", "up to date", "steps are done.\n", "Nothing to do", "kept alive"):
+            assert calm not in page
+    assert "1 worker is running; refreshing is paused." in pages[0]
     assert f'keap_connect_alarm{{name="{name}"}} 1.0' in figures
-    assert doctor.exit_code == 1
-    assert "This is why." in doctor.stdout
-    assert "up to date" not in doctor.stdout
+    assert (doctor.exit_code, status.exit_code) == (1, 4)
+    for told in (doctor, status):
+        assert "This is why." in told.stdout
+        assert "up to date" not in told.stdout
+    assert "Refreshing is paused for all accounts" in shown.stdout
+
+    admin.get("/accounts")
+    admin.press("/accounts/resume")
+
+    assert readiness(admin) == (200, "ready\n")
+    assert "No account needs attention" in admin.get("/accounts").text
+    assert "admin@example.com" in run(args=["audit", "list", "--kind", "refreshing_resumed"]).stdout
+
+
+@pytest.mark.proves("R102")
+def test_people_who_could_not_connect_are_on_every_page_and_in_doctor(
+    admin: Visitor, new_visitor: Callable[[], Visitor], app: Flask, sandbox: Sandbox
+):
+    sandbox.fault("invalid_client_401", "exchange", first=3)
+    one, two = new_visitor(), new_visitor()
+    for person in (one, one, two):
+        person.connect()
+    seen, journeys = two.text, admin.get("/accounts/journeys").text
+    doctor = app.test_cli_runner().invoke(args=["doctor", "--json"]).stdout
+    told = [admin.get("/accounts").text, admin.get("/setup").text, journeys, doctor]
+    one.connect()
+    later = admin.get("/accounts").text
+
+    for text in told:
+        assert "2 people could not connect in the last hour: Keap refuses this app." in text
+    assert "invalid_client" in journeys
+    reference = re.search(r"reference: (\S+)", seen)
+    assert reference
+    assert reference[1] in journeys
+    assert "1 person could not connect in the last hour: Keap refuses this app." in later
 
 
 def test_a_client_that_keap_refuses_is_no_done_step_although_an_older_check_knew_it(admin: Visitor, app: Flask):
