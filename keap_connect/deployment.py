@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 
-from keap_connect.accounts.state import KEYS
+from keap_connect.accounts.state import foreign_expression
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.answers import cut
@@ -34,7 +34,8 @@ def check_deployment() -> list[str]:
             [f"The database is at revision {present}, this program needs {newest}: run `./keap-connect db upgrade`."]
         )
     check_keys()
-    return _foreign_grants()
+    warning = foreign_warning(count_foreign_grants())
+    return [warning] if warning else []
 
 
 @contextmanager
@@ -125,19 +126,20 @@ def open_key_check(sealed: bytes, name: str) -> None:
         ) from None
 
 
-def _foreign_grants() -> list[str]:
-    keap = services().keap
-    with read_session() as session:
-        foreign = session.scalars(
-            select(Account.id).where(
-                Account.disconnected_at.is_(None),
-                # A key belongs to a Keap account and not to a client.
-                ((Account.client_id != keap.client_id) & Account.kind.not_in(KEYS))
-                | (Account.token_url != keap.token_url),
-            )
-        ).all()
-    warning = (
-        f"{len(foreign)} stored grants belong to another client id or token URL than the settings name. They are "
-        "never sent elsewhere: put the old settings back, or let these customers reconnect."
+def count_foreign_grants() -> int:
+    """Count the stored grants of another client id or token URL than the settings name."""
+    foreign = select(func.count(Account.id)).where(
+        Account.disconnected_at.is_(None), foreign_expression(services().keap.registration)
     )
-    return [warning] if foreign else []
+    with read_session() as session:
+        return session.scalar(foreign) or 0
+
+
+def foreign_warning(count: int) -> str:
+    if count == 0:
+        return ""
+    grants = "1 stored grant belongs" if count == 1 else f"{count} stored grants belong"
+    return (
+        f"{grants} to another client id or token URL than the settings name. They are never sent elsewhere: put the "
+        "old settings back, or let these customers reconnect."
+    )

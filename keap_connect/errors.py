@@ -64,8 +64,10 @@ class AccountNotFound(KeapConnectError):
     """There is no such account, or the caller may not know of it."""
 
     status, code = 404, "not_found"
-    heading = "There is no such account"
-    advice = "It may have been merged into another one, or never existed."
+    heading, advice = (
+        "There is no such account",
+        "{} Accounts of one person are merged once Keap says that they are one.",
+    )
 
 
 class AccountAmbiguous(KeapConnectError):

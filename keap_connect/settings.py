@@ -64,6 +64,11 @@ class KeapSettings:
     authorities_file: str | None = None  # in place of certifi's
     further_authorities: bytes | None = field(default=None, repr=False)  # PEM
 
+    @property
+    def registration(self) -> tuple[str, str]:
+        """Client id and token URL: a grant belongs to both."""
+        return self.client_id, self.token_url
+
 
 @dataclass(frozen=True)
 class Settings:

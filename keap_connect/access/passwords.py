@@ -81,7 +81,7 @@ def change_password(admin: Admin, password: str) -> None:
     """Store a new password, or raise PasswordRefused when it breaks a rule."""
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
-        _store(session, admin, password_hash, admin.email)
+        _store(session, admin, password_hash)
 
 
 def issue_password_link(email: str, actor: str) -> str:
@@ -128,7 +128,7 @@ def redeem_password_link(token: str, password: str, address: str) -> None:
         if use_one_time_token(session, TokenPurpose.NEW_PASSWORD, token) is None:
             raise PasswordLinkGone("The link was used a moment ago.")
         end_all_sign_ins(session, admin.id)
-        _store(session, admin, password_hash, address)
+        _store(session, admin, password_hash)
 
 
 def make_hash(password: str, email: str) -> str:
@@ -137,10 +137,10 @@ def make_hash(password: str, email: str) -> str:
     return services().password_hasher.hash(password)
 
 
-def _store(session: Session, admin: Admin, password_hash: str, actor: str) -> None:
+def _store(session: Session, admin: Admin, password_hash: str) -> None:
     session.get_one(Admin, admin.id).password_hash = password_hash
     end_one_time_tokens(session, admin.id)
-    record(session, EventKind.PASSWORD_CHANGED, None, actor, email=admin.email)
+    record(session, EventKind.PASSWORD_CHANGED, None, admin.email, email=admin.email)
 
 
 def _record_refusal(address: str) -> None:

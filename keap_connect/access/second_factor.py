@@ -105,7 +105,7 @@ def find_waiting(token: str | None) -> Admin | None:
     return admin if admin and admin.totp_on_at else None  # it may have been switched off meanwhile
 
 
-def finish_second_step(admin: Admin, token: str | None, code: str, browser: str | None, address: str) -> bool:
+def finish_second_step(admin: Admin, token: str | None, code: str, browser: str | None) -> bool:
     """Whether the code is right; if so, the code and the token are used up.
 
     Raises:
@@ -114,15 +114,15 @@ def finish_second_step(admin: Admin, token: str | None, code: str, browser: str 
     whose = f"device:{hashed(browser)}" if browser and is_known_browser_of(admin, browser) else str(admin.id)
     attempts = count_attempt({f"second-step:{whose}": ATTEMPTS_AT_CODE})
     with write_transaction() as session:
-        if _take_code(session, admin, code, address) and use_one_time_token(session, TokenPurpose.SECOND_STEP, token):
+        if _take_code(session, admin, code) and use_one_time_token(session, TokenPurpose.SECOND_STEP, token):
             forgive(session, attempts)
             return True
     with write_transaction() as session:
-        record(session, EventKind.SECOND_FACTOR_REFUSED, None, address, email=admin.email)
+        record(session, EventKind.SECOND_FACTOR_REFUSED, None, admin.email, email=admin.email)
     return False
 
 
-def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
+def _take_code(session: Session, admin: Admin, code: str) -> bool:
     """Use up a code of the phone or a recovery code; no code is accepted twice."""
     seed = services().cipher.open(admin.totp_seed_sealed or b"", "admin", admin.id, "totp_seed")
     step = _step_of(code, seed)
@@ -135,7 +135,7 @@ def _take_code(session: Session, admin: Admin, code: str, address: str) -> bool:
         .returning(RecoveryCode.admin_id)
     )
     if used is not None:
-        record(session, EventKind.RECOVERY_CODE_USED, None, address, email=admin.email)
+        record(session, EventKind.RECOVERY_CODE_USED, None, admin.email, email=admin.email)
     return used is not None
 
 

@@ -35,7 +35,7 @@ def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None 
     """Open a session for an admin and return its id, to be kept in a cookie."""
     session_id = _open(SignIn(admin_id=admin.id, address=address, browser=browser))
     with write_transaction() as session:
-        record(session, EventKind.ADMIN_SIGNED_IN, None, address or Actor.SYSTEM, email=admin.email)
+        record(session, EventKind.ADMIN_SIGNED_IN, None, admin.email, email=admin.email)
     return session_id
 
 

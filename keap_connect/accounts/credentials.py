@@ -125,7 +125,7 @@ def open_refresh_token(account: Account) -> str | None:
 
 def is_ours(account: Account) -> bool:
     """Whether the grant belongs to the client and token URL in the settings; it is never sent anywhere else."""
-    return (account.client_id, account.token_url) == (services().keap.client_id, services().keap.token_url)
+    return (account.client_id, account.token_url) == services().keap.registration
 
 
 def fingerprint(token: str) -> str:

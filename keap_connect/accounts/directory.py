@@ -8,6 +8,7 @@ from sqlalchemy import Select, String, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
+from keap_connect.accounts.naming import no_account
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
@@ -21,9 +22,10 @@ from keap_connect.accounts.state import (
 )
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
-from keap_connect.errors import AccountNotFound, SealBroken
+from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, Alarm
+from keap_connect.services import services
 
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
@@ -98,7 +100,7 @@ def load_account(session: Session, account_id: int, *, lock: bool = False) -> Ac
     # The database raises an error for an id that is larger than the column's type.
     account = session.get(Account, account_id, with_for_update=lock) if account_id <= LARGEST_ID else None
     if account is None:
-        raise AccountNotFound(f"There is no account {account_id}.")
+        raise no_account(session, account_id)
     return account
 
 
@@ -115,7 +117,7 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
 def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
     """Return one page of the accounts that contain each word of `text`, in this state if one is given."""
     query = _matching(text, state)
-    ordered = query.order_by(*order.columns(utc_now()))
+    ordered = query.order_by(*order.columns(utc_now(), services().keap.registration))
     with read_session() as session:
         total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
         pages = max(-(-total // PAGE_SIZE), 1)
@@ -166,7 +168,7 @@ def _matching(text: str, state: str) -> Select[Account]:
     for word in text.split():
         is_number = cast(Account.id, String) == word.lstrip("#")
         query = query.where(or_(is_number, *(column.icontains(word, autoescape=True) for column in columns)))
-    return query.where(state_expression(utc_now()) == state) if state else query
+    return query.where(state_expression(utc_now(), services().keap.registration) == state) if state else query
 
 
 def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountView]:
@@ -177,7 +179,7 @@ def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountV
 
 
 def count_states() -> dict[str, int]:
-    states = state_expression(utc_now()).label("state")
+    states = state_expression(utc_now(), services().keap.registration).label("state")
     with read_session() as session:
         found = dict(session.execute(select(states, func.count()).group_by(states)).all())
     return {state.value: found.get(state.value, 0) for state in AccountState}
@@ -191,18 +193,18 @@ def list_refreshable_ids() -> list[int]:
 
 
 def view_of(account: Account, with_tokens: bool = False, is_paused: bool = False) -> AccountView:
-    now = utc_now()
-    state = state_of(account, now)
+    now, ours = utc_now(), services().keap.registration
+    state = state_of(account, now, ours)
     issued_at = account.refresh_token_issued_at
-    ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at else None
+    ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at and account.refused_at is None else None
     access_token = _masked(account, open_access_token) if with_tokens else None
     refresh_token = _masked(account, open_refresh_token) if with_tokens else None
     is_unreadable = state.is_alive and UNREADABLE in {access_token, refresh_token}
     return AccountView(
         **{name: getattr(account, name) for name in _COPIED},
         state=state,
-        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state, is_paused),
-        reasons=reasons_of(account, now),
+        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state, ours, is_paused=is_paused),
+        reasons=reasons_of(account, now, ours),
         refresh_token_expires_at=ends_at,
         # An hour is added so that a grant just made has 45 days left, not 44.
         refresh_days_left=max((ends_at - now + timedelta(hours=1)).days, 0) if ends_at else None,

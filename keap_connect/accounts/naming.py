@@ -4,12 +4,14 @@ import re
 from collections.abc import Collection
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from keap_connect.database import read_session
 from keap_connect.errors import AccountAmbiguous, AccountNotFound, NameRefused
+from keap_connect.events.history import EventKind
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import LARGEST_ID, Account
+from keap_connect.models import LARGEST_ID, Account, AccountEvent
 
 LONGEST_NAME = 200
 LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL stores no NUL, and a label is one line
@@ -78,9 +80,19 @@ def _find_account_ids(name: str, only: Collection[int] | None = None) -> list[in
     query = select(Account.id).where(getattr(Account, column) == value).order_by(Account.id)
     with read_session() as session:
         ids = list(session.scalars(query if only is None else query.where(Account.id.in_(only))))
+        if not ids and column == "id" and (only is None or int(value) in only):
+            raise no_account(session, int(value))
     if not ids:
         raise AccountNotFound(f"There is no account {name}.")
     return ids
+
+
+def no_account(session: Session, account_id: int) -> AccountNotFound:
+    """Return the error that says why there is no account with this id."""
+    is_erased = AccountEvent.account_id == account_id, AccountEvent.kind == EventKind.ERASED
+    if account_id <= LARGEST_ID and session.scalar(select(AccountEvent.id).where(*is_erased)):
+        return AccountNotFound(f"Account {account_id} was erased for good.")
+    return AccountNotFound(f"There is no account {account_id}.")
 
 
 def tidy_name(typed: str | None) -> str | None:

@@ -73,11 +73,11 @@ class Order:
         """Return the order after a click on the head of a column; the second click reverses it."""
         return Order(SortKey(key), key == self.key and not self.is_descending)
 
-    def columns(self, now: datetime) -> list[ColumnElement[Any]]:
+    def columns(self, now: datetime, ours: tuple[str, str]) -> list[ColumnElement[Any]]:
         """Return the columns for ORDER BY; equal accounts are sorted by expiry, then by id."""
         ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
         expressions: dict[SortKey, ColumnElement[Any]] = {
-            SortKey.STATE: case(ranks, value=state_expression(now)),
+            SortKey.STATE: case(ranks, value=state_expression(now, ours)),
             SortKey.ACCOUNT: _alphabetical(Account.title),
             SortKey.PERSON: _alphabetical(func.coalesce(Account.person_name, Account.person_email)),
             SortKey.EXPIRES: Account.access_token_expires_at.expression,

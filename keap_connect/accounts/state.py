@@ -8,11 +8,13 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, and_, case, or_
 
+from keap_connect.accounts.schedule import USED_LATELY
 from keap_connect.models import Account, CredentialKind
 
 REFRESH_TOKEN_LIFE = timedelta(days=45)
 REFRESH_TOKEN_WARNING = timedelta(days=10)
 FAILURES_AT_RISK = 3
+OVERDUE_AFTER = timedelta(minutes=10)
 ATTEMPT_SECONDS = timedelta(seconds=60)
 
 
@@ -51,25 +53,29 @@ PAUSED_STEP = (
     "Refreshing is paused for all accounts, so this one is not refreshed. The dashboard and ./keap-connect refreshing "
     "status say what ends the pause."
 )
+FOREIGN_STEP = "Put the old KEAP_CLIENT_ID and KEAP_TOKEN_URL back, or send this customer a reconnect link."
 UNREADABLE_STEP = (
     "Its tokens do not open with the keys in TOKEN_KEYS: put the key that sealed them back, or press Reconnect."
 )
 
 
-def state_of(account: Account, now: datetime) -> AccountState:
+def state_of(account: Account, now: datetime, ours: tuple[str, str]) -> AccountState:
+    """Return the state; `ours` is the registration in the settings (`KeapSettings.registration`)."""
     if account.disconnected_at is not None:
         return AccountState.DISCONNECTED
     if account.refused_at is not None or _has_aged_out(account, now):
         return AccountState.RECONNECT_REQUIRED
-    return AccountState.AT_RISK if _risks(account, now) else AccountState.ACTIVE
+    return AccountState.AT_RISK if _risks(account, now, ours) else AccountState.ACTIVE
 
 
-def next_step_of(account: Account, state: AccountState, is_paused: bool) -> str:
+def next_step_of(account: Account, state: AccountState, ours: tuple[str, str], *, is_paused: bool = False) -> str:
     """Return a sentence that says what to do about an account that is in this state.
 
     Args:
         is_paused: whether an alarm pauses all refreshing.
     """
+    if state is AccountState.AT_RISK and _is_foreign(account, ours):
+        return FOREIGN_STEP
     if is_paused and state.is_alive and account.kind == CredentialKind.OAUTH:
         return PAUSED_STEP
     if is_being_confirmed(account, state):
@@ -91,7 +97,7 @@ def is_being_confirmed(account: Account, state: AccountState) -> bool:
     return bool(account.refusals) and state.is_alive
 
 
-def reasons_of(account: Account, now: datetime) -> list[str]:
+def reasons_of(account: Account, now: datetime, ours: tuple[str, str]) -> list[str]:
     """Return sentences that say why an account is not active; none if it is."""
     if account.disconnected_at is not None:
         return ["It was disconnected on request."]
@@ -99,7 +105,7 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
     if account.refused_at is not None:
         reasons.append(f"Keap refused the refresh token for good. {account.failure_reason or ''}".strip())
         if account.outcome_unknown_since is not None:
-            when = f"{account.outcome_unknown_since:%Y-%m-%d %H:%M} UTC"
+            when = f"{account.outcome_unknown_since:%Y-%m-%d %H:%M:%S} UTC"
             reasons.append(f"Our own last attempt with it was at {when}, and no usable answer came.")
         return reasons
     if _has_ended(account, now):
@@ -108,21 +114,28 @@ def reasons_of(account: Account, now: datetime) -> list[str]:
         return ["The access token has expired, and there is no refresh token."]
     if _has_aged_out(account, now):
         reasons.append("The grant aged out: Keap lets an unused refresh token live for 45 days.")
-    reasons += _risks(account, now)
+    reasons += _risks(account, now, ours)
     return reasons
 
 
-def state_expression(now: datetime) -> ColumnElement[str]:
+def state_expression(now: datetime, ours: tuple[str, str]) -> ColumnElement[str]:
     """Return `state_of` as SQL."""
     aged_out = or_(
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
         and_(Account.kind != CredentialKind.OAUTH, Account.access_token_expires_at <= now),
     )
+    due_at = case((Account.failures > 0, Account.failed_at), else_=Account.next_refresh_at)
+    is_late = or_(
+        due_at.is_(None),
+        due_at <= now - OVERDUE_AFTER,
+        and_(Account.access_token_expires_at <= now - OVERDUE_AFTER, Account.last_used_at > now - USED_LATELY),
+    )
     at_risk = or_(
+        foreign_expression(ours),
         Account.failures >= FAILURES_AT_RISK,
         Account.outcome_unknown_since.is_not(None),
         Account.attempted_at <= now - ATTEMPT_SECONDS,
-        Account.access_token_expires_at <= now,
+        and_(Account.access_token_expires_at <= now, is_late),
         Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING,
     )
     return case(
@@ -131,6 +144,17 @@ def state_expression(now: datetime) -> ColumnElement[str]:
         (at_risk, AccountState.AT_RISK.value),
         else_=AccountState.ACTIVE.value,
     )
+
+
+def foreign_expression(ours: tuple[str, str]) -> ColumnElement[bool]:
+    """Return the SQL condition for a grant of another registration; a key belongs to no client."""
+    client_id, token_url = ours
+    return or_(Account.token_url != token_url, and_(Account.client_id != client_id, Account.kind.not_in(KEYS)))
+
+
+def _is_foreign(account: Account, ours: tuple[str, str]) -> bool:
+    client_id, token_url = ours
+    return account.token_url != token_url or (account.client_id != client_id and account.kind not in KEYS)
 
 
 def is_outcome_unknown(account: Account, now: datetime) -> bool:
@@ -147,8 +171,24 @@ def _has_ended(account: Account, now: datetime) -> bool:
     return account.kind != CredentialKind.OAUTH and _is_past(account.access_token_expires_at, now)
 
 
-def _risks(account: Account, now: datetime) -> list[str]:
+def _is_overdue(account: Account, now: datetime) -> bool:
+    """Whether the access token has expired although a refresh was due long ago, not counting back-offs."""
+    if not _is_past(account.access_token_expires_at, now):
+        return False
+    due_at = account.failed_at if account.failures else account.next_refresh_at
+    if due_at is None or _is_past(due_at, now - OVERDUE_AFTER):
+        return True
+    # The claims of workers move the date; a used account is always due before its token expires.
+    is_used = account.last_used_at is not None and account.last_used_at > now - USED_LATELY
+    return is_used and _is_past(account.access_token_expires_at, now - OVERDUE_AFTER)
+
+
+def _risks(account: Account, now: datetime, ours: tuple[str, str]) -> list[str]:
     risks = []
+    if _is_foreign(account, ours):
+        risks.append(
+            "It was connected with another client id or token URL than the settings name now, so it is not refreshed."
+        )
     if account.failures >= FAILURES_AT_RISK:
         risks.append(f"The last {account.failures} refreshes failed. {account.failure_reason or ''}".strip())
     if is_outcome_unknown(account, now):
@@ -156,7 +196,7 @@ def _risks(account: Account, now: datetime) -> list[str]:
         is_late = account.failure_reason and not (account.failures or account.refusals)
         lost = "A refresh was sent and no usable answer came. Keap may have rotated; it is tried again."
         risks.append(f"{account.failure_reason} A refresh is tried at once." if is_late else lost)
-    if _is_past(account.access_token_expires_at, now):
+    if _is_overdue(account, now):
         risks.append("The access token has expired and was not refreshed yet.")
     if _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING):
         risks.append("Fewer than 10 of the 45 days of an unused refresh token are left.")

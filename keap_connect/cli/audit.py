@@ -39,7 +39,7 @@ def prune(older_than: timedelta, yes: bool) -> Answer:
     """Delete old events for good, and record in the history that it was done."""
     old = count_older(older_than)
     if old and not yes:
-        confirm(f"Delete {old} events for good?")
+        confirm(f"Delete old events for good ({old})?")
     pruned = prune_history(older_than)
-    text = f"{pruned} events were deleted, and the history says so." if pruned else "Nothing is that old."
+    text = f"Deleted: {pruned}. The history says so." if pruned else "Nothing is that old."
     return Answer({"pruned": pruned}, text, code=ExitCode.DONE if pruned else ExitCode.NOTHING_TO_DO)

@@ -3,6 +3,7 @@
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.errors import ExitCode
 from keap_connect.key_rotation import reseal as reseal_all
+from keap_connect.services import services
 
 token_keys = group("token-keys", "The keys that seal what is stored.")
 
@@ -15,8 +16,8 @@ def reseal() -> Answer:
     interrupted can be started again.
     """
     done = reseal_all()
-    text = f"{done.resealed} values were sealed again."
-    if not done.reasons:
+    text = f"Values that were sealed again: {done.resealed}."
+    if not done.reasons and len(services().settings.token_keys) > 1:
         text += "\nThe first key opens everything: remove the older ones from TOKEN_KEYS."
     return Answer(
         {"resealed": done.resealed, "older_keys_must_stay": bool(done.reasons), "reasons": done.reasons},

@@ -118,7 +118,7 @@ def find_target(session: Session, checked: Checked) -> tuple[Account | None, boo
     if account is None:
         return None, False
     is_stored = _is_stored(session, account, credential.refresh_token)
-    state = state_of(account, utc_now())
+    state = state_of(account, utc_now(), services().keap.registration)
     # Only the access token was checked. Another program may have used the refresh token; then the account would be
     # lost at its next refresh.
     is_healthy = state is AccountState.ACTIVE and not (account.failures or account.refusals)

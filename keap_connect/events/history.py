@@ -78,7 +78,7 @@ class EventKind(StrEnum):
     REFRESH_REFUSED_ONCE = (
         "refresh_refused_once",
         REFRESHING,
-        "Keap refused the refresh token; it is tried once more before it counts. {reason}",
+        "Keap refused the refresh token{again}. {reason}",
     )
     REFRESH_REFUSED_LATE = (
         "refresh_refused_late",
@@ -113,8 +113,8 @@ class EventKind(StrEnum):
         "Imported again: {credential} of {person} replaced what was stored.",
         STORES_PAIR,
     )
-    FILE_IMPORTED = "file_imported", IMPORTS, "A file of {count} accounts was imported."
-    EXPORTED = "exported", IMPORTS, "{count} accounts were exported, without tokens."
+    FILE_IMPORTED = "file_imported", IMPORTS, "A file was imported; accounts in it: {count}."
+    EXPORTED = "exported", IMPORTS, "All accounts were exported, without tokens: {count}."
 
     ADMIN_CREATED = "admin_created", PEOPLE, "Admin {email} was created."
     ADMIN_ROLE_CHANGED = "admin_role_changed", PEOPLE, "{email} got the role {role}."
@@ -141,14 +141,19 @@ class EventKind(StrEnum):
     API_KEY_REVOKED = "api_key_revoked", API_KEYS, "API key {key_id} ({name}) was revoked."
 
     CLIENT_CHECKED = "client_checked", OPERATIONS, "Client id and secret were checked at Keap. {reason}"
-    HISTORY_PRUNED = "history_pruned", OPERATIONS, "{count} events from before {until} were deleted from the history."
+    HISTORY_PRUNED = "history_pruned", OPERATIONS, "Events from before {until} were deleted from the history: {count}."
     EMERGENCY_STOPPED = (
         "emergency_stopped",
         OPERATIONS,
-        "Everything was stopped: all sign-ins, passwords, links and {keys} API keys ended, and refreshing is paused.",
+        "Everything was stopped: all sign-ins, passwords, links and API keys ({keys}) ended, and refreshing is paused.",
     )
 
 
+WITHOUT_DETAILS = {
+    "person": "a person Keap has not named yet",
+    "reason": "",
+    "again": "; it is tried once more before it counts",  # the second refusal says " again"
+}
 _SENTENCES = {kind.value: kind.sentence for kind in EventKind}
 PAIR_STORED = "stored a pair"  # the key in `Session.info` of a transaction that stores new tokens
 # Events are deleted in the same transaction that writes one of these, or after it.
@@ -180,5 +185,5 @@ def record(session: Session, kind: EventKind, account_id: int | None, actor: str
 def sentence_of(kind: str, details: Mapping[str, Any]) -> str:
     """Return an event in words, also one of a kind that another version wrote, so that no page fails."""
     sentence = _SENTENCES.get(kind) or f"{kind.replace('_', ' ').capitalize()}."
-    words = {"person": "a person Keap has not named yet", "reason": "", **details}
+    words = {**WITHOUT_DETAILS, **details}
     return sentence.format_map(defaultdict(lambda: "unknown", words)).strip()

@@ -76,7 +76,7 @@ def _check_database() -> Iterator[Finding]:
     yield well("database", "It answers, and its tables are those of this version.")
     yield well("keys", "TOKEN_KEYS opens what is stored.")
     for warning in warnings:
-        yield attention("grants", warning, "Put the old settings back, or send these customers the start page.")
+        yield wrong("grants", warning, "Put the old settings back, or send these customers reconnect links.")
 
 
 def _guarded(check: Check) -> Iterator[Finding]:

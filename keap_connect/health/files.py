@@ -32,13 +32,13 @@ def check_recovery() -> Iterator[Finding]:
     if kept:
         yield wrong(
             "recovery",
-            f"{len(kept)} new token pairs wait in files because the database did not store them.",
+            f"New token pairs that wait in files because the database did not store them: {len(kept)}.",
             "Repair the database and start a worker: it stores them first. Delete nothing in instance/recovery.",
         )
     if broken:
         yield wrong(
             "recovery",
-            f"{len(broken)} recovery files were put aside: {', '.join(path.name for path in broken[:5])}.",
+            f"Recovery files were put aside ({len(broken)}): {', '.join(path.name for path in broken[:5])}.",
             "The log says why. Put the key that sealed them back into TOKEN_KEYS, or put the newer database back. Then "
             "rename them from .broken to .pair.",
         )

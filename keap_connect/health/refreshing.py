@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
-from keap_connect.deployment import check_keys
+from keap_connect.deployment import check_keys, count_foreign_grants, foreign_warning
 from keap_connect.errors import SettingsError
 from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.models import Worker
@@ -52,11 +53,13 @@ class Refreshing:
     pauses: list[Pause]
     workers: list[Worker]  # that gave a sign of life within the last minute
     lag_seconds: float  # how long the account that waits longest has been due
+    foreign_warning: str  # that grants of another registration are stored, or ""
 
     @property
     def is_ready(self) -> bool:
-        """False if a person has to act now: refreshing is paused, or no worker runs and work waits ten minutes."""
-        return not self.pauses and (bool(self.workers) or self.lag_seconds < LONGEST_LAG_SECONDS)
+        """False if a person has to act now: refreshing is paused or wrongly set, or no worker does work that waits."""
+        is_worked = bool(self.workers) or self.lag_seconds < LONGEST_LAG_SECONDS
+        return is_worked and not self.pauses and not self.foreign_warning
 
     @property
     def client_refusal(self) -> str | None:
@@ -114,7 +117,7 @@ def read_refreshing() -> Refreshing:
         )
         for alarm in list_alarms()
     ]
-    return Refreshing(pauses, list_workers(), lag_seconds())
+    return Refreshing(pauses, list_workers(), lag_seconds(), foreign_warning(_foreign_grants()))
 
 
 def check_refreshing() -> Iterator[Finding]:
@@ -128,3 +131,11 @@ def is_ready() -> bool:
         return read_refreshing().is_ready
     except (SQLAlchemyError, SettingsError):
         return False
+
+
+def _foreign_grants() -> int:
+    """Count them until there are none; later ones do not appear, since the settings of a process never change."""
+    known: dict[str, int] = current_app.extensions.setdefault("keap_connect.foreign_grants", {})
+    if known.get("count") != 0:
+        known["count"] = count_foreign_grants()
+    return known["count"]

@@ -86,7 +86,7 @@ def resume(names: Collection[str], actor: str) -> bool:
         ended = session.scalars(delete(Alarm).where(Alarm.name.in_(names)).returning(Alarm.raised_at)).all()
         if ended:
             since = min(ended)
-            shown = f"{since:%Y-%m-%d %H:%M} UTC"
+            shown = f"{since:%Y-%m-%d %H:%M:%S} UTC"
             record(session, EventKind.REFRESHING_RESUMED, None, actor, since=shown, paused_at=since.isoformat())
     return bool(ended)
 

@@ -38,6 +38,7 @@ from keap_connect.refresh.alarms import Probe
 from keap_connect.refresh.lease import Situation, look
 from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.storing import Outcome
+from keap_connect.services import services
 
 log = logging.getLogger(__name__)
 DISCONNECTED = "This account was disconnected; its tokens are forgotten."
@@ -275,12 +276,12 @@ def _check(situation: Situation) -> None:
         raise AccountDisconnected(DISCONNECTED)
     if account.refresh_token_sealed is None:
         raise ReconnectRequired("There is no refresh token for this account; a person must authorize again.")
-    if account.refused_at is not None or state_of(account, utc_now()) is AccountState.RECONNECT_REQUIRED:
+    if state_of(account, utc_now(), services().keap.registration) is AccountState.RECONNECT_REQUIRED:
         raise ReconnectRequired("A person must authorize again: Keap refused the grant, or it aged out.")
     if not is_ours(account):
-        raise TemporarilyUnavailable(
-            "This grant belongs to another client id or token URL than the settings name; it is never sent elsewhere.",
-            3600,
+        raise ReconnectRequired(
+            "This grant belongs to another client id or token URL than the settings name, and is never sent elsewhere: "
+            "put the old settings back, or reconnect it."
         )
 
 
@@ -354,7 +355,7 @@ def _serve(account: Account, warning: str | None = None) -> ServedToken:
     if access_token is None:
         raise AccountDisconnected(DISCONNECTED)
     _note_used(account)
-    state = state_of(account, utc_now())
+    state = state_of(account, utc_now(), services().keap.registration)
     if warning is None and state is AccountState.RECONNECT_REQUIRED:
         warning = "This token can no longer be refreshed: a person must authorize again before it expires."
     return ServedToken(access_token, fingerprint(access_token), account, state, warning)

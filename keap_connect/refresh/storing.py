@@ -126,7 +126,8 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     account.failed_at = utc_now()
     account.next_refresh_at = utc_now() + timedelta(seconds=timing.CONFIRM_WAIT_SECONDS)
     release(session, account, clear_marker=True, block_seconds=timing.CONFIRM_WAIT_SECONDS)
-    record(session, EventKind.REFRESH_REFUSED_ONCE, account.id, actor, reason=reason)
+    again = {} if account.refusals == 1 else {"again": " again"}
+    record(session, EventKind.REFRESH_REFUSED_ONCE, account.id, actor, reason=reason, **again)
     session.flush()
     if alarms.too_many_refusals(session):
         account.refusals = 1
@@ -136,7 +137,7 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     account.refused_at = utc_now()
     account.blocked_until = account.next_refresh_at = None
     kind = EventKind.ANSWER_LOST if account.outcome_unknown_since else EventKind.REFRESH_REFUSED
-    when = f"{account.outcome_unknown_since:%H:%M} UTC" if account.outcome_unknown_since else ""
+    when = f"{account.outcome_unknown_since:%Y-%m-%d %H:%M:%S} UTC" if account.outcome_unknown_since else ""
     record(session, kind, account.id, actor, reason=reason, when=when)
     return Outcome.REFUSED
 

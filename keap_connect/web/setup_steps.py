@@ -49,6 +49,8 @@ def list_steps(
         "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are set.",
         "The sandbox's own client is used. Set KEAP_CLIENT_ID and KEAP_CLIENT_SECRET to use Keap.",
     )
+    if refreshing.foreign_warning:
+        credentials = Tick.TROUBLE, refreshing.foreign_warning
     return [
         Step("account", "Create a developer account", *account),
         Step("app", "Get Started: make an app", *app),

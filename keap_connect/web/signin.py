@@ -59,7 +59,7 @@ def second_step() -> Response:
     if admin is None:
         return make_response(_code_page())
     code = request.form.get("code", "")[:100]
-    if not finish_second_step(admin, token, code, read_cookie("device"), _address()):
+    if not finish_second_step(admin, token, code, read_cookie("device")):
         raise WrongPassword("That code is wrong, or was used already. Wait for the next one.", "code")
     return _start_session(admin)
 

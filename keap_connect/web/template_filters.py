@@ -30,5 +30,5 @@ def iso(moment: datetime) -> str:
 
 
 def exact_time(moment: datetime) -> str:
-    """Return a moment for people, to the minute, in UTC."""
-    return moment.strftime("%Y-%m-%d %H:%M UTC")
+    """Return a moment for people, to the second, in UTC."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

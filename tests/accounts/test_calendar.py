@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.accounts.directory import get_account, view_account
-from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
@@ -67,10 +67,10 @@ def test_a_day_has_twenty_four_hours_and_forty_five_days_are_so_many(
     clock.advance(minutes=4)
     assert [account.id for account in claim_due(10)] == [account_id]
     clock.advance(hours=2, minutes=55)
-    assert state_of(get_account(account_id), utc_now()) is AccountState.ACTIVE
+    assert view_account(account_id).state is AccountState.ACTIVE
     clock.advance(minutes=5)
-    assert state_of(get_account(account_id), utc_now()) is AccountState.AT_RISK
+    assert view_account(account_id).state is AccountState.AT_RISK
     clock.advance(days=44, minutes=-3)
-    assert state_of(get_account(account_id), utc_now()) is AccountState.AT_RISK
+    assert view_account(account_id).state is AccountState.AT_RISK
     clock.advance(minutes=2)
-    assert state_of(get_account(account_id), utc_now()) is AccountState.RECONNECT_REQUIRED
+    assert view_account(account_id).state is AccountState.RECONNECT_REQUIRED

@@ -28,6 +28,6 @@ def test_the_second_click_on_a_head_turns_its_order_around_and_one_elsewhere_beg
 
 
 def test_postgresql_compares_letters_whatever_its_language_is():
-    query = select(Account.id).order_by(*Order(SortKey.PERSON).columns(utc_now()))
+    query = select(Account.id).order_by(*Order(SortKey.PERSON).columns(utc_now(), ("client", "url")))
 
     assert 'COLLATE "C" ASC NULLS LAST' in str(query.compile(dialect=postgresql.dialect()))

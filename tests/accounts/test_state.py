@@ -29,7 +29,13 @@ HEALTHY = {
     "refusals": 0,
     "refresh_token_issued_at": NOW - DAY,
     "access_token_expires_at": NOW + HOUR,
+    "next_refresh_at": NOW + HOUR,
+    "client_id": "c",
+    "token_url": "t",
 }
+OURS = ("c", "t")
+ENDED = {"access_token_expires_at": NOW - HOUR}
+LATE = timedelta(minutes=10)
 
 
 def account(**facts):
@@ -48,7 +54,16 @@ STATES = [
     ({"outcome_unknown_since": NOW}, AT_RISK),
     ({"outcome_unknown_since": NOW, "attempted_at": NOW}, AT_RISK),
     ({"access_token_expires_at": NOW + TICK}, ACTIVE),
-    ({"access_token_expires_at": NOW}, AT_RISK),
+    ({"access_token_expires_at": NOW}, ACTIVE),
+    ({**ENDED, "next_refresh_at": NOW + DAY}, ACTIVE),
+    ({**ENDED, "next_refresh_at": NOW - LATE + TICK}, ACTIVE),
+    ({**ENDED, "next_refresh_at": NOW - LATE}, AT_RISK),
+    ({**ENDED, "failures": 1, "failed_at": NOW - LATE}, AT_RISK),
+    ({**ENDED, "last_used_at": NOW - DAY}, AT_RISK),
+    ({**ENDED, "last_used_at": NOW - 8 * DAY}, ACTIVE),
+    ({"client_id": "another"}, AT_RISK),
+    ({"token_url": "another"}, AT_RISK),
+    ({"client_id": "another", "kind": CredentialKind.PERSONAL_ACCESS_TOKEN}, ACTIVE),
     ({"refresh_token_issued_at": NOW - 35 * DAY + TICK}, ACTIVE),
     ({"refresh_token_issued_at": NOW - 35 * DAY}, AT_RISK),
     ({"refresh_token_issued_at": NOW - 45 * DAY + TICK}, AT_RISK),
@@ -65,7 +80,7 @@ STATES = [
 
 @pytest.mark.parametrize(("facts", "state"), STATES)
 def test_the_state_follows_from_the_facts(facts, state):
-    assert state_of(account(**facts), NOW) is state
+    assert state_of(account(**facts), NOW, OURS) is state
 
 
 def test_sql_and_python_agree_on_every_mixture_of_facts(database_url):
@@ -79,10 +94,25 @@ def test_sql_and_python_agree_on_every_mixture_of_facts(database_url):
         "outcome_unknown_since": [None, NOW],
         "attempted_at": [None, NOW, NOW - timedelta(seconds=60) + TICK, NOW - timedelta(seconds=60)],
     }
-    always = {"client_id": "c", "token_url": "t", "created_at": NOW, "connected_at": NOW, "generation": 1}
-    rows = [dict(zip(facts, mixture, strict=True)) for mixture in product(*facts.values())]
+    facts_of_overdue = {
+        "kind": facts["kind"],
+        "access_token_expires_at": [None, NOW - LATE, NOW - LATE + TICK, NOW],
+        "next_refresh_at": [None, NOW - LATE, NOW - LATE + TICK],
+        "failures": [0, 2],
+        "failed_at": [NOW - LATE, NOW],
+        "last_used_at": [None, NOW - 7 * DAY, NOW],
+        "client_id": ["c", "another"],
+        "token_url": ["t", "another"],
+    }
+    always = {"created_at": NOW, "connected_at": NOW, "generation": 1}
+    calm = dict.fromkeys(facts | facts_of_overdue) | HEALTHY
+    rows = [
+        calm | dict(zip(varied, mixture, strict=True))
+        for varied in (facts, facts_of_overdue)
+        for mixture in product(*varied.values())
+    ]
     engine = sqlalchemy.create_engine(database_url)
-    state = state_expression(NOW).label("state")
+    state = state_expression(NOW, OURS).label("state")
 
     with engine.connect() as connection:
         connection.execute(insert(Account), [row | always for row in rows])
@@ -90,7 +120,7 @@ def test_sql_and_python_agree_on_every_mixture_of_facts(database_url):
         counted = dict(connection.execute(select(state, func.count()).group_by(state)).all())
     engine.dispose()
 
-    expected = [state_of(Account(**row), NOW).value for row in rows]
+    expected = [state_of(Account(**row | always), NOW, OURS).value for row in rows]
     differing = [
         (row, sql, python) for row, (_, sql), python in zip(rows, told, expected, strict=True) if sql != python
     ]
@@ -101,7 +131,7 @@ def test_sql_and_python_agree_on_every_mixture_of_facts(database_url):
 
 @pytest.mark.parametrize(("facts", "state"), STATES)
 def test_whatever_is_not_active_says_why_and_what_to_do(facts, state):
-    reasons = reasons_of(account(**facts), NOW)
+    reasons = reasons_of(account(**facts), NOW, OURS)
 
     assert bool(reasons) is (state is not ACTIVE)
     assert all(reason.endswith(".") for reason in reasons)
@@ -109,10 +139,10 @@ def test_whatever_is_not_active_says_why_and_what_to_do(facts, state):
 
 
 def test_a_refusal_that_is_to_be_confirmed_is_said_to_be_tried_once_more():
-    step = next_step_of(account(refusals=1, tenant_id="ab123", keap_user_id="1"), ACTIVE)
+    step = next_step_of(account(refusals=1, tenant_id="ab123", keap_user_id="1"), ACTIVE, OURS)
 
     assert "tried once more in a minute" in step
-    assert "Nothing to do:" in next_step_of(account(refusals=0, tenant_id="ab123", keap_user_id="1"), ACTIVE)
+    assert "Nothing to do:" in next_step_of(account(refusals=0, tenant_id="ab123", keap_user_id="1"), ACTIVE, OURS)
 
 
 def test_every_state_has_a_next_step():
@@ -124,14 +154,18 @@ def test_every_state_has_a_next_step():
     [
         ({"failures": 4, "failure_reason": "Keap answered 503."}, "The last 4 refreshes failed. Keap answered 503."),
         ({"outcome_unknown_since": NOW}, "no usable answer came. Keap may have rotated; it is tried again."),
-        ({"access_token_expires_at": NOW}, "The access token has expired and was not refreshed yet."),
+        ({**ENDED, "next_refresh_at": NOW - DAY}, "The access token has expired and was not refreshed yet."),
+        ({"client_id": "another"}, "It was connected with another client id or token URL"),
         (
             {"refresh_token_issued_at": NOW - 36 * DAY},
             "Fewer than 10 of the 45 days of an unused refresh token are left.",
         ),
         ({"refresh_token_issued_at": NOW - 46 * DAY}, "The grant aged out"),
         ({"refused_at": NOW, "failure_reason": "Invalid."}, "Keap refused the refresh token for good. Invalid."),
-        ({"refused_at": NOW, "outcome_unknown_since": NOW}, "Our own last attempt with it was at 2026-11-23 12:00 UTC"),
+        (
+            {"refused_at": NOW, "outcome_unknown_since": NOW},
+            "Our own last attempt with it was at 2026-11-23 12:00:00 UTC",
+        ),
         ({"disconnected_at": NOW}, "It was disconnected on request."),
         (
             {"kind": CredentialKind.ACCESS_TOKEN_ONLY, "access_token_expires_at": NOW},
@@ -144,7 +178,7 @@ def test_every_state_has_a_next_step():
     ],
 )
 def test_the_reason_is_told_in_a_plain_sentence(facts, words):
-    assert words in " ".join(reasons_of(account(**facts), NOW))
+    assert words in " ".join(reasons_of(account(**facts), NOW, OURS))
 
 
 def test_what_cannot_be_refreshed_gets_one_reason_and_steps_of_its_own():
@@ -152,10 +186,10 @@ def test_what_cannot_be_refreshed_gets_one_reason_and_steps_of_its_own():
     for kind in set(CredentialKind) - {CredentialKind.OAUTH}:
         ended = account(kind=kind, access_token_expires_at=NOW, **known)
 
-        assert len(reasons_of(ended, NOW)) == 1
-        assert "mport another" in next_step_of(ended, RECONNECT_REQUIRED)
-        assert "kept alive" not in next_step_of(account(kind=kind, **known), ACTIVE)
-        assert next_step_of(ended, DISCONNECTED) == NEXT_STEPS[DISCONNECTED]
+        assert len(reasons_of(ended, NOW, OURS)) == 1
+        assert "mport another" in next_step_of(ended, RECONNECT_REQUIRED, OURS)
+        assert "kept alive" not in next_step_of(account(kind=kind, **known), ACTIVE, OURS)
+        assert next_step_of(ended, DISCONNECTED, OURS) == NEXT_STEPS[DISCONNECTED]
 
 
 def test_the_outcome_of_an_attempt_under_way_is_not_unknown_yet():

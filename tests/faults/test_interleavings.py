@@ -30,7 +30,8 @@ from keap_connect.accounts.credentials import (
     open_refresh_token,
     replace_credential,
 )
-from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.accounts.directory import view_of
+from keap_connect.accounts.state import AccountState
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.importing import Checked, ImportedCredential, store_checked
 from keap_connect.connect.matching import Grant, match_grant
@@ -334,7 +335,7 @@ class Interleavings(RuleBasedStateMachine):
         self.lost_grants.discard(account_id)
         if granted.refresh_token not in self.keap.live:
             with self.stage.app.app_context():
-                is_well = state_of(row, utc_now()) is AccountState.ACTIVE and not (row.failures or row.refusals)
+                is_well = view_of(row).state is AccountState.ACTIVE and not (row.failures or row.refusals)
             assert not is_well, "a spent pair took the place of one that works"
             self.spent_pairs.add(granted.refresh_token)
 
@@ -364,7 +365,7 @@ class Interleavings(RuleBasedStateMachine):
             account = self._row(account_id)
             with self.stage.app.app_context():
                 token = open_refresh_token(account)
-                state = state_of(account, utc_now())
+                state = view_of(account).state
             if token is None:
                 assert state is AccountState.DISCONNECTED
                 continue

@@ -149,7 +149,7 @@ def put_a_file_aside(app: Flask) -> str:
         (silence_the_worker, True),
         (let_the_work_wait, False),
         (raise_an_alarm, True),
-        (move_the_grants, False),
+        (move_the_grants, True),
         (lose_an_account, False),
         (open_the_folder, True),
         (open_the_audit_log, True),
@@ -164,7 +164,8 @@ def test_each_fault_is_found_alone_with_advice(app: Flask, harm: Callable[[Flask
 
     code, found = examined(app)
 
-    assert (code, list(found), len(found[subject])) == (int(is_wrong), [subject], 1)
+    subjects = [subject, "accounts"] if harm is move_the_grants else [subject]  # the account is at risk, too
+    assert (code, list(found), len(found[subject])) == (int(is_wrong), subjects, 1)
     assert found[subject][0]["health"] == ("wrong" if is_wrong else "attention")
     assert found[subject][0]["advice"]
 

@@ -342,8 +342,8 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"credential": "an access token and a refresh token", "person": "Jane"},
         "Imported again: an access token and a refresh token of Jane replaced what was stored.",
     ),
-    EventKind.FILE_IMPORTED: ({"count": 3}, "A file of 3 accounts was imported."),
-    EventKind.EXPORTED: ({"count": 3}, "3 accounts were exported, without tokens."),
+    EventKind.FILE_IMPORTED: ({"count": 3}, "A file was imported; accounts in it: 3."),
+    EventKind.EXPORTED: ({"count": 3}, "All accounts were exported, without tokens: 3."),
     EventKind.CLIENT_CHECKED: (
         {"reason": "Keap knows the client."},
         "Client id and secret were checked at Keap. Keap knows the client.",
@@ -382,7 +382,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.EMERGENCY_STOPPED: (
         {"keys": 2},
-        "Everything was stopped: all sign-ins, passwords, links and 2 API keys ended, and refreshing is paused.",
+        "Everything was stopped: all sign-ins, passwords, links and API keys (2) ended, and refreshing is paused.",
     ),
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
@@ -391,7 +391,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.CUSTOMER_SIGNED_OUT: ({}, "The customer signed out."),
     EventKind.HISTORY_PRUNED: (
         {"count": 5, "until": "2026-11-25 00:00 UTC"},
-        "5 events from before 2026-11-25 00:00 UTC were deleted from the history.",
+        "Events from before 2026-11-25 00:00 UTC were deleted from the history: 5.",
     ),
     EventKind.API_KEY_ISSUED: (
         {"key_id": 1, "name": "sync", "scopes": "tokens:read"},
@@ -619,12 +619,12 @@ def test_relative_times_are_of_one_unit_which_is_over_or_nearly_full():
 @pytest.mark.parametrize(
     ("moment", "shown"),
     [
-        (NOW, "2026-03-29 01:30 UTC"),
-        (datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC), "2028-02-29 23:59 UTC"),
-        (datetime(2026, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "2026-12-31 23:59 UTC"),
+        (NOW, "2026-03-29 01:30:00 UTC"),
+        (datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC), "2028-02-29 23:59:59 UTC"),
+        (datetime(2026, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "2026-12-31 23:59:59 UTC"),
     ],
 )
-def test_exact_times_are_utc_to_the_minute(moment: datetime, shown: str):
+def test_exact_times_are_utc_to_the_second(moment: datetime, shown: str):
     assert template_filters.exact_time(moment) == shown
 
 

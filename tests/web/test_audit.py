@@ -69,7 +69,7 @@ def test_a_day_leaves_these_events_and_no_others(app: Flask, sandbox: Sandbox, c
         ("connected", "customer", CUSTOMER, 1),
         ("admin_created", "command line", None, None),
         ("admin_sign_in_refused", ADMIN, ADMIN, None),
-        ("admin_signed_in", ADMIN, ADMIN, None),
+        ("admin_signed_in", ADMIN_EMAIL, ADMIN, None),
         ("refreshed", ADMIN_EMAIL, ADMIN, 1),
         ("refresh_failed", ADMIN_EMAIL, ADMIN, 1),
         ("reconnected", "customer", CUSTOMER, 1),

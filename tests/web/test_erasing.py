@@ -8,6 +8,7 @@ from sqlalchemy import func, select, text
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.changes import disconnect, erase
+from keap_connect.accounts.directory import view_account
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import Base, db, read_session, write_transaction
@@ -46,6 +47,8 @@ def test_nothing_of_an_erased_customer_is_left(app: Flask, sandbox: Sandbox):
 
     with app.app_context():
         erase(1, "command line")
+        with pytest.raises(AccountNotFound, match=r"^Account 1 was erased for good\.$"):
+            view_account(1)
 
     left = everything(app)
     assert all(trace in before for trace in TRACES)

@@ -8,6 +8,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import update
 
+from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.clock import utc_now
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import write_transaction
@@ -15,9 +17,11 @@ from keap_connect.health.refreshing import LONGEST_LAG_SECONDS
 from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
-from tests.conftest import MovedClock
+from keap_connect.settings import Settings
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
+from tests.web.direct import visit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -145,3 +149,40 @@ def test_a_client_that_keap_refuses_is_no_done_step_although_an_older_check_knew
 
     assert "It knows the client" not in page
     assert page.count("Keap refused our client.") == 2
+
+
+@pytest.mark.proves("F96")
+def test_grants_of_another_client_id_are_at_risk_everywhere_and_end_in_409(
+    visitor: Visitor, settings: Settings, new_app: Callable[[], Flask], sandbox: Sandbox, clock: MovedClock
+):
+    visitor.connect()
+    object.__setattr__(settings.keap, "client_id", "another-client-id")
+    app = new_app()
+    admin, run = visit(app, sandbox), app.test_cli_runner().invoke
+    with app.app_context():
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        key = issue_api_key("jobs", list(Scope), "test").text
+        beat(Worker(name="one", started_at=utc_now()))
+    admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    jobs = app.test_client()
+    program = {"base_url": settings.public_url, "headers": {"Authorization": f"Bearer {key}"}}
+
+    pages = [admin.get(path).text for path in ("/accounts", "/accounts/1", "/setup")]
+    valid = jobs.get("/api/v1/accounts/1/token", **program)
+    doctor, shown = run(args=["doctor"]), run(args=["accounts", "show", "1"])
+
+    assert readiness(admin) == (503, "not ready\n")
+    for page in pages:
+        assert "1 stored grant belongs to another client id" in page
+    assert "1 is at risk" in pages[0]
+    for text in (pages[1], shown.stdout):
+        assert "It was connected with another client id" in text
+        assert "Put the old KEAP_CLIENT_ID" in text
+    assert (valid.status_code, valid.json["state"]) == (200, "at_risk")
+    assert (doctor.exit_code, "WRONG  grants" in doctor.stdout) == (1, True)
+
+    clock.advance(days=1, minutes=1)
+    ended = jobs.get("/api/v1/accounts/1/token", **program)
+
+    assert (ended.status_code, ended.json["error"], ended.json["is_retryable"]) == (409, "reconnect_required", False)
+    assert ended.json["reconnect_url"] == f"{settings.public_url}/reconnect/1"
