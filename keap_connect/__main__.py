@@ -3,12 +3,15 @@
 import os
 import sys
 from functools import partial
+from typing import NoReturn
 
+import click
 from flask.cli import ScriptInfo
 
 from keap_connect.application import create_app
 from keap_connect.cli.command import commands
-from keap_connect.errors import SettingsError
+from keap_connect.cli.output import as_json
+from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.refresh.recovery import wait_for_pairs_in_memory
 from keap_connect.signals import end_in_order, on_stop
 
@@ -19,11 +22,29 @@ def main() -> None:
     try:
         with on_stop(end_in_order):
             try:
-                commands(prog_name="./keap-connect", obj=ScriptInfo(create_app=partial(create_app, serves=False)))
+                commands(
+                    prog_name="./keap-connect",
+                    obj=ScriptInfo(create_app=partial(create_app, serves=False)),
+                    standalone_mode=False,
+                )
             finally:  # and not only at exit, while signals are still handled
                 wait_for_pairs_in_memory()
     except SettingsError as refusal:
-        sys.exit(refusal.report)
+        end(refusal.report, refusal.code, refusal.exit_code)
+    except click.ClickException as refusal:
+        refusal.show()
+        end("", "invalid_request", refusal.exit_code, refusal.format_message())
+    except click.Abort:
+        end("Aborted.", "aborted", ExitCode.FAILED)
+
+
+def end(note: str, code: str, exit_code: int, description: str = "") -> NoReturn:
+    """End with a note for people and, if --json was given, a document for programs."""
+    if "--json" in sys.argv:
+        print(as_json({"error": code, "error_description": description or note, "is_retryable": False}))
+    if note:
+        print(note, file=sys.stderr)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Checks the database before this process serves or refreshes, and before a backup is restored."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -25,8 +27,9 @@ def check_deployment() -> list[str]:
 
     Raises:
         DatabaseSilent: it does not answer.
-        SettingsError: tables are missing, or TOKEN_KEYS does not open what is stored.
+        SettingsError: it cannot be written, tables are missing, or TOKEN_KEYS does not open what is stored.
     """
+    check_writable()
     with connected() as connection:
         present, newest = find_revisions(connection, "The database")
     if present != newest:
@@ -66,19 +69,30 @@ def find_revisions(connection: Connection, name: str) -> tuple[str | None, str |
 
 
 def check_file() -> None:
-    """Check an SQLite file for damage; PostgreSQL checks its files itself.
+    """Check whether an SQLite file is damaged or cannot be written; PostgreSQL checks its files itself.
 
     Raises:
-        DatabaseDamaged: it is damaged; nothing was changed.
+        SettingsError: one of both; nothing was changed.
     """
     if db.engine.dialect.name != "sqlite":
         return
+    check_writable()
     try:
         damage = find_damage(db.engine)
     except OperationalError:
         return  # it is missing or in use: `check_deployment` reports that
     if damage:
         raise DatabaseDamaged(damage)
+
+
+def check_writable() -> None:
+    """Raise SettingsError if this user cannot write an SQLite file, or its folder, where SQLite makes others."""
+    if db.engine.dialect.name != "sqlite":
+        return
+    path = Path(db.engine.url.database or "")
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise SettingsError([f"{place} cannot be written by this user: give the user that runs this app access."])
 
 
 def find_damage(engine: Engine) -> str | None:

@@ -56,6 +56,9 @@ class BackupRefused(KeapConnectError):
 
 
 class SealBroken(KeapConnectError):
+    """A stored value does not open. The operator has to put its key back, or a person has to authorize again."""
+
+    status, code = 409, "unreadable"
     heading = "A stored secret does not open"
     advice = "It was sealed with another key, or edited. It was left as it is, and other accounts are not affected."
 
@@ -66,7 +69,7 @@ class AccountNotFound(KeapConnectError):
     status, code = 404, "not_found"
     heading, advice = (
         "There is no such account",
-        "{} Accounts of one person are merged once Keap says that they are one.",
+        "{} Accounts that Keap names as one are merged.",
     )
 
 

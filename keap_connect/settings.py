@@ -8,6 +8,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -135,8 +136,18 @@ class Settings:
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
-    """Return what a file like `.env` sets; nothing if the file does not exist."""
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    """Return what a file like `.env` sets; nothing if the file does not exist.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        found = dotenv_values(path, encoding="utf-8-sig")  # editors on Windows put a mark in front
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path} is not in UTF-8: save it in that encoding."]) from None
+    except OSError as problem:
+        raise SettingsError([f"{path} cannot be read ({problem.strerror}): give this user access."]) from None
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _written_by_make_run(chosen: Mapping[str, str]) -> dict[str, str]:
@@ -206,11 +217,23 @@ class _Reader:
             self.problems.append(f"{name} and {name}_FILE are both set: keep one of them.")
         elif path:
             try:
-                value = trimmed((ROOT / path).read_text(encoding="utf-8"))
+                value = trimmed((ROOT / path).read_text(encoding="utf-8-sig"))
                 self.secret_files.append(ROOT / path)
             except (OSError, UnicodeDecodeError) as problem:
                 self.problems.append(f"{name}_FILE cannot be read ({type(problem).__name__}): check {path}.")
         return value or None
+
+    def credential(self, name: str) -> str | None:
+        """Read the client id or secret, in the characters that RFC 6749 appendix A allows."""
+        value = self.text(name)
+        if value and not re.fullmatch("[ -~]+", value):
+            self.problems.append(
+                f"{name} has a line break or a character that Keap never gives, which may be invisible: copy it "
+                "again, or type it by hand."
+            )
+        elif value and {value[0], value[-1]} & set("\"'"):
+            self.problems.append(f"{name} has quotes around it or at one end: leave them out.")
+        return value
 
     def integer(self, name: str, default: int, most: int) -> int:
         value = self.text(name) or str(default)
@@ -255,8 +278,18 @@ class _Reader:
                 "PUBLIC_URL must start with https:// (Keap wants an HTTPS redirect URI; plain http is for "
                 "localhost only)."
             )
-        # Browsers compare it in this form.
-        return f"{parts.scheme}://{parts.netloc.lower().encode('idna').decode()}"
+        # Browsers send and compare it in this form.
+        host = (parts.hostname or "").rstrip(".")
+        with suppress(ValueError):
+            host = ip_address(host).compressed
+        ascii_host = host.encode("idna").decode()
+        if not host.isascii() and ascii_host.encode().decode("idna") != host:
+            self.problems.append(
+                "PUBLIC_URL: write the host name in the form that begins with xn--, as browsers show it."
+            )
+        shown = f"[{host}]" if ":" in host else ascii_host
+        has_port = parts.port and parts.port != {"http": 80, "https": 443}[parts.scheme]
+        return f"{parts.scheme}://{shown}{f':{parts.port}' if has_port else ''}"
 
     def host(self) -> str:
         value = self.text("HOST") or "127.0.0.1"
@@ -267,7 +300,7 @@ class _Reader:
             return value
 
     def keap(self, public_url: str, is_loopback: bool, port: int) -> tuple[KeapSettings, str | None]:
-        client_id, client_secret = self.text("KEAP_CLIENT_ID"), self.text("KEAP_CLIENT_SECRET")
+        client_id, client_secret = self.credential("KEAP_CLIENT_ID"), self.credential("KEAP_CLIENT_SECRET")
         if bool(client_id) != bool(client_secret):
             missing = "KEAP_CLIENT_SECRET" if client_id else "KEAP_CLIENT_ID"
             self.problems.append(f"{missing} is missing: Keap's client id and secret belong together.")

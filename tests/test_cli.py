@@ -20,6 +20,7 @@ from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
+from keap_connect.cli import output
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import APIKeyRefused
@@ -165,7 +166,7 @@ def test_accounts_are_listed_and_searched_on_one_line_each(flask: Flasks, app: F
     found, nothing = (app.test_cli_runner().invoke(args=["accounts", "list", text]) for text in ("acme", "%"))
 
     headings, line = everything.stdout.splitlines()
-    assert line.split() == ["1", "active", "ab123", "-", "ann.lee@example.com", "Acme", "Plumbing"]
+    assert line.split() == ["1", "active", "ab123", "-", "ann.lee@example.com", "Acme", "Plumbing", "-"]
     assert headings.index("TITLE") == line.index("Acme")
     assert found.stdout == everything.stdout
     assert (nothing.exit_code, nothing.stdout) == (0, "")
@@ -350,7 +351,7 @@ def test_the_history_is_listed_and_pruned_only_when_told_twice(app: Flask, clock
     assert (young.exit_code, nothing, changed_mind.exit_code) == (2, 3, 1)
     assert (done, pruned) == (0, {"pruned": 1})
     newest, pair = left.stdout.splitlines()[1:]
-    assert "1 events from before" in newest
+    assert "deleted from the history: 1." in newest
     assert "Refreshed: new tokens are stored." in pair
 
 
@@ -447,7 +448,7 @@ def test_what_customers_typed_cannot_steer_the_terminal(app: Flask):
     listed = app.test_cli_runner().invoke(args=["accounts", "list"])
 
     assert "\x1b" not in listed.stdout
-    assert listed.stdout.splitlines()[1].endswith("\ufffd[2J\ufffd\ufffdAcme")
+    assert "\ufffd[2J\ufffd\ufffdAcme" in listed.stdout
 
 
 def test_status_tells_people_and_scripts_what_pauses_refreshing(app: Flask):
@@ -535,7 +536,35 @@ def test_a_database_that_fails_midway_is_one_sentence(app: Flask, database_url: 
 
     finished = app.test_cli_runner().invoke(args=["accounts", "show", "1"])
 
-    assert (finished.exit_code, finished.stderr) == (4, "Error: The database does not answer. Try again in a minute.\n")
+    assert (finished.exit_code, finished.stderr) == (
+        4,
+        "Error: The database fails: no such table: account_event. Try again in a minute.\n",
+    )
+
+
+def test_a_table_fits_its_terminal_and_shows_the_reason(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    with app.app_context(), write_transaction() as session:
+        account = session.get_one(Account, 1)
+        account.label, account.refused_at, account.failure_reason = "Dentist " * 20, utc_now(), "Keap said no."
+    piped = app.test_cli_runner().invoke(args=["accounts", "list"]).stdout
+    monkeypatch.setattr(output, "_terminal_columns", lambda: 100)
+
+    shown = app.test_cli_runner().invoke(args=["accounts", "list"]).stdout
+
+    assert "Keap refused the refresh token for good. Keap said no." in piped
+    assert ("Dentist " * 20).strip() in piped
+    assert {len(line) <= 100 for line in shown.splitlines()} == {True}
+    assert "…" in shown
+    assert "Keap refused" in shown
+
+
+def test_wrong_settings_and_wrong_use_are_json_where_it_is_asked_for(flask: Flasks):
+    settings = flask("accounts", "list", "--json", SECRET_KEY="")
+    use = flask("accounts", "list", "--json", "--state", "nonsense")
+
+    assert (settings.returncode, use.returncode) == (1, 2)
+    assert "SECRET_KEY must be" in json.loads(settings.stdout)["error_description"]
+    assert "nonsense" in json.loads(use.stdout)["error_description"]
 
 
 def test_wrong_settings_are_all_named_before_any_command_runs(flask: Flasks):

@@ -18,7 +18,7 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import Base, db, write_transaction
-from keap_connect.errors import SettingsError, TemporarilyUnavailable
+from keap_connect.errors import ReconnectRequired, SettingsError, TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.refresh.serving import refresh_account, valid_token
@@ -273,9 +273,10 @@ def test_foreign_grants_are_never_presented_elsewhere(start, stored, sandbox, el
 
     with start(**elsewhere).app_context():
         before = row_of(stored), row_of(pending)
-        for act in (lambda: refresh_account(stored, "test"), lambda: identify_pending(pending)):
-            with pytest.raises(TemporarilyUnavailable, match="never sent elsewhere"):
-                act()
+        with pytest.raises(ReconnectRequired, match="never sent elsewhere"):
+            refresh_account(stored, "test")
+        with pytest.raises(TemporarilyUnavailable, match="never sent elsewhere"):
+            identify_pending(pending)
         assert (row_of(stored), row_of(pending)) == before
         assert valid_token(stored, "test").access_token
 

@@ -36,8 +36,8 @@ from keap_connect.keap import transport
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, CredentialKind
 from keap_connect.refresh import alarms, lease, serving, storing, timing
-from keap_connect.refresh.alarms import CLIENT_REFUSED, Probe, list_alarms
-from keap_connect.refresh.refresher import refresh_once
+from keap_connect.refresh.alarms import CLIENT_REFUSED, Probe, list_alarms, raise_alarm
+from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refresh.storing import Outcome
 from tests.accounts.granted import row_of, store_account
@@ -552,6 +552,43 @@ def test_jobs_ask_keap_once_in_a_while_whether_it_still_refuses_our_client(accou
     assert asked == 2
     assert served(account)
     assert list_alarms() == []
+
+
+@on_sqlite
+@pytest.mark.proves("R33")
+def test_a_call_that_sends_nothing_leaves_the_probe_to_the_next(account, sandbox, clock, monkeypatch):
+    monkeypatch.setattr(serving, "_probe", Probe())
+    other = store_account(sandbox, "cd456")
+    with write_transaction() as session:
+        raise_alarm(session, CLIENT_REFUSED, "Keap refused our client.")
+        waiting = session.get_one(Account, account)
+        waiting.failures, waiting.next_refresh_at = 1, utc_now() + timedelta(days=2)
+        session.get_one(Account, other).refresh_token_sealed = b"does not open"
+    clock.advance(seconds=86_399)
+
+    with pytest.raises(TemporarilyUnavailable):
+        valid_token(account, "it backs off")
+    with pytest.raises(SealBroken):
+        valid_token(other, "it does not open")
+    with write_transaction() as session:
+        session.get_one(Account, account).failures = 0
+
+    assert served(account)
+    assert list_alarms() == []
+
+
+@on_sqlite
+def test_a_refresh_whose_lease_went_to_somebody_else_is_not_done(account, monkeypatch):
+    def lose_the_lease(*_arguments):
+        with write_transaction() as session:
+            row = session.get_one(Account, account)
+            row.lease_owner, row.lease_ends = "another", session.scalar(select(database_clock())) + 50
+        return Attempt(Outcome.LATE)
+
+    monkeypatch.setattr(serving, "refresh_once", lose_the_lease)
+
+    with pytest.raises(TemporarilyUnavailable, match="A refresh is under way"):
+        refresh_account(account, "test", patience_seconds=0.2)
 
 
 @on_sqlite

@@ -73,6 +73,9 @@ def test_blank_counts_as_not_set():
         ("HTTPS://Connect.Example.COM", "https://connect.example.com"),
         ("https://connect.example.com:8443", "https://connect.example.com:8443"),
         ("https://Bücher.example", "https://xn--bcher-kva.example"),
+        ("https://connect.example.com:443", "https://connect.example.com"),
+        ("https://connect.example.com.", "https://connect.example.com"),
+        ("https://[2001:DB8:0:0::1]:8443", "https://[2001:db8::1]:8443"),
     ],
 )
 def test_the_public_url_is_brought_into_one_form(url, normal):
@@ -80,6 +83,12 @@ def test_the_public_url_is_brought_into_one_form(url, normal):
 
     assert settings.public_url == normal
     assert settings.is_https
+
+
+def test_a_letter_that_older_rules_write_otherwise_is_asked_for_in_ascii():
+    (problem,) = problems_of(**KEAP, PUBLIC_URL="https://straße.example")
+
+    assert "in the form that begins with xn--" in problem
 
 
 @pytest.mark.parametrize(
@@ -116,7 +125,7 @@ def test_a_url_safe_key_is_read_too():
 
 def test_the_environment_wins_over_the_file(monkeypatch):
     in_file = {"PORT": "6001", "LOG_LEVEL": "ERROR", "A_NAME_WITHOUT_VALUE": None}
-    monkeypatch.setattr("keap_connect.settings.dotenv_values", lambda _path: in_file)
+    monkeypatch.setattr("keap_connect.settings.dotenv_values", lambda _path, **_options: in_file)
     monkeypatch.setattr(os, "environ", REQUIRED | {"PORT": "6002"})
 
     settings = Settings.from_env()
@@ -482,6 +491,40 @@ def test_a_secret_given_twice_is_a_problem(name, tmp_path):
 
     assert f"{name} and {name}_FILE are both set: keep one of them." in problems
     assert "canary" not in str(problems)
+
+
+@pytest.mark.parametrize("name", ["KEAP_CLIENT_ID", "KEAP_CLIENT_SECRET"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("\ufeffcanary", "which may be invisible"),
+        ("can\nary", "has a line break"),
+        ("can\u200bary", "which may be invisible"),
+        ("can\xa0ary", "which may be invisible"),
+        ("'canary'", "quotes"),
+        ('"canary', "quotes"),
+        ("\u201ccanary\u201d", "which may be invisible"),
+    ],
+)
+def test_a_credential_that_keap_never_gives_is_refused_and_not_shown(name, value, words):
+    (problem,) = problems_of(**{**KEAP, **PUBLIC, name: value})
+
+    assert problem.startswith(name)
+    assert words in problem
+    assert "canary" not in problem
+
+
+def test_a_file_of_settings_may_have_a_mark_in_front_and_must_be_utf_8(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", REQUIRED)
+    monkeypatch.setattr("keap_connect.settings.DOTENV", tmp_path / ".env")
+    (tmp_path / ".env").write_text("PORT=6001\n", encoding="utf-8-sig")
+    port = Settings.from_env().port
+    (tmp_path / ".env").write_text("# Schlüssel\nPORT=6001\n", encoding="cp1252")
+    with pytest.raises(SettingsError) as refusal:
+        Settings.from_env()
+
+    assert port == 6001
+    assert "is not in UTF-8" in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))

@@ -62,6 +62,10 @@ class RateLimits:
         self.per_key = RateLimitItemPerMinute(most, namespace="key") if most else None
         self.per_address = RateLimitItemPerMinute(most, namespace="address") if most else None
 
+    def is_alive(self) -> bool:
+        """Whether the storage answers."""
+        return self.strategy.storage.check()
+
     def count_request(self, key_id: int, address: str | None) -> None:
         """Count a request with an API key, for the key and for the address it comes from."""
         if self.per_key and self.per_address:

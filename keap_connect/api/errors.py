@@ -86,6 +86,8 @@ def http_error(problem: HTTPException) -> Response:
         headers["Allow"] = ", ".join(sorted(set(problem.valid_methods or []) - {"HEAD"}))
     code = STATUS_CODES.get(status, "server_error" if status >= 500 else "invalid_request")
     description = HTTPStatus(status).description or HTTPStatus(status).phrase
+    if status == 413:
+        description = f"The request is too large: at most {request.max_content_length} bytes are accepted."
     if isinstance(problem, SecurityError):
         description = "The app is not available under this host name."
     return _answer(problem, status, code, description, headers)

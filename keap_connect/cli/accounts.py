@@ -43,8 +43,11 @@ def list_(text: str, state: str | None, limit: int | None) -> Answer:
     found = list(islice(_all_accounts(text, state), limit))
     if not found:
         return Answer([], note="No account matches.")
-    rows = [(one.id, one.state, one.tenant_id, one.external_id, one.person_email, one.title) for one in found]
-    headings = ("ID", "STATE", "TENANT", "EXTERNAL ID", "PERSON", "TITLE")
+    rows = [
+        (one.id, one.state, one.tenant_id, one.external_id, one.person_email, one.title, " ".join(one.reasons))
+        for one in found
+    ]
+    headings = ("ID", "STATE", "TENANT", "EXTERNAL ID", "PERSON", "TITLE", "REASON")
     return Answer([_facts(account) for account in found], table(headings, rows))
 
 

@@ -1,5 +1,6 @@
 """How every command answers and fails: with text or one JSON document and an exit code, without a traceback."""
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 error, 2 wrong use, 3 nothing to do, 4 come back later, 5 a person must reconnect. "
     "With --json, standard output is one document, also for errors."
 )
+FAULT = "A fault of this program ({}) ended the command. With LOG_LEVEL=DEBUG the log says where."
+log = logging.getLogger(__name__)
 commands = AppGroup(help="Keap Connect from the command line. `--help` after a command explains it.")
 
 
@@ -62,12 +65,17 @@ def command(
                 answer = function(*args, **values)
             except KeapConnectError as problem:
                 answer = _failed(problem)
-            except OperationalError:
-                answer = _failed(DatabaseSilent(["The database does not answer. Try again in a minute."]))
-            except DatabaseError as problem:
-                if type(problem) is not DatabaseError:  # its subclasses are faults of this program
-                    raise
-                answer = _failed(DatabaseDamaged(cut(str(problem.orig))))
+            except OperationalError as problem:
+                reason = f"The database fails: {cut(str(problem.orig), 300)}. Try again in a minute."
+                answer = _failed(DatabaseSilent([reason]))
+            except (click.ClickException, click.Abort):
+                raise
+            except Exception as problem:  # a person reads a sentence, and a script JSON
+                if type(problem) is DatabaseError:  # its subclasses are faults of this program
+                    answer = _failed(DatabaseDamaged(cut(str(problem.orig))))
+                else:
+                    log.debug("A command failed.", exc_info=problem)
+                    answer = _failed(KeapConnectError(FAULT.format(type(problem).__name__)))
             if is_json:
                 click.echo(as_json(answer.document))
             elif answer.text:

@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import click
-import flask_migrate  # type: ignore[import-untyped]
-from sqlalchemy.exc import DBAPIError
+from alembic import command as alembic
+from alembic.util import CommandError
+from flask import current_app
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from keap_connect import backup as backups
 from keap_connect.cli.command import Answer, command, group
-from keap_connect.errors import DatabaseSilent
+from keap_connect.database import db as models
+from keap_connect.deployment import check_file, find_revisions
+from keap_connect.errors import DatabaseSilent, SettingsError
 from keap_connect.keap.answers import cut
 
 HOW_TO_RUN = (
@@ -26,16 +30,19 @@ database = group("database", "Backups of the database.")
 file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
-@command("upgrade", "db upgrade", within=db, checks_database=False, speaks_json=False)
+@command("upgrade", "db upgrade", within=db, checks_database=False)
 def upgrade() -> Answer:
     """Bring the tables up to this version; run it once before a new version starts."""
     try:
-        flask_migrate.upgrade()
-    except DBAPIError as problem:
-        raise DatabaseSilent(
-            [f"The database could not be brought up to date: {cut(str(problem.orig), 1000)}"]
-        ) from problem
-    return Answer()
+        check_file()
+        with models.engine.connect() as connection:
+            _, newest = find_revisions(connection, "The database")
+        alembic.upgrade(current_app.extensions["migrate"].migrate.get_config(), "head")
+    except (DBAPIError, CommandError) as problem:
+        reason = str(problem.orig if isinstance(problem, DBAPIError) else problem)
+        kind = DatabaseSilent if isinstance(problem, OperationalError) else SettingsError
+        raise kind([f"The database could not be brought up to date: {cut(reason, 1000)}"]) from problem
+    return Answer({"revision": newest}, "The database is up to date.")
 
 
 @command(

@@ -6,7 +6,7 @@ import click
 from flask.cli import ScriptInfo
 
 from keap_connect.cli.command import Answer, command
-from keap_connect.cli.output import cell
+from keap_connect.cli.output import cell, wrapped
 from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.health.examination import examine, list_wrong_settings
 from keap_connect.health.finding import Health
@@ -32,8 +32,9 @@ def doctor(ctx: click.Context) -> Answer:
     width = max(len(finding.subject) for finding in findings)
     lines = []
     for finding in findings:
-        lines.append(f"{MARKS[finding.health]:<6} {finding.subject:<{width}}  {cell(finding.sentence)}")
+        sentence = f"{MARKS[finding.health]:<6} {finding.subject:<{width}}  {cell(finding.sentence)}"
+        lines.append(wrapped(sentence, width + 9))
         if finding.advice:
-            lines.append(f"{'':<6} {'':<{width}}  -> {cell(finding.advice)}")
+            lines.append(wrapped(f"{'':<6} {'':<{width}}  -> {cell(finding.advice)}", width + 12))
     document = {"is_well": not is_wrong, "findings": [asdict(finding) for finding in findings]}
     return Answer(document, "\n".join(lines), code=ExitCode.FAILED if is_wrong else ExitCode.DONE)

@@ -1,6 +1,9 @@
 """The forms in which commands print: aligned columns for people, JSON for programs."""
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -11,11 +14,23 @@ def as_json(document: object) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return the rows in columns that are as wide as their longest cell."""
+    """Return the rows in columns that are as wide as their longest cell; on a terminal, the widest are cut to fit."""
     cells = [list(headings), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[number]) for row in cells) for number in range(len(headings))]
-    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells)
+    while (columns := _terminal_columns()) and sum(widths) + 2 * (len(widths) - 1) > columns > 8 * len(widths):
+        widths[widths.index(max(widths))] -= 1
+    lines = (
+        "  ".join(_cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells
+    )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def wrapped(text: str, indent: int) -> str:
+    """Return a text whose later lines are indented; on a terminal, its lines fit."""
+    columns = _terminal_columns()
+    if not columns:
+        return text
+    return textwrap.fill(text, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def facts(values: Mapping[str, object]) -> str:
@@ -29,6 +44,15 @@ def cell(value: object) -> str:
         return "-"
     text = _iso_time(value) if isinstance(value, datetime) else str(value)
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _terminal_columns() -> int:
+    """Return the width of the terminal; 0 if the output goes to a file or a program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _iso_time(value: datetime) -> str:

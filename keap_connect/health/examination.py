@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.connect.client_check import ClientStanding, find_client_check
 from keap_connect.connect.journeys import list_failures
 from keap_connect.deployment import check_deployment, check_file
@@ -28,6 +29,16 @@ def check_client_standing() -> Iterator[Finding]:
         yield wrong("client", f"Keap refused the client id or the secret. {check.reason}", advice)
 
 
+def check_rate_limits() -> Iterator[Finding]:
+    """Check whether the storage of rate limits answers."""
+    if not rate_limits().is_alive():
+        yield attention(
+            "rate limits",
+            "RATE_LIMIT_STORAGE does not answer, so requests pass without limits.",
+            "Start Redis, or correct RATE_LIMIT_STORAGE.",
+        )
+
+
 def check_journeys() -> Iterator[Finding]:
     for failures in list_failures():
         advice = "See who: ./keap-connect audit list --kind connection.failed, or the page Accounts."
@@ -43,6 +54,7 @@ REST: tuple[Check, ...] = (
     check_disk,
     check_file_systems,
     check_proxies,
+    check_rate_limits,
 )
 
 
@@ -54,7 +66,7 @@ def examine() -> list[Finding]:
         database += [finding for check in ON_DATABASE for finding in _guarded(check)]
     else:
         database.append(Finding("workers", Health.UNKNOWN, "They are checked once the database is right."))
-    rest = [finding for check in REST for finding in check()]
+    rest = [finding for check in REST for finding in _guarded(check)]
     return [well("settings", f"They are complete; the app speaks to {mode}."), *database, *rest]
 
 
@@ -84,3 +96,6 @@ def _guarded(check: Check) -> Iterator[Finding]:
         yield from check()
     except SQLAlchemyError as problem:
         yield wrong("database", f"It fails ({type(problem).__name__}).", "Look at the database's own log.")
+    except OSError as problem:
+        sentence = f"{problem.filename} cannot be read ({problem.strerror})."
+        yield wrong("files", sentence, "Give the user that runs this app access to it.")

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from urllib.parse import urlsplit
 
-from keap_connect.errors import ExitCode
+from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.launch import CannotRun, Stopped
 from keap_connect.launch.place import Place, prepare
 from keap_connect.launch.programs import Programs
@@ -31,7 +31,7 @@ def main() -> int:
         place = prepare()
         print(start(programs, place), flush=True)
         programs.wait_until(lambda: False)  # one of the two exceptions ends it
-    except CannotRun as problem:
+    except (CannotRun, SettingsError) as problem:
         print(*problem.args, sep="\n", file=sys.stderr)
         return 1
     except Stopped:

@@ -48,13 +48,17 @@ class Probe:
         self._lock = threading.Lock()
         self._due_at = 0.0
 
+    @property
+    def is_due(self) -> bool:
+        return seconds_since_boot() >= self._due_at
+
     def take(self) -> bool:
         """Return whether the caller may send one refresh now. Thread-safe."""
         with self._lock:
-            is_due = seconds_since_boot() >= self._due_at
-            if is_due:
-                self._due_at = seconds_since_boot() + PROBE_EVERY_SECONDS
-            return is_due
+            if not self.is_due:
+                return False
+            self._due_at = seconds_since_boot() + PROBE_EVERY_SECONDS
+            return True
 
     def give_back(self) -> None:
         """Let the next caller probe: this one had nothing to send."""

@@ -233,9 +233,11 @@ def _refreshed(situation: Situation, caller: _Caller) -> Account:
             if _is_done(situation, caller):
                 break
         if not situation.is_leased and _refresh(situation, caller):
-            situation = look(account_id)
+            before, situation = situation, look(account_id)
             _check(situation)  # a disconnect that came while Keap answered has the last word
-            break
+            if situation.account.generation != before.account.generation:
+                break
+            continue  # somebody else got the lease of this pair meanwhile, and is refreshing it
         caller.send_elsewhere(account_id)
         with _place(account_id, caller):
             situation = _wait(account_id, caller.patient_until)
@@ -251,8 +253,17 @@ def _refresh(situation: Situation, caller: _Caller) -> bool:
     """Present the refresh token; return False if somebody else has the lease."""
     unknown_wait = _unknown_wait(situation, caller)
     _check_block(situation, caller, unknown_wait)
+    is_probe = situation.client_refusal is not None and caller.replaced_generation is None
     with _place(situation.account.id, caller):
-        attempt = refresh_once(situation.account, caller.actor, unknown_wait)
+        if is_probe and not _probe.take():
+            raise ClientMisconfigured(situation.client_refusal)
+        outcome = Outcome.NOT_SENT
+        try:
+            attempt = refresh_once(situation.account, caller.actor, unknown_wait)
+            outcome = attempt.outcome
+        finally:
+            if is_probe and outcome in {Outcome.NOT_TAKEN, Outcome.NOT_SENT}:
+                _probe.give_back()
     if attempt.outcome not in {Outcome.STORED, Outcome.LATE, Outcome.NOT_TAKEN}:
         raise _refusal(attempt)
     return attempt.outcome is not Outcome.NOT_TAKEN
@@ -307,7 +318,7 @@ def _check_block(situation: Situation, caller: _Caller, unknown_wait: float) -> 
         raise TemporarilyUnavailable(words, int(situation.blocked_seconds) + 1)
     if caller.replaced_generation is not None:
         return  # an explicit refresh is tried in spite of failures
-    if situation.client_refusal and not _probe.take():
+    if situation.client_refusal and not _probe.is_due:
         raise ClientMisconfigured(situation.client_refusal)
     if account.failures and account.next_refresh_at is not None:
         seconds = (account.next_refresh_at - utc_now()).total_seconds()

@@ -32,6 +32,15 @@ class ForgedRequest(KeapConnectError):
     advice = "The page was open for long, or you signed in or out meanwhile. Go back, reload the page, and try again."
 
 
+class CookiesMissing(ForgedRequest):
+    """A form came without the cookie that its page set."""
+
+    heading = "Your browser sent no cookie"
+    advice = (
+        "This site needs cookies to know that a form is yours. Allow them, go back, reload the page, and try again."
+    )
+
+
 def is_for_programs() -> bool:
     """Whether a request is for the token API or /metrics, which ask for API keys and ignore cookies."""
     return request.path.startswith("/api/") or request.path == "/metrics"
@@ -153,6 +162,8 @@ def _check_origin(public_url: str) -> None:
 
 def _check_token() -> None:
     sent = request.form.get("csrf_token", "")
+    if sent and read_cookie("browser") is None:
+        raise CookiesMissing("The form came without the cookie of its page.")
     if not hmac.compare_digest(sent.encode(), csrf_token().encode()):
         raise ForgedRequest("The form carries no valid token.")
 

@@ -114,7 +114,7 @@ ENDINGS = (
         400,
         "This was started in another browser",
         "A connection has to be finished in the browser it was started in. A private window, or one whose cookies were "
-        "deleted, counts as another browser.",
+        "deleted or are blocked, counts as another browser.",
     ),
     _failed(
         Ending.CODE_MISSING,

@@ -22,7 +22,7 @@ WORDS = {
     404: ("There is nothing here", "The address is wrong, or what it showed is gone."),
     405: ("That is not how this address works", "Start from one of the pages instead."),
     408: ("That took too long", "The form did not arrive in time. Nothing was changed: go back, and send it again."),
-    413: ("That was too large", "What was sent is larger than this app accepts."),
+    413: ("That was too large", "This app accepts at most {most} kB here. Nothing was changed."),
     429: ("Try again later", "There were too many requests. Nothing was changed."),
     500: ("Something went wrong here", "It is our fault and is in our log. Nothing was lost; try again."),
     503: ("The database does not answer", "Nothing was changed. Try again in a minute."),
@@ -36,6 +36,7 @@ def show_errors(app: Flask) -> None:
     def http_error(error: HTTPException) -> Response:
         status = error.code or 500
         heading, explanation = WORDS.get(status, (HTTPStatus(status).phrase, WORDS[405][1]))
+        explanation = explanation.format(most=(request.max_content_length or 0) // 1024)
         page = _page(status, heading, explanation, error)
         if isinstance(error, MethodNotAllowed):
             page.headers["Allow"] = ", ".join(sorted(error.valid_methods or []))
@@ -44,11 +45,13 @@ def show_errors(app: Flask) -> None:
     @app.errorhandler(SecurityError)
     def unknown_host(error: SecurityError) -> Response:
         settings = services().settings
-        text = f"This app has another host name. Reference: {write_down(log, request, 400, error)}\n"
-        if not settings.is_loopback:
-            return Response(text, 400, mimetype="text/plain")
-        link = f'<p>Open <a href="{settings.public_url}">{settings.public_url}</a> instead.</p>\n'
-        return Response(f"<!doctype html>\n<p>{text}</p>\n{link}", 400, mimetype="text/html")
+        # Without a style sheet, which this host name has not either, and without looking up who asks. A stranger does
+        # not learn the right name.
+        page = app.jinja_env.get_template("unknown_host.html").render(
+            public_url=settings.public_url if settings.is_loopback else None,
+            reference=write_down(log, request, 400, error),
+        )
+        return make_response(page, 400)
 
     @app.errorhandler(KeapConnectError)
     def own_error(error: KeapConnectError) -> Response:

@@ -286,3 +286,25 @@ def test_the_account_counts_as_in_use(app: Flask, program: Program, account_id: 
         account = get_account(account_id)
     assert account.last_used_at is not None
     assert account.next_refresh_at < account.access_token_expires_at
+
+
+@on_sqlite
+@pytest.mark.proves("F103")
+def test_a_stored_token_that_does_not_open_is_no_reason_to_try_again(
+    app: Flask, program: Program, account_id: int, caplog: pytest.LogCaptureFixture
+):
+    sealed = bytearray(get_sealed(app))
+    sealed[-1] ^= 1
+    change(app, access_token_sealed=bytes(sealed))
+    caplog.clear()
+
+    answer = program.get(TOKEN)
+
+    assert (answer.status_code, answer.json()["error"], answer.json()["is_retryable"]) == (409, "unreadable", False)
+    (line,) = [record for record in caplog.records if "SealBroken" in record.getMessage()]
+    assert (TOKEN in line.getMessage(), line.exc_info) == (True, None)
+
+
+def get_sealed(app: Flask) -> bytes:
+    with app.app_context():
+        return get_account(1).access_token_sealed or b""

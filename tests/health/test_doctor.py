@@ -13,6 +13,7 @@ import pytest
 import trustme
 from flask import Flask
 
+from keap_connect.access.rate_limits import rate_limits
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
@@ -168,6 +169,69 @@ def test_each_fault_is_found_alone_with_advice(app: Flask, harm: Callable[[Flask
     assert (code, list(found), len(found[subject])) == (int(is_wrong), subjects, 1)
     assert found[subject][0]["health"] == ("wrong" if is_wrong else "attention")
     assert found[subject][0]["advice"]
+
+
+def let_a_newer_program_use_the_database(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+
+
+def damage_the_file(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    db.engine.dispose()
+    for path in Path(db.engine.url.database).parent.glob("keap_connect.db*"):
+        path.unlink()
+    Path(db.engine.url.database).write_bytes(b"not a database" * 1000)
+
+
+def close_the_file(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != db.engine.url.database and access(path, mode))
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (let_a_newer_program_use_the_database, "is newer than this program"),
+        (damage_the_file, "is damaged (file is not a database)"),
+        (close_the_file, "cannot be written by this user"),
+    ],
+)
+def test_a_database_that_nothing_can_use_is_said_by_every_command_in_words_and_json(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Flask, pytest.MonkeyPatch], None], words: str
+):
+    harm(app, monkeypatch)
+    run = app.test_cli_runner().invoke
+
+    code, found = examined(app)
+    refusals = [run(args=[*command, "--json"]) for command in (("accounts", "list"), ("db", "upgrade"))]
+
+    assert (code, words in found["database"][0]["sentence"]) == (1, True)
+    for refusal in refusals:
+        assert refusal.exit_code == 1
+        assert words in json.loads(refusal.stdout)["error_description"]
+
+
+@on_sqlite
+def test_files_that_are_closed_and_redis_away_are_found(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "list_kept", lambda: os.listdir("/nowhere"))
+    monkeypatch.setattr(rate_limits().strategy.storage, "check", lambda: False)
+
+    code, found = examined(app)
+
+    assert (code, set(found)) == (1, {"files", "rate limits"})
+    assert "/nowhere" in found["files"][0]["sentence"]
+
+
+@on_sqlite
+def test_a_fault_of_the_program_is_a_sentence_and_json(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("keap_connect.cli.doctor.examine", lambda: {}["what nobody foresaw"])
+
+    finished = app.test_cli_runner().invoke(args=["doctor", "--json"])
+
+    assert finished.exit_code == 1
+    assert "KeyError" in json.loads(finished.stdout)["error_description"]
+    assert "Traceback" not in finished.stderr
 
 
 @on_sqlite

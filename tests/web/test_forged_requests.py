@@ -30,6 +30,7 @@ FORMS = {
     "accounts.refresh": {},
     "accounts.complete": {},
     "accounts.name": {"label": "Another name"},
+    "accounts.resume": {"name": "mass_refusal"},
     "accounts.disconnect": {},
     "reveal.access_token": {"password": ADMIN_PASSWORD, "reveals": "0"},
     "reconnect_links.create": {},
@@ -290,3 +291,15 @@ def test_nobody_can_be_signed_in_as_somebody_else(world: World, everything: Call
     assert answer.status_code == 403
     assert everything() == before
     assert world.anonymous.get("/accounts").url.startswith(world.anonymous.base_url + "/signin")
+
+
+@pytest.mark.proves("F97")
+def test_a_browser_that_blocks_cookies_is_told_so(new_visitor: Callable[[], Visitor]):
+    person = new_visitor()
+    person.get("/")
+    person.session.cookies.clear()
+
+    page = person.press("/connect")
+
+    assert page.status_code == 403
+    assert "<h1>Your browser sent no cookie</h1>" in page.text

@@ -53,7 +53,7 @@ def test_names_are_compared_without_case_and_trailing_dot(visitor: Visitor, host
     assert (page.status_code, program.status_code) == ((200, 401) if is_ours else (400, 400))
     if not is_ours:
         assert program.json()["error"] == "invalid_request"
-        assert page.headers["Content-Type"].startswith("text/plain")
+        assert "<h1>This app has another host name</h1>" in page.text
         assert "connect.example.com" not in page.text
 
 
