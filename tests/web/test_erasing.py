@@ -4,17 +4,19 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.accounts.directory import view_account
+from keap_connect.clock import utc_now
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import Base, db, read_session, write_transaction
 from keap_connect.errors import AccountNotFound
 from keap_connect.events.search import Search, list_events
-from keap_connect.models import Account, AuthorizationFlow, ReconnectLink, SignIn
+from keap_connect.models import Account, Alarm, AuthorizationFlow, ReconnectLink, SignIn
+from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
@@ -120,6 +122,11 @@ def test_the_worker_deletes_what_is_older_than_the_settings_allow(
     clock.advance(days=7)
     without_links = left()
     clock.advance(days=364)
+    with app.app_context(), write_transaction() as session:
+        session.add(Alarm(name=UNKNOWN_INSTANCE, raised_at=utc_now(), reason="It may be a copy."))
+    of_a_copy = left()
+    with app.app_context(), write_transaction() as session:
+        session.execute(delete(Alarm))
     without_events, once = left(), left()
 
     assert young == (1, 1, all_events)
@@ -128,6 +135,7 @@ def test_the_worker_deletes_what_is_older_than_the_settings_allow(
         return
     assert without_journeys == (0, 1, all_events)
     assert without_links == (0, 0, all_events)
+    assert of_a_copy == without_links
     # The newest pair stays: without its row, an older backup could not be recognized.
     assert without_events == once == (0, 0, ["refreshed by x", "history_pruned by system"])
 
