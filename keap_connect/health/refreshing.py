@@ -36,7 +36,7 @@ class Pause:
 
     @property
     def accounts(self) -> str:
-        if self.account_ids is None:
+        if not self.account_ids:
             return "all"
         more = len(self.account_ids) - MOST_NAMED
         return ", ".join(map(str, self.account_ids[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")

@@ -79,7 +79,7 @@ def test_a_day_leaves_these_events_and_no_others(app: Flask, sandbox: Sandbox, c
     ]
     # What strangers could repeat without end are lines of the log, with the address.
     assert f"A callback was refused (state_unknown) from {STRANGER}." in caplog.text
-    assert re.search(rf"ForgedRequest \(403\) at .* from {STRANGER}", caplog.text)
+    assert re.search(rf"CookiesMissing \(403\) at .* from {STRANGER}", caplog.text)
 
 
 @on_sqlite
@@ -117,7 +117,7 @@ def test_the_page_shows_searches_and_pages(app: Flask, admin_at_work: Visitor, s
     )
     assert "No such event" in admin_at_work.get("/audit?who=nobody-at-all").text
     groups = re.findall(r'<optgroup label="([^"]+)">(.*?)</optgroup>', newest, re.DOTALL)
-    listed = {kind: group for group, options in groups for kind in re.findall(r'value="(\w+)"', options)}
+    listed = {kind: group for group, options in groups for kind in re.findall(r'value="([\w.]+)"', options)}
     assert listed == {kind.value: kind.group for kind in EventKind}
 
 
