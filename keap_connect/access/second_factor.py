@@ -105,6 +105,22 @@ def find_waiting(token: str | None) -> Admin | None:
     return admin if admin and admin.totp_on_at else None  # it may have been switched off meanwhile
 
 
+def use_code(admin: Admin, code: str) -> None:
+    """Use up a code of an admin who is signed in, before an act that the password alone must not allow.
+
+    Raises:
+        CodeRefused: it is wrong or was used before.
+        TooManyAttempts: there were too many wrong codes; nothing was checked.
+    """
+    attempts = count_attempt({f"second-factor:{admin.id}": ATTEMPTS_AT_CODE})
+    with write_transaction() as session:
+        if _take_code(session, admin, code):
+            forgive(session, attempts)
+            return
+        record(session, EventKind.SECOND_FACTOR_REFUSED, None, admin.email, email=admin.email)
+    raise CodeRefused("That code is wrong, or was used already. Wait for the next one. Nothing was changed.")
+
+
 def finish_second_step(admin: Admin, token: str | None, code: str, browser: str | None) -> bool:
     """Whether the code is right; if so, the code and the token are used up.
 

@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access import second_factor
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
+from keap_connect.models import Admin
 from keap_connect.web.auth import Audience, open_to, signed_in_admin
 from keap_connect.web.browser_security import read_cookie
 from keap_connect.web.forms import check_password, form
@@ -79,8 +80,9 @@ def switch_on() -> Response:
 @open_to(Audience.VIEWER)
 @form(_page)
 def switch_off() -> Response:
-    check_password("factor_password")
-    admin = signed_in_admin()
+    admin = _check_both_factors()
+    if admin is None:
+        return _back()
     second_factor.switch_off(admin, admin.email)
     flash("Two-factor authentication is off.", "done")
     return _back()
@@ -90,9 +92,8 @@ def switch_off() -> Response:
 @open_to(Audience.VIEWER)
 @form(_page)
 def recovery_codes() -> Response:
-    check_password("factor_password")
-    admin = signed_in_admin()
-    if admin.totp_on_at is None:
+    admin = _check_both_factors()
+    if admin is None:
         return _back()
     return _show_recovery_codes(second_factor.make_recovery_codes(admin))
 
@@ -108,6 +109,16 @@ def end_sign_ins() -> Response:
         end_other_sign_ins(admin, read_cookie("admin"))
         flash("All your other browsers are signed out.", "done")
     return _back()
+
+
+def _check_both_factors() -> Admin | None:
+    """Check password and code again, and return the admin; None if two-factor authentication is off."""
+    check_password("factor_password")
+    admin = signed_in_admin()
+    if admin.totp_on_at is None:
+        return None
+    second_factor.use_code(admin, request.form.get("code", "")[:100])
+    return admin
 
 
 def _show_recovery_codes(codes: list[str]) -> Response:

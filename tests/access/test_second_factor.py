@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pyotp
 import pytest
+import requests
 from flask import Flask
 from sqlalchemy import select
 
@@ -64,6 +65,13 @@ def give(visitor: Visitor, code: str) -> int:
     """Give a code at the second step; return the status of the answer, without following it."""
     visitor.get("/signin/code")
     return visitor.press("/signin/code", follow=False, code=code).status_code
+
+
+def change(admin: Visitor, path: str, **fields: str) -> requests.Response:
+    """Send the form of two-factor authentication to one of its addresses, with the right password unless another is given."""
+    admin.get("/profile")
+    token = admin.fields("/profile/password")["csrf_token"]
+    return admin.session.post(admin.base_url + path, data={"csrf_token": token, "password": ADMIN_PASSWORD, **fields})
 
 
 @pytest.mark.proves("R56")
@@ -160,16 +168,30 @@ def test_the_cookie_of_the_second_step_is_used_up_and_signs_nobody_in(app: Flask
     assert thief.get("/signin/code").url.endswith("/signin")
 
 
-@pytest.mark.proves("R58")
+@pytest.mark.proves("R58", "R105")
 @pytest.mark.parametrize("path", ["/profile/second-factor/off", "/profile/recovery-codes"])
-def test_without_the_password_nothing_about_it_changes(admin: Visitor, app: Flask, secured: Secured, path: str):
+@pytest.mark.parametrize("wrong", ["password", "code"])
+def test_without_both_factors_nothing_about_it_changes(
+    admin: Visitor, app: Flask, secured: Secured, path: str, wrong: str
+):
     before = stored(app, select(RecoveryCode.code_hash)), stored(app, select(Admin.totp_on_at))
 
-    admin.get("/profile")
-    token = admin.fields("/profile/password")["csrf_token"]
-    admin.session.post(admin.base_url + path, data={"csrf_token": token, "password": "not the password"})
+    answer = change(admin, path, **{"code": secured.phone.code(), wrong: "000000"})
 
+    assert answer.status_code == {"password": 401, "code": 422}[wrong]
     assert (stored(app, select(RecoveryCode.code_hash)), stored(app, select(Admin.totp_on_at))) == before
+
+
+@pytest.mark.proves("R105")
+def test_new_recovery_codes_take_both_factors_and_no_code_twice(admin: Visitor, app: Flask, secured: Secured):
+    code, before = secured.phone.code(), stored(app, select(RecoveryCode.code_hash))
+
+    answers = [change(admin, "/profile/recovery-codes", code=code) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 422]
+    assert "code is wrong, or was used already" in answers[1].text
+    after = stored(app, select(RecoveryCode.code_hash))
+    assert (len(after), set(after) & set(before)) == (RECOVERY_CODES, set())
 
 
 @pytest.mark.proves("R58")
@@ -191,11 +213,7 @@ def test_a_wrong_code_does_not_switch_it_on(admin: Visitor, app: Flask, clock: M
 
 
 def test_switched_off_the_password_is_enough_again(admin: Visitor, app: Flask, secured: Secured):
-    admin.get("/profile")
-    token = admin.fields("/profile/password")["csrf_token"]
-    admin.session.post(
-        admin.base_url + "/profile/second-factor/off", data={"csrf_token": token, "password": ADMIN_PASSWORD}
-    )
+    change(admin, "/profile/second-factor/off", code=secured.recovery_codes[0])
 
     assert is_signed_in(first_step(visit(app)))
     assert stored(app, select(RecoveryCode.code_hash)) == []
