@@ -61,7 +61,7 @@ def verify_password(email: str, password: str, address: str, browser: str | None
     with write_transaction() as session:
         forgive(session, attempts)
         if hasher.check_needs_rehash(admin.password_hash):  # the usual cost has grown since
-            session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
+            admin.password_hash = session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
     return admin
 
 
@@ -138,7 +138,7 @@ def make_hash(password: str, email: str) -> str:
 
 
 def _store(session: Session, admin: Admin, password_hash: str) -> None:
-    session.get_one(Admin, admin.id).password_hash = password_hash
+    admin.password_hash = session.get_one(Admin, admin.id).password_hash = password_hash
     end_one_time_tokens(session, admin.id)
     record(session, EventKind.PASSWORD_CHANGED, None, admin.email, email=admin.email)
 

@@ -17,7 +17,7 @@ LONGEST_SEARCH = 100
 
 
 @bp.get("/audit")
-@open_to(Audience.ADMIN)
+@open_to(Audience.VIEWER)
 def index() -> str:
     search, errors = _read_search()
     page = EventPage([]) if errors else list_events(search, request.args.get("before", type=int))
@@ -36,7 +36,7 @@ def index() -> str:
 
 
 @bp.get("/audit.csv")
-@open_to(Audience.ADMIN)
+@open_to(Audience.VIEWER)
 def download() -> Response:
     search, errors = _read_search()
     if errors:

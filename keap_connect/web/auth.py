@@ -35,6 +35,13 @@ class PersonUnknown(KeapConnectError):
     )
 
 
+class NotACustomer(KeapConnectError):
+    """The page is for customers, and who signed in here is an admin or a viewer."""
+
+    status, code = 403, "not_allowed"
+    heading, advice = "This page is for customers", "{} You find all accounts on the page “Accounts”."
+
+
 class ViewerRefused(KeapConnectError):
     """A viewer asked for what only an admin may do."""
 
@@ -67,7 +74,7 @@ def guard_pages(app: Flask) -> None:
             signed_in_person()
             return None
         if audience is Audience.OWNER and not may_act():
-            _check_owner(signed_in_person())
+            _check_owner()
             return None
         if current_admin() is None:
             return _ask_to_sign_in()
@@ -111,7 +118,9 @@ def current_person() -> SignIn | None:
 
 
 def signed_in_person() -> SignIn:
-    person = current_person()
+    person, admin = current_person(), current_admin()
+    if person is None and admin is not None:
+        raise NotACustomer(f"Your role is {admin.role}.")
     if person is None:
         raise PersonUnknown("This browser has not connected a Keap account lately.")
     return person
@@ -137,8 +146,12 @@ def _ask_to_sign_in() -> Response:
     return redirect(url_for("signin.sign_in", next=next_path), code=303)
 
 
-def _check_owner(person: SignIn) -> None:
-    account_id = (request.view_args or {}).get("account_id")
-    mine = list_accounts_of(person.account_id or 0, person.keap_user_id)
-    if account_id not in {account.id for account in mine}:
-        raise AccountNotFound("There is no such account among yours.")
+def _check_owner() -> None:
+    """Check that the account in the URL belongs to the customer who is signed in; a viewer can be one, too."""
+    person = current_person() if current_admin() else signed_in_person()
+    mine = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
+    if (request.view_args or {}).get("account_id") in {account.id for account in mine}:
+        return
+    if current_admin():
+        raise ViewerRefused("A viewer may not do that.")
+    raise AccountNotFound("There is no such account among yours.")

@@ -6,11 +6,12 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from keap_connect.access import second_factor
+from keap_connect.access.known_browsers import LIFETIME_SECONDS, remember_browser
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
 from keap_connect.models import Admin
 from keap_connect.web.auth import Audience, open_to, signed_in_admin
-from keap_connect.web.browser_security import read_cookie
+from keap_connect.web.browser_security import read_cookie, set_cookie
 from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("profile", __name__, url_prefix="/profile")
@@ -53,7 +54,9 @@ def password() -> Response:
     if request.form.get("end_others"):
         end_other_sign_ins(admin, read_cookie("admin"))
     flash("Your new password is set.", "done")
-    return _back()
+    answer = _back()
+    set_cookie(answer, "device", remember_browser(admin), LIFETIME_SECONDS)
+    return answer
 
 
 @bp.post("/second-factor/new")

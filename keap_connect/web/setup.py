@@ -18,7 +18,7 @@ bp = Blueprint("setup", __name__, url_prefix="/setup")
 
 
 @bp.get("")
-@open_to(Audience.ADMIN)
+@open_to(Audience.VIEWER)
 def index() -> str:
     settings, keap, check, counts = services().settings, services().keap, find_client_check(), count_states()
     connected, refreshing = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK], read_refreshing()

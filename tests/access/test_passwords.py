@@ -8,6 +8,8 @@ from flask import Flask
 from sqlalchemy import select
 
 from keap_connect.access import password_rules
+from keap_connect.access.admins import get_admin
+from keap_connect.access.known_browsers import LIFETIME_SECONDS, is_known_browser_of
 from keap_connect.access.password_rules import LONGEST_PASSWORD, SHORTEST_PASSWORD, check_password
 from keap_connect.access.passwords import ATTEMPTS_AGAIN, ATTEMPTS_PER_DEVICE, ATTEMPTS_PER_EMAIL
 from keap_connect.access.rate_limits import WRONG_KEYS_PER_MINUTE
@@ -207,6 +209,22 @@ def test_a_known_browser_has_a_budget_and_no_more(app: Flask, admin: Visitor):
 
     assert statuses == [401] * ATTEMPTS_PER_DEVICE + [429]
     assert try_password(visit(app), ADMIN_PASSWORD).status_code == 303
+
+
+@pytest.mark.proves("R54", "R105")
+@on_sqlite
+def test_a_browser_is_known_for_half_a_year_and_until_the_password_changes(
+    app: Flask, admin: Visitor, elsewhere: Visitor, clock: MovedClock
+):
+    def is_known(visitor: Visitor) -> bool:
+        with app.app_context():
+            return is_known_browser_of(get_admin(ADMIN_EMAIL), visitor.session.cookies["device"])
+
+    assert (is_known(admin), is_known(elsewhere)) == (True, True)
+    change(admin, end_others="")
+    assert (is_known(admin), is_known(elsewhere)) == (True, False)
+    clock.advance(seconds=LIFETIME_SECONDS)
+    assert not is_known(admin), "although the browser still sends the cookie"
 
 
 @pytest.mark.proves("R54")

@@ -68,7 +68,7 @@ def give(visitor: Visitor, code: str) -> int:
 
 
 def change(admin: Visitor, path: str, **fields: str) -> requests.Response:
-    """Send the form of two-factor authentication to one of its addresses, with the right password unless another is given."""
+    """Send the form of two-factor authentication, with the right password unless another one is given."""
     admin.get("/profile")
     token = admin.fields("/profile/password")["csrf_token"]
     return admin.session.post(admin.base_url + path, data={"csrf_token": token, "password": ADMIN_PASSWORD, **fields})

@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from keap_connect.accounts.state import AccountState
 from keap_connect.connect.endings import Ending
 from keap_connect.web.ending_words import WORDS
-from tests.browser.world import ACCOUNTS, HOSTILE, LINK_TOKEN, LONG, THROTTLED_EMAIL
+from tests.browser.world import ACCOUNTS, HOSTILE, LINK_TOKEN, LONG, RECOVERY_CODE, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
 
@@ -174,7 +174,10 @@ APP_FACES = [
     Face("profile, wrong password", "/profile", "viewer", 401, act=send("Set up", password="not the password")),
     Face("second factor", "/profile/second-factor", "enrolling"),
     Face("second factor, refused", "/profile/second-factor", "enrolling", 422, act=send("Turn on", code="000000")),
-    Face("recovery codes", "/profile", "secured", act=send("Replace the recovery codes", password=ADMIN_PASSWORD)),
+    Face(
+        "recovery codes", "/profile", "secured",
+        act=send("Replace the recovery codes", password=ADMIN_PASSWORD, code=RECOVERY_CODE),
+    ),
     Face("admins", "/admins", "admin"),
     Face("admins, refused", "/admins", "admin", 401, act=send("Send invitation", email="n@example.com", password="x")),
     Face("an admin", "/admins/1", "admin"),
@@ -182,6 +185,8 @@ APP_FACES = [
     Face("a new admin", "/admins", "admin", act=send("Send invitation", email="n@e.example", password=ADMIN_PASSWORD)),
     Face("accounts of a viewer", "/accounts", "viewer"),
     Face("account of a viewer", "/accounts/{pending}", "viewer"),
+    Face("setup of a viewer", "/setup", "viewer"),
+    Face("error 403, a viewer at a customer's page", "/your-accounts", "viewer", 403),
     Face("error 403, a viewer", "/admins", "viewer", 403),
     Face(
         "error 400", "/connect/held", "returning", 400, act=send("Connect Bright Dental as a new account", choice="x")

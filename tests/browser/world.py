@@ -24,11 +24,12 @@ from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import find_flow
 from keap_connect.connect.import_files import MOST_LINES, Preview, PreviewLine
 from keap_connect.connect.pending_files import store_pending_file
+from keap_connect.crypto import hash_secret
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.events.history import Actor, EventKind
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AccountEvent, Admin, Alarm, OneTimeToken, Role
+from keap_connect.models import Account, AccountEvent, Admin, Alarm, OneTimeToken, RecoveryCode, Role
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
 from tests.browser.seed import HOUR, add_account, add_flow, add_link, add_worker, sealed_grant
@@ -38,6 +39,7 @@ from tests.support.server import free_port, serve
 
 BROWSER = "b" * 43  # the cookie of the browser that all flows were started in
 THROTTLED_EMAIL = "throttled@example.com"
+RECOVERY_CODE = "a" * 24
 LINK_TOKEN = "canary-link-" + "l" * 31
 HOSTILE = '"><img src=x onerror=alert(1)>'
 LONG = "Nordlicht" * 13 + "GmbH"  # 121 characters, and no place to break the line
@@ -207,6 +209,7 @@ def _sign_admins_in(world: World) -> None:
     store_pending_file(enrolling.id, b"", Preview([line] * MOST_LINES, {}))
     with write_transaction() as session:
         session.execute(update(Admin).where(Admin.id == secured.id).values(totp_on_at=utc_now()))
+        session.add(RecoveryCode(code_hash=hash_secret(RECOVERY_CODE), admin_id=secured.id))
     world.cookies["app", "at the second step"] = {"second-step": begin_second_step(secured)}
     with write_transaction() as session:  # so it is still waiting when its turn comes
         session.execute(update(OneTimeToken).values(expires_at=utc_now() + HOUR))

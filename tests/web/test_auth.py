@@ -133,6 +133,26 @@ def test_door_opens_to_whom_the_inventory_says_and_to_nobody_else(world: World, 
 
 
 @pytest.mark.proves("R57")
+def test_a_viewer_sees_audit_and_setup_without_buttons_and_is_told_the_role_elsewhere(world: World):
+    shown = {path: send(world.viewer, "GET", path) for path in ("/audit", "/setup")}
+    refused = {path: send(world.viewer, "GET", path) for path in ("/your-accounts", "/reconnect/1", "/admins")}
+
+    assert {path: page.status_code for path, page in shown.items()} == dict.fromkeys(shown, 200)
+    assert not any("/setup/check" in page.text or "/import" in page.text for page in shown.values())
+    assert "/setup/check" in send(world.admin, "GET", "/setup").text
+    assert {path: page.status_code for path, page in refused.items()} == dict.fromkeys(refused, 403)
+    assert all("Your role is viewer" in page.text for page in refused.values())
+    assert "Your role is admin." in send(world.admin, "GET", "/your-accounts").text
+
+
+@pytest.mark.proves("R57")
+def test_a_viewer_who_is_a_customer_too_reconnects_their_own_account_only(world: World):
+    world.viewer.connect(person="ben.ortiz@example.com")
+
+    assert [send(world.viewer, "GET", f"/reconnect/{number}").status_code for number in (1, 3)] == [403, 200]
+
+
+@pytest.mark.proves("R57")
 def test_a_route_that_declares_nothing_is_open_to_nobody(world: World):
     ran = []
     world.app._got_first_request = False  # Flask adds no route once it has served
