@@ -295,4 +295,12 @@ class InsufficientScope(KeapConnectError):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope {scope}.")
-        self.scope = scope
+        self.scope: str | None = scope
+
+
+class KeyRestricted(InsufficientScope):
+    """No scope would help: the key is only for some accounts."""
+
+    def __init__(self, act: str) -> None:
+        KeapConnectError.__init__(self, f"This API key is only for some accounts, so it cannot {act}.")
+        self.scope = None

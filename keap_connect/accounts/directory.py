@@ -178,10 +178,14 @@ def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountV
         return [view_of(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
 
 
-def count_states() -> dict[str, int]:
+def count_states(only: Collection[int] | None = None) -> dict[str, int]:
+    """Count the accounts in each state; with `only`, those of these ids."""
     states = state_expression(utc_now(), services().keap.registration).label("state")
+    query = select(states, func.count()).group_by(states)
+    if only is not None:
+        query = query.where(Account.id.in_(only))
     with read_session() as session:
-        found = dict(session.execute(select(states, func.count()).group_by(states)).all())
+        found = dict(session.execute(query).all())
     return {state.value: found.get(state.value, 0) for state in AccountState}
 
 

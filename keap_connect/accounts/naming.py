@@ -15,6 +15,8 @@ from keap_connect.models import LARGEST_ID, Account, AccountEvent
 
 LONGEST_NAME = 200
 LABEL_CHARACTERS = r"[^\x00-\x1f\x7f-\x9f]"  # no control characters: PostgreSQL stores no NUL, and a label is one line
+# They turn the text beside them round, so that a label looks like another one (Unicode Technical Report 36, 2.5).
+DIRECTION_CHARACTERS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 EXTERNAL_ID_CHARACTERS = "[A-Za-z0-9._:-]"
 EXTERNAL, TENANT = "external:", "tenant:"
 EXTERNAL_ID, TENANT_ID = f"{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}", "[A-Za-z0-9][A-Za-z0-9.-]{0,62}"
@@ -96,8 +98,8 @@ def no_account(session: Session, account_id: int) -> AccountNotFound:
 
 
 def tidy_name(typed: str | None) -> str | None:
-    """Return a label or an external id with single spaces only; None if it is blank."""
-    return " ".join((typed or "").split()) or None
+    """Return a label or an external id with single spaces and without direction characters; None if it is blank."""
+    return " ".join(DIRECTION_CHARACTERS.sub("", typed or "").split()) or None
 
 
 def check_names(label: str | None = None, external_id: str | None = None) -> None:

@@ -16,7 +16,7 @@ from keap_connect.api.schemas import (
 )
 from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.connect.reconnect_links import MadeLink, make_link
-from keap_connect.errors import InsufficientScope
+from keap_connect.errors import KeyRestricted
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
 
@@ -85,7 +85,7 @@ def import_account(body: dict[str, Any]) -> AccountView:
     that works and `replace` is not true."""
     key = current_key()
     if key.account_ids is not None:
-        raise InsufficientScope(Scope.ACCOUNTS_WRITE)  # it is for some accounts, and only Keap knows whose this is
+        raise KeyRestricted("import")  # only Keap knows whose credential this is
     kind, refresh_token = CredentialKind(body["kind"]), body.get("refresh_token")
     if kind is CredentialKind.OAUTH and refresh_token is None:
         kind = CredentialKind.ACCESS_TOKEN_ONLY

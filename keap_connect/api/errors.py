@@ -17,6 +17,7 @@ from keap_connect.errors import (
     AccountDisconnected,
     AccountNotFound,
     APIKeyRefused,
+    ExternalIdTaken,
     InsufficientScope,
     KeapConnectError,
     ReconnectRequired,
@@ -72,8 +73,12 @@ def own_error(problem: KeapConnectError) -> Response:
     headers = _challenge(problem)
     if problem.retry_after_seconds is not None:
         headers["Retry-After"] = str(problem.retry_after_seconds)
-    # Its message may name an id that the caller did not ask for.
-    description = f"{problem.heading}." if isinstance(problem, AccountNotFound) else str(problem)
+    # Their messages may name an id that the caller did not ask for, and may not see.
+    description = str(problem)
+    if isinstance(problem, AccountNotFound):
+        description = f"{problem.heading}."
+    elif isinstance(problem, ExternalIdTaken):
+        description = str(ExternalIdTaken())
     return _answer(problem, problem.status, problem.code, description, headers, **_reconnect_url(problem))
 
 
@@ -125,7 +130,8 @@ def _answer(
 def _challenge(problem: KeapConnectError) -> dict[str, str]:
     """Return the header that says what is wrong with the API key (RFC 6750 section 3)."""
     if isinstance(problem, InsufficientScope):
-        return {"WWW-Authenticate": f'{REALM}, error="{problem.code}", scope="{problem.scope}"'}
+        scope = f', scope="{problem.scope}"' if problem.scope else ""
+        return {"WWW-Authenticate": f'{REALM}, error="{problem.code}"{scope}'}
     if isinstance(problem, KeyMissing):
         return {"WWW-Authenticate": REALM}
     return {"WWW-Authenticate": f'{REALM}, error="{problem.code}"'} if isinstance(problem, APIKeyRefused) else {}

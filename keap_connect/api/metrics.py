@@ -4,9 +4,9 @@ It needs an API key with the scope `metrics:read`, and answers under any host na
 programs on this machine need no key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -33,7 +33,8 @@ def guard() -> None:
 
 @bp.get("/metrics")
 def metrics() -> Response:
-    return Response(generate_latest(FromDatabase()), content_type=CONTENT_TYPE_LATEST)
+    only = g.api_key.account_ids if "api_key" in g else None
+    return Response(generate_latest(FromDatabase(only)), content_type=CONTENT_TYPE_LATEST)
 
 
 def _is_local() -> bool:
@@ -43,17 +44,24 @@ def _is_local() -> bool:
 
 
 class FromDatabase(Collector):
+    """The metrics; with `only`, those that say nothing of accounts with other ids."""
+
+    def __init__(self, only: Collection[int] | None = None) -> None:
+        self._only = only
+
     def collect(self) -> Iterator[Metric]:
         refreshing = read_refreshing()
         workers = refreshing.workers
-        yield _family("accounts", "Accounts in each state.", "state", count_states())
+        yield _family("accounts", "Accounts in each state.", "state", count_states(self._only))
         yield _family("alarm", "What pauses refreshing.", "name", {pause.name: 1 for pause in refreshing.pauses})
-        yield _family(
-            "lag_seconds", "For how long the account that waits longest has been due.", "", {"": refreshing.lag_seconds}
-        )
         yield _family("workers", "Workers heard of within a minute.", "", {"": len(workers)})
         paused = sum(worker.paused_until is not None for worker in workers)
         yield _family("workers_paused", "Workers whose circuit is open.", "", {"": paused})
+        if self._only is not None:
+            return  # the rest counts the work for all accounts
+        yield _family(
+            "lag_seconds", "For how long the account that waits longest has been due.", "", {"": refreshing.lag_seconds}
+        )
         refreshed = {worker.name: worker.refreshed for worker in workers}
         yield _family("refreshed", "Refreshes stored since the worker started.", "worker", refreshed)
         failed = {worker.name: worker.failed for worker in workers}

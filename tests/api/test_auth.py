@@ -101,7 +101,7 @@ def test_no_answer_holds_a_refresh_token_or_our_own_secrets_and_none_is_kept(
     assert kept == []
 
 
-@pytest.mark.proves("R72", "F67")
+@pytest.mark.proves("R72", "R106", "F67")
 def test_a_foreign_account_looks_like_a_missing_one(
     app: Flask, new_program: NewProgram, sandbox: Sandbox, account_id: int
 ):
@@ -117,7 +117,24 @@ def test_a_foreign_account_looks_like_a_missing_one(
     ask(program, "api.update_account", "external:mine")
     ask(new_program(), "api.update_account", account_id)
     assert {one["account_id"] for one in program.get("/api/v1/events").json()["events"]} == {mine}
-    assert ask(program, "api.import_account").status_code == 403
+    refused = ask(program, "api.import_account")
+    assert refused.status_code == 403
+    assert refused.json()["error_description"] == "This API key is only for some accounts, so it cannot import."
+    assert refused.headers["WWW-Authenticate"] == 'Bearer realm="Keap Connect", error="insufficient_scope"'
+
+
+@pytest.mark.proves("R106")
+def test_a_taken_external_id_does_not_say_whose_it_is(
+    app: Flask, new_program: NewProgram, sandbox: Sandbox, account_id: int
+):
+    with app.app_context():
+        store_account(sandbox, tenant_id="cd456", person_id=BEN, external_id="taken")
+    program = new_program(account_ids=[account_id])
+
+    refused = program.call("PATCH", f"/api/v1/accounts/{account_id}", json={"external_id": "taken"})
+
+    assert (refused.status_code, refused.json()["error"]) == (409, "external_id_taken")
+    assert refused.json()["error_description"] == "Another account has this external id already."
 
 
 @pytest.mark.proves("R71")

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+import requests
 from flask import Flask
 from limits import RateLimitItemPerMinute
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,7 +28,10 @@ PUBLIC = {
 
 
 def _figures(app: Flask) -> dict[tuple[str, ...], float]:
-    answer = visit(app).get("/metrics")
+    return _figures_of(visit(app).get("/metrics"))
+
+
+def _figures_of(answer: requests.Response) -> dict[tuple[str, ...], float]:
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/plain")
     families = text_string_to_metric_families(answer.text)
@@ -112,7 +116,8 @@ def test_an_admins_cookie_opens_no_metrics(world: World):
     assert world.admin.get("/metrics", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 401
 
 
-def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: World):
+@pytest.mark.proves("R106")
+def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: World, new_program: NewProgram):
     with app.app_context():
         with write_transaction() as session:
             session.get_one(Account, world.account_id).next_refresh_at = utc_now() - timedelta(minutes=5)
@@ -130,6 +135,11 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
     assert 300 <= figures["keap_connect_lag_seconds",] < 400
     assert (figures["keap_connect_workers",], figures["keap_connect_workers_paused",]) == (2, 1)
     assert (figures["keap_connect_refreshed", "host:1"], figures["keap_connect_failed", "host:1"]) == (7, 2)
+    restricted = new_program("metrics:read", account_ids=[world.account_id])
+    only_own = _figures_of(restricted.get("/metrics"))
+    assert (only_own["keap_connect_accounts", "active"], only_own["keap_connect_workers",]) == (1, 2)
+    assert only_own["keap_connect_accounts", "reconnect_required"] == 0
+    assert not [names for names in only_own if names[0].rpartition("_")[2] in {"seconds", "refreshed", "failed"}]
 
 
 def test_metrics_hold_no_token_and_nothing_of_a_customer(app: Flask, world: World):

@@ -50,7 +50,7 @@ def typed(admin: Visitor) -> tuple[str, str]:
 
 @on_sqlite
 def test_names_are_saved_shown_told_in_the_history_and_cleared(app: Flask, admin: Visitor):
-    assert save(admin, "  The  Dentist ", " crm:1 ") == 200
+    assert save(admin, "  The  \u202eDen\u2066tist\u200f ", " crm:1 ") == 200
 
     assert names(app) == ("The Dentist", "crm:1")
     assert "The names are saved." in admin.text
