@@ -26,7 +26,7 @@ from keap_connect.connect.flows import (
     record_failure,
 )
 from keap_connect.connect.matching import Grant, match_grant
-from keap_connect.connect.reconnect_links import still_works, use_up
+from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
 from keap_connect.keap.answers import Classification, Verdict
@@ -169,6 +169,8 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
             _keep_pending(session, flow, grant, utc_now() + DECISION_TIME)
         elif identity is None or wanted is not None:
             use_up(session, flow)
+        if match.ending is not Ending.DECISION_PENDING:
+            revoke_open_links(session, match.account_id)
 
     write_or_retry(store)
 

@@ -7,6 +7,7 @@ from keap_connect.accounts.credentials import is_ours, open_access_token, open_r
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.naming import person_of
 from keap_connect.connect.matching import Grant, find_by_identity, match_grant, take_identity
+from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
@@ -69,6 +70,7 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
         granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
         match = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
         account = session.get_one(Account, match.account_id)
+        revoke_open_links(session, account.id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
         record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)
     else:

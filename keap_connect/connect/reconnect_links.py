@@ -77,6 +77,15 @@ def revoke_link(account_id: int, link_id: int, actor: str) -> None:
             record(session, EventKind.RECONNECT_LINK_REVOKED, account_id, actor, made_by=link.made_by)
 
 
+def revoke_open_links(session: Session, account_id: int) -> None:
+    """Revoke the links of an account that got a new grant: nobody has to reconnect it any longer."""
+    links = select(ReconnectLink).where(ReconnectLink.account_id == account_id, _is_open())
+    # A link that is locked is being used by another flow at this moment; to wait for it could be a deadlock.
+    for link in session.scalars(links.with_for_update(skip_locked=True)):
+        link.revoked_at = utc_now()
+        record(session, EventKind.RECONNECT_LINK_REVOKED, account_id, Actor.SYSTEM, made_by=link.made_by)
+
+
 def check_link(token: str) -> None:
     """Check that a link works.
 

@@ -133,8 +133,8 @@ ENDINGS = (
         Ending.LINK_GONE,
         400,
         "This link no longer works",
-        "While you were at Keap, your link was used in another browser, or revoked.",
-        "Ask the person who sent you the link for a new one.",
+        "While you were at Keap, the account was connected again in another way, or your link was used or revoked.",
+        "If nobody connected it again, ask the person who sent you the link for a new one.",
     ),
     _failed(
         Ending.CODE_REFUSED,

@@ -85,17 +85,38 @@ def test_opening_a_link_starts_nothing_and_names_nobody(link: str, visitor: Visi
 
 
 @pytest.mark.proves("R15")
+@pytest.mark.parametrize("by_link", [True, False])
+def test_a_reconnect_revokes_the_other_links_of_that_account_and_no_more(
+    make_link: Callable[..., str], new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox, by_link: bool
+):
+    stored.place("cd456", ANN_LEE)
+    used, open_one, of_another_account = make_link(), make_link(), make_link(2)
+    late = new_visitor()
+    callback_url = sandbox.consent(late.set_out(open_one, open_one), ANN_LEE, "ab123")
+
+    person = new_visitor()
+    follow(person, used) if by_link else person.connect(person=ANN_LEE, tenant="ab123")
+
+    assert [is_gone(person, one) for one in (used, open_one, of_another_account)] == [True, True, False]
+    assert stored.details(1, "reconnect_link_revoked")["made_by"] == ADMIN_EMAIL
+    late.get(callback_url)
+    assert_ended(late, Ending.LINK_GONE, 400, "This link no longer works", "connected again in another way")
+    assert stored.history(1).count("reconnected") == 1
+
+
+@pytest.mark.proves("R15")
 def test_used_expired_revoked_and_random_links_look_all_the_same(
     make_link: Callable[..., str], new_visitor: Callable[[], Visitor], admin: Visitor, clock: MovedClock, stored: Stored
 ):
-    old = make_link()
+    stored.place("cd456", ANN_LEE)
+    old = make_link(2)
     clock.advance(days=6)
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
     used, revoked = make_link(), make_link()
-    follow(new_visitor(), used)
     admin.get("/accounts/1")
     admin.press("/accounts/1/reconnect-links/3/revoke")
     assert "The reconnect link is revoked and no longer works." in admin.text
+    follow(new_visitor(), used)
     stranger = new_visitor()
     clock.advance(hours=23, minutes=59)
     assert not is_gone(stranger, old)
