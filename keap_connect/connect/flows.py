@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 STATE_LIFE = timedelta(minutes=10)
 UNUSED_KEPT_FOR = SHOWN_FOR = timedelta(days=1)
 EXCHANGE_LIFE = timedelta(seconds=90)
+NO_BROWSER = ""  # in place of a hash
 MOST_UNUSED_PER_BROWSER = 50
 MOST_UNUSED = 1_000
 MOST_ENDED = 10_000
@@ -107,6 +108,15 @@ def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
         is_shown = AuthorizationFlow.expires_at > utc_now() - SHOWN_FOR
         flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref, is_shown))
     return flow if flow is not None and _is_browser_of(flow, browser) else None
+
+
+def forget_results(browser: str | None) -> None:
+    """Let this browser no longer open the results of its flows, since its customer signs out; a decision expires."""
+    if browser is None:
+        return
+    with write_transaction() as session:
+        theirs = AuthorizationFlow.browser_hash == hash_secret(browser), AuthorizationFlow.consumed_at.is_not(None)
+        session.execute(update(AuthorizationFlow).where(*theirs).values(browser_hash=NO_BROWSER))
 
 
 def find_interrupted() -> AuthorizationFlow | None:

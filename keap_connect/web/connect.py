@@ -16,12 +16,12 @@ from keap_connect.connect.callback import (
     receive_callback,
 )
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.flows import FlowRefused, ending_of, start_flow
+from keap_connect.connect.flows import FlowRefused, ending_of, forget_results, start_flow
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.models import AuthorizationFlow
 from keap_connect.web.auth import Audience, open_to, signed_in_person, welcome_person
-from keap_connect.web.browser_security import browser, delete_cookie, read_cookie, set_cookie
+from keap_connect.web.browser_security import browser, delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.ending_words import WORDS
 
 bp = Blueprint("connect", __name__)
@@ -132,9 +132,11 @@ def your_accounts() -> str:
 @open_to(Audience.ANYONE)
 def forget_me() -> AnyResponse:
     sign_out(read_cookie("person"))
+    forget_results(read_cookie("browser"))
     flash("You are signed out here. Your Keap accounts stay connected.", "done")
     answer = redirect(url_for("connect.index"), code=303)
     delete_cookie(answer, "person")
+    forget_pages(answer)
     return answer
 
 

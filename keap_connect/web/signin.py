@@ -11,7 +11,7 @@ from keap_connect.access.sign_ins import sign_out as end_session
 from keap_connect.errors import WrongPassword
 from keap_connect.models import Admin
 from keap_connect.web.auth import Audience, local_path, open_to
-from keap_connect.web.browser_security import delete_cookie, read_cookie, set_cookie
+from keap_connect.web.browser_security import delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.browser_words import name_browser
 from keap_connect.web.forms import form
 
@@ -83,9 +83,7 @@ def sign_out() -> Response:
     end_session(read_cookie("admin"))
     answer = redirect(url_for("signin.sign_in"), code=303)
     delete_cookie(answer, "admin")
-    # Not "cookies": a customer may be signed in here too, and the browser stays known. Browsers obey it over HTTPS and
-    # on loopback, and the app has no other addresses.
-    answer.headers["Clear-Site-Data"] = '"cache", "storage"'
+    forget_pages(answer)
     return answer
 
 

@@ -270,16 +270,27 @@ class TestSignOut:
         assert visitor.get("/your-accounts").status_code == 403
         assert "Acme" not in visitor.text
 
+    @pytest.mark.proves("F104")
     @sqlite_only
-    def test_result_page_does_not_sign_in_a_second_time(self, ann: Visitor):
-        result = ann.page.url
+    def test_nothing_of_the_customer_can_be_opened_afterwards_also_with_a_copied_cookie(
+        self, ann: Visitor, visitor: Visitor, new_visitor: Callable[[], Visitor]
+    ):
+        addresses = [ann.page.url, ann.reconnect(1, tenant="cd456").url, "/your-accounts", "/reconnect/1"]
+        visitor.session.cookies.update(ann.session.cookies)
+        other = new_visitor()
+        theirs = other.connect(person=BEN_ORTIZ, tenant="ab123").url
         ann.get("/your-accounts")
-        ann.press("/your-accounts/sign-out")
 
-        ann.get(result)
+        signed_out = ann.press("/your-accounts/sign-out", follow=False)
 
+        assert signed_out.headers["Clear-Site-Data"] == '"cache", "storage"'
+        for browser in (ann, visitor):
+            pages = [browser.get(address) for address in addresses]
+            assert [page.status_code for page in pages] == [404, 404, 403, 403]
+            assert not [page.url for page in pages for word in ("Acme", "Bright", "ab123", "Ann") if word in page.text]
         assert "person" not in ann.session.cookies
-        assert ann.get("/your-accounts").status_code == 403
+        assert "Acme Plumbing" in other.get(theirs).text
+        assert "Acme Plumbing" in ann.connect(person=ANN_LEE, tenant="ab123").text
 
     @sqlite_only
     def test_result_page_seen_late_does_not_sign_in(self, visitor: Visitor, sandbox: Sandbox, clock: MovedClock):
