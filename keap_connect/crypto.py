@@ -48,6 +48,11 @@ class TokenCipher:
         except (InvalidTag, ValueError):  # ValueError: not even the nonce is whole
             raise SealBroken(f"{name} does not open: it was edited or moved.") from None
 
+    @property
+    def sealing_key(self) -> str:
+        """The id of the first key, which says nothing about the key."""
+        return self._sealing_id.hex()
+
     def is_newest(self, sealed: bytes) -> bool:
         """Whether the first key has sealed this."""
         return sealed[1 : 1 + KEY_ID_BYTES] == self._sealing_id

@@ -16,11 +16,16 @@ from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken
 from keap_connect.models import Account, Admin, AuthorizationFlow, KeyCheck
+from keap_connect.refresh.heartbeat import list_without_first_key
 from keap_connect.refresh.recovery import list_kept
 from keap_connect.services import services
 
 BATCH = 200
 MOST_ROUNDS = 3
+OTHERS_FIRST = (
+    "These processes seal with another key, or have not said with which one: {}. Restart every process with the new "
+    "TOKEN_KEYS first. One that was killed counts for a minute."
+)
 
 Column = tuple[InstrumentedAttribute[Any], InstrumentedAttribute[bytes | None], str, str]
 # The column that names the row, the sealed column, and the first and last part of the context of the seal.
@@ -40,11 +45,13 @@ class Resealed:
 
 
 def reseal() -> Resealed:
-    """Seal everything again that the first key has not sealed.
+    """Seal everything again that the first key has not sealed, once all living processes have reported that key.
 
     Raises:
         SQLAlchemyError: the database failed; the values sealed so far stay sealed.
     """
+    if others := list_without_first_key():
+        return Resealed(0, [OTHERS_FIRST.format(", ".join(others[:5]))])
     total, closed, found = 0, set[str](), 1
     for _ in range(MOST_ROUNDS):
         found = sum(_reseal_column(column, closed) for column in COLUMNS)

@@ -1,5 +1,6 @@
 """A new key takes over while the service runs; a run that was killed halfway is started again (R47, F40)."""
 
+import asyncio
 import base64
 import threading
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from flask import Flask
+from sqlalchemy import delete, select
 
 from keap_connect import key_rotation
 from keap_connect.access.admins import create_admin
@@ -15,13 +17,23 @@ from keap_connect.access.second_factor import prepare
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
-from keap_connect.database import db, write_transaction
-from keap_connect.key_rotation import reseal
-from keap_connect.models import Account
+from keap_connect.clock import utc_now
+from keap_connect.database import db, read_session, write_transaction
+from keap_connect.key_rotation import OTHERS_FIRST, reseal
+from keap_connect.models import Account, Process, Worker
+from keap_connect.refresh.heartbeat import (
+    SILENT_AFTER,
+    beat,
+    beat_as_server,
+    list_without_first_key,
+    process_name,
+    retire,
+)
 from keap_connect.refresh.serving import refresh_account
+from keap_connect.server.serve import keep_reporting
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
-from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, TOKEN_KEY
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, TOKEN_KEY, MovedClock
 from tests.support.sandbox import Sandbox
 
 NEW_KEY = base64.b64encode(bytes(range(32, 64))).decode()
@@ -103,6 +115,60 @@ def test_a_run_killed_halfway_is_started_again_and_then_the_old_key_may_go(
             assert open_access_token(get_account(account_id))
             assert open_refresh_token(get_account(account_id))
         assert reseal().resealed == 0
+
+
+@pytest.mark.proves("R47")
+def test_nothing_is_sealed_again_before_all_living_processes_have_the_new_key(start: Start, clock: MovedClock):
+    """An older version's worker, a worker and a web process, one after the other."""
+    old, both = start(TOKEN_KEY), start(f"{NEW_KEY},{TOKEN_KEY}")
+
+    def report(app: Flask) -> None:
+        with app.app_context():
+            beat(Worker(name="host:1", started_at=utc_now()))
+            beat_as_server()
+
+    def refused() -> list[str]:
+        with both.app_context():
+            done = reseal()
+            assert (done.resealed, _sealed_anew()) == (0, set())
+            return done.reasons
+
+    report(old)
+    assert refused() == [OTHERS_FIRST.format(f"host:1, {process_name()}")]
+    with both.app_context(), write_transaction() as session:
+        session.execute(delete(Process))
+    assert refused() == [OTHERS_FIRST.format("host:1")]
+    with both.app_context():
+        beat(Worker(name="host:1", started_at=utc_now()))
+    with old.app_context():
+        beat_as_server()
+    assert refused() == [OTHERS_FIRST.format(process_name())]
+    clock.advance(seconds=SILENT_AFTER.total_seconds() + 1)
+    with both.app_context():
+        beat_as_server()
+        assert reseal().reasons == []
+        retire(process_name())
+        assert list_without_first_key() == []
+
+
+@pytest.mark.proves("R47")
+def test_the_server_reports_its_key_while_it_runs(start: Start):
+    app = start(TOKEN_KEY)
+
+    def reported() -> list[str]:
+        with app.app_context(), read_session() as session:
+            return list(session.scalars(select(Process.sealing_key)))
+
+    async def serve() -> None:
+        reporting = asyncio.create_task(keep_reporting(app))
+        while not reported():
+            await asyncio.sleep(0.01)
+        reporting.cancel()
+        await reporting
+
+    asyncio.run(serve())
+
+    assert reported() == []
 
 
 @pytest.mark.proves("R47")

@@ -9,6 +9,7 @@ from keap_connect.models.operations import (
     CounterOf01,
     KeyCheck,
     PendingFile,
+    Process,
     RefreshBudget,
     Worker,
 )

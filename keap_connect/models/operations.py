@@ -84,6 +84,16 @@ class Worker(Base):
     pause_reason: Mapped[str | None]
 
 
+class Process(Base):
+    """One worker or web process, its last report, and the id of the key by which it seals."""
+
+    __tablename__ = "process"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    beat_at: Mapped[datetime]
+    sealing_key: Mapped[str]
+
+
 class Alarm(Base):
     """Something that pauses refreshing until it is fixed; the dashboard shows it."""
 

@@ -6,8 +6,6 @@ accounts are claimed in the order of expiry.
 
 import gc
 import logging
-import os
-import socket
 import threading
 from datetime import timedelta
 
@@ -24,7 +22,7 @@ from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.circuit_breaker import ALARMS, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.refresh.due import claim_due, lag_seconds, reschedule_future_dated, reserve_calls
-from keap_connect.refresh.heartbeat import beat, retire
+from keap_connect.refresh.heartbeat import beat, process_name, retire
 from keap_connect.refresh.lease import notice_clock_step
 from keap_connect.refresh.refresher import Attempt
 from keap_connect.refresh.retention import delete_past
@@ -44,7 +42,7 @@ FAILURES = {Outcome.FAILED, Outcome.REFUSED, *ALARMS}
 class RefreshWorker:
     def __init__(self, app: Flask) -> None:
         self.app = app
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = process_name()
         self.started_at = utc_now()
         self.circuit = CircuitBreaker()
         self.refreshed = self.failed = self.faults = 0

@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,8 +16,10 @@ from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
+from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.errors import SettingsError
+from keap_connect.refresh.heartbeat import beat_as_server, process_name, retire
 from keap_connect.refresh.recovery import wait_for_pairs_in_memory
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
@@ -25,6 +28,7 @@ from keap_connect.signals import stop_signals
 log = logging.getLogger(__name__)
 STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still stored
 FLUSH_SECONDS = 2.0
+REPORT_SECONDS = 15.0
 # Granian closes a connection that sends no complete headers for so long: silent, slow and idle ones.
 HEADER_MILLISECONDS = 30_000
 HEADER_BYTES = 64 * 1024  # of the headers of one request, which are kept until they are complete
@@ -63,7 +67,7 @@ def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: 
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         log.info("Serving %s at %s port %s.", "HTTPS" if certificate else "HTTP", host, port)
-        code = runner.run(serve_until_signal(server, front))
+        code = runner.run(serve_until_signal(app, server, front))
         wait_for_pairs_in_memory()
         logging.shutdown()
         # Granian waits for clients without end, and so would the end of the interpreter.
@@ -108,13 +112,32 @@ def raise_file_limit() -> int:
     return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(soft, wanted) - OTHER_FILES, 1)
 
 
-async def serve_until_signal(server: Server, front: Front) -> int:
+async def keep_reporting(app: Flask) -> None:
+    """Write at intervals that this process lives, and at the end that it does not."""
+
+    def write(report: Callable[[], None]) -> None:
+        try:
+            with app.app_context():
+                report()
+        except SQLAlchemyError as problem:
+            log.warning("This process could not report itself (%s).", type(problem).__name__)
+
+    try:
+        while True:
+            await asyncio.to_thread(write, beat_as_server)
+            await asyncio.sleep(REPORT_SECONDS)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(write, lambda: retire(process_name()))
+
+
+async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
     """Return the exit code, 1 if requests were cut off or the server ended by itself."""
     is_ending = asyncio.Event()
     for sign in stop_signals():
         asyncio.get_running_loop().add_signal_handler(sign, is_ending.set)
     serving = asyncio.create_task(server.serve())
     ending = asyncio.create_task(is_ending.wait())
+    reporting = asyncio.create_task(keep_reporting(app))
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
     if not is_ending.is_set():
         log.error("The server ended by itself.", exc_info=serving.exception())
@@ -124,5 +147,7 @@ async def serve_until_signal(server: Server, front: Front) -> int:
     if not is_finished:
         log.error("Requests were still running after %.0f seconds; they were cut off.", STOP_SECONDS)
     await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
+    reporting.cancel()
+    await asyncio.wait({reporting}, timeout=FLUSH_SECONDS)
     front.delete_files()
     return 0 if is_finished else 1
