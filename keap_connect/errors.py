@@ -268,6 +268,15 @@ class TooManyAttempts(TooOften):
         super().__init__(message, retry_after_seconds)
 
 
+class SignInThrottled(TooManyAttempts):
+    """Too many wrong guesses at an admin's password, perhaps by others."""
+
+    advice = (
+        "{} Nothing was checked. If you cannot wait, ask whoever runs this app for a sign-in code "
+        "(./keap-connect admins sign-in-code), and enter it on the sign-in page with your password."
+    )
+
+
 class TooManyRequests(TooOften):
     """An API key or a client address sends too many requests."""
 

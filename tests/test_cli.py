@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from keap_connect.access import admins, passwords
 from keap_connect.access.api_keys import verify_api_key
 from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint, open_access_token
@@ -104,7 +105,7 @@ def test_the_first_admin_is_made_once_and_can_sign_in(flask: Flasks, settings: S
 def test_a_link_on_the_terminal_lets_somebody_choose_their_own_password(flask: Flasks, settings: Settings):
     made = flask("admins", "create", "--email", ADMIN_EMAIL, "--role", "viewer", "--with-link")
     reset = flask("admins", "reset-password", "--email", ADMIN_EMAIL.upper(), "--second-factor-off")
-    nobody = flask("admins", "reset-password", "--email", "nobody@example.com")
+    nobody = flask("admins", "sign-in-code", "--email", "nobody@example.com")
     listed = flask("admins", "list")
     app = create_app(settings)
     visitor = visit(app)
@@ -119,6 +120,17 @@ def test_a_link_on_the_terminal_lets_somebody_choose_their_own_password(flask: F
     assert said(made) == "This link lets them choose a password, once, within a day."
     assert said(nobody) == "Error: There is no admin nobody@example.com."
     assert listed.stdout.splitlines()[1].split() == ["1", "viewer", "-", ADMIN_EMAIL]
+
+
+def test_a_sign_in_code_on_the_terminal_is_one_that_is_accepted(app: Flask):
+    with app.app_context():
+        admins.create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+
+    code, document = in_process(app, "admins", "sign-in-code", "--email", ADMIN_EMAIL.upper())
+
+    with app.app_context():
+        verified = passwords.verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.1", sign_in_code=document["code"])
+    assert (code, verified and verified.email) == (0, ADMIN_EMAIL)
 
 
 @pytest.mark.proves("R51")

@@ -42,6 +42,7 @@ ENTRIES = {
     "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
     "second step": f"Time for the second step | {LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",
     "new password": f"within {LIFETIMES[TokenPurpose.NEW_PASSWORD].total_seconds() / 3600:.0f} hours",
+    "sign-in code": f"within {LIFETIMES[TokenPurpose.SIGN_IN].total_seconds() / 3600:.0f} hour;",
     "length": f"{password_rules.SHORTEST_PASSWORD} to {password_rules.LONGEST_PASSWORD} characters",
     "step": f"at most {second_factor.STEP_SECONDS} seconds early or late",
     "recovery": f"{second_factor.RECOVERY_CODES} recovery codes of {second_factor.RECOVERY_CODE_BYTES * 8} bits",

@@ -10,15 +10,19 @@ from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.models import OneTimeToken, TokenPurpose
 
-LIFETIMES = {TokenPurpose.NEW_PASSWORD: timedelta(hours=24), TokenPurpose.SECOND_STEP: timedelta(minutes=5)}
+LIFETIMES = {
+    TokenPurpose.NEW_PASSWORD: timedelta(hours=24),
+    TokenPurpose.SECOND_STEP: timedelta(minutes=5),
+    TokenPurpose.SIGN_IN: timedelta(hours=1),
+}
 
 
 def issue_one_time_token(session: Session, purpose: TokenPurpose, admin_id: int) -> str:
-    """Return a new token. One for a new password replaces the older ones."""
+    """Return a new token. It replaces older ones, but not at the second step, where an admin may use two browsers."""
     token = secrets.token_urlsafe(24)
     now = utc_now()
     session.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= now))
-    if purpose is TokenPurpose.NEW_PASSWORD:
+    if purpose is not TokenPurpose.SECOND_STEP:
         session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id, OneTimeToken.purpose == purpose))
     expires_at = now + LIFETIMES[purpose]
     session.add(OneTimeToken(token_hash=hash_secret(token), purpose=purpose, admin_id=admin_id, expires_at=expires_at))

@@ -19,7 +19,7 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
 from keap_connect.access.throttle import count_attempt, forgive, hashed
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AdminNotFound, PasswordLinkGone, TooManyAttempts
+from keap_connect.errors import AdminNotFound, CodeRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Admin, TokenPurpose
 from keap_connect.services import services
@@ -31,16 +31,21 @@ ATTEMPTS_PER_DEVICE = 10
 ATTEMPTS_OF_STRANGERS = 1_000  # limits what they make us store and compute, from any number of addresses
 REFUSALS_IN_HISTORY = 100  # the log has all of them
 ATTEMPTS_AGAIN = 10
+SIGN_IN_CODE_GONE = "That sign-in code is unknown, used, replaced or too old. Leave it out, or ask for a new one."
 NOT_CHOSEN = ""  # stored instead of a hash until an admin has set a password
 
 
-def verify_password(email: str, password: str, address: str, browser: str | None = None) -> Admin | None:
+def verify_password(
+    email: str, password: str, address: str, browser: str | None = None, sign_in_code: str = ""
+) -> Admin | None:
     """Return the admin with this password, else None; an unknown e-mail and a wrong password take the same time.
 
-    A browser that this admin has signed in with before has a limit of its own.
+    A browser that this admin has signed in with before has a limit of its own, and so has a sign-in code.
 
     Raises:
-        TooManyAttempts: too many failures for this browser, e-mail or network address, or in all; nothing was checked.
+        CodeRefused: the sign-in code is unknown, used, replaced or too old; the password was not checked.
+        SignInThrottled: too many failures for this browser, e-mail or network address, or in all; nothing was checked.
+        TooManyRequests: too many wrong sign-in codes came from this network address.
     """
     email = email.strip().lower()
     with read_session() as session:
@@ -52,7 +57,13 @@ def verify_password(email: str, password: str, address: str, browser: str | None
     }
     if admin and browser and is_known_browser_of(admin, browser):
         limits = {f"device:{hashed(browser)}": ATTEMPTS_PER_DEVICE}
-    attempts = count_attempt(limits)
+    if sign_in_code:
+        _check_sign_in_code(admin, sign_in_code, address)
+        limits = {f"sign-in-code:{hashed(sign_in_code)}": ATTEMPTS_PER_DEVICE}
+    try:
+        attempts = count_attempt(limits)
+    except TooManyAttempts as refusal:
+        raise SignInThrottled(refusal.retry_after_seconds) from None
     is_right = _is_right(admin, password)
     if admin is None or not is_right:
         _record_refusal(address)
@@ -60,6 +71,8 @@ def verify_password(email: str, password: str, address: str, browser: str | None
     hasher = services().password_hasher
     with write_transaction() as session:
         forgive(session, attempts)
+        if sign_in_code and use_one_time_token(session, TokenPurpose.SIGN_IN, sign_in_code) is None:
+            raise CodeRefused(SIGN_IN_CODE_GONE, "sign_in_code")
         if hasher.check_needs_rehash(admin.password_hash):  # the usual cost has grown since
             admin.password_hash = session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
     return admin
@@ -87,11 +100,20 @@ def change_password(admin: Admin, password: str) -> None:
 def issue_password_link(email: str, actor: str) -> str:
     """Return a link to set a new password, once. It does not replace the second factor. Raises AdminNotFound."""
     with write_transaction() as session:
-        admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
-        if admin is None:
-            raise AdminNotFound(f"There is no admin {email.strip().lower()}.")
+        admin = _get_admin(session, email)
         record(session, EventKind.NEW_PASSWORD_CODE_ISSUED, None, actor, email=admin.email)
         return make_password_link(session, admin)
+
+
+def issue_sign_in_code(email: str, actor: str) -> str:
+    """Return a code for an admin whom others' wrong guesses keep out of a new browser. Raises AdminNotFound.
+
+    It replaces neither the password nor the second factor.
+    """
+    with write_transaction() as session:
+        admin = _get_admin(session, email)
+        record(session, EventKind.SIGN_IN_CODE_ISSUED, None, actor, email=admin.email)
+        return issue_one_time_token(session, TokenPurpose.SIGN_IN, admin.id)
 
 
 def make_password_link(session: Session, admin: Admin) -> str:
@@ -135,6 +157,21 @@ def make_hash(password: str, email: str) -> str:
     """Return the hash of a new password, or raise PasswordRefused when it breaks a rule."""
     check_password(password, email)
     return services().password_hasher.hash(password)
+
+
+def _get_admin(session: Session, email: str) -> Admin:
+    admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
+    if admin is None:
+        raise AdminNotFound(f"There is no admin {email.strip().lower()}.")
+    return admin
+
+
+def _check_sign_in_code(admin: Admin | None, code: str, address: str) -> None:
+    with read_session() as session:
+        found = find_one_time_token(session, TokenPurpose.SIGN_IN, code)
+    if found is None or admin is None or found.admin_id != admin.id:
+        rate_limits().count_wrong_key(address)
+        raise CodeRefused(SIGN_IN_CODE_GONE, "sign_in_code")
 
 
 def _store(session: Session, admin: Admin, password_hash: str) -> None:

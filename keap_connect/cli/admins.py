@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from keap_connect.access.admins import create_admin, get_admin, invite_admin, invite_first_admin, list_admins
-from keap_connect.access.passwords import issue_password_link
+from keap_connect.access.passwords import issue_password_link, issue_sign_in_code
 from keap_connect.access.second_factor import switch_off
 from keap_connect.cli.command import Answer, command, group, wants_json
 from keap_connect.cli.output import table
@@ -68,6 +68,14 @@ def reset_password(email: str, second_factor_off: bool) -> Answer:
     if second_factor_off:
         switch_off(get_admin(email), Actor.COMMAND_LINE)
     return _link(link)
+
+
+@command("sign-in-code", "admins sign-in-code --email ann@example.com", within=admins)
+@click.option("--email", required=True)
+def sign_in_code(email: str) -> Answer:
+    """Print a code that lets an admin sign in from a new browser, once, while others guess at the password."""
+    code = issue_sign_in_code(email, Actor.COMMAND_LINE)
+    return Answer({"code": code}, code, "They enter it on the sign-in page with their password, once, within an hour.")
 
 
 def _link(link: str) -> Answer:

@@ -131,6 +131,7 @@ class EventKind(StrEnum):
         PEOPLE,
         "A link to set a new password was made for {email}.",
     )
+    SIGN_IN_CODE_ISSUED = "sign_in_code_issued", PEOPLE, "A code to sign in from a new browser was made for {email}."
     SECOND_FACTOR_ON = "second_factor_on", PEOPLE, "Two-factor authentication of {email} was turned on."
     SECOND_FACTOR_OFF = "second_factor_off", PEOPLE, "Two-factor authentication of {email} was turned off."
     SECOND_FACTOR_REFUSED = "second_factor_refused", PEOPLE, "A wrong two-factor code was given for {email}."

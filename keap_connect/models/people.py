@@ -42,13 +42,14 @@ class RecoveryCode(Base):
 class TokenPurpose(StrEnum):
     NEW_PASSWORD = "new_password"  # noqa: S105
     SECOND_STEP = "second_step"  # the password was correct; the second factor is still needed
+    SIGN_IN = "sign_in"  # counts as a known browser once, for an admin whom others' wrong guesses lock out
 
 
 class OneTimeToken(Base):
     """A random value, stored as a hash, that allows one admin one step within a short time."""
 
     __tablename__ = "one_time_token"
-    __table_args__ = (CheckConstraint("purpose IN ('new_password', 'second_step')", name="purpose"),)
+    __table_args__ = (CheckConstraint("purpose IN ('new_password', 'second_step', 'sign_in')", name="purpose"),)
 
     token_hash: Mapped[str] = mapped_column(primary_key=True)
     purpose: Mapped[str]

@@ -40,13 +40,16 @@ def _new_password_page(token: str, errors: dict[str, str] | None = None) -> str:
 @form(_password_page)
 def sign_in() -> Response:
     """Check e-mail and password; a new session replaces the one before it."""
-    admin = verify_password(_email(), request.form.get("password", ""), _address(), read_cookie("device"))
+    code = request.form.get("sign_in_code", "").strip()[:100]
+    admin = verify_password(_email(), request.form.get("password", ""), _address(), read_cookie("device"), code)
     if admin is None:
         raise WrongPassword("E-mail or password is wrong.")
     if admin.totp_on_at is None:
         return _start_session(admin)
     answer = redirect(url_for("signin.second_step", next=_next_path()), code=303)
     set_cookie(answer, SECOND_STEP, begin_second_step(admin))
+    if code:  # others may have used up the admin's wrong codes, too
+        set_cookie(answer, "device", remember_browser(admin), LIFETIME_SECONDS)
     return answer
 
 

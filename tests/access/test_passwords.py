@@ -11,9 +11,15 @@ from keap_connect.access import password_rules
 from keap_connect.access.admins import get_admin
 from keap_connect.access.known_browsers import LIFETIME_SECONDS, is_known_browser_of
 from keap_connect.access.password_rules import LONGEST_PASSWORD, SHORTEST_PASSWORD, check_password
-from keap_connect.access.passwords import ATTEMPTS_AGAIN, ATTEMPTS_PER_DEVICE, ATTEMPTS_PER_EMAIL
+from keap_connect.access.passwords import (
+    ATTEMPTS_AGAIN,
+    ATTEMPTS_PER_DEVICE,
+    ATTEMPTS_PER_EMAIL,
+    issue_sign_in_code,
+    verify_password,
+)
 from keap_connect.access.rate_limits import WRONG_KEYS_PER_MINUTE
-from keap_connect.errors import PasswordRefused
+from keap_connect.errors import CodeRefused, PasswordRefused
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
@@ -225,6 +231,61 @@ def test_a_browser_is_known_for_half_a_year_and_until_the_password_changes(
     assert (is_known(admin), is_known(elsewhere)) == (True, False)
     clock.advance(seconds=LIFETIME_SECONDS)
     assert not is_known(admin), "although the browser still sends the cookie"
+
+
+# Sign-in codes
+
+
+def enter(visitor: Visitor, code: str, password: str = ADMIN_PASSWORD, email: str = ADMIN_EMAIL) -> int:
+    """Sign in with a code; return the status of the answer."""
+    visitor.get("/signin")
+    fields = {"email": email, "password": password, "sign_in_code": code}
+    return visitor.press("/signin", follow=False, **fields).status_code
+
+
+@pytest.fixture
+def under_attack(app: Flask, admin: Visitor, other_admin: str) -> Flask:
+    """Give the app after strangers have used up the guesses at two admins' passwords."""
+    for email in (ADMIN_EMAIL, other_admin):
+        for number in range(ATTEMPTS_PER_EMAIL):
+            try_password(visit(app, address=f"192.0.2.{number}"), email=email)
+    return app
+
+
+@pytest.mark.proves("R54", "R105", "F65")
+def test_an_admin_under_attack_gets_in_from_a_new_browser_with_a_code_once(under_attack: Flask, other_admin: str):
+    with under_attack.app_context():
+        replaced, code = (issue_sign_in_code(ADMIN_EMAIL, "command line") for _ in range(2))
+    new = visit(under_attack)
+    assert try_password(new, ADMIN_PASSWORD).status_code == 429
+    assert "admins sign-in-code" in new.text
+    assert code not in everything_stored(under_attack)
+
+    assert [enter(new, one) for one in ("made-up", replaced, code + "x")] == [422] * 3
+    assert enter(new, code, email=other_admin) == 422, "it belongs to another admin"
+    assert enter(new, code, password="not the password") == 401, "it replaces no password"
+    assert enter(new, f" {code} ") == 303
+    assert is_signed_in(new)
+    assert enter(visit(under_attack), code) == 422, "it was used"
+    assert enter(new, "") == 303, "the browser is known from now on"
+
+
+@pytest.mark.proves("R54")
+@on_sqlite
+def test_a_code_ends_after_an_hour_and_is_no_way_to_guess_on(under_attack: Flask, clock: MovedClock):
+    with under_attack.app_context():
+        code = issue_sign_in_code(ADMIN_EMAIL, "command line")
+
+    guesses = [enter(visit(under_attack), code, "not the password") for _ in range(ATTEMPTS_PER_DEVICE + 1)]
+    made_up = [enter(visit(under_attack), "made-up") for _ in range(WRONG_KEYS_PER_MINUTE.amount + 1)]
+    clock.advance(hours=1, seconds=1)
+
+    assert guesses == [401] * ATTEMPTS_PER_DEVICE + [429]
+    assert made_up == [422] * WRONG_KEYS_PER_MINUTE.amount + [429]
+    with under_attack.app_context():
+        assert verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.9")
+        with pytest.raises(CodeRefused):
+            verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.9", sign_in_code=code)
 
 
 @pytest.mark.proves("R54")

@@ -10,6 +10,7 @@ import requests
 from flask import Flask
 from sqlalchemy import select
 
+from keap_connect.access.passwords import issue_sign_in_code
 from keap_connect.access.second_factor import ATTEMPTS_AT_CODE, RECOVERY_CODES, STEP_SECONDS
 from keap_connect.clock import utc_now
 from keap_connect.models import Admin, RecoveryCode
@@ -145,6 +146,20 @@ def test_codes_are_not_guessed_for_long_while_a_known_browser_has_its_own_budget
 
     assert give(first_step(admin), secured.phone.code()) == 303
     assert is_signed_in(admin)
+
+
+@pytest.mark.proves("R54", "R105")
+def test_with_a_sign_in_code_others_wrong_codes_lock_nobody_out(app: Flask, secured: Secured):
+    thief = first_step(visit(app))
+    assert [give(thief, "000000") for _ in range(ATTEMPTS_AT_CODE + 1)][-1] == 429
+    with app.app_context():
+        code = issue_sign_in_code(ADMIN_EMAIL, "command line")
+    new = visit(app)
+    new.get("/signin")
+    new.press("/signin", email=ADMIN_EMAIL, password=ADMIN_PASSWORD, sign_in_code=code)
+    assert not is_signed_in(new)
+
+    assert give(new, secured.phone.code()) == 303
 
 
 def test_the_second_step_has_five_minutes(app: Flask, secured: Secured, clock: MovedClock):
