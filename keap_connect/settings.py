@@ -98,6 +98,7 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "TEXT"
     has_unused_proxy: bool = False  # the environment names a proxy, and calls to Keap do not use it
+    requires_two_factor: bool = False
     admin_email: str | None = None
     admin_password: str | None = field(default=None, repr=False)
     # Where secrets were read from; the doctor checks the modes of these files.
@@ -202,6 +203,7 @@ class _Reader:
             log_level=self.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"),
             log_format=self.choice("LOG_FORMAT", ("JSON", "TEXT"), default="TEXT" if is_loopback else "JSON"),
             has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,
+            requires_two_factor=self.choice("REQUIRE_TWO_FACTOR", ("ON", "OFF"), default="OFF") == "ON",
             admin_email=admin_email,
             admin_password=admin_password,
             secret_files=tuple(self.secret_files),

@@ -91,5 +91,5 @@ def test_each_setting_that_is_named_exists():
 def test_each_default_is_the_stated_one():
     table = dict(re.findall(r"\| `([A-Z_]+)` \| `([^`]+)`", TEXT.partition("## Settings that matter here")[2]))
 
-    assert set(table) == {"PUBLIC_URL", "TRUSTED_PROXIES", "LOG_LEVEL", "LOG_FORMAT"}
+    assert set(table) == {"PUBLIC_URL", "TRUSTED_PROXIES", "LOG_LEVEL", "LOG_FORMAT", "REQUIRE_TWO_FACTOR"}
     assert read(**table) == read()

@@ -205,6 +205,7 @@ WRONG = [
     ("LOG_LEVEL", "LOUD", "LOG_LEVEL must be one of DEBUG, INFO, WARNING, ERROR"),
     ("LOG_FORMAT", "xml", "LOG_FORMAT must be one of JSON, TEXT"),
     ("KEAP_PKCE", "yes", "KEAP_PKCE must be one of ON, OFF"),
+    ("REQUIRE_TWO_FACTOR", "yes", "REQUIRE_TWO_FACTOR must be one of ON, OFF"),
     ("PUBLIC_URL", "connect.example.com", "PUBLIC_URL must be an address"),
     ("PUBLIC_URL", "ftp://localhost", "PUBLIC_URL must be an address"),
     ("PUBLIC_URL", "https://", "PUBLIC_URL must be an address"),

@@ -12,6 +12,7 @@ from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.errors import AccountNotFound, KeapConnectError
 from keap_connect.events.history import Actor
 from keap_connect.models import Admin, Role, SignIn
+from keap_connect.services import services
 from keap_connect.web.browser_security import is_for_programs, read_cookie
 
 View = TypeVar("View", bound=Callable[..., object])
@@ -73,6 +74,8 @@ def guard_pages(app: Flask) -> None:
         if audience is Audience.PERSON:
             signed_in_person()
             return None
+        if current_admin() is not None and needs_second_factor() and request.blueprint != "profile":
+            return redirect(url_for("profile.show", _anchor="second-factor"), code=303)
         if audience is Audience.OWNER and not may_act():
             _check_owner()
             return None
@@ -95,6 +98,11 @@ def may_act() -> bool:
     """Whether an admin is signed in who is more than a viewer."""
     admin = current_admin()
     return admin is not None and admin.role == Role.ADMIN
+
+
+def needs_second_factor() -> bool:
+    """Whether the admin who is signed in has to set up two-factor authentication before anything else."""
+    return services().settings.requires_two_factor and signed_in_admin().totp_on_at is None
 
 
 def signed_in_admin() -> Admin:

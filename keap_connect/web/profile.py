@@ -10,7 +10,7 @@ from keap_connect.access.known_browsers import LIFETIME_SECONDS, remember_browse
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
 from keap_connect.models import Admin
-from keap_connect.web.auth import Audience, open_to, signed_in_admin
+from keap_connect.web.auth import Audience, needs_second_factor, open_to, signed_in_admin
 from keap_connect.web.browser_security import read_cookie, set_cookie
 from keap_connect.web.forms import check_password, form
 
@@ -23,6 +23,7 @@ def _page(errors: dict[str, str] | None = None) -> str:
         "profile/show.html",
         recovery_codes=second_factor.count_recovery_codes(admin),
         sign_ins=list_sign_ins(admin.id, read_cookie("admin")),
+        needs_second_factor=needs_second_factor(),
         errors=errors or {},
     )
 

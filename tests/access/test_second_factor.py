@@ -10,14 +10,15 @@ import requests
 from flask import Flask
 from sqlalchemy import select
 
+from keap_connect.access.admins import create_admin
 from keap_connect.access.passwords import issue_sign_in_code
 from keap_connect.access.second_factor import ATTEMPTS_AT_CODE, RECOVERY_CODES, STEP_SECONDS
 from keap_connect.clock import utc_now
-from keap_connect.models import Admin, RecoveryCode
+from keap_connect.models import Admin, RecoveryCode, Role
 from tests.access.test_sign_in import copy_of, everything_stored, is_signed_in, stored
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
-from tests.web.direct import visit
+from tests.web.direct import send, visit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -232,6 +233,33 @@ def test_switched_off_the_password_is_enough_again(admin: Visitor, app: Flask, s
 
     assert is_signed_in(first_step(visit(app)))
     assert stored(app, select(RecoveryCode.code_hash)) == []
+
+
+@pytest.mark.proves("R105")
+@pytest.mark.parametrize("environ", [{"REQUIRE_TWO_FACTOR": "on"}], indirect=True)
+def test_where_it_is_required_nothing_opens_before_it_is_set_up(admin: Visitor, app: Flask, clock: MovedClock):
+    with app.app_context():
+        create_admin("viewer@example.com", ADMIN_PASSWORD, role=Role.VIEWER)
+    viewer = visit(app)
+    viewer.sign_in("viewer@example.com", ADMIN_PASSWORD)
+    closed = ("/accounts", "/audit", "/admins", "/import", "/reconnect/1", "/accounts/1/disconnect")
+    for visitor in (admin, viewer):
+        answers = [send(visitor, "GET", path) for path in closed]
+        assert {answer.headers["Location"] for answer in answers} == {"/profile#second-factor"}
+    admin.get("/profile")
+    assert "It is required here" in admin.text
+    token = admin.fields("/profile/password")["csrf_token"]
+    posted = send(
+        admin, "POST", "/admins", data={"csrf_token": token, "password": ADMIN_PASSWORD, "email": "x@e.example"}
+    )
+    assert posted.headers["Location"] == "/profile#second-factor"
+    assert len(stored(app, select(Admin.id))) == 2
+
+    Secured(admin)
+
+    assert is_signed_in(admin)
+    assert not is_signed_in(viewer)
+    assert "It is required here" not in admin.get("/profile").text
 
 
 @pytest.mark.proves("R53")
