@@ -182,7 +182,7 @@ class Journey:
 
     def disconnect(self):
         self.admin.get("/accounts/1/disconnect")
-        self.admin.press("/accounts/1/disconnect")
+        self.admin.press("/accounts/1/disconnect", password=ADMIN_PASSWORD)
         assert "deleted" in self.admin.text
 
     def walk(self):

@@ -7,6 +7,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.changes import disconnect as disconnect_account
+from keap_connect.accounts.changes import erase as erase_account
 from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.state import KEYS
@@ -30,8 +31,8 @@ from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, actor, current_admin, open_to
-from keap_connect.web.forms import form
+from keap_connect.web.auth import Audience, actor, current_admin, may_act, open_to
+from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("accounts", __name__, url_prefix="/accounts")
 LONGEST_SEARCH = 100
@@ -153,13 +154,28 @@ def complete(account_id: int) -> Response:
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
+def _way_back(account_id: int) -> str:
+    return url_for("accounts.show", account_id=account_id) if current_admin() else url_for("connect.your_accounts")
+
+
+def _disconnect_page(account_id: int, errors: dict[str, str] | None = None) -> str:
+    return render_template(
+        "accounts/disconnect.html",
+        account=view_account(account_id),
+        cancel_url=_way_back(account_id),
+        asks_password=may_act(),
+        is_erasing=request.endpoint == "accounts.erase",
+        errors=errors or {},
+    )
+
+
 @bp.route("/<int:account_id>/disconnect", methods=["GET", "POST"])
 @open_to(Audience.OWNER)
-def disconnect(account_id: int) -> Response | str:
+@form(_disconnect_page)
+def disconnect(account_id: int) -> Response:
     account = view_account(account_id)
-    back = url_for("accounts.show", account_id=account_id) if current_admin() else url_for("connect.your_accounts")
-    if request.method != "POST":
-        return render_template("accounts/disconnect.html", account=account, cancel_url=back)
+    if may_act():  # a customer has no password here
+        check_password()
     disconnect_account(account_id, actor())
     title = account.title if current_admin() else account.public_title
     if account.kind in KEYS:
@@ -170,4 +186,15 @@ def disconnect(account_id: int) -> Response | str:
             "Third-Party Authorized Applications in Keap's API settings."
         )
     flash(f"{title} is disconnected. {next_step}", "done")
-    return redirect(back, code=303)
+    return redirect(_way_back(account_id), code=303)
+
+
+@bp.route("/<int:account_id>/erase", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+@form(_disconnect_page)
+def erase(account_id: int) -> Response:
+    account = view_account(account_id)
+    check_password()
+    erase_account(account_id, actor())
+    flash(f"{account.title} is erased, with its history. Its consent at Keap stays until it is removed there.", "done")
+    return redirect(url_for("accounts.index"), code=303)

@@ -19,8 +19,9 @@ from keap_connect.models import Account, Alarm, AuthorizationFlow, ReconnectLink
 from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.refresh.worker import RefreshWorker
-from tests.conftest import MovedClock
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
+from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
 TRACES = ("ann.lee@example.com", "Ann", "ab123", "Bakery")
@@ -158,3 +159,27 @@ def test_states_and_sessions_that_are_over_are_pruned(app: Flask, sandbox: Sandb
     visit(app, sandbox).connect()
 
     assert rows() == [1, 1]
+
+
+@pytest.mark.proves("R58")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_admin_disconnects_and_erases_with_the_password_only(app: Flask, admin: Visitor, sandbox: Sandbox):
+    visit(app, sandbox).connect()
+
+    def press(act: str, password: str) -> int:
+        admin.get(f"/accounts/1/{act}")
+        return admin.press(f"/accounts/1/{act}", follow=False, password=password).status_code
+
+    def history() -> list[tuple[str, str]]:
+        with app.app_context():
+            return [(event.kind, event.actor) for event in list_events(Search(account_id=1)).events]
+
+    assert [press(act, "not the password") for act in ("disconnect", "erase")] == [401, 401]
+    assert "That password is wrong. Nothing was changed." in admin.text
+    assert history() == [("connected", "customer")]
+    assert press("disconnect", ADMIN_PASSWORD) == 303
+    assert history()[0] == ("disconnected", ADMIN_EMAIL)
+    assert 'href="/accounts/1/erase"' in admin.get("/accounts/1").text
+    assert press("erase", ADMIN_PASSWORD) == 303
+    assert history() == [("erased", ADMIN_EMAIL)]
+    assert admin.get("/accounts/1").status_code == 404

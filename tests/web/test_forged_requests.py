@@ -31,7 +31,8 @@ FORMS = {
     "accounts.complete": {},
     "accounts.name": {"label": "Another name"},
     "accounts.resume": {"name": "mass_refusal"},
-    "accounts.disconnect": {},
+    "accounts.disconnect": {"password": ADMIN_PASSWORD},
+    "accounts.erase": {"password": ADMIN_PASSWORD},
     "reveal.access_token": {"password": ADMIN_PASSWORD, "reveals": "0"},
     "reconnect_links.create": {},
     "reconnect_links.revoke": {},
@@ -77,6 +78,7 @@ IDLE = {
     "imports.confirm",
     "signin.second_step",
     "profile.switch_on",
+    "profile.switch_off",
     "profile.recovery_codes",
 }
 SHOW_A_SECRET_ONCE = {"reveal.access_token", "reconnect_links.create", "api_keys.create"}

@@ -81,7 +81,7 @@ def test_key_is_shown_as_one_that_does_not_expire(admin: Visitor, sandbox: Sandb
     assert "<meter" not in page
     assert "<meter" not in admin.get("/accounts").text
     admin.get("/accounts/1/disconnect")
-    admin.press("/accounts/1/disconnect")
+    admin.press("/accounts/1/disconnect", password=ADMIN_PASSWORD)
     assert "Its key is deleted here. Delete it in Keap's API settings, too." in admin.text
 
 

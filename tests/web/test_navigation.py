@@ -31,14 +31,15 @@ FROM_OUTSIDE = {
     "health.healthz",
     "health.readyz",
 }
-# Shown only in another state: two-factor authentication set up or on, several sign-ins, an account without details, a
-# file that waits.
+# Shown only in another state: two-factor authentication set up or on, several sign-ins, an account without details or
+# without tokens, a file that waits.
 IN_OTHER_STATES = {
     "profile.switch_on",
     "profile.switch_off",
     "profile.recovery_codes",
     "profile.end_sign_ins",
     "accounts.complete",
+    "accounts.erase",
     "imports.confirm",
 }
 
