@@ -40,7 +40,7 @@ class NotACustomer(KeapConnectError):
     """The page is for customers, and who signed in here is an admin or a viewer."""
 
     status, code = 403, "not_allowed"
-    heading, advice = "This page is for customers", "{} You find all accounts on the page “Accounts”."
+    heading, advice = "This page is for customers", "{}"
 
 
 class ViewerRefused(KeapConnectError):
@@ -128,7 +128,7 @@ def current_person() -> SignIn | None:
 def signed_in_person() -> SignIn:
     person, admin = current_person(), current_admin()
     if person is None and admin is not None:
-        raise NotACustomer(f"Your role is {admin.role}.")
+        raise NotACustomer(f"Your role is {admin.role}: you find all accounts on the page “Accounts”.")
     if person is None:
         raise PersonUnknown("This browser has not connected a Keap account lately.")
     return person

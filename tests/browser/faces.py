@@ -168,6 +168,10 @@ APP_FACES = [
     Face("reference of the token API", "/api/docs"),
     Face("sign-in", "/signin?next=/accounts"),
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
+    Face(
+        "sign-in, code refused", "/signin", status=422,
+        act=send("Sign in", email="n@e.example", password="x", sign_in_code="x"),
+    ),
     Face("sign-in, throttled", "/signin", status=429, act=sign_in_as(THROTTLED_EMAIL)),
     Face("second step", "/signin/code", "at the second step"),
     Face("second step, refused", "/signin/code", "at the second step", 401, act=send("Continue", code="000000")),

@@ -142,7 +142,7 @@ def test_a_viewer_sees_audit_and_setup_without_buttons_and_is_told_the_role_else
     assert "/setup/check" in send(world.admin, "GET", "/setup").text
     assert {path: page.status_code for path, page in refused.items()} == dict.fromkeys(refused, 403)
     assert all("Your role is viewer" in page.text for page in refused.values())
-    assert "Your role is admin." in send(world.admin, "GET", "/your-accounts").text
+    assert "Your role is admin: you find" in send(world.admin, "GET", "/your-accounts").text
 
 
 @pytest.mark.proves("R57")
