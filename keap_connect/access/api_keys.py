@@ -35,6 +35,7 @@ ACCOUNT_COLUMNS = (
     *(Account.id, Account.tenant_id, Account.kind, Account.access_token_sealed, Account.access_token_expires_at),
     *(Account.refresh_token_issued_at, Account.disconnected_at, Account.refused_at, Account.failures, Account.refusals),
     *(Account.failure_reason, Account.outcome_unknown_since, Account.attempted_at, Account.last_used_at),
+    *(Account.client_id, Account.token_url),
 )
 KEY_NAMES, ACCOUNT_NAMES = ([str(column.key) for column in columns] for columns in (KEY_COLUMNS, ACCOUNT_COLUMNS))
 KEY_AND_ACCOUNT = select(*KEY_COLUMNS, *ACCOUNT_COLUMNS).where(APIKey.public_id == bindparam("public_id"))

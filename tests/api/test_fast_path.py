@@ -86,7 +86,7 @@ NOT_PLAIN = {
     "a key not used lately": (lambda app: set_columns(app, APIKey, last_used_at=utc_now() - 2 * HOUR), 200),
     "a disconnect": (lambda app: disconnect(1, "x"), 409),
     "an expired token": (lambda app: set_columns(app, Account, access_token_expires_at=utc_now() - HOUR), 200),
-    "a seal that does not open": (lambda app: set_columns(app, Account, access_token_sealed=b"x" * 60), 500),
+    "a seal that does not open": (lambda app: set_columns(app, Account, access_token_sealed=b"x" * 60), 409),
     "an API key in the query": (lambda app: None, 401, "?min_validity=1&api_key=x"),
     "an unknown parameter": (lambda app: None, 400, "?x=1"),
     "too long a validity": (lambda app: None, 400, "?min_validity=3601"),

@@ -74,6 +74,7 @@ OTHER_ANSWERS = {
 # Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on.
 IDLE = {
     "accounts.complete",
+    "accounts.resume",
     "imports.file",
     "imports.confirm",
     "signin.second_step",

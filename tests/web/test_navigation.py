@@ -40,6 +40,7 @@ IN_OTHER_STATES = {
     "profile.end_sign_ins",
     "accounts.complete",
     "accounts.erase",
+    "accounts.resume",
     "imports.confirm",
 }
 
