@@ -13,7 +13,9 @@ import pytest
 from keap_connect import durable_files
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session
+from keap_connect.database import read_session, write_transaction
+from keap_connect.events.history import EventKind
+from keap_connect.models import AccountEvent
 from keap_connect.refresh import clone_guard
 from keap_connect.refresh.heartbeat import list_workers
 from tests.faults.conftest import Stage, program, until
@@ -106,17 +108,20 @@ def _is_full(*_: object) -> None:
 
 
 @pytest.mark.proves("F87", "R41")
-@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
-def test_a_marker_that_a_crash_cut_short_is_understood(stage: Stage, part: float, caplog: pytest.LogCaptureFixture):
-    stage.add_accounts()
+@pytest.mark.parametrize("kept", [0, 8, 16, 18, 30])
+def test_a_marker_that_a_crash_cut_short_is_understood(stage: Stage, kept: int, caplog: pytest.LogCaptureFixture):
+    (account_id,) = stage.add_accounts()
+    facts = {"account_id": account_id, "kind": EventKind.REFRESHED, "actor": "test", "details": {}}
+    with stage.app.app_context(), write_transaction() as session:
+        session.add(AccountEvent(at=utc_now(), pair_mark="0123456789abcdef", **facts))
     whole = _stored(stage)
-    confirmation = whole.split()[0]
-    _marker(stage).write_text(confirmation[: int(len(confirmation) * part)] or "\0" * 18)
+    assert [len(part) for part in whole.split()] == [16, 1, 16]
+    _marker(stage).write_text(whole[:kept] or "\0" * 18)
 
     assert _check(stage)
 
     assert stage.alarms() == []
-    assert ("was cut short by a crash" in caplog.text) == (part > 0)
+    assert ("was cut short by a crash" in caplog.text) == (kept > 0)
     assert _marker(stage).read_text() == whole
 
 
