@@ -193,6 +193,12 @@ class WouldReplace(ImportRefused):
     field = "replace"
 
 
+class UnusualKey(ImportRefused):
+    """A key does not begin as Keap's keys do; the caller may confirm it with `unusual_key`."""
+
+    field = "unusual_key"
+
+
 class LinesRefused(ImportRefused):
     """A file was not stored because of some of its lines; `problems` has a sentence by line number."""
 

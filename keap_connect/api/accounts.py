@@ -81,8 +81,8 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
 )
 def import_account(body: dict[str, Any]) -> AccountView:
     """We ask Keap whose it is. An existing account of the same person and tenant takes it over, so the same import
-    twice makes one account. 409: Keap does not know it, the external id is taken, or a pair would replace a connection
-    that works and `replace` is not true."""
+    twice makes one account. 409: Keap does not know it, it cannot be a token, the external id is taken, a pair would
+    replace a connection that works and `replace` is not true, or a key is unusual and `unusual_key` is not true."""
     key = current_key()
     if key.account_ids is not None:
         raise KeyRestricted("import")  # only Keap knows whose credential this is
@@ -97,6 +97,7 @@ def import_account(body: dict[str, Any]) -> AccountView:
         body.get("external_id"),
         body.get("label"),
         body["replace"],
+        body["unusual_key"],
     )
     with keap_call_slot():
         account_id = import_credential(credential, key.actor)

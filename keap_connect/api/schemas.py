@@ -109,6 +109,12 @@ class Import(Schema):
         falsy={False},
         metadata={"description": "True to let a pair replace a connection that works."},
     )
+    unusual_key = fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "True to take a key that does not begin as Keap's keys do, with KeapAK."},
+    )
 
 
 class PreferHeaders(Schema):

@@ -4,6 +4,7 @@ Keap's user info must accept it before it is stored, and says whose it is. An im
 is refused and nothing is changed.
 """
 
+import base64
 import re
 from dataclasses import dataclass, field
 
@@ -16,14 +17,20 @@ from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import find_by_identity, take_identity
 from keap_connect.database import write_or_retry
-from keap_connect.errors import ExternalIdTaken, ImportRefused, WouldReplace
+from keap_connect.errors import ExternalIdTaken, ImportRefused, UnusualKey, WouldReplace
 from keap_connect.events.history import EventKind, record
+from keap_connect.keap.answers import json_object
 from keap_connect.keap.user_info import Identity, get_identity
 from keap_connect.models import Account, AccountEvent, CredentialKind
 from keap_connect.services import services
 
 TOKEN = re.compile(r"[!-~]{8,2000}")
 KEY_PREFIX = "KeapAK"
+SHORTEST_REFRESH_TOKEN = 20  # Keap's have 24 or 32 characters
+QUOTES = re.compile("[\"'`\xab\xb4\xbb\u2018-\u201f]")
+# A spreadsheet turns what looks like a number into one, such as 1.2E+10, and drops the other digits.
+NUMBER = re.compile(r"[+-]?[0-9.,]+(E[+-]?[0-9]+)?", re.IGNORECASE)
+MCP_ISSUER = "thryv.com"  # of the OAuth server of Keap's MCP server; Keap's REST API has another one
 CREDENTIAL_WORDS = {
     CredentialKind.OAUTH: "an access token with its refresh token",
     CredentialKind.ACCESS_TOKEN_ONLY: "an access token",
@@ -40,6 +47,7 @@ class ImportedCredential:
         access_token: the access token, or the key.
         expires_in: seconds that the access token has left, if known; ignored for a key.
         replaces: whether it may replace a connection that works.
+        takes_unusual_key: whether a key may begin with something else than Keap's keys usually do.
     """
 
     access_token: str = field(repr=False)
@@ -49,6 +57,7 @@ class ImportedCredential:
     external_id: str | None = None
     label: str | None = None
     replaces: bool = False
+    takes_unusual_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def import_credential(credential: ImportedCredential, actor: str) -> int:
 
     Raises:
         ImportRefused: it breaks a rule, Keap does not accept it (CredentialRefused), it would end a better connection,
-            or it might end one (WouldReplace) and `replaces` is false.
+            or somebody has to confirm it (WouldReplace, UnusualKey).
         NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not say whose it is.
         TenantConflict: Keap named two tenants for it.
@@ -80,23 +89,73 @@ def check_form(credential: ImportedCredential) -> None:
     """Check what can be checked without Keap.
 
     Raises:
-        ImportRefused, NameRefused.
+        ImportRefused, NameRefused: their `field` is the name of the column.
     """
     is_key = credential.kind in KEYS
-    what = "key" if is_key else "access token"
-    if not TOKEN.fullmatch(credential.access_token):
-        raise ImportRefused(f"The {what} is missing or has an invalid character: copy it whole, without spaces.")
-    if credential.refresh_token is not None and not TOKEN.fullmatch(credential.refresh_token):
-        raise ImportRefused("The refresh token has an invalid character: copy it whole, without spaces.")
-    if credential.kind is CredentialKind.OAUTH and credential.refresh_token is None:
-        raise ImportRefused("The refresh token is missing. Without one it is an access token only.")
-    if credential.kind is not CredentialKind.OAUTH and credential.refresh_token is not None:
-        raise ImportRefused(f"A refresh token does not belong to {CREDENTIAL_WORDS[credential.kind]} alone.")
-    if not is_key and credential.access_token.startswith(KEY_PREFIX):
+    _check_token(credential.access_token, "access_token", "key" if is_key else "access token")
+    if credential.kind is CredentialKind.OAUTH:
+        _check_refresh_token(credential)
+    elif credential.refresh_token is not None:
+        raise ImportRefused(
+            f"A refresh token does not belong to {CREDENTIAL_WORDS[credential.kind]} alone.", "refresh_token"
+        )
+    has_prefix = credential.access_token.startswith(KEY_PREFIX)
+    if has_prefix and not is_key:
         raise ImportRefused(
             f"What begins with {KEY_PREFIX} is a key: a Personal Access Token or a Service Account Key."
         )
     check_names(tidy_name(credential.label), tidy_name(credential.external_id))
+    if is_key and not (has_prefix or credential.takes_unusual_key):
+        raise UnusualKey(f"Keap's keys usually begin with {KEY_PREFIX}, and this one does not.")
+
+
+def _check_refresh_token(credential: ImportedCredential) -> None:
+    token = credential.refresh_token
+    if token is None:
+        raise ImportRefused("The refresh token is missing. Without one it is an access token only.", "refresh_token")
+    _check_token(token, "refresh_token", "refresh token")
+    problem = None
+    if token == credential.access_token:
+        problem = "is the access token once more: copy the refresh token"
+    elif token.startswith(KEY_PREFIX):
+        problem = f"is a key: it begins with {KEY_PREFIX}"
+    elif "=" in token:
+        problem = "has an equals sign: copy the token alone, without formula or name"
+    elif len(token) < SHORTEST_REFRESH_TOKEN:
+        problem = "is too short: copy it whole"
+    if problem:
+        raise ImportRefused(f"The refresh token {problem}.", "refresh_token")
+
+
+def _check_token(token: str, column: str, name: str) -> None:
+    """Check that a text can be a token; say what happened to one that was spoiled on its way here."""
+    problem = None
+    if not token:
+        problem = "is missing"
+    elif "…" in token or token.endswith(".."):
+        problem = "is cut short: copy it whole"
+    elif QUOTES.search(token):
+        problem = "has quotation marks: copy it without them"
+    elif NUMBER.fullmatch(token):
+        problem = "is a number, as a spreadsheet makes: set its column to text and copy the token again"
+    elif not TOKEN.fullmatch(token):
+        problem = "is too short or long, or has an invalid character: copy it whole, without spaces"
+    elif _is_of_mcp_server(token):
+        problem = "is of Keap's MCP server, which has its own tokens. Only those of Keap's REST API can be imported"
+    if problem:
+        raise ImportRefused(f"The {name} {problem}.", column)
+
+
+def _is_of_mcp_server(token: str) -> bool:
+    """Whether it is a JSON Web Token (RFC 7519) of that issuer; its signature does not matter here."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return False
+    try:
+        claims = json_object(base64.urlsafe_b64decode(parts[1] + "=="))
+    except ValueError:
+        return False
+    return claims is not None and MCP_ISSUER in str(claims.get("iss"))
 
 
 def find_target(session: Session, checked: Checked) -> tuple[Account | None, bool]:

@@ -66,7 +66,9 @@ def get_identity(keap: KeapSettings, access_token: str) -> Identity:
     """
     user = _first_answer(keap, access_token, USER_INFO_PATHS)
     if user.was_refused:
-        raise CredentialRefused("Keap does not accept this token or key: it may be mistyped, expired or deleted.")
+        raise CredentialRefused(
+            "Keap does not accept this token or key: it may be mistyped, expired, deleted, or of Keap's MCP server."
+        )
     if user.body:
         identity = _identity(user, _first_answer(keap, access_token, COMPANY_PATHS), None)
         if identity.tenant_id and identity.keap_user_id:

@@ -21,7 +21,7 @@ FORM_BYTES = 16 * 1024  # what a browser sends around the file
 
 def _one_form(errors: dict[str, str] | None = None) -> str:
     # What may be a secret is not sent back to the browser.
-    typed = {name: request.form.get(name, "") for name in ("kind", "label", "external_id")}
+    typed = {name: request.form.get(name, "") for name in ("kind", "label", "external_id", "unusual_key")}
     return render_template("imports/one.html", errors=errors or {}, typed=typed, client_id=services().keap.client_id)
 
 
@@ -97,6 +97,7 @@ def _pasted_credential() -> ImportedCredential:
         external_id=_text("external_id"),
         label=_text("label"),
         replaces=request.form.get("replace") == "1",
+        takes_unusual_key=request.form.get("unusual_key") == "1",
     )
 
 

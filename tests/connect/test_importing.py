@@ -1,5 +1,6 @@
 """Credentials brought by hand: each kind kept as its own, in the account it belongs to; or nothing is changed."""
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
-from keap_connect.connect.importing import ImportedCredential, import_credential
+from keap_connect.connect.importing import ImportedCredential, check_form, import_credential
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
     CredentialRefused,
@@ -18,6 +19,7 @@ from keap_connect.errors import (
     NotRefreshable,
     ReconnectRequired,
     TemporarilyUnavailable,
+    UnusualKey,
     WouldReplace,
 )
 from keap_connect.models import CredentialKind
@@ -30,6 +32,9 @@ ADMIN = "admin@example.com"
 OAUTH, TOKEN_ONLY = CredentialKind.OAUTH, CredentialKind.ACCESS_TOKEN_ONLY
 PERSONAL, SERVICE = CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+JWT_HEAD = "eyJhbGciOiJSUzI1NiJ9"
+CLAIMS = base64.urlsafe_b64encode(b'{"iss":"https://login.labs.thryv.com/"}').decode().rstrip("=")
+MCP_TOKEN = f"{JWT_HEAD}.{CLAIMS}.sig"
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -182,6 +187,42 @@ class TestKnownAccount:
         assert import_credential(credential, ADMIN) == import_credential(credential, ADMIN)
 
 
+@pytest.mark.proves("F91")
+@pytest.mark.parametrize(
+    ("access_token", "refresh_token", "column", "words"),
+    [
+        ("a" * 28, f'"{"r" * 30}"', "refresh_token", "has quotation marks"),
+        ("a" * 28, f'="{"r" * 30}"', "refresh_token", "has quotation marks"),
+        ("a" * 28, f"\u201c{'r' * 30}\u201d", "refresh_token", "has quotation marks"),
+        ("a" * 28, f"refresh_token={'r' * 30}", "refresh_token", "has an equals sign"),
+        ("a" * 28, "r" * 20 + "…", "refresh_token", "is cut short"),
+        ("a" * 28, "r" * 20 + "...", "refresh_token", "is cut short"),
+        ("a" * 28, "r" * 19, "refresh_token", "is too short"),
+        ("a" * 28, "1.2E+10", "refresh_token", "is a number"),
+        ("a" * 28, "12345678901234567000", "refresh_token", "is a number"),
+        ("a" * 28, "a" * 28, "refresh_token", "is the access token once more"),
+        ("a" * 28, "KeapAK-" + "k" * 50, "refresh_token", "is a key"),
+        ("a" * 28, None, "refresh_token", "is missing"),
+        ("1,23e+25", "r" * 32, "access_token", "is a number"),
+        ("a" * 20 + "…", "r" * 32, "access_token", "is cut short"),
+        (MCP_TOKEN, "r" * 32, "access_token", "is of Keap's MCP server"),
+        ("a" * 28, MCP_TOKEN, "refresh_token", "is of Keap's MCP server"),
+    ],
+)
+def test_token_that_was_spoiled_on_its_way_is_refused_in_words(
+    access_token: str, refresh_token: str | None, column: str, words: str
+):
+    with pytest.raises(ImportRefused, match=words) as refusal:
+        check_form(ImportedCredential(access_token, refresh_token))
+
+    assert refusal.value.field == column
+
+
+@pytest.mark.parametrize("token", ["a" * 28, f"{JWT_HEAD}.e30.sig-of-it", "a.b.c-and-more-of-it"])
+def test_token_of_another_form_is_left_to_keap(token: str):
+    check_form(ImportedCredential(token, "r" * 32))
+
+
 @sqlite_only
 class TestRefused:
     """Whatever is not clear is refused, and nothing is stored."""
@@ -198,6 +239,7 @@ class TestRefused:
             (ImportedCredential("x" * 28, "y" * 32, kind=TOKEN_ONLY), {}, ImportRefused),
             (ImportedCredential("KeapAK-" + "x" * 50, "y" * 32, kind=PERSONAL), {}, ImportRefused),
             (ImportedCredential("KeapAK-" + "x" * 50, kind=TOKEN_ONLY), {}, ImportRefused),
+            (ImportedCredential("x" * 28, kind=PERSONAL), {}, UnusualKey),
             (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "a b"}, NameRefused),
             (ImportedCredential("x" * 28, kind=PERSONAL), {"external_id": "x" * 201}, NameRefused),
             (ImportedCredential("x" * 28, kind=PERSONAL), {"label": "a\0b"}, NameRefused),

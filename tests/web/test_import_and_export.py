@@ -123,6 +123,17 @@ def test_what_is_refused_changes_nothing_and_is_not_shown_again(
     assert "Kept label" in page.text
 
 
+def test_key_without_the_usual_prefix_needs_a_ticked_box(admin: Visitor, stored: Stored):
+    key = {"kind": "personal_access_token", "access_token": "another-key-of-keap", "password": ADMIN_PASSWORD}
+
+    assert bring(admin, **key).status_code == 422
+    assert "usually begin with KeapAK" in admin.text
+    admin.press("/import", **key, unusual_key="1")
+
+    assert "Keap does not accept this token or key" in admin.text
+    assert 'value="1" checked' in admin.page.text
+
+
 def test_file_is_looked_through_then_imported_and_shows_no_token(admin: Visitor, stored: Stored, sandbox: Sandbox):
     keys = [sandbox.make_key(tenant=tenant) for tenant in ("ab123", "cd456")]
     content = HEADER + "".join(f"personal_access_token,{key},,,\n" for key in keys)

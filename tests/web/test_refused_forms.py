@@ -20,6 +20,7 @@ REFUSED = [
     ("/import", "/import", {**WRONG, "access_token": "made-up-token"}, "password"),
     ("/import", "/import", {**PASTED, "access_token": "short"}, "access_token"),
     ("/import", "/import", {**PASTED, "external_id": "a b"}, "external_id"),
+    ("/import", "/import", {**PASTED, "refresh_token": "1.2E+10"}, "refresh_token"),
     ("/api-keys/new", "/api-keys/new", {**WRONG, "name": "A job"}, "password"),
     ("/api-keys/new", "/api-keys/new", {**RIGHT, "name": " "}, "name"),
     ("/api-keys/new", "/api-keys/new", {**RIGHT, "name": "A job", "accounts": "a, b"}, "accounts"),
