@@ -66,6 +66,7 @@ def store_imported(
         account.refresh_token_sealed = _seal(account, "refresh_token", refresh_token)
         account.refresh_token_issued_at = now - LONGEST_ACCESS_TOKEN_LIFE
         account.next_refresh_at = now
+        account.needs_first_refresh = True
     _clear_attempts(account)
 
 
@@ -82,6 +83,7 @@ def store_pair(account: Account, granted: TokenResponse) -> None:
     if granted.refresh_token:
         account.refresh_token_sealed = _seal(account, "refresh_token", granted.refresh_token)
         account.refresh_token_issued_at = now
+    account.needs_first_refresh = False
     account.next_refresh_at = next_refresh_at(account, now)
     _clear_attempts(account)
 
@@ -95,6 +97,7 @@ def _start_anew(account: Account, kind: CredentialKind) -> None:
     account.refresh_token_sealed = None
     account.refresh_token_issued_at = None
     account.refreshed_at = None
+    account.needs_first_refresh = False
 
 
 def forget_credential(account: Account) -> None:

@@ -55,6 +55,7 @@ class AccountView:
     connected_at: datetime
     disconnected_at: datetime | None
     last_used_at: datetime | None = None
+    needs_first_refresh: bool = False
     has_access_token: bool = False
     is_being_confirmed: bool = False  # Keap refused one refresh; a second one decides
     is_unreadable: bool = False  # a token does not open; only known when the view was made with the tokens

@@ -82,6 +82,10 @@ def next_step_of(account: Account, state: AccountState, ours: tuple[str, str], *
         return "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
     if account.is_pending and state is AccountState.ACTIVE:
         return "The connection works. Keap has not said yet whose account it is."
+    if account.needs_first_refresh and state is AccountState.ACTIVE:
+        return (
+            "Imported, not yet refreshed: its first refresh, which comes soon, shows whether the refresh token works."
+        )
     if account.kind == CredentialKind.ACCESS_TOKEN_ONLY:
         return TOKEN_ONLY_STEPS.get(state, NEXT_STEPS[state])
     if account.kind in KEYS and state is AccountState.ACTIVE:

@@ -80,6 +80,11 @@ class EventKind(StrEnum):
         REFRESHING,
         "Keap refused the refresh token{again}. {reason}",
     )
+    FIRST_REFRESH_REFUSED = (
+        "first_refresh_refused",
+        REFRESHING,
+        "Keap refused the imported refresh token{again}. {reason}",
+    )
     REFRESH_REFUSED_LATE = (
         "refresh_refused_late",
         REFRESHING,

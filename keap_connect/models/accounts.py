@@ -11,6 +11,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -23,6 +24,7 @@ NAMELESS = "New Keap account"
 LARGEST_ID = 2**31 - 1  # a database may raise an error for a larger one, instead of finding no row
 # Few rows have a lease or a wait: this index finds them without reading the whole table.
 _WAITS = text("lease_owner IS NOT NULL OR blocked_until IS NOT NULL")
+_UNPROVEN = text("needs_first_refresh = 1"), text("needs_first_refresh")  # on SQLite, on PostgreSQL
 
 
 class CredentialKind(StrEnum):
@@ -46,6 +48,7 @@ class Account(Base):
             "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')", name="kind"
         ),
         Index("ix_account_waits", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
+        Index("ix_account_unproven", "next_refresh_at", sqlite_where=_UNPROVEN[0], postgresql_where=_UNPROVEN[1]),
         {"sqlite_autoincrement": True},  # an id is never used again: the history refers to it
     )
 
@@ -74,6 +77,8 @@ class Account(Base):
     access_token_expires_at: Mapped[datetime | None]
     refresh_token_issued_at: Mapped[datetime | None]
     refreshed_at: Mapped[datetime | None]
+    # An imported pair, until its first refresh: nobody knows yet whether its refresh token works.
+    needs_first_refresh: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     # The attempt marker: committed before a refresh token is sent, cleared when the outcome is known.
     attempt_fingerprint: Mapped[str | None]

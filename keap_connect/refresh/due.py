@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
+from sqlalchemy.orm import aliased
 
 from keap_connect.clock import utc_now
 from keap_connect.database import database_clock, read_session, take_turns, write_transaction
@@ -14,16 +15,24 @@ from keap_connect.services import services
 CLAIMED_FOR = timedelta(seconds=60)
 # A pair stored further ahead of now than this was stored while a clock was wrong.
 FAR_AHEAD = timedelta(hours=1)
+_other = aliased(Account)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def claim_due(most: int) -> list[Account]:
-    """Claim up to `most` due accounts, so that no other worker does, and return them, soonest expiry first."""
+    """Claim up to `most` due accounts, so that no other worker does, and return them, soonest expiry first.
+
+    Imported pairs that were never refreshed come after all others and one by one: many may be used up already.
+    """
     now = utc_now()
+    is_due = (Account.next_refresh_at <= now, *_is_presentable())
+    first = select(Account.id).where(Account.needs_first_refresh, *is_due).order_by(Account.next_refresh_at, Account.id)
+    under_way = select(_other.id).where(_other.needs_first_refresh, _other.lease_ends > database_clock())
+    is_next = and_(~under_way.exists(), Account.id == first.limit(1).scalar_subquery())
     due = (
         select(Account.id)
-        .where(Account.next_refresh_at <= now, *_is_presentable())
-        .order_by(Account.access_token_expires_at, Account.id)
+        .where(*is_due, or_(~Account.needs_first_refresh, is_next))
+        .order_by(Account.needs_first_refresh, Account.access_token_expires_at, Account.id)
         .limit(most)
         .with_for_update(skip_locked=True)
     )
@@ -36,7 +45,7 @@ def claim_due(most: int) -> list[Account]:
     )
     with write_transaction() as session:
         accounts = session.scalars(taken).all()
-    return sorted(accounts, key=lambda account: (account.access_token_expires_at or NEVER, account.id))
+    return sorted(accounts, key=lambda one: (one.needs_first_refresh, one.access_token_expires_at or NEVER, one.id))
 
 
 def reschedule_future_dated() -> None:
@@ -48,8 +57,8 @@ def reschedule_future_dated() -> None:
 
 
 def lag_seconds() -> float:
-    """Return for how long the account that waits longest has been due."""
-    longest = select(func.min(Account.next_refresh_at)).where(*_is_presentable())
+    """Return for how long the account that waits longest has been due; imported pairs wait for each other."""
+    longest = select(func.min(Account.next_refresh_at)).where(~Account.needs_first_refresh, *_is_presentable())
     with read_session() as session:
         due_at = session.scalar(longest)
     return max((utc_now() - due_at).total_seconds(), 0.0) if due_at else 0.0

@@ -94,7 +94,7 @@ def write_no_grant(session: Session, account: Account, answer: Classification, a
         return Outcome.NOT_SENT
     if answer.verdict is Verdict.REFUSED_FOR_GOOD:
         return _note_refusal(session, account, answer.reason, actor)
-    if answer.verdict is Verdict.CLIENT_MISCONFIGURED:
+    if answer.verdict is Verdict.CLIENT_MISCONFIGURED and not account.needs_first_refresh:
         alarms.raise_alarm(session, alarms.CLIENT_REFUSED, answer.reason)
         _end_lease(session, account, is_outcome_unknown=answer.may_have_rotated)
         return Outcome.CLIENT_REFUSED
@@ -127,7 +127,10 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     account.next_refresh_at = utc_now() + timedelta(seconds=timing.CONFIRM_WAIT_SECONDS)
     release(session, account, clear_marker=True, block_seconds=timing.CONFIRM_WAIT_SECONDS)
     again = {} if account.refusals == 1 else {"again": " again"}
-    record(session, EventKind.REFRESH_REFUSED_ONCE, account.id, actor, reason=reason, **again)
+    # A file of used refresh tokens says nothing about the other accounts: another kind, which no alarm counts.
+    is_first = account.needs_first_refresh
+    kind = EventKind.FIRST_REFRESH_REFUSED if is_first else EventKind.REFRESH_REFUSED_ONCE
+    record(session, kind, account.id, actor, reason=reason, **again)
     session.flush()
     if alarms.too_many_refusals(session):
         account.refusals = 1

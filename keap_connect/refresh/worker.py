@@ -79,7 +79,7 @@ class RefreshWorker:
             log.warning("The worker ends, but stays listed for a minute: the database does not answer.")
 
     def _refresh_due(self) -> bool:
-        """Claim and submit one batch; return False if nothing was due."""
+        """Claim and submit one batch; return False if nothing was due or under way."""
         self._do_maintenance()
         recovery.replay()
         notice_clock_step()
@@ -87,9 +87,10 @@ class RefreshWorker:
         most = self._allowed()
         accounts = claim_due(most) if most else []
         if not accounts:
-            if most:
-                self._probe.give_back()  # nothing was due
-            return False
+            if not most:
+                return False
+            self._probe.give_back()  # nothing was due
+            return self.pool.wait_until_done(IDLE_SECONDS)  # the next imported pair waits for the one before
         rate = services().settings.refresh_rate_per_minute
         starts_at = seconds_since_boot() + reserve_calls(len(accounts))
         interval = 60.0 / rate if rate else 0.0

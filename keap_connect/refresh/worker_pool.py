@@ -73,6 +73,11 @@ class WorkerPool:
             has_room = self._changed.wait_for(lambda: self._leased <= most_left, seconds)
             return LEASED_AT_ONCE - self._leased if has_room else 0
 
+    def wait_until_done(self, seconds: float) -> bool:
+        """Return whether something was under way, and ended within the time."""
+        with self._changed:
+            return self.under_way > 0 and self._changed.wait_for(lambda: self.under_way == 0, seconds)
+
     def submit(self, accounts: Sequence[Account]) -> None:
         """Acquire leases in one transaction; the threads then present the tokens.
 

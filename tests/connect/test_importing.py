@@ -84,7 +84,9 @@ def test_imported_pair_is_refreshed_like_any_other_and_soon(stored: Stored, sand
     account_id = import_credential(credential, ADMIN)
 
     assert stored.account().next_refresh_at <= datetime.now(UTC)
+    assert "not yet refreshed" in view_account(account_id).next_step
     refresh_account(account_id, ADMIN)
+    assert "not yet refreshed" not in view_account(account_id).next_step
 
     account = stored.account()
     assert stored.tokens(account_id)[1] not in {None, credential.refresh_token}

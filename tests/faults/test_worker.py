@@ -260,6 +260,47 @@ def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(sta
     assert len([row for row in stage.rows() if row.refused_at]) < 5
 
 
+@SQLITE
+@pytest.mark.proves("F91", "R34")
+@pytest.mark.parametrize(
+    ("fault", "event"),
+    [("refused_although_valid", "first_refresh_refused"), ("invalid_client_401", "refresh_failed")],
+)
+def test_imported_pairs_that_are_refused_pause_nobody(stage: Stage, fault: str, event: str):
+    imported = stage.add_accounts(8)
+    stage.change(*imported, needs_first_refresh=True)
+    stage.sandbox.fault(fault, "refresh")
+    with stage.app.app_context():
+        refresh_worker.RefreshWorker(stage.app).run(until_idle=True)
+    stage.sandbox.clear_faults()
+    (other_id,) = stage.add_accounts(tenant_id="cd456")
+
+    with stage.app.app_context():
+        refresh_worker.RefreshWorker(stage.app).run(until_idle=True)
+
+    assert [stage.events(account_id) for account_id in imported] == [[event]] * 8
+    assert (stage.alarms(), stage.events(other_id)) == ([], ["refreshed"])
+
+
+@pytest.mark.proves("F91")
+def test_imported_pairs_are_refreshed_after_the_others_and_one_by_one(stage: Stage):
+    imported = stage.add_accounts(3, expires_in_seconds=-600)
+    stage.change(*imported, needs_first_refresh=True)
+    (other_id,) = stage.add_accounts(tenant_id="cd456")
+
+    def claim() -> list[int]:
+        stage.change(*imported, next_refresh_at=utc_now() - timedelta(hours=1))
+        return [account.id for account in claim_due(10)]
+
+    with stage.app.app_context():
+        assert claim() == [other_id, imported[0]]
+        stage.change(imported[0], lease_owner="some", lease_ends=1e12)
+        assert claim() == []
+        assert lag_seconds() == 0, "they wait for each other, not for the worker"
+        stage.change(imported[0], lease_owner=None, lease_ends=None, refused_at=utc_now())
+        assert claim() == [imported[1]]
+
+
 @pytest.mark.proves("F98", "R34")
 def test_five_dead_accounts_pause_refreshing_once_and_are_marked_after_a_resume(stage: Stage):
     ids = stage.add_accounts(5)
