@@ -27,6 +27,7 @@ from keap_connect.web import (
     exports,
     health,
     imports,
+    jobs,
     patterns,
     profile,
     reconnect_links,
@@ -94,7 +95,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
-    for page in (*pages, exports, health):
+    for page in (*pages, jobs, exports, health):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)

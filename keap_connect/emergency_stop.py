@@ -7,14 +7,15 @@ from keap_connect.accounts.directory import AccountView, view_of
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, write_transaction
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import Account, Admin, APIKey, OneTimeToken, ReconnectLink, SignIn
+from keap_connect.jobs.records import stop_in
+from keap_connect.models import Account, Admin, APIKey, Job, OneTimeToken, ReconnectLink, SignIn
 from keap_connect.refresh import alarms
 
 REASON = "Everything was stopped by `./keap-connect emergency-stop`."
 
 
 def stop_everything(actor: str) -> list[AccountView]:
-    """End all sign-ins, keys, links and passwords, pause refreshing, and return the accounts whose tokens are stored.
+    """End all sign-ins, keys, links, passwords and jobs, pause refreshing, and return the accounts that have tokens.
 
     All of it is one transaction. The tokens stay: no customer is disconnected.
     """
@@ -28,6 +29,8 @@ def stop_everything(actor: str) -> list[AccountView]:
         for admin in session.scalars(select(Admin)):
             admin.password_hash = NOT_CHOSEN
         alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)
+        for job_id in session.scalars(select(Job.id).where(Job.finished_at.is_(None))).all():
+            stop_in(session, job_id, actor)
         record(session, EventKind.EMERGENCY_STOPPED, None, actor, keys=keys)
         accounts = select(Account).where(Account.disconnected_at.is_(None)).order_by(Account.id)
         return [view_of(account) for account in session.scalars(accounts)]

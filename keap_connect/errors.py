@@ -199,14 +199,9 @@ class UnusualKey(ImportRefused):
     field = "unusual_key"
 
 
-class LinesRefused(ImportRefused):
-    """A file was not stored because of some of its lines; `problems` has a sentence by line number."""
-
-    field = "lines"
-
-    def __init__(self, problems: dict[int, str]) -> None:
-        super().__init__("\n".join(f"Line {number}: {problem}" for number, problem in sorted(problems.items())))
-        self.problems = problems
+class JobNotFound(KeapConnectError):
+    status, code = 404, "not_found"
+    heading, advice = "There is no such job", "Its results are deleted a week after its end."
 
 
 class AdminNotFound(KeapConnectError):

@@ -1,8 +1,7 @@
 """Seals with the first of TOKEN_KEYS what an older key has sealed, while the service runs.
 
 A value is replaced only if it is still the one that was read, so a refresh or a reconnect meanwhile wins. Batches are
-committed one by one: a run that was killed can be started again. Files that wait to be imported keep their seal; they
-last ten minutes.
+committed one by one: a run that was killed can be started again.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken
-from keap_connect.models import Account, Admin, AuthorizationFlow, KeyCheck
+from keap_connect.models import Account, Admin, AuthorizationFlow, JobItem, KeyCheck
 from keap_connect.refresh.heartbeat import list_without_first_key
 from keap_connect.refresh.recovery import list_kept
 from keap_connect.services import services
@@ -35,6 +34,7 @@ COLUMNS: tuple[Column, ...] = (
     (Admin.id, Admin.totp_seed_sealed, "admin", "totp_seed"),
     (AuthorizationFlow.ref, AuthorizationFlow.code_verifier_sealed, "flow", "code_verifier"),
     (AuthorizationFlow.ref, AuthorizationFlow.pending_grant_sealed, "flow", "held_grant"),
+    (JobItem.ref, JobItem.work_sealed, "job_item", "work"),
 )
 
 

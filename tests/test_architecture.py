@@ -20,6 +20,7 @@ LAYERS = [
     {"web", "api", "cli"},
     {"server"},
     {"health", "key_rotation", "emergency_stop", "backup"},
+    {"jobs"},
     {"refresh"},
     {"connect", "access", "deployment"},
     {"accounts"},
@@ -231,8 +232,6 @@ def test_web_requests_take_a_slot_before_they_wait_for_keap():
         "complete_callback",
         "identify_and_store",
         "import_credential",
-        "import_file",
-        "preview_file",
         "refresh_account",
     }
 

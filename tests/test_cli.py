@@ -380,9 +380,10 @@ def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Fla
     code, imported = in_process(app, "accounts", "import", str(tmp_path / "credentials.csv"))
     exported = runner.invoke(args=["accounts", "export"])
 
-    assert (bad.exit_code, "Line 3:" in bad.stdout, unchanged) == (1, True, ["Acme Plumbing"])
+    assert (bad.exit_code, "Line 3, access_token:" in bad.stdout, unchanged) == (1, True, ["Acme Plumbing"])
+    assert "Dentist" in bad.stdout
     assert [line["tenant_id"] for line in json.loads(looked_at.stdout)["lines"]] == ["cd456"]
-    assert (code, imported) == (0, {"imported": [2]})
+    assert (code, imported) == (0, {"job": 3, "refused": [], "waiting": 0, "imported": [2]})
     assert list_accounts_of(app) == ["Acme Plumbing", "Dentist"]
     assert [line.split(",")[2] for line in exported.stdout.splitlines()] == ["tenant_id", "ab123", "cd456"]
     assert granted["access_token"] not in exported.stdout

@@ -18,9 +18,10 @@ from keap_connect.accounts.credentials import open_access_token, open_refresh_to
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.crypto import TokenCipher
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.key_rotation import OTHERS_FIRST, reseal
-from keap_connect.models import Account, Process, Worker
+from keap_connect.models import Account, Job, JobItem, Process, Worker
 from keap_connect.refresh.heartbeat import (
     SILENT_AFTER,
     beat,
@@ -31,6 +32,7 @@ from keap_connect.refresh.heartbeat import (
 )
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.server.serve import keep_reporting
+from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, TOKEN_KEY, MovedClock
@@ -169,6 +171,20 @@ def test_the_server_reports_its_key_while_it_runs(start: Start):
     asyncio.run(serve())
 
     assert reported() == []
+
+
+@pytest.mark.proves("R47")
+def test_work_of_a_job_is_sealed_anew(start: Start):
+    with start(f"{NEW_KEY},{TOKEN_KEY}").app_context():
+        with write_transaction() as session:
+            session.add(Job(id=1, kind="import", made_by="x", made_at=utc_now(), next_at=utc_now()))
+            session.flush()
+            work = TokenCipher((base64.b64decode(TOKEN_KEY),)).seal('{"kind": ""}', "job_item", "1:2", "work")
+            session.add(JobItem(ref="1:2", job_id=1, number=2, work_sealed=work))
+        reseal()
+    with start(NEW_KEY).app_context(), read_session() as session:
+        sealed = session.get_one(JobItem, "1:2").work_sealed
+        assert services().cipher.open(sealed or b"", "job_item", "1:2", "work") == '{"kind": ""}'
 
 
 @pytest.mark.proves("R47")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from keap_connect.accounts.credentials import forget_credential
@@ -13,7 +13,7 @@ from keap_connect.database import purge_deleted, write_transaction
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import Account, AuthorizationFlow
+from keap_connect.models import Account, AuthorizationFlow, JobItem
 
 NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
 
@@ -76,6 +76,9 @@ def erase(account_id: int, actor: str) -> None:
             .where(or_(flow.account_id == account_id, flow.reconnects_account_id == account_id))
             .values(pending_grant_sealed=None, pending_until=None, code_verifier_sealed=None, keap_said=None)
         )
+        if account.tenant_id is not None:  # a check of a file may have named it before it was an account
+            named = JobItem.details["tenant_id"].as_string() == account.tenant_id
+            session.execute(delete(JobItem).where(JobItem.account_id.is_(None), named))
         delete_history(session, account_id)
         session.delete(account)
         record(session, EventKind.ERASED, account_id, actor)

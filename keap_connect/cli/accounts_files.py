@@ -1,38 +1,46 @@
 """`./keap-connect accounts import` and `export`: many accounts at once, as CSV."""
 
-from dataclasses import asdict
+import sys
 from typing import BinaryIO, TextIO
 
 import click
+from flask import current_app
 
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.cli.accounts import accounts
 from keap_connect.cli.command import Answer, command
 from keap_connect.cli.output import table
-from keap_connect.connect.import_files import COLUMNS, MOST_BYTES, preview_file
-from keap_connect.connect.import_files import import_file as store_file
+from keap_connect.connect.import_files import COLUMNS, MOST_BYTES
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor
+from keap_connect.jobs.imports import start_import
+from keap_connect.jobs.records import ItemOutcome, JobView, list_items
+from keap_connect.jobs.runner import JobRunner
+
+SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id", "updates")
 
 
 @command(
     "import",
     *("accounts import credentials.csv --dry-run", "accounts import - --json < credentials.csv"),
     within=accounts,
-    help=f"""Import credentials from a CSV file, or from standard input with `-`: all lines of it or none.
+    help=f"""Import credentials from a CSV file, or from standard input with `-`, line by line.
 
     The first line names the columns, out of {", ".join(COLUMNS)}. The kind is oauth, access_token_only,
-    personal_access_token or service_account_key.
+    personal_access_token or service_account_key; replace is yes or no. A worker goes on if this command ends early;
+    /jobs shows how far it is, and can stop it.
     """,
 )
 @click.argument("file", type=click.File("rb"))
 @click.option("--dry-run", is_flag=True, help="Ask Keap about each line, say what it would do, and store nothing.")
-def import_file(file: BinaryIO, dry_run: bool) -> Answer:
+@click.option("--unusual-keys", is_flag=True, help="Accept keys that do not begin with KeapAK.")
+def import_file(file: BinaryIO, dry_run: bool, unusual_keys: bool) -> Answer:
     content = file.read(MOST_BYTES + 1)  # a longer one is refused as a whole
-    if dry_run:
-        return _preview(content)
-    ids = store_file(content, Actor.COMMAND_LINE)
-    return Answer({"imported": ids}, f"Imported: {len(ids)} account{'' if len(ids) == 1 else 's'}.")
+    job_id = start_import(content, Actor.COMMAND_LINE, only_checks=dry_run, takes_unusual_keys=unusual_keys)
+    runner = JobRunner(current_app._get_current_object())  # type: ignore[attr-defined]
+    with click.progressbar(runner.do_job(job_id), label="Asking Keap", file=sys.stderr) as views:
+        view = list(views)[-1]
+    return _result(view, dry_run)
 
 
 @command("export", "accounts export > accounts.csv", "accounts export accounts.csv", within=accounts, speaks_json=False)
@@ -44,16 +52,26 @@ def export(file: TextIO) -> Answer:
     return Answer()
 
 
-def _preview(content: bytes) -> Answer:
-    preview = preview_file(content)
-    rows = [
-        (one.number, one.kind, one.tenant_id, one.business_name, one.person, one.updates or "a new account")
-        for one in preview.lines
+def _result(view: JobView, dry_run: bool) -> Answer:
+    items = [item for item, _ in list_items(view.job.id, None, view.total)]
+    refused = [
+        {"line": item.number, "column": item.details["column"], "problem": item.details["problem"]}
+        for item in items
+        if item.outcome == ItemOutcome.REFUSED
     ]
-    problems = [f"Line {number}: {problem}" for number, problem in preview.problems.items()]
-    return Answer(
-        {"lines": [asdict(line) for line in preview.lines], "problems": preview.problems},
-        "\n".join([table(("LINE", "KIND", "TENANT", "COMPANY", "PERSON", "UPDATES"), rows), *problems]),
-        "Nothing was stored.",
-        ExitCode.FAILED if problems else ExitCode.DONE,
-    )
+    done = [item for item in items if item.outcome == ItemOutcome.DONE]
+    document: dict[str, object] = {"job": view.job.id, "refused": refused, "waiting": view.waiting}
+    notes = []
+    if dry_run:
+        document["lines"] = [{"line": item.number, **item.details} for item in done]
+        rows = [(item.number, *(item.details[name] for name in SHOWN)) for item in done]
+        text = table(("LINE", *(name.upper().replace("_", " ") for name in SHOWN)), rows)
+        notes.append("Nothing was stored.")
+    else:
+        document["imported"] = [item.account_id for item in done]
+        text = f"Imported: {len(done)} account{'' if len(done) == 1 else 's'}."
+    problems = [f"Line {one['line']}, {one['column'] or 'no column'}: {one['problem']}" for one in refused]
+    if view.waiting:
+        notes.append(f"{view.waiting} lines wait. {view.job.trouble or ''} A worker goes on: see /jobs/{view.job.id}.")
+    code = ExitCode.COME_BACK_LATER if view.waiting else ExitCode.FAILED if problems else ExitCode.DONE
+    return Answer(document, "\n".join([text, *problems]), "\n".join(notes), code)

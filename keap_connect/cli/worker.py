@@ -1,4 +1,6 @@
-"""`./keap-connect worker`: refreshes accounts ahead of time."""
+"""`./keap-connect worker`: refreshes accounts ahead of time, and does jobs."""
+
+from contextlib import nullcontext
 
 import click
 from flask import current_app
@@ -6,18 +8,23 @@ from flask import current_app
 from keap_connect.cli.command import Answer, command
 from keap_connect.errors import ExitCode
 from keap_connect.health.refreshing import read_refreshing
+from keap_connect.jobs.runner import JobRunner
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import check_installation
 
 
 @command("worker", "worker", "worker --once", "worker --once --json")
-@click.option("--once", is_flag=True, help="Refresh what is due now, then end.")
+@click.option("--once", is_flag=True, help="Do and refresh what is due now, then end.")
 def worker(once: bool) -> Answer:
-    """Refresh accounts ahead of time, until SIGTERM; any number of workers share one database."""
+    """Refresh accounts ahead of time and do jobs, until SIGTERM; any number of workers share one database."""
     for warning in check_installation():
         click.echo(warning, err=True)
-    run = RefreshWorker(current_app._get_current_object())  # type: ignore[attr-defined]
-    run.run(until_idle=once)
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    run, jobs = RefreshWorker(app), JobRunner(app)
+    if once:
+        jobs.do_due()
+    with nullcontext() if once else jobs:
+        run.run(until_idle=once)
     refreshing = read_refreshing()
     names = [pause.name for pause in refreshing.pauses]
     notes = [f"{pause.sentence} {pause.advice}" for pause in refreshing.pauses]

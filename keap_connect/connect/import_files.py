@@ -1,197 +1,140 @@
-"""Importing many credentials from a CSV file: first each line is checked, then all lines are stored or none."""
+"""Reading a CSV file of credentials: each line becomes a credential, or a reason why it cannot be one.
 
+Spreadsheets write such files in many forms. What cannot be read is refused with the exact reason, and no reason quotes
+a line, which may contain a token.
+"""
+
+import codecs
 import csv
 import io
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
 
-from sqlalchemy.orm import Session
-
-from keap_connect.accounts.naming import person_of, tidy_name
-from keap_connect.connect.importing import Checked, ImportedCredential, check_form, find_target, store_checked
-from keap_connect.database import write_or_retry, write_transaction
-from keap_connect.errors import ImportRefused, KeapConnectError, LinesRefused, NameRefused, TemporarilyUnavailable
-from keap_connect.events.history import EventKind, record
-from keap_connect.keap.user_info import Identity, get_identity
+from keap_connect.accounts.naming import tidy_name
+from keap_connect.connect.importing import ImportedCredential, check_form
+from keap_connect.errors import FormRefused, ImportRefused, UnusualKey
 from keap_connect.models import CredentialKind
-from keap_connect.services import services
 
-COLUMNS = ("kind", "access_token", "refresh_token", "external_id", "label")
-MOST_LINES = 200
-MOST_BYTES = 256 * 1024
-ASKED_AT_ONCE = 4  # Keap stops spikes of more than 25 calls a second, and each line takes two
-SILENT_LINES = 3
+COLUMNS = ("kind", "access_token", "refresh_token", "external_id", "label", "replace")
+NEEDED = COLUMNS[:2]
+SEPARATORS = ",;\t"
+MOST_LINES = 10_000
+MOST_BYTES = 4 * 1024 * 1024
+YES_OR_NO = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True, "x": True}
 
-
-@dataclass(frozen=True)
-class PreviewLine:
-    """What one line would do. `updates` is the title of the account whose credential would be replaced."""
-
-    number: int
-    kind: str
-    tenant_id: str | None
-    business_name: str | None
-    person: str
-    updates: str | None = None
+Lines = dict[int, ImportedCredential | FormRefused]
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a file would do, and a sentence for each bad line, by its number."""
-
-    lines: list[PreviewLine]
-    problems: dict[int, str]
-
-
-def preview_file(content: bytes) -> Preview:
-    """Check a file and ask Keap about each of its lines; store nothing.
+def read_file(content: bytes, takes_unusual_keys: bool = False) -> Lines:
+    """Return by line number each credential, or why there is none; the `field` of a refusal is the column.
 
     Raises:
-        ImportRefused: it is not a file that can be imported.
+        ImportRefused: the file as a whole cannot be read.
     """
-    checked, problems = _check(content)
-    lines = []
-    with write_transaction() as session:  # `find_target` locks
-        for number, one in checked.items():
-            try:
-                account, _ = find_target(session, one)
-            except (ImportRefused, NameRefused) as refusal:
-                problems[number] = str(refusal)
-                continue
-            line = PreviewLine(
-                number=number,
-                kind=one.credential.kind,
-                tenant_id=one.identity.tenant_id,
-                business_name=one.identity.business_name,
-                person=person_of(one.identity),
-                updates=account.title if account else None,
-            )
-            lines.append(line)
-    return Preview(lines, dict(sorted(problems.items())))
-
-
-def import_file(content: bytes, actor: str) -> list[int]:
-    """Store all lines of a file in one transaction; return the ids of their accounts, in the file's order.
-
-    Raises:
-        ImportRefused: it is not a file that can be imported.
-        LinesRefused: a line is wrong, or Keap does not accept it. Nothing was changed.
-    """
-    checked, problems = _check(content)
-    if problems:
-        raise LinesRefused(problems)
-
-    def store(session: Session) -> list[int]:
-        ids = {}
-        # Always in the same order, so that two imports at the same time cannot deadlock.
-        for number in sorted(checked, key=lambda number: _owner(checked[number])):
-            try:
-                ids[number] = store_checked(session, checked[number], actor)
-            except (ImportRefused, NameRefused) as refusal:
-                raise LinesRefused({number: str(refusal)}) from refusal
-        record(session, EventKind.FILE_IMPORTED, None, actor, count=len(ids))
-        return [ids[number] for number in sorted(ids)]
-
-    return write_or_retry(store)
-
-
-def _check(content: bytes) -> tuple[dict[int, Checked], dict[int, str]]:
-    """Return the good lines and the problems, each by line number."""
-    problems: dict[int, str] = {}
-    checked = _ask_keap(_read(content, problems), problems)
-    names: dict[str, Callable[[Checked], object]] = {
-        "Keap account and person": _owner,
-        "external id": lambda one: one.credential.external_id,
-    }
-    for name, value_of in names.items():
-        first: dict[object, int] = {}
-        for number, one in list(checked.items()):
-            value = value_of(one)
-            if value and first.setdefault(value, number) != number:
-                problems[number] = f"It has the same {name} as line {first[value]}."
-                del checked[number]
-    return checked, problems
-
-
-def _read(content: bytes, problems: dict[int, str]) -> dict[int, ImportedCredential]:
-    """Return the lines that have the right form. No problem quotes a line, which may contain a token."""
     if len(content) > MOST_BYTES:
-        raise ImportRefused(f"The file is larger than {MOST_BYTES // 1024} kB.")
-    try:
-        rows = list(_rows(content.decode("utf-8-sig")))
-    except UnicodeDecodeError:
-        raise ImportRefused("The file is not UTF-8 text. Save it as CSV UTF-8.") from None
-    except csv.Error:
-        raise ImportRefused("The file is not CSV: a quotation mark is open or in a wrong place.") from None
-    names = [name.strip().lower() for name in rows[0][1]] if rows else []
-    if not set(COLUMNS) >= set(names) >= set(COLUMNS[:2]) or len(set(names)) != len(names):
-        raise ImportRefused(
-            f"The first line must name the columns, out of {', '.join(COLUMNS)}; the first two are needed."
-        )
+        raise _refused(f"The file is larger than {MOST_BYTES // 1024**2} MB.")
+    rows = list(_rows(_decode(content)))
+    names = _columns(rows[0][1]) if rows else []
     if not 1 < len(rows) <= MOST_LINES + 1:
-        raise ImportRefused(f"The file has {len(rows) - 1} lines of accounts; 1 to {MOST_LINES} can be imported.")
-    good = {}
+        raise _refused(
+            f"The file has {max(len(rows) - 1, 0):,} lines of accounts; 1 to {MOST_LINES:,} can be imported."
+        )
+    lines: Lines = {}
+    first: dict[tuple[str, str], int] = {}
     for number, row in rows[1:]:
         try:
-            good[number] = _credential(names, row)
-        except (ImportRefused, NameRefused) as refusal:
-            problems[number] = str(refusal)
-    return good
+            credential = _credential(names, row, takes_unusual_keys)
+            for column in ("access_token", "refresh_token", "external_id"):
+                value = getattr(credential, column)
+                if value and first.setdefault((column, value), number) != number:
+                    raise ImportRefused(f"It is the same as in line {first[column, value]}.", column)
+            lines[number] = credential
+        except UnusualKey as refusal:
+            lines[number] = ImportRefused(f"{refusal} Confirm such keys for the whole file.")
+        except FormRefused as refusal:
+            lines[number] = refusal
+    return lines
+
+
+def _decode(content: bytes) -> str:
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as problem:
+        if is_utf_16:
+            raise _refused("The file begins as UTF-16 text, but is damaged.") from None
+        line = content.count(b"\n", 0, problem.start) + 1
+        letter = content[problem.start : problem.start + 1].decode("cp1252", errors="replace")
+        raise _refused(
+            f"The file is not UTF-8 text: see line {line}, where Windows-1252 has the letter “{letter}”. "
+            "Save it as “CSV UTF-8”."
+        ) from None
+    if "\0" in text:
+        raise _refused("The file is not UTF-8 text, but perhaps UTF-16 without its mark. Save it as “CSV UTF-8”.")
+    return text
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not blank, with the number of its first line."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    number = 1
-    for row in reader:
-        if any(value.strip() for value in row):
-            yield number, row
-        number = reader.line_num + 1
+    named = re.match(r'"?sep=([,;\t])"?[,;\t]*\r?\n', text, re.IGNORECASE)  # the first line that Excel reads itself
+    if named:
+        text, separator = text[named.end() :], named[1]
+    else:
+        headings = text.lstrip().partition("\n")[0]
+        separator = max(SEPARATORS, key=headings.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines_before = 1 if named else 0
+    number = lines_before + 1
+    try:
+        for row in reader:
+            if any(value.strip() for value in row):
+                yield number, row
+            number = reader.line_num + lines_before + 1
+    except csv.Error:
+        raise _refused(f"The file is not CSV: a quotation mark in line {number} is open or in a wrong place.") from None
 
 
-def _credential(names: list[str], row: list[str]) -> ImportedCredential:
-    if len(row) != len(names):
-        raise ImportRefused(f"It has {len(row)} values, but the first line names {len(names)} columns.")
-    values = {name: value.strip() or None for name, value in zip(names, row, strict=True)}
-    if values["kind"] not in set(CredentialKind):
-        raise ImportRefused(f"The kind must be one of {', '.join(CredentialKind)}.")
+def _columns(row: list[str]) -> list[str]:
+    """Return the names of the columns, in any case, with blanks or underscores; "" for an empty one."""
+    names = [re.sub(r"[\s_]+", "_", name.strip().lower()) for name in row]
+    while names and not names[-1]:
+        names.pop()
+    if not set(names) & set(COLUMNS):
+        raise _refused(f"The first line must name the columns, out of {', '.join(COLUMNS)}.")
+    for place, name in enumerate(names, 1):
+        if name not in COLUMNS:
+            raise _refused(f"Column {place} has a name that is not one of {', '.join(COLUMNS)}.")
+        if names.index(name) + 1 != place:
+            raise _refused(f"Columns {names.index(name) + 1} and {place} have the same name, {name}.")
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        raise _refused(f"The column {' and the column '.join(missing)} is missing.")
+    return names
+
+
+def _credential(names: list[str], row: list[str], takes_unusual_keys: bool) -> ImportedCredential:
+    extra = [place for place, value in enumerate(row, 1) if place > len(names) and value.strip()]
+    if extra:
+        raise ImportRefused("The first line has no name for this column.", str(extra[0]))
+    values = dict.fromkeys(COLUMNS, "") | {name: value.strip() for name, value in zip(names, row, strict=False)}
+    kind = re.sub(r"[\s_]+", "_", values["kind"].lower())
+    if kind not in set(CredentialKind):
+        raise ImportRefused(f"The kind must be one of {', '.join(CredentialKind)}.", "kind")
+    replaces = YES_OR_NO.get(values["replace"].lower())
+    if replaces is None:
+        raise ImportRefused("Write yes or no.", "replace")
     credential = ImportedCredential(
-        access_token=values["access_token"] or "",
-        refresh_token=values.get("refresh_token"),
-        kind=CredentialKind(values["kind"]),
-        external_id=tidy_name(values.get("external_id")),
-        label=values.get("label"),
+        access_token=values["access_token"],
+        refresh_token=values["refresh_token"] or None,
+        kind=CredentialKind(kind),
+        external_id=tidy_name(values["external_id"]),
+        label=tidy_name(values["label"]),
+        replaces=replaces,
+        takes_unusual_key=takes_unusual_keys,
     )
     check_form(credential)
     return credential
 
 
-def _ask_keap(credentials: dict[int, ImportedCredential], problems: dict[int, str]) -> dict[int, Checked]:
-    """Ask Keap whose each credential is, a few at a time; stop after several lines without an answer."""
-    keap = services().keap
-    silences: list[TemporarilyUnavailable] = []
-
-    def ask(credential: ImportedCredential) -> Identity | KeapConnectError:
-        if len(silences) >= SILENT_LINES:
-            return TemporarilyUnavailable("It was not checked, since Keap does not answer. Try again in a minute.")
-        try:
-            return get_identity(keap, credential.access_token)
-        except TemporarilyUnavailable as silence:
-            silences.append(silence)
-            return silence
-        except KeapConnectError as refusal:
-            return refusal
-
-    checked = {}
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-        for number, answer in zip(credentials, threads.map(ask, credentials.values()), strict=True):
-            if isinstance(answer, Identity):
-                checked[number] = Checked(credentials[number], answer)
-            else:
-                problems[number] = str(answer)
-    return checked
-
-
-def _owner(checked: Checked) -> tuple[str, str]:
-    return checked.identity.tenant_id or "", checked.identity.keap_user_id or ""
+def _refused(message: str) -> ImportRefused:
+    return ImportRefused(message, "file")

@@ -118,7 +118,8 @@ class EventKind(StrEnum):
         "Imported again: {credential} of {person} replaced what was stored.",
         STORES_PAIR,
     )
-    FILE_IMPORTED = "file_imported", IMPORTS, "A file was imported; accounts in it: {count}."
+    FILE_IMPORTED = "file_imported", IMPORTS, "The import of a file started; lines in it: {count}."
+    JOB_STOPPED = "job_stopped", IMPORTS, "Job {job} was stopped; items that were not done: {count}."
     EXPORTED = "exported", IMPORTS, "All accounts were exported, without tokens: {count}."
 
     ADMIN_CREATED = "admin_created", PEOPLE, "Admin {email} was created."

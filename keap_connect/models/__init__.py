@@ -2,13 +2,13 @@
 
 from keap_connect.models.accounts import LARGEST_ID, NAMELESS, Account, AuthorizationFlow, CredentialKind, ReconnectLink
 from keap_connect.models.events import AccountEvent
+from keap_connect.models.jobs import Job, JobItem
 from keap_connect.models.operations import (
     Alarm,
     CheckedClient,
     Confirmation,
     CounterOf01,
     KeyCheck,
-    PendingFile,
     Process,
     RefreshBudget,
     Worker,

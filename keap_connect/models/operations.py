@@ -29,16 +29,6 @@ class CheckedClient(Base):
     checked_at: Mapped[datetime]
 
 
-class PendingFile(Base):
-    """A file that an admin sent and has not imported yet, and its preview."""
-
-    __tablename__ = "pending_file"
-
-    admin_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    until: Mapped[datetime]
-    sealed: Mapped[bytes] = mapped_column(LargeBinary)
-
-
 class CounterOf01(Base):
     """How version 0.1.0 recognized its database. The first start of this version checks it and deletes it."""
 

@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.callback import complete_interrupted
 from keap_connect.connect.flows import forget_past
-from keap_connect.connect.pending_files import forget_past_files
 from keap_connect.errors import KeapConnectError
 from keap_connect.models import Worker
 from keap_connect.refresh import alarms, recovery
@@ -140,7 +139,6 @@ class RefreshWorker:
             pause = self.circuit.paused_seconds() or (BEAT_SECONDS if self._trouble else 0.0)
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             forget_past()
-            forget_past_files()
             complete_interrupted()
             beat(
                 Worker(

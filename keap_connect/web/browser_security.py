@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
+from io import BytesIO
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -57,6 +58,7 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
     """Check each request, and set the security headers on each answer, errors included."""
     headers = security_headers(settings)
     app.session_interface = PageSessions()
+    app.request_class = RequestInMemory
 
     @app.before_request
     def check_request() -> None:
@@ -93,6 +95,13 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
         return response
 
     app.jinja_env.globals["csrf_token"] = csrf_token
+
+
+class RequestInMemory(Request):
+    """Keeps uploaded files in memory. Werkzeug writes those above 500 kB to the disk, and they may hold tokens."""
+
+    def _get_file_stream(self, *_sizes: object, **_about: object) -> BytesIO:
+        return BytesIO()
 
 
 def takes_up_to(most_bytes: int) -> Callable[[View], View]:

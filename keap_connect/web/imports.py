@@ -1,22 +1,24 @@
-"""Importing credentials that somebody already has: one, or a file of many after a dry run."""
+"""Importing credentials that somebody already has: one, or a file of many as a job."""
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.connect.import_files import MOST_BYTES, import_file, preview_file
+from keap_connect.connect.import_files import MOST_BYTES, MOST_LINES
 from keap_connect.connect.importing import ImportedCredential, import_credential
-from keap_connect.connect.pending_files import find_pending_file, forget_pending_file, store_pending_file
-from keap_connect.errors import FormRefused, ImportRefused, LinesRefused, TemporarilyUnavailable, TenantConflict
+from keap_connect.errors import FormRefused, ImportRefused, TemporarilyUnavailable, TenantConflict
+from keap_connect.jobs.imports import IMPORTS, start_import
+from keap_connect.jobs.records import list_jobs
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, actor, open_to, signed_in_admin
+from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.browser_security import takes_up_to
 from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
 PASTED = "pasted_token"
 FORM_BYTES = 16 * 1024  # what a browser sends around the file
+MOST_JOBS_SHOWN = 5
 
 
 def _one_form(errors: dict[str, str] | None = None) -> str:
@@ -26,8 +28,10 @@ def _one_form(errors: dict[str, str] | None = None) -> str:
 
 
 def _file_form(errors: dict[str, str] | None = None) -> str:
-    pending = find_pending_file(signed_in_admin().id)
-    return render_template("imports/file.html", errors=errors or {}, pending=pending)
+    limits = {"lines": f"{MOST_LINES:,}", "bytes": f"{MOST_BYTES // 1024**2} MB"}
+    return render_template(
+        "imports/file.html", errors=errors or {}, limits=limits, jobs=list_jobs(IMPORTS, MOST_JOBS_SHOWN)
+    )
 
 
 @bp.route("", methods=["GET", "POST"])
@@ -49,39 +53,16 @@ def one() -> Response:
 @takes_up_to(MOST_BYTES + FORM_BYTES)
 @form(_file_form)
 def file() -> Response:
-    """Check a file without storing accounts. A correct one is kept encrypted until the admin confirms it."""
-    sent, admin_id = request.files.get("file"), signed_in_admin().id
-    content = sent.read() if sent else b""
-    with keap_call_slot():
-        forget_pending_file(admin_id)
-        try:
-            preview = preview_file(content)
-        except ImportRefused as refusal:
-            raise FormRefused(str(refusal), "file") from refusal
-    if preview.problems:
-        raise LinesRefused(preview.problems)
-    store_pending_file(admin_id, content, preview)
-    return redirect(url_for("imports.file"), code=303)
-
-
-@bp.post("/file/confirm")
-@open_to(Audience.ADMIN)
-@form(_file_form)
-def confirm() -> Response:
-    """Import the file that waits, or drop it."""
-    admin_id = signed_in_admin().id
-    pending = find_pending_file(admin_id)
-    if pending is None:
-        raise FormRefused("The file waited longer than ten minutes and was deleted. Upload it again.", "file")
-    if request.form.get("choice") == "drop":
-        forget_pending_file(admin_id)
-        return redirect(url_for("imports.file"), code=303)
-    check_password()
-    with keap_call_slot():
-        ids = import_file(pending.content, actor())
-    forget_pending_file(admin_id)
-    flash(f"{len(ids)} {'account was' if len(ids) == 1 else 'accounts were'} imported.", "done")
-    return redirect(url_for("accounts.index"), code=303)
+    """Import the lines of a file, or only check them; the worker does it."""
+    only_checks = request.form.get("choice") == "check"
+    if not only_checks:
+        check_password()
+    sent = request.files.get("file")
+    if sent is None or not sent.filename:
+        raise FormRefused("Choose a file.", "file")
+    takes_unusual_keys = request.form.get("unusual_key") == "1"
+    job_id = start_import(sent.read(), actor(), only_checks=only_checks, takes_unusual_keys=takes_unusual_keys)
+    return redirect(url_for("jobs.show", job_id=job_id), code=303)
 
 
 def _pasted_credential() -> ImportedCredential:

@@ -217,8 +217,10 @@ def test_a_pair_takes_the_place_of_one_that_works_only_where_that_is_meant(
 def test_a_personal_access_token_is_kept_as_what_it_is(app: Flask, program: Program, sandbox: Sandbox):
     asked = {"access_token": pair(sandbox)["access_token"], "kind": "personal_access_token"}
 
-    account_id = program.post(ACCOUNTS, asked).json()["id"]
+    refused = program.post(ACCOUNTS, asked)
+    account_id = program.post(ACCOUNTS, {**asked, "unusual_key": True}).json()["id"]
 
+    assert (refused.status_code, "begin with KeapAK" in refused.json()["error_description"]) == (409, True)
     assert program.get(f"{ACCOUNTS}/{account_id}/token").json()["expires_in"] is None
     with app.app_context():
         assert get_account(account_id).kind == "personal_access_token"

@@ -71,18 +71,17 @@ def sign_in_as(email: str) -> Act:
     return send("Sign in", email=email, password="not the password")
 
 
-def look_through(content: str) -> Act:
-    """Send a file to be looked through."""
+def check_file(content: str) -> Act:
+    """Send a file to be checked."""
 
     def act(page: Page) -> None:
         file = {"name": "accounts.csv", "mimeType": "text/csv", "buffer": content.encode()}
         page.get_by_label("CSV file").set_input_files(file)
-        press("Check the file")(page)
+        press("Check only")(page)
 
     return act
 
 
-BAD_FILE = "kind,access_token\nnonsense,xxxxxxxx\npersonal_access_token\n"
 TOKEN_OF_ACTIVE, SHOW_TOKEN = "/accounts/{active}/access-token", "Show the access token"
 WITHOUT_FLOW = [code for code, words in WORDS.items() if words.status != 200] + [Ending.DENIED, Ending.KEAP_ERROR]
 APP_FACES = [
@@ -154,9 +153,11 @@ APP_FACES = [
         act=send("Import", access_token="not-a-token", password="not the password", label=LONG),
     ),
     Face("import of a file", "/import/file", "admin"),
-    Face("import of a file, hostile names", "/import/file", "secured"),
-    Face("import of a file, most lines", "/import/file", "enrolling"),
-    Face("import of a file, bad lines", "/import/file", "admin", 422, act=look_through(BAD_FILE)),
+    Face("import of a file, refused", "/import/file", "admin", 422, act=check_file("nonsense")),
+    Face("job, over", "/jobs/1", "admin"),
+    Face("job, running", "/jobs/2", "admin"),
+    Face("job of a viewer", "/jobs/2", "viewer"),
+    Face("error 404, no such job", "/jobs/999999", "admin", 404),
     Face("export", "/export", "admin"),
     Face("export, refused", "/export", "admin", 401, act=send("Download", password="not the password")),
     Face("API keys", "/api-keys", "admin"),

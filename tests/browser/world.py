@@ -22,16 +22,26 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import find_flow
-from keap_connect.connect.import_files import MOST_LINES, Preview, PreviewLine
-from keap_connect.connect.pending_files import store_pending_file
 from keap_connect.crypto import hash_secret
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.events.history import Actor, EventKind
+from keap_connect.jobs.records import ItemOutcome, JobKind, NewItem, make_job
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AccountEvent, Admin, Alarm, OneTimeToken, RecoveryCode, Role
+from keap_connect.models import (
+    Account,
+    AccountEvent,
+    Admin,
+    Alarm,
+    Job,
+    JobItem,
+    OneTimeToken,
+    RecoveryCode,
+    Role,
+)
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
+from keap_connect.web.jobs import MOST_SHOWN
 from tests.browser.seed import HOUR, add_account, add_flow, add_link, add_worker, sealed_grant
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.support.sandbox import EVE, PERSON_IDS, Sandbox, basic
@@ -99,6 +109,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _fill_flows(world)
             _sign_people_in(world)
             _sign_admins_in(world)
+            _make_jobs()
             _throttle()
             _trouble_the_worker()
         with world.apps["one"].app_context():
@@ -203,16 +214,30 @@ def _sign_admins_in(world: World) -> None:
     secured, enrolling = admins["secured"], admins["enrolling"]
     assert secured is not None
     assert enrolling is not None
-    oddities = [PreviewLine(2, "oauth", "x" * 120, LONG, LONG, LONG), PreviewLine(3, "oauth", *[HOSTILE] * 4)]
-    store_pending_file(secured.id, b"", Preview(oddities, {}))
-    line = PreviewLine(2, "oauth", "ab101", "Blue Door Bakery", "Jane Doe", "Blue Door Bakery")
-    store_pending_file(enrolling.id, b"", Preview([line] * MOST_LINES, {}))
     with write_transaction() as session:
         session.execute(update(Admin).where(Admin.id == secured.id).values(totp_on_at=utc_now()))
         session.add(RecoveryCode(code_hash=hash_secret(RECOVERY_CODE), admin_id=secured.id))
     world.cookies["app", "at the second step"] = {"second-step": begin_second_step(secured)}
     with write_transaction() as session:  # so it is still waiting when its turn comes
         session.execute(update(OneTimeToken).values(expires_at=utc_now() + HOUR))
+
+
+def _make_jobs() -> None:
+    """Make a check that waits and an import that is over, of more lines than a page shows, with odd ones first."""
+    known = {"tenant_id": "ab101", "kind": "oauth", "updates": None}
+    usual = dict.fromkeys(("business_name", "person", "label", "external_id"), "Blue Door Bakery")
+    odd = dict.fromkeys(usual, LONG) | {"tenant_id": "x" * 120}
+    details = [odd, dict.fromkeys(usual, HOSTILE), *[usual] * MOST_SHOWN]
+    problem = {"column": "external_id", "problem": "Use letters from A to Z, digits and . _ : - only, without spaces."}
+    with write_transaction() as session:
+        for kind in JobKind:
+            items = {number: NewItem({"kind": "oauth"}, known | one) for number, one in enumerate(details, 2)}
+            items |= {number: NewItem(None, problem) for number in range(len(items) + 2, len(items) + MOST_SHOWN + 10)}
+            make_job(session, kind, ADMIN_EMAIL, items)
+        over = update(JobItem).where(JobItem.job_id == 1, JobItem.outcome.is_(None))
+        session.execute(over.values(outcome=ItemOutcome.DONE, work_sealed=None))
+        session.execute(update(Job).where(Job.id == 1).values(finished_at=utc_now()))
+        session.execute(update(Job).where(Job.id == 2).values(trouble=LONG))
 
 
 def _throttle() -> None:

@@ -343,7 +343,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"credential": "an access token and a refresh token", "person": "Jane"},
         "Imported again: an access token and a refresh token of Jane replaced what was stored.",
     ),
-    EventKind.FILE_IMPORTED: ({"count": 3}, "A file was imported; accounts in it: 3."),
+    EventKind.FILE_IMPORTED: ({"count": 3}, "The import of a file started; lines in it: 3."),
     EventKind.EXPORTED: ({"count": 3}, "All accounts were exported, without tokens: 3."),
     EventKind.CLIENT_CHECKED: (
         {"reason": "Keap knows the client."},

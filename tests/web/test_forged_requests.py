@@ -53,7 +53,7 @@ FORMS = {
     "setup.check": {},
     "imports.one": {},
     "imports.file": {},
-    "imports.confirm": {},
+    "jobs.stop": {},
     "exports.accounts": {"password": ADMIN_PASSWORD},
     "profile.password": {"password": ADMIN_PASSWORD, "new_password": "another password of mine"},
     "profile.prepare": {"password": ADMIN_PASSWORD},
@@ -67,16 +67,13 @@ FORMS = {
 # What a form says that has come through the door, where it is not sent on: a file, or that something is missing.
 OTHER_ANSWERS = {
     "imports.one": 401,
-    "imports.file": 422,
-    "imports.confirm": 422,
+    "imports.file": 401,
     "exports.accounts": 200,
 }
 # Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on.
 IDLE = {
     "accounts.complete",
     "accounts.resume",
-    "imports.file",
-    "imports.confirm",
     "signin.second_step",
     "profile.switch_on",
     "profile.switch_off",

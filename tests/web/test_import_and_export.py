@@ -1,13 +1,18 @@
-"""Import and export by their pages: the password once more, nothing pasted comes back, and all or nothing."""
+"""Import and export by their pages: the password once more, nothing pasted comes back, and each line its result."""
 
 import re
+from collections.abc import Callable
+from io import BytesIO
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from flask import Flask
+from flask import Flask, request
 
+from keap_connect.access.admins import create_admin
 from keap_connect.connect.import_files import MOST_BYTES
-from keap_connect.refresh.worker import RefreshWorker
+from keap_connect.jobs.runner import JobRunner
+from keap_connect.models import Role
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
@@ -29,18 +34,18 @@ def bring(admin: Visitor, **fields: str) -> requests.Response:
     return admin.press("/import", **{"kind": "pasted_token", "password": ADMIN_PASSWORD, **fields})
 
 
-def send_file(admin: Visitor, content: str | bytes) -> requests.Response:
-    """Choose a file and press the button that looks through it."""
+def send_file(admin: Visitor, content: str | bytes, **fields: str) -> requests.Response:
+    """Choose a file and press a button."""
     admin.get("/import/file")
     files = {"file": ("accounts.csv", content, "text/csv")}
-    admin.page = admin.session.post(f"{admin.base_url}/import/file", data=admin.fields("/import/file"), files=files)
+    data = {**admin.fields("/import/file"), "password": "", "unusual_key": "", **fields}
+    admin.page = admin.session.post(f"{admin.base_url}/import/file", data=data, files=files)
     return admin.page
 
 
-def let_the_worker_look(app: Flask) -> None:
-    """Let a worker keep house and look once for what is due."""
+def do_jobs(app: Flask) -> None:
     with app.app_context():
-        RefreshWorker(app).run(until_idle=True)
+        JobRunner(app).do_due()
 
 
 def test_token_from_the_page_of_keap_becomes_an_account(
@@ -132,76 +137,73 @@ def test_key_without_the_usual_prefix_needs_a_ticked_box(admin: Visitor, stored:
 
     assert "Keap does not accept this token or key" in admin.text
     assert 'value="1" checked' in admin.page.text
+    assert send_file(admin, "kind,access_token\npersonal_access_token,another-key-of-keap\n", choice="check").ok
+    assert "Confirm such keys for the whole file" in admin.text
 
 
-def test_file_is_looked_through_then_imported_and_shows_no_token(admin: Visitor, stored: Stored, sandbox: Sandbox):
+def test_file_is_checked_then_imported_and_shows_no_token(app: Flask, admin: Visitor, stored: Stored, sandbox: Sandbox):
     keys = [sandbox.make_key(tenant=tenant) for tenant in ("ab123", "cd456")]
-    content = HEADER + "".join(f"personal_access_token,{key},,,\n" for key in keys)
+    content = f"{HEADER}personal_access_token,{keys[0]},,c:1,Its  label\npersonal_access_token,{keys[1]},,,\n"
 
-    preview = send_file(admin, content)
-
-    assert preview.url.endswith("/import/file")
-    assert "2 lines are right: 2 new, 0 known" in admin.text
-    assert "KeapAK" not in preview.text
+    page = send_file(admin, content + "personal_access_token,canary-x,,,\n", choice="check", unusual_key="1")
+    assert urlsplit(page.url).path == "/jobs/1"
+    assert "0 of 3 lines are done" in admin.text
+    assert "No worker is running, so this waits." in admin.text
+    do_jobs(app)
+    page = admin.get("/jobs/1")
+    assert "2 lines are right, 1 refused." in admin.text
+    assert all(shown in admin.text for shown in ("Its label", "c:1", "New account", "Acme Plumbing", "access_token"))
+    assert not re.search("KeapAK|canary", page.text)
     assert stored.rows() == []
-    admin.press("/import/file/confirm", password="not the password")
-    assert (admin.page.status_code, stored.rows()) == (401, [])
-    admin.press("/import/file/confirm", password=ADMIN_PASSWORD)
-    assert "2 accounts were imported." in admin.text
+    file = admin.get("/jobs/1/items.csv?only=refused")
+    assert [line[:23] for line in file.text.splitlines()[1:]] == ["4,refused,access_token,"]
+
+    assert send_file(admin, content, password="not the password").status_code == 401
+    send_file(admin, content, password=ADMIN_PASSWORD)
+    do_jobs(app)
+    admin.get("/jobs/2")
+    assert "2 lines are imported." in admin.text
     assert [stored.tokens(one)[0] for one in (1, 2)] == keys
-    assert "lines are right" not in admin.get("/import/file").text
+    assert 'href="/accounts/1"' in admin.page.text
+    assert "Import of 2 lines finished" in admin.get("/import/file").text.replace("</a>\n     ", "")
 
 
-def test_bad_lines_are_named_and_the_file_does_not_wait(admin: Visitor, stored: Stored, sandbox: Sandbox):
-    page = send_file(
-        admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\npersonal_access_token,canary-x,,,\n"
-    )
-
-    assert page.status_code == 422
-    assert "1 line is not right. Nothing was stored. Line 3: Keap does not accept" in admin.text
-    assert "canary" not in page.text
-    admin.get("/import/file")
-    assert "confirm" not in admin.page.text
-    assert stored.rows() == []
-
-
-def test_file_can_be_forgotten_and_goes_after_ten_minutes(admin: Visitor, stored: Stored, sandbox: Sandbox, clock):
-    content = f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n"
-    send_file(admin, content)
-    admin.press("/import/file/confirm", choice="drop")
-    assert "Check the file" in admin.text
-    send_file(admin, content)
-    clock.advance(minutes=11)
-
-    admin.press("/import/file/confirm", password=ADMIN_PASSWORD)
-
-    assert admin.page.status_code == 422
-    assert "waited longer than ten minutes" in admin.text
-    assert stored.rows() == []
-
-
-def test_a_file_that_nobody_comes_back_for_is_destroyed_by_the_worker(
-    app: Flask, admin: Visitor, stored: Stored, sandbox: Sandbox, clock
+def test_running_job_can_be_stopped_and_a_viewer_sees_it_without_its_button(
+    app: Flask, admin: Visitor, new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox
 ):
-    send_file(admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n")
+    send_file(admin, f"{HEADER}personal_access_token,{sandbox.make_key()},,,\n", password=ADMIN_PASSWORD)
+    with app.app_context():
+        create_admin("viewer@example.com", ADMIN_PASSWORD, role=Role.VIEWER)
+    viewer = new_visitor()
+    viewer.sign_in("viewer@example.com", ADMIN_PASSWORD)
+    assert "0 of 1 lines are done" in viewer.get("/jobs/1").text
+    assert "Stop" not in viewer.text
 
-    let_the_worker_look(app)
-    assert stored.rows("pending_file")
-    clock.advance(minutes=11)
-    let_the_worker_look(app)
+    admin.get("/jobs/1")
+    admin.press("/jobs/1/stop")
+    do_jobs(app)
 
-    assert not stored.rows("pending_file")
+    assert "0 lines are imported, 1 not done." in " ".join(admin.text.split())
+    assert (stored.rows(), admin.get("/jobs/2").status_code) == ([], 404)
 
 
 @pytest.mark.proves("R69")
 def test_only_the_page_for_files_takes_more_than_the_others(admin: Visitor):
     largest = b"x\n" * (MOST_BYTES // 2)
 
-    assert "first line must name the columns" in send_file(admin, largest).text
-    assert send_file(admin, b"x" * (MOST_BYTES + 1)).status_code == 422
+    assert "first line must name the columns" in send_file(admin, largest, choice="check").text
+    assert "larger than 4 MB" in send_file(admin, b"x" * (MOST_BYTES + 1), choice="check").text
     assert send_file(admin, b"x" * (MOST_BYTES + 100_000)).status_code == 413
     admin.get("/import")
     assert admin.press("/import", access_token="x" * 100_000).status_code == 413
+
+
+def test_file_with_tokens_is_never_written_to_the_disk(app: Flask):
+    sent = {"file": (BytesIO(b"x" * 1_000_000), "accounts.csv")}
+
+    with app.test_request_context("/import/file", method="POST", data=sent):
+        request.max_content_length = MOST_BYTES
+        assert isinstance(request.files["file"].stream, BytesIO)
 
 
 @pytest.mark.proves("R58")

@@ -41,7 +41,6 @@ IN_OTHER_STATES = {
     "accounts.complete",
     "accounts.erase",
     "accounts.resume",
-    "imports.confirm",
 }
 
 

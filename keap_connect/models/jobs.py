@@ -1,0 +1,38 @@
+"""Long work for people, such as an import of many lines: each job, its items, and what became of them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, LargeBinary, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from keap_connect.database import Base
+
+
+class Job(Base):
+    __tablename__ = "job"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    made_by: Mapped[str]
+    made_at: Mapped[datetime]
+    next_at: Mapped[datetime]  # when a process may go on with it; one that works on it moves this ahead
+    trouble: Mapped[str | None]  # why it waits
+    finished_at: Mapped[datetime | None]
+
+
+class JobItem(Base):
+    """One item of a job. What is to be done is sealed, and deleted when it is done."""
+
+    __tablename__ = "job_item"
+    __table_args__ = (UniqueConstraint("job_id", "number"),)
+
+    ref: Mapped[str] = mapped_column(primary_key=True)  # `<job_id>:<number>`, part of the context of the seal
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    work_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    tries: Mapped[int] = mapped_column(default=0)  # that ended without an answer of Keap
+    outcome: Mapped[str | None]  # null while it waits
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)  # no secrets
