@@ -552,6 +552,18 @@ def boot_clock(monkeypatch):
     return moved
 
 
+@pytest.mark.proves("F79", "R101")
+def test_after_a_pause_past_the_deadline_there_is_time_to_read_what_arrived_meanwhile(boot_clock):
+    call = Call()
+    assert not call.go_on()
+
+    boot_clock.offset += 3600
+    assert not call.go_on()
+
+    boot_clock.offset += 1
+    assert call.go_on()
+
+
 def test_a_process_that_slept_between_connecting_and_writing_sends_nothing(server, keap, boot_clock, monkeypatch):
     last_check = Call.last_check
 
