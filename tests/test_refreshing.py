@@ -442,7 +442,7 @@ def test_a_token_that_was_rotated_unheard_of_leads_to_a_reconnect_that_tells_why
 
     shown = view_account(account)
     assert shown.state is AccountState.RECONNECT_REQUIRED
-    assert f"{outcome_unknown_since:%Y-%m-%d %H:%M} UTC, and no usable answer came" in " ".join(shown.reasons)
+    assert f"{outcome_unknown_since:%Y-%m-%d %H:%M:%S} UTC, and no usable answer came" in " ".join(shown.reasons)
     assert kinds_of(account)[0] == EventKind.ANSWER_LOST
     assert refreshes(sandbox) == 3
 
@@ -628,6 +628,12 @@ def test_a_refusal_that_was_confirmed_asks_for_a_reconnect_and_deletes_nothing(a
     assert row_of(account)["refused_at"] is not None
     assert state_of(account) is AccountState.RECONNECT_REQUIRED
     assert kinds_of(account)[0] == EventKind.REFRESH_REFUSED
+    told = [one.sentence for one in list_events(Search(account_id=account)).events]
+    assert [sentence.partition(" Keap answered")[0] for sentence in told[:3]] == [
+        "Keap refused the refresh token for good.",
+        "Keap refused the refresh token again.",
+        "Keap refused the refresh token; it is tried once more before it counts.",
+    ]
     assert served(account) == open_access_token(get_account(account))
 
 

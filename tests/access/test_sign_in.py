@@ -495,7 +495,7 @@ def test_sign_ins_and_refusals_stand_in_the_audit(app: Flask, admin: Visitor):
         events = [(one.kind, one.actor, one.details) for one in session.scalars(select(AccountEvent))]
     assert events == [
         ("admin_created", "command line", {"email": ADMIN_EMAIL, "role": "admin"}),
-        ("admin_signed_in", "127.0.0.1", {"email": ADMIN_EMAIL, "address": "127.0.0.1"}),
+        ("admin_signed_in", ADMIN_EMAIL, {"email": ADMIN_EMAIL, "address": "127.0.0.1"}),
         ("admin_sign_in_refused", "192.0.2.7", {"email": None, "address": "192.0.2.7"}),
     ]
 

@@ -4,6 +4,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.connect import callback
+from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
 from tests.flows.stored import Stored, token_calls
@@ -82,3 +83,31 @@ def test_a_grant_that_does_not_open_ends_the_journey_and_stops_no_worker(app: Fl
         RefreshWorker(app).run(until_idle=True)
 
     assert stored.flows()[0].ending == "interrupted"
+
+
+@pytest.mark.proves("R102")
+def test_a_process_that_dies_before_the_grant_arrived_is_recorded_and_a_late_grant_still_counts(
+    app: Flask, visitor: Visitor, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+):
+    codes: list[str] = []
+
+    def die_before_sending(_keap: object, code: str, _verifier: object) -> None:
+        codes.append(code)
+        die()
+
+    with monkeypatch.context() as dying:
+        dying.setattr(callback, "exchange_code", die_before_sending)
+        visitor.connect()
+    before = stored.flows()[0]
+    clock.advance(seconds=91)
+    with app.app_context():
+        RefreshWorker(app).run(until_idle=True)
+        RefreshWorker(app).run(until_idle=True)
+    kinds = [event.kind for event in stored.events()]
+    ending = stored.flows()[0].ending
+
+    with app.app_context():  # it was only stopped, and goes on
+        callback.complete_callback(before, AuthorizationResponse(None, codes[0], None, None, None))
+
+    assert (kinds, ending) == (["connection.failed"], "interrupted")
+    assert stored.flows()[0].ending == "connected"
