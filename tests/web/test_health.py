@@ -100,6 +100,7 @@ def test_an_alarm_turns_it_red_and_every_page_and_command_says_the_same(admin: V
         for calm in ("No account needs attention", "up to date", "steps are done.\n", "Nothing to do", "kept alive"):
             assert calm not in page
     assert "1 worker is running; refreshing is paused." in pages[0]
+    assert re.search(r'<li id="worker">.*?>Problem</strong>', pages[1].partition('<li id="connect">')[2], re.DOTALL)
     assert f'keap_connect_alarm{{name="{name}"}} 1.0' in figures
     assert (doctor.exit_code, status.exit_code) == (1, 4)
     for told in (doctor, status):
