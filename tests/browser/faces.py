@@ -207,7 +207,7 @@ APP_FACES = [
     Face("error 404, no such account", "/accounts/999999", "admin", 404),
     Face("error 405", "/signout", status=405),
     Face("error 500", "/connect/nonsense", "returning", 500),
-    Face("error 500, broken seal", "/connect/held-broken", "returning", 500),
+    Face("error 409, broken seal", "/connect/held-broken", "returning", 409),
 ]  # fmt: skip
 
 ANN, DORA, EVE = "ann.lee@example.com", "dora.quist@example.com", "eve.stone@example.com"
