@@ -341,7 +341,7 @@ class TestServed:
         for account_id in (1, 2):
             stored.set(account_id, client_id="another")
 
-        assert [warning[:20] for warning in check_deployment()] == ["1 stored grants belo"]
+        assert [warning[:20] for warning in check_deployment()] == ["1 stored grant belon"]
 
     def test_key_that_a_job_reports_as_refused_is_handed_out_no_more(self, stored: Stored, sandbox: Sandbox):
         credential = bring(sandbox, SERVICE)

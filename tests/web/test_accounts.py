@@ -316,6 +316,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.SCOPE_CHANGED: ({"scope": "read"}, "Keap granted the scope read instead of full."),
     EventKind.REFRESHED: ({}, "Refreshed: new tokens are stored."),
     EventKind.REFRESH_FAILED: ({"reason": "Keap is busy."}, "A refresh failed; the tokens are kept. Keap is busy."),
+    EventKind.FIRST_REFRESH_REFUSED: (
+        {"reason": "Keap said no."},
+        "Keap refused the imported refresh token; it is tried once more before it counts. Keap said no.",
+    ),
     EventKind.REFRESH_REFUSED_ONCE: (
         {"reason": "Bad token."},
         "Keap refused the refresh token; it is tried once more before it counts. Bad token.",
@@ -344,6 +348,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Imported again: an access token and a refresh token of Jane replaced what was stored.",
     ),
     EventKind.FILE_IMPORTED: ({"count": 3}, "The import of a file started; lines in it: 3."),
+    EventKind.JOB_STOPPED: ({"job": 4, "count": 3}, "Job 4 was stopped; items that were not done: 3."),
     EventKind.EXPORTED: ({"count": 3}, "All accounts were exported, without tokens: 3."),
     EventKind.CLIENT_CHECKED: (
         {"reason": "Keap knows the client."},
@@ -407,6 +412,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.NEW_PASSWORD_CODE_ISSUED: (
         {"email": "a@example.com"},
         "A link to set a new password was made for a@example.com.",
+    ),
+    EventKind.SIGN_IN_CODE_ISSUED: (
+        {"email": "a@example.com"},
+        "A code to sign in from a new browser was made for a@example.com.",
     ),
     EventKind.SIGN_INS_ENDED: ({"email": "a@example.com"}, "Sign-ins of a@example.com were ended."),
     EventKind.SECOND_FACTOR_ON: (
