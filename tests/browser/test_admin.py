@@ -226,6 +226,7 @@ def test_admin_disconnects_an_account_after_a_question(admin: Person, visitor: V
 
     admin.follow("Disconnect")
     admin.sees("Disconnect Acme Plumbing?")
+    admin.page.get_by_label("Your password").fill(ADMIN_PASSWORD)
     admin.press("Disconnect")
 
     admin.sees("Acme Plumbing")

@@ -73,7 +73,7 @@ def test_back_from_the_result_does_not_repeat_the_exchange(person: Person, watch
 def test_reload_and_an_old_callback_address_show_the_first_result(person: Person, watch: Watch):
     person.connect()
     person.sees("Your Keap account is connected")
-    result = person.page.url
+    result = urlsplit(person.page.url).path
 
     person.page.reload()
     person.sees("Your Keap account is connected")
@@ -241,13 +241,20 @@ def test_customer_disconnects_after_a_question_and_comes_back(person: Person):
     person.sees("Your Keap account is connected again")
 
 
+@pytest.mark.proves("F104")
 def test_customer_signs_out_and_their_accounts_are_no_longer_shown(person: Person):
     person.connect()
+    result = urlsplit(person.page.url).path
     person.open("/your-accounts")
     person.press("Sign out")
 
     person.sees("Connect your Keap account")
     person.reads("Your Keap accounts stay connected.")
+    for page_before in ("You are not signed in", "There is nothing here"):
+        person.page.go_back()
+        person.sees(page_before)
+    person.open(result)
+    person.sees("There is nothing here")
     person.open("/your-accounts")
     person.sees("You are not signed in")
 
