@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic.migration import MigrationContext
@@ -60,12 +61,18 @@ def find_revisions(connection: Connection, name: str) -> tuple[str | None, str |
         SettingsError: it is newer than this program.
     """
     present = MigrationContext.configure(connection).get_current_revision()
-    script = ScriptDirectory(current_app.extensions["migrate"].directory)
-    if present and present not in {revision.revision for revision in script.walk_revisions()}:
+    known = _list_revisions(current_app.extensions["migrate"].directory)
+    if present and present not in known:
         raise SettingsError(
             [f"{name} is newer than this program: it is at revision {cut(present)}. Install the version that made it."]
         )
-    return present, script.get_current_head()
+    return present, known[0]
+
+
+@cache
+def _list_revisions(directory: str) -> list[str]:
+    """Return the revisions of this program, newest first. To read them takes as long as all other checks together."""
+    return [revision.revision for revision in ScriptDirectory(directory).walk_revisions()]
 
 
 def check_file() -> None:
