@@ -4,6 +4,7 @@ import asyncio
 import base64
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -168,7 +169,8 @@ def test_the_server_reports_its_key_while_it_runs(start: Start):
         reporting.cancel()
         await reporting
 
-    asyncio.run(serve())
+    with ThreadPoolExecutor(1) as thread:  # the tests in a browser may have left a loop in this one
+        thread.submit(lambda: asyncio.run(serve())).result()
 
     assert reported() == []
 

@@ -360,7 +360,7 @@ def test_a_failed_migration_is_said_and_nothing_is_left_running(tmp_path: Path) 
 
     (problem,) = refused(instance, DATABASE_URL=f"sqlite:///{instance / 'other.db'}")
 
-    assert problem == "Error: The database could not be brought up to date: file is not a database"
+    assert problem.startswith("Error: The database file is damaged (file is not a database). Restore the newest backup")
 
 
 # The sandbox's port

@@ -43,9 +43,8 @@ class Pause:
 
     @property
     def sentence(self) -> str:
-        return (
-            f"Refreshing is paused since {self.since:%Y-%m-%d %H:%M:%S} UTC. {self.reason} Accounts: {self.accounts}."
-        )
+        since = f"{self.since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"Refreshing has been paused since {since}. {self.reason} Accounts: {self.accounts}."
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def test_cookies_are_bound_to_host_and_https(person: Person, context: BrowserCon
     person.connect("Cleo Marsh", "ef789")
     person.open("/your-accounts")
     person.follow("Disconnect")
+    person.page.get_by_label("Your password").fill(ADMIN_PASSWORD)
     person.press("Disconnect")
     person.page.wait_for_url("**/accounts/*")
 

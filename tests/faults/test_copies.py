@@ -468,14 +468,15 @@ def test_all_say_the_same_sentence(living: Stage):
     with living.app.app_context(), write_transaction() as session:
         alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, "It may be a copy.")
     with living.app.app_context():
-        (sentence,) = read_refreshing().pauses
+        (pause,) = read_refreshing().pauses
     run = living.app.test_cli_runner().invoke
     ready = living.app.test_client().get("/readyz", base_url=living.environ["PUBLIC_URL"])
 
-    assert sentence.startswith("Refreshing is paused: It may be a copy. No refresh token is presented until")
-    assert sentence.endswith("./keap-connect refreshing confirm-only-one")
-    words = sentence.removeprefix("Refreshing is paused: ")
-    assert words in run(args=["worker", "--once"]).output
+    assert pause.sentence.startswith("Refreshing has been paused since ")
+    words = f"{pause.reason} {pause.advice}"
+    assert words.startswith("It may be a copy. No refresh token is presented until")
+    assert words.endswith("./keap-connect refreshing confirm-only-one")
+    assert f"{pause.sentence} {pause.advice}" in run(args=["worker", "--once"]).output
     for command in (["refreshing", "status"], ["doctor"]):
         said = " ".join(run(args=command).output.split())
         assert "It may be a copy." in said
@@ -491,7 +492,7 @@ def test_all_say_the_same_sentence(living: Stage):
     admin, job = visit(living.app), Program(living.app, key)
     admin.sign_in("admin@example.com", ADMIN_PASSWORD)
     for path in ("/accounts", "/setup"):
-        assert sentence in " ".join(html.unescape(admin.get(path).text).split())
+        assert pause.sentence in " ".join(html.unescape(admin.get(path).text).split())
     refused, served = job.post("/api/v1/accounts/1/refresh"), job.get("/api/v1/accounts/1/token")
     assert (refused.status_code, words in refused.json()["error_description"]) == (503, True)
     assert (served.status_code, words in served.json()["warning"]) == (200, True)

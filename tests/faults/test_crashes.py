@@ -292,7 +292,7 @@ def test_a_single_false_refusal_harms_nobody(stage: Stage):
     second = _ask_until_settled(process, account_id)
 
     assert first["error"] == again["error"] == "TemporarilyUnavailable"
-    assert (refusals, state) == (1, AccountState.AT_RISK)
+    assert (refusals, state) == (1, AccountState.ACTIVE)  # it is tried again within ten minutes
     assert second["ok"]
     assert stage.row(account_id).refusals == 0
     assert len(stage.presentations()) == 2

@@ -502,7 +502,8 @@ def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage
     sent = len(stage.presentations())
 
     said = _run(stage, "worker", "--once", code=4)
-    assert "Refreshing is paused: Keap refused" in said
+    assert "Refreshing has been paused since" in said
+    assert "Keap refused 5 accounts" in said
     assert len(stage.presentations()) == sent
     status = json.loads(_run(stage, "refreshing", "status", "--json", code=4))
     assert "not paused" in _run(stage, "refreshing", "resume")

@@ -496,7 +496,7 @@ def test_refresh_now_says_plainly_how_it_went(
     admin.press(f"/accounts/{account_id}/refresh")
 
     assert admin.page.url.endswith(f"/accounts/{account_id}")
-    told = [sentence for sentence in notices(admin) if "Refreshing is paused since" not in sentence]
+    told = [sentence for sentence in notices(admin) if "Refreshing has been paused since" not in sentence]
     assert [sentence.startswith(OUTCOMES[fault]) for sentence in told] == [True], notices(admin)
     assert len(notices(admin)) == (2 if fault == "invalid_client_401" else 1), "the alarm is on the page, too"
     assert (tokens(app, account_id) == before) == (fault is not None)

@@ -93,7 +93,7 @@ def test_an_alarm_turns_it_red_and_every_page_and_command_says_the_same(admin: V
 
     assert readiness(admin) == (503, "not ready\n")
     for page in pages:
-        assert "Refreshing is paused since 2" in page
+        assert "Refreshing has been paused since 2" in page
         assert "This is why." in page
         assert "press Resume" in page
         assert 'name="name" value="' + name in page

@@ -199,9 +199,10 @@ def test_only_the_page_for_files_takes_more_than_the_others(admin: Visitor):
 
 
 def test_file_with_tokens_is_never_written_to_the_disk(app: Flask):
-    sent = {"file": (BytesIO(b"x" * 1_000_000), "accounts.csv")}
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="accounts.csv"\r\n\r\n'
+    sent = {"data": head + b"x" * 1_000_000 + b"\r\n--x--\r\n", "content_type": "multipart/form-data; boundary=x"}
 
-    with app.test_request_context("/import/file", method="POST", data=sent):
+    with app.test_request_context("/import/file", method="POST", **sent):
         request.max_content_length = MOST_BYTES
         assert isinstance(request.files["file"].stream, BytesIO)
 
