@@ -136,7 +136,7 @@ class HandOutUnrecorded(KeapConnectError):
     status, code, exit_code = 503, "temporarily_unavailable", ExitCode.COME_BACK_LATER
     retry_after_seconds = 300  # a person has to correct it
     heading = "The audit log cannot be written"
-    advice = "Until it can be, no token is shown. Ask whoever runs this app to check AUDIT_LOG and the disk."
+    advice = "Until it can be, no token is shown. Ask the operator of this app to check AUDIT_LOG and the disk."
 
 
 class TenantConflict(KeapConnectError):
@@ -273,7 +273,7 @@ class SignInThrottled(TooManyAttempts):
     """Too many wrong guesses at an admin's password, perhaps by others."""
 
     advice = (
-        "{} Nothing was checked. If you cannot wait, ask whoever runs this app for a sign-in code "
+        "{} Nothing was checked. If you cannot wait, ask the operator of this app for a sign-in code "
         "(./keap-connect admins sign-in-code), and enter it on the sign-in page with your password."
     )
 

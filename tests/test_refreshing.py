@@ -632,7 +632,7 @@ def test_a_refusal_that_was_confirmed_asks_for_a_reconnect_and_deletes_nothing(a
     assert [sentence.partition(" Keap answered")[0] for sentence in told[:3]] == [
         "Keap refused the refresh token for good.",
         "Keap refused the refresh token again.",
-        "Keap refused the refresh token; it is tried once more before it counts.",
+        "Keap refused the refresh token; it is tried again before it counts.",
     ]
     assert served(account) == open_access_token(get_account(account))
 

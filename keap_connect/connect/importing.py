@@ -116,7 +116,7 @@ def _check_refresh_token(credential: ImportedCredential) -> None:
     _check_token(token, "refresh_token", "refresh token")
     problem = None
     if token == credential.access_token:
-        problem = "is the access token once more: copy the refresh token"
+        problem = "is the same as the access token: copy the refresh token"
     elif token.startswith(KEY_PREFIX):
         problem = f"is a key: it begins with {KEY_PREFIX}"
     elif "=" in token:

@@ -159,7 +159,7 @@ class EventKind(StrEnum):
 WITHOUT_DETAILS = {
     "person": "a person Keap has not named yet",
     "reason": "",
-    "again": "; it is tried once more before it counts",  # the second refusal says " again"
+    "again": "; it is tried again before it counts",  # the second refusal says " again"
 }
 _SENTENCES = {kind.value: kind.sentence for kind in EventKind}
 PAIR_STORED = "stored a pair"  # the key in `Session.info` of a transaction that stores new tokens

@@ -202,7 +202,7 @@ class TestKnownAccount:
         ("a" * 28, "r" * 19, "refresh_token", "is too short"),
         ("a" * 28, "1.2E+10", "refresh_token", "is a number"),
         ("a" * 28, "12345678901234567000", "refresh_token", "is a number"),
-        ("a" * 28, "a" * 28, "refresh_token", "is the access token once more"),
+        ("a" * 28, "a" * 28, "refresh_token", "is the same as the access token"),
         ("a" * 28, "KeapAK-" + "k" * 50, "refresh_token", "is a key"),
         ("a" * 28, None, "refresh_token", "is missing"),
         ("1,23e+25", "r" * 32, "access_token", "is a number"),

@@ -318,11 +318,11 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.REFRESH_FAILED: ({"reason": "Keap is busy."}, "A refresh failed; the tokens are kept. Keap is busy."),
     EventKind.FIRST_REFRESH_REFUSED: (
         {"reason": "Keap said no."},
-        "Keap refused the imported refresh token; it is tried once more before it counts. Keap said no.",
+        "Keap refused the imported refresh token; it is tried again before it counts. Keap said no.",
     ),
     EventKind.REFRESH_REFUSED_ONCE: (
         {"reason": "Bad token."},
-        "Keap refused the refresh token; it is tried once more before it counts. Bad token.",
+        "Keap refused the refresh token; it is tried again before it counts. Bad token.",
     ),
     EventKind.REFRESH_REFUSED_LATE: (
         {"sent": 4, "stored": 5, "reason": "Bad token."},
