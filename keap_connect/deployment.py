@@ -34,8 +34,9 @@ def check_deployment() -> list[str]:
     with connected() as connection:
         present, newest = find_revisions(connection, "The database")
     if present != newest:
+        has = f"is at revision {present}" if present else "has no tables yet"
         raise SettingsError(
-            [f"The database is at revision {present}, this program needs {newest}: run `./keap-connect db upgrade`."]
+            [f"The database {has}, and this program needs revision {newest}: run `./keap-connect db upgrade`."]
         )
     check_keys()
     warning = foreign_warning(count_foreign_grants())

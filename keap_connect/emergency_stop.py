@@ -11,7 +11,10 @@ from keap_connect.jobs.records import stop_in
 from keap_connect.models import Account, Admin, APIKey, Job, OneTimeToken, ReconnectLink, SignIn
 from keap_connect.refresh import alarms
 
-REASON = "Everything was stopped by `./keap-connect emergency-stop`."
+REASON = (
+    "Everything was stopped by `./keap-connect emergency-stop`. First replace each secret that may be "
+    "stolen, make links for new passwords (./keap-connect admins reset-password), and make new API keys."
+)
 
 
 def stop_everything(actor: str) -> list[AccountView]:

@@ -505,7 +505,7 @@ def test_a_database_without_tables_is_one_sentence_that_says_what_to_do(flask: F
         finished = flask(*command.split(), DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}")
 
         assert (finished.returncode, finished.stdout) == (1, "")
-        assert said(finished).startswith("Error: The database is at revision None")
+        assert said(finished).startswith("Error: The database has no tables yet")
         assert said(finished).endswith("run `./keap-connect db upgrade`.")
 
 
@@ -525,7 +525,7 @@ def test_no_command_about_admins_or_accounts_runs_without_tables(environ: dict[s
         finished = app.test_cli_runner().invoke(args=arguments, input=ADMIN_PASSWORD + "\n")
 
         assert (finished.exit_code, finished.stdout) == (1, ""), arguments
-        assert finished.stderr.startswith("Error: The database is at revision None"), arguments
+        assert finished.stderr.startswith("Error: The database has no tables yet"), arguments
     with app.app_context():
         db.engine.dispose()
 

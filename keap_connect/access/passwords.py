@@ -66,7 +66,7 @@ def verify_password(
         raise SignInThrottled(refusal.retry_after_seconds) from None
     is_right = _is_right(admin, password)
     if admin is None or not is_right:
-        _record_refusal(address)
+        _record_refusal(admin, address)
         return None
     hasher = services().password_hasher
     with write_transaction() as session:
@@ -180,14 +180,15 @@ def _store(session: Session, admin: Admin, password_hash: str) -> None:
     record(session, EventKind.PASSWORD_CHANGED, None, admin.email, email=admin.email)
 
 
-def _record_refusal(address: str) -> None:
+def _record_refusal(admin: Admin | None, address: str) -> None:
     log.warning("A sign-in was refused from %s.", address)
     try:
         count_attempt({"history": REFUSALS_IN_HISTORY})
     except TooManyAttempts:
         return
     with write_transaction() as session:
-        record(session, EventKind.ADMIN_SIGN_IN_REFUSED, None, address, email=None)
+        email = admin.email if admin else None  # never what was typed, which may be a password
+        record(session, EventKind.ADMIN_SIGN_IN_REFUSED, None, address, email=email)
 
 
 def _is_right(admin: Admin | None, password: str) -> bool:

@@ -58,7 +58,7 @@ class AccountView:
     needs_first_refresh: bool = False
     has_access_token: bool = False
     is_being_confirmed: bool = False  # Keap refused one refresh; a second one decides
-    is_unreadable: bool = False  # a token does not open; only known when the view was made with the tokens
+    is_unreadable: bool = False  # a token does not open
     access_token_masked: str | None = field(default=None, repr=False)
     refresh_token_masked: str | None = field(default=None, repr=False)
 
@@ -202,8 +202,7 @@ def view_of(account: Account, with_tokens: bool = False, is_paused: bool = False
     state = state_of(account, now, ours)
     issued_at = account.refresh_token_issued_at
     ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at and account.refused_at is None else None
-    access_token = _masked(account, open_access_token) if with_tokens else None
-    refresh_token = _masked(account, open_refresh_token) if with_tokens else None
+    access_token, refresh_token = _masked(account, open_access_token), _masked(account, open_refresh_token)
     is_unreadable = state.is_alive and UNREADABLE in {access_token, refresh_token}
     return AccountView(
         **{name: getattr(account, name) for name in _COPIED},
@@ -216,8 +215,8 @@ def view_of(account: Account, with_tokens: bool = False, is_paused: bool = False
         has_access_token=account.access_token_sealed is not None,
         is_being_confirmed=is_being_confirmed(account, state),
         is_unreadable=is_unreadable,
-        access_token_masked=access_token,
-        refresh_token_masked=refresh_token,
+        access_token_masked=access_token if with_tokens else None,
+        refresh_token_masked=refresh_token if with_tokens else None,
     )
 
 

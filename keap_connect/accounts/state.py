@@ -55,7 +55,8 @@ PAUSED_STEP = (
 )
 FOREIGN_STEP = "Put the old KEAP_CLIENT_ID and KEAP_TOKEN_URL back, or send this customer a reconnect link."
 UNREADABLE_STEP = (
-    "Its tokens do not open with the keys in TOKEN_KEYS: put the key that sealed them back, or press Reconnect."
+    "Its tokens do not open: they were changed, or TOKEN_KEYS lacks a key. "
+    "To repair it, put the key that sealed them back, or press Reconnect."
 )
 
 

@@ -50,7 +50,7 @@ def read_file(content: bytes, takes_unusual_keys: bool = False) -> Lines:
                     raise ImportRefused(f"It is the same as in line {first[column, value]}.", column)
             lines[number] = credential
         except UnusualKey as refusal:
-            lines[number] = ImportRefused(f"{refusal} Confirm such keys for the whole file.")
+            lines[number] = ImportRefused(f"{refusal} Tick the box for unusual keys, or give --unusual-keys.")
         except FormRefused as refusal:
             lines[number] = refusal
     return lines

@@ -126,7 +126,7 @@ class EventKind(StrEnum):
     ADMIN_ROLE_CHANGED = "admin_role_changed", PEOPLE, "{email} got the role {role}."
     ADMIN_REMOVED = "admin_removed", PEOPLE, "{email} is no longer an admin."
     ADMIN_SIGNED_IN = "admin_signed_in", PEOPLE, "Admin {email} signed in."
-    ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused", PEOPLE, "A sign-in was refused."
+    ADMIN_SIGN_IN_REFUSED = "admin_sign_in_refused", PEOPLE, "A sign-in of {email} was refused."
     ADMIN_SIGNED_OUT = "admin_signed_out", PEOPLE, "Admin {email} signed out."
     CUSTOMER_SIGNED_OUT = "customer_signed_out", PEOPLE, "The customer signed out."
     SIGN_INS_ENDED = "sign_ins_ended", PEOPLE, "Sign-ins of {email} were ended."
@@ -157,6 +157,7 @@ class EventKind(StrEnum):
 
 
 WITHOUT_DETAILS = {
+    "email": "somebody who is no admin",
     "person": "a person Keap has not named yet",
     "reason": "",
     "again": "; it is tried again before it counts",  # the second refusal says " again"
@@ -192,5 +193,5 @@ def record(session: Session, kind: EventKind, account_id: int | None, actor: str
 def sentence_of(kind: str, details: Mapping[str, Any]) -> str:
     """Return an event in words, also one of a kind that another version wrote, so that no page fails."""
     sentence = _SENTENCES.get(kind) or f"{kind.replace('_', ' ').capitalize()}."
-    words = {**WITHOUT_DETAILS, **details}
+    words = {**WITHOUT_DETAILS, **{name: value for name, value in details.items() if value is not None}}
     return sentence.format_map(defaultdict(lambda: "unknown", words)).strip()

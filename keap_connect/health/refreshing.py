@@ -44,7 +44,7 @@ class Pause:
     @property
     def sentence(self) -> str:
         since = f"{self.since:%Y-%m-%d %H:%M:%S} UTC"
-        return f"Refreshing has been paused since {since}. {self.reason} Accounts: {self.accounts}."
+        return f"Refreshing has been paused since {since}. {self.reason} Accounts concerned: {self.accounts}."
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Refreshing:
             yield well("alarms", "Nothing pauses refreshing.")
         for worker in self.workers:
             if worker.paused_until:
-                yield attention("worker", f"{worker.name} pauses: {worker.pause_reason}", "It continues by itself.")
+                yield attention("worker", f"{worker.name} pauses: {worker.pause_reason}", "It continues automatically.")
         if not self.workers:
             is_missed = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK] > 0
             yield (wrong if is_missed else attention)(

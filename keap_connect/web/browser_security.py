@@ -64,11 +64,11 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
     def check_request() -> None:
         if request.routing_exception:  # the router answers 404 or 405, with the right methods
             return
+        most_bytes = getattr(app.view_functions.get(request.endpoint or ""), "most_bytes", None)
+        if most_bytes is not None:  # before a refusal, whose page names the limit
+            request.max_content_length = most_bytes
         if refusal := request.environ.get(REFUSAL):
             raise refusal
-        most_bytes = getattr(app.view_functions.get(request.endpoint or ""), "most_bytes", None)
-        if most_bytes is not None:
-            request.max_content_length = most_bytes
         if is_for_programs():
             return
         # PostgreSQL stores no null character in a text.

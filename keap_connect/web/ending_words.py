@@ -89,7 +89,7 @@ ENDINGS = (
         Ending.KEAP_ERROR,
         "Keap could not finish this",
         "Keap sent you back with an error of its own.",
-        "Try again in a minute. If it keeps happening, ask the operator of this app: Keap may have it registered wrongly.",
+        "Try again in a minute. If it keeps happening, ask the operator of this app: Keap may know it wrongly.",
     ),
     _failed(
         Ending.STATE_MISSING,
@@ -148,7 +148,7 @@ ENDINGS = (
         502,
         "Keap does not accept this app at the moment",
         "You did everything right. Keap refused this app's own credentials, and only the operator of this app can fix "
-        "that; the details are in the log.",
+        "that. They see it on their dashboard.",
     ),
     _failed(
         Ending.KEAP_BUSY,

@@ -35,5 +35,5 @@ def download(job_id: int) -> FlaskResponse:
 @open_to(Audience.ADMIN)
 def stop(job_id: int) -> Response:
     stop_job(job_id, actor())
-    flash("Stopped. What was done stays.", "done")
+    flash("The job was stopped. What it has done stays.", "done")
     return redirect(url_for("jobs.show", job_id=job_id), code=303)

@@ -393,7 +393,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
-    EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in was refused."),
+    EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in of a@example.com was refused."),
     EventKind.ADMIN_SIGNED_OUT: ({"email": "a@example.com"}, "Admin a@example.com signed out."),
     EventKind.CUSTOMER_SIGNED_OUT: ({}, "The customer signed out."),
     EventKind.HISTORY_PRUNED: (

@@ -138,7 +138,7 @@ def test_key_without_the_usual_prefix_needs_a_ticked_box(admin: Visitor, stored:
     assert "Keap does not accept this token or key" in admin.text
     assert 'value="1" checked' in admin.page.text
     assert send_file(admin, "kind,access_token\npersonal_access_token,another-key-of-keap\n", choice="check").ok
-    assert "Confirm such keys for the whole file" in admin.text
+    assert "Tick the box for unusual keys" in admin.text
 
 
 def test_file_is_checked_then_imported_and_shows_no_token(app: Flask, admin: Visitor, stored: Stored, sandbox: Sandbox):
@@ -151,7 +151,7 @@ def test_file_is_checked_then_imported_and_shows_no_token(app: Flask, admin: Vis
     assert "No worker is running, so this waits." in admin.text
     do_jobs(app)
     page = admin.get("/jobs/1")
-    assert "2 lines are right, 1 refused." in admin.text
+    assert "2 lines can be imported, 1 refused." in admin.text
     assert all(shown in admin.text for shown in ("Its label", "c:1", "New account", "Acme Plumbing", "access_token"))
     assert not re.search("KeapAK|canary", page.text)
     assert stored.rows() == []
@@ -162,7 +162,7 @@ def test_file_is_checked_then_imported_and_shows_no_token(app: Flask, admin: Vis
     send_file(admin, content, password=ADMIN_PASSWORD)
     do_jobs(app)
     admin.get("/jobs/2")
-    assert "2 lines are imported." in admin.text
+    assert "2 lines imported." in admin.text
     assert [stored.tokens(one)[0] for one in (1, 2)] == keys
     assert 'href="/accounts/1"' in admin.page.text
     assert "Import of 2 lines finished" in admin.get("/import/file").text.replace("</a>\n     ", "")
@@ -183,7 +183,7 @@ def test_running_job_can_be_stopped_and_a_viewer_sees_it_without_its_button(
     admin.press("/jobs/1/stop")
     do_jobs(app)
 
-    assert "0 lines are imported, 1 not done." in " ".join(admin.text.split())
+    assert "0 lines imported, 1 not done." in " ".join(admin.text.split())
     assert (stored.rows(), admin.get("/jobs/2").status_code) == ([], 404)
 
 
