@@ -73,7 +73,7 @@ def test_back_from_the_result_does_not_repeat_the_exchange(person: Person, watch
 def test_reload_and_an_old_callback_address_show_the_first_result(person: Person, watch: Watch):
     person.connect()
     person.sees("Your Keap account is connected")
-    result = urlsplit(person.page.url).path
+    result = person.page.url
 
     person.page.reload()
     person.sees("Your Keap account is connected")
