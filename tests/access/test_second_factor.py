@@ -247,7 +247,7 @@ def test_where_it_is_required_nothing_opens_before_it_is_set_up(admin: Visitor, 
         answers = [send(visitor, "GET", path) for path in closed]
         assert {answer.headers["Location"] for answer in answers} == {"/profile#second-factor"}
     admin.get("/profile")
-    assert "It is required here" in admin.text
+    assert "You must set it up" in admin.text
     token = admin.fields("/profile/password")["csrf_token"]
     posted = send(
         admin, "POST", "/admins", data={"csrf_token": token, "password": ADMIN_PASSWORD, "email": "x@e.example"}
@@ -259,7 +259,7 @@ def test_where_it_is_required_nothing_opens_before_it_is_set_up(admin: Visitor, 
 
     assert is_signed_in(admin)
     assert not is_signed_in(viewer)
-    assert "It is required here" not in admin.get("/profile").text
+    assert "You must set it up" not in admin.get("/profile").text
 
 
 @pytest.mark.proves("R53")
