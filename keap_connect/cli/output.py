@@ -17,7 +17,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return the rows in columns that are as wide as their longest cell; on a terminal, the widest are cut to fit."""
     cells = [list(headings), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[number]) for row in cells) for number in range(len(headings))]
-    while (columns := _terminal_columns()) and sum(widths) + 2 * (len(widths) - 1) > columns > 8 * len(widths):
+    columns = _terminal_columns()
+    while sum(widths) + 2 * (len(widths) - 1) > columns > 8 * len(widths):
         widths[widths.index(max(widths))] -= 1
     lines = (
         "  ".join(_cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells

@@ -234,7 +234,7 @@ class Front:
             oldest.reschedule(asyncio.get_running_loop().time())
 
     async def _send(self, send: Send, answer: Answer) -> None:
-        headers = [encoded(*header) for header in answer.headers]
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if isinstance(answer.body, bytes):
             await send({"type": "http.response.body", "body": answer.body, "more_body": False})
@@ -313,11 +313,6 @@ def wsgi_environ(scope: Message) -> "WSGIEnvironment":
         elif key:
             environ[key] = value.decode("latin-1")
     return environ
-
-
-@lru_cache(512)
-def encoded(name: str, value: str) -> tuple[bytes, bytes]:
-    return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 @lru_cache(512)

@@ -7,13 +7,14 @@ from typing import TypeVar
 from flask import Flask, abort, current_app, g, redirect, request, url_for
 from werkzeug.wrappers import Response
 
+from keap_connect.access.known_browsers import LIFETIME_SECONDS, remember_browser
 from keap_connect.access.sign_ins import find_admin, find_person
 from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.errors import AccountNotFound, KeapConnectError
 from keap_connect.events.history import Actor
 from keap_connect.models import Admin, Role, SignIn
 from keap_connect.services import services
-from keap_connect.web.browser_security import is_for_programs, read_cookie
+from keap_connect.web.browser_security import is_for_programs, read_cookie, set_cookie
 
 View = TypeVar("View", bound=Callable[..., object])
 
@@ -132,6 +133,11 @@ def signed_in_person() -> SignIn:
     if person is None:
         raise PersonUnknown("This browser has not connected a Keap account lately.")
     return person
+
+
+def know_browser(response: Response, admin: Admin) -> None:
+    """Let this browser be known as the admin's, so that wrong passwords of strangers do not shut it out."""
+    set_cookie(response, "device", remember_browser(admin), LIFETIME_SECONDS)
 
 
 def welcome_person(session_id: str) -> None:

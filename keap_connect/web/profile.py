@@ -6,12 +6,11 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from keap_connect.access import second_factor
-from keap_connect.access.known_browsers import LIFETIME_SECONDS, remember_browser
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
 from keap_connect.models import Admin
-from keap_connect.web.auth import Audience, needs_second_factor, open_to, signed_in_admin
-from keap_connect.web.browser_security import read_cookie, set_cookie
+from keap_connect.web.auth import Audience, know_browser, needs_second_factor, open_to, signed_in_admin
+from keap_connect.web.browser_security import read_cookie
 from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("profile", __name__, url_prefix="/profile")
@@ -56,7 +55,7 @@ def password() -> Response:
         end_other_sign_ins(admin, read_cookie("admin"))
     flash("Your new password is set.", "done")
     answer = _back()
-    set_cookie(answer, "device", remember_browser(admin), LIFETIME_SECONDS)
+    know_browser(answer, admin)
     return answer
 
 

@@ -3,14 +3,13 @@
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.access.known_browsers import LIFETIME_SECONDS, remember_browser
 from keap_connect.access.passwords import get_owner_of_link, redeem_password_link, verify_password
 from keap_connect.access.second_factor import begin_second_step, find_waiting, finish_second_step
 from keap_connect.access.sign_ins import end_sign_in, sign_in_admin
 from keap_connect.access.sign_ins import sign_out as end_session
 from keap_connect.errors import WrongPassword
 from keap_connect.models import Admin
-from keap_connect.web.auth import Audience, local_path, open_to
+from keap_connect.web.auth import Audience, know_browser, local_path, open_to
 from keap_connect.web.browser_security import delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.browser_words import name_browser
 from keap_connect.web.forms import form
@@ -49,7 +48,7 @@ def sign_in() -> Response:
     answer = redirect(url_for("signin.second_step", next=_next_path()), code=303)
     set_cookie(answer, SECOND_STEP, begin_second_step(admin))
     if code:  # others may have used up the admin's wrong codes, too
-        set_cookie(answer, "device", remember_browser(admin), LIFETIME_SECONDS)
+        know_browser(answer, admin)
     return answer
 
 
@@ -94,7 +93,7 @@ def _start_session(admin: Admin) -> Response:
     end_sign_in(read_cookie("admin"))
     answer = redirect(_next_path() or url_for("accounts.index"), code=303)
     set_cookie(answer, "admin", sign_in_admin(admin, _address(), name_browser(request.user_agent.string)))
-    set_cookie(answer, "device", remember_browser(admin), LIFETIME_SECONDS)
+    know_browser(answer, admin)
     if read_cookie(SECOND_STEP):
         delete_cookie(answer, SECOND_STEP)
     return answer
