@@ -30,6 +30,21 @@ class AccountState(StrEnum):
         return self in {AccountState.ACTIVE, AccountState.AT_RISK}
 
 
+class Cause(StrEnum):
+    """Why an account is at risk or must be reconnected; receivers of notifications rely on these values."""
+
+    OTHER_REGISTRATION = "other_registration"
+    REFRESHES_FAIL = "refreshes_fail"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    OVERDUE = "overdue"
+    UNUSED = "unused"
+    REFUSED = "refused"
+    ANSWER_LOST = "answer_lost"
+    AGED_OUT = "aged_out"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105
+    KEY_REFUSED = "key_refused"
+
+
 # The kinds that never expire, and Keap's names for them.
 KEYS = {
     CredentialKind.PERSONAL_ACCESS_TOKEN: "Personal Access Token",

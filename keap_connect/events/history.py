@@ -40,6 +40,10 @@ class EventKind(StrEnum):
 
     CONNECTED = "connected", ACCOUNTS, "Connected by {person}.", STORES_PAIR
     RECONNECTED = "reconnected", ACCOUNTS, "Reconnected by {person}: new tokens, same account.", STORES_PAIR
+    # Changes of the stored state. `cause` is from the closed list `Cause`; `deadline` is in ISO 8601, or null.
+    AT_RISK = "at_risk", ACCOUNTS, "At risk. {why}"
+    RECOVERED = "recovered", ACCOUNTS, "No longer at risk."
+    RECONNECT_REQUIRED = "reconnect_required", ACCOUNTS, "A person must authorize again. {why}"
     # Named as in the notifications to other programs.
     CONNECTION_FAILED = "connection.failed", ACCOUNTS, "A person could not connect. {reason}"
     RECONNECT_FAILED = "reconnect_failed", ACCOUNTS, "A reconnect did not succeed. {reason}"
