@@ -9,14 +9,15 @@ from pathlib import Path
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 
-from keap_connect.accounts.state import foreign_expression
+from keap_connect.accounts.state import AccountState, Cause
+from keap_connect.accounts.stored_state import count_places, registration, store_registration
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.answers import cut
-from keap_connect.models import Account, KeyCheck
+from keap_connect.models import KeyCheck
 from keap_connect.services import services
 
 KEY_CHECK = "key_check"
@@ -39,7 +40,8 @@ def check_deployment() -> list[str]:
             [f"The database {has}, and this program needs revision {newest}: run `./keap-connect db upgrade`."]
         )
     check_keys()
-    warning = foreign_warning(count_foreign_grants())
+    store_registration(is_first=True)
+    warning = foreign_warning()
     return [warning] if warning else []
 
 
@@ -148,16 +150,18 @@ def open_key_check(sealed: bytes, name: str) -> None:
         ) from None
 
 
-def count_foreign_grants() -> int:
-    """Count the stored grants of another client id or token URL than the settings name."""
-    foreign = select(func.count(Account.id)).where(
-        Account.disconnected_at.is_(None), foreign_expression(services().keap.registration)
-    )
+def foreign_warning() -> str:
+    """Say how many grants belong to another client id or token URL than the settings name; "" if none does.
+
+    Until a worker with these settings has derived the states, all grants but those of disconnected accounts count.
+    """
     with read_session() as session:
-        return session.scalar(foreign) or 0
-
-
-def foreign_warning(count: int) -> str:
+        is_changed = registration(session) != services().keap.registration
+    count = sum(
+        number
+        for (state, cause), number in count_places().items()
+        if cause is Cause.OTHER_REGISTRATION or (is_changed and state is not AccountState.DISCONNECTED)
+    )
     if count == 0:
         return ""
     grants = "1 stored grant belongs" if count == 1 else f"{count} stored grants belong"

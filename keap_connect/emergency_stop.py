@@ -4,6 +4,7 @@ from sqlalchemy import delete, select, update
 
 from keap_connect.access.passwords import NOT_CHOSEN
 from keap_connect.accounts.directory import AccountView, view_of
+from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, write_transaction
 from keap_connect.events.history import EventKind, record
@@ -36,4 +37,5 @@ def stop_everything(actor: str) -> list[AccountView]:
             stop_in(session, job_id, actor)
         record(session, EventKind.EMERGENCY_STOPPED, None, actor, keys=keys)
         accounts = select(Account).where(Account.disconnected_at.is_(None)).order_by(Account.id)
-        return [view_of(account) for account in session.scalars(accounts)]
+        ours = registration(session)
+        return [view_of(account, ours) for account in session.scalars(accounts)]

@@ -175,13 +175,16 @@ def test_a_password_that_is_asked_for_is_asked_for_twice_and_not_shown(flask: Fl
 
 def test_accounts_are_listed_and_searched_on_one_line_each(flask: Flasks, app: Flask):
     everything = flask("accounts", "list")
-    found, nothing = (app.test_cli_runner().invoke(args=["accounts", "list", text]) for text in ("acme", "%"))
+    found, nothing = (app.test_cli_runner().invoke(args=["accounts", "list", text]) for text in ("acme", "zz"))
+    refused = app.test_cli_runner().invoke(args=["accounts", "list", "%"])
 
     headings, line = everything.stdout.splitlines()
     assert line.split() == ["1", "active", "ab123", "-", "ann.lee@example.com", "Acme", "Plumbing", "-"]
     assert headings.index("TITLE") == line.index("Acme")
     assert found.stdout == everything.stdout
     assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "Type letters or digits" in refused.stderr
 
 
 def test_one_account_is_shown_with_its_history_and_without_its_tokens(flask: Flasks, app: Flask):

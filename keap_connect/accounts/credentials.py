@@ -141,7 +141,7 @@ def _clear_attempts(account: Account) -> None:
     account.attempt_fingerprint = account.attempted_at = account.outcome_unknown_since = None
     account.failures, account.failed_at, account.failure_reason = 0, None, None
     account.refusals, account.refused_at = 0, None
-    account.lease_owner = account.lease_ends = account.blocked_until = None
+    account.lease_owner = account.lease_ends = account.blocked_until = account.claimed_until = None
 
 
 def _seal(account: Account, column: str, token: str) -> bytes:

@@ -1,15 +1,19 @@
 """Finding accounts, and what a page or a program may see of one: never a whole token."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from sqlalchemy import Select, String, cast, func, or_, select
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.naming import no_account
-from keap_connect.accounts.ordering import Order
+from keap_connect.accounts.ordering import Order, Position
+from keap_connect.accounts.search import Found, search
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
     UNREADABLE_STEP,
@@ -17,15 +21,14 @@ from keap_connect.accounts.state import (
     is_being_confirmed,
     next_step_of,
     reasons_of,
-    state_expression,
     state_of,
 )
+from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
-from keap_connect.errors import SealBroken
+from keap_connect.errors import SealBroken, SearchRefused
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, Alarm
-from keap_connect.services import services
 
 PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
@@ -54,6 +57,7 @@ class AccountView:
     refreshed_at: datetime | None
     connected_at: datetime
     disconnected_at: datetime | None
+    state_since: datetime | None = None
     last_used_at: datetime | None = None
     needs_first_refresh: bool = False
     has_access_token: bool = False
@@ -68,18 +72,35 @@ class AccountView:
         return self.business_name or self.tenant_id or NAMELESS
 
 
-_COPIED = [one.name for one in fields(AccountView) if hasattr(Account, one.name)]
+_COPIED = [one.name for one in fields(AccountView) if hasattr(Account, one.name) and one.name != "state"]
 
 
 @dataclass(frozen=True)
 class AccountPage:
-    """One page of the accounts found; `counts` is the number of all accounts in each state."""
+    """One page of the accounts found; `counts` is the number of all accounts in each state.
+
+    Args:
+        total: how many accounts the pages list; None for a search.
+        previous, next: the positions from which the pages beside this one begin; None without one.
+        note: what the search says about itself.
+        is_behind: whether the worker has not derived the states of all accounts yet.
+    """
 
     accounts: list[AccountView]
-    total: int
-    page: int
-    pages: int
     counts: dict[str, int]
+    total: int | None
+    previous: str | None
+    next: str | None
+    note: str
+    is_behind: bool
+
+
+class AccountList(NamedTuple):
+    """Accounts for a program; the cursor of the next page, None at the end; what the search says about itself."""
+
+    accounts: list[AccountView]
+    next_cursor: int | None
+    note: str
 
 
 def get_account(account_id: int) -> Account:
@@ -112,19 +133,61 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
         AccountNotFound: there is none.
     """
     with read_session() as session:
-        return view_of(load_account(session, account_id), with_tokens, _is_paused(session))
+        account = load_account(session, account_id)
+        view = view_of(account, registration(session), with_tokens, _is_paused(session))
+    if view.state != account.state:
+        with suppress(SQLAlchemyError):
+            settle([account_id])
+    return view
 
 
-def list_accounts(text: str = "", state: str = "", page: int = 1, order: Order = USUAL_ORDER) -> AccountPage:
-    """Return one page of the accounts that contain each word of `text`, in this state if one is given."""
-    query = _matching(text, state)
-    ordered = query.order_by(*order.columns(utc_now(), services().keap.registration))
+def list_accounts(
+    text: str = "", state: str = "", order: Order = USUAL_ORDER, after: str = "", before: str = ""
+) -> AccountPage:
+    """Return one page of the accounts that a text finds, in this state if one is given.
+
+    Args:
+        after: the position of the last account of the page before. before: that of the first of the page after.
+    """
+    is_behind, counts = settle_before_a_list(), count_states()
+    states = [state] if state else list(counts)
+    place, note = Position.parse(before or after), ""
     with read_session() as session:
-        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-        pages = max(-(-total // PAGE_SIZE), 1)
-        page = min(max(page, 1), pages)
-        rows = session.scalars(ordered.limit(PAGE_SIZE).offset((page - 1) * PAGE_SIZE)).all()
-    return AccountPage([view_of(row) for row in rows], total, page, pages, count_states())
+        if text:
+            order = Order()  # what a search finds has one order
+            try:
+                found = search(session, text)
+            except SearchRefused as refusal:
+                found = Found([], str(refusal))
+            note, ids = found.note, _slice(session, found.ids, states, place, is_back=bool(before))
+        else:
+            ids = order.find_ids(session, states, place, PAGE_SIZE + 1, is_back=bool(before))
+        has_more = len(ids) > PAGE_SIZE
+        ids = ids[:PAGE_SIZE][::-1] if before else ids[:PAGE_SIZE]
+        rows = {row.id: row for row in session.scalars(select(Account).where(Account.id.in_(ids)))}
+        ours = registration(session)
+    accounts = [rows[account_id] for account_id in ids if account_id in rows]
+    ends = [str(order.position_of(one, states)) if not text else f"0~{one.id}" for one in accounts[:1] + accounts[-1:]]
+    return AccountPage(
+        [view_of(account, ours) for account in accounts],
+        counts,
+        None if text else sum(counts.get(name, 0) for name in states),
+        previous=ends[0] if ends and (has_more if before else after) else None,
+        next=ends[1] if ends and (has_more or before) else None,
+        note=note,
+        is_behind=is_behind,
+    )
+
+
+def _slice(
+    session: Session, ids: Sequence[int], states: Collection[str], place: Position | None, *, is_back: bool
+) -> list[int]:
+    if len(states) == 1:
+        in_state = select(Account.id).where(Account.id.in_(ids), Account.state.in_(states))
+        ids = sorted(session.scalars(in_state))
+    if place and is_back:
+        return [one for one in reversed(ids) if one < place.account_id][: PAGE_SIZE + 1]
+    return [one for one in ids if place is None or one > place.account_id][: PAGE_SIZE + 1]
 
 
 def list_accounts_after(
@@ -136,58 +199,41 @@ def list_accounts_after(
     text: str | None = None,
     tenant_id: str | None = None,
     external_id: str | None = None,
-) -> tuple[list[AccountView], int | None]:
-    """Return the accounts with an id above `cursor`, and the cursor of the next page; None at the end.
+) -> AccountList:
+    """Return the accounts with an id above `cursor`, oldest first.
 
     Args:
         only: the ids that the caller may see; None for all.
+
+    Raises:
+        SearchRefused: the text cannot be searched for.
     """
-    query = _matching(text or "", state or "").where(Account.id > cursor)
+    settle_before_a_list()
+    query, note = select(Account).where(Account.id > cursor).order_by(Account.id).limit(limit + 1), ""
     if only is not None:
         query = query.where(Account.id.in_(only))
     if tenant_id is not None:
         query = query.where(Account.tenant_id == normalize_tenant_id(tenant_id))
     if external_id is not None:
         query = query.where(Account.external_id == external_id)
+    if state:
+        query = query.where(Account.state == state)
     with read_session() as session:
-        rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
-        is_paused = _is_paused(session)
-    views = [view_of(row, is_paused=is_paused) for row in rows[:limit]]
-    return views, views[-1].id if len(rows) > limit else None
-
-
-def _matching(text: str, state: str) -> Select[Account]:
-    columns = (
-        Account.tenant_id,
-        Account.business_name,
-        Account.person_name,
-        Account.person_email,
-        Account.label,
-        Account.external_id,
-    )
-    query = select(Account)
-    for word in text.split():
-        is_number = cast(Account.id, String) == word.lstrip("#")
-        query = query.where(or_(is_number, *(column.icontains(word, autoescape=True) for column in columns)))
-    return query.where(state_expression(utc_now(), services().keap.registration) == state) if state else query
+        if text:
+            ids, note = search(session, text, only)
+            query = query.where(Account.id.in_(ids))
+        rows = session.scalars(query).all()
+        ours, is_paused = registration(session), _is_paused(session)
+    views = [view_of(row, ours, is_paused=is_paused) for row in rows[:limit]]
+    return AccountList(views, views[-1].id if len(rows) > limit else None, note)
 
 
 def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountView]:
     """Return what one customer may see: all accounts of the Keap user if known, else the one they connected."""
     mine = Account.id == account_id if keap_user_id is None else Account.keap_user_id == keap_user_id
     with read_session() as session:
-        return [view_of(row) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
-
-
-def count_states(only: Collection[int] | None = None) -> dict[str, int]:
-    """Count the accounts in each state; with `only`, those of these ids."""
-    states = state_expression(utc_now(), services().keap.registration).label("state")
-    query = select(states, func.count()).group_by(states)
-    if only is not None:
-        query = query.where(Account.id.in_(only))
-    with read_session() as session:
-        found = dict(session.execute(query).all())
-    return {state.value: found.get(state.value, 0) for state in AccountState}
+        ours = registration(session)
+        return [view_of(row, ours) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
 
 
 def list_refreshable_ids() -> list[int]:
@@ -197,8 +243,9 @@ def list_refreshable_ids() -> list[int]:
         return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
 
 
-def view_of(account: Account, with_tokens: bool = False, is_paused: bool = False) -> AccountView:
-    now, ours = utc_now(), services().keap.registration
+def view_of(account: Account, ours: tuple[str, str], with_tokens: bool = False, is_paused: bool = False) -> AccountView:
+    """Return what a page shows of an account; `ours` is the registration of the installation."""
+    now = utc_now()
     state = state_of(account, now, ours)
     issued_at = account.refresh_token_issued_at
     ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at and account.refused_at is None else None

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from operator import attrgetter
 
-from sqlalchemy import func, select
-
 from keap_connect.accounts.directory import list_accounts_after
+from keap_connect.accounts.stored_state import count_states
 from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import Account
 from keap_connect.spreadsheet import csv_line
 
 COLUMNS = (
@@ -25,8 +23,7 @@ def export_csv(actor: str) -> Iterator[str]:
     Times are UTC in ISO 8601. A cell that a spreadsheet would run as a formula begins with an apostrophe.
     """
     with write_transaction() as session:
-        count = session.scalar(select(func.count(Account.id))) or 0
-        record(session, EventKind.EXPORTED, None, actor, count=count)
+        record(session, EventKind.EXPORTED, None, actor, count=sum(count_states().values()))
     return _pieces()
 
 
@@ -36,5 +33,5 @@ def _pieces() -> Iterator[str]:
     cursor: int | None = 0
     while cursor is not None:
         # A few rows at a time, so that a slow download holds no transaction.
-        accounts, cursor = list_accounts_after(cursor, ROWS_AT_ONCE)
+        accounts, cursor, _ = list_accounts_after(cursor, ROWS_AT_ONCE)
         yield "".join(csv_line(cells(account)) for account in accounts)

@@ -1,17 +1,20 @@
-"""The orders in which accounts can be listed, the same on both databases. Unknown values are always last."""
+"""The orders in which accounts are listed, and how one page is read: its cost does not grow with their number.
 
+Each index begins with the state. So a list reads the first rows of each state that it shows, and merges them. Accounts
+without the value that sorts the list are last.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, String, case, func
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import ColumnElement, select, true, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from keap_connect.accounts.state import AccountState, state_expression
-from keap_connect.models import Account
+from keap_connect.accounts.state import AccountState
+from keap_connect.models import LARGEST_ID, Account
 
 MOST_URGENT_FIRST = (
     AccountState.RECONNECT_REQUIRED,
@@ -19,6 +22,7 @@ MOST_URGENT_FIRST = (
     AccountState.ACTIVE,
     AccountState.DISCONNECTED,
 )
+BROKEN = (AccountState.RECONNECT_REQUIRED, AccountState.AT_RISK)
 
 
 class SortKey(StrEnum):
@@ -26,28 +30,46 @@ class SortKey(StrEnum):
 
     STATE = "state"
     ACCOUNT = "account"
-    PERSON = "person"
     EXPIRES = "expires"
-    GRANT = "grant"
-    REFRESHED = "refreshed"
     USED = "used"
+    BROKEN = "broken"
 
 
-class _alphabetical(FunctionElement[str]):  # noqa: N801
-    """A text in lower case, compared by character codes, whatever the database's language."""
-
-    type = String()
-    inherit_cache = True
-
-
-@compiles(_alphabetical, "sqlite")
-def _sqlite_letters(element: _alphabetical, compiler: SQLCompiler, **options: Any) -> str:
-    return f"lower({compiler.process(element.clauses, **options)})"
+COLUMNS: dict[SortKey, InstrumentedAttribute[Any]] = {
+    SortKey.ACCOUNT: Account.title_key,
+    SortKey.EXPIRES: Account.access_token_expires_at,
+    SortKey.USED: Account.last_used_at,
+    SortKey.BROKEN: Account.state_since,
+}
 
 
-@compiles(_alphabetical, "postgresql")
-def _postgresql_letters(element: _alphabetical, compiler: SQLCompiler, **options: Any) -> str:
-    return f'lower({compiler.process(element.clauses, **options)}) COLLATE "C"'
+class Position(NamedTuple):
+    """The place of an account in an order. As text it is part of URLs."""
+
+    part: int
+    account_id: int
+    value: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Position | None":
+        """Read the text; None if it is no position."""
+        part, _, rest = text.partition("~")
+        account_id, _, value = rest.partition("~")
+        if not (part.isdecimal() and account_id.isdecimal() and int(account_id) <= LARGEST_ID):
+            return None
+        return cls(int(part), int(account_id), value)
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return f"{self.part}~{self.account_id}~{self.value}"
+
+
+class _Part(NamedTuple):
+    """A part of a list: accounts in these states that meet a condition, sorted by a column and then by id."""
+
+    states: Sequence[AccountState]
+    condition: ColumnElement[bool]
+    column: InstrumentedAttribute[Any] | None
 
 
 @dataclass(frozen=True)
@@ -73,18 +95,54 @@ class Order:
         """Return the order after a click on the head of a column; the second click reverses it."""
         return Order(SortKey(key), key == self.key and not self.is_descending)
 
-    def columns(self, now: datetime, ours: tuple[str, str]) -> list[ColumnElement[Any]]:
-        """Return the columns for ORDER BY; equal accounts are sorted by expiry, then by id."""
-        ranks = {state.value: rank for rank, state in enumerate(MOST_URGENT_FIRST)}
-        expressions: dict[SortKey, ColumnElement[Any]] = {
-            SortKey.STATE: case(ranks, value=state_expression(now, ours)),
-            SortKey.ACCOUNT: _alphabetical(Account.title),
-            SortKey.PERSON: _alphabetical(func.coalesce(Account.person_name, Account.person_email)),
-            SortKey.EXPIRES: Account.access_token_expires_at.expression,
-            SortKey.GRANT: Account.refresh_token_issued_at.expression,
-            SortKey.REFRESHED: Account.refreshed_at.expression,
-            SortKey.USED: Account.last_used_at.expression,
-        }
-        first = expressions[self.key]
-        first = first.desc() if self.is_descending else first.asc()
-        return [first.nulls_last(), Account.access_token_expires_at.asc().nulls_last(), Account.id.asc()]
+    def find_ids(
+        self, session: Session, states: Collection[str], after: Position | None, limit: int, *, is_back: bool = False
+    ) -> list[int]:
+        """Return the ids of the next accounts after a position; with `is_back`, of those before it, nearest first."""
+        found: list[int] = []
+        parts = list(enumerate(self._parts(states)))
+        for number, part in reversed(parts) if is_back else parts:
+            if after and (number > after.part if is_back else number < after.part):
+                continue
+            start = after if after and after.part == number else None
+            found += self._find_in(session, part, start, limit - len(found), is_back)
+            if len(found) == limit:
+                break
+        return found
+
+    def position_of(self, account: Account, states: Collection[str]) -> Position:
+        """Return the place of an account that was found."""
+        for number, part in enumerate(self._parts(states)):
+            value = getattr(account, part.column.key) if part.column is not None else ""
+            if account.state in part.states and value is not None:
+                return Position(number, account.id, value.isoformat() if isinstance(value, datetime) else value)
+        return Position(0, account.id)
+
+    def _parts(self, states: Collection[str]) -> Iterator[_Part]:
+        shown = [state for state in MOST_URGENT_FIRST if state in states]
+        if self.key is SortKey.STATE:
+            for state in reversed(shown) if self.is_descending else shown:
+                yield _Part([state], true(), None)
+            return
+        column = COLUMNS[self.key]
+        if self.key is SortKey.BROKEN:
+            yield _Part([state for state in shown if state in BROKEN], true(), column)
+            yield _Part([state for state in shown if state not in BROKEN], true(), None)
+            return
+        yield _Part(shown, column.is_not(None), column)
+        yield _Part(shown, column.is_(None), None)
+
+    def _find_in(self, session: Session, part: _Part, after: Position | None, limit: int, is_back: bool) -> list[int]:
+        is_descending = is_back != (self.is_descending and part.column is not None)
+        keys = [Account.id] if part.column is None else [part.column, Account.id]
+        query = select(*keys).where(part.condition).limit(limit)
+        query = query.order_by(*(key.desc() if is_descending else key.asc() for key in keys))
+        if after:
+            values: list[object] = [after.account_id]
+            if part.column is not None:
+                is_text = part.column is Account.title_key
+                values.insert(0, after.value if is_text else datetime.fromisoformat(after.value))
+            place = tuple_(*values, types=[key.type for key in keys])
+            query = query.where(tuple_(*keys) < place if is_descending else tuple_(*keys) > place)
+        rows = [tuple(row) for state in part.states for row in session.execute(query.where(Account.state == state))]
+        return [row[-1] for row in sorted(rows, reverse=is_descending)[:limit]]

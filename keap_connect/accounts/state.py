@@ -1,14 +1,10 @@
-"""An account's state, derived from its row, once in Python and once in SQL.
+"""An account's state, derived from the facts in its row; `accounts/stored_state.py` stores what this finds."""
 
-`tests/accounts/test_state.py` proves that both give the same.
-"""
-
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, case, or_
-
-from keap_connect.accounts.schedule import USED_LATELY
 from keap_connect.models import Account, CredentialKind
 
 REFRESH_TOKEN_LIFE = timedelta(days=45)
@@ -45,6 +41,19 @@ class Cause(StrEnum):
     KEY_REFUSED = "key_refused"
 
 
+@dataclass(frozen=True)
+class Standing:
+    """An account's state, and the next moment at which time alone may change it; None if it never does.
+
+    Args:
+        cause: of an account that is at risk or must be reconnected.
+    """
+
+    state: AccountState
+    cause: Cause | None = None
+    changes_at: datetime | None = None
+
+
 # The kinds that never expire, and Keap's names for them.
 KEYS = {
     CredentialKind.PERSONAL_ACCESS_TOKEN: "Personal Access Token",
@@ -76,12 +85,32 @@ UNREADABLE_STEP = (
 
 
 def state_of(account: Account, now: datetime, ours: tuple[str, str]) -> AccountState:
-    """Return the state; `ours` is the registration in the settings (`KeapSettings.registration`)."""
+    return _judge(account, now, ours)[0]
+
+
+def standing_of(account: Account, now: datetime, ours: tuple[str, str]) -> Standing:
+    """Derive the state from the facts.
+
+    Args:
+        ours: the client id and the token URL of this installation.
+    """
+    state, cause = _judge(account, now, ours)
+    moments = _moments(account) if state.is_alive else ()
+    return Standing(state, cause, min((moment for moment in moments if moment > now), default=None))
+
+
+def _judge(account: Account, now: datetime, ours: tuple[str, str]) -> tuple[AccountState, Cause | None]:
     if account.disconnected_at is not None:
-        return AccountState.DISCONNECTED
-    if account.refused_at is not None or _has_aged_out(account, now):
-        return AccountState.RECONNECT_REQUIRED
-    return AccountState.AT_RISK if _risks(account, now, ours) else AccountState.ACTIVE
+        return AccountState.DISCONNECTED, None
+    if account.refused_at is not None:
+        return AccountState.RECONNECT_REQUIRED, Cause.ANSWER_LOST if account.outcome_unknown_since else Cause.REFUSED
+    if _has_ended(account, now):
+        ended = Cause.KEY_REFUSED if account.kind in KEYS else Cause.TOKEN_EXPIRED
+        return AccountState.RECONNECT_REQUIRED, ended
+    if _has_aged_out(account, now):
+        return AccountState.RECONNECT_REQUIRED, Cause.AGED_OUT
+    cause = next((cause for cause, _ in _risks(account, now, ours)), None)
+    return AccountState.AT_RISK if cause else AccountState.ACTIVE, cause
 
 
 def next_step_of(account: Account, state: AccountState, ours: tuple[str, str], *, is_paused: bool = False) -> str:
@@ -134,42 +163,7 @@ def reasons_of(account: Account, now: datetime, ours: tuple[str, str]) -> list[s
         return ["The access token has expired, and there is no refresh token."]
     if _has_aged_out(account, now):
         reasons.append("The grant aged out: Keap lets an unused refresh token live for 45 days.")
-    reasons += _risks(account, now, ours)
-    return reasons
-
-
-def state_expression(now: datetime, ours: tuple[str, str]) -> ColumnElement[str]:
-    """Return `state_of` as SQL."""
-    aged_out = or_(
-        Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE,
-        and_(Account.kind != CredentialKind.OAUTH, Account.access_token_expires_at <= now),
-    )
-    due_at = case((Account.failures > 0, Account.failed_at), else_=Account.next_refresh_at)
-    is_late = or_(
-        due_at.is_(None),
-        due_at <= now - OVERDUE_AFTER,
-        and_(Account.access_token_expires_at <= now - OVERDUE_AFTER, Account.last_used_at > now - USED_LATELY),
-    )
-    at_risk = or_(
-        foreign_expression(ours),
-        Account.failures >= FAILURES_AT_RISK,
-        Account.outcome_unknown_since.is_not(None),
-        Account.attempted_at <= now - ATTEMPT_SECONDS,
-        and_(Account.access_token_expires_at <= now, is_late),
-        Account.refresh_token_issued_at <= now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING,
-    )
-    return case(
-        (Account.disconnected_at.is_not(None), AccountState.DISCONNECTED.value),
-        (or_(Account.refused_at.is_not(None), aged_out), AccountState.RECONNECT_REQUIRED.value),
-        (at_risk, AccountState.AT_RISK.value),
-        else_=AccountState.ACTIVE.value,
-    )
-
-
-def foreign_expression(ours: tuple[str, str]) -> ColumnElement[bool]:
-    """Return the SQL condition for a grant of another registration; a key belongs to no client."""
-    client_id, token_url = ours
-    return or_(Account.token_url != token_url, and_(Account.client_id != client_id, Account.kind.not_in(KEYS)))
+    return reasons + [sentence for _, sentence in _risks(account, now, ours)]
 
 
 def _is_foreign(account: Account, ours: tuple[str, str]) -> bool:
@@ -183,7 +177,7 @@ def is_outcome_unknown(account: Account, now: datetime) -> bool:
 
 
 def _has_aged_out(account: Account, now: datetime) -> bool:
-    return _has_ended(account, now) or _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
+    return _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
 
 
 def _has_ended(account: Account, now: datetime) -> bool:
@@ -195,32 +189,45 @@ def _is_overdue(account: Account, now: datetime) -> bool:
     """Whether the access token has expired although a refresh was due long ago, not counting back-offs."""
     if not _is_past(account.access_token_expires_at, now):
         return False
-    due_at = account.failed_at if account.failures else account.next_refresh_at
-    if due_at is None or _is_past(due_at, now - OVERDUE_AFTER):
-        return True
-    # The claims of workers move the date; a used account is always due before its token expires.
-    is_used = account.last_used_at is not None and account.last_used_at > now - USED_LATELY
-    return is_used and _is_past(account.access_token_expires_at, now - OVERDUE_AFTER)
+    due_at = _due_at(account)
+    return due_at is None or _is_past(due_at, now - OVERDUE_AFTER)
 
 
-def _risks(account: Account, now: datetime, ours: tuple[str, str]) -> list[str]:
-    risks = []
+def _due_at(account: Account) -> datetime | None:
+    return account.failed_at if account.failures else account.next_refresh_at
+
+
+def _moments(account: Account) -> Iterator[datetime]:
+    """Yield the moments at which the conditions of an account that lives may change."""
+    if account.attempted_at is not None:
+        yield account.attempted_at + ATTEMPT_SECONDS
+    if account.refresh_token_issued_at is not None:
+        yield account.refresh_token_issued_at + REFRESH_TOKEN_LIFE - REFRESH_TOKEN_WARNING
+        yield account.refresh_token_issued_at + REFRESH_TOKEN_LIFE
+    expires_at, due_at = account.access_token_expires_at, _due_at(account)
+    if expires_at is not None:
+        is_refreshed = account.kind == CredentialKind.OAUTH
+        yield max(expires_at, due_at + OVERDUE_AFTER) if due_at and is_refreshed else expires_at
+
+
+def _risks(account: Account, now: datetime, ours: tuple[str, str]) -> Iterator[tuple[Cause, str]]:
     if _is_foreign(account, ours):
-        risks.append(
-            "It was connected with another client id or token URL than the settings name now, so it is not refreshed."
+        yield (
+            Cause.OTHER_REGISTRATION,
+            "It was connected with another client id or token URL than the settings name now, so it is not refreshed.",
         )
     if account.failures >= FAILURES_AT_RISK:
-        risks.append(f"The last {account.failures} refreshes failed. {account.failure_reason or ''}".strip())
+        sentence = f"The last {account.failures} refreshes failed. {account.failure_reason or ''}".strip()
+        yield Cause.REFRESHES_FAIL, sentence
     if is_outcome_unknown(account, now):
         # A reason without a failure or a refusal since the last stored pair comes from a refusal that came late.
         is_late = account.failure_reason and not (account.failures or account.refusals)
         lost = "A refresh was sent and no usable answer came. Keap may have rotated; it is tried again."
-        risks.append(f"{account.failure_reason} A refresh is tried at once." if is_late else lost)
+        yield Cause.OUTCOME_UNKNOWN, f"{account.failure_reason} A refresh is tried at once." if is_late else lost
     if _is_overdue(account, now):
-        risks.append("The access token has expired and was not refreshed yet.")
+        yield Cause.OVERDUE, "The access token has expired and was not refreshed yet."
     if _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING):
-        risks.append("Fewer than 10 of the 45 days of an unused refresh token are left.")
-    return risks
+        yield Cause.UNUSED, "Fewer than 10 of the 45 days of an unused refresh token are left."
 
 
 def _is_past(moment: datetime | None, now: datetime) -> bool:

@@ -31,7 +31,7 @@ from keap_connect.models import CredentialKind
 )
 def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     """Oldest first. A page begins after the last account of the previous page, whatever has changed since."""
-    accounts, next_cursor = list_accounts_after(
+    found = list_accounts_after(
         query["cursor"],
         query["limit"],
         only=current_key().account_ids,
@@ -40,7 +40,7 @@ def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
         tenant_id=query.get("tenant_id"),
         external_id=query.get("external_id"),
     )
-    return {"accounts": accounts, "next_cursor": next_cursor}
+    return {"accounts": found.accounts, "next_cursor": found.next_cursor, "warning": found.note or None}
 
 
 @Operation(

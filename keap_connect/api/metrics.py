@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from keap_connect.access.api_keys import Scope
-from keap_connect.accounts.directory import count_states
+from keap_connect.accounts.stored_state import count_states
 from keap_connect.api.auth import require_key
 from keap_connect.api.errors import answer_errors
 from keap_connect.health.refreshing import read_refreshing

@@ -65,7 +65,12 @@ class Page(Schema):
 
 class AccountFilter(Page):
     state = fields.String(validate=validate.OneOf(list(AccountState)))
-    q = Text(100, metadata={"description": "Parts of words of name, company, e-mail, label or ids."})
+    q = Text(
+        100,
+        metadata={
+            "description": "Beginnings of words of name, company, e-mail, label or ids; one has two letters or more."
+        },
+    )
     tenant_id = Text(63, f"^{TENANT_ID}$", metadata={"description": "Keap's account id: ab123."})
     external_id = Text(pattern=OWN_ID)
 
@@ -152,6 +157,9 @@ class AccountList(Schema):
 
     accounts = fields.List(fields.Nested(Account), required=True)
     next_cursor = fields.Integer(required=True, allow_none=True)
+    warning = fields.String(
+        required=True, allow_none=True, metadata={"description": "That `q` found too much to return all of it."}
+    )
 
 
 class Event(Schema):

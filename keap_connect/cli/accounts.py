@@ -176,7 +176,9 @@ def _refresh_all() -> Answer:
 def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:
     cursor: int | None = 0
     while cursor is not None:
-        found, cursor = list_accounts_after(cursor, ROWS_AT_ONCE, text=text, state=state)
+        found, cursor, note = list_accounts_after(cursor, ROWS_AT_ONCE, text=text, state=state)
+        if note and cursor is None:
+            click.echo(note, err=True)
         yield from found
 
 

@@ -1,7 +1,5 @@
 """`./keap-connect worker`: refreshes accounts ahead of time, and does jobs."""
 
-from contextlib import nullcontext
-
 import click
 from flask import current_app
 
@@ -9,6 +7,7 @@ from keap_connect.cli.command import Answer, command
 from keap_connect.errors import ExitCode
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.jobs.runner import JobRunner
+from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import check_installation
 
@@ -20,11 +19,14 @@ def worker(once: bool) -> Answer:
     for warning in check_installation():
         click.echo(warning, err=True)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    run, jobs = RefreshWorker(app), JobRunner(app)
+    run, jobs, states = RefreshWorker(app), JobRunner(app), StateKeeper(app)
     if once:
+        states.derive_due()
         jobs.do_due()
-    with nullcontext() if once else jobs:
-        run.run(until_idle=once)
+        run.run(until_idle=True)
+    else:
+        with states, jobs:
+            run.run()
     refreshing = read_refreshing()
     names = [pause.name for pause in refreshing.pauses]
     notes = [f"{pause.sentence} {pause.advice}" for pause in refreshing.pauses]

@@ -42,7 +42,7 @@ class EventKind(StrEnum):
     RECONNECTED = "reconnected", ACCOUNTS, "Reconnected by {person}: new tokens, same account.", STORES_PAIR
     # Changes of the stored state. `cause` is from the closed list `Cause`; `deadline` is in ISO 8601, or null.
     AT_RISK = "at_risk", ACCOUNTS, "At risk. {why}"
-    RECOVERED = "recovered", ACCOUNTS, "No longer at risk."
+    RECOVERED = "recovered", ACCOUNTS, "The connection works again."
     RECONNECT_REQUIRED = "reconnect_required", ACCOUNTS, "A person must authorize again. {why}"
     # Named as in the notifications to other programs.
     CONNECTION_FAILED = "connection.failed", ACCOUNTS, "A person could not connect. {reason}"

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
-from keap_connect.deployment import check_keys, count_foreign_grants, foreign_warning
+from keap_connect.accounts.stored_state import count_states, is_behind
+from keap_connect.deployment import check_keys, foreign_warning
 from keap_connect.errors import SettingsError
 from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.models import Worker
@@ -53,6 +52,7 @@ class Refreshing:
     workers: list[Worker]  # that gave a sign of life within the last minute
     lag_seconds: float  # how long the account that waits longest has been due
     foreign_warning: str  # that grants of another registration are stored, or ""
+    is_behind: bool  # whether the stored states of some accounts are out of date
 
     @property
     def is_ready(self) -> bool:
@@ -93,6 +93,10 @@ class Refreshing:
             yield attention("worker", self.worker_sentence, advice)
         else:
             yield well("worker", self.worker_sentence)
+        if self.is_behind and self.workers:
+            yield attention(
+                "states", "The states of some accounts are out of date.", "The worker derives them; wait a minute."
+            )
         lost, risky = counts[AccountState.RECONNECT_REQUIRED], counts[AccountState.AT_RISK]
         if lost:
             sentence = f"{lost} {'account waits' if lost == 1 else 'accounts wait'} for a person to authorize again."
@@ -116,7 +120,7 @@ def read_refreshing() -> Refreshing:
         )
         for alarm in list_alarms()
     ]
-    return Refreshing(pauses, list_workers(), lag_seconds(), foreign_warning(_foreign_grants()))
+    return Refreshing(pauses, list_workers(), lag_seconds(), foreign_warning(), is_behind())
 
 
 def check_refreshing() -> Iterator[Finding]:
@@ -130,11 +134,3 @@ def is_ready() -> bool:
         return read_refreshing().is_ready
     except (SQLAlchemyError, SettingsError):
         return False
-
-
-def _foreign_grants() -> int:
-    """Count them until there are none; later ones do not appear, since the settings of a process never change."""
-    known: dict[str, int] = current_app.extensions.setdefault("keap_connect.foreign_grants", {})
-    if known.get("count") != 0:
-        known["count"] = count_foreign_grants()
-    return known["count"]

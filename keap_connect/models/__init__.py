@@ -1,6 +1,16 @@
-"""The tables. They hold facts only; what follows from them, such as an account's state, is derived elsewhere."""
+"""The tables. What is derived from other columns, such as an account's state, is written by one function each."""
 
-from keap_connect.models.accounts import LARGEST_ID, NAMELESS, Account, AuthorizationFlow, CredentialKind, ReconnectLink
+from keap_connect.models.accounts import (
+    LARGEST_ID,
+    NAMELESS,
+    UNDERIVED,
+    Account,
+    AccountWord,
+    AuthorizationFlow,
+    CredentialKind,
+    ReconnectLink,
+    StateCount,
+)
 from keap_connect.models.events import AccountEvent
 from keap_connect.models.jobs import Job, JobItem
 from keap_connect.models.operations import (
@@ -11,6 +21,7 @@ from keap_connect.models.operations import (
     KeyCheck,
     Process,
     RefreshBudget,
+    Registration,
     Worker,
 )
 from keap_connect.models.people import (

@@ -1,6 +1,6 @@
 """Accounts, the authorization flows that lead to them, and reconnect links."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from sqlalchemy import (
@@ -24,6 +24,10 @@ NAMELESS = "New Keap account"
 LARGEST_ID = 2**31 - 1  # a database may raise an error for a larger one, instead of finding no row
 # Few rows have a lease or a wait: this index finds them without reading the whole table.
 _WAITS = text("lease_owner IS NOT NULL OR blocked_until IS NOT NULL")
+# PostgreSQL compares by character codes then, as SQLite does, whatever its language.
+_BY_CODES = String().with_variant(String(collation="C"), "postgresql")
+_BROKEN = text("state IN ('at_risk', 'reconnect_required')")
+UNDERIVED = datetime(1970, 1, 1, tzinfo=UTC)  # so that a row from an older version is derived at once
 _UNPROVEN = text("needs_first_refresh = 1"), text("needs_first_refresh")  # on SQLite, on PostgreSQL
 
 
@@ -48,6 +52,12 @@ class Account(Base):
             "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')", name="kind"
         ),
         Index("ix_account_waits", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
+        # Each list reads its rows from one of these, in the order in which it shows them.
+        Index("ix_account_state", "state", "id"),
+        Index("ix_account_by_title", "state", "title_key", "id"),
+        Index("ix_account_by_expiry", "state", "access_token_expires_at", "id"),
+        Index("ix_account_by_use", "state", "last_used_at", "id"),
+        Index("ix_account_broken", "state", "state_since", "id", sqlite_where=_BROKEN, postgresql_where=_BROKEN),
         Index("ix_account_unproven", "next_refresh_at", sqlite_where=_UNPROVEN[0], postgresql_where=_UNPROVEN[1]),
         {"sqlite_autoincrement": True},  # an id is never used again: the history refers to it
     )
@@ -96,9 +106,18 @@ class Account(Base):
     lease_ends: Mapped[float | None]
     blocked_until: Mapped[float | None]
 
-    # When the worker refreshes it, and when a job last asked for a token.
+    # When the worker refreshes it, until when a worker has claimed it, and when a job last asked for a token.
     next_refresh_at: Mapped[datetime | None] = mapped_column(index=True)
+    claimed_until: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+
+    # Derived from the columns above by accounts/stored_state.py, which alone writes them. Null in a row of an older
+    # version. `state_changes_at`: when time alone may change the state.
+    state: Mapped[str | None]
+    state_cause: Mapped[str | None]
+    state_since: Mapped[datetime | None]
+    state_changes_at: Mapped[datetime | None] = mapped_column(index=True, server_default=text("'1970-01-01 00:00:00'"))
+    title_key: Mapped[str | None] = mapped_column(_BY_CODES)
 
     @property
     def is_pending(self) -> bool:
@@ -113,6 +132,30 @@ class Account(Base):
     @classmethod
     def _title_expression(cls) -> ColumnElement[str | None]:
         return func.coalesce(cls.label, cls.business_name, cls.tenant_id)
+
+
+class AccountWord(Base):
+    """A word of an account's names, in lower case and without accents: the search finds its beginning."""
+
+    __tablename__ = "account_word"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    word: Mapped[str] = mapped_column(_BY_CODES, primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class StateCount(Base):
+    """A change of the number of accounts in a state; their sum is the number. Workers add them up into one row each.
+
+    Nobody waits for another's lock: rows are only added, and deleted by what adds their sum.
+    """
+
+    __tablename__ = "state_count"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    cause: Mapped[str | None]
+    accounts: Mapped[int]
 
 
 class AuthorizationFlow(Base):

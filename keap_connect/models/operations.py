@@ -17,6 +17,16 @@ class KeyCheck(Base):
     sealed: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class Registration(Base):
+    """One row: the client id and the token URL of this installation, as the worker that started last has them."""
+
+    __tablename__ = "registration"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    client_id: Mapped[str]
+    token_url: Mapped[str]
+
+
 class CheckedClient(Base):
     """One row with what Keap's token endpoint last said about a client."""
 

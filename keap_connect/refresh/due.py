@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, or_, select, update
 from sqlalchemy.orm import aliased
 
 from keap_connect.clock import utc_now
@@ -13,8 +13,6 @@ from keap_connect.services import services
 
 # Accounts that a worker claimed before it died are due again after this time.
 CLAIMED_FOR = timedelta(seconds=60)
-# A pair stored further ahead of now than this was stored while a clock was wrong.
-FAR_AHEAD = timedelta(hours=1)
 _other = aliased(Account)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -25,7 +23,8 @@ def claim_due(most: int) -> list[Account]:
     Imported pairs that were never refreshed come after all others and one by one: many may be used up already.
     """
     now = utc_now()
-    is_due = (Account.next_refresh_at <= now, *_is_presentable())
+    is_unclaimed = or_(Account.claimed_until.is_(None), Account.claimed_until <= now)
+    is_due = (Account.next_refresh_at <= now, is_unclaimed, *_is_presentable())
     first = select(Account.id).where(Account.needs_first_refresh, *is_due).order_by(Account.next_refresh_at, Account.id)
     under_way = select(_other.id).where(_other.needs_first_refresh, _other.lease_ends > database_clock())
     is_next = and_(~under_way.exists(), Account.id == first.limit(1).scalar_subquery())
@@ -39,7 +38,7 @@ def claim_due(most: int) -> list[Account]:
     taken = (
         update(Account)
         .where(Account.id.in_(due.scalar_subquery()))
-        .values(next_refresh_at=now + CLAIMED_FOR)
+        .values(claimed_until=now + CLAIMED_FOR)
         .returning(Account)
         .execution_options(synchronize_session=False)
     )
@@ -48,17 +47,10 @@ def claim_due(most: int) -> list[Account]:
     return sorted(accounts, key=lambda one: (one.needs_first_refresh, one.access_token_expires_at or NEVER, one.id))
 
 
-def reschedule_future_dated() -> None:
-    """Make due what was stored while a clock was ahead: by its times it would be refreshed after Keap ended it."""
-    now = utc_now()
-    ahead = update(Account).where(Account.refresh_token_issued_at > now + FAR_AHEAD, Account.next_refresh_at > now)
-    with write_transaction() as session:
-        session.execute(ahead.values(next_refresh_at=now))
-
-
 def lag_seconds() -> float:
     """Return for how long the account that waits longest has been due; imported pairs wait for each other."""
-    longest = select(func.min(Account.next_refresh_at)).where(~Account.needs_first_refresh, *_is_presentable())
+    due = select(Account.next_refresh_at).where(~Account.needs_first_refresh, *_is_presentable())
+    longest = due.where(Account.next_refresh_at <= utc_now()).order_by(Account.next_refresh_at).limit(1)
     with read_session() as session:
         due_at = session.scalar(longest)
     return max((utc_now() - due_at).total_seconds(), 0.0) if due_at else 0.0

@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
+from keap_connect.accounts.state import ATTEMPT_SECONDS
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import (
     count_updated,
@@ -190,12 +191,13 @@ def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
     """
     with write_transaction() as session:
         connection = session.connection()  # SQLite waits here for other writers, so the clock is read afterwards
-        ahead = _clock().ahead_seconds
+        ahead, now = _clock().ahead_seconds, utc_now()
         terms = {
             "lease_seconds": timing.LEASE_SECONDS,
             "block_seconds": timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
             "had_no_trouble": seconds_since_trouble() >= timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
-            "now": utc_now(),
+            "now": now,
+            "unknown_at": now + ATTEMPT_SECONDS,
             "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
         }
         acquired = connection.execute(
@@ -257,6 +259,7 @@ def note_dead(session: Session, recovery_files: Sequence[str]) -> None:
             lease_ends=None,
             blocked_until=database_clock() + timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
             outcome_unknown_since=func.coalesce(Account.outcome_unknown_since, Account.attempted_at),
+            state_changes_at=utc_now(),
         )
         .execution_options(synchronize_session=False)
     )
@@ -342,6 +345,11 @@ _ACQUIRING = (
         ),
         attempt_fingerprint=bindparam("token"),
         attempted_at=bindparam("now"),
+        # Then the outcome of this attempt is unknown, if nobody has written it.
+        state_changes_at=case(
+            (Account.state_changes_at < bindparam("unknown_at"), Account.state_changes_at),
+            else_=bindparam("unknown_at"),
+        ),
     )
 )
 _OWNERS = select(Account.lease_owner).where(Account.id.in_(bindparam("sought", expanding=True)))

@@ -124,7 +124,7 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     account.refusals += 1
     account.failure_reason = reason
     account.failed_at = utc_now()
-    account.next_refresh_at = utc_now() + timedelta(seconds=timing.CONFIRM_WAIT_SECONDS)
+    account.next_refresh_at, account.claimed_until = utc_now() + timedelta(seconds=timing.CONFIRM_WAIT_SECONDS), None
     release(session, account, clear_marker=True, block_seconds=timing.CONFIRM_WAIT_SECONDS)
     again = {} if account.refusals == 1 else {"again": " again"}
     # A file of used refresh tokens says nothing about the other accounts: another kind, which no alarm counts.
@@ -173,3 +173,4 @@ def _back_off(account: Account, reason: str, retry_after_seconds: int | None = N
     account.failures += 1
     account.failed_at, account.failure_reason = now, reason
     account.next_refresh_at = now + timedelta(seconds=back_off_seconds(account.failures, retry_after_seconds))
+    account.claimed_until = None

@@ -20,7 +20,7 @@ from keap_connect.models import Worker
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.circuit_breaker import ALARMS, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
-from keap_connect.refresh.due import claim_due, lag_seconds, reschedule_future_dated, reserve_calls
+from keap_connect.refresh.due import claim_due, lag_seconds, reserve_calls
 from keap_connect.refresh.heartbeat import beat, process_name, retire
 from keap_connect.refresh.lease import notice_clock_step
 from keap_connect.refresh.refresher import Attempt
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MOST_CLAIMED = 256  # at once; with a limit, what may be sent in a second
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
-CHECK_CLOCK_SECONDS = DELETE_PAST_SECONDS = 3600.0
+DELETE_PAST_SECONDS = 3600.0
 FAILURES = {Outcome.FAILED, Outcome.REFUSED, *ALARMS}
 
 
@@ -48,7 +48,7 @@ class RefreshWorker:
         self.pool = WorkerPool(app, self.circuit, self._note)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._beat_due = self._clock_due = self._deletion_due = 0.0
+        self._beat_due = self._deletion_due = 0.0
         self._probe = alarms.Probe()
         self._trouble: str | None = None  # why nothing could be leased lately
 
@@ -126,11 +126,8 @@ class RefreshWorker:
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
     def _do_maintenance(self) -> None:
-        """Write that this worker lives; at intervals, check clock and installation, and delete what is old."""
+        """Write that this worker lives; at intervals, check the installation, and delete what is old."""
         now = seconds_since_boot()
-        if now >= self._clock_due:
-            reschedule_future_dated()
-            self._clock_due = now + CHECK_CLOCK_SECONDS
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
             if check_instance() and now >= self._deletion_due:  # a copy is recognized by its events

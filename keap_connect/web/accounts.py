@@ -71,7 +71,7 @@ def index() -> Response:
 
     page = render_template(
         "accounts/index.html",
-        found=list_accounts(query, state, request.args.get("page", 1, type=int), order),
+        found=list_accounts(query, state, order, request.args.get("after", ""), request.args.get("before", "")),
         query=query,
         state=state,
         order=order,

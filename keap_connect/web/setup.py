@@ -3,8 +3,8 @@
 from flask import Blueprint, flash, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.accounts.directory import count_states
 from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.stored_state import count_states
 from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
 from keap_connect.connect.journeys import list_failures
 from keap_connect.health.refreshing import read_refreshing

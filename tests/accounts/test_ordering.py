@@ -1,12 +1,8 @@
 """Orders as they stand in addresses and in SQL; tests/web/test_dashboard.py sorts by each on both databases."""
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.dialects import postgresql
 
-from keap_connect.accounts.ordering import Order, SortKey
-from keap_connect.clock import utc_now
-from keap_connect.models import Account
+from keap_connect.accounts.ordering import Order, Position, SortKey
 
 
 @pytest.mark.parametrize("text", ["", "-state", *(f"{sign}{key}" for key in list(SortKey)[1:] for sign in ("", "-"))])
@@ -23,11 +19,15 @@ def test_the_second_click_on_a_head_turns_its_order_around_and_one_elsewhere_beg
     assert str(Order().by("used")) == "used"
     assert str(Order.parse("used").by("used")) == "-used"
     assert str(Order.parse("-used").by("used")) == "used"
-    assert str(Order.parse("-used").by("person")) == "person"
+    assert str(Order.parse("-used").by("account")) == "account"
     assert str(Order().by("state")) == "-state"
 
 
-def test_postgresql_compares_letters_whatever_its_language_is():
-    query = select(Account.id).order_by(*Order(SortKey.PERSON).columns(utc_now(), ("client", "url")))
+@pytest.mark.parametrize("text", ["", "x", "1", "1~x~", "~1~", "-1~2~", "1~99999999999~"])
+def test_what_is_no_position_begins_at_the_first_page(text: str):
+    assert Position.parse(text) is None
 
-    assert 'COLLATE "C" ASC NULLS LAST' in str(query.compile(dialect=postgresql.dialect()))
+
+def test_a_position_is_read_as_it_was_written():
+    for position in (Position(0, 7), Position(1, 7, "acme ~ sons"), Position(1, 7, "2026-11-29T12:00:00+00:00")):
+        assert Position.parse(str(position)) == position

@@ -1,19 +1,18 @@
-"""The state of an account follows from the facts in its row, in Python and in SQL alike."""
+"""The state of an account, its cause and the moment of its next change follow from the facts in its row."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
-import sqlalchemy
-from sqlalchemy import func, insert, select
 
 from keap_connect.accounts.state import (
     NEXT_STEPS,
     AccountState,
+    Cause,
     is_outcome_unknown,
     next_step_of,
     reasons_of,
-    state_expression,
+    standing_of,
     state_of,
 )
 from keap_connect.models import Account, CredentialKind
@@ -59,8 +58,6 @@ STATES = [
     ({**ENDED, "next_refresh_at": NOW - LATE + TICK}, ACTIVE),
     ({**ENDED, "next_refresh_at": NOW - LATE}, AT_RISK),
     ({**ENDED, "failures": 1, "failed_at": NOW - LATE}, AT_RISK),
-    ({**ENDED, "last_used_at": NOW - DAY}, AT_RISK),
-    ({**ENDED, "last_used_at": NOW - 8 * DAY}, ACTIVE),
     ({"client_id": "another"}, AT_RISK),
     ({"token_url": "another"}, AT_RISK),
     ({"client_id": "another", "kind": CredentialKind.PERSONAL_ACCESS_TOKEN}, ACTIVE),
@@ -83,50 +80,56 @@ def test_the_state_follows_from_the_facts(facts, state):
     assert state_of(account(**facts), NOW, OURS) is state
 
 
-def test_sql_and_python_agree_on_every_mixture_of_facts(database_url):
+def test_the_state_stays_until_the_moment_at_which_it_is_said_to_change():
     facts = {
-        "kind": [CredentialKind.OAUTH, CredentialKind.ACCESS_TOKEN_ONLY, CredentialKind.PERSONAL_ACCESS_TOKEN],
-        "disconnected_at": [None, NOW],
-        "refused_at": [None, NOW],
-        "refresh_token_issued_at": [None, NOW - 35 * DAY + TICK, NOW - 35 * DAY, NOW - 45 * DAY + TICK, NOW - 45 * DAY],
-        "access_token_expires_at": [None, NOW - HOUR, NOW, NOW + TICK],
-        "failures": [0, 2, 3],
-        "outcome_unknown_since": [None, NOW],
-        "attempted_at": [None, NOW, NOW - timedelta(seconds=60) + TICK, NOW - timedelta(seconds=60)],
-    }
-    facts_of_overdue = {
-        "kind": facts["kind"],
-        "access_token_expires_at": [None, NOW - LATE, NOW - LATE + TICK, NOW],
-        "next_refresh_at": [None, NOW - LATE, NOW - LATE + TICK],
+        "kind": [CredentialKind.OAUTH, CredentialKind.ACCESS_TOKEN_ONLY],
+        "refresh_token_issued_at": [None, NOW - DAY, NOW - 35 * DAY + TICK, NOW - 45 * DAY + HOUR],
+        "access_token_expires_at": [None, NOW - HOUR, NOW + TICK, NOW + DAY],
+        "next_refresh_at": [None, NOW - LATE + TICK, NOW + HOUR],
         "failures": [0, 2],
         "failed_at": [NOW - LATE, NOW],
-        "last_used_at": [None, NOW - 7 * DAY, NOW],
-        "client_id": ["c", "another"],
-        "token_url": ["t", "another"],
+        "attempted_at": [None, NOW, NOW - timedelta(seconds=30), NOW - timedelta(seconds=61)],
     }
-    always = {"created_at": NOW, "connected_at": NOW, "generation": 1}
-    calm = dict.fromkeys(facts | facts_of_overdue) | HEALTHY
-    rows = [
-        calm | dict(zip(varied, mixture, strict=True))
-        for varied in (facts, facts_of_overdue)
-        for mixture in product(*varied.values())
-    ]
-    engine = sqlalchemy.create_engine(database_url)
-    state = state_expression(NOW, OURS).label("state")
+    for mixture in product(*facts.values()):
+        one = account(**dict(zip(facts, mixture, strict=True)))
+        now = standing_of(one, NOW, OURS)
+        moments = sorted(
+            {
+                NOW + TICK,
+                NOW + timedelta(seconds=30),
+                NOW + LATE,
+                NOW + HOUR,
+                NOW + HOUR + LATE,
+                NOW + DAY,
+                NOW + 50 * DAY,
+            }
+        )
+        for moment in moments:
+            if now.changes_at is None or moment < now.changes_at:
+                then = standing_of(one, moment, OURS)
+                assert (then.state, then.cause) == (now.state, now.cause), (mixture, moment)
+        assert now.changes_at is None or now.changes_at > NOW
 
-    with engine.connect() as connection:
-        connection.execute(insert(Account), [row | always for row in rows])
-        told = connection.execute(select(Account.id, state).order_by(Account.id)).all()
-        counted = dict(connection.execute(select(state, func.count()).group_by(state)).all())
-    engine.dispose()
 
-    expected = [state_of(Account(**row | always), NOW, OURS).value for row in rows]
-    differing = [
-        (row, sql, python) for row, (_, sql), python in zip(rows, told, expected, strict=True) if sql != python
-    ]
-    assert differing == []
-    assert counted == {state: expected.count(state) for state in set(expected)}
-    assert len(counted) == 4
+@pytest.mark.parametrize(
+    ("facts", "cause"),
+    [
+        ({"failures": 3, "failed_at": NOW}, Cause.REFRESHES_FAIL),
+        ({"outcome_unknown_since": NOW}, Cause.OUTCOME_UNKNOWN),
+        ({**ENDED, "next_refresh_at": NOW - LATE}, Cause.OVERDUE),
+        ({"client_id": "another", "failures": 3}, Cause.OTHER_REGISTRATION),
+        ({"refresh_token_issued_at": NOW - 35 * DAY}, Cause.UNUSED),
+        ({"refresh_token_issued_at": NOW - 45 * DAY}, Cause.AGED_OUT),
+        ({"refused_at": NOW}, Cause.REFUSED),
+        ({"refused_at": NOW, "outcome_unknown_since": NOW}, Cause.ANSWER_LOST),
+        ({"kind": CredentialKind.ACCESS_TOKEN_ONLY, "access_token_expires_at": NOW}, Cause.TOKEN_EXPIRED),
+        ({"kind": CredentialKind.SERVICE_ACCOUNT_KEY, "access_token_expires_at": NOW}, Cause.KEY_REFUSED),
+        ({"disconnected_at": NOW}, None),
+        ({}, None),
+    ],
+)
+def test_each_cause_follows_from_its_facts(facts, cause):
+    assert standing_of(account(**facts), NOW, OURS).cause is cause
 
 
 @pytest.mark.parametrize(("facts", "state"), STATES)

@@ -10,6 +10,7 @@ from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.stored_state import settle
 from keap_connect.connect.importing import ImportedCredential, check_form, import_credential
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
@@ -340,6 +341,7 @@ class TestServed:
         import_credential(bring(sandbox, TOKEN_ONLY, "cd456"), ADMIN)
         for account_id in (1, 2):
             stored.set(account_id, client_id="another")
+        settle([1, 2])
 
         assert [warning[:20] for warning in check_deployment()] == ["1 stored grant belon"]
 
@@ -352,5 +354,5 @@ class TestServed:
         with pytest.raises(ReconnectRequired):
             valid_token(account_id, "job")
         assert view_account(account_id).state is AccountState.RECONNECT_REQUIRED
-        assert stored.history(account_id) == ["imported", "credential_rejected"]
+        assert stored.history(account_id) == ["imported", "credential_rejected", "reconnect_required"]
         assert stored.account().next_refresh_at is None

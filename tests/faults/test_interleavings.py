@@ -32,7 +32,8 @@ from keap_connect.accounts.credentials import (
     replace_credential,
 )
 from keap_connect.accounts.directory import view_of
-from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.state import AccountState, standing_of
+from keap_connect.accounts.stored_state import count_places, derive_anew
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.importing import Checked, ImportedCredential, store_checked
 from keap_connect.connect.matching import Grant, match_grant
@@ -42,11 +43,12 @@ from keap_connect.keap.answers import Answer, Classification, GrantType, classif
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.transport import Call, Cancelled
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AccountEvent
+from keap_connect.models import Account, AccountEvent, StateCount
 from keap_connect.refresh import alarms, recovery, refresher
 from keap_connect.refresh.lease import look
 from keap_connect.refresh.serving import report_rejected, valid_token
 from keap_connect.refresh.timing import CONFIRM_WAIT_SECONDS, UNKNOWN_OUTCOME_WAIT_SECONDS
+from keap_connect.services import services
 from tests.faults.conftest import Stage
 
 REFUSED = Answer(400, b'{"error": "invalid_grant", "error_description": "Invalid refresh token"}')
@@ -231,7 +233,7 @@ class Interleavings(RuleBasedStateMachine):
     @initialize()
     def connect(self) -> None:
         with self.stage.app.app_context(), write_transaction() as session:
-            for table in (Account, AccountEvent):
+            for table in (Account, AccountEvent, StateCount):
                 session.query(table).delete()
             accounts = []
             for tenant_id in TENANTS:
@@ -258,6 +260,8 @@ class Interleavings(RuleBasedStateMachine):
             self.time.boot += seconds  # attempts under way are frozen then
         elif what == "clock steps":
             self.time.wall_step = float(seconds * (-1) ** which)
+            with self.stage.app.app_context():
+                derive_anew(0, len(TENANTS))  # as the worker does after a step
         elif what == "reconnect" or (what == "set out" and self._row(self.ids[account]).disconnected_at):
             self._reconnect(account)
         elif what == "disconnect":
@@ -335,7 +339,9 @@ class Interleavings(RuleBasedStateMachine):
         self.lost_grants.discard(account_id)
         if granted.refresh_token not in self.keap.live:
             with self.stage.app.app_context():
-                is_well = view_of(row).state is AccountState.ACTIVE and not (row.failures or row.refusals)
+                is_well = view_of(row, services().keap.registration).state is AccountState.ACTIVE and not (
+                    row.failures or row.refusals
+                )
             assert not is_well, "a spent pair took the place of one that works"
             self.spent_pairs.add(granted.refresh_token)
 
@@ -365,7 +371,7 @@ class Interleavings(RuleBasedStateMachine):
             account = self._row(account_id)
             with self.stage.app.app_context():
                 token = open_refresh_token(account)
-                state = view_of(account).state
+                state = view_of(account, services().keap.registration).state
             if token is None:
                 assert state is AccountState.DISCONNECTED
                 continue
@@ -386,6 +392,25 @@ class Interleavings(RuleBasedStateMachine):
                     or account.refusals
                 )
                 assert said, "silently wrong"
+
+    @invariant()
+    def the_stored_state_is_the_derived_one_unless_its_moment_has_come(self) -> None:
+        for account_id in getattr(self, "ids", []):
+            account = self._row(account_id)
+            with self.stage.app.app_context():
+                derived = standing_of(account, utc_now(), services().keap.registration)
+            has_come = account.state_changes_at is not None and account.state_changes_at <= utc_now()
+            stored = account.state, account.state_cause
+            assert has_come or stored == (derived.state, derived.cause), "nobody would derive it"
+            changes_at = account.state_changes_at  # early is right, late is not
+            assert has_come or derived.changes_at is None or (changes_at and changes_at <= derived.changes_at)
+
+    @invariant()
+    def the_counts_are_those_of_the_stored_states(self) -> None:
+        with self.stage.app.app_context():
+            assert {place: number for place, number in count_places().items() if number} == Counter(
+                (account.state, account.state_cause) for account in map(self._row, getattr(self, "ids", []))
+            )
 
     def _row(self, account_id: int) -> Account:
         with self.stage.app.app_context(), read_session() as session:

@@ -7,6 +7,7 @@ from flask import Flask
 from sqlalchemy import select, text, update
 
 from keap_connect.accounts.credentials import fingerprint, open_access_token, open_refresh_token
+from keap_connect.clock import utc_now
 from keap_connect.connect.callback import open_pending
 from keap_connect.connect.matching import Grant, match_grant
 from keap_connect.database import db, read_session, write_transaction
@@ -49,6 +50,7 @@ class Stored:
     def set(self, account_id: int, **values: object) -> None:
         """Write into an account's row, as another part of the app would have."""
         with self._app.app_context(), write_transaction() as session:
+            values = {"state_changes_at": utc_now(), **values}  # a list then derives its state
             session.execute(update(Account).where(Account.id == account_id).values(**values))
 
     def edit_kept_grant(self) -> None:

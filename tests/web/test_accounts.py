@@ -104,23 +104,20 @@ SEARCHES = {
     "   ": {"Acme Plumbing", "Bright 100% Dental", 'The "best" one', "Ärzte Öl & Söhne"},
     "plumb": {"Acme Plumbing"},
     "ACME": {"Acme Plumbing"},
-    "umbi ann": {"Acme Plumbing"},
+    "umbi ann": set(),
     "ann ab12": {"Acme Plumbing"},
     "ann cd456": set(),
     "@acme.ex": {"Acme Plumbing"},
     "crm:77": {'The "best" one'},
-    "%": {"Bright 100% Dental"},
+    "%": set(),
     "100%": {"Bright 100% Dental"},
     "1%0": set(),
-    "_": {'The "best" one'},
-    "r_s": {'The "best" one'},
-    "a_me": set(),
-    "\\": {'The "best" one'},
-    "\\%": set(),
-    "o'n": {"Bright 100% Dental"},
+    "_": set(),
+    "under_sc": {'The "best" one'},
+    "o'neil": {"Bright 100% Dental"},
     "' OR 1=1 --": set(),
     '"best"': {'The "best" one'},
-    "ärzte": {"Ärzte Öl & Söhne"},
+    "arzte": {"Ärzte Öl & Söhne"},
     "ZOË ångström": {"Ärzte Öl & Söhne"},
     "öl &": {"Ärzte Öl & Söhne"},
     ACCESS_TOKEN: set(),
@@ -129,7 +126,7 @@ SEARCHES = {
 
 
 @pytest.mark.usefixtures("searchable")
-def test_search_finds_parts_of_words_alike_on_both_databases(admin: Visitor):
+def test_search_finds_beginnings_of_words_alike_on_both_databases(admin: Visitor):
     assert {words: set(listed(admin, q=words)) for words in SEARCHES} == SEARCHES
 
 
@@ -158,15 +155,15 @@ def urgent(add: Callable[..., int]) -> None:
 
 
 STATES = {
-    "reconnect_required": ["Aged out", "Lost"],
-    "at_risk": ["Risky, soon", "Risky, late"],
-    "active": ["Active, soon", "Active, late"],
+    "reconnect_required": ["Lost", "Aged out"],
+    "at_risk": ["Risky, late", "Risky, soon"],
+    "active": ["Active, late", "Active, soon"],
     "disconnected": ["Gone"],
 }
 
 
 @pytest.mark.usefixtures("urgent")
-def test_the_most_urgent_come_first_and_the_soonest_expiry_among_them(admin: Visitor):
+def test_the_most_urgent_come_first_and_the_oldest_among_them(admin: Visitor):
     assert listed(admin) == [title for titles in STATES.values() for title in titles]
 
 
@@ -219,14 +216,12 @@ def test_many_accounts_come_in_pages_that_lead_to_each_other(admin: Visitor, add
         seen += re.findall(r'<a href="/accounts/\d+">(.*?)</a>', admin.page.text)
 
     assert seen == [f"Acme {number:03}" for number in range(2 * PAGE_SIZE + 3)]
-    assert "Page 3 of 3" in admin.text
     assert "q=acme" in links()["prev"]
     assert "state=active" in links()["prev"]
-    assert f"{2 * PAGE_SIZE + 3} accounts" in admin.text
-    for beyond in ("99", "10000000000000000000000"):
-        assert len(listed(admin, q="acme", page=beyond)) == 3
-    for before in ("0", "-7", "x", ""):
-        assert len(listed(admin, q="acme", page=before)) == PAGE_SIZE
+    for nonsense in ("0", "-7", "x", "", "1~99999999999999~"):
+        assert len(listed(admin, q="acme", after=nonsense)) == PAGE_SIZE
+        assert len(listed(admin, sort="expires", before=nonsense)) == PAGE_SIZE
+    assert f"{2 * PAGE_SIZE + 4} accounts" in admin.text
 
 
 @on_sqlite
@@ -358,6 +353,9 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"tenant_id": "zz999"},
         "Keap answered a refresh with a token of another account, zz999; it was not stored.",
     ),
+    EventKind.AT_RISK: ({"why": "It was not refreshed."}, "At risk. It was not refreshed."),
+    EventKind.RECOVERED: ({}, "The connection works again."),
+    EventKind.RECONNECT_REQUIRED: ({"why": "It aged out."}, "A person must authorize again. It aged out."),
     EventKind.CONNECTION_FAILED: ({"reason": "Denied."}, "A person could not connect. Denied."),
     EventKind.RECONNECT_FAILED: ({"reason": "Denied."}, "A reconnect did not succeed. Denied."),
     EventKind.RECONNECT_LINK_MADE: (
@@ -567,7 +565,8 @@ def test_refresh_now_says_plainly_why_nothing_can_be_refreshed(
 
     admin.page = admin.session.post(f"{admin.base_url}/accounts/1/refresh", data={"csrf_token": token})
 
-    assert [told.startswith(sentence) for told in notices(admin)] == [True], notices(admin)
+    told = [one for one in notices(admin) if not one.startswith("1 stored grant belongs")]
+    assert [one.startswith(sentence) for one in told] == [True], told
 
 
 # Ask Keap again

@@ -12,6 +12,7 @@ import requests
 from flask import Flask
 from sqlalchemy import select, text, update
 
+from keap_connect.accounts.stored_state import derive_anew
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import KeapConnectError
 from keap_connect.models import Account
@@ -503,6 +504,8 @@ def name_everything(world: World, name: str) -> None:
         session.execute(text("UPDATE account_event SET actor = :name"), {"name": name})
         session.execute(text("UPDATE admin SET email = :email WHERE role = 'admin'"), {"email": name})
         session.execute(text("UPDATE sign_in SET browser = :name, address = :name"), {"name": name})
+    with world.app.app_context():
+        derive_anew(0, 100)  # as the worker does with what another program wrote
 
 
 def pages_with_names(world: World, name: str) -> dict[str, str]:

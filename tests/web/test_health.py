@@ -17,6 +17,7 @@ from keap_connect.health.refreshing import LONGEST_LAG_SECONDS
 from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
+from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
@@ -164,6 +165,7 @@ def test_grants_of_another_client_id_are_at_risk_everywhere_and_end_in_409(
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
         key = issue_api_key("jobs", list(Scope), "test").text
         beat(Worker(name="one", started_at=utc_now()))
+        StateKeeper(app).derive_due()
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
     jobs = app.test_client()
     program = {"base_url": settings.public_url, "headers": {"Authorization": f"Bearer {key}"}}

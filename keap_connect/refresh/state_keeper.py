@@ -1,0 +1,93 @@
+"""Keeps the stored states of accounts right where time, and not a transaction, changes them: a thread of the worker.
+
+Every few seconds it derives the accounts whose moment has come. At its start, after a step of the wall clock, and then
+within each day, it derives all accounts anew.
+"""
+
+import logging
+import math
+import threading
+from datetime import timedelta
+
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from keap_connect.accounts.stored_state import (
+    add_up_counts,
+    count_states,
+    derive_anew,
+    recount,
+    settle_due,
+    store_registration,
+)
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.models import UNDERIVED
+
+log = logging.getLogger(__name__)
+AT_ONCE = 200
+IDLE_SECONDS = 2.0
+LOOKS_PER_DAY = 86_400 / IDLE_SECONDS
+CLOCK_STEP = timedelta(seconds=60)
+
+
+class StateKeeper:
+    """Runs in a thread while it is entered; `derive_due` does in the caller's what is due now."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._stopping = threading.Event()
+        self._has_registered = False
+        self._cursor, self._is_in_haste = 0, True
+        self._wall_ahead = _wall_ahead()
+
+    def __enter__(self) -> "StateKeeper":
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def derive_due(self) -> None:
+        """Derive the accounts whose moment has come; all, if the client id or the token URL has changed."""
+        self._is_in_haste = store_registration()
+        while settle_due(AT_ONCE) and not self._stopping.is_set():
+            pass
+        while self._is_in_haste and not self._stopping.is_set():
+            self._derive_more()
+
+    def _run(self) -> None:
+        with self._app.app_context():
+            while not self._stopping.is_set():
+                try:
+                    if not self._has_registered:
+                        store_registration()
+                        self._has_registered = True
+                    while settle_due(AT_ONCE) and not self._stopping.is_set():
+                        pass
+                    self._derive_more()
+                    add_up_counts()
+                except SQLAlchemyError as problem:
+                    log.error("No state is stored: the database does not answer (%s).", type(problem).__name__)
+                    self._stopping.wait(IDLE_SECONDS)
+                except Exception as fault:  # the thread has to go on
+                    log.error("A fault of this program keeps states from being stored.", exc_info=fault)
+                    self._stopping.wait(IDLE_SECONDS)
+                self._stopping.wait(0 if self._is_in_haste else IDLE_SECONDS)
+
+    def _derive_more(self) -> None:
+        """Derive the next part of all accounts."""
+        if abs(_wall_ahead() - self._wall_ahead) > CLOCK_STEP:
+            self._wall_ahead, self._cursor, self._is_in_haste = _wall_ahead(), 0, True
+        most = AT_ONCE if self._is_in_haste else math.ceil(sum(count_states().values()) / LOOKS_PER_DAY)
+        last = derive_anew(self._cursor, max(most, 1))
+        self._cursor = last or 0
+        if last is None:
+            self._is_in_haste = False
+            recount()
+
+
+def _wall_ahead() -> timedelta:
+    """Return how far the wall clock is ahead of the time since boot; the start of 1970 is its zero."""
+    return utc_now() - UNDERIVED - timedelta(seconds=seconds_since_boot())
