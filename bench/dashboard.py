@@ -1,0 +1,290 @@
+"""Measures what admins and programs see of 1,000 and of 1,000,000 accounts, on both databases, in one run.
+
+Each address is asked in turns at the small and the large installation, served by `./keap-connect serve`; medians. Then
+the start, one look of the worker for what is due, memory, and the size of the database. Environment: MANY=1000000,
+FEW=1000, ROUNDS=15, DATABASES="sqlite postgresql". Everything it starts it ends by its process id.
+"""
+
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import requests
+from flask_migrate import upgrade
+from sqlalchemy import Connection
+
+from bench.accounts import MIGRATIONS, environ
+from keap_connect.access.admins import create_admin
+from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.accounts.state import standing_of
+from keap_connect.accounts.stored_state import recount, settle_due
+from keap_connect.accounts.words import title_key_of, words_of
+from keap_connect.application import create_app
+from keap_connect.clock import utc_now
+from keap_connect.database import db
+from keap_connect.models import Account
+from keap_connect.refresh.due import claim_due, lag_seconds
+from keap_connect.server.checks import prepare_to_serve
+from keap_connect.services import services
+from keap_connect.settings import Settings
+from tests.support import postgres
+from tests.support.server import free_port
+from tests.support.visitor import Visitor
+
+REPOSITORY = Path(__file__).parent.parent
+MANY, FEW = int(os.environ.get("MANY", "1000000")), int(os.environ.get("FEW", "1000"))
+ROUNDS = int(os.environ.get("ROUNDS", "15"))
+DATABASES = os.environ.get("DATABASES", "sqlite postgresql").split()
+EMAIL, PASSWORD = "admin@example.com", "a long password for the bench"
+DAY = timedelta(days=1)
+FIRST = ("Ann", "Bob", "Carla", "Dan", "Eve", "Farid", "Grace", "Hugo", "Ines", "Jörg", "Kim", "Lena", "Mia", "Noah")
+LAST = ("Lee", "Park", "Müller", "Silva", "Novak", "Rossi", "Khan", "Olsen", "Young", "Adler", "Brandt", "Costa")
+TRADES = ("Dental", "Plumbing", "Law", "Yoga", "Bakery", "Roofing", "Media", "Coaching", "Clinic", "Fitness")
+COLUMNS = (
+    *("tenant_id", "keap_user_id", "person_name", "person_email", "business_name", "label", "external_id"),
+    *("created_at", "connected_at", "disconnected_at", "kind", "client_id", "token_url", "scope", "generation"),
+    *("access_token_sealed", "refresh_token_sealed", "access_token_expires_at", "refresh_token_issued_at"),
+    *("refreshed_at", "failures", "failed_at", "refusals", "refused_at", "next_refresh_at", "last_used_at"),
+    *("state", "state_cause", "state_since", "state_changes_at", "title_key"),
+)
+
+
+@dataclass
+class Installation:
+    """One database with its app and its server."""
+
+    accounts: int
+    settings: Settings
+    server: subprocess.Popen[bytes]
+    visitor: Visitor
+    key: str
+    deepest: str = ""  # the address of the last page
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    def ask(self, path: str) -> None:
+        """Ask for a page or for what a program reads, and remember how long it took."""
+        url = f"{self.settings.public_url}{self.deepest if path == DEEPEST else path}"
+        headers = {"Authorization": f"Bearer {self.key}"} if path.startswith(("/api/", "/metrics")) else {}
+        started = time.perf_counter()
+        answer = (
+            requests.get(url, headers=headers, timeout=120) if headers else self.visitor.session.get(url, timeout=120)
+        )
+        self.times.setdefault(path, []).append(time.perf_counter() - started)
+        if answer.status_code != 200:
+            raise SystemExit(f"{path} answered {answer.status_code}.")
+
+    def memory_mb(self) -> float:
+        """Return the resident memory of the server."""
+        status = Path(f"/proc/{self.server.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+DEEPEST = "the deepest page"
+ADDRESSES = (
+    "/accounts",
+    *(f"/accounts?state={state}" for state in ("reconnect_required", "at_risk", "active", "disconnected")),
+    *(f"/accounts?sort={sort}" for sort in ("-state", "account", "-account", "expires", "-expires", "used", "-used")),
+    *("/accounts?sort=broken", "/accounts?sort=-broken", "/accounts?state=active&sort=account", DEEPEST),
+    *("/accounts?q=quixote", "/accounts?q=dental", "/accounts?q=dental+ann", "/accounts?q=xylophone"),
+    *("/accounts/7", "/audit", "/audit?kind=at_risk", "/readyz", "/metrics", "/setup"),
+    *("/api/v1/accounts", "/api/v1/accounts?limit=100", "/api/v1/accounts?state=at_risk", "/api/v1/accounts?q=quixote"),
+    *("/api/v1/accounts?q=dental", "/api/v1/accounts?tenant_id=t00007", "/api/v1/accounts?external_id=c-7"),
+    *("/api/v1/accounts?cursor=900", "/api/v1/accounts/7", "/api/v1/events"),
+)
+
+
+def main() -> None:
+    """Measure, and print one table for each database."""
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o711)  # PostgreSQL may run as another user
+        for kind in DATABASES:
+            urls = _new_databases(kind, folder, stack)
+            pair = [_install(url, number, folder / f"{kind}-{number}", stack) for url, number in urls]
+            for _ in range(ROUNDS):
+                for path in ADDRESSES:
+                    for one in pair:
+                        one.ask(path)
+            inside = [_measure_inside(one) for one in pair]
+            print("\n".join(_table(kind, pair, inside)), flush=True)
+
+
+def _new_databases(kind: str, folder: Path, stack: ExitStack) -> list[tuple[str, int]]:
+    if kind == "sqlite":
+        return [(f"sqlite:///{folder / f'{number}.db'}", number) for number in (FEW, MANY)]
+    (folder / "postgres").mkdir(mode=0o700)
+    postgres.OPTIONS.update(fsync="on", full_page_writes="on")
+    database = postgres.PostgresServer(folder / "postgres")
+    database.create()
+    database.start()
+    stack.callback(database.stop)
+    return [(database.new_database(), number) for number in (FEW, MANY)]
+
+
+def _install(url: str, accounts: int, instance: Path, stack: ExitStack) -> Installation:
+    port = free_port()
+    values = {**environ(url, "http://127.0.0.1:1", instance), "PORT": str(port), "API_RATE_PER_MINUTE": "10000000"}
+    settings = Settings.from_env(values)
+    app = create_app(settings, serves=False)
+    with app.app_context():
+        upgrade(directory=str(MIGRATIONS))
+        started = time.monotonic()
+        with db.engine.connect() as connection:
+            _fill(connection, accounts)
+        recount()
+        prepare_to_serve(settings)
+        create_admin(EMAIL, PASSWORD)
+        key = issue_api_key("bench", [Scope.ACCOUNTS_READ, Scope.METRICS_READ], "bench").text
+        db.engine.dispose()
+    print(f"{accounts:,} accounts are stored after {time.monotonic() - started:.0f} s.", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "keap_connect", "serve"]
+    server = subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": os.environ["PATH"], **values})  # noqa: S603
+    stack.callback(server.wait)
+    stack.callback(server.terminate)
+    visitor = Visitor(settings.public_url)
+    _wait_for(lambda: visitor.get("/healthz").ok)
+    visitor.sign_in(EMAIL, PASSWORD)
+    one = Installation(accounts, settings, server, visitor, key)
+    one.deepest = f"/accounts?sort=account&before=1~{accounts + 1}~"
+    return one
+
+
+def _wait_for(is_done: Callable[[], bool]) -> None:
+    for _ in range(600):
+        try:
+            if is_done():
+                return
+        except requests.ConnectionError:
+            time.sleep(0.1)
+    raise SystemExit("The server does not answer.")
+
+
+def _fill(connection: Connection, accounts: int) -> None:
+    """Store accounts as they look after a year: most are well, some are not; each with its words and an event."""
+    randomly, now, ours = random.Random(7), utc_now(), services().keap.registration  # noqa: S311
+    for first in range(1, accounts + 1, 5000):
+        made = [_account(number, randomly, now, ours) for number in range(first, min(first + 5000, accounts + 1))]
+        rows = ([getattr(one, name) for name in COLUMNS] for one in made)
+        _load(connection, "account", COLUMNS, rows)
+        events = ([now - DAY, number, "connected", "customer", "{}"] for number in range(first, first + len(made)))
+        _load(connection, "account_event", ("at", "account_id", "kind", "actor", "details"), events)
+        words = ([word, number] for number, one in enumerate(made, first) for word in words_of(one))
+        _load(connection, "account_word", ("word", "account_id"), words)
+    connection.commit()
+    connection.exec_driver_sql("ANALYZE")
+    connection.commit()
+
+
+def _account(number: int, randomly: random.Random, now: datetime, ours: tuple[str, str]) -> Account:
+    first, last, chance = randomly.choice(FIRST), randomly.choice(LAST), randomly.random()
+    ago = DAY * randomly.random()
+    one = Account(
+        tenant_id=f"t{number:05}",
+        keap_user_id=str(number),
+        person_name=f"{first} {last}",
+        person_email=f"{first}.{last}{number}@example.com",
+        business_name=f"{'Quixote' if number <= 3 else last} {randomly.choice(TRADES)} {number}",
+        label=f"Customer {number}" if number % 3 == 0 else None,
+        external_id=f"c-{number}",
+        created_at=now - 300 * DAY,
+        connected_at=now - 300 * DAY,
+        kind="oauth",
+        client_id=ours[0],
+        token_url=ours[1],
+        scope="full",
+        generation=300,
+        access_token_sealed=b"s" * 60,
+        refresh_token_sealed=b"s" * 60,
+        access_token_expires_at=now + DAY - ago,
+        refresh_token_issued_at=now - ago,
+        refreshed_at=now - ago,
+        failures=0,
+        refusals=0,
+        next_refresh_at=now + DAY - ago if number % 2 else now + 30 * DAY - ago,
+        last_used_at=now - ago if number % 2 else now - 40 * DAY,
+    )
+    if chance < 0.02:
+        one.refused_at, one.next_refresh_at = now - 30 * DAY * randomly.random(), None
+    elif chance < 0.04:
+        one.disconnected_at, one.next_refresh_at = now - 90 * DAY * randomly.random(), None
+    elif chance < 0.05:
+        one.failures, one.failed_at = 3, now
+    one.state, one.state_cause, one.state_changes_at = _standing(one, now, ours)
+    one.state_since, one.title_key = one.refused_at or one.disconnected_at or now - ago, title_key_of(one)
+    return one
+
+
+def _standing(one: Account, now: datetime, ours: tuple[str, str]) -> tuple[str, str | None, datetime | None]:
+    standing = standing_of(one, now, ours)
+    return standing.state, standing.cause, standing.changes_at
+
+
+def _load(connection: Connection, table: str, columns: Iterable[str], rows: Iterable[list[object]]) -> None:
+    driver, names = connection.connection.driver_connection, ", ".join(columns)
+    assert driver is not None  # noqa: S101
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" for _ in columns)
+        driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", map(_plain, rows))  # noqa: S608
+        return
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _plain(row: list[object]) -> list[object]:
+    return [f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value for value in row]
+
+
+def _measure_inside(one: Installation) -> dict[str, float]:
+    """Time what no page shows, each in seconds: the start of a process, and the looks of a worker."""
+    found = dict[str, list[float]]()
+
+    def measure(name: str, work: Callable[[], object]) -> None:
+        started = time.perf_counter()
+        work()
+        found.setdefault(name, []).append(time.perf_counter() - started)
+
+    for _ in range(3):
+        app = create_app(one.settings, serves=False)
+        with app.app_context():
+            measure("checks at the start", lambda: prepare_to_serve(one.settings))
+            for _ in range(ROUNDS):
+                measure("look for what is due", lambda: claim_due(256))
+                measure("lag", lag_seconds)
+                measure("look for changed states", lambda: settle_due(200))
+            db.engine.dispose()
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _table(kind: str, pair: list[Installation], inside: list[dict[str, float]]) -> Iterator[str]:
+    small, large = pair
+    yield (
+        f"{kind}, {MANY:,} accounts beside {FEW:,}; medians of {ROUNDS} rounds, ms; {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}"
+    )
+    yield ""
+    yield f"| | {FEW:,} | {MANY:,} | times |"
+    yield "|---|---|---|---|"
+    medians = [
+        {path: statistics.median(times) for path, times in one.times.items()} | extra
+        for one, extra in zip(pair, inside, strict=True)
+    ]
+    for name in medians[0]:
+        few, many = medians[0][name], medians[1][name]
+        yield f"| {name} | {few * 1000:.1f} | {many * 1000:.1f} | {many / few:.2f} |"
+    yield f"| memory of the server, MB | {small.memory_mb():.0f} | {large.memory_mb():.0f} | {large.memory_mb() / small.memory_mb():.2f} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    main()
