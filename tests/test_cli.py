@@ -392,6 +392,17 @@ def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Fla
     assert granted["access_token"] not in exported.stdout
 
 
+def test_a_line_whose_access_token_has_expired_is_imported_with_a_word_about_it(app: Flask, sandbox: Sandbox):
+    granted = sandbox.grant("cd456", ANN)[0]
+    sandbox.advance(25 * 3600)
+    line = f"kind,access_token,refresh_token\noauth,{granted['access_token']},{granted['refresh_token']}\n"
+
+    done = app.test_cli_runner().invoke(args=["accounts", "import", "-"], input=line)
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Imported: 1 account.\nLine 2: Stored. Keap refuses its access token")
+
+
 def list_accounts_of(app: Flask) -> list[str]:
     return sorted(account["title"] for account in in_process(app, "accounts", "list")[1])
 

@@ -16,7 +16,7 @@ from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, ins
 from keap_connect.answer_limit import LimitedConnection
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
-from keap_connect.models import AuthorizationFlow
+from keap_connect.models import AccountEvent, AuthorizationFlow
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
 
@@ -320,6 +320,21 @@ def test_the_facts_of_the_table_deployment_are_moved_and_come_back():
 
     assert (bytes(sealed), counter) == (b"sealed", [("a:b", 8)])
     assert {name: bytes(value) for name, value in back.items()} == {name: facts[name] for name in list(facts)[:2]}
+
+
+@from_empty
+def test_refresh_tokens_that_were_imported_before_are_known():
+    go_up("0016")
+    event = {"at": THEN, "account_id": 7, "actor": "x", "pair_mark": None}
+    imports = [("imported", {"fingerprint": "f" * 16, "generation": 1}), ("imported", {"generation": 1})]
+    imports += [("imported_again", {"fingerprint": "f" * 16, "generation": 3}), ("refreshed", {})]
+    with db.engine.begin() as connection:
+        connection.execute(insert(AccountEvent), [event | {"kind": kind, "details": one} for kind, one in imports])
+
+    go_up("0020")
+
+    with db.engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("SELECT * FROM imported_token")).all() == [("f" * 16, 7, 3)]
 
 
 # A revision that is not there yet

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import forget_credential
 from keap_connect.accounts.directory import load_account
@@ -13,7 +14,7 @@ from keap_connect.database import purge_deleted, write_transaction
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import Account, AuthorizationFlow, JobItem
+from keap_connect.models import Account, AuthorizationFlow, ImportedToken, JobItem
 
 NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
 
@@ -55,6 +56,7 @@ def disconnect(account_id: int, actor: str) -> None:
         account = load_account(session, account_id, lock=True)
         if account.disconnected_at is None:
             account.disconnected_at = utc_now()
+            _let_import_again(session, account)
             forget_credential(account)
             record(session, EventKind.DISCONNECTED, account.id, actor)
     purge_deleted()
@@ -80,9 +82,17 @@ def erase(account_id: int, actor: str) -> None:
             named = JobItem.details["tenant_id"].as_string() == account.tenant_id
             session.execute(delete(JobItem).where(JobItem.account_id.is_(None), named))
         delete_history(session, account_id)
+        _let_import_again(session, account)
         session.delete(account)
         record(session, EventKind.ERASED, account_id, actor)
     purge_deleted()
+
+
+def _let_import_again(session: Session, account: Account) -> None:
+    """Forget that the account's refresh token was imported, unless it may have been presented."""
+    if account.needs_first_refresh and not (account.attempted_at or account.failures or account.refusals):
+        has_it = ImportedToken.account_id == account.id, ImportedToken.generation == account.generation
+        session.execute(delete(ImportedToken).where(*has_it))
 
 
 def _quoted(name: str | None) -> str:

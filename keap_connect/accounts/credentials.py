@@ -44,13 +44,13 @@ def replace_credential(account: Account, granted: TokenResponse) -> None:
 def store_imported(
     account: Account, kind: CredentialKind, access_token: str, refresh_token: str | None, expires_in: int | None = None
 ) -> None:
-    """Store an imported credential that Keap has just accepted; nothing of the old credential stays.
+    """Store an imported credential; nothing of the old credential stays.
 
-    The age of the tokens is unknown, but at most a day, since the access token works. So an access token alone expires
-    within a day, and a refresh token has 44 of its 45 days left. A worker refreshes a pair at once. Keys do not expire.
+    If Keap has just accepted it, its age is unknown but at most a day. So an access token alone expires within a day,
+    and a refresh token has 44 of its 45 days left. A worker refreshes a pair at once. Keys do not expire.
 
     Args:
-        expires_in: seconds that the access token has left, if known.
+        expires_in: seconds that the access token has left, if known; 0 if it has expired.
     """
     now = utc_now()
     _start_anew(account, kind)
@@ -59,12 +59,13 @@ def store_imported(
     account.access_token_sealed = _seal(account, "access_token", access_token)
     life = IMPORTED_LIFE.get(kind)
     if life and expires_in is not None:
-        life = min(timedelta(seconds=expires_in_seconds(expires_in)), LONGEST_ACCESS_TOKEN_LIFE)
-    account.access_token_expires_at = now + life if life else None
+        seconds = expires_in and expires_in_seconds(expires_in)
+        life = min(timedelta(seconds=seconds), LONGEST_ACCESS_TOKEN_LIFE)
+    account.access_token_expires_at = None if life is None else now + life
     account.next_refresh_at = None
     if refresh_token:
         account.refresh_token_sealed = _seal(account, "refresh_token", refresh_token)
-        account.refresh_token_issued_at = now - LONGEST_ACCESS_TOKEN_LIFE
+        account.refresh_token_issued_at = None if expires_in == 0 else now - LONGEST_ACCESS_TOKEN_LIFE
         account.next_refresh_at = now
         account.needs_first_refresh = True
     _clear_attempts(account)
@@ -82,6 +83,7 @@ def store_pair(account: Account, granted: TokenResponse) -> None:
     account.access_token_expires_at = granted.expires_at
     if granted.refresh_token:
         account.refresh_token_sealed = _seal(account, "refresh_token", granted.refresh_token)
+    if granted.refresh_token or account.needs_first_refresh:
         account.refresh_token_issued_at = now
     account.needs_first_refresh = False
     account.next_refresh_at = next_refresh_at(account, now)

@@ -125,7 +125,7 @@ def next_step_of(account: Account, state: AccountState, ours: tuple[str, str], *
         return PAUSED_STEP
     if is_being_confirmed(account, state):
         return "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
-    if account.is_pending and state is AccountState.ACTIVE:
+    if account.is_pending and state is AccountState.ACTIVE and not account.needs_first_refresh:
         return "The connection works. Keap has not said yet whose account it is."
     if account.needs_first_refresh and state is AccountState.ACTIVE:
         return (

@@ -81,8 +81,10 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
 )
 def import_account(body: dict[str, Any]) -> AccountView:
     """We ask Keap whose it is. An existing account of the same person and tenant takes it over, so the same import
-    twice makes one account. 409: Keap does not know it, it cannot be a token, the external id is taken, a pair would
-    replace a connection that works and `replace` is not true, or a key is unusual and `unusual_key` is not true."""
+    twice makes one account. A pair whose access token has expired is stored as a pending account: its first refresh,
+    which comes soon, shows whether it works and whose it is. 409: Keap does not know it, it cannot be a token, its
+    refresh token was imported before and may be used up, the external id is taken, a pair would replace a connection
+    that works and `replace` is not true, or a key is unusual and `unusual_key` is not true."""
     key = current_key()
     if key.account_ids is not None:
         raise KeyRestricted("import")  # only Keap knows whose credential this is

@@ -70,8 +70,9 @@ def _result(view: JobView, dry_run: bool) -> Answer:
     else:
         document["imported"] = [item.account_id for item in done]
         text = f"Imported: {len(done)} account{'' if len(done) == 1 else 's'}."
-    problems = [f"Line {one['line']}, {one['column'] or 'no column'}: {one['problem']}" for one in refused]
+    problems = [f"Line {item.number}: {note}" for item in done if (note := item.details.get("note"))]
+    problems += [f"Line {one['line']}, {one['column'] or 'no column'}: {one['problem']}" for one in refused]
     if view.waiting:
         notes.append(f"{view.waiting} lines wait. {view.job.trouble or ''} A worker goes on: see /jobs/{view.job.id}.")
-    code = ExitCode.COME_BACK_LATER if view.waiting else ExitCode.FAILED if problems else ExitCode.DONE
+    code = ExitCode.COME_BACK_LATER if view.waiting else ExitCode.FAILED if refused else ExitCode.DONE
     return Answer(document, "\n".join([text, *problems]), "\n".join(notes), code)

@@ -1,19 +1,20 @@
 """Asking Keap again whose a pending account is; its grant is then stored where it belongs."""
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token
+from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.naming import person_of
+from keap_connect.connect.importing import works_well
 from keap_connect.connect.matching import Grant, find_by_identity, match_grant, take_identity
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import write_transaction
 from keap_connect.errors import TemporarilyUnavailable
-from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.events.history import Actor, EventKind, record, sentence_of
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AuthorizationFlow, SignIn
+from keap_connect.models import Account, AccountEvent, AuthorizationFlow, JobItem, SignIn
 from keap_connect.services import services
 
 
@@ -24,7 +25,8 @@ def identify_pending(account_id: int) -> int:
 
     Raises:
         AccountNotFound: there is none.
-        TemporarilyUnavailable: Keap did not say, a refresh is running, or the grant belongs to another client.
+        TemporarilyUnavailable: Keap did not say, a refresh is running or must come first, or the grant belongs to
+            another client.
         TenantConflict: Keap named two tenants for the grant.
     """
     account = get_account(account_id)
@@ -35,6 +37,8 @@ def identify_pending(account_id: int) -> int:
         raise TemporarilyUnavailable(
             "This grant belongs to another client id or token URL than the settings name; it is never sent elsewhere."
         )
+    if account.needs_first_refresh:  # it must not end a connection that works
+        raise TemporarilyUnavailable("Its first refresh comes first: it shows whether the imported pair works.")
     identity = ask_identity(services().keap, access_token, account.tenant_id)
     if identity.keap_user_id is None or identity.tenant_id is None:
         raise TemporarilyUnavailable("Keap did not say who this account belongs to. Its tokens are kept.")
@@ -56,26 +60,47 @@ def _settle(session: Session, pending: Account, identity: Identity) -> int:
         pending.reconnects_account_id = None
         details = {"tenant_id": identity.tenant_id, "person": person_of(identity)}
         record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
+        _note_in_jobs(session, pending.id, pending.id, identity)
         return pending.id
     return _move(session, pending, identity)
 
 
 def _move(session: Session, pending: Account, identity: Identity) -> int:
-    """Store the pending grant where it belongs, unless a newer one is there, and move the references to its row."""
+    """Store the pending grant where it belongs, unless a better one is there, and move the references to its row."""
     access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
     if access_token is None or expires_at is None:
         return pending.id
     account = find_by_identity(session, identity)
-    if account is None or account.disconnected_at is not None or account.connected_at <= pending.connected_at:
+    imports = AccountEvent.account_id == pending.id, AccountEvent.kind == EventKind.IMPORTED
+    imported = session.scalar(select(AccountEvent.details).where(*imports))
+    if account and imported is not None and works_well(account) and not imported.get("replaces"):
+        kind = EventKind.IMPORT_DROPPED
+    elif account and account.disconnected_at is None and account.connected_at > pending.connected_at:
+        kind = EventKind.NEWER_STAYED
+    else:
+        kind = EventKind.MOVED_HERE
         granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
-        match = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
-        account = session.get_one(Account, match.account_id)
+        if account is None or imported is None:
+            match = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
+            account = session.get_one(Account, match.account_id)
+        else:
+            take_identity(account, identity)
+            replace_credential(account, granted)
         revoke_open_links(session, account.id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
-        record(session, EventKind.MOVED_HERE, account.id, Actor.SYSTEM, from_account=pending.id)
-    else:
-        record(session, EventKind.NEWER_STAYED, account.id, Actor.SYSTEM, from_account=pending.id)
+    record(session, kind, account.id, Actor.SYSTEM, from_account=pending.id)
+    _note_in_jobs(session, pending.id, account.id, identity, sentence_of(kind, {"from_account": pending.id}))
     for table in (SignIn, AuthorizationFlow):
         session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
+    label, external_id = pending.label or account.label, pending.external_id or account.external_id
     session.delete(pending)
+    session.flush()  # an external id is of one row only
+    account.label, account.external_id = label, external_id
     return account.id
+
+
+def _note_in_jobs(session: Session, pending_id: int, account_id: int, identity: Identity, note: str = "") -> None:
+    """Complete the result of the line of a file that the pending account came from."""
+    known = {"tenant_id": identity.tenant_id, "business_name": identity.business_name, "person": person_of(identity)}
+    for item in session.scalars(select(JobItem).where(JobItem.account_id == pending_id)):
+        item.account_id, item.details = account_id, {**item.details, **known, "note": note}

@@ -1,7 +1,8 @@
 """Importing a credential that a person copies from Keap: tokens, or a key that does not expire.
 
 Keap's user info must accept it before it is stored, and says whose it is. An import can be repeated, so a doubtful one
-is refused and nothing is changed.
+is refused and nothing is changed. Only a pair whose access token has expired is stored without an answer: its first
+refresh shows whether it works, and then whose it is (identifying.py).
 """
 
 import base64
@@ -17,11 +18,11 @@ from keap_connect.accounts.state import KEYS, AccountState, state_of
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import find_by_identity, take_identity
 from keap_connect.database import write_or_retry
-from keap_connect.errors import ExternalIdTaken, ImportRefused, UnusualKey, WouldReplace
+from keap_connect.errors import CredentialRefused, ExternalIdTaken, ImportRefused, UnusualKey, WouldReplace
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import json_object
 from keap_connect.keap.user_info import Identity, get_identity
-from keap_connect.models import Account, AccountEvent, CredentialKind
+from keap_connect.models import Account, CredentialKind, ImportedToken
 from keap_connect.services import services
 
 TOKEN = re.compile(r"[!-~]{8,2000}")
@@ -37,6 +38,7 @@ CREDENTIAL_WORDS = {
     CredentialKind.PERSONAL_ACCESS_TOKEN: "a Personal Access Token",
     CredentialKind.SERVICE_ACCOUNT_KEY: "a Service Account Key",
 }
+UNPROVEN = "Keap refuses its access token, which may have expired: its first refresh will show whether it works."
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class ImportedCredential:
 
 @dataclass(frozen=True)
 class Checked:
-    """A credential, and whose it is according to Keap."""
+    """A credential, and whose it is according to Keap: None if Keap does not accept the access token of a pair."""
 
     credential: ImportedCredential
-    identity: Identity
+    identity: Identity | None
 
 
 def import_credential(credential: ImportedCredential, actor: str) -> int:
@@ -75,14 +77,28 @@ def import_credential(credential: ImportedCredential, actor: str) -> int:
 
     Raises:
         ImportRefused: it breaks a rule, Keap does not accept it (CredentialRefused), it would end a better connection,
-            or somebody has to confirm it (WouldReplace, UnusualKey).
+            it was imported before, or somebody has to confirm it (WouldReplace, UnusualKey).
         NameRefused: external id or label breaks a rule, or another account has that external id (ExternalIdTaken).
         TemporarilyUnavailable: Keap did not say whose it is.
         TenantConflict: Keap named two tenants for it.
     """
     check_form(credential)
-    checked = Checked(credential, get_identity(services().keap, credential.access_token))
+    checked = check_at_keap(credential)
     return write_or_retry(lambda session: store_checked(session, checked, actor))
+
+
+def check_at_keap(credential: ImportedCredential) -> Checked:
+    """Ask Keap whose a credential is.
+
+    Raises:
+        CredentialRefused, TemporarilyUnavailable, TenantConflict: as in `import_credential`.
+    """
+    try:
+        return Checked(credential, get_identity(services().keap, credential.access_token))
+    except CredentialRefused:
+        if credential.kind is not CredentialKind.OAUTH:
+            raise
+        return Checked(credential, None)
 
 
 def check_form(credential: ImportedCredential) -> None:
@@ -164,35 +180,43 @@ def find_target(session: Session, checked: Checked) -> tuple[Account | None, boo
     The account is None if the credential would make a new one.
 
     Raises:
-        ImportRefused: the stored credential works for longer, or came from a refresh with this one.
+        ImportRefused: the stored credential works for longer, or the refresh token may have been used.
         WouldReplace: a stored pair works, and `replaces` is false.
         ExternalIdTaken: another account has the external id.
     """
     credential = checked.credential
-    account = find_by_identity(session, checked.identity)
+    account = _find_holder(session, credential.refresh_token)
+    is_stored = account is not None
+    if account is None and checked.identity is not None:
+        account = find_by_identity(session, checked.identity)
     external_id = tidy_name(credential.external_id)
     holder = session.scalar(select(Account.id).where(Account.external_id == external_id)) if external_id else None
     if holder is not None and (account is None or holder != account.id):
         raise ExternalIdTaken
-    if account is None:
-        return None, False
-    is_stored = _is_stored(session, account, credential.refresh_token)
-    state = state_of(account, utc_now(), services().keap.registration)
-    # Only the access token was checked. Another program may have used the refresh token; then the account would be
-    # lost at its next refresh.
-    is_healthy = state is AccountState.ACTIVE and not (account.failures or account.refusals)
-    is_pair = credential.kind == account.kind == CredentialKind.OAUTH
-    if is_pair and is_healthy and not (is_stored or credential.replaces):
+    if account is None or is_stored:
+        return account, is_stored
+    if credential.kind is CredentialKind.OAUTH and works_well(account) and not credential.replaces:
         raise WouldReplace(
             "This Keap account is connected already, and works. If another program has refreshed this pair, it no "
             "longer works and would end the connection."
         )
+    is_alive = state_of(account, utc_now(), services().keap.registration).is_alive
     is_token_only = credential.kind is CredentialKind.ACCESS_TOKEN_ONLY
-    if is_token_only and account.kind != CredentialKind.ACCESS_TOKEN_ONLY and state.is_alive:
+    if is_token_only and account.kind != CredentialKind.ACCESS_TOKEN_ONLY and is_alive:
         raise ImportRefused(
             "This Keap account is connected already, for longer: an access token alone would end that within a day."
         )
-    return account, is_stored
+    return account, False
+
+
+def works_well(account: Account) -> bool:
+    """Whether a pair is stored that an imported one should not replace unless somebody says so.
+
+    Of the imported one only the access token was checked. Another program may have used its refresh token; then the
+    account would be lost at its next refresh.
+    """
+    is_active = state_of(account, utc_now(), services().keap.registration) is AccountState.ACTIVE
+    return account.kind == CredentialKind.OAUTH and is_active and not (account.failures or account.refusals)
 
 
 def store_checked(session: Session, checked: Checked, actor: str) -> int:
@@ -200,45 +224,52 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
 
     Raises:
         ImportRefused, ExternalIdTaken: as in `find_target`.
-        IntegrityError: the same (tenant, person) or external id was stored at the same moment; try again.
+        IntegrityError: the same person, external id or refresh token was stored at the same moment; try again.
     """
-    credential, identity = checked.credential, checked.identity
+    credential, identity = checked.credential, checked.identity or Identity()
     known, is_stored = find_target(session, checked)
     account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
-    take_identity(account, identity)
+    details = {"credential": CREDENTIAL_WORDS[credential.kind], "person": person_of(identity)}
     if not is_stored:  # storing it again would clear an attempt whose outcome is unknown
+        take_identity(account, identity)
         store_imported(
-            account, credential.kind, credential.access_token, credential.refresh_token, credential.expires_in
+            account,
+            credential.kind,
+            credential.access_token,
+            credential.refresh_token,
+            0 if checked.identity is None else credential.expires_in,
+        )
+    if credential.refresh_token:
+        details["fingerprint"] = fingerprint(credential.refresh_token)
+    if credential.refresh_token and not is_stored:
+        session.add(
+            ImportedToken(fingerprint=details["fingerprint"], account_id=account.id, generation=account.generation)
         )
     account.external_id = tidy_name(credential.external_id) or account.external_id
     account.label = tidy_name(credential.label) or account.label
-    details = {
-        "credential": CREDENTIAL_WORDS[credential.kind],
-        "person": person_of(identity),
-        "generation": account.generation,
-    }
-    if credential.refresh_token:
-        details["fingerprint"] = fingerprint(credential.refresh_token)
-    record(session, EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED, account.id, actor, **details)
+    replaces = {"replaces": True} if credential.replaces else {}
+    kind = EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED
+    record(session, kind, account.id, actor, **details, **replaces)
     session.flush()
     return account.id
 
 
-def _is_stored(session: Session, account: Account, refresh_token: str | None) -> bool:
-    """Whether a refresh token was imported here before and has not been used since.
+def _find_holder(session: Session, refresh_token: str | None) -> Account | None:
+    """Return the account, locked, that got this refresh token by an earlier import and has not presented it since.
 
     Raises:
-        ImportRefused: it may have been used. It would replace the pair that Keap returned for it.
+        ImportRefused: it may have been presented. It would replace the pair that Keap returned for it.
     """
-    if not refresh_token:
-        return False
-    imports = select(AccountEvent.details).where(
-        AccountEvent.account_id == account.id, AccountEvent.kind.in_([EventKind.IMPORTED, EventKind.IMPORTED_AGAIN])
-    )
-    mark = fingerprint(refresh_token)
-    found = {details["generation"] for details in session.scalars(imports) if details.get("fingerprint") == mark}
-    if found and (found != {account.generation} or account.attempted_at is not None):
+    imported = session.get(ImportedToken, fingerprint(refresh_token)) if refresh_token else None
+    if imported is None:
+        return None
+    account = session.get(Account, imported.account_id, with_for_update=True)
+    if account is None or account.generation != imported.generation or account.attempted_at is not None:
         raise ImportRefused(
-            "This refresh token was imported before and may have been used since. It works only once: generate another."
+            "This refresh token was imported before and may have been used since. It works only once: generate "
+            "another.",
+            "refresh_token",
         )
-    return bool(found)
+    if account.refused_at is not None:
+        raise ImportRefused("This refresh token was imported before, and Keap refused it.", "refresh_token")
+    return account

@@ -63,13 +63,15 @@ class EventKind(StrEnum):
     MOVED_HERE = (
         "moved_here",
         ACCOUNTS,
-        "A grant of the same person, connected before Keap said who it was, was moved here.",
+        "A grant of the same person, stored as account {from_account} before Keap said who it was, was moved here. "
+        "Account {from_account} no longer exists.",
         STORES_PAIR,
     )
     NEWER_STAYED = (
         "newer_stayed",
         ACCOUNTS,
-        "An older grant of the same person, connected before Keap said who it was, was dropped: the newer one stays.",
+        "An older grant of the same person, stored as account {from_account} before Keap said who it was, was dropped: "
+        "the newer one stays. Account {from_account} no longer exists.",
     )
     LABEL_CHANGED = "label_changed", ACCOUNTS, "The label was changed from {before} to {after}."
     EXTERNAL_ID_CHANGED = "external_id_changed", ACCOUNTS, "The external id was changed from {before} to {after}."
@@ -121,6 +123,12 @@ class EventKind(StrEnum):
         IMPORTS,
         "Imported again: {credential} of {person} replaced what was stored.",
         STORES_PAIR,
+    )
+    IMPORT_DROPPED = (
+        "import_dropped",
+        IMPORTS,
+        "An imported pair of the same person, stored as account {from_account}, was dropped: this connection works, "
+        "and the import did not say to replace it. Account {from_account} no longer exists.",
     )
     FILE_IMPORTED = "file_imported", IMPORTS, "The import of a file started; lines in it: {count}."
     JOB_STOPPED = "job_stopped", IMPORTS, "Job {job} was stopped; items that were not done: {count}."

@@ -9,14 +9,13 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.naming import person_of
 from keap_connect.connect.import_files import read_file
-from keap_connect.connect.importing import Checked, ImportedCredential, find_target, store_checked
+from keap_connect.connect.importing import UNPROVEN, ImportedCredential, check_at_keap, find_target, store_checked
 from keap_connect.database import write_transaction
 from keap_connect.errors import FormRefused, ImportRefused, TenantConflict
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.records import Finish, ItemOutcome, JobKind, NewItem, make_job
-from keap_connect.keap.user_info import get_identity
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import CredentialKind, Job, JobItem
-from keap_connect.services import services
 
 IMPORTS = (JobKind.IMPORT, JobKind.IMPORT_CHECK)
 
@@ -42,12 +41,12 @@ def import_line(job: Job, work: dict[str, Any]) -> Finish:
     """
     credential = ImportedCredential(**{**work, "kind": CredentialKind(work["kind"])})
     try:
-        checked = Checked(credential, get_identity(services().keap, credential.access_token))
+        checked = check_at_keap(credential)
     except TenantConflict as conflict:
         raise ImportRefused(str(conflict)) from conflict
 
     def finish(session: Session) -> tuple[int | None, Mapping[str, Any]]:
-        identity = checked.identity
+        identity = checked.identity or Identity()
         account, _ = find_target(session, checked)
         if account is not None:
             twin = select(JobItem.number).where(
@@ -61,6 +60,8 @@ def import_line(job: Job, work: dict[str, Any]) -> Finish:
             "person": person_of(identity),
             "updates": account.title if account else None,
         }
+        if checked.identity is None:
+            details["note"] = UNPROVEN if job.kind == JobKind.IMPORT_CHECK else f"Stored. {UNPROVEN}"
         if job.kind == JobKind.IMPORT_CHECK:
             return account.id if account else None, details
         return store_checked(session, checked, job.made_by), details

@@ -20,7 +20,7 @@ from keap_connect.spreadsheet import csv_line
 
 KEPT_FOR = timedelta(days=7)  # after its end
 ROWS_AT_ONCE = 500
-CSV_COLUMNS = ("number", "outcome", "column", "problem", "external_id", "label", "tenant_id", "account_id")
+CSV_COLUMNS = ("number", "outcome", "column", "problem", "note", "external_id", "label", "tenant_id", "account_id")
 # What the work of one item is made of. A `Step` calls Keap, in no transaction; it raises TemporarilyUnavailable if the
 # item is to be tried again later. The `Finish` that it returns writes to the account in the transaction that ends the
 # item, and returns the account's id and the details to show. Any other KeapConnectError refuses the item.

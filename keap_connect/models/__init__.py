@@ -12,7 +12,7 @@ from keap_connect.models.accounts import (
     StateCount,
 )
 from keap_connect.models.events import AccountEvent
-from keap_connect.models.jobs import Job, JobItem
+from keap_connect.models.jobs import ImportedToken, Job, JobItem
 from keap_connect.models.operations import (
     Alarm,
     CheckedClient,

@@ -36,3 +36,16 @@ class JobItem(Base):
     outcome: Mapped[str | None]  # null while it waits
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)  # no secrets
+
+
+class ImportedToken(Base):
+    """A refresh token that was imported once, by its fingerprint. It works once, so no second account may get it.
+
+    The row stays when its account is merged into another one or erased.
+    """
+
+    __tablename__ = "imported_token"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[int]
+    generation: Mapped[int]  # of the account's pair while it has this token

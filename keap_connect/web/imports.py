@@ -3,8 +3,9 @@
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from keap_connect.accounts.directory import view_account
 from keap_connect.connect.import_files import MOST_BYTES, MOST_LINES
-from keap_connect.connect.importing import ImportedCredential, import_credential
+from keap_connect.connect.importing import UNPROVEN, ImportedCredential, import_credential
 from keap_connect.errors import FormRefused, ImportRefused, TemporarilyUnavailable, TenantConflict
 from keap_connect.jobs.imports import IMPORTS, start_import
 from keap_connect.jobs.records import list_jobs
@@ -44,7 +45,10 @@ def one() -> Response:
             account_id = import_credential(_pasted_credential(), actor())
         except (TenantConflict, TemporarilyUnavailable) as refusal:
             raise FormRefused(str(refusal), "access_token") from refusal
-    flash("Imported: Keap accepts it, and it is stored.", "done")
+    if view_account(account_id).is_pending:
+        flash(f"Stored. {UNPROVEN}", "attention")
+    else:
+        flash("Imported: Keap accepts it, and it is stored.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 

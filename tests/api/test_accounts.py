@@ -188,6 +188,19 @@ def test_an_import_that_keap_does_not_know_changes_nothing(app: Flask, program: 
     assert len(ids(program.get(ACCOUNTS))) == 1
 
 
+@on_sqlite
+def test_a_pair_whose_access_token_has_expired_is_refreshed_when_a_program_asks(program: Program, sandbox: Sandbox):
+    granted = pair(sandbox) | {"external_id": "bright"}
+    sandbox.advance(25 * 3600)
+
+    answer = program.post(ACCOUNTS, granted)
+    token = program.get(f"{ACCOUNTS}/external:bright/token")
+
+    assert (answer.status_code, answer.json()["is_pending"], answer.json()["state"]) == (201, True, "active")
+    assert "its first refresh, which comes soon" in answer.json()["next_step"]
+    assert (token.status_code, token.json()["access_token"] != granted["access_token"]) == (200, True)
+
+
 def test_an_import_that_is_sent_twice_makes_one_account(program: Program, new_program: NewProgram, sandbox: Sandbox):
     asked = {**pair(sandbox), "external_id": "bright"}
 

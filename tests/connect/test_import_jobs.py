@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.accounts.changes import erase
+from keap_connect.connect.importing import UNPROVEN
 from keap_connect.database import read_session
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import JobNotFound
@@ -26,7 +27,8 @@ from keap_connect.jobs.records import (
 )
 from keap_connect.jobs.runner import AT_ONCE, HELD_FOR, MOST_TRIES, PAUSE, JobRunner
 from keap_connect.models import JobItem
-from tests.flows.stored import Stored
+from keap_connect.refresh.worker import RefreshWorker
+from tests.flows.stored import Stored, presented_twice
 from tests.support.sandbox import Sandbox
 
 ADMIN = "admin@example.com"
@@ -128,6 +130,30 @@ def test_refused_lines_name_column_and_reason_and_the_others_are_imported(
     whole = "".join(items_csv(job.job.id, None))
     assert len(whole.splitlines()) == 10
     assert not any(secret in whole for secret in (*works, key, twin, "KeapAK"))
+
+
+@pytest.mark.proves("F91")
+def test_pair_whose_access_token_has_expired_is_stored_and_its_line_says_what_follows(
+    app: Flask, stored: Stored, sandbox: Sandbox
+):
+    pairs = [sandbox.generate_token(person, "ef789") for person in (CLEO, CLEO)]
+    sandbox.advance(25 * 3600)
+    lines = "".join(f"oauth,{access},{refresh},c:{number},,\n" for number, (access, refresh) in enumerate(pairs))
+
+    checked = do(app, lines, only_checks=True)
+    assert stored.rows() == []
+    imported = do(app, lines)
+
+    notes = [[item.details["note"] for item, _ in list_items(job.job.id, None, 9)] for job in (checked, imported)]
+    assert notes == [[UNPROVEN] * 2, [f"Stored. {UNPROVEN}"] * 2]
+    assert [account.is_pending for account in stored.accounts()] == [True, True]
+    RefreshWorker(app).run(until_idle=True)
+    (account,) = stored.accounts()
+    found = [item for item, _ in list_items(imported.job.id, ItemOutcome.DONE, 9)]
+    assert [(item.account_id, item.details["tenant_id"]) for item in found] == [(account.id, "ef789")] * 2
+    assert [item.details["note"][:36] for item in found] == ["", "An imported pair of the same person,"]
+    assert (stored.mixed_up(), presented_twice(sandbox)) == ([], [])
+    assert do(app, lines).refused == 2, "their refresh tokens are used up"
 
 
 @sqlite_only

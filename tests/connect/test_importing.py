@@ -1,16 +1,21 @@
 """Credentials brought by hand: each kind kept as its own, in the account it belongs to; or nothing is changed."""
 
 import base64
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from flask import Flask, current_app
 
-from keap_connect.accounts.changes import disconnect
+from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import settle
+from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.importing import ImportedCredential, check_form, import_credential
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
@@ -23,10 +28,13 @@ from keap_connect.errors import (
     UnusualKey,
     WouldReplace,
 )
+from keap_connect.events.history import sentence_of
 from keap_connect.models import CredentialKind
+from keap_connect.refresh.alarms import list_alarms
 from keap_connect.refresh.serving import MAY_END_EARLIER, refresh_account, report_rejected, valid_token
 from keap_connect.refresh.timing import REFRESH_WHEN_LEFT_SECONDS
-from tests.flows.stored import Stored
+from keap_connect.refresh.worker import RefreshWorker
+from tests.flows.stored import Stored, presented_twice
 from tests.support.sandbox import ANN, Sandbox
 
 ADMIN = "admin@example.com"
@@ -191,6 +199,128 @@ class TestKnownAccount:
 
 
 @pytest.mark.proves("F91")
+def test_one_refresh_token_that_comes_many_times_at_once_gets_into_one_account(
+    app: Flask, stored: Stored, sandbox: Sandbox
+):
+    credential = bring(sandbox, OAUTH)
+    sandbox.advance(25 * 3600)
+    together = threading.Barrier(4)
+
+    def bring_in(_number: int) -> int:
+        with app.app_context():
+            together.wait()
+            return import_credential(credential, ADMIN)
+
+    with ThreadPoolExecutor(4) as threads:
+        ids = set(threads.map(bring_in, range(4)))
+
+    assert ids == {stored.account().id}
+
+
+@pytest.mark.proves("F91")
+@sqlite_only
+class TestExpiredAccessToken:
+    """Only the first refresh of such a pair shows whether it works, and whose it is."""
+
+    @pytest.fixture
+    def expired(self, sandbox: Sandbox) -> ImportedCredential:
+        credential = replace(bring(sandbox, OAUTH), external_id="customer:7", label="Blue Door")
+        sandbox.advance(25 * 3600)
+        return credential
+
+    def test_it_waits_sealed_and_its_first_refresh_makes_it_an_account_with_names(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = import_credential(expired, ADMIN)
+
+        account, view = stored.account(), view_account(account_id)
+        assert (account.is_pending, account.needs_first_refresh, account.refresh_token_issued_at) == (True, True, None)
+        assert account.access_token_expires_at <= datetime.now(UTC)
+        assert (view.label, view.external_id, view.refresh_days_left) == ("Blue Door", "customer:7", None)
+        assert "its first refresh" in view.next_step
+        with pytest.raises(TemporarilyUnavailable, match="first refresh comes first"):
+            identify_pending(account_id)
+        RefreshWorker(app).run(until_idle=True)
+
+        view = view_account(account_id)
+        assert (view.state, view.tenant_id, view.person_name) == (AccountState.ACTIVE, "ab123", "Ann Lee")
+        assert (view.label, view.external_id, view.refresh_days_left) == ("Blue Door", "customer:7", 45)
+        assert stored.history(account_id) == ["imported", "refreshed", "details_filled_in"]
+        assert stored.mixed_up() == []
+
+    def test_dead_one_says_so_and_can_be_erased(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        sandbox.advance(45 * 86400)
+        account_id = import_credential(expired, ADMIN)
+        for _ in range(2):
+            stored.set(account_id, next_refresh_at=datetime.now(UTC), blocked_until=None)
+            RefreshWorker(app).run(until_idle=True)
+
+        view = view_account(account_id)
+        assert (view.state, view.reasons[0][:45]) == (
+            AccountState.RECONNECT_REQUIRED,
+            "Keap refused the refresh token for good. Keap",
+        )
+        assert list_alarms() == []
+        with pytest.raises(ImportRefused, match="Keap refused it"):
+            import_credential(expired, ADMIN)
+        erase(account_id, ADMIN)
+        assert stored.accounts() == []
+        with pytest.raises(ImportRefused, match="may have been used"):
+            import_credential(expired, ADMIN)
+
+    @pytest.mark.parametrize("how", [erase, disconnect])
+    def test_one_that_was_never_presented_may_come_again(
+        self, how: Callable[[int, str], None], expired: ImportedCredential, stored: Stored
+    ):
+        assert import_credential(expired, ADMIN) == import_credential(replace(expired, label="New name"), ADMIN)
+        assert stored.account().label == "New name"
+
+        how(stored.account().id, ADMIN)
+
+        again = import_credential(replace(expired, external_id=None), ADMIN)
+        assert stored.account(again).needs_first_refresh
+
+    def test_its_refresh_token_gets_into_no_second_account(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = import_credential(expired, ADMIN)
+        works = replace(expired, access_token=bring(sandbox, OAUTH, "cd456").access_token)
+
+        assert import_credential(works, ADMIN) == account_id, "as if the access token were of another account"
+        assert stored.account().is_pending
+        RefreshWorker(app).run(until_idle=True)
+        for credential in (expired, works):
+            with pytest.raises(ImportRefused, match="may have been used") as refusal:
+                import_credential(credential, ADMIN)
+            assert refusal.value.field == "refresh_token"
+        assert len(stored.accounts()) == 1
+        assert presented_twice(sandbox) == []
+
+    @pytest.mark.parametrize(
+        ("case", "event"),
+        [("works", "import_dropped"), ("works, and replace", "moved_here"), ("was refused", "moved_here")],
+    )
+    def test_account_of_the_same_person_gets_it_unless_it_works(
+        self, case: str, event: str, expired: ImportedCredential, stored: Stored
+    ):
+        known = stored.place(external_id="old", refused_at=datetime.now(UTC) if case == "was refused" else None)
+        before = stored.tokens(known)
+        pending = import_credential(replace(expired, replaces=case.endswith("replace")), ADMIN)
+
+        RefreshWorker(current_app._get_current_object()).run(until_idle=True)
+
+        account = stored.account()
+        assert (account.id, account.external_id, account.label) == (known, "customer:7", "Blue Door")
+        assert stored.history(known) == ["connected", event]
+        assert (stored.tokens(known) == before) is (event == "import_dropped")
+        assert view_account(known).state is AccountState.ACTIVE
+        assert sentence_of(event, stored.details(known, event)).endswith(f"Account {pending} no longer exists.")
+        assert stored.mixed_up() == []
+
+
+@pytest.mark.proves("F91")
 @pytest.mark.parametrize(
     ("access_token", "refresh_token", "column", "words"),
     [
@@ -265,18 +395,19 @@ class TestRefused:
         assert not credential.access_token or credential.access_token not in str(refusal.value) + repr(credential)
 
     @pytest.mark.parametrize(
-        ("fault", "error"),
+        ("kind", "fault", "error"),
         [
-            ("unauthorized_401_plain", CredentialRefused),
-            ("html_503", TemporarilyUnavailable),
-            ("reset_after", TemporarilyUnavailable),
-            ("ok_empty", TemporarilyUnavailable),
+            (TOKEN_ONLY, "unauthorized_401_plain", CredentialRefused),
+            (PERSONAL, "unauthorized_401_plain", CredentialRefused),
+            (OAUTH, "html_503", TemporarilyUnavailable),
+            (OAUTH, "reset_after", TemporarilyUnavailable),
+            (OAUTH, "ok_empty", TemporarilyUnavailable),
         ],
     )
     def test_what_keap_refuses_or_does_not_tell_is_not_stored(
-        self, fault: str, error: type[Exception], stored: Stored, sandbox: Sandbox
+        self, kind: CredentialKind, fault: str, error: type[Exception], stored: Stored, sandbox: Sandbox
     ):
-        credential = bring(sandbox, OAUTH)
+        credential = bring(sandbox, kind)
         sandbox.fault(fault, "api")
 
         with pytest.raises(error):

@@ -13,6 +13,7 @@ from keap_connect.access.admins import create_admin
 from keap_connect.connect.import_files import MOST_BYTES
 from keap_connect.jobs.runner import JobRunner
 from keap_connect.models import Role
+from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
@@ -107,7 +108,7 @@ def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox:
         ({"kind": "oauth"}, (422, "Choose what you have.")),
         ({"kind": "personal_access_token"}, (422, "A refresh token does not belong to a Personal Access Token alone.")),
         ({"external_id": "a b"}, (422, "Use letters from A to Z")),
-        ({}, (422, "Keap does not accept this token or key")),
+        ({"refresh_token": ""}, (422, "Keap does not accept this token or key")),
     ],
 )
 def test_what_is_refused_changes_nothing_and_is_not_shown_again(
@@ -119,7 +120,7 @@ def test_what_is_refused_changes_nothing_and_is_not_shown_again(
 ):
     canary = {"access_token": "canary-access-token", "refresh_token": "canary-refresh-token", "label": "Kept label"}
 
-    page = bring(admin, **canary, **fields)
+    page = bring(admin, **canary | fields)
 
     assert page.status_code == answer[0]
     assert answer[1] in admin.text
@@ -139,6 +140,28 @@ def test_key_without_the_usual_prefix_needs_a_ticked_box(admin: Visitor, stored:
     assert 'value="1" checked' in admin.page.text
     assert send_file(admin, "kind,access_token\npersonal_access_token,another-key-of-keap\n", choice="check").ok
     assert "Tick the box for unusual keys" in admin.text
+
+
+def test_pair_whose_access_token_has_expired_is_stored_with_words_and_shows_its_result(
+    app: Flask, admin: Visitor, sandbox: Sandbox
+):
+    pairs = [sandbox.generate_token(tenant=tenant) for tenant in ("ab123", "cd456")]
+    sandbox.advance(25 * 3600)
+
+    bring(admin, access_token=pairs[0][0], refresh_token=pairs[0][1])
+    assert "its first refresh will show whether it works" in admin.text
+    assert "Ask Keap again" not in admin.text
+    send_file(admin, f"{HEADER}oauth,{pairs[1][0]},{pairs[1][1]},,Dentist\n", password=ADMIN_PASSWORD)
+    do_jobs(app)
+    admin.get("/jobs/1")
+    assert "Stored. Keap refuses its access token" in admin.text
+    assert "Dentist" in admin.text
+    with app.app_context():
+        for _ in pairs:
+            RefreshWorker(app).run(until_idle=True)
+    admin.get("/jobs/1")
+    assert all(shown in admin.text for shown in ("Bright Dental", "Ann Lee", "New account"))
+    assert "first refresh will show" not in admin.text
 
 
 def test_file_is_checked_then_imported_and_shows_no_token(app: Flask, admin: Visitor, stored: Stored, sandbox: Sandbox):
