@@ -9,7 +9,8 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.endings import FAILURES, STORED, Ending
 from keap_connect.connect.flows import ending_of
 from keap_connect.database import read_session
-from keap_connect.models import NAMELESS, Account, AuthorizationFlow
+from keap_connect.events.history import EventKind
+from keap_connect.models import Account, AccountEvent, AuthorizationFlow
 
 MOST_LISTED = 100
 LATELY = timedelta(hours=1)
@@ -17,7 +18,11 @@ LATELY = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Journey:
-    """One flow. The account is the one that was connected, or the one to reconnect; a stranger's is unknown."""
+    """One flow. The account is the one that was connected, or the one to reconnect; a stranger's is unknown.
+
+    Args:
+        who: the person of the account, else the network address that a failure came from; None if unknown.
+    """
 
     ref: str
     started_at: datetime
@@ -25,6 +30,7 @@ class Journey:
     keap_said: str | None
     account_id: int | None
     account_title: str | None
+    who: str | None
 
 
 @dataclass(frozen=True)
@@ -44,33 +50,41 @@ class Failures:
 def list_journeys() -> list[Journey]:
     """Return the newest flows, the last one first."""
     account_id = func.coalesce(AuthorizationFlow.account_id, AuthorizationFlow.reconnects_account_id)
-    query = select(AuthorizationFlow, Account.id, Account.title).outerjoin(Account, Account.id == account_id)
+    query = select(AuthorizationFlow, Account).outerjoin(Account, Account.id == account_id)
     with read_session() as session:
         found = session.execute(query.order_by(AuthorizationFlow.id.desc()).limit(MOST_LISTED)).all()
-    return [_journey(flow, account, title) for flow, account, title in found]
+        oldest = min((flow.started_at for flow, _ in found), default=utc_now())
+        failed = AccountEvent.kind == EventKind.CONNECTION_FAILED, AccountEvent.at >= oldest
+        events = session.scalars(select(AccountEvent.details).where(*failed)).all()
+    addresses = {details.get("reference"): details.get("address") for details in events}
+    return [_journey(flow, account, addresses.get(flow.ref)) for flow, account in found]
 
 
 def list_failures() -> list[Failures]:
-    """Return the failures of the last hour, the most frequent first; who has connected since does not count."""
+    """Return the failures of the last hour, the most frequent first.
+
+    A person counts once, by the newest failure; who has connected since does not count.
+    """
     flow, since = AuthorizationFlow, utc_now() - LATELY
     connected = select(flow.browser_hash).where(flow.ending.in_(STORED), flow.ended_at > since)
-    people = func.count(flow.browser_hash.distinct())
-    failed = select(flow.ending, people, func.max(flow.ended_at)).where(
-        flow.ending.in_(FAILURES), flow.ended_at > since, flow.browser_hash.not_in(connected)
-    )
+    failed = flow.ending.in_(FAILURES), flow.ended_at > since, flow.browser_hash.not_in(connected)
+    newest = select(func.max(flow.id)).where(*failed).group_by(flow.browser_hash)
+    people = func.count()
+    counted = select(flow.ending, people, func.max(flow.ended_at)).where(flow.id.in_(newest)).group_by(flow.ending)
     with read_session() as session:
-        found = session.execute(failed.group_by(flow.ending).order_by(people.desc(), flow.ending)).all()
+        found = session.execute(counted.order_by(people.desc(), flow.ending)).all()
     return [Failures(Ending(ending), count, last_at) for ending, count, last_at in found if ending and last_at]
 
 
-def _journey(flow: AuthorizationFlow, account_id: int | None, title: str | None) -> Journey:
+def _journey(flow: AuthorizationFlow, account: Account | None, address: str | None) -> Journey:
     return Journey(
         ref=flow.ref,
         started_at=flow.started_at,
         outcome=_outcome(flow),
         keap_said=flow.keap_said,
-        account_id=account_id,
-        account_title=(title or NAMELESS) if account_id else None,
+        account_id=account.id if account else None,
+        account_title=account.title if account else None,
+        who=(account.person_email or account.person_name if account else None) or address,
     )
 
 

@@ -123,6 +123,7 @@ def test_people_who_could_not_connect_are_on_every_page_and_in_doctor(
 ):
     sandbox.fault("invalid_client_401", "exchange", first=3)
     one, two = new_visitor(), new_visitor()
+    one.connect(allow=False)
     for person in (one, one, two):
         person.connect()
     seen, journeys = two.text, admin.get("/accounts/journeys").text
@@ -133,10 +134,14 @@ def test_people_who_could_not_connect_are_on_every_page_and_in_doctor(
 
     for text in told:
         assert "2 people could not connect in the last hour: Keap refuses this app." in text
+        assert "could not connect in the last hour: access was denied" not in text, "who was counted already"
     assert "invalid_client" in journeys
     reference = re.search(r"reference: (\S+)", seen)
     assert reference
     assert reference[1] in journeys
+    assert journeys.count(">127.0.0.1<") == 4
+    admin.get("/accounts/journeys")
+    assert "Acme Plumbing ann.lee@example.com" in admin.text
     assert "1 person could not connect in the last hour: Keap refuses this app." in later
 
 
