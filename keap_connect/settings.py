@@ -171,6 +171,9 @@ class _Reader:
         self.secret_files = list(secret_files)
         self.problems: list[str] = []
         self.instance_path = ROOT / (self.text("INSTANCE_PATH") or "instance")
+        for path in (self.instance_path, *self.instance_path.parents):
+            if os.path.isfile(path):
+                self.problems.append(f"INSTANCE_PATH must be a folder, and {path} is a file: name another place.")
 
     def settings(self) -> Settings:
         port = self.integer("PORT", default=5000, most=65534)

@@ -574,15 +574,18 @@ def test_a_table_fits_its_terminal_and_shows_the_reason(app: Flask, monkeypatch:
         account = session.get_one(Account, 1)
         account.label, account.refused_at, account.failure_reason = "Dentist " * 20, utc_now(), "Keap said no."
     piped = app.test_cli_runner().invoke(args=["accounts", "list"]).stdout
-    monkeypatch.setattr(output, "_terminal_columns", lambda: 100)
+    monkeypatch.setattr(output, "_terminal_columns", lambda: 80)
 
     shown = app.test_cli_runner().invoke(args=["accounts", "list"]).stdout
+    events = app.test_cli_runner().invoke(args=["audit", "list"]).stdout
 
     assert "Keap refused the refresh token for good. Keap said no." in piped
     assert ("Dentist " * 20).strip() in piped
-    assert {len(line) <= 100 for line in shown.splitlines()} == {True}
+    assert {len(line) <= 80 for line in [*shown.splitlines(), *events.splitlines()]} == {True}
     assert "…" in shown
-    assert "Keap refused" in shown
+    assert "  reconnect_required  " in shown
+    assert "\n    Keap refused the refresh token for good. Keap said no.\n" in shown
+    assert "Connected by Ann Lee." in events
 
 
 def test_wrong_settings_and_wrong_use_are_json_where_it_is_asked_for(flask: Flasks):

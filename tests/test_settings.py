@@ -194,6 +194,8 @@ def test_keys_of_another_user_are_said_to_be_closed(command, monkeypatch):
 # What is wrong
 
 WRONG = [
+    ("INSTANCE_PATH", __file__, "INSTANCE_PATH must be a folder"),
+    ("INSTANCE_PATH", f"{__file__}/below", "INSTANCE_PATH must be a folder"),
     ("PORT", "http", "PORT must be a whole number"),
     ("PORT", "65535", "PORT must be a whole number from 0 to 65534"),
     ("PORT", "-1", "PORT must be a whole number"),

@@ -48,7 +48,7 @@ def list_(text: str, state: str | None, limit: int | None) -> Answer:
         for one in found
     ]
     headings = ("ID", "STATE", "TENANT", "EXTERNAL ID", "PERSON", "TITLE", "REASON")
-    return Answer([_facts(account) for account in found], table(headings, rows))
+    return Answer([_facts(account) for account in found], table(headings, rows, ends_in_sentence=True))
 
 
 @command("show", "accounts show 7", "accounts show external:acme --json", within=accounts)

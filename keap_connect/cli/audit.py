@@ -27,7 +27,10 @@ def list_(kind: str | None, account: str | None, who: str, limit: int) -> Answer
     only = find_ids_in_history(account) if account else None
     events = list_events(Search(kind, only=only, who=who), limit=limit).events
     rows = [(event.at, event.actor, event.address, event.account_id, event.sentence) for event in events]
-    return Answer([asdict(event) for event in events], table(("WHEN", "WHO", "FROM", "ACCOUNT", "WHAT"), rows))
+    return Answer(
+        [asdict(event) for event in events],
+        table(("WHEN", "WHO", "FROM", "ACCOUNT", "WHAT"), rows, ends_in_sentence=True),
+    )
 
 
 @command("prune", "audit prune --older-than 400d", "audit prune --older-than 400d --yes", within=audit)

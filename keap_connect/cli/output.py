@@ -7,23 +7,41 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+NEVER_CUT = {"STATE"}
+NARROWEST = 8
+
 
 def as_json(document: object) -> str:
     """Return a JSON document; times become ISO 8601 in UTC."""
     return json.dumps(document, default=_iso_time, indent=2, ensure_ascii=False)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return the rows in columns that are as wide as their longest cell; on a terminal, the widest are cut to fit."""
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]], ends_in_sentence: bool = False) -> str:
+    """Return the rows in columns that are as wide as their longest cell; on a terminal, the widest are cut to fit.
+
+    Args:
+        ends_in_sentence: whether the last column holds a sentence. It is never cut: if the terminal is too narrow, it
+            is below its row.
+    """
     cells = [list(headings), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[number]) for row in cells) for number in range(len(headings))]
     columns = _terminal_columns()
-    while sum(widths) + 2 * (len(widths) - 1) > columns > 8 * len(widths):
-        widths[widths.index(max(widths))] -= 1
-    lines = (
-        "  ".join(_cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    goes_below = ends_in_sentence and 0 < columns < sum(widths) + 2 * (len(widths) - 1)
+    sentences = [row.pop() for row in cells] if goes_below else []
+    widths = widths[: len(cells[0])]
+    while 0 < columns < sum(widths) + 2 * (len(widths) - 1):
+        widest = max((width, number) for number, width in enumerate(widths) if headings[number] not in NEVER_CUT)
+        if widest[0] <= NARROWEST:
+            break
+        widths[widest[1]] -= 1
+    lines = [
+        "  ".join(_cut(text, width).ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    for number, sentence in enumerate(sentences):
+        if number and sentence != cell(None):
+            lines[number] += f"\n{wrapped(f'    {sentence}', 4)}"
+    return "\n".join(lines)
 
 
 def wrapped(text: str, indent: int) -> str:

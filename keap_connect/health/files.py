@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def check_recovery() -> Iterator[Finding]:
 
 
 def check_audit_log() -> Iterator[Finding]:
-    """Check whether the audit log can be opened for writing, without writing to it."""
+    """Check whether the audit log can be opened for writing, or made, without writing to it."""
     path = services().settings.audit_log
     problem = _why_no_line_fits(path) if path else None
     if problem:
@@ -64,10 +65,10 @@ def check_disk() -> Iterator[Finding]:
     place = services().settings.instance_path / "recovery"
     while not os.path.exists(place):
         place = place.parent
-    if not os.access(place, os.W_OK | os.X_OK):
+    if problem := _why_no_file_fits(place):
         yield wrong(
             "disk",
-            f"{place} cannot be written.",
+            f"{place} cannot be written ({problem}).",
             "Give the app's own user access: without a recovery file nothing is refreshed.",
         )
         return
@@ -99,12 +100,19 @@ def _why_no_line_fits(path: Path) -> str | None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
     except FileNotFoundError:
-        place = next(folder for folder in path.parents if folder.exists())
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            return f"no file can be made in {place}"
+        return _why_no_file_fits(next(folder for folder in path.parents if folder.exists()))
     except OSError as problem:
         return problem.strerror or type(problem).__name__
     return None
+
+
+def _why_no_file_fits(folder: Path) -> str | None:
+    """Return in the system's words why no file can be made in a folder, or None; root may do it in most."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as problem:
+        return problem.strerror or type(problem).__name__
 
 
 def _is_open(path: Path) -> bool:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trustme
@@ -128,6 +129,11 @@ def put_a_file_in_place_of_its_folder(app: Flask) -> str:
     return "audit log"
 
 
+def name_an_audit_log_that_nobody_can_make(app: Flask) -> str:
+    object.__setattr__(app.extensions["keap_connect"].settings, "audit_log", Path("/proc/keap-connect/audit.log"))
+    return "audit log"
+
+
 def keep_a_pair(app: Flask) -> str:
     folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
     folder.mkdir(exist_ok=True)
@@ -156,6 +162,7 @@ def put_a_file_aside(app: Flask) -> str:
         (open_the_audit_log, True),
         (put_a_folder_in_place_of_the_audit_log, True),
         (put_a_file_in_place_of_its_folder, True),
+        (name_an_audit_log_that_nobody_can_make, True),
         (keep_a_pair, True),
         (put_a_file_aside, True),
     ],
@@ -374,17 +381,15 @@ def test_the_clock_of_postgresql_is_compared_with_ours(settings: Settings, clock
 @on_sqlite
 @pytest.mark.proves("F86")
 def test_a_disk_that_is_full_or_cannot_be_written_is_found(app: Flask, monkeypatch: pytest.MonkeyPatch):
-    place, access = app.extensions["keap_connect"].settings.instance_path, os.access
     with monkeypatch.context() as patch:
-        patch.setattr(
-            files.os, "access", lambda path, mode: not Path(path).is_relative_to(place) and access(path, mode)
-        )
+        patch.setattr(files.tempfile, "TemporaryFile", Mock(side_effect=PermissionError(13, "Permission denied")))
         closed, found_closed = examined(app)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     full, found_full = examined(app)
 
     assert (closed, set(found_closed), full, set(found_full)) == (1, {"disk", "audit log"}, 1, {"disk"})
-    assert "cannot be written" in found_closed["disk"][0]["sentence"]
+    assert "cannot be written (Permission denied)" in found_closed["disk"][0]["sentence"]
+    assert "cannot be written (Permission denied)" in found_closed["audit log"][0]["sentence"]
     assert "nothing is refreshed" in found_full["disk"][0]["advice"]
 
 
