@@ -1,16 +1,20 @@
 """An account's credential: sealed in the account's row, and replaced or deleted as a whole."""
 
 import hashlib
+import logging
 from datetime import timedelta
 
+from flask import current_app
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.clock import utc_now
+from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import DEFAULT_EXPIRES_IN_SECONDS, TokenResponse, expires_in_seconds
 from keap_connect.models import Account, CredentialKind
 from keap_connect.services import services
 
+log = logging.getLogger(__name__)
 LONGEST_ACCESS_TOKEN_LIFE = timedelta(days=1)
 IMPORTED_LIFE = {
     CredentialKind.OAUTH: timedelta(seconds=DEFAULT_EXPIRES_IN_SECONDS),
@@ -151,4 +155,11 @@ def _seal(account: Account, column: str, token: str) -> bytes:
 
 
 def _open(account: Account, column: str, sealed: bytes | None) -> str | None:
-    return services().cipher.open(sealed, "account", account.id, column) if sealed else None
+    try:
+        return services().cipher.open(sealed, "account", account.id, column) if sealed else None
+    except SealBroken as problem:
+        known: set[int] = current_app.extensions.setdefault("keap_connect.unreadable", set())
+        if account.id not in known:  # a page or a job may ask for it again and again
+            known.add(account.id)
+            log.warning("The token of account %s cannot be used: %s", account.id, problem)
+        raise

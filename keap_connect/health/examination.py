@@ -15,7 +15,7 @@ from keap_connect.health.file_systems import check_file_systems
 from keap_connect.health.files import check_audit_log, check_disk, check_modes, check_recovery
 from keap_connect.health.finding import Finding, Health, attention, well, wrong
 from keap_connect.health.proxies import check_proxies
-from keap_connect.health.refreshing import check_refreshing
+from keap_connect.health.refreshing import check_refreshing, check_unreadable
 from keap_connect.services import services
 
 Check = Callable[[], Iterable[Finding]]
@@ -45,7 +45,13 @@ def check_journeys() -> Iterator[Finding]:
         yield attention("connecting", failures.sentence, advice)
 
 
-ON_DATABASE: tuple[Check, ...] = (check_database_clock, check_refreshing, check_client_standing, check_journeys)
+ON_DATABASE: tuple[Check, ...] = (
+    check_database_clock,
+    check_refreshing,
+    check_unreadable,
+    check_client_standing,
+    check_journeys,
+)
 REST: tuple[Check, ...] = (
     check_connectivity,
     check_modes,

@@ -7,17 +7,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import count_states, is_behind
+from keap_connect.database import read_session
 from keap_connect.deployment import check_keys, foreign_warning
 from keap_connect.errors import SettingsError
 from keap_connect.health.finding import Finding, attention, well, wrong
-from keap_connect.models import Worker
+from keap_connect.models import Account, Worker
 from keap_connect.refresh.alarms import ADVICE, CLIENT_REFUSED, MASS_REFUSAL, list_alarms, list_refused
 from keap_connect.refresh.due import lag_seconds
 from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.refresh.storing import UNREADABLE
 
 LONGEST_LAG_SECONDS = 600
 MOST_NAMED = 20
@@ -125,6 +128,17 @@ def read_refreshing() -> Refreshing:
 
 def check_refreshing() -> Iterator[Finding]:
     return read_refreshing().findings(count_states())
+
+
+def check_unreadable() -> Iterator[Finding]:
+    """Find the accounts whose refresh token the worker could not open; to open all tokens would take too long."""
+    noted = Account.failures > 0, Account.failure_reason.startswith(UNREADABLE)
+    with read_session() as session:
+        ids = session.scalars(select(Account.id).where(*noted).order_by(Account.id).limit(MOST_NAMED)).all()
+    if ids:
+        sentence = f"The refresh token does not open of these accounts: {', '.join(map(str, ids))}."
+        advice = "Put the key that sealed it back into TOKEN_KEYS and restart all processes, or reconnect them."
+        yield wrong("tokens", sentence, advice)
 
 
 def is_ready() -> bool:

@@ -22,6 +22,7 @@ from keap_connect.models import Account
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import release
 
+UNREADABLE = "Its refresh token does not open."
 OTHER_TENANT = "Keap answered with a token of another account; it was not stored."
 REFUSED_LATE = "Keap refused an earlier refresh token after the new tokens were stored; they may have ended with it."
 
@@ -150,7 +151,7 @@ def note_unreadable(account_id: int, reason: str) -> None:
     with write_transaction() as session:
         account = session.get(Account, account_id, with_for_update=True)
         if account is not None:
-            _back_off(account, reason)
+            _back_off(account, f"{UNREADABLE} {reason}")
 
 
 def _note_failure(

@@ -303,6 +303,9 @@ def test_a_stored_token_that_does_not_open_is_no_reason_to_try_again(
     assert (answer.status_code, answer.json()["error"], answer.json()["is_retryable"]) == (409, "unreadable", False)
     (line,) = [record for record in caplog.records if "SealBroken" in record.getMessage()]
     assert (TOKEN in line.getMessage(), line.exc_info) == (True, None)
+    assert program.get(TOKEN).status_code == 409
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("The token of account 1 cannot be used: account:1:access_token does not open")
 
 
 def get_sealed(app: Flask) -> bytes:

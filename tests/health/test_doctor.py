@@ -24,6 +24,7 @@ from keap_connect.health.finding import Health
 from keap_connect.health.proxies import mark_of
 from keap_connect.models import Account, Alarm, Worker
 from keap_connect.refresh.clone_guard import confirm_only_one
+from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from tests.keap.raw_server import RawServer
@@ -102,6 +103,16 @@ def lose_an_account(app: Flask) -> str:
     return "accounts"
 
 
+def edit_a_refresh_token(app: Flask) -> str:
+    with write_transaction() as session:
+        account = session.get_one(Account, 1)
+        account.refresh_token_sealed, account.next_refresh_at = b"edited", utc_now()
+    RefreshWorker(app).run(until_idle=True)
+    with write_transaction() as session:
+        session.add(Worker(name="here:2", started_at=utc_now(), beat_at=utc_now()))
+    return "tokens"
+
+
 def open_the_folder(app: Flask) -> str:
     folder = app.extensions["keap_connect"].settings.instance_path
     for path in (folder, folder.parent):
@@ -158,6 +169,7 @@ def put_a_file_aside(app: Flask) -> str:
         (raise_an_alarm, True),
         (move_the_grants, True),
         (lose_an_account, False),
+        (edit_a_refresh_token, True),
         (open_the_folder, True),
         (open_the_audit_log, True),
         (put_a_folder_in_place_of_the_audit_log, True),
