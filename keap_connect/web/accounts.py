@@ -53,13 +53,7 @@ def _page(account_id: int, errors: dict[str, str] | None = None) -> str:
     )
 
 
-@bp.get("")
-@open_to(Audience.VIEWER)
-def index() -> Response:
-    """Show all accounts, what needs attention first; the address holds all that was chosen.
-
-    The page asks for itself every few seconds (static/js/live.js); while nothing has changed, the answer is a 304.
-    """
+def _list_page(errors: dict[str, str] | None = None) -> str:
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
     state = request.args.get("state", "")[:LONGEST_SEARCH]
     order = Order.parse(request.args.get("sort", ""))
@@ -69,7 +63,7 @@ def index() -> Response:
         values: dict[str, Any] = {name: str(value) or None for name, value in chosen.items()}
         return url_for("accounts.index", **values)
 
-    page = render_template(
+    return render_template(
         "accounts/index.html",
         found=list_accounts(query, state, order, request.args.get("after", ""), request.args.get("before", "")),
         query=query,
@@ -80,8 +74,18 @@ def index() -> Response:
         unfinished=count_unfinished(),
         failures=list_failures(),
         refreshing=read_refreshing(),
+        errors=errors or {},
     )
-    answer = make_response(page)
+
+
+@bp.get("")
+@open_to(Audience.VIEWER)
+def index() -> Response:
+    """Show all accounts, what needs attention first; the address holds all that was chosen.
+
+    The page asks for itself every few seconds (static/js/live.js); while nothing has changed, the answer is a 304.
+    """
+    answer = make_response(_list_page())
     answer.add_etag()
     return answer.make_conditional(request)
 
@@ -95,10 +99,12 @@ def journeys() -> str:
 
 @bp.post("/resume")
 @open_to(Audience.ADMIN)
+@form(_list_page)
 def resume() -> Response:
     """Continue refreshing after an alarm, as a person decided who saw it."""
     name = request.form.get("name", "")
-    if name == alarms.UNKNOWN_INSTANCE:
+    if name == alarms.UNKNOWN_INSTANCE:  # if there is another copy after all, both present the same refresh tokens
+        check_password("resume_password")
         confirm_only_one(actor())
     else:
         alarms.resume([name], actor())

@@ -8,7 +8,9 @@ from werkzeug.wrappers import Response
 from keap_connect.access import second_factor
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
+from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
+from keap_connect.services import services
 from keap_connect.web.auth import Audience, know_browser, needs_second_factor, open_to, signed_in_admin
 from keap_connect.web.browser_security import read_cookie
 from keap_connect.web.forms import check_password, form
@@ -23,6 +25,7 @@ def _page(errors: dict[str, str] | None = None) -> str:
         recovery_codes=second_factor.count_recovery_codes(admin),
         sign_ins=list_sign_ins(admin.id, read_cookie("admin")),
         needs_second_factor=needs_second_factor(),
+        is_second_factor_required=services().settings.requires_two_factor,
         errors=errors or {},
     )
 
@@ -83,6 +86,12 @@ def switch_on() -> Response:
 @open_to(Audience.VIEWER)
 @form(_page)
 def switch_off() -> Response:
+    if services().settings.requires_two_factor:
+        raise FormRefused(
+            "Two-factor authentication is required here, so it stays on. For another phone, ask the operator: "
+            "./keap-connect admins reset-password --second-factor-off",
+            "code",
+        )
     admin = _check_both_factors()
     if admin is None:
         return _back()

@@ -255,10 +255,14 @@ def test_where_it_is_required_nothing_opens_before_it_is_set_up(admin: Visitor, 
     assert posted.headers["Location"] == "/profile#second-factor"
     assert len(stored(app, select(Admin.id))) == 2
 
-    Secured(admin)
+    secured = Secured(admin)
 
     assert is_signed_in(admin)
     assert not is_signed_in(viewer)
+    assert "Turn off" not in admin.get("/profile").text
+    refused = change(admin, "/profile/second-factor/off", code=secured.recovery_codes[0])
+    assert (refused.status_code, "is required here, so it stays on" in refused.text) == (422, True)
+    assert stored(app, select(Admin.totp_on_at).where(Admin.id == 1)) != [None]
     assert "You must set it up" not in admin.get("/profile").text
 
 

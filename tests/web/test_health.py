@@ -110,7 +110,12 @@ def test_an_alarm_turns_it_red_and_every_page_and_command_says_the_same(admin: V
     assert "Refreshing is paused for all accounts" in shown.stdout
 
     admin.get("/accounts")
-    admin.press("/accounts/resume")
+    if name == alarms.UNKNOWN_INSTANCE:
+        assert admin.press("/accounts/resume", password="not the password").status_code == 401
+        assert "That password is wrong. Nothing was changed." in admin.text
+        assert readiness(admin) == (503, "not ready\n")
+    admin.get("/accounts")
+    admin.press("/accounts/resume", password=ADMIN_PASSWORD)
 
     assert readiness(admin) == (200, "ready\n")
     assert "No account needs attention" in admin.get("/accounts").text
