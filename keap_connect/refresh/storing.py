@@ -128,16 +128,15 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     account.next_refresh_at, account.claimed_until = utc_now() + timedelta(seconds=timing.CONFIRM_WAIT_SECONDS), None
     release(session, account, clear_marker=True, block_seconds=timing.CONFIRM_WAIT_SECONDS)
     again = {} if account.refusals == 1 else {"again": " again"}
-    # A file of used refresh tokens says nothing about the other accounts: another kind, which no alarm counts.
-    is_first = account.needs_first_refresh
-    kind = EventKind.FIRST_REFRESH_REFUSED if is_first else EventKind.REFRESH_REFUSED_ONCE
-    record(session, kind, account.id, actor, reason=reason, **again)
-    session.flush()
-    if alarms.too_many_refusals(session):
+    if not account.needs_first_refresh:
+        record(session, EventKind.REFRESH_REFUSED_ONCE, account.id, actor, reason=reason, **again)
+        session.flush()
+    is_paused = alarms.too_many_refusals(session)
+    if is_paused or account.refusals < 2:
+        if account.needs_first_refresh:  # many of a file may be used up, so no alarm counts this kind
+            record(session, EventKind.FIRST_REFRESH_REFUSED, account.id, actor, reason=reason, **again)
         account.refusals = 1
-        return Outcome.PAUSED
-    if account.refusals < 2:
-        return Outcome.FAILED
+        return Outcome.PAUSED if is_paused else Outcome.FAILED
     account.refused_at = utc_now()
     account.blocked_until = account.next_refresh_at = None
     kind = EventKind.ANSWER_LOST if account.outcome_unknown_since else EventKind.REFRESH_REFUSED

@@ -262,6 +262,7 @@ class TestExpiredAccessToken:
             AccountState.RECONNECT_REQUIRED,
             "Keap refused the refresh token for good. Keap",
         )
+        assert stored.history(account_id) == ["imported", "first_refresh_refused", "refresh_refused"]
         assert list_alarms() == []
         with pytest.raises(ImportRefused, match="Keap refused it"):
             import_credential(expired, ADMIN)
