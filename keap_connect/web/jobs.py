@@ -5,6 +5,7 @@ from flask import Response as FlaskResponse
 from werkzeug.wrappers import Response
 
 from keap_connect.jobs.records import ItemOutcome, items_csv, list_items, stop_job, view_job
+from keap_connect.jobs.runner import AT_ONCE
 from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.web.auth import Audience, actor, open_to
 
@@ -17,7 +18,10 @@ MOST_SHOWN = 40  # of each outcome; the page stays under 60 kB
 def show(job_id: int) -> str:
     view = view_job(job_id)
     shown = {outcome.value: list_items(job_id, outcome, MOST_SHOWN) for outcome in ItemOutcome}
-    return render_template("jobs/show.html", view=view, shown=shown, has_worker=bool(list_workers()))
+    minutes_left = -(-view.waiting // (60 * AT_ONCE))
+    return render_template(
+        "jobs/show.html", view=view, shown=shown, has_worker=bool(list_workers()), minutes_left=minutes_left
+    )
 
 
 @bp.get("/items.csv")

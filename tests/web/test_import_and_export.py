@@ -170,11 +170,12 @@ def test_file_is_checked_then_imported_and_shows_no_token(app: Flask, admin: Vis
 
     page = send_file(admin, content + "personal_access_token,canary-x,,,\n", choice="check", unusual_key="1")
     assert urlsplit(page.url).path == "/jobs/1"
-    assert "0 of 3 lines are done" in admin.text
+    assert "0 of 3 lines are done. The rest takes 1 minute or more." in admin.text
     assert "No worker is running, so this waits." in admin.text
     do_jobs(app)
     page = admin.get("/jobs/1")
     assert "2 lines can be imported, 1 refused." in admin.text
+    assert "The rest takes" not in admin.text
     assert all(shown in admin.text for shown in ("Its label", "c:1", "New account", "Acme Plumbing", "access_token"))
     assert not re.search("KeapAK|canary", page.text)
     assert stored.rows() == []
