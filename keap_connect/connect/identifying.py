@@ -1,5 +1,7 @@
 """Asking Keap again whose a pending account is; its grant is then stored where it belongs."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -11,11 +13,13 @@ from keap_connect.connect.matching import Grant, find_by_identity, match_grant, 
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import write_transaction
 from keap_connect.errors import TemporarilyUnavailable
-from keap_connect.events.history import Actor, EventKind, record, sentence_of
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, JobItem, SignIn
 from keap_connect.services import services
+
+UNUSED = "Not used: a connection of the same person works already."
 
 
 def identify_pending(account_id: int) -> int:
@@ -60,7 +64,7 @@ def _settle(session: Session, pending: Account, identity: Identity) -> int:
         pending.reconnects_account_id = None
         details = {"tenant_id": identity.tenant_id, "person": person_of(identity)}
         record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
-        _note_in_jobs(session, pending.id, pending.id, identity)
+        _note_in_jobs(session, pending.id, pending, identity, {})
         return pending.id
     return _move(session, pending, identity)
 
@@ -89,18 +93,22 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
         revoke_open_links(session, account.id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
     record(session, kind, account.id, Actor.SYSTEM, from_account=pending.id)
-    _note_in_jobs(session, pending.id, account.id, identity, sentence_of(kind, {"from_account": pending.id}))
+    was_moved = kind is EventKind.MOVED_HERE
+    _note_in_jobs(session, pending.id, account, identity, {"updates": account.title} if was_moved else {"note": UNUSED})
     for table in (SignIn, AuthorizationFlow):
         session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
-    label, external_id = pending.label or account.label, pending.external_id or account.external_id
+    first, second = (pending, account) if was_moved else (account, pending)
+    label, external_id = first.label or second.label, first.external_id or second.external_id
     session.delete(pending)
     session.flush()  # an external id is of one row only
     account.label, account.external_id = label, external_id
     return account.id
 
 
-def _note_in_jobs(session: Session, pending_id: int, account_id: int, identity: Identity, note: str = "") -> None:
+def _note_in_jobs(
+    session: Session, pending_id: int, account: Account, identity: Identity, result: Mapping[str, str]
+) -> None:
     """Complete the result of the line of a file that the pending account came from."""
     known = {"tenant_id": identity.tenant_id, "business_name": identity.business_name, "person": person_of(identity)}
     for item in session.scalars(select(JobItem).where(JobItem.account_id == pending_id)):
-        item.account_id, item.details = account_id, {**item.details, **known, "note": note}
+        item.account_id, item.details = account.id, {**item.details, **known, "note": "", **result}

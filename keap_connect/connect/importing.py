@@ -38,7 +38,7 @@ CREDENTIAL_WORDS = {
     CredentialKind.PERSONAL_ACCESS_TOKEN: "a Personal Access Token",
     CredentialKind.SERVICE_ACCOUNT_KEY: "a Service Account Key",
 }
-UNPROVEN = "Keap refuses its access token, which may have expired: its first refresh will show whether it works."
+UNPROVEN = "Keap refuses its access token; its first refresh will show whether it works."
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.accounts.changes import erase
+from keap_connect.connect.identifying import UNUSED
 from keap_connect.connect.importing import UNPROVEN
 from keap_connect.database import read_session
 from keap_connect.emergency_stop import stop_everything
@@ -151,7 +152,7 @@ def test_pair_whose_access_token_has_expired_is_stored_and_its_line_says_what_fo
     (account,) = stored.accounts()
     found = [item for item, _ in list_items(imported.job.id, ItemOutcome.DONE, 9)]
     assert [(item.account_id, item.details["tenant_id"]) for item in found] == [(account.id, "ef789")] * 2
-    assert [item.details["note"][:36] for item in found] == ["", "An imported pair of the same person,"]
+    assert [item.details["note"] for item in found] == ["", UNUSED]
     assert (stored.mixed_up(), presented_twice(sandbox)) == ([], [])
     assert do(app, lines).refused == 2, "their refresh tokens are used up"
 
