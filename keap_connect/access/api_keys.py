@@ -10,11 +10,11 @@ import secrets
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
@@ -166,6 +166,12 @@ def revoke_api_key(key_id: int, actor: str) -> None:
         alive = update(APIKey).where(APIKey.id == key_id, APIKey.revoked_at.is_(None))
         if count_updated(session, alive.values(revoked_at=utc_now())):
             record(session, EventKind.API_KEY_REVOKED, None, actor, key_id=key_id, name=key.name)
+
+
+def forget_past_keys(age: timedelta) -> None:
+    """Delete the keys that were revoked longer ago than this."""
+    with write_transaction() as session:
+        session.execute(delete(APIKey).where(APIKey.revoked_at <= utc_now() - age))
 
 
 def verify_api_key(text: str) -> APIKeyView:

@@ -100,7 +100,10 @@ def _columns(row: list[str]) -> list[str]:
     while names and not names[-1]:
         names.pop()
     if not set(names) & set(COLUMNS):
-        raise _refused(f"The first line must name the columns, out of {', '.join(COLUMNS)}.")
+        raise _refused(
+            f"The first line must name the columns, out of {', '.join(COLUMNS)}, "
+            "with commas, semicolons or tabs between them."
+        )
     for place, name in enumerate(names, 1):
         if name not in COLUMNS:
             raise _refused(f"Column {place} has a name that is not one of {', '.join(COLUMNS)}.")

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from keap_connect.access.api_keys import forget_past_keys
 from keap_connect.connect.reconnect_links import forget_past_links
 from keap_connect.database import purge_deleted
 from keap_connect.events.deleting import prune_past
@@ -13,6 +14,7 @@ def delete_past() -> None:
     settings = services().settings
     if settings.keep_events_days:
         prune_past(timedelta(days=settings.keep_events_days))
+        forget_past_keys(timedelta(days=settings.keep_events_days))
     if settings.keep_links_days:
         forget_past_links(timedelta(days=settings.keep_links_days))
     rotate_hand_out_log()

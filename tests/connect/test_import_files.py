@@ -55,6 +55,7 @@ def test_each_line_becomes_what_it_says_and_missing_values_at_its_end_are_empty(
     [
         (b"", "has 0 lines"),
         (b"oauth,abcdefghijkl\n", "first line must name the columns"),
+        (HEADER.replace(",", "|").encode(), "with commas, semicolons or tabs between"),
         (b"kind,access_token,secret\n", "Column 3 has a name that is not one of"),
         (b"kind,,access_token\n", "Column 2 has a name"),
         (b"kind,access_token,Kind\n", "Columns 1 and 3 have the same name, kind"),

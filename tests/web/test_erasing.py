@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import delete, func, select, text
 
-from keap_connect.access.api_keys import Scope, issue_api_key
+from keap_connect.access.api_keys import Scope, issue_api_key, revoke_api_key
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.accounts.directory import view_account
 from keap_connect.clock import utc_now
@@ -15,7 +15,7 @@ from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import Base, db, read_session, write_transaction
 from keap_connect.errors import AccountNotFound
 from keap_connect.events.search import Search, list_events
-from keap_connect.models import Account, Alarm, AuthorizationFlow, ReconnectLink, SignIn
+from keap_connect.models import Account, Alarm, APIKey, AuthorizationFlow, ReconnectLink, SignIn
 from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.refresh.worker import RefreshWorker
@@ -106,17 +106,22 @@ def test_the_worker_deletes_what_is_older_than_the_settings_allow(
     with app.app_context():
         make_link(1, "x")
         refresh_account(1, "x")
+        revoke_api_key(issue_api_key("A job", [Scope.TOKENS_READ], "x").row.id, "x")
+        issue_api_key("Another job", [Scope.TOKENS_READ], "x")
         disconnect(1, "x")
 
-    def left() -> tuple[int | None, int | None, list[str]]:
+    def left() -> tuple[int | None, int | None, int | None, list[str]]:
         with app.app_context():
             RefreshWorker(app).run(until_idle=True)
             with read_session() as session:
-                counts = [session.scalar(select(func.count(table.id))) for table in (AuthorizationFlow, ReconnectLink)]
+                counts = [
+                    session.scalar(select(func.count(table.id))) for table in (AuthorizationFlow, ReconnectLink, APIKey)
+                ]
             events = list_events(Search()).events[::-1]
         return *counts, [f"{event.kind} by {event.actor}" for event in events]
 
-    all_events = ["connected by customer", "reconnect_link_made by x", "refreshed by x", "disconnected by x"]
+    all_events = ["connected by customer", "reconnect_link_made by x", "refreshed by x", "api_key_issued by x"]
+    all_events += ["api_key_revoked by x", "api_key_issued by x", "disconnected by x"]
     young = left()
     clock.advance(days=30, minutes=11)
     without_journeys = left()
@@ -130,15 +135,15 @@ def test_the_worker_deletes_what_is_older_than_the_settings_allow(
         session.execute(delete(Alarm))
     without_events, once = left(), left()
 
-    assert young == (1, 1, all_events)
+    assert young == (1, 1, 2, all_events)
     if keeps_all:
         assert [without_journeys, without_links, without_events, once] == [young] * 4
         return
-    assert without_journeys == (0, 1, all_events)
-    assert without_links == (0, 0, all_events)
+    assert without_journeys == (0, 1, 2, all_events)
+    assert without_links == (0, 0, 2, all_events)
     assert of_a_copy == without_links
     # The newest pair stays: without its row, an older backup could not be recognized.
-    assert without_events == once == (0, 0, ["refreshed by x", "history_pruned by system"])
+    assert without_events == once == (0, 0, 1, ["refreshed by x", "history_pruned by system"])
 
 
 @pytest.mark.proves("R96")
