@@ -8,10 +8,11 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.naming import person_of
+from keap_connect.clock import utc_now
 from keap_connect.connect.importing import works_well
 from keap_connect.connect.matching import Grant, find_by_identity, match_grant, take_identity
 from keap_connect.connect.reconnect_links import revoke_open_links
-from keap_connect.database import write_transaction
+from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
@@ -20,6 +21,16 @@ from keap_connect.models import Account, AccountEvent, AuthorizationFlow, JobIte
 from keap_connect.services import services
 
 UNUSED = "Not used: a connection of the same person works already."
+
+
+def list_unidentified() -> set[tuple[int, int]]:
+    """Return id and generation of the pending accounts whose access token could say whose they are."""
+    works = Account.access_token_expires_at > utc_now(), Account.disconnected_at.is_(None)
+    pending = select(Account.id, Account.generation).where(
+        Account.tenant_id.is_(None), ~Account.needs_first_refresh, *works
+    )
+    with read_session() as session:
+        return {(account_id, generation) for account_id, generation in session.execute(pending)}
 
 
 def identify_pending(account_id: int) -> int:

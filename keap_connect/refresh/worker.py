@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.callback import complete_interrupted
 from keap_connect.connect.flows import forget_past
+from keap_connect.connect.identifying import list_unidentified
 from keap_connect.errors import KeapConnectError
 from keap_connect.models import Worker
 from keap_connect.refresh import alarms, recovery
@@ -32,6 +33,7 @@ from keap_connect.signals import on_stop
 
 log = logging.getLogger(__name__)
 MOST_CLAIMED = 256  # at once; with a limit, what may be sent in a second
+MOST_IDENTIFIED = 5  # with each beat: Keap allows 25 calls a second, and each takes up to four
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
 DELETE_PAST_SECONDS = 3600.0
@@ -50,6 +52,7 @@ class RefreshWorker:
         self._lock = threading.Lock()
         self._beat_due = self._deletion_due = 0.0
         self._probe = alarms.Probe()
+        self._asked: set[tuple[int, int]] = set()  # the pending accounts, and the generation of their pairs
         self._trouble: str | None = None  # why nothing could be leased lately
 
     def stop(self) -> None:
@@ -125,6 +128,14 @@ class RefreshWorker:
         rate = services().settings.refresh_rate_per_minute
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
+    def _identify_pending(self) -> None:
+        """Ask whose accounts are that were connected or refreshed elsewhere and are pending; once for each pair."""
+        found = list_unidentified()
+        fresh = sorted(found - self._asked)[:MOST_IDENTIFIED]
+        for account_id, _ in fresh:
+            self.pool.identify(account_id)
+        self._asked = self._asked & found | set(fresh)
+
     def _do_maintenance(self) -> None:
         """Write that this worker lives; at intervals, check the installation, and delete what is old."""
         now = seconds_since_boot()
@@ -137,6 +148,7 @@ class RefreshWorker:
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             forget_past()
             complete_interrupted()
+            self._identify_pending()
             beat(
                 Worker(
                     name=self.name,

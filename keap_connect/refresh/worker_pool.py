@@ -101,6 +101,10 @@ class WorkerPool:
         for presentation in presentations:
             self._callers.submit(self._present, presentation)
 
+    def identify(self, account_id: int) -> None:
+        """Ask Keap in a thread whose a pending account is."""
+        self._callers.submit(self._identify, account_id)
+
     def _build_lease(self, account: Account) -> Lease | None:
         try:
             return build_lease(account)
@@ -135,7 +139,7 @@ class WorkerPool:
                 account = presentation.lease.account
                 self._report(account.id, attempt)
                 if attempt.outcome is Outcome.STORED and account.is_pending:
-                    self._callers.submit(self._identify, account.id)
+                    self.identify(account.id)
         with self._changed:
             self.under_way -= len(presentations)
             if self.under_way == 0:

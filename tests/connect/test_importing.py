@@ -248,6 +248,18 @@ class TestExpiredAccessToken:
         assert stored.history(account_id) == ["imported", "refreshed", "details_filled_in"]
         assert stored.mixed_up() == []
 
+    def test_one_that_a_caller_refreshes_first_is_named_by_the_worker_without_another_refresh(
+        self, app: Flask, expired: ImportedCredential, sandbox: Sandbox
+    ):
+        account_id = import_credential(expired, ADMIN)
+        valid_token(account_id, "job")
+        assert view_account(account_id).is_pending
+
+        RefreshWorker(app).run(until_idle=True)
+
+        assert view_account(account_id).person_name == "Ann Lee"
+        assert sandbox.ledger()["totals"]["refreshes"] == 1
+
     def test_dead_one_says_so_and_can_be_erased(
         self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
     ):
