@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from io import BytesIO
 from urllib.parse import urlsplit
 
@@ -143,7 +144,7 @@ def test_key_without_the_usual_prefix_needs_a_ticked_box(admin: Visitor, stored:
 
 
 def test_pair_whose_access_token_has_expired_is_stored_with_words_and_shows_its_result(
-    app: Flask, admin: Visitor, sandbox: Sandbox
+    app: Flask, admin: Visitor, stored: Stored, sandbox: Sandbox
 ):
     pairs = [sandbox.generate_token(tenant=tenant) for tenant in ("ab123", "cd456")]
     sandbox.advance(25 * 3600)
@@ -156,6 +157,11 @@ def test_pair_whose_access_token_has_expired_is_stored_with_words_and_shows_its_
     admin.get("/jobs/1")
     assert "Stored. Keap refuses its access token" in admin.text
     assert "Dentist" in admin.text
+    stored.set(2, refused_at=datetime.now(UTC))
+    admin.get("/jobs/1")
+    assert "Keap refused its refresh token" in admin.text
+    assert 'href="/accounts/2/erase"' in admin.get("/accounts/2").text
+    stored.set(2, refused_at=None)
     with app.app_context():
         for _ in pairs:
             RefreshWorker(app).run(until_idle=True)
