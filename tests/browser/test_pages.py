@@ -284,6 +284,17 @@ def test_an_address_is_never_broken_in_the_list(show: Callable[[str, str], Page]
 
     assert round(address.evaluate(lines)) == 1
     assert "a.long.name" in str(address.get_attribute("title"))
+    who = show("app", "audit").get_by_role("cell").get_by_title("@example.com").first
+    assert round(who.evaluate(lines)) == 1
+
+
+def test_the_field_of_the_sign_in_code_keeps_away_from_the_line_above_it(show: Callable[[str, str], Page]):
+    details = show("app", "sign-in, code refused").locator("details")
+    line, label = (details.locator(part).bounding_box() for part in ("summary", "label"))
+
+    assert line
+    assert label
+    assert label["y"] - line["y"] - line["height"] >= 8
 
 
 @pytest.mark.parametrize("name", ["accounts", "audit", "job, over"])
