@@ -146,7 +146,7 @@ class WorkerPool:
                 self._changed.notify()
 
     def _identify(self, account_id: int) -> None:
-        with self._reported(account_id):
+        with self._reported(account_id, "identified"):
             identify_pending(account_id)
 
     def _report(self, account_id: int, attempt: Attempt) -> None:
@@ -156,11 +156,11 @@ class WorkerPool:
                 raise attempt.fault
 
     @contextlib.contextmanager
-    def _reported(self, account_id: int) -> Iterator[None]:
+    def _reported(self, account_id: int, what: str = "refreshed") -> Iterator[None]:
         """Log any error, which must not end the thread."""
         try:
             yield
         except (KeapConnectError, SQLAlchemyError) as problem:
-            log.warning("Account %s was not refreshed: %s", account_id, type(problem).__name__)
+            log.warning("Account %s was not %s: %s", account_id, what, type(problem).__name__)
         except Exception as fault:
-            log.error("A fault of this program kept account %s from being refreshed.", account_id, exc_info=fault)
+            log.error("A fault of this program kept account %s from being %s.", account_id, what, exc_info=fault)
