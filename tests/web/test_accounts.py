@@ -301,12 +301,19 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Keap returned the details: ab123, Ann.",
     ),
     EventKind.MOVED_HERE: (
-        {"from_account": "7"},
-        "A grant of the same person, connected before Keap said who it was, was moved here.",
+        {"from_account": 7},
+        "A grant of the same person, stored as account 7 before Keap said who it was, was moved here. Account 7 no "
+        "longer exists.",
     ),
     EventKind.NEWER_STAYED: (
-        {"from_account": "7"},
-        "An older grant of the same person, connected before Keap said who it was, was dropped: the newer one stays.",
+        {"from_account": 7},
+        "An older grant of the same person, stored as account 7 before Keap said who it was, was dropped: the newer "
+        "one stays. Account 7 no longer exists.",
+    ),
+    EventKind.IMPORT_DROPPED: (
+        {"from_account": 7},
+        "An imported pair of the same person, stored as account 7, was dropped: this connection works, and the import "
+        "did not say to replace it. Account 7 no longer exists.",
     ),
     EventKind.SCOPE_CHANGED: ({"scope": "read"}, "Keap granted the scope read instead of full."),
     EventKind.REFRESHED: ({}, "Refreshed: new tokens are stored."),
