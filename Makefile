@@ -14,7 +14,7 @@ WORKERS ?= 3
 test test-long: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long bench bench-refresh bench-token screenshots lighthouse lint types proofs requirements clean
+.PHONY: help run test test-long bench bench-dashboard bench-refresh bench-token screenshots lighthouse lint types proofs requirements clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ test-long: $(VENV)/test.stamp ## Run what takes minutes, and the faults where Ke
 	@for cure in "until the new one is used" "for 300 seconds"; do echo "A used refresh token works $$cure:"; \
 		$(PY) -m pytest tests/faults -n $(WORKERS) --dist loadfile -m "not long" --old-refresh-token-works "$$cure" $(ARGS) || exit; done
 
-bench: bench-refresh bench-token ## Measure all that has a figure to keep
+bench: bench-refresh bench-token bench-dashboard ## Measure all that has a figure to keep
+
+bench-dashboard: $(VENV)/test.stamp ## Measure pages and lists of 1,000,000 accounts beside 1,000 (MANY=1000000 ROUNDS=15)
+	@$(PY) -m bench.dashboard
 
 bench-refresh: $(VENV)/test.stamp ## Measure the sweep beside a bare loop, 5 minutes a round (N=10000 ROUNDS=1)
 	@$(PY) -m bench.refresh

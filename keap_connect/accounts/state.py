@@ -127,7 +127,7 @@ def next_step_of(account: Account, state: AccountState, ours: tuple[str, str], *
         return "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
     if account.is_pending and state is AccountState.ACTIVE and not account.needs_first_refresh:
         return "The connection works. Keap has not said yet whose account it is."
-    if account.needs_first_refresh and state is AccountState.ACTIVE:
+    if account.needs_first_refresh and state.is_alive:
         return (
             "Imported, not yet refreshed: its first refresh, which comes soon, shows whether the refresh token works."
         )
@@ -189,6 +189,8 @@ def _is_overdue(account: Account, now: datetime) -> bool:
     """Whether the access token has expired although a refresh was due long ago, not counting back-offs."""
     if not _is_past(account.access_token_expires_at, now):
         return False
+    if account.needs_first_refresh and not account.failures:
+        return False  # imported pairs wait for each other
     due_at = _due_at(account)
     return due_at is None or _is_past(due_at, now - OVERDUE_AFTER)
 
