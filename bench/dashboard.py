@@ -187,7 +187,7 @@ def _fill(connection: Connection, accounts: int) -> None:
 
 def _account(number: int, randomly: random.Random, now: datetime, ours: tuple[str, str]) -> Account:
     first, last, chance = randomly.choice(FIRST), randomly.choice(LAST), randomly.random()
-    ago = DAY * randomly.random()
+    ago, seal = DAY * randomly.random(), services().cipher.seal
     one = Account(
         tenant_id=f"t{number:05}",
         keap_user_id=str(number),
@@ -203,8 +203,8 @@ def _account(number: int, randomly: random.Random, now: datetime, ours: tuple[st
         token_url=ours[1],
         scope="full",
         generation=300,
-        access_token_sealed=b"s" * 60,
-        refresh_token_sealed=b"s" * 60,
+        access_token_sealed=seal("a" * 32, "account", number, "access_token"),
+        refresh_token_sealed=seal("r" * 32, "account", number, "refresh_token"),
         access_token_expires_at=now + DAY - ago,
         refresh_token_issued_at=now - ago,
         refreshed_at=now - ago,

@@ -331,7 +331,7 @@ def test_refresh_tokens_that_were_imported_before_are_known():
     with db.engine.begin() as connection:
         connection.execute(insert(AccountEvent), [event | {"kind": kind, "details": one} for kind, one in imports])
 
-    go_up("0020")
+    go_up("0018")
 
     with db.engine.connect() as connection:
         assert connection.execute(sqlalchemy.text("SELECT * FROM imported_token")).all() == [("f" * 16, 7, 3)]
