@@ -275,14 +275,12 @@ def _table(kind: str, pair: list[Installation], inside: list[dict[str, float]]) 
     yield ""
     yield f"| | {FEW:,} | {MANY:,} | times |"
     yield "|---|---|---|---|"
-    medians = [
-        {path: statistics.median(times) for path, times in one.times.items()} | extra
-        for one, extra in zip(pair, inside, strict=True)
-    ]
-    for name in medians[0]:
-        few, many = medians[0][name], medians[1][name]
-        yield f"| {name} | {few * 1000:.1f} | {many * 1000:.1f} | {many / few:.2f} |"
-    yield f"| memory of the server, MB | {small.memory_mb():.0f} | {large.memory_mb():.0f} | {large.memory_mb() / small.memory_mb():.2f} |"
+    times = [{path: statistics.median(each) for path, each in one.times.items()} for one in pair]
+    few, many = ({**pages, **looks} for pages, looks in zip(times, inside, strict=True))
+    for name, seconds in few.items():
+        yield f"| {name} | {seconds * 1000:.1f} | {many[name] * 1000:.1f} | {many[name] / seconds:.2f} |"
+    memory = small.memory_mb(), large.memory_mb()
+    yield f"| memory of the server, MB | {memory[0]:.0f} | {memory[1]:.0f} | {memory[1] / memory[0]:.2f} |"
     yield ""
 
 

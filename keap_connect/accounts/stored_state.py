@@ -114,10 +114,12 @@ def _store_states(session: Session) -> None:
 
 def _note_touched(session: Session) -> _Touched:
     touched: _Touched = session.info.setdefault(_TOUCHED, _Touched())
-    for changed in (*session.new, *session.dirty):
+    touched.renamed.update(one for one in session.new if isinstance(one, Account))
+    touched.accounts.update(touched.renamed)
+    for changed in session.dirty:
         if isinstance(changed, Account):
             touched.accounts.add(changed)
-            if any(inspect(changed).attrs[name].history.has_changes() for name in NAMES):
+            if not NAMES.isdisjoint(inspect(changed).committed_state):
                 touched.renamed.add(changed)
     touched.deleted.update(one for one in session.deleted if isinstance(one, Account))
     return touched

@@ -5,7 +5,7 @@ import unicodedata
 
 from keap_connect.models import Account
 
-NAMES = ("tenant_id", "business_name", "person_name", "person_email", "label", "external_id")
+NAMES = frozenset({"tenant_id", "business_name", "person_name", "person_email", "label", "external_id"})
 LONGEST_WORD = 64
 LONGEST_KEY = 200
 

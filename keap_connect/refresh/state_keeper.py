@@ -26,6 +26,7 @@ from keap_connect.models import UNDERIVED
 log = logging.getLogger(__name__)
 AT_ONCE = 200
 IDLE_SECONDS = 2.0
+HASTE_SECONDS = 0.05  # between parts of the first pass, so that refreshing has its turn
 LOOKS_PER_DAY = 86_400 / IDLE_SECONDS
 CLOCK_STEP = timedelta(seconds=60)
 
@@ -74,7 +75,7 @@ class StateKeeper:
                 except Exception as fault:  # the thread has to go on
                     log.error("A fault of this program keeps states from being stored.", exc_info=fault)
                     self._stopping.wait(IDLE_SECONDS)
-                self._stopping.wait(0 if self._is_in_haste else IDLE_SECONDS)
+                self._stopping.wait(HASTE_SECONDS if self._is_in_haste else IDLE_SECONDS)
 
     def _derive_more(self) -> None:
         """Derive the next part of all accounts."""

@@ -274,7 +274,12 @@ class TestExpiredAccessToken:
             AccountState.RECONNECT_REQUIRED,
             "Keap refused the refresh token for good. Keap",
         )
-        assert stored.history(account_id) == ["imported", "first_refresh_refused", "refresh_refused"]
+        assert stored.history(account_id) == [
+            "imported",
+            "first_refresh_refused",
+            "refresh_refused",
+            "reconnect_required",
+        ]
         assert list_alarms() == []
         with pytest.raises(ImportRefused, match="Keap refused it"):
             import_credential(expired, ADMIN)
