@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from keap_connect.clock import utc_now
 from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import AccountEvent
+from keap_connect.models import AccountEvent, Delivery
 
 # The alarms count refusals by these rows, and an account's page shows its last weeks.
 LEAST_KEPT = timedelta(days=30)
@@ -62,4 +62,6 @@ def _is_older(age: timedelta) -> ColumnElement[bool]:
 
 
 def delete_history(session: Session, account_id: int) -> None:
-    session.connection().execute(delete(AccountEvent).where(AccountEvent.account_id == account_id))
+    """Delete the events of an account and what announced them, sent or not, with the addresses in it."""
+    for table in (AccountEvent, Delivery):
+        session.connection().execute(delete(table).where(table.account_id == account_id))

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any
+from uuid import uuid4
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.models import AccountEvent
+from keap_connect.models import Account, AccountEvent, Delivery, WebhookEndpoint
+from keap_connect.services import services
 
 ACCOUNTS = "Accounts"
 REFRESHING = "Refreshing"
@@ -25,29 +28,63 @@ STORES_PAIR = True
 class EventKind(StrEnum):
     """Each kind has a stored value, a group in the filter and a sentence, and says whether an account got new tokens.
 
-    The names in braces are keys of the event's details.
+    The names in braces are keys of the event's details. A kind that other programs are told of names the type of its
+    webhooks.
     """
 
     group: str
     sentence: str
     stores_pair: bool
+    announced_as: str | None
 
-    def __new__(cls, value: str, group: str, sentence: str, stores_pair: bool = False) -> "EventKind":
+    def __new__(
+        cls, value: str, group: str, sentence: str, stores_pair: bool = False, announced_as: str | None = None
+    ) -> "EventKind":
         kind = str.__new__(cls, value)
         kind._value_ = value
-        kind.group, kind.sentence, kind.stores_pair = group, sentence, stores_pair
+        kind.group, kind.sentence, kind.stores_pair, kind.announced_as = group, sentence, stores_pair, announced_as
         return kind
 
-    CONNECTED = "connected", ACCOUNTS, "Connected by {person}.", STORES_PAIR
-    RECONNECTED = "reconnected", ACCOUNTS, "Reconnected by {person}: new tokens, same account.", STORES_PAIR
+    CONNECTED = "connected", ACCOUNTS, "Connected by {person}.", STORES_PAIR, "account.connected"
+    RECONNECTED = (
+        "reconnected",
+        ACCOUNTS,
+        "Reconnected by {person}: new tokens, same account.",
+        STORES_PAIR,
+        "account.reconnected",
+    )
     # Changes of the stored state. `cause` is from the closed list `Cause`; `deadline` is in ISO 8601, or null.
-    AT_RISK = "at_risk", ACCOUNTS, "At risk. {why}"
-    RECOVERED = "recovered", ACCOUNTS, "The connection works again."
-    RECONNECT_REQUIRED = "reconnect_required", ACCOUNTS, "A person must authorize again. {why}"
-    # Named as in the notifications to other programs.
-    CONNECTION_FAILED = "connection.failed", ACCOUNTS, "A person could not connect. {reason}"
-    RECONNECT_FAILED = "reconnect_failed", ACCOUNTS, "A reconnect did not succeed. {reason}"
-    PERSON_CHANGED = "person_changed", ACCOUNTS, "Reconnected by {person}, who replaces {before}.", STORES_PAIR
+    AT_RISK = "at_risk", ACCOUNTS, "At risk. {why}", not STORES_PAIR, "account.at_risk"
+    RECOVERED = "recovered", ACCOUNTS, "The connection works again.", not STORES_PAIR, "account.recovered"
+    RECONNECT_REQUIRED = (
+        "reconnect_required",
+        ACCOUNTS,
+        "A person must authorize again. {why}",
+        not STORES_PAIR,
+        "account.reconnect_required",
+    )
+    # `ending` is from the closed list `Ending`.
+    CONNECTION_FAILED = (
+        "connection.failed",
+        ACCOUNTS,
+        "A person could not connect. {reason}",
+        not STORES_PAIR,
+        "connection.failed",
+    )
+    RECONNECT_FAILED = (
+        "reconnect_failed",
+        ACCOUNTS,
+        "A reconnect did not succeed. {reason}",
+        not STORES_PAIR,
+        "connection.failed",
+    )
+    PERSON_CHANGED = (
+        "person_changed",
+        ACCOUNTS,
+        "Reconnected by {person}, who replaces {before}.",
+        STORES_PAIR,
+        "account.reconnected",
+    )
     OTHER_TENANT_CHOSEN = (
         "other_tenant_chosen",
         ACCOUNTS,
@@ -76,8 +113,20 @@ class EventKind(StrEnum):
     LABEL_CHANGED = "label_changed", ACCOUNTS, "The label was changed from {before} to {after}."
     EXTERNAL_ID_CHANGED = "external_id_changed", ACCOUNTS, "The external id was changed from {before} to {after}."
     TOKEN_REVEALED = "token_revealed", ACCOUNTS, "The access token was shown."
-    DISCONNECTED = "disconnected", ACCOUNTS, "Disconnected: the tokens are deleted."
-    ERASED = "erased", ACCOUNTS, "Erased: the account, its tokens, its names and its history are gone."
+    DISCONNECTED = (
+        "disconnected",
+        ACCOUNTS,
+        "Disconnected: the tokens are deleted.",
+        not STORES_PAIR,
+        "account.disconnected",
+    )
+    ERASED = (
+        "erased",
+        ACCOUNTS,
+        "Erased: the account, its tokens, its names and its history are gone.",
+        not STORES_PAIR,
+        "account.disconnected",
+    )
 
     REFRESHED = "refreshed", REFRESHING, "Refreshed: new tokens are stored.", STORES_PAIR
     REFRESH_FAILED = "refresh_failed", REFRESHING, "A refresh failed; the tokens are kept. {reason}"
@@ -111,18 +160,40 @@ class EventKind(StrEnum):
     SCOPE_CHANGED = "scope_changed", REFRESHING, "Keap granted the scope {scope} instead of full."
     TOKEN_REJECTED = "token_rejected", REFRESHING, "A job reported that Keap refused the access token."
     CREDENTIAL_REJECTED = "credential_rejected", REFRESHING, "A job reported that Keap refused the token or key."
-    REFRESHING_RESUMED = "refreshing_resumed", REFRESHING, "Refreshing was resumed; it was paused since {since}."
+    # `cause` is the name of the alarm.
+    REFRESHING_PAUSED = (
+        "refreshing_paused",
+        REFRESHING,
+        "Refreshing is paused. {reason}",
+        not STORES_PAIR,
+        "refreshing.paused",
+    )
+    REFRESHING_RESUMED = (
+        "refreshing_resumed",
+        REFRESHING,
+        "Refreshing was resumed; it was paused since {since}.",
+        not STORES_PAIR,
+        "refreshing.resumed",
+    )
+    CLIENT_ACCEPTED = (
+        "client_accepted",
+        REFRESHING,
+        "Keap accepts the client again, so refreshing continues.",
+        not STORES_PAIR,
+        "refreshing.resumed",
+    )
 
     RECONNECT_LINK_MADE = "reconnect_link_made", LINKS, "A reconnect link was made; it works once, until {until}."
     RECONNECT_LINK_USED = "reconnect_link_used", LINKS, "The reconnect link made by {made_by} was used."
     RECONNECT_LINK_REVOKED = "reconnect_link_revoked", LINKS, "The reconnect link made by {made_by} was revoked."
 
-    IMPORTED = "imported", IMPORTS, "Imported: {credential} of {person}.", STORES_PAIR
+    IMPORTED = "imported", IMPORTS, "Imported: {credential} of {person}.", STORES_PAIR, "account.connected"
     IMPORTED_AGAIN = (
         "imported_again",
         IMPORTS,
         "Imported again: {credential} of {person} replaced what was stored.",
         STORES_PAIR,
+        "account.reconnected",
     )
     IMPORT_DROPPED = (
         "import_dropped",
@@ -174,6 +245,7 @@ WITHOUT_DETAILS = {
     "reason": "",
     "again": "; it is tried again before it counts",  # the second refusal says " again"
 }
+ANNOUNCED = tuple(dict.fromkeys(kind.announced_as for kind in EventKind if kind.announced_as))
 _SENTENCES = {kind.value: kind.sentence for kind in EventKind}
 PAIR_STORED = "stored a pair"  # the key in `Session.info` of a transaction that stores new tokens
 # Events are deleted in the same transaction that writes one of these, or after it.
@@ -191,7 +263,10 @@ class Actor(StrEnum):
 
 
 def record(session: Session, kind: EventKind, account_id: int | None, actor: str, **details: Any) -> None:
-    """Write one event, in the transaction of what it describes. `details` must hold no secrets."""
+    """Write one event and what announces it, in the transaction of what it describes.
+
+    `details` must hold no secrets.
+    """
     address = acting_from.get()
     if address is not None:
         details["address"] = address
@@ -200,6 +275,51 @@ def record(session: Session, kind: EventKind, account_id: int | None, actor: str
         session.info[PAIR_STORED] = True
         event.pair_mark = secrets.token_hex(8)  # the mark of a host finds the newest stored pair by this value
     session.add(event)
+    if kind.announced_as is not None:
+        _announce(session, event, kind.announced_as)
+
+
+def _announce(session: Session, event: AccountEvent, kind: str) -> None:
+    """Write one delivery to each endpoint that wants this type.
+
+    What it says is thin: ids and values of closed lists, no names, no secrets, no words of Keap.
+    """
+    wanted = select(WebhookEndpoint.id, WebhookEndpoint.types).where(WebhookEndpoint.switched_off_at.is_(None))
+    recipients = [str(one.id) for one in session.execute(wanted) if one.types is None or kind in one.types]
+    if not recipients:
+        return
+    # Of an erased account nothing is kept but its id.
+    is_erased = event.kind == EventKind.ERASED
+    account = session.get(Account, event.account_id) if event.account_id and not is_erased else None
+    session.flush()  # gives the event its id
+    page = "/accounts"
+    if account is not None:
+        needs_person = event.kind in {EventKind.AT_RISK, EventKind.RECONNECT_REQUIRED}
+        page = f"/{'reconnect' if needs_person else 'accounts'}/{account.id}"
+    data = {
+        "event_id": event.id,
+        "account_id": event.account_id,
+        "external_id": account.external_id if account else None,
+        "tenant_id": account.tenant_id if account else None,
+        "reason": event.details.get("cause") or event.details.get("ending"),
+        "deadline": event.details.get("deadline"),
+        "url": f"{services().settings.public_url}{page}",
+    }
+    payload = {"type": kind, "timestamp": event.at.isoformat(), "data": data}
+    for recipient in recipients:
+        session.add(
+            Delivery(
+                event_id=event.id,
+                account_id=event.account_id,
+                channel="webhook",
+                recipient=recipient,
+                kind=kind,
+                payload=payload,
+                message_id=f"msg_{uuid4()}",
+                created_at=event.at,
+                due_at=event.at,
+            )
+        )
 
 
 def sentence_of(kind: str, details: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
-from keap_connect.events.history import EventKind, record
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import AccountEvent, Alarm
 
 log = logging.getLogger(__name__)
@@ -69,19 +69,26 @@ def is_raised(session: Session, name: str) -> bool:
     return session.get(Alarm, name) is not None
 
 
-def raise_alarm(session: Session, name: str, reason: str) -> None:
-    """Pause refreshing; the first reason stays until the alarm is ended."""
+def raise_alarm(session: Session, name: str, reason: str, *, has_history: bool = True) -> None:
+    """Pause refreshing; the first reason stays until the alarm is ended.
+
+    Args:
+        has_history: false in a database of an older version, whose tables may have no place for the event.
+    """
     if is_raised(session, name):
         return
     take_turns(session, f"alarm:{name}")
     if not is_raised(session, name):
         log.critical("Refreshing is paused (%s): %s", name, reason)
         session.add(Alarm(name=name, raised_at=utc_now(), reason=reason))
+        if has_history:
+            record(session, EventKind.REFRESHING_PAUSED, None, Actor.SYSTEM, cause=name, reason=reason)
         session.flush()
 
 
 def end_client_refused(session: Session) -> None:
-    session.execute(delete(Alarm).where(Alarm.name == CLIENT_REFUSED))
+    if session.scalar(delete(Alarm).where(Alarm.name == CLIENT_REFUSED).returning(Alarm.name)):
+        record(session, EventKind.CLIENT_ACCEPTED, None, Actor.SYSTEM, cause=CLIENT_REFUSED)
 
 
 def resume(names: Collection[str], actor: str) -> bool:

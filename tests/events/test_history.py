@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from keap_connect.accounts.changes import erase
+from keap_connect.accounts.credentials import new_account
+from keap_connect.accounts.state import Cause
 from keap_connect.application import create_app
-from keap_connect.database import db, write_transaction
+from keap_connect.clock import utc_now
+from keap_connect.database import db, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.search import EventView, Search, list_events
-from keap_connect.models import AccountEvent
+from keap_connect.models import AccountEvent, Delivery, WebhookEndpoint
+from keap_connect.services import services
 
 DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 
@@ -105,6 +110,78 @@ def test_what_another_version_wrote_breaks_no_page(changed):
         session.connection().execute(update(AccountEvent).values(changed))
 
     assert events_of(7)[0].sentence in {"Something new.", "The label was changed from unknown to unknown."}
+
+
+def add_endpoint(session, types=None, **more):
+    values = {"url": "https://example.com/hook", "name": "x", "created_at": utc_now(), "created_by": "x", **more}
+    session.add(WebhookEndpoint(types=types, **values))
+    session.flush()
+
+
+def deliveries():
+    with read_session() as session:
+        return list(session.scalars(select(Delivery).order_by(Delivery.id)))
+
+
+@pytest.mark.proves("R85", "F74")
+def test_an_announced_event_has_one_delivery_for_each_endpoint_that_wants_its_type():
+    with write_transaction() as session:
+        for types in (None, ["account.at_risk"], ["account.connected"]):
+            add_endpoint(session, types)
+        add_endpoint(session, switched_off_at=utc_now())
+        account = new_account(session, "ab123", "7")
+        account.external_id = "crm-7"
+        record(session, EventKind.REFRESHED, account.id, Actor.SYSTEM)
+        details = {"why": "Keap said canary.", "cause": Cause.UNUSED, "deadline": "2026-12-01T00:00:00+00:00"}
+        record(session, EventKind.AT_RISK, account.id, Actor.SYSTEM, **details)
+    first, second = deliveries()
+    event = list_events(Search(account_id=account.id)).events[0]
+
+    assert (first.recipient, second.recipient, first.payload) == ("1", "2", second.payload)
+    assert first.message_id != second.message_id
+    assert (first.event_id, first.account_id, first.kind) == (event.id, account.id, "account.at_risk")
+    assert (first.channel, first.status, first.attempts, first.due_at) == ("webhook", "waiting", 0, event.at)
+    assert first.payload == {
+        "type": "account.at_risk",
+        "timestamp": event.at.isoformat(),
+        "data": {
+            "event_id": event.id,
+            "account_id": account.id,
+            "external_id": "crm-7",
+            "tenant_id": "ab123",
+            "reason": "unused",
+            "deadline": "2026-12-01T00:00:00+00:00",
+            "url": f"{services().settings.public_url}/reconnect/{account.id}",
+        },
+    }
+
+
+@pytest.mark.proves("R85", "F74")
+def test_a_change_that_is_rolled_back_leaves_no_delivery():
+    def fail():
+        with write_transaction() as session:
+            add_endpoint(session)
+            record(session, EventKind.RECOVERED, 7, Actor.SYSTEM)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+
+    assert deliveries() == []
+
+
+@pytest.mark.proves("R83", "R96")
+def test_of_an_erased_account_no_delivery_says_more_than_its_id():
+    with write_transaction() as session:
+        add_endpoint(session)
+        account = new_account(session, "ab123", "7")
+        record(session, EventKind.CONNECTED, account.id, Actor.CUSTOMER)
+
+    erase(account.id, "x")
+
+    (last,) = deliveries()
+    assert (last.kind, last.payload["data"]["account_id"]) == ("account.disconnected", account.id)
+    assert last.payload["data"]["tenant_id"] is None
 
 
 @pytest.mark.parametrize("change", ["update", "delete"])
