@@ -20,14 +20,14 @@ LAYERS = [
     {"web", "api", "cli"},
     {"server"},
     {"health", "key_rotation", "emergency_stop", "backup"},
-    {"jobs"},
+    {"jobs", "notifications"},
     {"refresh"},
     {"connect", "access", "deployment"},
     {"accounts"},
     {"events"},
     {"keap", "models", "services", "logs"},
     {"settings", "crypto", "database", "durable_files", "spreadsheet"},
-    {"errors", "clock", "signals", "answer_limit"},
+    {"errors", "clock", "signals", "answer_limit", "counters"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.
 PROGRAMS = {"launch": {"settings", "durable_files", "errors", "signals"}, "sandbox": set()}

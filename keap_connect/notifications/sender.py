@@ -1,0 +1,261 @@
+"""Sends what is due: at least once, in order per account and recipient, and no recipient waits for another.
+
+A process that was killed between the answer and the commit sends again, with the same message id. What sends a message
+is a channel; nothing here knows of HTTP or SMTP.
+"""
+
+import logging
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flask import Flask
+from sqlalchemy import Update, and_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, aliased
+
+from keap_connect import counters
+from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.keap.answers import cut
+from keap_connect.models import Alarm, Delivery
+from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
+
+log = logging.getLogger(__name__)
+# How long to wait after each attempt, in seconds: 48 hours in all. A tenth more or less is random.
+WAITS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 58_800)
+LONGEST_WAIT_SECONDS = 86_400.0  # whatever the recipient asks for
+SEND_SECONDS = 60.0  # a channel must have ended by then
+CLAIM_SECONDS = 2 * SEND_SECONDS
+AT_ONCE = 3  # messages to one lane
+MOST_LANES = 11
+IDLE_SECONDS = 1.0
+CLOCK_SECONDS = 60.0
+WAITING, SENT, GIVEN_UP, CANCELLED = "waiting", "sent", "given_up", "cancelled"
+FAULT = "A fault of this program ended the attempt; it is in the log."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one attempt ended. `text` is stored and shown: short, without secrets and without what the recipient wrote.
+
+    Attributes:
+        code: the status of HTTP or SMTP, if there was one.
+        is_gone: no other attempt can succeed.
+        is_cancelled: nobody needs the message any more.
+        retry_after_seconds: the recipient is overloaded or away: send it nothing for so long.
+    """
+
+    is_done: bool
+    text: str
+    code: int | None = None
+    is_gone: bool = False
+    is_cancelled: bool = False
+    retry_after_seconds: float | None = None
+
+
+def _note_nothing(_session: Session, _delivery: Delivery) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A way to send messages.
+
+    Attributes:
+        name: as in `Delivery.channel`.
+        send: sends one message within `SEND_SECONDS`; an exception counts as a failed attempt.
+        list_lanes: returns the recipients that messages can be sent to now; None is all of them, one lane for the
+            whole channel. A lane that hangs holds up no other.
+        note: is called in the transaction that writes how an attempt ended.
+    """
+
+    name: str
+    send: Callable[[Delivery], Answer]
+    list_lanes: Callable[[], Sequence[str | None]] = lambda: (None,)
+    note: Callable[[Session, Delivery], None] = _note_nothing
+
+
+Lane = tuple[str, str | None]
+
+
+class Sender:
+    """Sends in threads of its own while it is entered; `send_due` sends what is due now, and waits until it is sent."""
+
+    def __init__(self, app: Flask, channels: Sequence[Channel]) -> None:
+        self._app, self._channels = app, channels
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()  # an attempt, so the next message of its lane may be sent
+        self._under_way: dict[int, Lane] = {}  # the ids of deliveries, with the lane of each
+        self._paused_until: dict[Lane, float] = {}  # in seconds since boot
+        self._clock_due = 0.0
+
+    def __enter__(self) -> "Sender":
+        self._thread = threading.Thread(target=self._run, name="sender")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Claim nothing more, and wait for what is under way."""
+        self._stopping.set()
+        self._ended.set()
+        self._thread.join()
+
+    def send_due(self) -> None:
+        with self._threads() as threads:
+            while True:
+                was_idle = not self._under_way
+                if not self._submit_due(threads) and was_idle:
+                    return
+                self._wait()
+
+    def _run(self) -> None:
+        with self._app.app_context(), self._threads() as threads:
+            while not self._stopping.is_set():
+                try:
+                    self._submit_due(threads)
+                except SQLAlchemyError as problem:
+                    log.error("Nothing is sent: the database does not answer (%s).", type(problem).__name__)
+                except Exception as fault:  # the thread has to go on
+                    log.error("A fault of this program keeps notifications from being sent.", exc_info=fault)
+                self._wait()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(MOST_LANES * AT_ONCE, "send", lambda: self._app.app_context().push())
+
+    def _wait(self) -> None:
+        self._ended.wait(IDLE_SECONDS)
+        self._ended.clear()
+
+    def _submit_due(self, threads: ThreadPoolExecutor) -> int:
+        """Claim and submit what is due and has room; return how much that was."""
+        now = seconds_since_boot()
+        if now >= self._clock_due:
+            self._clock_due = now + CLOCK_SECONDS
+            _hurry_future_dated()
+        submitted = 0
+        for channel in self._channels:
+            for recipient in channel.list_lanes():
+                lane = channel.name, recipient
+                with self._lock:
+                    room = AT_ONCE - Counter(self._under_way.values())[lane]
+                    busy = list(self._under_way)
+                if room <= 0 or self._paused_until.get(lane, 0.0) > now:
+                    continue
+                for delivery in _claim(lane, room, busy):
+                    with self._lock:
+                        self._under_way[delivery.id] = lane
+                    threads.submit(self._send, channel, lane, delivery, seconds_since_boot() + CLAIM_SECONDS)
+                    submitted += 1
+        return submitted
+
+    def _send(self, channel: Channel, lane: Lane, delivery: Delivery, claimed_until: float) -> None:
+        try:
+            if seconds_since_boot() > claimed_until - SEND_SECONDS:
+                return  # the process was suspended: another one may be sending it
+            try:
+                answer = channel.send(delivery)
+            except Exception as fault:  # what comes after it must be sent
+                log.error("A fault of this program ended delivery %s.", delivery.id, exc_info=fault)
+                answer = Answer(False, FAULT)
+            if answer.retry_after_seconds is not None:
+                wait = min(answer.retry_after_seconds, LONGEST_WAIT_SECONDS)
+                self._paused_until[lane] = seconds_since_boot() + wait
+            self._finish(channel, delivery, answer, claimed_until)
+        finally:
+            with self._lock:
+                del self._under_way[delivery.id]
+            self._ended.set()
+
+    def _finish(self, channel: Channel, delivery: Delivery, answer: Answer, claimed_until: float) -> None:
+        """Write how an attempt ended; while the database is away, try until another process may send it."""
+        while True:
+            try:
+                with write_transaction() as session:
+                    _write(session, channel, delivery, answer)
+                return
+            except SQLAlchemyError as problem:
+                log.error("Delivery %s is not written yet (%s).", delivery.id, type(problem).__name__)
+                if seconds_since_boot() >= claimed_until or self._stopping.wait(IDLE_SECONDS):
+                    return
+
+
+def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
+    """Hold the deliveries that wait longest in this lane, at most one for each account and recipient."""
+    channel, recipient = lane
+    now = utc_now()
+    earlier = aliased(Delivery)
+    is_same_account = earlier.account_id.is_not_distinct_from(Delivery.account_id)
+    is_same_line = and_(earlier.recipient == Delivery.recipient, is_same_account, earlier.id < Delivery.id)
+    due = (
+        select(Delivery)
+        .where(Delivery.finished_at.is_(None), Delivery.channel == channel, Delivery.due_at <= now)
+        .where(~select(earlier.id).where(earlier.finished_at.is_(None), is_same_line).exists())
+        .where(Delivery.id.not_in(busy))
+        .order_by(Delivery.due_at, Delivery.id)
+        .limit(most)
+    )
+    if recipient is not None:
+        due = due.where(Delivery.recipient == recipient)
+    with read_session() as session:
+        # A copy of the installation has the messages of the original: what is older than the question waits for the
+        # answer.
+        asked = session.get(Alarm, UNKNOWN_INSTANCE)
+        found = session.scalars(due.where(Delivery.created_at >= asked.raised_at) if asked else due).all()
+    if not found:
+        return []
+    until = utc_now() + timedelta(seconds=CLAIM_SECONDS)
+    with write_transaction() as session:
+        ours = [one for one in found if count_updated(session, _still(one).values(due_at=until))]
+    for one in ours:
+        one.due_at = until
+    return ours
+
+
+def _still(delivery: Delivery) -> Update:
+    unchanged = Delivery.finished_at.is_(None), Delivery.due_at == delivery.due_at
+    return update(Delivery).where(Delivery.id == delivery.id, *unchanged)
+
+
+def _write(session: Session, channel: Channel, delivery: Delivery, answer: Answer) -> None:
+    row = session.get(Delivery, delivery.id, with_for_update=True)
+    if row is None or row.finished_at is not None:
+        return
+    if row.due_at != delivery.due_at and not answer.is_done:
+        return  # this process was suspended, and another one has claimed it: that one's answer counts
+    now = utc_now()
+    row.attempts, row.tried_at, row.answer, row.answer_code = row.attempts + 1, now, cut(answer.text), answer.code
+    if answer.is_done:
+        row.status, row.finished_at = SENT, now
+        counters.observe("delivery_delay_seconds", (now - row.created_at).total_seconds(), row.channel)
+    elif answer.is_cancelled:
+        row.status, row.finished_at = CANCELLED, now
+    elif answer.is_gone or row.attempts > len(WAITS):
+        row.status, row.finished_at = GIVEN_UP, now
+    else:
+        wait = WAITS[row.attempts - 1] * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
+        asked = min(answer.retry_after_seconds or 0.0, LONGEST_WAIT_SECONDS)
+        row.due_at = now + timedelta(seconds=max(wait, asked))
+    counters.count("deliveries", row.channel, "failed" if row.status == WAITING else row.status)
+    channel.note(session, row)
+
+
+def _hurry_future_dated() -> None:
+    """Send at once what a backward step of the clock would hold up: what was due when it was written, and retries."""
+    now = utc_now()
+    is_future = and_(Delivery.created_at > now, Delivery.due_at <= Delivery.created_at)
+    is_too_late = and_(Delivery.attempts > 0, Delivery.due_at > now + timedelta(seconds=1.2 * LONGEST_WAIT_SECONDS))
+    waits = update(Delivery).where(Delivery.finished_at.is_(None))
+    with read_session() as session:
+        found = session.scalar(
+            select(Delivery.id).where(Delivery.finished_at.is_(None), is_future | is_too_late).limit(1)
+        )
+    if found is not None:
+        with write_transaction() as session:
+            session.execute(waits.where(is_future).values(due_at=now, created_at=now))
+            session.execute(waits.where(is_too_late).values(due_at=now))

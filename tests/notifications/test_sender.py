@@ -1,0 +1,278 @@
+"""The sender sends at least once, in order per account and recipient, and nobody waits for anybody else."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from flask import Flask, current_app
+
+from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
+from keap_connect.models import Delivery
+from keap_connect.notifications import sender
+from keap_connect.notifications.sender import SEND_SECONDS, WAITS, Answer, Channel, Sender
+from keap_connect.refresh import alarms
+from tests.conftest import MovedClock
+from tests.notifications.conftest import deliveries, write_delivery
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+DONE, FAILED = Answer(True, "200 OK", 200), Answer(False, "500", 500)
+
+
+@dataclass
+class Script:
+    """A channel that answers as it is told to, and notes what it was given."""
+
+    answer: Answer | Callable[[Delivery], Answer] = DONE
+    lanes: Sequence[str | None] = (None,)
+    sent: list[tuple[str, int | None, int, str]] = field(default_factory=list)
+
+    def send(self, one: Delivery) -> Answer:
+        self.sent.append((one.recipient, one.account_id, one.id, one.message_id))
+        return self.answer if isinstance(self.answer, Answer) else self.answer(one)
+
+    def run(self) -> None:
+        """Send what is due now, as a worker does that has just started."""
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        Sender(app, [Channel("test", self.send, lambda: self.lanes)]).send_due()
+
+    @property
+    def ids(self) -> list[int]:
+        return [sent[2] for sent in self.sent]
+
+
+@pytest.mark.proves("R85")
+def test_messages_of_one_account_are_sent_in_order_each_once():
+    script = Script()
+    ids = [write_delivery() for _ in range(10)]
+
+    script.run()
+    script.run()
+
+    assert script.ids == ids
+    assert {(one.status, one.attempts, one.answer, one.answer_code) for one in deliveries()} == {
+        ("sent", 1, "200 OK", 200)
+    }
+
+
+@pytest.mark.proves("R85")
+def test_a_message_that_fails_holds_up_its_own_account_and_recipient_alone():
+    first = write_delivery("1", 7)
+    script = Script(lambda one: FAILED if one.id == first else DONE)
+    later, of_nobody = write_delivery("1", 7), write_delivery("1", None)
+    others = [write_delivery("1", 8), write_delivery("2", 7), of_nobody]
+
+    script.run()
+
+    assert sorted(script.ids) == sorted([first, *others])
+    assert {one.id: one.status for one in deliveries()} == {
+        **dict.fromkeys(others, "sent"),
+        **dict.fromkeys([first, later], "waiting"),
+    }
+
+
+@pytest.mark.proves("R81", "R82", "F75")
+def test_retries_wait_longer_each_time_for_two_days_and_then_the_next_message_goes(clock: MovedClock):
+    first, second = write_delivery(message_id="msg_1"), write_delivery()
+    script = Script(lambda one: FAILED if one.id == first else DONE)
+
+    for number, wait in enumerate(WAITS, 1):
+        script.run()
+        row = deliveries()[0]
+        assert row.attempts == number
+        assert 0.85 * wait < (row.due_at - utc_now()).total_seconds() < 1.15 * wait
+        clock.advance(seconds=0.85 * wait)
+        script.run()
+        assert deliveries()[0].attempts == number
+        clock.advance(seconds=0.3 * wait)
+    script.run()
+
+    assert [one.status for one in deliveries()] == ["given_up", "sent"]
+    assert set(script.sent[:-1]) == {("1", 7, first, "msg_1")}
+    assert script.ids[-1] == second
+    assert timedelta(hours=47) < timedelta(seconds=sum(WAITS)) < timedelta(hours=49)
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (Answer(False, "550", is_gone=True), "given_up"),
+        (Answer(False, "The account works again.", is_cancelled=True), "cancelled"),
+    ],
+)
+def test_an_answer_can_end_a_message_at_once(answer: Answer, status: str):
+    write_delivery()
+
+    Script(answer).run()
+
+    (row,) = deliveries()
+    assert (row.status, row.attempts, row.answer, bool(row.finished_at)) == (status, 1, answer.text, True)
+
+
+@on_sqlite
+@pytest.mark.proves("R82")
+def test_a_recipient_that_asks_for_a_pause_gets_nothing_else_meanwhile(clock: MovedClock):
+    script = Script(Answer(False, "429", 429, retry_after_seconds=900.0), lanes=["1", "2"])
+    for account_id in range(10):
+        write_delivery("1", account_id)
+    write_delivery("2", 1)
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    running = Sender(app, [Channel("test", script.send, lambda: script.lanes)])
+
+    running.send_due()
+    running.send_due()
+
+    tried = [one for one in deliveries() if one.attempts]
+    assert len(tried) <= sender.AT_ONCE + 1
+    assert {one.recipient for one in tried} == {"1", "2"}
+    assert min(one.due_at for one in tried) > utc_now() + timedelta(seconds=890)
+
+
+@on_sqlite
+@pytest.mark.proves("F73")
+def test_a_fault_of_a_channel_is_a_failed_attempt(caplog: pytest.LogCaptureFixture):
+    def fail(_: Delivery) -> Answer:
+        raise ZeroDivisionError
+
+    write_delivery()
+    Script(fail).run()
+
+    (row,) = deliveries()
+    assert (row.status, row.attempts, row.answer) == ("waiting", 1, sender.FAULT)
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.proves("F74", "R85")
+def test_a_message_whose_sender_was_killed_before_the_commit_is_sent_again_with_its_id(
+    clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+):
+    write_delivery(message_id="msg_1")
+    script = Script()
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "_finish", lambda *_: None)  # as if it was killed there
+        script.run()
+    script.run()
+    assert script.ids == [1]  # the claim of the dead sender lasts for a while
+
+    clock.advance(seconds=sender.CLAIM_SECONDS + 1)
+    script.run()
+
+    assert [sent[3] for sent in script.sent] == ["msg_1", "msg_1"]
+    assert deliveries()[0].status == "sent"
+
+
+@pytest.mark.proves("F74")
+def test_two_senders_send_each_message_once():
+    ids = [write_delivery(account_id=number % 5) for number in range(40)]
+    script = Script()
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+
+    def run() -> None:
+        with app.app_context():
+            script.run()
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    script.run()
+
+    assert sorted(script.ids) == ids
+    for account_id in range(5):
+        assert (mine := [sent[2] for sent in script.sent if sent[1] == account_id]) == sorted(mine)
+
+
+@on_sqlite
+@pytest.mark.proves("F74")
+def test_a_sender_that_was_suspended_sends_nothing_that_another_one_may_be_sending(monkeypatch: pytest.MonkeyPatch):
+    write_delivery()
+    script = Script()
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "CLAIM_SECONDS", SEND_SECONDS - 1)
+        script.run()
+
+    assert script.sent == []
+    assert deliveries()[0].status == "waiting"
+
+
+@on_sqlite
+@pytest.mark.proves("F74")
+def test_a_late_failure_changes_nothing_of_what_another_sender_holds_and_a_late_success_does():
+    write_delivery()
+
+    def claimed_by_another(_: Delivery, answer: Answer = FAILED) -> Answer:
+        with write_transaction() as session:
+            session.get_one(Delivery, 1).due_at += timedelta(seconds=100)
+        return answer
+
+    Script(claimed_by_another).run()
+    assert (deliveries()[0].status, deliveries()[0].attempts) == ("waiting", 0)
+
+    with write_transaction() as session:
+        session.get_one(Delivery, 1).due_at = utc_now()
+    Script(lambda one: claimed_by_another(one, DONE)).run()
+    assert deliveries()[0].status == "sent"
+
+
+@on_sqlite
+@pytest.mark.proves("F74")
+def test_a_clock_that_steps_back_holds_up_no_message(clock: MovedClock):
+    clock.advance(days=3)
+    write_delivery(account_id=1)
+    write_delivery(account_id=2)
+    Script(lambda one: FAILED if one.account_id == 2 else DONE, lanes=[]).run()
+    with write_transaction() as session:
+        session.get_one(Delivery, 2).attempts = 1
+    clock.advance(days=-3)
+    script = Script()
+
+    script.run()
+
+    assert script.ids == [1, 2]
+
+
+@on_sqlite
+@pytest.mark.proves("F74")
+def test_what_is_older_than_the_question_whether_this_is_a_copy_waits_for_the_answer():
+    write_delivery(account_id=1)
+    with write_transaction() as session:
+        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, "It may be a copy.")
+    write_delivery(account_id=2)
+    script = Script()
+
+    script.run()
+    assert script.ids == [2]
+
+    assert alarms.resume([alarms.UNKNOWN_INSTANCE], "test")
+    script.run()
+    assert script.ids == [2, 1]
+
+
+@pytest.mark.proves("R85", "F76")
+def test_a_recipient_that_hangs_holds_up_no_other_and_a_bounded_number_of_threads():
+    released, reached = threading.Event(), threading.Semaphore(0)
+
+    def hang(one: Delivery) -> Answer:
+        if one.recipient == "1":
+            reached.release()
+            released.wait(30)
+        return DONE
+
+    for account_id in range(100):
+        write_delivery("1", account_id)
+    script = Script(hang, lanes=["1", "2"])
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    with Sender(app, [Channel("test", script.send, lambda: script.lanes)]):
+        for _ in range(sender.AT_ONCE):
+            assert reached.acquire(timeout=10)
+        other = write_delivery("2")
+        while deliveries()[other - 1].status != "sent":
+            threading.Event().wait(0.02)
+        hanging = [sent for sent in script.sent if sent[0] == "1"]
+        released.set()
+
+    assert len(hanging) == sender.AT_ONCE
