@@ -291,6 +291,28 @@ class TooManyRequests(TooOften):
         super().__init__("Too many requests. Come back later.", retry_after_seconds)
 
 
+class WebhookNotFound(KeapConnectError):
+    status, code = 404, "not_found"
+    heading, advice = "There is no such webhook", "It may have been removed."
+
+
+class DeliveryNotFound(KeapConnectError):
+    status, code = 404, "not_found"
+    heading, advice = "There is no such delivery", "It may have been deleted: KEEP_DELIVERIES says when."
+
+    def __init__(self) -> None:
+        super().__init__("There is no such delivery to this webhook.")
+
+
+class WebhookUnfit(FormRefused):
+    status, code = 400, "invalid_request"
+
+
+class WebhookOff(KeapConnectError):
+    status, code = 409, "webhook_off"
+    heading, advice = "This webhook is switched off", "Switch it on first."
+
+
 class APIKeyUnfit(FormRefused):
     field = "name"
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken
-from keap_connect.models import Account, Admin, AuthorizationFlow, JobItem, KeyCheck
+from keap_connect.models import Account, Admin, AuthorizationFlow, JobItem, KeyCheck, WebhookEndpoint
 from keap_connect.refresh.heartbeat import list_without_first_key
 from keap_connect.refresh.recovery import list_kept
 from keap_connect.services import services
@@ -35,6 +35,8 @@ COLUMNS: tuple[Column, ...] = (
     (AuthorizationFlow.ref, AuthorizationFlow.code_verifier_sealed, "flow", "code_verifier"),
     (AuthorizationFlow.ref, AuthorizationFlow.pending_grant_sealed, "flow", "held_grant"),
     (JobItem.ref, JobItem.work_sealed, "job_item", "work"),
+    (WebhookEndpoint.id, WebhookEndpoint.secret_sealed, "webhook_endpoint", "secret"),
+    (WebhookEndpoint.id, WebhookEndpoint.old_secret_sealed, "webhook_endpoint", "old_secret"),
 )
 
 

@@ -95,6 +95,8 @@ class Settings:
     keep_journeys_days: int = 30
     keep_links_days: int = 30
     keep_audit_logs_days: int = 90
+    keep_deliveries_days: int = 30
+    has_private_webhooks: bool = False  # webhooks may go to private addresses
     log_level: str = "INFO"
     log_format: str = "TEXT"
     has_unused_proxy: bool = False  # the environment names a proxy, and calls to Keap do not use it
@@ -203,6 +205,8 @@ class _Reader:
             keep_journeys_days=self.days("KEEP_JOURNEYS", default=30),
             keep_links_days=self.days("KEEP_LINKS", default=30),
             keep_audit_logs_days=self.days("KEEP_AUDIT_LOGS", default=90),
+            keep_deliveries_days=self.days("KEEP_DELIVERIES", default=30, least=3),
+            has_private_webhooks=self.choice("WEBHOOK_PRIVATE_TARGETS", ("ON", "OFF"), default="OFF") == "ON",
             log_level=self.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"),
             log_format=self.choice("LOG_FORMAT", ("JSON", "TEXT"), default="TEXT" if is_loopback else "JSON"),
             has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,

@@ -1,4 +1,4 @@
-"""`./keap-connect worker`: refreshes accounts ahead of time, and does jobs."""
+"""`./keap-connect worker`: refreshes accounts ahead of time, does jobs, and sends notifications."""
 
 import click
 from flask import current_app
@@ -7,25 +7,28 @@ from keap_connect.cli.command import Answer, command
 from keap_connect.errors import ExitCode
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.jobs.runner import JobRunner
+from keap_connect.notifications.channels import CHANNELS
+from keap_connect.notifications.sender import Sender
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import check_installation
 
 
 @command("worker", "worker", "worker --once", "worker --once --json")
-@click.option("--once", is_flag=True, help="Do and refresh what is due now, then end.")
+@click.option("--once", is_flag=True, help="Do, refresh and send what is due now, then end.")
 def worker(once: bool) -> Answer:
-    """Refresh accounts ahead of time and do jobs, until SIGTERM; any number of workers share one database."""
+    """Refresh accounts, do jobs and send notifications, until SIGTERM; any number of workers share one database."""
     for warning in check_installation():
         click.echo(warning, err=True)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    run, jobs, states = RefreshWorker(app), JobRunner(app), StateKeeper(app)
+    run, jobs, states, sender = RefreshWorker(app), JobRunner(app), StateKeeper(app), Sender(app, CHANNELS)
     if once:
         states.derive_due()
         jobs.do_due()
         run.run(until_idle=True)
+        sender.send_due()
     else:
-        with states, jobs:
+        with states, jobs, sender:
             run.run()
     refreshing = read_refreshing()
     names = [pause.name for pause in refreshing.pauses]

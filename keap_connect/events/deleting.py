@@ -55,6 +55,19 @@ def prune_past(age: timedelta) -> None:
         prune_history(age, Actor.SYSTEM, MOST_AT_ONCE)
 
 
+def prune_deliveries(age: timedelta) -> None:
+    """Delete the deliveries that were finished, or should have been sent, longer ago than `age`."""
+    until = utc_now() - age
+    # One may be written at the moment when its endpoint is removed; nobody sends that.
+    is_left = Delivery.finished_at.is_(None) & (Delivery.due_at < until)
+    for is_old in (Delivery.finished_at < until, is_left):
+        ids = select(Delivery.id).where(is_old).limit(ROWS_AT_ONCE)
+        for _ in range(0, MOST_AT_ONCE, ROWS_AT_ONCE):
+            with write_transaction() as session:
+                if not session.scalars(delete(Delivery).where(Delivery.id.in_(ids)).returning(Delivery.id)).all():
+                    break
+
+
 def _is_older(age: timedelta) -> ColumnElement[bool]:
     # The marks of hosts name the newest stored pair. Without its row, an older backup could not be recognized.
     newest_pair = select(func.max(AccountEvent.id)).where(AccountEvent.pair_mark.is_not(None)).scalar_subquery()

@@ -232,6 +232,15 @@ class EventKind(StrEnum):
 
     CLIENT_CHECKED = "client_checked", OPERATIONS, "Client id and secret were checked at Keap. {reason}"
     HISTORY_PRUNED = "history_pruned", OPERATIONS, "Events from before {until} were deleted from the history: {count}."
+    # The rest of the URL may be a secret.
+    WEBHOOK_ADDED = "webhook_added", OPERATIONS, "Webhook {webhook} to {host} was added."
+    WEBHOOK_CHANGED = "webhook_changed", OPERATIONS, "Webhook {webhook} to {host} was changed: {what}."
+    WEBHOOK_REMOVED = "webhook_removed", OPERATIONS, "Webhook {webhook} to {host} was removed."
+    WEBHOOK_SWITCHED_OFF = (
+        "webhook_switched_off",
+        OPERATIONS,
+        "Webhook {webhook} to {host} was switched off. {reason}",
+    )
     EMERGENCY_STOPPED = (
         "emergency_stopped",
         OPERATIONS,

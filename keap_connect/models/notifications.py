@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import JSON, Index, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -30,6 +31,15 @@ class WebhookEndpoint(Base):
     failing_since: Mapped[datetime | None]  # the first failure after the last success
     switched_off_at: Mapped[datetime | None]
     switched_off_because: Mapped[str | None]
+
+    @property
+    def host(self) -> str:
+        """The part of the URL that is no secret: with some receivers, whoever knows the path may send."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def is_on(self) -> bool:
+        return self.switched_off_at is None
 
 
 class Delivery(Base):

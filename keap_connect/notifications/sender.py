@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, aliased
 
 from keap_connect import counters
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, read_session, take_turns, write_transaction
 from keap_connect.keap.answers import cut
 from keap_connect.models import Alarm, Delivery
 from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
@@ -32,7 +32,7 @@ LONGEST_WAIT_SECONDS = 86_400.0  # whatever the recipient asks for
 SEND_SECONDS = 60.0  # a channel must have ended by then
 CLAIM_SECONDS = 2 * SEND_SECONDS
 AT_ONCE = 3  # messages to one lane
-MOST_LANES = 11
+MOST_ENDPOINTS = 10  # each is a lane; mail is one more
 IDLE_SECONDS = 1.0
 CLOCK_SECONDS = 60.0
 WAITING, SENT, GIVEN_UP, CANCELLED = "waiting", "sent", "given_up", "cancelled"
@@ -126,7 +126,7 @@ class Sender:
                 self._wait()
 
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(MOST_LANES * AT_ONCE, "send", lambda: self._app.app_context().push())
+        return ThreadPoolExecutor((MOST_ENDPOINTS + 1) * AT_ONCE, "send", lambda: self._app.app_context().push())
 
     def _wait(self) -> None:
         self._ended.wait(IDLE_SECONDS)
@@ -223,6 +223,8 @@ def _still(delivery: Delivery) -> Update:
 
 
 def _write(session: Session, channel: Channel, delivery: Delivery, answer: Answer) -> None:
+    # Before any row is locked, since `channel.note` locks others.
+    take_turns(session, f"{delivery.channel}:{delivery.recipient}")
     row = session.get(Delivery, delivery.id, with_for_update=True)
     if row is None or row.finished_at is not None:
         return

@@ -1,15 +1,23 @@
 """The tests of notifications write events as the service does, and look at the deliveries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app
 from sqlalchemy import select
 
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Delivery
+from keap_connect.notifications.channels import CHANNELS
+from keap_connect.notifications.sender import Sender
+
+
+@pytest.fixture
+def environ(environ: dict[str, str], request: pytest.FixtureRequest) -> dict[str, str]:
+    """Give the environment of an app whose webhooks may go to this machine; a test changes it by a parameter."""
+    return {**environ, "WEBHOOK_PRIVATE_TARGETS": "on", **getattr(request, "param", {})}
 
 
 @pytest.fixture(autouse=True)
@@ -38,4 +46,7 @@ def deliveries() -> list[Delivery]:
         return list(session.scalars(select(Delivery).order_by(Delivery.id)))
 
 
-Tell = Callable[..., None]
+def send_due() -> None:
+    """Send what is due, as a worker does that has just started."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    Sender(app, CHANNELS).send_due()
