@@ -305,7 +305,9 @@ class DeliveryNotFound(KeapConnectError):
 
 
 class WebhookUnfit(FormRefused):
-    status, code = 400, "invalid_request"
+    """Webhooks may not go to this URL, or there are too many of them."""
+
+    status, code = 409, "webhook_refused"
 
 
 class WebhookOff(KeapConnectError):

@@ -49,6 +49,8 @@ class Scope(StrEnum):
     ACCOUNTS_WRITE = "accounts:write"
     TOKENS_READ = "tokens:read"
     METRICS_READ = "metrics:read"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 class APIKeyView(NamedTuple):

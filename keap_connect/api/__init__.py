@@ -6,7 +6,7 @@ fast_path.py      answers most token calls before Flask, by the functions that t
 requests.py       reads query strings and JSON bodies by their schemas
 schemas.py        the shapes of requests and answers
 errors.py         the one shape of an error
-accounts.py, tokens.py, events.py    the operations
+accounts.py, tokens.py, events.py, webhooks.py    the operations
 metrics.py        /metrics, for monitoring
 documentation.py  the OpenAPI document, made from the declarations, and the page that shows it
 """

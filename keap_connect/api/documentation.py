@@ -1,5 +1,6 @@
 """The OpenAPI document, made by apispec from the declarations and schemas, and the page that shows it."""
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
@@ -10,7 +11,9 @@ from flask import Response, render_template
 from marshmallow import Schema
 
 from keap_connect.api.operations import OPERATIONS, Operation, bp, json_answer
-from keap_connect.api.schemas import ACCOUNT_NAME, Error
+from keap_connect.api.schemas import ACCOUNT_NAME, Error, WebhookMessage
+from keap_connect.events.history import ANNOUNCED
+from keap_connect.models import LARGEST_ID
 from keap_connect.services import services
 
 INTRODUCTION = (
@@ -32,12 +35,21 @@ ORDER = {
         "import_account",
     ),
     "Events": ("list_events",),
+    "Webhooks": (
+        "list_webhooks",
+        "add_webhook",
+        "update_webhook",
+        "remove_webhook",
+        "test_webhook",
+        "list_deliveries",
+        "redeliver",
+    ),
 }
 MEANINGS = {
     400: "Something in the request is missing, unknown or of the wrong form.",
     401: "There is no API key, or it is not valid.",
     403: "The API key may not do this.",
-    404: "There is no such account, or not for this key.",
+    404: "There is no such account, webhook or delivery, or not for this key.",
     409: "It cannot be done now: a person must act first; or the name is that of several accounts.",
     413: "The request is too large.",
     415: "The body is not JSON.",
@@ -103,11 +115,20 @@ def document(public_url: str) -> dict[str, Any]:
         for declared in (OPERATIONS[f"api.{name}"] for name in names):
             described = {"tags": [group], **_describe(declared, plugin)}
             spec.path(_path(declared), operations={declared.method.lower(): described})
+    spec.components.schema("WebhookMessage", schema=WebhookMessage)
+    received = {"description": "Any status from 200 to 299 takes it; all others let it be sent again."}
+    message = {
+        "requestBody": {"required": True, **_json({"$ref": "#/components/schemas/WebhookMessage"})},
+        "responses": {"2XX": received},
+    }
+    spec.options["webhooks"] = {
+        kind: {"post": {"summary": kind, "tags": ["Webhooks"], "security": [], **message}} for kind in ANNOUNCED
+    }
     return spec.to_dict()
 
 
 def _path(declared: Operation) -> str:
-    return f"{bp.url_prefix}{declared.path}".replace("<account>", "{account}")
+    return re.sub(r"<(?:int:)?(\w+)>", r"{\1}", f"{bp.url_prefix}{declared.path}")
 
 
 def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
@@ -115,10 +136,18 @@ def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = []
     refusals = {*ALWAYS, *declared.refusals}
     if "<account>" in declared.path:
-        schema = {"type": "string", "pattern": ACCOUNT_NAME, "examples": ["7", "external:acme", "tenant:ab123"]}
+        schema: dict[str, Any] = {
+            "type": "string",
+            "pattern": ACCOUNT_NAME,
+            "examples": ["7", "external:acme", "tenant:ab123"],
+        }
         meaning = "The account's id, `external:` and the external id, or `tenant:` and a tenant that has one account."
         parameters.append({"name": "account", "in": "path", "required": True, "description": meaning, "schema": schema})
         refusals |= {404, 409}
+    for name in re.findall(r"<int:(\w+)>", declared.path):
+        schema = {"type": "integer", "minimum": 1, "maximum": LARGEST_ID}
+        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+        refusals.add(404)
     if declared.method != "GET":
         refusals.add(415)
     converter = plugin.converter
@@ -139,7 +168,7 @@ def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
     }
 
 
-def _json(schema: Schema | str) -> dict[str, Any]:
+def _json(schema: Schema | str | dict[str, str]) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": schema}}}
 
 
@@ -191,6 +220,6 @@ def _form(schema: dict[str, Any]) -> str:
     elif "items" in schema:
         words = f"a list of {schema['items'].get('$ref', 'text').rpartition('/')[2]}"
     else:
-        words = {"integer": "a number", "boolean": "true or false"}.get(kinds[0], "text")
+        words = {"integer": "a number", "boolean": "true or false", "object": "an object"}.get(kinds[0], "text")
     longest = f", at most {schema['maxLength']} characters" if "maxLength" in schema else ""
     return words + longest + (" or null" if "null" in kinds else "")

@@ -7,9 +7,12 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID, LABEL_CHARACTERS, LONGEST_NAME, TENANT, TENANT_ID
-from keap_connect.accounts.state import AccountState
-from keap_connect.events.history import EventKind
+from keap_connect.accounts.state import AccountState, Cause
+from keap_connect.connect.endings import Ending
+from keap_connect.events.history import ANNOUNCED, EventKind
 from keap_connect.models import LARGEST_ID, CredentialKind
+from keap_connect.notifications.sender import CANCELLED, GIVEN_UP, SENT, WAITING
+from keap_connect.refresh.alarms import ADVICE
 from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
 
 OWN_ID = f"^{EXTERNAL_ID}$"
@@ -17,6 +20,8 @@ ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID}|{TENANT}{TENANT_ID}
 FINGERPRINT = r"^[0-9a-f]{16}$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
 LONGEST_TOKEN = 8192
+WEBHOOK_URL = "^https?://[!-~]+$"
+STATUSES = (WAITING, SENT, GIVEN_UP, CANCELLED)
 
 
 class Whole(validate.Regexp):
@@ -122,6 +127,33 @@ class Import(Schema):
     )
 
 
+TYPES = fields.List(
+    fields.String(validate=validate.OneOf(ANNOUNCED)),
+    allow_none=True,
+    validate=validate.Length(min=1, max=len(ANNOUNCED)),
+    metadata={
+        "description": "What it receives; null is everything, also types of later versions.",
+        "uniqueItems": True,
+    },
+)
+
+
+class NewWebhook(Schema):
+    url = Text(2000, WEBHOOK_URL, required=True, metadata={"description": "Begins with https://."})
+    name = Text(80, allow_none=True, metadata={"description": "Your name for it; the host name without one."})
+    types = TYPES
+
+
+class WebhookChange(NewWebhook):
+    url = Text(2000, WEBHOOK_URL)
+    is_on = fields.Boolean(truthy={True}, falsy={False}, metadata={"description": "False: it gets nothing more."})
+    rotate_secret = fields.Boolean(truthy={True}, falsy={False}, metadata={"description": "True: make a new secret."})
+
+
+class DeliveryFilter(Page):
+    status = fields.String(validate=validate.OneOf(STATUSES))
+
+
 class PreferHeaders(Schema):
     """How long to wait for a refresh that is under way (RFC 7240 section 4.3)."""
 
@@ -202,6 +234,76 @@ class RejectionTaken(Schema):
 class ReconnectLink(Schema):
     url = fields.String(required=True, metadata={"description": "A secret: for the customer and nobody else."})
     expires_at = fields.AwareDateTime(required=True)
+
+
+class Webhook(Schema):
+    id = fields.Integer(required=True)
+    url = fields.String(required=True)
+    name = fields.String(required=True)
+    types = fields.List(fields.String(), required=True, allow_none=True, metadata={"description": "Null: everything."})
+    is_on = fields.Boolean(required=True)
+    switched_off_because = fields.String(required=True, allow_none=True)
+    failing_since = fields.AwareDateTime(required=True, allow_none=True)
+    old_secret_until = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "Until when the secret before signs, too."}
+    )
+    created_at = fields.AwareDateTime(required=True)
+    secret = fields.String(metadata={"description": "Shown only once: after adding it, and after a rotation."})
+
+
+class WebhookList(Schema):
+    webhooks = fields.List(fields.Nested(Webhook), required=True)
+
+
+class Delivery(Schema):
+    id = fields.Integer(required=True)
+    message_id = fields.String(required=True, metadata={"description": "The header `webhook-id`."})
+    kind = fields.String(required=True, metadata={"description": "The type."})
+    account_id = fields.Integer(required=True, allow_none=True)
+    payload = fields.Dict(required=True, metadata={"description": "The body."})
+    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
+    attempts = fields.Integer(required=True)
+    tried_at = fields.AwareDateTime(required=True, allow_none=True)
+    answer = fields.String(required=True, allow_none=True, metadata={"description": "The last one, in short."})
+    answer_code = fields.Integer(required=True, allow_none=True, metadata={"description": "Its HTTP status."})
+    next_try_at = fields.AwareDateTime(required=True, allow_none=True, metadata={"description": "Null: never."})
+    created_at = fields.AwareDateTime(required=True)
+    finished_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class DeliveryList(Schema):
+    """A page of deliveries, newest first; `next_cursor` is null on the last one."""
+
+    deliveries = fields.List(fields.Nested(Delivery), required=True)
+    next_cursor = fields.Integer(required=True, allow_none=True)
+
+
+class WebhookData(Schema):
+    """Ids and values of closed lists. For what an event says in words, ask `GET /api/v1/events`."""
+
+    event_id = fields.Integer(required=True)
+    account_id = fields.Integer(required=True, allow_none=True)
+    external_id = fields.String(required=True, allow_none=True)
+    tenant_id = fields.String(required=True, allow_none=True)
+    reason = fields.String(
+        required=True,
+        allow_none=True,
+        validate=validate.OneOf([*Cause, *Ending, *ADVICE]),
+        metadata={
+            "description": "Of an account at risk or to be reconnected: the cause; of a connection that failed: how it "
+            "ended; of paused refreshing: the alarm."
+        },
+    )
+    deadline = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "Until when something can be done, if that is known."}
+    )
+    url = fields.String(required=True, metadata={"description": "The page that repairs it, or shows it."})
+
+
+class WebhookMessage(Schema):
+    type = fields.String(required=True)
+    timestamp = fields.AwareDateTime(required=True, metadata={"description": "When it happened."})
+    data = fields.Nested(WebhookData, required=True)
 
 
 class Error(Schema):

@@ -19,6 +19,7 @@ from keap_connect.cli import (  # noqa: F401  (each adds its commands)
     sandbox,
     serve,
     token_keys,
+    webhooks,
     worker,
 )
 from keap_connect.cli.command import commands

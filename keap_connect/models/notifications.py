@@ -73,6 +73,10 @@ class Delivery(Base):
     answer_code: Mapped[int | None]  # the last one, of HTTP or SMTP
     finished_at: Mapped[datetime | None]  # null while it waits
 
+    @property
+    def next_try_at(self) -> datetime | None:
+        return self.due_at if self.finished_at is None else None
+
 
 class Counter(Base):
     """A figure of /metrics that only grows; each process adds what it counted since its last report."""

@@ -17,7 +17,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import DeliveryNotFound, WebhookNotFound, WebhookOff, WebhookUnfit
 from keap_connect.events.history import ANNOUNCED, EventKind, record
-from keap_connect.models import Delivery, WebhookEndpoint
+from keap_connect.models import LARGEST_ID, Delivery, WebhookEndpoint
 from keap_connect.notifications.sender import CANCELLED, CLAIM_SECONDS, MOST_ENDPOINTS, WAITING
 from keap_connect.notifications.targets import may_use_port
 from keap_connect.services import services
@@ -101,8 +101,9 @@ def change_endpoint(endpoint_id: int, actor: str, changes: Mapping[str, object])
             endpoint.switched_off_at = endpoint.switched_off_because = endpoint.failing_since = None
         elif changes.get("is_on") is False and endpoint.switched_off_at is None:
             switch_off(session, endpoint, actor, f"{actor} switched it off.")
-        what = ", ".join(sorted(changes))
-        record(session, EventKind.WEBHOOK_CHANGED, None, actor, webhook=endpoint.id, host=endpoint.host, what=what)
+        if changes:
+            what = ", ".join(sorted(changes))
+            record(session, EventKind.WEBHOOK_CHANGED, None, actor, webhook=endpoint.id, host=endpoint.host, what=what)
     return SavedEndpoint(endpoint, secret)
 
 
@@ -169,7 +170,7 @@ def redeliver(endpoint_id: int, delivery_id: int) -> Delivery:
     now = utc_now()
     with write_transaction() as session:
         _get_on(session, endpoint_id)
-        row = session.get(Delivery, delivery_id, with_for_update=True)
+        row = session.get(Delivery, min(delivery_id, LARGEST_ID), with_for_update=True)
         if row is None or (row.channel, row.recipient) != ("webhook", str(endpoint_id)):
             raise DeliveryNotFound
         # One that is due sooner may be under way.
@@ -178,8 +179,11 @@ def redeliver(endpoint_id: int, delivery_id: int) -> Delivery:
     return row
 
 
-def send_test(endpoint_id: int) -> Delivery:
+def send_test(endpoint_id: int, *, is_claimed: bool = False) -> Delivery:
     """Write a message of the type `webhook.test`, for the worker to send.
+
+    Args:
+        is_claimed: the caller sends it, by `send_claimed`.
 
     Raises:
         WebhookNotFound: there is none.
@@ -196,21 +200,16 @@ def send_test(endpoint_id: int) -> Delivery:
             payload={"type": TEST, "timestamp": now.isoformat(), "data": data},
             message_id=f"msg_{uuid4()}",
             created_at=now,
-            due_at=now,
+            due_at=now + timedelta(seconds=CLAIM_SECONDS if is_claimed else 0),
         )
         session.add(row)
     return row
 
 
-def get_delivery(delivery_id: int) -> Delivery:
-    with read_session() as session:
-        return session.get_one(Delivery, delivery_id)
-
-
 def _get(session: Session, endpoint_id: int, *, lock: bool = False) -> WebhookEndpoint:
     if lock:
         take_turns(session, f"webhook:{endpoint_id}")  # as the sender does, before it locks a delivery
-    endpoint = session.get(WebhookEndpoint, endpoint_id, with_for_update=lock or None)
+    endpoint = session.get(WebhookEndpoint, min(endpoint_id, LARGEST_ID), with_for_update=lock or None)
     if endpoint is None:
         raise WebhookNotFound(f"There is no webhook {endpoint_id}.")
     return endpoint
@@ -237,7 +236,7 @@ def _set(endpoint: WebhookEndpoint, changes: Mapping[str, object]) -> None:
     if "url" in changes:
         endpoint.url = _check_url(str(changes["url"] or "").strip())
     if "name" in changes:
-        name = tidy_name(str(changes["name"] or "")) or endpoint.host
+        name = tidy_name(str(changes["name"] or "")) or endpoint.host[:LONGEST_NAME]
         if len(name) > LONGEST_NAME:
             raise WebhookUnfit(f"A name has at most {LONGEST_NAME} characters.", "name")
         endpoint.name = name

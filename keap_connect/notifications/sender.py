@@ -185,6 +185,17 @@ class Sender:
                     return
 
 
+def send_claimed(channel: Channel, delivery: Delivery) -> Delivery:
+    """Send a message in the caller's thread, and return it with the answer.
+
+    It must have been written with a `due_at` that is `CLAIM_SECONDS` ahead, so that no worker sends it, too.
+    """
+    answer = channel.send(delivery)
+    with write_transaction() as session:
+        _write(session, channel, delivery, answer)
+        return session.get_one(Delivery, delivery.id)
+
+
 def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
     """Hold the deliveries that wait longest in this lane, at most one for each account and recipient."""
     channel, recipient = lane

@@ -21,6 +21,8 @@ MEANINGS = {
     Scope.ACCOUNTS_READ: "See accounts and events",
     Scope.ACCOUNTS_WRITE: "Rename, import, refresh and disconnect accounts",
     Scope.METRICS_READ: "Read /metrics: what monitoring needs",
+    Scope.WEBHOOKS_READ: "See webhooks and what they delivered",
+    Scope.WEBHOOKS_WRITE: "Add, change, test and remove webhooks",
 }
 USUAL_KEY = MultiDict({"scopes": Scope.TOKENS_READ.value, "lifetime": "365"})
 

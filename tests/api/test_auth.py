@@ -15,6 +15,7 @@ from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.clock import utc_now
+from keap_connect.notifications.endpoints import add_endpoint, send_test
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
 from tests.conftest import MovedClock
@@ -38,6 +39,13 @@ INVENTORY = {
     "api.refresh": ("POST", "/accounts/{account}/refresh", None, "accounts:write", 200),
     "api.get_token": ("GET", "/accounts/{account}/token", None, "tokens:read", 200),
     "api.report_token": ("POST", "/accounts/{account}/token/rejected", FINGERPRINT, "tokens:read", 200),
+    "api.list_webhooks": ("GET", "/webhooks", None, "webhooks:read", 200),
+    "api.add_webhook": ("POST", "/webhooks", {"url": "https://example.com/"}, "webhooks:write", 201),
+    "api.update_webhook": ("PATCH", "/webhooks/1", {"name": "x"}, "webhooks:write", 200),
+    "api.test_webhook": ("POST", "/webhooks/1/test", None, "webhooks:write", 202),
+    "api.list_deliveries": ("GET", "/webhooks/1/deliveries", None, "webhooks:read", 200),
+    "api.redeliver": ("POST", "/webhooks/1/deliveries/1/redeliver", None, "webhooks:write", 202),
+    "api.remove_webhook": ("DELETE", "/webhooks/1", None, "webhooks:write", 200),
     "api.disconnect": ("POST", "/accounts/{account}/disconnect", None, "accounts:write", 200),
 }
 ABOUT_ONE = [name for name, (_, path, *_) in INVENTORY.items() if "{account}" in path]
@@ -54,6 +62,13 @@ def ask(program: Program, name: str, account: object = 1, **options: object):
     return program.call(method, "/api/v1" + path.format(account=account), json=body, **options)
 
 
+def add_webhook(app: Flask) -> None:
+    """Add webhook 1, with delivery 1."""
+    with app.app_context():
+        add_endpoint("https://example.com/", None, None, "x")
+        send_test(1)
+
+
 def test_every_operation_declares_its_scope_and_stands_in_the_inventory(app: Flask):
     routes = {rule.endpoint for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/")}
 
@@ -68,8 +83,11 @@ def test_an_operation_that_declares_nothing_is_open_to_nobody(app: Flask, progra
 
 
 @pytest.mark.proves("R57", "R71", "R72")
-@pytest.mark.parametrize("scope", ["accounts:read", "accounts:write", "tokens:read"])
-def test_a_key_may_do_what_its_scope_says_and_nothing_else(new_program: NewProgram, account_id: int, scope: str):
+@pytest.mark.parametrize("scope", ["accounts:read", "accounts:write", "tokens:read", "webhooks:read", "webhooks:write"])
+def test_a_key_may_do_what_its_scope_says_and_nothing_else(
+    app: Flask, new_program: NewProgram, account_id: int, scope: str
+):
+    add_webhook(app)
     program = new_program(scope)
 
     answers = {name: ask(program, name) for name in INVENTORY}
@@ -86,6 +104,7 @@ def test_a_key_may_do_what_its_scope_says_and_nothing_else(new_program: NewProgr
 def test_no_answer_holds_a_refresh_token_or_our_own_secrets_and_none_is_kept(
     app: Flask, program: Program, account_id: int
 ):
+    add_webhook(app)
     secrets = {app.extensions["keap_connect"].settings.keap.client_secret}
     answers = []
     for name in ["api.get_token", "api.refresh", *INVENTORY]:
@@ -117,6 +136,7 @@ def test_a_foreign_account_looks_like_a_missing_one(
     ask(program, "api.update_account", "external:mine")
     ask(new_program(), "api.update_account", account_id)
     assert {one["account_id"] for one in program.get("/api/v1/events").json()["events"]} == {mine}
+    assert {ask(program, name).status_code for name, (_, path, *_) in INVENTORY.items() if "webhook" in path} == {403}
     refused = ask(program, "api.import_account")
     assert refused.status_code == 403
     assert refused.json()["error_description"] == "This API key is only for some accounts, so it cannot import."

@@ -21,7 +21,7 @@ def paths_with_ids(app: Flask) -> list[tuple[str, str]]:
     return [(method, rule.rule) for rule in rules for method in sorted(rule.methods & {"GET", "POST", "PATCH"})]
 
 
-BODIES = {"PATCH": {"label": "x"}, "rejected": {"fingerprint": "0" * 16}}
+BODIES = {"PATCH": {"label": "x"}, "rejected": {"fingerprint": "0" * 16}, "PATCH webhook": {"name": "x"}}
 
 
 @pytest.mark.proves("F102")
@@ -35,7 +35,9 @@ def test_id_beyond_the_largest_is_not_found_anywhere(app: Flask, world: World):
     for (method, rule), number in product(paths_with_ids(app), (2**31, 2**63, 10**20)):
         path = ID.sub(str(number), rule)
         if rule.startswith("/api/"):
-            body = BODIES.get(method) or BODIES.get(path.rpartition("/")[2])
+            body = BODIES.get(f"{method} webhook" if "webhook" in path else method) or BODIES.get(
+                path.rpartition("/")[2]
+            )
             answer = program.call(method, path, json=body)
         else:
             answer = send(world.admin, method, path, data=form if method == "POST" else None)
