@@ -34,6 +34,7 @@ from keap_connect.web import (
     reveal,
     setup,
     signin,
+    webhooks,
 )
 from keap_connect.web.auth import current_admin, current_person, guard_pages
 from keap_connect.web.browser_security import protect_browsers, security_headers
@@ -95,7 +96,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
-    for page in (*pages, jobs, exports, health):
+    for page in (*pages, jobs, exports, webhooks, health):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)

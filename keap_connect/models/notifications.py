@@ -28,7 +28,8 @@ class WebhookEndpoint(Base):
     old_secret_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     created_by: Mapped[str]
-    failing_since: Mapped[datetime | None]  # the first failure after the last success
+    # The first failure after the last success; still set if it was switched off for failing.
+    failing_since: Mapped[datetime | None]
     switched_off_at: Mapped[datetime | None]
     switched_off_because: Mapped[str | None]
 

@@ -99,7 +99,8 @@ def change_endpoint(endpoint_id: int, actor: str, changes: Mapping[str, object])
             secret = _renew_secret(endpoint)
         if changes.get("is_on") is True:
             endpoint.switched_off_at = endpoint.switched_off_because = endpoint.failing_since = None
-        elif changes.get("is_on") is False and endpoint.switched_off_at is None:
+        elif changes.get("is_on") is False and endpoint.is_on:
+            endpoint.failing_since = None
             switch_off(session, endpoint, actor, f"{actor} switched it off.")
         if changes:
             what = ", ".join(sorted(changes))
@@ -262,8 +263,7 @@ def _check_url(url: str) -> str:
             "url",
         )
     if parts.scheme not in ({"https", "http"} if private else {"https"}):
-        advice = "" if private else " For http to a private address, the operator sets WEBHOOK_PRIVATE_TARGETS=on."
-        raise WebhookUnfit(f"The URL must begin with https://.{advice}", "url")
+        raise WebhookUnfit("The URL must begin with https://.", "url")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise WebhookUnfit("The URL must have no user, no password and no part after #.", "url")
     if not may_use_port(port, is_https=parts.scheme == "https"):

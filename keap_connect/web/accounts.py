@@ -25,6 +25,7 @@ from keap_connect.errors import (
     TenantConflict,
 )
 from keap_connect.events.search import Search, list_events
+from keap_connect.health.notifications import check_webhooks
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.refresh import alarms
@@ -75,6 +76,7 @@ def _list_page(errors: dict[str, str] | None = None) -> str:
         failures=list_failures(),
         refreshing=read_refreshing(),
         errors=errors or {},
+        webhooks=list(check_webhooks()),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 from flask import Flask
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key, revoke_api_key
@@ -25,7 +25,7 @@ from keap_connect.connect.flows import find_flow
 from keap_connect.crypto import hash_secret
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
-from keap_connect.events.history import Actor, EventKind
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.jobs.records import ItemOutcome, JobKind, NewItem, make_job
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import (
@@ -33,12 +33,15 @@ from keap_connect.models import (
     AccountEvent,
     Admin,
     Alarm,
+    Delivery,
     Job,
     JobItem,
     OneTimeToken,
     RecoveryCode,
     Role,
+    WebhookEndpoint,
 )
+from keap_connect.notifications.endpoints import add_endpoint, change_endpoint, switch_off
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
 from keap_connect.web.jobs import MOST_SHOWN
@@ -110,6 +113,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _sign_people_in(world)
             _sign_admins_in(world)
             _make_jobs()
+            _make_webhooks(world)
             _throttle()
             _trouble_the_worker()
         with world.apps["one"].app_context():
@@ -238,6 +242,29 @@ def _make_jobs() -> None:
         session.execute(over.values(outcome=ItemOutcome.DONE, work_sealed=None))
         session.execute(update(Job).where(Job.id == 1).values(finished_at=utc_now()))
         session.execute(update(Job).where(Job.id == 2).values(trouble=LONG))
+
+
+def _make_webhooks(world: World) -> None:
+    """Add a webhook with a message in each state, and one that was switched off."""
+    add_endpoint(f"https://{LONG[:60].replace(' ', '-')}.example.com/{'x' * 300}", HOSTILE, None, LONG)
+    add_endpoint("https://example.com/", "CRM", ["account.at_risk", "account.reconnect_required"], ADMIN_EMAIL)
+    change_endpoint(1, ADMIN_EMAIL, {"rotate_secret": True})
+    account_id, now = int(world.accounts["active"]), utc_now()
+    ends = {"waiting": None, "sent": now, "given_up": now, "cancelled": now}
+    with write_transaction() as session:
+        for status, finished_at in ends.items():
+            record(session, EventKind.AT_RISK, account_id, Actor.SYSTEM, why="", cause="unused", deadline=str(now))
+            row = session.scalars(select(Delivery).order_by(Delivery.id.desc()).limit(1)).one()
+            row.status, row.finished_at, row.answer, row.attempts, row.tried_at = status, finished_at, LONG, 3, now
+        session.add_all([Delivery(**_values_of(row), message_id=f"msg_{number}") for number in range(50)])
+        switched_off = session.get_one(WebhookEndpoint, 2)
+        switched_off.failing_since = now
+        switch_off(session, switched_off, Actor.SYSTEM, "It answered 410 Gone.")
+
+
+def _values_of(row: Delivery) -> dict[str, object]:
+    names = [name for name in Delivery.__mapper__.columns.keys() if name not in {"id", "message_id"}]  # noqa: SIM118
+    return {name: getattr(row, name) for name in names} | {"recipient": "1"}
 
 
 def _throttle() -> None:

@@ -13,6 +13,8 @@ from keap_connect.errors import WebhookOff, WebhookUnfit
 from keap_connect.events.deleting import prune_deliveries
 from keap_connect.events.history import ANNOUNCED, EventKind
 from keap_connect.events.search import Search, list_events
+from keap_connect.health.examination import examine
+from keap_connect.health.notifications import check_webhooks
 from keap_connect.models import Delivery, WebhookEndpoint
 from keap_connect.notifications import webhooks
 from keap_connect.notifications.endpoints import (
@@ -204,6 +206,9 @@ def test_an_endpoint_that_is_down_for_three_days_is_switched_off_said_and_can_be
     assert (first.status, second.status) == ("given_up", "cancelled")
     assert "503" in (get_endpoint(1).switched_off_because or "")
     assert list_events(Search()).events[0].kind == "webhook_switched_off"
+    ((finding,), (said,)) = list(check_webhooks()), [one for one in examine() if one.subject == "webhooks"]
+    assert finding == said
+    assert "was switched off. No message has reached it since" in finding.sentence
     tell(EventKind.RECOVERED)
     assert len(deliveries()) == 2  # nothing is written for an endpoint that is off
     with pytest.raises(WebhookOff):
@@ -217,6 +222,7 @@ def test_an_endpoint_that_is_down_for_three_days_is_switched_off_said_and_can_be
     again = deliveries()[0]
     assert (again.status, again.message_id, again.attempts) == ("sent", first.message_id, 1)
     assert get_endpoint(1).failing_since is None
+    assert list(check_webhooks()) == []
 
 
 @pytest.mark.proves("R82")

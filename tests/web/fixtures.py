@@ -15,6 +15,7 @@ from keap_connect.connect.reconnect_links import LINK_LIFE
 from keap_connect.database import db, write_transaction
 from keap_connect.jobs.imports import start_import
 from keap_connect.models import OneTimeToken, ReconnectLink, Role, TokenPurpose
+from keap_connect.notifications.endpoints import add_endpoint, send_test
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.sandbox import Sandbox
@@ -97,6 +98,8 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
         issue_api_key("a key", list(Scope), ADMIN_EMAIL)
         file = b"kind,access_token\npersonal_access_token,KeapAK-of-a-job\nnonsense,x\n"
         start_import(file, ADMIN_EMAIL, only_checks=True)  # no worker does it
+        add_endpoint("https://example.com/canary-path", None, None, ADMIN_EMAIL)
+        send_test(1)
     admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD, follow=False)
     viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD, follow=False)
     return World(

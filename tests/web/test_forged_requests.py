@@ -46,6 +46,10 @@ FORMS = {
         "password": ADMIN_PASSWORD,
     },
     "api_keys.revoke": {},
+    "webhooks.create": {"url": "https://example.com/", "name": "job"},
+    "webhooks.change": {"act": "test"},
+    "webhooks.edit": {"url": "https://example.com/", "name": "another"},
+    "webhooks.redeliver": {},
     "signin.sign_in": {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD},
     "signin.sign_out": {},
     "signin.second_step": {"code": "000000"},
@@ -70,7 +74,8 @@ OTHER_ANSWERS = {
     "imports.file": 401,
     "exports.accounts": 200,
 }
-# Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on.
+# Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on, and the
+# message waits already.
 IDLE = {
     "accounts.complete",
     "accounts.resume",
@@ -78,8 +83,9 @@ IDLE = {
     "profile.switch_on",
     "profile.switch_off",
     "profile.recovery_codes",
+    "webhooks.redeliver",
 }
-SHOW_A_SECRET_ONCE = {"reveal.access_token", "reconnect_links.create", "api_keys.create"}
+SHOW_A_SECRET_ONCE = {"reveal.access_token", "reconnect_links.create", "api_keys.create", "webhooks.create"}
 CROSS_SITE_HEADERS = (
     {"Origin": "https://evil.example"},
     {"Origin": "http://localhost"},

@@ -1,0 +1,96 @@
+"""The programs that are told of changes by webhook, and what was sent to each."""
+
+from typing import Any
+
+from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from keap_connect.events.history import ANNOUNCED
+from keap_connect.notifications import endpoints
+from keap_connect.web.auth import Audience, actor, open_to
+from keap_connect.web.forms import form
+
+bp = Blueprint("webhooks", __name__, url_prefix="/webhooks")
+DELIVERIES_SHOWN = 20
+
+
+def _form(webhook_id: int | None = None, errors: dict[str, str] | None = None) -> str:
+    found = endpoints.get_endpoint(webhook_id) if webhook_id else None
+    stored = {"url": found.url, "name": found.name} if found else {}
+    chosen = request.form.getlist("types") if errors else (found and found.types) or []
+    typed = request.form if errors else stored
+    return render_template(
+        "webhooks/edit.html", webhook=found, typed=typed, chosen=chosen, types=ANNOUNCED, errors=errors or {}
+    )
+
+
+def _typed() -> dict[str, Any]:
+    typed = request.form
+    return {"url": typed.get("url"), "name": typed.get("name"), "types": typed.getlist("types") or None}
+
+
+def _show_secret(saved: endpoints.SavedEndpoint) -> Response:
+    return make_response(render_template("webhooks/secret.html", webhook=saved.row, secret=saved.secret))
+
+
+@bp.get("")
+@open_to(Audience.VIEWER)
+def index() -> str:
+    return render_template("webhooks/index.html", webhooks=endpoints.list_endpoints())
+
+
+@bp.route("/new", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+@form(_form)
+def create() -> Response:
+    typed = _typed()
+    return _show_secret(endpoints.add_endpoint(typed["url"] or "", typed["name"], typed["types"], actor()))
+
+
+@bp.get("/<int:webhook_id>")
+@open_to(Audience.VIEWER)
+def show(webhook_id: int) -> str:
+    """Show an endpoint with its deliveries, the newest first."""
+    before = request.args.get("before", type=int)
+    page = endpoints.list_deliveries(webhook_id, before, DELIVERIES_SHOWN)
+    return render_template("webhooks/show.html", webhook=endpoints.get_endpoint(webhook_id), page=page, before=before)
+
+
+@bp.route("/<int:webhook_id>/edit", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+@form(_form)
+def edit(webhook_id: int) -> Response:
+    endpoints.change_endpoint(webhook_id, actor(), _typed())
+    return _back("The webhook is changed.", webhook_id)
+
+
+@bp.post("/<int:webhook_id>/change")
+@open_to(Audience.ADMIN)
+def change(webhook_id: int) -> Response:
+    act = request.form.get("act")
+    endpoints.get_endpoint(webhook_id)
+    if act == "rotate":
+        return _show_secret(endpoints.change_endpoint(webhook_id, actor(), {"rotate_secret": True}))
+    if act == "test":
+        endpoints.send_test(webhook_id)
+        return _back("A test is sent within seconds. Its delivery below shows the answer.", webhook_id)
+    if act in {"on", "off"}:
+        endpoints.change_endpoint(webhook_id, actor(), {"is_on": act == "on"})
+        return _back(f"The webhook is switched {act}.", webhook_id)
+    if act != "remove":
+        abort(400)
+    removed = endpoints.remove_endpoint(webhook_id, actor())
+    flash(f"The webhook {removed.name} is removed.", "done")
+    return redirect(url_for("webhooks.index"), code=303)
+
+
+@bp.post("/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver")
+@open_to(Audience.ADMIN)
+def redeliver(webhook_id: int, delivery_id: int) -> Response:
+    endpoints.redeliver(webhook_id, delivery_id)
+    return _back("It is sent again within seconds.", webhook_id)
+
+
+def _back(message: str, webhook_id: int) -> Response:
+    flash(message, "done")
+    return redirect(url_for("webhooks.show", webhook_id=webhook_id), code=303)
