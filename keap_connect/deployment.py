@@ -20,6 +20,7 @@ from keap_connect.keap.answers import cut
 from keap_connect.models import KeyCheck
 from keap_connect.services import services
 
+VERSION = "0.1.0"  # of this program, as in pyproject.toml
 KEY_CHECK = "key_check"
 KEY_CHECK_TEXT = "the keys of this ring open what is stored here"
 

@@ -8,19 +8,37 @@ from collections.abc import Collection, Iterator
 
 from flask import Blueprint, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.api.auth import require_key
 from keap_connect.api.errors import answer_errors
+from keap_connect.counters import BUCKETS
+from keap_connect.deployment import VERSION
 from keap_connect.health.refreshing import read_refreshing
+from keap_connect.notifications.sender import count_waiting
+from keap_connect.refresh.heartbeat import read_counters
 from keap_connect.services import services
 from keap_connect.settings import LOOPBACK_HOSTS, host_name
 
 bp = Blueprint("metrics", __name__)
 answer_errors(bp)
+COUNTERS = {
+    "refreshes": ("Refreshes by how they ended.", ["outcome"]),
+    "deliveries": ("Attempts to send webhooks and mails, by how they ended.", ["kind", "outcome"]),
+}
+HISTOGRAMS: dict[str, tuple[str, list[str]]] = {
+    "keap_latency_seconds": ("How long calls to Keap took.", []),
+    "delivery_delay_seconds": ("The time from a change to its delivery.", ["kind"]),
+}
 # A tunnel to a developer's machine can set the Host header to localhost, and writes one of these.
 FORWARDING = ("Forwarded", "X-Forwarded-For", "Via")
 
@@ -57,15 +75,33 @@ class FromDatabase(Collector):
         yield _family("workers", "Workers heard of within a minute.", "", {"": len(workers)})
         paused = sum(worker.paused_until is not None for worker in workers)
         yield _family("workers_paused", "Workers whose circuit is open.", "", {"": paused})
+        yield InfoMetricFamily("keap_connect_build", "The version of this program.", {"version": VERSION})
         if self._only is not None:
             return  # the rest counts the work for all accounts
         yield _family(
             "lag_seconds", "For how long the account that waits longest has been due.", "", {"": refreshing.lag_seconds}
         )
-        refreshed = {worker.name: worker.refreshed for worker in workers}
-        yield _family("refreshed", "Refreshes stored since the worker started.", "worker", refreshed)
-        failed = {worker.name: worker.failed for worker in workers}
-        yield _family("failed", "Refreshes that failed since the worker started.", "worker", failed)
+        yield _family("deliveries_waiting", "Webhooks and mails that wait to be sent.", "kind", count_waiting())
+        counted = read_counters()
+        for name, (meaning, labels) in COUNTERS.items():
+            counter = CounterMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
+            for values, value in counted.get(name, {}).items():
+                counter.add_metric(values.split(" "), value)
+            yield counter
+        for name, (meaning, labels) in HISTOGRAMS.items():
+            yield _histogram(name, meaning, labels, counted.get(name, {}))
+
+
+def _histogram(name: str, meaning: str, labels: list[str], counted: dict[str, float]) -> HistogramMetricFamily:
+    """Add up the buckets: each holds what is in the smaller ones, too."""
+    family = HistogramMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
+    for values in dict.fromkeys(key.rpartition(" ")[0] for key in counted):
+        prefix, total, buckets = f"{values} " if values else "", 0.0, []
+        for most in [*map(str, BUCKETS), "+Inf"]:
+            total += counted.get(prefix + most, 0.0)
+            buckets.append((most, total))
+        family.add_metric(values.split(" ") if labels else [], buckets, counted.get(f"{prefix}sum", 0.0))
+    return family
 
 
 def _family(name: str, meaning: str, label: str, values: dict[str, int] | dict[str, float]) -> GaugeMetricFamily:

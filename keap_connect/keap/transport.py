@@ -18,6 +18,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from requests_oauthlib import OAuth2Session
 
+from keap_connect import counters
 from keap_connect.clock import seconds_since_boot
 from keap_connect.keap.answers import json_object
 from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
@@ -202,6 +203,7 @@ class KeapSession(OAuth2Session):
             curl.setopt(option, value)
         if self._keap.further_authorities:  # a file with all of them would be in memory, and be parsed for each call
             curl.set_ca_certs(self._keap.further_authorities)
+        started_at = seconds_since_boot()
         try:
             curl.perform()
         except pycurl.error as problem:
@@ -209,6 +211,8 @@ class KeapSession(OAuth2Session):
                 failure = call.failure(curl, *problem.args)
                 curl.close()
                 raise failure from None
+        finally:
+            counters.observe("keap_latency_seconds", seconds_since_boot() - started_at)
         if 0 < call.missing_bytes() < math.inf and not call.is_whole():
             raise NoUsableAnswer(f"it ended {call.missing_bytes()} bytes too early")
         response = requests.Response()

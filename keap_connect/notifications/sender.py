@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from flask import Flask
-from sqlalchemy import Update, and_, select, update
+from sqlalchemy import Update, and_, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, aliased
 
@@ -194,6 +194,13 @@ def send_claimed(channel: Channel, delivery: Delivery) -> Delivery:
     with write_transaction() as session:
         _write(session, channel, delivery, answer)
         return session.get_one(Delivery, delivery.id)
+
+
+def count_waiting() -> dict[str, int]:
+    """Return how many messages of each channel wait."""
+    counted = select(Delivery.channel, func.count()).where(Delivery.finished_at.is_(None)).group_by(Delivery.channel)
+    with read_session() as session:
+        return dict(session.execute(counted).all())
 
 
 def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:

@@ -1,17 +1,21 @@
-"""What processes write about themselves: that they live, and by which key they seal; workers also how far behind they
-are, what they did, and why they pause.
+"""What processes write about themselves: that they live, by which key they seal, and what they counted; workers also
+how far behind they are, what they did, and why they pause.
 """
 
 import os
 import socket
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from keap_connect import counters
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
-from keap_connect.models import Process, Worker
+from keap_connect.database import count_updated, read_session, take_turns, write_transaction
+from keap_connect.models import Counter, Process, Worker
 from keap_connect.services import services
 
 SILENT_AFTER = timedelta(seconds=60)
@@ -25,7 +29,7 @@ def process_name() -> str:
 def beat(worker: Worker) -> None:
     """Write that a worker lives."""
     worker.beat_at = utc_now()
-    with write_transaction() as session:
+    with _reporting() as session:
         session.merge(worker)
         session.execute(delete(Worker).where(Worker.beat_at <= worker.beat_at - FORGOTTEN_AFTER))
         _report(session, worker.name)
@@ -33,15 +37,24 @@ def beat(worker: Worker) -> None:
 
 def beat_as_server() -> None:
     """Write that this process, which is no worker, lives."""
-    with write_transaction() as session:
+    with _reporting() as session:
         _report(session, process_name())
 
 
 def retire(name: str) -> None:
     """Delete what a process that ends has written."""
-    with write_transaction() as session:
+    with _reporting() as session:
         for table in (Worker, Process):
             session.execute(delete(table).where(table.name == name))
+
+
+def read_counters() -> dict[str, dict[str, float]]:
+    """Return what all processes have counted: the values by name and labels."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    with read_session() as session:
+        for row in session.scalars(select(Counter)):
+            found[row.name][row.labels] = row.value
+    return found
 
 
 def list_workers() -> list[Worker]:
@@ -67,3 +80,21 @@ def _report(session: Session, name: str) -> None:
     now = utc_now()
     session.merge(Process(name=name, beat_at=now, sealing_key=services().cipher.sealing_key))
     session.execute(delete(Process).where(Process.beat_at <= now - FORGOTTEN_AFTER))
+
+
+@contextmanager
+def _reporting() -> Iterator[Session]:
+    """Open a transaction that also writes what this process has counted since the last one."""
+    counted = counters.take()
+    try:
+        with write_transaction() as session:
+            yield session
+            if counted:
+                take_turns(session, "counters")
+            for (name, labels), value in counted.items():
+                known = update(Counter).where(Counter.name == name, Counter.labels == labels)
+                if not count_updated(session, known.values(value=Counter.value + value)):
+                    session.add(Counter(name=name, labels=labels, value=value))
+    except BaseException:
+        counters.give_back(counted)
+        raise

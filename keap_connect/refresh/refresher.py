@@ -13,6 +13,7 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from keap_connect import counters
 from keap_connect.database import write_transaction
 from keap_connect.keap.answers import Classification, Verdict, no_answer
 from keap_connect.keap.token_endpoint import refresh
@@ -143,6 +144,7 @@ def settle(presentations: Sequence[Presentation]) -> list[Attempt]:
 
 def _keep(presentation: Presentation, problem: Exception) -> Attempt:
     name, account_id = type(problem).__name__, presentation.lease.account.id
+    counters.count("refreshes", Outcome.KEPT_ASIDE if presentation.new_pair else Outcome.FAILED)
     log.error("The answer for account %s could not be stored (%s).", account_id, name)
     fault = presentation.fault or (None if isinstance(problem, SQLAlchemyError) else problem)
     if pair := presentation.new_pair:
@@ -154,7 +156,10 @@ def _keep(presentation: Presentation, problem: Exception) -> Attempt:
 
 def _write(presentations: Sequence[Presentation]) -> list[Attempt]:
     with write_transaction() as session:
-        return _settle_all(session, presentations)
+        attempts = _settle_all(session, presentations)
+    for attempt in attempts:
+        counters.count("refreshes", attempt.outcome)
+    return attempts
 
 
 def _settle_all(session: Session, presentations: Sequence[Presentation]) -> list[Attempt]:

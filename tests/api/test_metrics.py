@@ -1,5 +1,6 @@
 """/metrics: open to a key with its scope, and on loopback to programs of this machine; and true."""
 
+import tomllib
 from datetime import timedelta
 
 import pytest
@@ -8,9 +9,12 @@ from flask import Flask
 from limits import RateLimitItemPerMinute
 from prometheus_client.parser import text_string_to_metric_families
 
+from keap_connect import counters
 from keap_connect.access import rate_limits
+from keap_connect.application import ROOT
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
+from keap_connect.deployment import VERSION
 from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
@@ -123,7 +127,13 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
             session.get_one(Account, world.account_id).next_refresh_at = utc_now() - timedelta(minutes=5)
             session.get_one(Account, world.foreign_account_id).refused_at = utc_now()
             alarms.raise_alarm(session, alarms.MASS_REFUSAL, "Keap refused many.")
+        counters.take()  # what other tests counted
+        for outcome in ("stored", "stored", "refused"):
+            counters.count("refreshes", outcome)
+        for seconds in (0.3, 0.01, 7.0, 1e6):
+            counters.observe("delivery_delay_seconds", seconds, "webhook")
         beat(Worker(name="host:1", started_at=utc_now(), refreshed=7, failed=2))
+        counters.count("refreshes", "stored")
         paused = {"paused_until": utc_now() + timedelta(minutes=1), "pause_reason": "Keap answered 503."}
         beat(Worker(name="host:2", started_at=utc_now(), refreshed=1, **paused))
 
@@ -134,12 +144,20 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
     assert figures["keap_connect_alarm", "mass_refusal"] == 1
     assert 300 <= figures["keap_connect_lag_seconds",] < 400
     assert (figures["keap_connect_workers",], figures["keap_connect_workers_paused",]) == (2, 1)
-    assert (figures["keap_connect_refreshed", "host:1"], figures["keap_connect_failed", "host:1"]) == (7, 2)
+    assert figures["keap_connect_refreshes_total", "stored"] == 3
+    assert figures["keap_connect_refreshes_total", "refused"] == 1
+    delay = "keap_connect_delivery_delay_seconds"
+    limits = {"0.05": 1, "0.25": 1, "0.5": 2, "10.0": 3, "86400.0": 3, "+Inf": 4}
+    assert {most: figures[f"{delay}_bucket", "webhook", most] for most in limits} == limits
+    assert (figures[f"{delay}_count", "webhook"], figures[f"{delay}_sum", "webhook"]) == (4, 1_000_007.31)
+    assert figures["keap_connect_build_info", VERSION] == 1
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+    assert not [names for names in figures if "host:1" in names]
     restricted = new_program("metrics:read", account_ids=[world.account_id])
     only_own = _figures_of(restricted.get("/metrics"))
     assert (only_own["keap_connect_accounts", "active"], only_own["keap_connect_workers",]) == (1, 2)
     assert only_own["keap_connect_accounts", "reconnect_required"] == 0
-    assert not [names for names in only_own if names[0].rpartition("_")[2] in {"seconds", "refreshed", "failed"}]
+    assert not [names for names in only_own if names[0].rpartition("_")[2] in {"seconds", "total", "bucket"}]
 
 
 def test_metrics_hold_no_token_and_nothing_of_a_customer(app: Flask, world: World):
