@@ -297,9 +297,7 @@ def _announce(session: Session, event: AccountEvent, kind: str) -> None:
     recipients = [str(one.id) for one in session.execute(wanted) if one.types is None or kind in one.types]
     if not recipients:
         return
-    # Of an erased account nothing is kept but its id.
-    is_erased = event.kind == EventKind.ERASED
-    account = session.get(Account, event.account_id) if event.account_id and not is_erased else None
+    account = session.get(Account, event.account_id) if event.account_id else None  # none if it is being erased
     session.flush()  # gives the event its id
     page = "/accounts"
     if account is not None:

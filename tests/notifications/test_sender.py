@@ -45,13 +45,20 @@ class Script:
 
 @pytest.mark.proves("R85")
 def test_messages_of_one_account_are_sent_in_order_each_once():
-    script = Script()
+    unsent = []
+
+    def note_earlier(one: Delivery) -> Answer:
+        unsent.extend(each.id for each in deliveries() if each.id < one.id and each.status != "sent")
+        return DONE
+
+    script = Script(note_earlier)
     ids = [write_delivery() for _ in range(10)]
 
     script.run()
     script.run()
 
     assert script.ids == ids
+    assert unsent == []
     assert {(one.status, one.attempts, one.answer, one.answer_code) for one in deliveries()} == {
         ("sent", 1, "200 OK", 200)
     }
