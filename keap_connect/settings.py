@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from email.errors import MessageError
+from email.headerregistry import Address, AddressHeader, HeaderRegistry
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
 from sqlalchemy import URL, make_url
@@ -39,7 +41,7 @@ SANDBOX_CLIENT_ID = "sandboxclientid00000000000000001"
 SANDBOX_CLIENT_SECRET = "sandboxsecret001"  # noqa: S105
 SECRETS = {
     *("KEAP_CLIENT_SECRET", "KEAP_PROXY", "SECRET_KEY", "TOKEN_KEYS", "DATABASE_URL", "ADMIN_PASSWORD"),
-    "RATE_LIMIT_STORAGE",
+    *("RATE_LIMIT_STORAGE", "SMTP_URL"),
 }
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 REDIS_DRIVER = "redis==8.1.0"  # not in requirements.txt: few installations need it
@@ -69,6 +71,19 @@ class KeapSettings:
     def registration(self) -> tuple[str, str]:
         """Client id and token URL: a grant belongs to both."""
         return self.client_id, self.token_url
+
+
+@dataclass(frozen=True)
+class MailSettings:
+    """The server that takes our mails, and who they are from."""
+
+    host: str
+    port: int
+    sender: str  # an address, perhaps with a name: Acme Sync <connect@example.com>
+    is_tls: bool = False  # from the first byte
+    needs_starttls: bool = False
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,8 @@ class Settings:
     requires_two_factor: bool = False
     admin_email: str | None = None
     admin_password: str | None = field(default=None, repr=False)
+    mail: MailSettings | None = None  # without it, nobody gets mail
+    mails_customers: bool = False
     # Where secrets were read from; the doctor checks the modes of these files.
     secret_files: tuple[Path, ...] = field(default=(), compare=False)
 
@@ -185,6 +202,9 @@ class _Reader:
         admin_email, admin_password = self.text("ADMIN_EMAIL"), self.text("ADMIN_PASSWORD", _without_line_end)
         if bool(admin_email) != bool(admin_password):
             self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
+        mail, mails_customers = self.mail(), self.choice("CUSTOMER_MAIL", ("ON", "OFF"), default="OFF") == "ON"
+        if mails_customers and self.text("SMTP_URL") is None:
+            self.problems.append("CUSTOMER_MAIL=on needs SMTP_URL and MAIL_FROM: without them there is no mail.")
         settings = Settings(
             keap=keap,
             public_url=public_url,
@@ -213,6 +233,8 @@ class _Reader:
             requires_two_factor=self.choice("REQUIRE_TWO_FACTOR", ("ON", "OFF"), default="OFF") == "ON",
             admin_email=admin_email,
             admin_password=admin_password,
+            mail=mail,
+            mails_customers=mails_customers,
             secret_files=tuple(self.secret_files),
         )
         if self.problems:
@@ -372,6 +394,58 @@ class _Reader:
             self.problems.append(
                 "KEAP_PROXY must be http:// or https:// with host and port, like http://proxy.example.com:3128; a user "
                 "and password go before the host, with an @."
+            )
+        return value
+
+    def mail(self) -> MailSettings | None:
+        value, sender = self.text("SMTP_URL"), self.mail_sender()
+        if bool(value) != bool(self.text("MAIL_FROM")):
+            self.problems.append("SMTP_URL and MAIL_FROM belong together: set both, or neither for no mail.")
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            host, port = parts.hostname or "", parts.port or {"smtp": 587, "smtps": 465}[parts.scheme]
+            fits = host and parts.path in {"", "/"} and not parts.fragment and parts.port != 0
+            fits = fits and parts.query in ({"", "starttls=off"} if parts.scheme == "smtp" else {""})
+            fits = fits and bool(parts.username) == bool(parts.password)
+            fits = fits and unquote(f"{parts.username}{parts.password}").isascii()  # SMTP has no others
+        except (ValueError, KeyError):
+            fits = False
+        if not fits:  # its text may hold a password: not quoted
+            self.problems.append(
+                "SMTP_URL must be smtp:// or smtps:// with a host, like smtps://user:password@mail.example.com:465; "
+                "write @ : / ? # in a user or password as %40 %3A %2F %3F %23, and use ASCII."
+            )
+            return None
+        is_near = host in LOOPBACK_HOSTS
+        is_off = parts.query == "starttls=off"
+        if is_off and parts.username and not is_near:
+            self.problems.append(
+                "SMTP_URL: ?starttls=off would send the password unprotected. Leave it out, or give no user."
+            )
+        return MailSettings(
+            host=host,
+            port=port,
+            sender=sender,
+            is_tls=parts.scheme == "smtps",
+            needs_starttls=parts.scheme == "smtp" and not is_off and not is_near,
+            user=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+        )
+
+    def mail_sender(self) -> str:
+        value = self.text("MAIL_FROM") or ""
+        addresses: tuple[Address, ...] = ()
+        with suppress(MessageError, ValueError, IndexError):  # the last one is a fault of the standard library
+            header = HeaderRegistry()("From", value or "nobody@localhost")
+            if isinstance(header, AddressHeader) and not header.defects:
+                addresses = header.addresses
+        fits = len(addresses) == 1 and bool(addresses[0].username and addresses[0].domain) and value.isprintable()
+        if not fits or not addresses[0].addr_spec.isascii():  # few servers take another one
+            self.problems.append(
+                "MAIL_FROM must be one address, perhaps with a name: Acme Sync <connect@example.com>, "
+                f"not {value[:60]!r}."
             )
         return value
 

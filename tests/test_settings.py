@@ -255,6 +255,9 @@ WRONG = [
     ("API_RATE_PER_MINUTE", "many", "API_RATE_PER_MINUTE must be a whole number"),
     ("ADMIN_EMAIL", "ann@example.com", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
     ("ADMIN_PASSWORD", "canary-admin-password", "ADMIN_EMAIL and ADMIN_PASSWORD belong together"),
+    ("SMTP_URL", "smtps://mail.example.com", "SMTP_URL and MAIL_FROM belong together"),
+    ("MAIL_FROM", "connect@example.com", "SMTP_URL and MAIL_FROM belong together"),
+    ("CUSTOMER_MAIL", "on", "CUSTOMER_MAIL=on needs SMTP_URL and MAIL_FROM"),
     ("KEAP_CLIENT_ID", "our-client-id", "KEAP_CLIENT_SECRET is missing"),
     ("KEAP_CLIENT_SECRET", "canary-client-secret", "KEAP_CLIENT_ID is missing"),
 ]
@@ -438,6 +441,53 @@ def test_what_is_no_proxy_is_a_problem_that_tells_no_password(value):
     assert "canary" not in problem
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("smtps://user:p%40ss@mail.example.com", ("mail.example.com", 465, True, False, "user", "p@ss")),
+        ("smtp://user:canary@mail.example.com", ("mail.example.com", 587, False, True, "user", "canary")),
+        ("smtp://mail.example.com:25?starttls=off", ("mail.example.com", 25, False, False, None, None)),
+        ("smtp://user:canary@localhost:1025", ("localhost", 1025, False, False, "user", "canary")),
+    ],
+)
+def test_mail_goes_over_tls_unless_the_server_is_near_or_the_setting_says_so(url, expected):
+    mail = read(SMTP_URL=url, MAIL_FROM="Acme Sync <connect@example.com>").mail
+
+    assert (mail.host, mail.port, mail.is_tls, mail.needs_starttls, mail.user, mail.password) == expected
+    assert "canary" not in repr(mail)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mail.example.com",
+        "https://canary.example.com",
+        "smtp://",
+        "smtp://canary.example.com:port",
+        "smtp://canary.example.com/path",
+        "smtp://canary.example.com?tls=off",
+        "smtps://canary.example.com?starttls=off",
+        "smtp://canary@mail.example.com",
+        "smtp://user:canary@mail.example.com?starttls=off",
+    ],
+)
+def test_a_wrong_mail_server_is_a_problem_that_tells_no_password(url):
+    (problem,) = problems_of(SMTP_URL=url, MAIL_FROM="connect@example.com")
+
+    assert problem.startswith("SMTP_URL")
+    assert "canary" not in problem
+
+
+@pytest.mark.parametrize(
+    "sender",
+    ["Acme Sync", "a@example.com, b@example.com", "a@", "@example.com", "é@example.com", "A <a@b", "a b@c", "<>"],
+)
+def test_mails_are_from_one_address(sender):
+    (problem,) = problems_of(SMTP_URL="smtps://mail.example.com", MAIL_FROM=sender)
+
+    assert problem.startswith("MAIL_FROM must be one address")
+
+
 @pytest.mark.proves("F100")
 @pytest.mark.parametrize("name", ["KEAP_CA_FILE", "SSL_CERT_FILE"])
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text"])
@@ -474,9 +524,11 @@ def test_each_secret_may_stand_in_a_file(name, tmp_path):
     values = {"TOKEN_KEYS": OTHER_KEY, "DATABASE_URL": "sqlite:////data/other.db"}
     values["RATE_LIMIT_STORAGE"] = "redis://:canary@redis.example.com"
     values["KEAP_PROXY"] = "http://user:canary@proxy.example.com:3128"
+    values["SMTP_URL"] = "smtps://user:canary@mail.example.com"
     value = values.get(name, f"canary-{name}-" + "x" * 32)
     (tmp_path / "secret").write_text(f"{value}\n")
     partners = {"KEAP_CLIENT_SECRET": {"KEAP_CLIENT_ID": "c"}, "ADMIN_PASSWORD": {"ADMIN_EMAIL": "a@example.com"}}
+    partners["SMTP_URL"] = {"MAIL_FROM": "a@example.com"}
     environ = REQUIRED | partners.get(name, {})
 
     by_file = Settings.from_env({**environ, name: "", f"{name}_FILE": str(tmp_path / "secret")})
