@@ -2,14 +2,13 @@
 
 from sqlalchemy import delete, select, update
 
-from keap_connect.access.passwords import NOT_CHOSEN
 from keap_connect.accounts.directory import AccountView, view_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.records import stop_in
-from keap_connect.models import Account, Admin, APIKey, Job, OneTimeToken, ReconnectLink, SignIn
+from keap_connect.models import NOT_CHOSEN, Account, Admin, APIKey, Job, OneTimeToken, ReconnectLink, SignIn
 from keap_connect.refresh import alarms
 
 REASON = (

@@ -237,6 +237,18 @@ class PasswordRefused(FormRefused):
     field = "new_password"
 
 
+class UnsubscribeLinkGone(KeapConnectError):
+    """The link of a mail that ends these mails is incomplete, changed, or for somebody who is no longer an admin."""
+
+    status, code = 404, "not_found"
+    heading = "This link does not work"
+    advice = "{} Sign in, and choose on your profile page which mails you get."
+
+
+class MailNotNeeded(KeapConnectError):
+    """A mail waits to be sent, and nobody needs it any more; the message says why."""
+
+
 class PasswordLinkGone(KeapConnectError):
     status, code = 404, "not_found"
     heading = "This link does not work"

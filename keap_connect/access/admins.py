@@ -6,13 +6,13 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.access.passwords import NOT_CHOSEN, make_hash, make_password_link
+from keap_connect.access.passwords import make_hash, make_password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, AdminRefused, LastAdmin
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import LARGEST_ID, AccountEvent, Admin, Role, SignIn
+from keap_connect.models import LARGEST_ID, NOT_CHOSEN, AccountEvent, Admin, Role, SignIn
 
 LONGEST_EMAIL = 254
 

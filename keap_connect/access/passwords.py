@@ -21,7 +21,7 @@ from keap_connect.access.throttle import count_attempt, forgive, hashed
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AdminNotFound, CodeRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import Admin, TokenPurpose
+from keap_connect.models import NOT_CHOSEN, Admin, TokenPurpose
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ ATTEMPTS_OF_STRANGERS = 1_000  # limits what they make us store and compute, fro
 REFUSALS_IN_HISTORY = 100  # the log has all of them
 ATTEMPTS_AGAIN = 10
 SIGN_IN_CODE_GONE = "That sign-in code is unknown, used, replaced or too old. Leave it out, or ask for a new one."
-NOT_CHOSEN = ""  # stored instead of a hash until an admin has set a password
 
 
 def verify_password(

@@ -1,9 +1,11 @@
-"""Reconnect links: with one, a customer reconnects one account without signing in. An admin or a job makes it.
+"""Reconnect links: with one, a customer reconnects one account without signing in. An admin, a job or a mail makes it.
 
 A link has 256 random bits, stored as a hash, and works for seven days. It is used up when a flow that it started stores
 a grant, so a person who pressed Deny can use it again. Unknown, used, expired and revoked links look the same.
 """
 
+import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -39,16 +41,51 @@ def make_link(account_id: int, actor: str) -> MadeLink:
         AccountNotFound: there is none.
     """
     token = secrets.token_urlsafe(32)
-    now = utc_now()
     with write_transaction() as session:
         load_account(session, account_id)
-        link = ReconnectLink(
-            account_id=account_id, token_hash=hash_secret(token), made_by=actor, made_at=now, expires_at=now + LINK_LIFE
+        return _add(session, account_id, token, actor)
+
+
+def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
+    """Return the link of one mail, and revoke those of earlier mails.
+
+    A mail that is sent again, because nobody knows whether it arrived, has the same link: mail programs drop the second
+    one. So the token is not random, but follows from the mail's random id and SECRET_KEY, which is not in the database.
+
+    Raises:
+        AccountNotFound: there is none.
+        LinkGone: the link of this mail was used or revoked.
+    """
+    key = services().settings.secret_key.encode()
+    token = hmac.new(key, f"reconnect link\n{message_id}".encode(), hashlib.sha256).hexdigest()
+    with write_transaction() as session:
+        load_account(session, account_id, lock=True)
+        by_mail = select(ReconnectLink).where(
+            ReconnectLink.account_id == account_id, ReconnectLink.made_by == Actor.MAIL
         )
-        session.add(link)
-        until = f"{link.expires_at:%Y-%m-%d %H:%M} UTC"
-        record(session, EventKind.RECONNECT_LINK_MADE, account_id, actor, until=until)
-    return MadeLink(f"{services().settings.public_url}/r/{token}", now + LINK_LIFE)
+        made = session.scalar(by_mail.where(ReconnectLink.token_hash == hash_secret(token)))
+        if made is None:
+            for link in session.scalars(by_mail.where(_is_open()).with_for_update(skip_locked=True)):
+                _revoke(session, link, Actor.MAIL)
+            return _add(session, account_id, token, Actor.MAIL)
+        if made.used_at or made.revoked_at:
+            raise LinkGone("The link of this mail was used or revoked.")
+        return MadeLink(_url(token), made.expires_at)
+
+
+def _add(session: Session, account_id: int, token: str, actor: str) -> MadeLink:
+    now = utc_now()
+    link = ReconnectLink(
+        account_id=account_id, token_hash=hash_secret(token), made_by=actor, made_at=now, expires_at=now + LINK_LIFE
+    )
+    session.add(link)
+    until = f"{link.expires_at:%Y-%m-%d %H:%M} UTC"
+    record(session, EventKind.RECONNECT_LINK_MADE, account_id, actor, until=until)
+    return MadeLink(_url(token), link.expires_at)
+
+
+def _url(token: str) -> str:
+    return f"{services().settings.public_url}/r/{token}"
 
 
 def forget_past_links(kept_for: timedelta) -> None:
@@ -73,8 +110,12 @@ def revoke_link(account_id: int, link_id: int, actor: str) -> None:
         load_account(session, account_id)
         link = session.get(ReconnectLink, min(link_id, LARGEST_ID), with_for_update=True)
         if link and link.account_id == account_id and link.used_at is None and link.revoked_at is None:
-            link.revoked_at = utc_now()
-            record(session, EventKind.RECONNECT_LINK_REVOKED, account_id, actor, made_by=link.made_by)
+            _revoke(session, link, actor)
+
+
+def _revoke(session: Session, link: ReconnectLink, actor: str) -> None:
+    link.revoked_at = utc_now()
+    record(session, EventKind.RECONNECT_LINK_REVOKED, link.account_id, actor, made_by=link.made_by)
 
 
 def revoke_open_links(session: Session, account_id: int) -> None:
@@ -82,8 +123,7 @@ def revoke_open_links(session: Session, account_id: int) -> None:
     links = select(ReconnectLink).where(ReconnectLink.account_id == account_id, _is_open())
     # A link that is locked is being used by another flow at this moment; to wait for it could be a deadlock.
     for link in session.scalars(links.with_for_update(skip_locked=True)):
-        link.revoked_at = utc_now()
-        record(session, EventKind.RECONNECT_LINK_REVOKED, account_id, Actor.SYSTEM, made_by=link.made_by)
+        _revoke(session, link, Actor.SYSTEM)
 
 
 def check_link(token: str) -> None:

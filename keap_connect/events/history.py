@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
+from keap_connect.events.mailing import plan_mails
 from keap_connect.models import Account, AccountEvent, Delivery, WebhookEndpoint
 from keap_connect.services import services
 
@@ -226,6 +227,7 @@ class EventKind(StrEnum):
     SECOND_FACTOR_REFUSED = "second_factor_refused", PEOPLE, "A wrong two-factor code was given for {email}."
     RECOVERY_CODE_USED = "recovery_code_used", PEOPLE, "A recovery code of {email} was used up."
     RECOVERY_CODES_MADE = "recovery_codes_made", PEOPLE, "New recovery codes were made for {email}."
+    MAILS_CHOSEN = "mails_chosen", PEOPLE, "The mails that {email} gets were chosen: {mails}."
 
     API_KEY_ISSUED = "api_key_issued", API_KEYS, "API key {key_id} ({name}) was issued for {scopes}."
     API_KEY_REVOKED = "api_key_revoked", API_KEYS, "API key {key_id} ({name}) was revoked."
@@ -268,6 +270,7 @@ class Actor(StrEnum):
 
     CUSTOMER = "customer"
     SYSTEM = "system"
+    MAIL = "mail"  # made the reconnect link in it
     COMMAND_LINE = "command line"
 
 
@@ -283,9 +286,15 @@ def record(session: Session, kind: EventKind, account_id: int | None, actor: str
     if kind.stores_pair:
         session.info[PAIR_STORED] = True
         event.pair_mark = secrets.token_hex(8)  # the mark of a host finds the newest stored pair by this value
+    mails = plan_mails(session, event, kind.announced_as) if kind.announced_as else []
     session.add(event)
     if kind.announced_as is not None:
         _announce(session, event, kind.announced_as)
+    if mails:
+        session.flush()  # gives the event its id
+        for mail in mails:
+            mail.event_id = event.id
+        session.add_all(mails)
 
 
 def _announce(session: Session, event: AccountEvent, kind: str) -> None:

@@ -26,6 +26,7 @@ from keap_connect.models.operations import (
     Worker,
 )
 from keap_connect.models.people import (
+    NOT_CHOSEN,
     Admin,
     APIKey,
     OneTimeToken,

@@ -11,6 +11,7 @@ from keap_connect.database import Base
 
 # Most rows are finished; with these indexes the worker does not read them.
 _WAITS = text("finished_at IS NULL")
+_MAILS = text("channel <> 'webhook'")
 
 
 class WebhookEndpoint(Base):
@@ -51,6 +52,7 @@ class Delivery(Base):
         Index("ix_delivery_recipient_due", "recipient", "due_at", sqlite_where=_WAITS, postgresql_where=_WAITS),
         Index("ix_delivery_channel_due", "channel", "due_at", sqlite_where=_WAITS, postgresql_where=_WAITS),
         Index("ix_delivery_order", "recipient", "account_id", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
+        Index("ix_delivery_mails", "id", sqlite_where=_MAILS, postgresql_where=_MAILS),
         Index(None, "recipient", "id"),
         Index(None, "account_id"),
         Index(None, "finished_at"),
@@ -60,7 +62,7 @@ class Delivery(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     event_id: Mapped[int | None]  # no foreign key: the history is pruned on its own; null for a test
     account_id: Mapped[int | None]
-    channel: Mapped[str]  # webhook or mail
+    channel: Mapped[str]  # webhook, mail (to admins) or customer_mail
     recipient: Mapped[str]  # the id of the endpoint, or the e-mail address
     kind: Mapped[str]  # the type of the webhook, or the name of the mail
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)  # no secrets

@@ -3,10 +3,12 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from keap_connect.database import Base
+
+NOT_CHOSEN = ""  # stored instead of a hash until an admin has set a password
 
 
 class Role(StrEnum):
@@ -28,6 +30,9 @@ class Admin(Base):
     totp_seed_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     totp_on_at: Mapped[datetime | None]
     totp_step: Mapped[int | None]
+    # Which mails this admin gets; a digest comes once a day.
+    has_alarm_mails: Mapped[bool] = mapped_column(default=True, server_default=true())
+    has_digest_mails: Mapped[bool] = mapped_column(default=True, server_default=true())
 
 
 class RecoveryCode(Base):

@@ -1,5 +1,5 @@
 """The ways by which notifications are sent."""
 
-from keap_connect.notifications import webhooks
+from keap_connect.notifications import mail, webhooks
 
-CHANNELS = (webhooks.CHANNEL,)
+CHANNELS = (webhooks.CHANNEL, *mail.CHANNELS)

@@ -32,7 +32,7 @@ LONGEST_WAIT_SECONDS = 86_400.0  # whatever the recipient asks for
 SEND_SECONDS = 60.0  # a channel must have ended by then
 CLAIM_SECONDS = 2 * SEND_SECONDS
 AT_ONCE = 3  # messages to one lane
-MOST_ENDPOINTS = 10  # each is a lane; mail is one more
+MOST_ENDPOINTS = 10  # each is a lane; the two channels of mail are two more
 IDLE_SECONDS = 1.0
 CLOCK_SECONDS = 60.0
 WAITING, SENT, GIVEN_UP, CANCELLED = "waiting", "sent", "given_up", "cancelled"
@@ -72,12 +72,14 @@ class Channel:
         list_lanes: returns the recipients that messages can be sent to now; None is all of them, one lane for the
             whole channel. A lane that hangs holds up no other.
         note: is called in the transaction that writes how an attempt ended.
+        plan: is called every minute; it writes the messages that no change causes.
     """
 
     name: str
     send: Callable[[Delivery], Answer]
     list_lanes: Callable[[], Sequence[str | None]] = lambda: (None,)
     note: Callable[[Session, Delivery], None] = _note_nothing
+    plan: Callable[[], None] = lambda: None
 
 
 Lane = tuple[str, str | None]
@@ -126,7 +128,7 @@ class Sender:
                 self._wait()
 
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor((MOST_ENDPOINTS + 1) * AT_ONCE, "send", lambda: self._app.app_context().push())
+        return ThreadPoolExecutor((MOST_ENDPOINTS + 2) * AT_ONCE, "send", lambda: self._app.app_context().push())
 
     def _wait(self) -> None:
         self._ended.wait(IDLE_SECONDS)
@@ -138,6 +140,8 @@ class Sender:
         if now >= self._clock_due:
             self._clock_due = now + CLOCK_SECONDS
             _hurry_future_dated()
+            for channel in self._channels:
+                channel.plan()
         submitted = 0
         for channel in self._channels:
             for recipient in channel.list_lanes():

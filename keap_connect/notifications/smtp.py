@@ -30,6 +30,7 @@ class Conversation:
     Args:
         is_accepted: the server has taken the mail over.
         is_refused: the server will never take this mail for this recipient.
+        is_server_fault: it did not get as far as the recipient, so another mail would not, either.
         text: the last words of the server, or why there are none. code: its last code.
         lines: all that was said, ours after ">" and the server's after "<", without the password.
     """
@@ -39,6 +40,7 @@ class Conversation:
     text: str
     code: int | None = None
     lines: list[str] = field(default_factory=list)
+    is_server_fault: bool = False
 
 
 class _Client(smtplib.SMTP):
@@ -95,6 +97,7 @@ def give_to_server(recipient: str, make: Callable[[], EmailMessage]) -> Conversa
         return Conversation(False, True, "The address has characters that a mail server does not take.")
     client = _Client(mail)
     is_accepted = is_about_recipient = False
+    code: int | None = None
     try:
         with _time_limit(client):
             client.open()
@@ -108,15 +111,15 @@ def give_to_server(recipient: str, make: Callable[[], EmailMessage]) -> Conversa
             with suppress(OSError, smtplib.SMTPException):
                 client.quit()
         text = f"{code} {client.shown(said)}"
-        return Conversation(is_accepted, is_about_recipient and code >= PERMANENT, text, code, client.lines)
     except smtplib.SMTPResponseException as problem:
         code, text = problem.smtp_code, f"{problem.smtp_code} {client.shown(problem.smtp_error)}"
-        return Conversation(False, is_about_recipient and code >= PERMANENT, text, code, client.lines)
     except (OSError, smtplib.SMTPException) as problem:
-        client.lines.append(f"  {_reason(problem)}")
-        return Conversation(False, False, _reason(problem), None, client.lines)
+        code, text = None, _reason(problem)
+        client.lines.append(f"  {text}")
     finally:
         client.close()
+    is_refused = is_about_recipient and code is not None and code >= PERMANENT
+    return Conversation(is_accepted, is_refused, text, code, client.lines, not is_about_recipient)
 
 
 @contextmanager

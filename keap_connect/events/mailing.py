@@ -1,0 +1,95 @@
+"""Which mails an event causes. They are written in its transaction, and sent by notifications/mail.py."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from keap_connect.clock import utc_now
+from keap_connect.models import NOT_CHOSEN, Account, AccountEvent, Admin, Delivery, Role
+from keap_connect.services import services
+
+# The channels: customers get nothing while an alarm is raised, and hold up no mail to an admin.
+MAIL, CUSTOMER_MAIL = "mail", "customer_mail"
+ALARM, DIGEST, UNSTABLE, RECONNECT = "alarm", "digest", "unstable", "reconnect"
+KINDS_OF_STATE = ("at_risk", "recovered", "reconnect_required")
+WAIT = timedelta(minutes=2)  # a change that is undone within this time sends no mail
+# An account that changes its state more often is unstable, until a state has held for that long.
+MOST_CHANGES, STEADY_AFTER = 4, timedelta(hours=1)
+EVENTS_LOOKED_AT = 40
+
+
+def plan_mails(session: Session, event: AccountEvent, announced_as: str) -> list[Delivery]:
+    """Return the mails that an announced event causes; the event itself is not in the session yet.
+
+    Cancels the mails to the customer that the event makes needless, and marks the event of an unstable account.
+    """
+    if services().settings.mail is None:
+        return []
+    if announced_as == "refreshing.paused":
+        return list(_to_admins(session, Admin.has_alarm_mails, event, ALARM, {"alarm": event.details["cause"]}))
+    account = session.get(Account, event.account_id) if event.account_id else None
+    if account is None or not announced_as.startswith("account."):
+        return []
+    _cancel_reconnect_mails(session, account.id, event.at)
+    if event.kind not in KINDS_OF_STATE:
+        return []
+    changes = _changes_of_last_hour(session, account.id, event.at)
+    was_unstable = bool(changes) and "is_unstable" in changes[0].details
+    is_unstable = was_unstable or len(changes) >= MOST_CHANGES
+    mails: list[Delivery] = []
+    if is_unstable:
+        event.details = {**event.details, "is_unstable": True}
+        if not was_unstable:
+            mails += _to_admins(session, Admin.has_digest_mails, event, UNSTABLE, {})
+    # Somebody who imports a file of dead tokens does not mean to write to all these customers.
+    is_wanted = services().settings.mails_customers and not account.needs_first_refresh
+    if event.kind == "reconnect_required" and account.person_email and is_wanted:
+        payload = {"cause": event.details.get("cause"), "since": event.at.isoformat(), "number": 1}
+        wait = STEADY_AFTER if is_unstable else WAIT
+        mails.append(new_mail(account.person_email, RECONNECT, payload, event.at + wait, account_id=account.id))
+    return mails
+
+
+def new_mail(
+    recipient: str, kind: str, payload: dict[str, Any], due_at: datetime, *, account_id: int | None = None
+) -> Delivery:
+    return Delivery(
+        account_id=account_id,
+        channel=CUSTOMER_MAIL if kind == RECONNECT else MAIL,
+        recipient=recipient,
+        kind=kind,
+        payload=payload,
+        message_id=str(uuid4()),
+        created_at=utc_now(),
+        due_at=due_at,
+    )
+
+
+def gets_mails(choice: InstrumentedAttribute[bool]) -> tuple[ColumnElement[bool], ...]:
+    """Return the SQL conditions of the admins who can act, have a password, and have not switched these mails off."""
+    return choice.is_(True), Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN
+
+
+def _to_admins(
+    session: Session, choice: InstrumentedAttribute[bool], event: AccountEvent, kind: str, payload: dict[str, Any]
+) -> Iterator[Delivery]:
+    for address in session.scalars(select(Admin.email).where(*gets_mails(choice)).order_by(Admin.email)):
+        yield new_mail(address, kind, payload, event.at + WAIT, account_id=event.account_id)
+
+
+def _cancel_reconnect_mails(session: Session, account_id: int, now: datetime) -> None:
+    waiting = (Delivery.account_id == account_id, Delivery.channel == CUSTOMER_MAIL, Delivery.finished_at.is_(None))
+    values = {"status": "cancelled", "finished_at": now, "answer": "The state of the account changed."}
+    session.execute(update(Delivery).where(*waiting).values(values))
+
+
+def _changes_of_last_hour(session: Session, account_id: int, now: datetime) -> list[AccountEvent]:
+    """Return the newest changes of its state, the last one first."""
+    # Of the newest events only: an account may have thousands, and the index is by id.
+    newest = select(AccountEvent).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id.desc())
+    found = session.scalars(newest.limit(EVENTS_LOOKED_AT)).all()
+    return [event for event in found if event.kind in KINDS_OF_STATE and event.at > now - STEADY_AFTER]

@@ -1,0 +1,143 @@
+"""The channels of mail: to admins, and to customers. Whether a mail is still needed is decided when it is sent."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from keap_connect.access.mail_choices import COLUMNS, MailChoice, unsubscribe_url
+from keap_connect.accounts.directory import view_account
+from keap_connect.accounts.state import AccountState, Cause
+from keap_connect.clock import utc_now
+from keap_connect.connect.reconnect_links import make_link_for_mail
+from keap_connect.database import read_session
+from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
+from keap_connect.events.mailing import (
+    ALARM,
+    CUSTOMER_MAIL,
+    DIGEST,
+    MAIL,
+    RECONNECT,
+    UNSTABLE,
+    gets_mails,
+    new_mail,
+)
+from keap_connect.models import Admin, Delivery
+from keap_connect.notifications.digest import EVERY, newest_cause, read_attention, write_digests
+from keap_connect.notifications.messages import (
+    Message,
+    alarm_message,
+    as_email,
+    digest_message,
+    reconnect_message,
+    trial_message,
+    unstable_message,
+)
+from keap_connect.notifications.sender import SENT, Answer, Channel
+from keap_connect.notifications.smtp import Conversation, give_to_server
+from keap_connect.refresh.alarms import list_alarms
+from keap_connect.services import services
+
+# How long after the mail before: three and seven days after the first one. Then the customer is left in peace.
+REMINDERS = {2: timedelta(days=3), 3: timedelta(days=4)}
+SERVER_PAUSE_SECONDS = 60.0  # when a mail server is away, not each mail has to find out
+
+
+def send(delivery: Delivery) -> Answer:
+    try:
+        if services().settings.mail is None:
+            raise MailNotNeeded("SMTP_URL is no longer set.")
+        make = PREPARED_BY[delivery.kind](delivery)
+        ended = _give(delivery.recipient, make, delivery.message_id)
+    except (MailNotNeeded, AccountNotFound, LinkGone) as reason:
+        return Answer(False, str(reason), is_cancelled=True)
+    pause = SERVER_PAUSE_SECONDS if ended.is_server_fault else None
+    return Answer(ended.is_accepted, ended.text, ended.code, ended.is_refused, retry_after_seconds=pause)
+
+
+def send_trial(recipient: str) -> Conversation:
+    """Send a test mail at once, whatever else waits."""
+    return _give(recipient, trial_message, str(uuid4()))
+
+
+def _give(recipient: str, make: Callable[[], Message], message_id: str) -> Conversation:
+    mail = services().settings.mail
+    sender = mail.sender if mail else ""
+    return give_to_server(recipient, lambda: as_email(make(), sender, recipient, message_id))
+
+
+# Each returns the function that makes the message, once the server is ready for it, or raises MailNotNeeded.
+
+
+def _alarm(delivery: Delivery) -> Callable[[], Message]:
+    admin = _admin(delivery, MailChoice.ALARMS)
+    for alarm in list_alarms():
+        # One that was ended and raised again has a mail of its own.
+        if alarm.name == delivery.payload["alarm"] and alarm.raised_at <= delivery.created_at:
+            return lambda: alarm_message(alarm, unsubscribe_url(admin, MailChoice.ALARMS))
+    raise MailNotNeeded("The alarm has ended.")
+
+
+def _digest(delivery: Delivery) -> Callable[[], Message]:
+    admin = _admin(delivery, MailChoice.DIGEST)
+    if delivery.created_at < utc_now() - EVERY:
+        raise MailNotNeeded("It is more than a day old, and a newer one follows.")
+    found = read_attention()
+    if not found:
+        raise MailNotNeeded("Nothing needs attention any longer.")
+    return lambda: digest_message(
+        found.alarms, found.troubles, found.more, found.failures, unsubscribe_url(admin, MailChoice.DIGEST)
+    )
+
+
+def _unstable(delivery: Delivery) -> Callable[[], Message]:
+    admin = _admin(delivery, MailChoice.DIGEST)
+    account = view_account(delivery.account_id or 0)
+    return lambda: unstable_message(account, newest_cause(account.id), unsubscribe_url(admin, MailChoice.DIGEST))
+
+
+def _reconnect(delivery: Delivery) -> Callable[[], Message]:
+    if not services().settings.mails_customers:
+        raise MailNotNeeded("CUSTOMER_MAIL is off.")
+    account = view_account(delivery.account_id or 0)
+    if account.state is not AccountState.RECONNECT_REQUIRED:
+        raise MailNotNeeded("The account does not have to be reconnected any longer.")
+    cause, since = delivery.payload["cause"], datetime.fromisoformat(delivery.payload["since"])
+    return lambda: reconnect_message(
+        account,
+        Cause(cause) if cause in set(Cause) else None,
+        since,
+        make_link_for_mail(account.id, delivery.message_id),
+        delivery.payload["number"],
+    )
+
+
+def _admin(delivery: Delivery, choice: MailChoice) -> Admin:
+    with read_session() as session:
+        admin = session.scalar(select(Admin).where(Admin.email == delivery.recipient, *gets_mails(COLUMNS[choice])))
+    if admin is None:
+        raise MailNotNeeded("Its recipient is no longer an admin, or has switched these mails off.")
+    return admin
+
+
+PREPARED_BY = {ALARM: _alarm, DIGEST: _digest, UNSTABLE: _unstable, RECONNECT: _reconnect}
+
+
+def _plan_reminder(session: Session, delivery: Delivery) -> None:
+    number = delivery.payload["number"] + 1
+    if delivery.status == SENT and number in REMINDERS:
+        payload = {**delivery.payload, "number": number}
+        due_at = utc_now() + REMINDERS[number]
+        session.add(new_mail(delivery.recipient, RECONNECT, payload, due_at, account_id=delivery.account_id))
+
+
+def _customers_lanes() -> tuple[None, ...]:
+    return () if list_alarms() else (None,)  # the fault is hardly theirs
+
+
+CHANNELS = (
+    Channel(MAIL, send, plan=write_digests),
+    Channel(CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_plan_reminder),
+)

@@ -1,0 +1,467 @@
+"""Who gets which mail, when, and when nobody does; sent to a real mail server on a clock that the test moves."""
+
+import json
+import re
+import threading
+
+import pytest
+from sqlalchemy import select
+
+from keap_connect.access.admins import create_admin, invite_admin, remove_admin
+from keap_connect.access.mail_choices import MailChoice, choose_mails
+from keap_connect.accounts.credentials import new_account
+from keap_connect.accounts.state import Cause
+from keap_connect.clock import utc_now
+from keap_connect.connect.reconnect_links import check_link, list_open_links
+from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import LinkGone
+from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.models import Account, Admin, Delivery, Role
+from keap_connect.notifications import digest
+from keap_connect.notifications.mail import CHANNELS
+from keap_connect.notifications.messages import CAUSES
+from keap_connect.notifications.sender import Sender
+from keap_connect.refresh import alarms
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+CUSTOMER = "carla@example.com"
+OFF = pytest.mark.parametrize("environ", [{"CUSTOMER_MAIL": "off"}], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def admin(app):
+    return create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+
+
+@pytest.fixture
+def send(app, mail_server):
+    """Give the function that sends what is due, and returns what arrived by it."""
+
+    def run():
+        before = len(mail_server.mails)
+        Sender(app, CHANNELS).send_due()
+        return mail_server.mails[before:]
+
+    return run
+
+
+def connect(number=1, **columns):
+    with write_transaction() as session:
+        account = new_account(session, f"ab{number}", str(number))
+        account.business_name, account.person_email = f"Bright Dental {number}", CUSTOMER
+        for name, value in columns.items():
+            setattr(account, name, value)
+        return account.id
+
+
+def change(account_id, kind, cause=None, deadline=None, **columns):
+    """Change the state of an account, and record it."""
+    with write_transaction() as session:
+        account = session.get_one(Account, account_id)
+        for name, value in columns.items():
+            setattr(account, name, value)
+        record(session, kind, account_id, Actor.SYSTEM, why="Words of Keap.", cause=cause, deadline=deadline)
+
+
+def lose(account_id, cause=Cause.REFUSED):
+    change(account_id, EventKind.RECONNECT_REQUIRED, cause, refused_at=utc_now())
+
+
+def recover(account_id):
+    change(account_id, EventKind.RECOVERED, refused_at=None, failures=0)
+
+
+def endanger(account_id, deadline=None):
+    change(account_id, EventKind.AT_RISK, Cause.UNUSED, deadline, failures=3)
+
+
+def raise_alarm(name=alarms.MASS_REFUSAL):
+    with write_transaction() as session:
+        alarms.raise_alarm(session, name, "Keap refused 7 accounts.")
+
+
+def deliveries(**columns):
+    with read_session() as session:
+        return list(session.scalars(select(Delivery).filter_by(**columns).order_by(Delivery.id)))
+
+
+def text_of(mail):
+    return mail.get_body(("plain",)).get_content().replace("\r\n", "\n")
+
+
+def link_in(mail):
+    return re.search(r"/r/([0-9a-f]{64})$", text_of(mail), re.MULTILINE)[1]
+
+
+# Alarms
+
+
+@pytest.mark.proves("F74")
+def test_an_alarm_is_mailed_to_the_admins_two_minutes_after_it_began_once(send, clock):
+    create_admin("viewer@example.com", ADMIN_PASSWORD, role=Role.VIEWER)
+    invite_admin("invited@example.com", Role.ADMIN, "x")
+    raise_alarm()
+    assert send() == []
+
+    clock.advance(seconds=121)
+    (mail,) = send()
+    clock.advance(minutes=10)
+
+    assert send() == []
+    assert mail["To"] == ADMIN_EMAIL
+    assert mail["From"] == "Acme Sync <connect@example.com>"
+    assert mail["Subject"] == "Refreshing is paused for all accounts"
+    for said in ("Keap refused 7 accounts.", "press Resume on the", "/accounts"):
+        assert said in text_of(mail)
+        assert said in mail.get_body(("html",)).get_content()
+
+
+@on_sqlite
+def test_an_alarm_that_ended_within_two_minutes_is_not_mailed_and_the_next_one_is_once(send, clock):
+    raise_alarm()
+    clock.advance(seconds=30)
+    assert alarms.resume([alarms.MASS_REFUSAL], "x")
+    clock.advance(seconds=30)
+    raise_alarm()
+    clock.advance(seconds=90)
+    assert send() == []
+
+    clock.advance(seconds=90)
+
+    assert len(send()) == 1
+    assert [one.status for one in deliveries(kind="alarm")] == ["cancelled", "sent"]
+
+
+# The digest
+
+
+@pytest.mark.proves("F74")
+def test_one_digest_a_day_names_what_needs_attention_and_why(send, clock):
+    lost, risky, well = connect(1), connect(2), connect(3)
+    lose(lost)
+    endanger(risky, deadline="2026-12-24T00:00:00+00:00")
+    clock.advance(minutes=61)
+    send()
+    digest.write_digests()  # another worker
+    clock.advance(seconds=121)
+    (mail,) = [one for one in send() if one["To"] == ADMIN_EMAIL]
+    text = " ".join(text_of(mail).split())
+
+    assert mail["Subject"] == "2 accounts need attention"
+    assert f"ab{well}" not in text
+    for said in (
+        "Bright Dental 1 It must be reconnected. " + CAUSES[Cause.REFUSED],
+        f"Its customer is written to: {CUSTOMER}.",
+        "Bright Dental 2 It is at risk. " + CAUSES[Cause.UNUSED],
+        "It can be repaired until 2026-12-24 00:00 UTC;",
+        f"/accounts/{lost}",
+    ):
+        assert said in text
+    assert "Words of Keap" not in text
+
+    clock.advance(hours=23)
+    send()
+    clock.advance(seconds=121)
+    assert [one for one in send() if one["To"] == ADMIN_EMAIL] == []
+    clock.advance(hours=1)
+    send()
+    clock.advance(seconds=121)
+    assert len([one for one in send() if one["To"] == ADMIN_EMAIL]) == 1
+
+
+@on_sqlite
+@OFF
+def test_an_account_is_in_the_digest_when_it_is_at_risk_for_an_hour(send, clock):
+    account_id = connect()
+    endanger(account_id)
+    clock.advance(minutes=59)
+    send()
+    assert deliveries() == []
+
+    clock.advance(minutes=2)
+    send()
+    assert len(deliveries(kind="digest")) == 1
+    recover(account_id)
+    clock.advance(seconds=121)
+
+    assert send() == []
+    assert deliveries()[0].answer == "Nothing needs attention any longer."
+
+
+@on_sqlite
+@OFF
+def test_an_admin_who_is_removed_between_digest_and_sending_gets_none(send, clock, admin):
+    other = create_admin("other@example.com", ADMIN_PASSWORD)
+    lose(connect())
+    send()
+    remove_admin(other.id, "x")
+    clock.advance(seconds=121)
+
+    assert [mail["To"] for mail in send()] == [ADMIN_EMAIL]
+    assert {one.recipient: one.status for one in deliveries()} == {ADMIN_EMAIL: "sent", other.email: "cancelled"}
+
+
+@on_sqlite
+@OFF
+def test_two_workers_write_one_digest(app, monkeypatch):
+    lose(connect())
+    together = threading.Barrier(2)
+
+    def meet():
+        together.wait(20)
+        return found
+
+    found = digest.read_attention()
+    monkeypatch.setattr(digest, "read_attention", meet)
+
+    def write():
+        with app.app_context():
+            digest.write_digests()
+
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(deliveries()) == 1
+
+
+@on_sqlite
+@OFF
+@pytest.mark.parametrize(("choice", "kinds"), [(MailChoice.ALARMS, ["alarm"]), (MailChoice.DIGEST, ["digest"])])
+def test_each_admin_chooses_which_mails_to_get(send, admin, choice, kinds):
+    choose_mails(admin.id, [choice])
+    raise_alarm()
+    lose(connect())
+    send()
+
+    assert [one.kind for one in deliveries()] == kinds
+
+
+@on_sqlite
+@OFF
+def test_a_choice_made_after_the_mail_was_written_still_counts(send, admin, clock):
+    raise_alarm()
+    choose_mails(admin.id, [])
+    clock.advance(seconds=121)
+
+    assert send() == []
+
+
+# Customers
+
+
+@pytest.mark.proves("R15")
+def test_a_customer_gets_a_link_and_two_reminders_and_then_silence(send, clock):
+    account_id = connect()
+    lose(account_id, Cause.AGED_OUT)
+    mails = []
+    for days in (0, 3, 4, 7, 30):
+        clock.advance(days=days, seconds=121)
+        mails += [mail for mail in send() if mail["To"] == CUSTOMER]
+        if days == 3:
+            check_link(link_in(mails[1]))
+            with pytest.raises(LinkGone):
+                check_link(link_in(mails[0]))
+            assert len(list_open_links(account_id)) == 1
+
+    assert [mail["Subject"] for mail in mails] == [
+        "Please reconnect Bright Dental 1",
+        "Reminder: please reconnect Bright Dental 1",
+        "Reminder: please reconnect Bright Dental 1",
+    ]
+    text = " ".join(text_of(mails[0]).split())
+    assert "Acme Sync can no longer work with your Keap account" in text
+    assert CAUSES[Cause.AGED_OUT] in text
+    assert "Keap account: Bright Dental 1 (ab1)" in text
+    assert "We remind you twice at most." in text
+    assert "This is the last reminder." in text_of(mails[2])
+    assert "List-Unsubscribe" not in mails[0]
+
+
+@pytest.mark.proves("R83")
+def test_no_link_is_stored(send, clock):
+    lose(connect())
+    clock.advance(seconds=121)
+    (mail,) = [one for one in send() if one["To"] == CUSTOMER]
+
+    stored = json.dumps([{**one.__dict__, "_sa_instance_state": ""} for one in deliveries()], default=str)
+    assert link_in(mail) not in stored
+    assert "/r/" not in stored
+
+
+@on_sqlite
+@pytest.mark.parametrize("days", [0, 3])
+def test_a_customer_who_has_reconnected_is_left_in_peace(send, clock, days):
+    account_id = connect()
+    lose(account_id)
+    if days:
+        clock.advance(seconds=121)
+        send()
+    clock.advance(seconds=60)
+    recover(account_id)
+    clock.advance(days=days, seconds=121)
+
+    assert [mail for mail in send() if mail["To"] == CUSTOMER] == []
+    assert {one.status for one in deliveries(channel="customer_mail")} <= {"sent", "cancelled"}
+
+
+@on_sqlite
+def test_an_account_that_works_is_not_mailed_even_if_no_event_said_so(send, clock):
+    account_id = connect()
+    lose(account_id)
+    with write_transaction() as session:
+        session.get_one(Account, account_id).refused_at = None
+    clock.advance(seconds=121)
+
+    assert [mail for mail in send() if mail["To"] == CUSTOMER] == []
+
+
+@on_sqlite
+def test_while_an_alarm_lasts_no_customer_is_mailed(send, clock):
+    lose(connect())
+    raise_alarm()
+    clock.advance(days=3)
+    assert {mail["To"] for mail in send()} == {ADMIN_EMAIL}
+    assert [one.attempts for one in deliveries(channel="customer_mail")] == [0]
+
+    alarms.resume([alarms.MASS_REFUSAL], "x")
+
+    assert CUSTOMER in {mail["To"] for mail in send()}
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("environ", "columns"),
+    [({"CUSTOMER_MAIL": "off"}, {}), ({}, {"person_email": None}), ({}, {"needs_first_refresh": True})],
+    ids=["off", "no address", "never refreshed"],
+    indirect=["environ"],
+)
+def test_no_mail_is_written_to_a_customer(columns):
+    lose(connect(**columns))
+
+    assert deliveries() == []
+
+
+@on_sqlite
+def test_without_a_mail_server_nothing_is_written(app, monkeypatch):
+    object.__setattr__(app.extensions["keap_connect"].settings, "mail", None)
+    lose(connect())
+    raise_alarm()
+    digest.write_digests()
+
+    assert deliveries() == []
+
+
+# Unstable accounts
+
+
+@on_sqlite
+def test_an_unstable_account_is_mailed_once_until_a_state_has_held_for_an_hour(send, clock):
+    account_id = connect()
+    for _ in range(4):
+        lose(account_id)
+        clock.advance(minutes=4)
+        recover(account_id)
+        clock.advance(minutes=4)
+    lose(account_id)
+    clock.advance(minutes=4)
+    mails = send()
+
+    assert [mail["Subject"] for mail in mails if "unstable" in mail["Subject"]] == ["Bright Dental 1 is unstable"]
+    assert [one.status for one in deliveries(channel="customer_mail")].count("waiting") == 1
+    assert CUSTOMER not in {mail["To"] for mail in mails}
+    clock.advance(minutes=57)
+    assert CUSTOMER in {mail["To"] for mail in send()}
+
+    recover(account_id)
+    clock.advance(minutes=10)
+    lose(account_id)
+    clock.advance(seconds=121)
+    assert CUSTOMER in {mail["To"] for mail in send()}
+    assert len(deliveries(kind="unstable")) == 1
+
+
+@on_sqlite
+def test_four_changes_in_an_hour_are_not_unstable():
+    account_id = connect()
+    for _ in range(2):
+        lose(account_id)
+        recover(account_id)
+
+    assert deliveries(kind="unstable") == []
+
+
+# What the mail server answers
+
+
+@pytest.mark.proves("F74")
+def test_a_mail_whose_sender_was_killed_before_the_commit_is_the_same_mail_again(send, clock, monkeypatch):
+    lose(connect())
+    clock.advance(seconds=121)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "_finish", lambda *_: None)  # as if it was killed there
+        first = [mail for mail in send() if mail["To"] == CUSTOMER]
+    clock.advance(minutes=10)
+    again = [mail for mail in send() if mail["To"] == CUSTOMER]
+
+    assert [mail["Message-ID"] for mail in first] == [mail["Message-ID"] for mail in again]
+    assert link_in(first[0]) == link_in(again[0])
+    check_link(link_in(again[0]))
+
+
+@on_sqlite
+@OFF
+@pytest.mark.parametrize(
+    ("answers", "status"),
+    [({"RCPT": "550 5.1.1 No such user"}, "given_up"), ({"RCPT": "450 4.2.0 Later"}, "waiting")],
+)
+def test_what_the_mail_server_refuses_for_good_is_given_up(send, clock, mail_server, answers, status):
+    mail_server.answers = answers
+    raise_alarm()
+    clock.advance(seconds=121)
+
+    send()
+
+    (row,) = deliveries(kind="alarm")
+    assert (row.status, row.answer, row.answer_code) == (status, answers["RCPT"], int(answers["RCPT"][:3]))
+
+
+@on_sqlite
+def test_a_mail_server_that_is_away_is_not_asked_by_each_mail(app, clock, mail_server):
+    mail_server.answers = {"MAIL": "451 4.3.0 Overloaded"}
+    for number in range(1, 21):
+        lose(connect(number))
+    clock.advance(seconds=121)
+    running = Sender(app, CHANNELS)
+
+    running.send_due()
+    running.send_due()
+
+    tried = [one for one in deliveries(channel="customer_mail") if one.attempts]
+    assert 1 <= len(tried) <= 3
+    assert {one.status for one in tried} == {"waiting"}
+
+
+@on_sqlite
+def test_a_name_changes_neither_the_head_nor_the_html_of_a_mail(send, clock):
+    account_id = connect(business_name="<img src=x>\r\nBcc: all@example.com")
+    lose(account_id)
+    clock.advance(seconds=121)
+    (mail,) = [one for one in send() if one["To"] == CUSTOMER]
+
+    assert mail["Bcc"] is None
+    assert mail["Subject"] == "Please reconnect <img src=x> Bcc: all@example.com"
+    assert "<img" not in mail.get_body(("html",)).get_content()
+
+
+def test_each_cause_has_its_words():
+    assert set(CAUSES) == set(Cause)
+
+
+@on_sqlite
+def test_every_admin_gets_all_mails_at_first():
+    with read_session() as session:
+        assert [(one.has_alarm_mails, one.has_digest_mails) for one in session.scalars(select(Admin))] == [(True, True)]
