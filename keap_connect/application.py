@@ -28,6 +28,7 @@ from keap_connect.web import (
     health,
     imports,
     jobs,
+    mail,
     patterns,
     profile,
     reconnect_links,
@@ -96,7 +97,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
-    for page in (*pages, jobs, exports, webhooks, health):
+    for page in (*pages, jobs, exports, webhooks, mail, health):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)

@@ -245,6 +245,10 @@ class UnsubscribeLinkGone(KeapConnectError):
     advice = "{} Sign in, and choose on your profile page which mails you get."
 
 
+class MailOff(KeapConnectError):
+    """SMTP_URL is not set."""
+
+
 class MailNotNeeded(KeapConnectError):
     """A mail waits to be sent, and nobody needs it any more; the message says why."""
 

@@ -4,13 +4,12 @@ password of an admin do not lock the admin out. A browser is known for 180 days,
 Source: OWASP, "Slow Down Online Guessing Attacks with Device Cookies".
 """
 
-import hashlib
 import hmac
 import secrets
 
 from keap_connect.clock import utc_now
 from keap_connect.models import Admin
-from keap_connect.services import services
+from keap_connect.services import keyed_hash
 
 LIFETIME_SECONDS = 180 * 86400
 
@@ -29,5 +28,4 @@ def is_known_browser_of(admin: Admin, cookie: str | None) -> bool:
 
 
 def _signature(admin: Admin, given: str) -> str:
-    signed = "\n".join(["device", str(admin.id), admin.email, admin.password_hash, given])
-    return hmac.new(services().settings.secret_key.encode(), signed.encode(), hashlib.sha256).hexdigest()
+    return keyed_hash("device", str(admin.id), admin.email, admin.password_hash, given)

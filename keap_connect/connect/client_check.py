@@ -1,6 +1,5 @@
 """Whether Keap's token endpoint knows our client: checked with an impossible code, so that no code is used up."""
 
-import hashlib
 import hmac
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,7 +11,7 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import Verdict
 from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.models import CheckedClient
-from keap_connect.services import services
+from keap_connect.services import keyed_hash, services
 
 
 class ClientStanding(StrEnum):
@@ -63,5 +62,4 @@ def find_client_check() -> ClientCheck | None:
 def _registration() -> str:
     """Return a keyed hash of what is checked, which does not reveal the client secret."""
     keap = services().keap
-    checked = "\n".join(["client check", keap.client_id, keap.client_secret, keap.token_url])
-    return hmac.new(services().settings.secret_key.encode(), checked.encode(), hashlib.sha256).hexdigest()
+    return keyed_hash("client check", keap.client_id, keap.client_secret, keap.token_url)

@@ -4,8 +4,6 @@ A link has 256 random bits, stored as a hash, and works for seven days. It is us
 a grant, so a person who pressed Deny can use it again. Unknown, used, expired and revoked links look the same.
 """
 
-import hashlib
-import hmac
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,7 +19,7 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import LinkGone
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
-from keap_connect.services import services
+from keap_connect.services import keyed_hash, services
 
 LINK_LIFE = timedelta(days=7)
 
@@ -56,8 +54,7 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
         AccountNotFound: there is none.
         LinkGone: the link of this mail was used or revoked.
     """
-    key = services().settings.secret_key.encode()
-    token = hmac.new(key, f"reconnect link\n{message_id}".encode(), hashlib.sha256).hexdigest()
+    token = keyed_hash("reconnect link", message_id)
     with write_transaction() as session:
         load_account(session, account_id, lock=True)
         by_mail = select(ReconnectLink).where(

@@ -14,7 +14,7 @@ from keap_connect.health.connectivity import check_connectivity
 from keap_connect.health.file_systems import check_file_systems
 from keap_connect.health.files import check_audit_log, check_disk, check_modes, check_recovery
 from keap_connect.health.finding import Finding, Health, attention, well, wrong
-from keap_connect.health.notifications import check_webhooks
+from keap_connect.health.notifications import check_mail, check_webhooks
 from keap_connect.health.proxies import check_proxies
 from keap_connect.health.refreshing import check_refreshing, check_unreadable
 from keap_connect.services import services
@@ -53,6 +53,7 @@ ON_DATABASE: tuple[Check, ...] = (
     check_client_standing,
     check_journeys,
     check_webhooks,
+    check_mail,
 )
 REST: tuple[Check, ...] = (
     check_connectivity,

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
-from keap_connect.health.finding import Finding, attention
+from keap_connect.health.finding import Finding, attention, well
 from keap_connect.notifications.endpoints import list_endpoints
+from keap_connect.notifications.results import find_last_failure
+from keap_connect.services import services
 
 
 def check_webhooks() -> Iterator[Finding]:
@@ -19,3 +21,14 @@ def check_webhooks() -> Iterator[Finding]:
         else:
             sentence = f"Webhook {one.id} to {one.host} was switched off. {one.switched_off_because}"
             yield attention("webhooks", sentence, "Repair the receiver, then switch it on on the page Webhooks.")
+
+
+def check_mail() -> Iterator[Finding]:
+    failed = find_last_failure()
+    if services().settings.mail is None:
+        yield well("mail", "SMTP_URL is not set, so nobody is notified by mail.")
+    elif failed:
+        sentence = f"The last mail to {failed.recipient} was not sent: {failed.answer}"
+        yield attention("mail", sentence, "Send a test mail: ./keap-connect mail test ADDRESS, or on the page Mail.")
+    else:
+        yield well("mail", "No mail has failed lately.")

@@ -72,30 +72,28 @@ def _give(recipient: str, make: Callable[[], Message], message_id: str) -> Conve
 
 
 def _alarm(delivery: Delivery) -> Callable[[], Message]:
-    admin = _admin(delivery, MailChoice.ALARMS)
+    unsubscribe = _unsubscribe_url(delivery, MailChoice.ALARMS)
     for alarm in list_alarms():
         # One that was ended and raised again has a mail of its own.
         if alarm.name == delivery.payload["alarm"] and alarm.raised_at <= delivery.created_at:
-            return lambda: alarm_message(alarm, unsubscribe_url(admin, MailChoice.ALARMS))
+            return lambda: alarm_message(alarm, unsubscribe)
     raise MailNotNeeded("The alarm has ended.")
 
 
 def _digest(delivery: Delivery) -> Callable[[], Message]:
-    admin = _admin(delivery, MailChoice.DIGEST)
+    unsubscribe = _unsubscribe_url(delivery, MailChoice.DIGEST)
     if delivery.created_at < utc_now() - EVERY:
         raise MailNotNeeded("It is more than a day old, and a newer one follows.")
     found = read_attention()
     if not found:
         raise MailNotNeeded("Nothing needs attention any longer.")
-    return lambda: digest_message(
-        found.alarms, found.troubles, found.more, found.failures, unsubscribe_url(admin, MailChoice.DIGEST)
-    )
+    return lambda: digest_message(found.alarms, found.troubles, found.more, found.failures, unsubscribe)
 
 
 def _unstable(delivery: Delivery) -> Callable[[], Message]:
-    admin = _admin(delivery, MailChoice.DIGEST)
+    unsubscribe = _unsubscribe_url(delivery, MailChoice.DIGEST)
     account = view_account(delivery.account_id or 0)
-    return lambda: unstable_message(account, newest_cause(account.id), unsubscribe_url(admin, MailChoice.DIGEST))
+    return lambda: unstable_message(account, newest_cause(account.id), unsubscribe)
 
 
 def _reconnect(delivery: Delivery) -> Callable[[], Message]:
@@ -114,12 +112,13 @@ def _reconnect(delivery: Delivery) -> Callable[[], Message]:
     )
 
 
-def _admin(delivery: Delivery, choice: MailChoice) -> Admin:
+def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:
+    """Check that the recipient still wants the mail, and return the link that ends such mails."""
+    wanted = select(Admin.id).where(Admin.email == delivery.recipient, *gets_mails(COLUMNS[choice]))
     with read_session() as session:
-        admin = session.scalar(select(Admin).where(Admin.email == delivery.recipient, *gets_mails(COLUMNS[choice])))
-    if admin is None:
-        raise MailNotNeeded("Its recipient is no longer an admin, or has switched these mails off.")
-    return admin
+        if session.scalar(wanted) is None:
+            raise MailNotNeeded("Its recipient is no longer an admin, or has switched these mails off.")
+    return unsubscribe_url(delivery.recipient, choice)
 
 
 PREPARED_BY = {ALARM: _alarm, DIGEST: _digest, UNSTABLE: _unstable, RECONNECT: _reconnect}

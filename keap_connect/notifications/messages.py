@@ -101,7 +101,7 @@ def unstable_message(account: AccountView, cause: Cause | None, unsubscribe_url:
         facts=_facts(account, ("Why, the last time", CAUSES[cause]) if cause else None),
         after=("Look at its history: two programs may be refreshing the same tokens.",),
         action=("Open the account", _page(f"/accounts/{account.id}")),
-        footer="You get this mail with the daily digest.",
+        footer="You get this mail because you get the daily digest.",
         unsubscribe_url=unsubscribe_url,
     )
 

@@ -157,6 +157,8 @@ def _reason(problem: Exception) -> str:
             return "The name of the mail server was not found."
         case smtplib.SMTPServerDisconnected():
             return "The mail server ended the connection without an answer."
+        case OSError() if problem.strerror:
+            return f"There is no connection to the mail server: {problem.strerror}."
     return _one_line(str(problem)) or type(problem).__name__
 
 

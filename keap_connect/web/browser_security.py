@@ -1,6 +1,5 @@
 """Protection of browsers: security headers, cookies, and the defence against forged requests (CSRF)."""
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from io import BytesIO
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, Request, abort, g, request, url_for
+from flask import Flask, Request, abort, current_app, g, request, url_for
 from flask import Response as FlaskResponse
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.wrappers import Response
@@ -16,7 +15,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.errors import KeapConnectError
 from keap_connect.server.front import REFUSAL
-from keap_connect.services import services
+from keap_connect.services import keyed_hash, services
 from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
 
 View = TypeVar("View", bound=Callable[..., object])
@@ -74,7 +73,7 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
         # PostgreSQL stores no null character in a text.
         if "\0" in "".join([request.path, *request.values.values()]):
             abort(400)
-        if request.method not in {"GET", "HEAD", "OPTIONS"}:
+        if request.method not in {"GET", "HEAD", "OPTIONS"} and not _is_one_click():
             try:
                 _check_origin(settings.public_url)
                 _check_token()
@@ -114,6 +113,12 @@ def takes_up_to(most_bytes: int) -> Callable[[View], View]:
     return declare
 
 
+def takes_one_click(view: View) -> View:
+    """Declare that mail programs may POST to a view without a form of ours: its address proves who was asked."""
+    view.takes_one_click = True  # type: ignore[attr-defined]
+    return view
+
+
 def browser() -> str:
     """Return this browser's own random value, a new one if it has none. It binds a flow to its browser."""
     if "new_browser" in g:
@@ -127,8 +132,7 @@ def browser() -> str:
 def csrf_token() -> str:
     """Return the token of the forms, bound to this browser and to the admin's sign-in."""
     # Not to the customer's sign-in, which begins at the end of a flow while another tab may still show a start page.
-    bound_to = "\n".join(["csrf", browser(), read_cookie("admin") or ""])
-    return hmac.new(services().settings.secret_key.encode(), bound_to.encode(), hashlib.sha256).hexdigest()
+    return keyed_hash("csrf", browser(), read_cookie("admin") or "")
 
 
 def read_cookie(name: str) -> str | None:
@@ -165,6 +169,12 @@ def forget_pages(response: Response) -> None:
 
 def _cookie_name(name: str) -> str:
     return f"__Host-{name}" if services().settings.is_https else name
+
+
+def _is_one_click() -> bool:
+    """Whether this is the POST that List-Unsubscribe-Post of a mail announces (RFC 8058 section 3.2)."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    return getattr(view, "takes_one_click", False) and request.form.get("List-Unsubscribe") == "One-Click"
 
 
 def _check_origin(public_url: str) -> None:

@@ -6,6 +6,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from keap_connect.access import second_factor
+from keap_connect.access.mail_choices import choose_mails
 from keap_connect.access.passwords import change_password
 from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
 from keap_connect.errors import FormRefused
@@ -26,6 +27,7 @@ def _page(errors: dict[str, str] | None = None) -> str:
         sign_ins=list_sign_ins(admin.id, read_cookie("admin")),
         needs_second_factor=needs_second_factor(),
         is_second_factor_required=services().settings.requires_two_factor,
+        has_mail=services().settings.mail is not None,
         errors=errors or {},
     )
 
@@ -108,6 +110,14 @@ def recovery_codes() -> Response:
     if admin is None:
         return _back()
     return _show_recovery_codes(second_factor.make_recovery_codes(admin))
+
+
+@bp.post("/mails")
+@open_to(Audience.ADMIN)
+def mails() -> Response:
+    choose_mails(signed_in_admin().id, request.form.getlist("mails"))
+    flash("Your choice is saved.", "done")
+    return _back()
 
 
 @bp.post("/sign-ins/end")

@@ -12,6 +12,7 @@ from keap_connect.web.ending_words import WORDS
 from tests.browser.world import ACCOUNTS, HOSTILE, LINK_TOKEN, LONG, RECOVERY_CODE, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
+from tests.web.inventory import UNSUBSCRIBE_TOKEN
 
 Act = Callable[[Page], None]
 
@@ -198,6 +199,11 @@ APP_FACES = [
         "recovery codes", "/profile", "secured",
         act=send("Replace the recovery codes", password=ADMIN_PASSWORD, code=RECOVERY_CODE),
     ),
+    Face("mail, hostile answer", "/mail", "admin"),
+    Face("mail, not sent", "/mail", "admin", act=press("Send a test mail")),
+    Face("stop mails", f"/mail/unsubscribe/{UNSUBSCRIBE_TOKEN}"),
+    Face("mails stopped", f"/mail/unsubscribe/{UNSUBSCRIBE_TOKEN}", act=press("Stop these mails")),
+    Face("stop mails, link gone", "/mail/unsubscribe/no-such-link", status=404),
     Face("admins", "/admins", "admin"),
     Face("admins, refused", "/admins", "admin", 401, act=send("Send invitation", email="n@example.com", password="x")),
     Face("an admin", "/admins/1", "admin"),
@@ -261,6 +267,8 @@ SITES = {
         Face("account", "/accounts/1", "admin"),
         Face("API keys, none", "/api-keys", "admin"),
         Face("webhooks, none", "/webhooks", "admin"),
+        Face("profile", "/profile", "admin"),
+        Face("mail, none", "/mail", "admin"),
         Face("setup, nothing checked", "/setup", "admin"),
         Face("setup, checked", "/setup", "admin", act=press("Check now")),
     ],

@@ -57,7 +57,14 @@ READ_TEXT = """() => {
 TEMPLATES = ROOT / "templates"
 # What other templates extend or import.
 # The page for another host name is shown under that name only: tests/web/test_headers.py.
-NEVER_ALONE = {"layout.html", "signin/form.html", "macros/ui.html", "macros/icons.html", "unknown_host.html"}
+NEVER_ALONE = {
+    "layout.html",
+    "signin/form.html",
+    "macros/ui.html",
+    "macros/icons.html",
+    "unknown_host.html",
+    "mail/message.html",  # no page: it is sent
+}
 
 
 class Inspector:

@@ -26,6 +26,7 @@ from keap_connect.crypto import hash_secret
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.events.mailing import RECONNECT, new_mail
 from keap_connect.jobs.records import ItemOutcome, JobKind, NewItem, make_job
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import (
@@ -50,6 +51,7 @@ from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.support.sandbox import EVE, PERSON_IDS, Sandbox, basic
 from tests.support.server import free_port, serve
 
+MAIL = {"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "Acme Sync <connect@example.com>", "CUSTOMER_MAIL": "on"}
 BROWSER = "b" * 43  # the cookie of the browser that all flows were started in
 THROTTLED_EMAIL = "throttled@example.com"
 RECOVERY_CODE = "a" * 24
@@ -72,7 +74,7 @@ class World:
     cookies: dict[tuple[str, str], Cookies] = field(default_factory=dict)
 
 
-def settings_for(sandbox: Sandbox, database: Path) -> Settings:
+def settings_for(sandbox: Sandbox, database: Path, **more: str) -> Settings:
     """Return settings for an app of its own on a free port, with an SQLite file and this sandbox."""
     port = free_port()
     return Settings.from_env(
@@ -85,6 +87,7 @@ def settings_for(sandbox: Sandbox, database: Path) -> Settings:
             "KEAP_AUTHORIZE_URL": f"{sandbox.url}/app/oauth/authorize",
             "KEAP_TOKEN_URL": f"{sandbox.url}/token",
             "KEAP_API_URL": f"{sandbox.url}/crm/rest",
+            **more,
         }
     )
 
@@ -96,7 +99,9 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
     _fill_sandbox(world)
     with ExitStack() as stack:
         for site in ("app", "one", "empty"):
-            settings = settings_for(sandbox, shutil.copy(empty_sqlite, folder / f"{site}.db"))
+            settings = settings_for(
+                sandbox, shutil.copy(empty_sqlite, folder / f"{site}.db"), **(MAIL if site == "app" else {})
+            )
             with pytest.MonkeyPatch.context() as environ:
                 environ.setenv("FLASK_DEBUG", "1" if site == "empty" else "0")  # for the page of all patterns
                 app = create_app(settings)
@@ -114,6 +119,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _sign_admins_in(world)
             _make_jobs()
             _make_webhooks(world)
+            _send_mails(world)
             _throttle()
             _trouble_the_worker()
         with world.apps["one"].app_context():
@@ -224,6 +230,17 @@ def _sign_admins_in(world: World) -> None:
     world.cookies["app", "at the second step"] = {"second-step": begin_second_step(secured)}
     with write_transaction() as session:  # so it is still waiting when its turn comes
         session.execute(update(OneTimeToken).values(expires_at=utc_now() + HOUR))
+
+
+def _send_mails(world: World) -> None:
+    """Write mails with every result; the last one has failed."""
+    now, account_id = utc_now(), world.accounts["hostile"]
+    results = [("sent", "250 2.0.0 Ok: queued"), ("cancelled", "The alarm has ended."), ("waiting", HOSTILE)]
+    with write_transaction() as session:
+        for number, (status, answer) in enumerate([*results, ("given_up", LONG)]):
+            mail = new_mail(f"{number}.{'a.long.name' * 3}@example.com", RECONNECT, {}, now, account_id=account_id)
+            mail.status, mail.answer, mail.tried_at = status, answer, now
+            session.add(mail)
 
 
 def _make_jobs() -> None:

@@ -1,12 +1,19 @@
 """Every route there is, by its endpoint: for whom it is open, and how to reach it. A new route needs a line here."""
 
+import hashlib
+import hmac
 from collections.abc import Iterator
 
 from flask import Flask
 
+from tests.conftest import ADMIN_EMAIL, SECRET_KEY
+
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 LINK_TOKEN = "canary-link-" + "l" * 31  # the secret of the reconnect link that there is
 PASSWORD_TICKET = "canary-password-link-" + "p" * 11  # the secret of the link to choose a password that there is
+# In the link that ends the daily digest to the admin there is.
+_SIGNED = "\n".join(["unsubscribe", "digest", ADMIN_EMAIL])
+UNSUBSCRIBE_TOKEN = f"digest-{hmac.new(SECRET_KEY.encode(), _SIGNED.encode(), hashlib.sha256).hexdigest()}"
 
 # endpoint -> audience. "browser" is open to anyone at the door, and then only to the browser that started the flow.
 AUDIENCES = {
@@ -30,6 +37,9 @@ AUDIENCES = {
     "profile.switch_off": "viewer",
     "profile.recovery_codes": "viewer",
     "profile.end_sign_ins": "viewer",
+    "profile.mails": "admin",
+    "mail.index": "admin",
+    "mail.end": "anyone",
     "admins.index": "admin",
     "admins.show": "admin",
     "accounts.index": "viewer",
@@ -89,6 +99,9 @@ ADDRESSES = {
     "profile.switch_off": "/profile/second-factor/off",
     "profile.recovery_codes": "/profile/recovery-codes",
     "profile.end_sign_ins": "/profile/sign-ins/end",
+    "profile.mails": "/profile/mails",
+    "mail.index": "/mail",
+    "mail.end": f"/mail/unsubscribe/{UNSUBSCRIBE_TOKEN}",
     "admins.index": "/admins",
     "admins.show": "/admins/1",
     "accounts.index": "/accounts",

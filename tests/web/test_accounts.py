@@ -405,6 +405,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"count": 5, "until": "2026-11-25 00:00 UTC"},
         "Events from before 2026-11-25 00:00 UTC were deleted from the history: 5.",
     ),
+    EventKind.MAILS_CHOSEN: (
+        {"email": "a@example.com", "mails": "alarms"},
+        "The mails that a@example.com gets were chosen: alarms.",
+    ),
     EventKind.API_KEY_ISSUED: (
         {"key_id": 1, "name": "sync", "scopes": "tokens:read"},
         "API key 1 (sync) was issued for tokens:read.",

@@ -65,6 +65,9 @@ FORMS = {
     "profile.switch_off": {"password": ADMIN_PASSWORD},
     "profile.recovery_codes": {"password": ADMIN_PASSWORD},
     "profile.end_sign_ins": {},
+    "profile.mails": {"mails": "alarms"},
+    "mail.index": {},
+    "mail.end": {},
     "admins.index": {"email": "new@example.com", "password": ADMIN_PASSWORD},
     "admins.show": {"act": "end_sign_ins", "password": ADMIN_PASSWORD},
 }
@@ -73,10 +76,13 @@ OTHER_ANSWERS = {
     "imports.one": 401,
     "imports.file": 401,
     "exports.accounts": 200,
+    "mail.index": 200,
+    "mail.end": 200,
 }
 # Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on, and the
 # message waits already.
 IDLE = {
+    "mail.index",
     "accounts.complete",
     "accounts.resume",
     "signin.second_step",

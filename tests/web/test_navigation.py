@@ -28,6 +28,7 @@ FROM_OUTSIDE = {
     "reconnect_links.again",
     "signin.second_step",
     "signin.new_password",
+    "mail.end",
     "health.healthz",
     "health.readyz",
 }

@@ -1,0 +1,39 @@
+"""Mail: whether it works, a test mail with what the server says, and the page that ends mails to an admin."""
+
+from flask import Blueprint, render_template, request
+from werkzeug.wrappers import Response
+
+from keap_connect.access.mail_choices import read_unsubscribe, unsubscribe
+from keap_connect.notifications.mail import send_trial
+from keap_connect.notifications.results import list_results
+from keap_connect.services import services
+from keap_connect.web.auth import Audience, open_to, signed_in_admin
+from keap_connect.web.browser_security import takes_one_click
+
+bp = Blueprint("mail", __name__, url_prefix="/mail")
+
+
+@bp.route("", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+def index() -> str:
+    """Show the last results; POST sends a test mail to the admin, and shows what was said."""
+    settings = services().settings
+    conversation = send_trial(signed_in_admin().email) if request.method == "POST" else None
+    return render_template(
+        "mail/index.html",
+        mail=settings.mail,
+        mails_customers=settings.mails_customers,
+        conversation=conversation,
+        results=list_results(),
+    )
+
+
+@bp.route("/unsubscribe/<token>", methods=["GET", "POST"])
+@open_to(Audience.ANYONE)
+@takes_one_click
+def end(token: str) -> Response | str:
+    """Ask by a button, since programs open the links in mails; the POST of a mail program asks nobody (RFC 8058)."""
+    email, choice = read_unsubscribe(token)
+    if request.method == "POST":
+        unsubscribe(token)
+    return render_template("mail/unsubscribe.html", email=email, choice=choice, is_done=request.method == "POST")
