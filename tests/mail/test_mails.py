@@ -309,6 +309,20 @@ def test_a_customer_who_has_reconnected_is_left_in_peace(send, clock, days):
 
 
 @on_sqlite
+def test_a_reminder_that_waits_does_not_hold_up_the_mail_about_a_new_loss(send, clock):
+    account_id = connect()
+    lose(account_id)
+    clock.advance(seconds=121)
+    send()
+    recover(account_id)
+    clock.advance(hours=5)
+    lose(account_id)
+    clock.advance(seconds=121)
+
+    assert "Please reconnect Bright Dental 1" in {mail["Subject"] for mail in send() if mail["To"] == CUSTOMER}
+
+
+@on_sqlite
 def test_an_account_that_works_is_not_mailed_even_if_no_event_said_so(send, clock):
     account_id = connect()
     lose(account_id)
