@@ -19,6 +19,8 @@ from keap_connect.refresh.alarms import ADVICE
 from keap_connect.services import services
 
 LONGEST_SUBJECT = 150
+# By default a link that is longer than a line would be encoded as if it was words, and mail programs would not find it.
+MAIL_POLICY = SMTP.clone(cte_type="7bit", max_line_length=998)
 # Customers read those of a state that a person must end; admins read all.
 CAUSES = {
     Cause.OTHER_REGISTRATION: "It was connected with another client id or token URL than the settings name now.",
@@ -164,7 +166,7 @@ def trial_message() -> Message:
 def as_email(message: Message, sender: str, recipient: str, message_id: str) -> EmailMessage:
     """Return it as text and HTML. The same `message_id` in every attempt lets mail programs notice a repeated mail."""
     settings, templates = services().settings, current_app.jinja_env
-    mail = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
+    mail = EmailMessage(policy=MAIL_POLICY)
     mail["From"], mail["To"] = sender, recipient
     mail["Subject"] = " ".join(message.subject.split())[:LONGEST_SUBJECT]
     mail["Date"] = format_datetime(utc_now())

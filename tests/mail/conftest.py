@@ -22,6 +22,7 @@ def mail_process() -> Iterator[MailServer]:
 def mail_server(mail_process: MailServer) -> MailServer:
     """Give the mail server, as new."""
     mail_process.mails.clear()
+    mail_process.raw.clear()
     mail_process.recipients.clear()
     mail_process.answers.clear()
     mail_process.hangs_at = None

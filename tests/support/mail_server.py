@@ -21,6 +21,7 @@ class MailServer:
     def __init__(self) -> None:
         self.port = free_port()
         self.mails: list[EmailMessage] = []
+        self.raw: list[bytes] = []
         self.recipients: list[str] = []
         self.answers: dict[str, str] = {}
         self.hangs_at: str | None = None
@@ -36,8 +37,9 @@ class MailServer:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         answer = await self._answer("DATA", "250 Taken over")
-        if answer.startswith("250"):
-            self.mails.append(message_from_bytes(envelope.content, policy=policy.default))  # type: ignore[arg-type]
+        if answer.startswith("250") and isinstance(envelope.content, bytes):
+            self.raw.append(envelope.content)
+            self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
             self.recipients += envelope.rcpt_tos
         return answer
 
