@@ -159,6 +159,7 @@ def test_one_digest_a_day_names_what_needs_attention_and_why(send, clock):
     ):
         assert said in text
     assert "Words of Keap" not in text
+    assert {one.account_id for one in deliveries(channel="customer_mail")} == {lost}  # nobody, while refreshes fail
 
     clock.advance(hours=23)
     send()
