@@ -18,10 +18,11 @@ from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
     UNREADABLE_STEP,
     AccountState,
+    Cause,
     is_being_confirmed,
     next_step_of,
     reasons_of,
-    state_of,
+    standing_of,
 )
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now
@@ -58,6 +59,7 @@ class AccountView:
     connected_at: datetime
     disconnected_at: datetime | None
     state_since: datetime | None = None
+    state_cause: Cause | None = None  # why it is at risk or must be reconnected
     last_used_at: datetime | None = None
     needs_first_refresh: bool = False
     has_access_token: bool = False
@@ -72,7 +74,9 @@ class AccountView:
         return self.business_name or self.tenant_id or NAMELESS
 
 
-_COPIED = [one.name for one in fields(AccountView) if hasattr(Account, one.name) and one.name != "state"]
+_COPIED = [
+    one.name for one in fields(AccountView) if hasattr(Account, one.name) and one.name not in {"state", "state_cause"}
+]
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,8 @@ def list_refreshable_ids() -> list[int]:
 def view_of(account: Account, ours: tuple[str, str], with_tokens: bool = False, is_paused: bool = False) -> AccountView:
     """Return what a page shows of an account; `ours` is the registration of the installation."""
     now = utc_now()
-    state = state_of(account, now, ours)
+    standing = standing_of(account, now, ours)
+    state = standing.state
     issued_at = account.refresh_token_issued_at
     ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at and account.refused_at is None else None
     access_token, refresh_token = _masked(account, open_access_token), _masked(account, open_refresh_token)
@@ -254,6 +259,7 @@ def view_of(account: Account, ours: tuple[str, str], with_tokens: bool = False, 
     return AccountView(
         **{name: getattr(account, name) for name in _COPIED},
         state=state,
+        state_cause=standing.cause,
         next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state, ours, is_paused=is_paused),
         reasons=reasons_of(account, now, ours),
         refresh_token_expires_at=ends_at,

@@ -44,7 +44,8 @@ def plan_mails(session: Session, event: AccountEvent, announced_as: str) -> list
     if is_unstable:
         event.details = {**event.details, "is_unstable": True}
         if not was_unstable:
-            mails += _to_admins(session, Admin.has_digest_mails, event, UNSTABLE, {})
+            cause = next((one.details["cause"] for one in (event, *changes) if one.details.get("cause")), None)
+            mails += _to_admins(session, Admin.has_digest_mails, event, UNSTABLE, {"cause": cause})
     # Somebody who imports a file of dead tokens does not mean to write to all these customers.
     is_wanted = services().settings.mails_customers and not account.needs_first_refresh
     if event.kind == "reconnect_required" and account.person_email and is_wanted:

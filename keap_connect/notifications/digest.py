@@ -2,24 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import func, select
 
-from keap_connect.accounts.directory import AccountView, list_accounts
-from keap_connect.accounts.state import AccountState, Cause
+from keap_connect.accounts.directory import list_accounts
+from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.connect.journeys import Failures, list_failures
 from keap_connect.database import read_session, take_turns, write_transaction
-from keap_connect.events.history import EventKind
 from keap_connect.events.mailing import CUSTOMER_MAIL, DIGEST, MAIL, STEADY_AFTER, WAIT, gets_mails, new_mail
-from keap_connect.models import AccountEvent, Admin, Alarm, Delivery
+from keap_connect.models import Admin, Alarm, Delivery
 from keap_connect.notifications.messages import Trouble
 from keap_connect.refresh.alarms import list_alarms
 from keap_connect.services import services
 
 EVERY = timedelta(hours=24)
-STATE_KINDS = (EventKind.AT_RISK, EventKind.RECONNECT_REQUIRED)
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,13 @@ class Attention:
 
 
 def read_attention() -> Attention:
-    lost = list_accounts(state=AccountState.RECONNECT_REQUIRED)
-    risky = list_accounts(state=AccountState.AT_RISK)
-    causes, mails = (
-        _causes([one.id for one in (*lost.accounts, *risky.accounts)]),
-        _mails([one.id for one in lost.accounts]),
-    )
+    lost, risky = (list_accounts(state=state) for state in (AccountState.RECONNECT_REQUIRED, AccountState.AT_RISK))
+    mails = _mails([one.id for one in lost.accounts])
     lately = utc_now() - STEADY_AFTER
     # Most of those at risk are well again within the hour, and an alarm has a mail of its own.
-    lasting = [one for one in risky.accounts if one.id not in causes or causes[one.id].at <= lately]
-    troubles = [_trouble(one, causes.get(one.id), mails.get(one.id)) for one in (*lost.accounts, *lasting)]
-    more = lost.total - len(lost.accounts) + (risky.total - len(risky.accounts) if lasting else 0)
+    lasting = [one for one in risky.accounts if one.state_since is None or one.state_since <= lately]
+    troubles = [Trouble(one, mails.get(one.id)) for one in (*lost.accounts, *lasting)]
+    more = sum((found.total or 0) - len(found.accounts) for found in ((lost, risky) if lasting else (lost,)))
     lasting_alarms = [one for one in list_alarms() if one.raised_at <= lately]
     return Attention(lasting_alarms, troubles, more, list_failures())
 
@@ -63,12 +57,6 @@ def write_digests() -> None:
                 session.add(new_mail(address, DIGEST, {}, now + WAIT))
 
 
-def newest_cause(account_id: int) -> Cause | None:
-    """Return why the account is not active, or was not the last time; None if no event says so."""
-    found = _causes([account_id]).get(account_id)
-    return _cause_of(found)
-
-
 def _is_due() -> bool:
     digests = select(Delivery.id).where(Delivery.channel == MAIL, Delivery.kind == DIGEST)
     lately = digests.where(Delivery.created_at > utc_now() - EVERY, Delivery.status != "cancelled")
@@ -77,27 +65,9 @@ def _is_due() -> bool:
         return session.scalar(lately.limit(1)) is None and bool(session.scalar(wanting))
 
 
-def _causes(account_ids: Sequence[int]) -> dict[int, AccountEvent]:
-    of_state = (AccountEvent.account_id.in_(account_ids), AccountEvent.kind.in_(STATE_KINDS))
-    newest = select(func.max(AccountEvent.id)).where(*of_state).group_by(AccountEvent.account_id)
-    with read_session() as session:
-        events = session.scalars(select(AccountEvent).where(AccountEvent.id.in_(newest))).all()
-    return {event.account_id: event for event in events if event.account_id is not None}
-
-
 def _mails(account_ids: Sequence[int]) -> dict[int, Delivery]:
     to_customer = (Delivery.account_id.in_(account_ids), Delivery.channel == CUSTOMER_MAIL)
     newest = select(func.max(Delivery.id)).where(*to_customer).group_by(Delivery.account_id)
     with read_session() as session:
         found = session.scalars(select(Delivery).where(Delivery.id.in_(newest))).all()
     return {mail.account_id: mail for mail in found if mail.account_id is not None}
-
-
-def _trouble(account: AccountView, event: AccountEvent | None, mail: Delivery | None) -> Trouble:
-    deadline = event.details.get("deadline") if event else None
-    return Trouble(account, _cause_of(event), datetime.fromisoformat(deadline) if deadline else None, mail)
-
-
-def _cause_of(event: AccountEvent | None) -> Cause | None:
-    cause = event.details.get("cause") if event else None
-    return Cause(cause) if cause in set(Cause) else None

@@ -25,7 +25,7 @@ from keap_connect.events.mailing import (
     new_mail,
 )
 from keap_connect.models import Admin, Delivery
-from keap_connect.notifications.digest import EVERY, newest_cause, read_attention, write_digests
+from keap_connect.notifications.digest import EVERY, read_attention, write_digests
 from keap_connect.notifications.messages import (
     Message,
     alarm_message,
@@ -93,7 +93,7 @@ def _digest(delivery: Delivery) -> Callable[[], Message]:
 def _unstable(delivery: Delivery) -> Callable[[], Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.DIGEST)
     account = view_account(delivery.account_id or 0)
-    return lambda: unstable_message(account, newest_cause(account.id), unsubscribe)
+    return lambda: unstable_message(account, _cause(delivery), unsubscribe)
 
 
 def _reconnect(delivery: Delivery) -> Callable[[], Message]:
@@ -102,14 +102,19 @@ def _reconnect(delivery: Delivery) -> Callable[[], Message]:
     account = view_account(delivery.account_id or 0)
     if account.state is not AccountState.RECONNECT_REQUIRED:
         raise MailNotNeeded("The account does not have to be reconnected any longer.")
-    cause, since = delivery.payload["cause"], datetime.fromisoformat(delivery.payload["since"])
+    since = datetime.fromisoformat(delivery.payload["since"])
     return lambda: reconnect_message(
         account,
-        Cause(cause) if cause in set(Cause) else None,
+        _cause(delivery),
         since,
         make_link_for_mail(account.id, delivery.message_id),
         delivery.payload["number"],
     )
+
+
+def _cause(delivery: Delivery) -> Cause | None:
+    cause = delivery.payload.get("cause")
+    return Cause(cause) if cause in set(Cause) else None
 
 
 def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:

@@ -64,16 +64,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Trouble:
-    """An account in the digest; `deadline` is until when it can be repaired without its customer."""
+    """An account in the digest, and the last mail to its customer."""
 
     account: AccountView
-    cause: Cause | None
-    deadline: datetime | None
-    mail: Delivery | None = None  # the last one to its customer
+    mail: Delivery | None = None
 
     @property
     def why(self) -> str:
-        return CAUSES[self.cause] if self.cause else " ".join(self.account.reasons)
+        return CAUSES[self.account.state_cause] if self.account.state_cause else " ".join(self.account.reasons)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """Until when it can be repaired without its customer, if that is known."""
+        return self.account.refresh_token_expires_at if self.account.state_cause is Cause.UNUSED else None
 
 
 def alarm_message(alarm: Alarm, unsubscribe_url: str) -> Message:

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -15,7 +16,6 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.reconnect_links import check_link, list_open_links
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import LinkGone
-from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Account, Admin, Delivery, Role
 from keap_connect.notifications import digest
 from keap_connect.notifications.mail import CHANNELS
@@ -55,25 +55,27 @@ def connect(number=1, **columns):
         return account.id
 
 
-def change(account_id, kind, cause=None, deadline=None, **columns):
-    """Change the state of an account, and record it."""
+def change(account_id, **columns):
+    """Change facts of an account; its state follows, with the event."""
     with write_transaction() as session:
         account = session.get_one(Account, account_id)
         for name, value in columns.items():
             setattr(account, name, value)
-        record(session, kind, account_id, Actor.SYSTEM, why="Words of Keap.", cause=cause, deadline=deadline)
 
 
 def lose(account_id, cause=Cause.REFUSED):
-    change(account_id, EventKind.RECONNECT_REQUIRED, cause, refused_at=utc_now())
+    if cause is Cause.AGED_OUT:
+        change(account_id, refresh_token_issued_at=utc_now() - timedelta(days=46))
+    else:
+        change(account_id, refused_at=utc_now(), failure_reason="Words of Keap.")
 
 
 def recover(account_id):
-    change(account_id, EventKind.RECOVERED, refused_at=None, failures=0)
+    change(account_id, refused_at=None, failures=0, refresh_token_issued_at=None)
 
 
-def endanger(account_id, deadline=None):
-    change(account_id, EventKind.AT_RISK, Cause.UNUSED, deadline, failures=3)
+def endanger(account_id):
+    change(account_id, refresh_token_issued_at=utc_now() - timedelta(days=36))
 
 
 def raise_alarm(name=alarms.MASS_REFUSAL):
@@ -140,7 +142,8 @@ def test_an_alarm_that_ended_within_two_minutes_is_not_mailed_and_the_next_one_i
 def test_one_digest_a_day_names_what_needs_attention_and_why(send, clock):
     lost, risky, well = connect(1), connect(2), connect(3)
     lose(lost)
-    endanger(risky, deadline="2026-12-24T00:00:00+00:00")
+    endanger(risky)
+    deadline = utc_now() + timedelta(days=9)
     clock.advance(minutes=61)
     send()
     digest.write_digests()  # another worker
@@ -154,7 +157,7 @@ def test_one_digest_a_day_names_what_needs_attention_and_why(send, clock):
         "Bright Dental 1 It must be reconnected. " + CAUSES[Cause.REFUSED],
         f"Its customer is written to: {CUSTOMER}.",
         "Bright Dental 2 It is at risk. " + CAUSES[Cause.UNUSED],
-        "It can be repaired until 2026-12-24 00:00 UTC;",
+        f"It can be repaired until {deadline:%Y-%m-%d %H:%M} UTC;",
         f"/accounts/{lost}",
     ):
         assert said in text

@@ -6,8 +6,8 @@ Every admin gets all mails until they choose otherwise, also those who were ther
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0020"
+down_revision = "0019"
 MAILS = sa.text("channel <> 'webhook'")
 
 

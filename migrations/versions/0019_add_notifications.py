@@ -6,8 +6,8 @@ A delivery is written in the transaction of the change that it announces. Counte
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0018"
-down_revision = "0016"
+revision = "0019"
+down_revision = "0018"
 WAITING = {"ix_delivery_recipient_due": ["recipient", "due_at"], "ix_delivery_channel_due": ["channel", "due_at"]}
 WAITING["ix_delivery_order"] = ["recipient", "account_id", "id"]
 
