@@ -29,63 +29,34 @@ STORES_PAIR = True
 class EventKind(StrEnum):
     """Each kind has a stored value, a group in the filter and a sentence, and says whether an account got new tokens.
 
-    The names in braces are keys of the event's details. A kind that other programs are told of names the type of its
-    webhooks.
+    The names in braces are keys of the event's details.
     """
 
     group: str
     sentence: str
     stores_pair: bool
-    announced_as: str | None
 
-    def __new__(
-        cls, value: str, group: str, sentence: str, stores_pair: bool = False, announced_as: str | None = None
-    ) -> "EventKind":
+    def __new__(cls, value: str, group: str, sentence: str, stores_pair: bool = False) -> "EventKind":
         kind = str.__new__(cls, value)
         kind._value_ = value
-        kind.group, kind.sentence, kind.stores_pair, kind.announced_as = group, sentence, stores_pair, announced_as
+        kind.group, kind.sentence, kind.stores_pair = group, sentence, stores_pair
         return kind
 
-    CONNECTED = "connected", ACCOUNTS, "Connected by {person}.", STORES_PAIR, "account.connected"
-    RECONNECTED = (
-        "reconnected",
-        ACCOUNTS,
-        "Reconnected by {person}: new tokens, same account.",
-        STORES_PAIR,
-        "account.reconnected",
-    )
+    @property
+    def announced_as(self) -> str | None:
+        """The type of the webhooks that tell other programs of it, if any do."""
+        return ANNOUNCED_AS.get(self)
+
+    CONNECTED = "connected", ACCOUNTS, "Connected by {person}.", STORES_PAIR
+    RECONNECTED = "reconnected", ACCOUNTS, "Reconnected by {person}: new tokens, same account.", STORES_PAIR
     # Changes of the stored state. `cause` is from the closed list `Cause`; `deadline` is in ISO 8601, or null.
-    AT_RISK = "at_risk", ACCOUNTS, "At risk. {why}", not STORES_PAIR, "account.at_risk"
-    RECOVERED = "recovered", ACCOUNTS, "The connection works again.", not STORES_PAIR, "account.recovered"
-    RECONNECT_REQUIRED = (
-        "reconnect_required",
-        ACCOUNTS,
-        "A person must authorize again. {why}",
-        not STORES_PAIR,
-        "account.reconnect_required",
-    )
+    AT_RISK = "at_risk", ACCOUNTS, "At risk. {why}"
+    RECOVERED = "recovered", ACCOUNTS, "The connection works again."
+    RECONNECT_REQUIRED = "reconnect_required", ACCOUNTS, "A person must authorize again. {why}"
     # `ending` is from the closed list `Ending`.
-    CONNECTION_FAILED = (
-        "connection.failed",
-        ACCOUNTS,
-        "A person could not connect. {reason}",
-        not STORES_PAIR,
-        "connection.failed",
-    )
-    RECONNECT_FAILED = (
-        "reconnect_failed",
-        ACCOUNTS,
-        "A reconnect did not succeed. {reason}",
-        not STORES_PAIR,
-        "connection.failed",
-    )
-    PERSON_CHANGED = (
-        "person_changed",
-        ACCOUNTS,
-        "Reconnected by {person}, who replaces {before}.",
-        STORES_PAIR,
-        "account.reconnected",
-    )
+    CONNECTION_FAILED = "connection.failed", ACCOUNTS, "A person could not connect. {reason}"
+    RECONNECT_FAILED = "reconnect_failed", ACCOUNTS, "A reconnect did not succeed. {reason}"
+    PERSON_CHANGED = "person_changed", ACCOUNTS, "Reconnected by {person}, who replaces {before}.", STORES_PAIR
     OTHER_TENANT_CHOSEN = (
         "other_tenant_chosen",
         ACCOUNTS,
@@ -114,20 +85,8 @@ class EventKind(StrEnum):
     LABEL_CHANGED = "label_changed", ACCOUNTS, "The label was changed from {before} to {after}."
     EXTERNAL_ID_CHANGED = "external_id_changed", ACCOUNTS, "The external id was changed from {before} to {after}."
     TOKEN_REVEALED = "token_revealed", ACCOUNTS, "The access token was shown."
-    DISCONNECTED = (
-        "disconnected",
-        ACCOUNTS,
-        "Disconnected: the tokens are deleted.",
-        not STORES_PAIR,
-        "account.disconnected",
-    )
-    ERASED = (
-        "erased",
-        ACCOUNTS,
-        "Erased: the account, its tokens, its names and its history are gone.",
-        not STORES_PAIR,
-        "account.disconnected",
-    )
+    DISCONNECTED = "disconnected", ACCOUNTS, "Disconnected: the tokens are deleted."
+    ERASED = "erased", ACCOUNTS, "Erased: the account, its tokens, its names and its history are gone."
 
     REFRESHED = "refreshed", REFRESHING, "Refreshed: new tokens are stored.", STORES_PAIR
     REFRESH_FAILED = "refresh_failed", REFRESHING, "A refresh failed; the tokens are kept. {reason}"
@@ -162,39 +121,20 @@ class EventKind(StrEnum):
     TOKEN_REJECTED = "token_rejected", REFRESHING, "A job reported that Keap refused the access token."
     CREDENTIAL_REJECTED = "credential_rejected", REFRESHING, "A job reported that Keap refused the token or key."
     # `cause` is the name of the alarm.
-    REFRESHING_PAUSED = (
-        "refreshing_paused",
-        REFRESHING,
-        "Refreshing is paused. {reason}",
-        not STORES_PAIR,
-        "refreshing.paused",
-    )
-    REFRESHING_RESUMED = (
-        "refreshing_resumed",
-        REFRESHING,
-        "Refreshing was resumed; it was paused since {since}.",
-        not STORES_PAIR,
-        "refreshing.resumed",
-    )
-    CLIENT_ACCEPTED = (
-        "client_accepted",
-        REFRESHING,
-        "Keap accepts the client again, so refreshing continues.",
-        not STORES_PAIR,
-        "refreshing.resumed",
-    )
+    REFRESHING_PAUSED = "refreshing_paused", REFRESHING, "Refreshing is paused. {reason}"
+    REFRESHING_RESUMED = "refreshing_resumed", REFRESHING, "Refreshing was resumed; it was paused since {since}."
+    CLIENT_ACCEPTED = "client_accepted", REFRESHING, "Keap accepts the client again, so refreshing continues."
 
     RECONNECT_LINK_MADE = "reconnect_link_made", LINKS, "A reconnect link was made; it works once, until {until}."
     RECONNECT_LINK_USED = "reconnect_link_used", LINKS, "The reconnect link made by {made_by} was used."
     RECONNECT_LINK_REVOKED = "reconnect_link_revoked", LINKS, "The reconnect link made by {made_by} was revoked."
 
-    IMPORTED = "imported", IMPORTS, "Imported: {credential} of {person}.", STORES_PAIR, "account.connected"
+    IMPORTED = "imported", IMPORTS, "Imported: {credential} of {person}.", STORES_PAIR
     IMPORTED_AGAIN = (
         "imported_again",
         IMPORTS,
         "Imported again: {credential} of {person} replaced what was stored.",
         STORES_PAIR,
-        "account.reconnected",
     )
     IMPORT_DROPPED = (
         "import_dropped",
@@ -238,11 +178,7 @@ class EventKind(StrEnum):
     WEBHOOK_ADDED = "webhook_added", OPERATIONS, "Webhook {webhook} to {host} was added."
     WEBHOOK_CHANGED = "webhook_changed", OPERATIONS, "Webhook {webhook} to {host} was changed: {what}."
     WEBHOOK_REMOVED = "webhook_removed", OPERATIONS, "Webhook {webhook} to {host} was removed."
-    WEBHOOK_SWITCHED_OFF = (
-        "webhook_switched_off",
-        OPERATIONS,
-        "Webhook {webhook} to {host} was switched off. {reason}",
-    )
+    WEBHOOK_SWITCHED_OFF = "webhook_switched_off", OPERATIONS, "Webhook {webhook} to {host} was switched off. {reason}"
     EMERGENCY_STOPPED = (
         "emergency_stopped",
         OPERATIONS,
@@ -256,7 +192,24 @@ WITHOUT_DETAILS = {
     "reason": "",
     "again": "; it is tried again before it counts",  # the second refusal says " again"
 }
-ANNOUNCED = tuple(dict.fromkeys(kind.announced_as for kind in EventKind if kind.announced_as))
+ANNOUNCED_AS = {
+    EventKind.CONNECTED: "account.connected",
+    EventKind.RECONNECTED: "account.reconnected",
+    EventKind.IMPORTED: "account.connected",
+    EventKind.IMPORTED_AGAIN: "account.reconnected",
+    EventKind.AT_RISK: "account.at_risk",
+    EventKind.RECOVERED: "account.recovered",
+    EventKind.RECONNECT_REQUIRED: "account.reconnect_required",
+    EventKind.PERSON_CHANGED: "account.reconnected",
+    EventKind.DISCONNECTED: "account.disconnected",
+    EventKind.ERASED: "account.disconnected",
+    EventKind.CONNECTION_FAILED: "connection.failed",
+    EventKind.RECONNECT_FAILED: "connection.failed",
+    EventKind.REFRESHING_PAUSED: "refreshing.paused",
+    EventKind.REFRESHING_RESUMED: "refreshing.resumed",
+    EventKind.CLIENT_ACCEPTED: "refreshing.resumed",
+}
+ANNOUNCED = tuple(dict.fromkeys(ANNOUNCED_AS.values()))
 _SENTENCES = {kind.value: kind.sentence for kind in EventKind}
 PAIR_STORED = "stored a pair"  # the key in `Session.info` of a transaction that stores new tokens
 # Events are deleted in the same transaction that writes one of these, or after it.
