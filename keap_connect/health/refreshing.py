@@ -132,7 +132,7 @@ def check_refreshing() -> Iterator[Finding]:
 
 def check_unreadable() -> Iterator[Finding]:
     """Find the accounts whose refresh token the worker could not open; to open all tokens would take too long."""
-    noted = Account.state == AccountState.AT_RISK, Account.failure_reason.startswith(UNREADABLE)
+    noted = Account.failures > 0, Account.failure_reason.startswith(UNREADABLE)
     with read_session() as session:
         ids = session.scalars(select(Account.id).where(*noted).order_by(Account.id).limit(MOST_NAMED)).all()
     if ids:

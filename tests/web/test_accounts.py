@@ -363,6 +363,18 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.AT_RISK: ({"why": "It was not refreshed."}, "At risk. It was not refreshed."),
     EventKind.RECOVERED: ({}, "The connection works again."),
     EventKind.RECONNECT_REQUIRED: ({"why": "It aged out."}, "A person must authorize again. It aged out."),
+    EventKind.REFRESHING_PAUSED: ({"reason": "Keap refuses this app."}, "Refreshing is paused. Keap refuses this app."),
+    EventKind.CLIENT_ACCEPTED: ({}, "Keap accepts the client again, so refreshing continues."),
+    EventKind.WEBHOOK_ADDED: ({"webhook": 1, "host": "acme.example"}, "Webhook 1 to acme.example was added."),
+    EventKind.WEBHOOK_CHANGED: (
+        {"webhook": 1, "host": "acme.example", "what": "its types"},
+        "Webhook 1 to acme.example was changed: its types.",
+    ),
+    EventKind.WEBHOOK_REMOVED: ({"webhook": 1, "host": "acme.example"}, "Webhook 1 to acme.example was removed."),
+    EventKind.WEBHOOK_SWITCHED_OFF: (
+        {"webhook": 1, "host": "acme.example", "reason": "It answered 410."},
+        "Webhook 1 to acme.example was switched off. It answered 410.",
+    ),
     EventKind.CONNECTION_FAILED: ({"reason": "Denied."}, "A person could not connect. Denied."),
     EventKind.RECONNECT_FAILED: ({"reason": "Denied."}, "A reconnect did not succeed. Denied."),
     EventKind.RECONNECT_LINK_MADE: (
