@@ -458,6 +458,21 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "API key 3 (job) was issued for tokens:read.",
     ),
     EventKind.API_KEY_REVOKED: ({"key_id": 3, "name": "job"}, "API key 3 (job) was revoked."),
+    EventKind.AT_RISK: ({"why": "The last 3 refreshes failed."}, "At risk. The last 3 refreshes failed."),
+    EventKind.RECOVERED: ({}, "No longer at risk."),
+    EventKind.RECONNECT_REQUIRED: ({"why": "It aged out."}, "A person must authorize again. It aged out."),
+    EventKind.REFRESHING_PAUSED: ({"reason": "Keap refused many."}, "Refreshing is paused. Keap refused many."),
+    EventKind.CLIENT_ACCEPTED: ({}, "Keap accepts the client again, so refreshing continues."),
+    EventKind.WEBHOOK_ADDED: ({"webhook": 1, "host": "example.com"}, "Webhook 1 to example.com was added."),
+    EventKind.WEBHOOK_CHANGED: (
+        {"webhook": 1, "host": "example.com", "what": "name"},
+        "Webhook 1 to example.com was changed: name.",
+    ),
+    EventKind.WEBHOOK_REMOVED: ({"webhook": 1, "host": "example.com"}, "Webhook 1 to example.com was removed."),
+    EventKind.WEBHOOK_SWITCHED_OFF: (
+        {"webhook": 1, "host": "example.com", "reason": "It answered 410 Gone."},
+        "Webhook 1 to example.com was switched off. It answered 410 Gone.",
+    ),
 }
 
 
