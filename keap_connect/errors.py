@@ -73,12 +73,6 @@ class AccountNotFound(KeapConnectError):
     )
 
 
-class SearchRefused(KeapConnectError):
-    """A search has no word, or one that would find too much."""
-
-    status, code, exit_code = 400, "invalid_request", ExitCode.WRONG_USE
-
-
 class AccountAmbiguous(KeapConnectError):
     """Several accounts of one tenant have the name that was given."""
 

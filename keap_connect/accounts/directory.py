@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.naming import no_account
 from keap_connect.accounts.ordering import Order, Position
-from keap_connect.accounts.search import Found, search
+from keap_connect.accounts.search import search
 from keap_connect.accounts.state import (
     REFRESH_TOKEN_LIFE,
     UNREADABLE_STEP,
@@ -27,7 +27,7 @@ from keap_connect.accounts.state import (
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
-from keap_connect.errors import SealBroken, SearchRefused
+from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, Alarm
 
@@ -159,10 +159,7 @@ def list_accounts(
     with read_session() as session:
         if text:
             order = Order()  # what a search finds has one order
-            try:
-                found = search(session, text)
-            except SearchRefused as refusal:
-                found = Found([], str(refusal))
+            found = search(session, text)
             note, ids = found.note, _slice(session, found.ids, states, place, is_back=bool(before))
         else:
             ids = order.find_ids(session, states, place, PAGE_SIZE + 1, is_back=bool(before))
@@ -208,9 +205,6 @@ def list_accounts_after(
 
     Args:
         only: the ids that the caller may see; None for all.
-
-    Raises:
-        SearchRefused: the text cannot be searched for.
     """
     settle_before_a_list()
     query, note = select(Account).where(Account.id > cursor).order_by(Account.id).limit(limit + 1), ""

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from keap_connect.accounts.naming import NAME, parse_account_name
 from keap_connect.accounts.words import words_in
-from keap_connect.errors import AccountNotFound, SearchRefused
+from keap_connect.errors import AccountNotFound
 from keap_connect.models import Account, AccountWord
 
 MOST_CANDIDATES = 2000
@@ -17,7 +17,7 @@ _other = aliased(AccountWord)
 
 
 class Found(NamedTuple):
-    """The ids of the accounts found, in order; `note` says that there may be more, or is empty."""
+    """The ids of the accounts found, in order; `note` says that there may be more, or why none is looked for."""
 
     ids: list[int]
     note: str = ""
@@ -30,9 +30,6 @@ def search(session: Session, text: str, only: Collection[int] | None = None) -> 
 
     Args:
         only: the ids that the caller may see; None for all.
-
-    Raises:
-        SearchRefused: no word has two letters.
     """
     typed = text.strip()
     if typed.startswith("#") or (":" in typed and NAME.fullmatch(typed)):
@@ -42,9 +39,9 @@ def search(session: Session, text: str, only: Collection[int] | None = None) -> 
         return Found(number)
     words = words_in(typed)
     if not words:
-        raise SearchRefused("Type letters or digits of a name, an address or an id.")
+        return Found([], "Type letters or digits of a name, an address or an id.")
     if max(map(len, words)) == 1:
-        raise SearchRefused("A word of one letter finds too much: type at least two letters of a word.")
+        return Found([], "A word of one letter finds too much: type at least two letters of a word.")
     ids, is_cut = _find_by_words(session, words, only)
     return Found(sorted({*number, *ids}), TOO_MANY if is_cut else "")
 

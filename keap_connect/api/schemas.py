@@ -190,7 +190,9 @@ class AccountList(Schema):
     accounts = fields.List(fields.Nested(Account), required=True)
     next_cursor = fields.Integer(required=True, allow_none=True)
     warning = fields.String(
-        required=True, allow_none=True, metadata={"description": "That `q` found too much to return all of it."}
+        required=True,
+        allow_none=True,
+        metadata={"description": "That `q` found too much to return all of it, or cannot be searched for."},
     )
 
 
