@@ -108,7 +108,8 @@ def _store_states(session: Session) -> None:
         account.title_key = title_key_of(account)
         _store_words(session, account)
     for account, old_state in changed:
-        why = " ".join(reasons_of(account, now, ours)[:1])
+        # The first sentence: the event of the refresh beside it has Keap's words.
+        why = next((f"{reason.partition('. ')[0].rstrip('.')}." for reason in reasons_of(account, now, ours)), "")
         _note_change(session, account, old_state, why)
 
 
