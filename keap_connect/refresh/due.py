@@ -23,8 +23,7 @@ def claim_due(most: int) -> list[Account]:
     Imported pairs that were never refreshed come after all others and one by one: many may be used up already.
     """
     now = utc_now()
-    is_unclaimed = or_(Account.claimed_until.is_(None), Account.claimed_until <= now)
-    is_due = (Account.next_refresh_at <= now, is_unclaimed, *_is_presentable())
+    is_due = (Account.next_refresh_at <= now, _is_unclaimed(now), *_is_presentable())
     first = select(Account.id).where(Account.needs_first_refresh, *is_due).order_by(Account.next_refresh_at, Account.id)
     under_way = select(_other.id).where(_other.needs_first_refresh, _other.lease_ends > database_clock())
     is_next = and_(~under_way.exists(), Account.id == first.limit(1).scalar_subquery())
@@ -49,11 +48,12 @@ def claim_due(most: int) -> list[Account]:
 
 def lag_seconds() -> float:
     """Return for how long the account that waits longest has been due; imported pairs wait for each other."""
-    due = select(Account.next_refresh_at).where(~Account.needs_first_refresh, *_is_presentable())
-    longest = due.where(Account.next_refresh_at <= utc_now()).order_by(Account.next_refresh_at).limit(1)
+    now = utc_now()
+    is_waiting = Account.next_refresh_at <= now, ~Account.needs_first_refresh, _is_unclaimed(now), *_is_presentable()
+    longest = select(Account.next_refresh_at).where(*is_waiting).order_by(Account.next_refresh_at).limit(1)
     with read_session() as session:
         due_at = session.scalar(longest)
-    return max((utc_now() - due_at).total_seconds(), 0.0) if due_at else 0.0
+    return max((now - due_at).total_seconds(), 0.0) if due_at else 0.0
 
 
 def reserve_calls(calls: int) -> float:
@@ -80,6 +80,10 @@ def reserve_calls(calls: int) -> float:
             session.flush()
             row = session.execute(statement).one()
     return max(float(row[0]) - spread - float(row[1]), 0.0)
+
+
+def _is_unclaimed(now: datetime) -> ColumnElement[bool]:
+    return or_(Account.claimed_until.is_(None), Account.claimed_until <= now)
 
 
 def _is_presentable() -> tuple[ColumnElement[bool], ...]:

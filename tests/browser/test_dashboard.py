@@ -40,7 +40,7 @@ def lose(app: Flask) -> Callable[[int], None]:
 
     def refuse(account_id: int) -> None:
         with app.app_context(), write_transaction() as session:
-            session.execute(update(Account).where(Account.id == account_id).values(refused_at=utc_now()))
+            session.get_one(Account, account_id).refused_at = utc_now()
 
     return refuse
 

@@ -25,8 +25,7 @@ from sqlalchemy import select, text, update
 
 from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint, new_account, open_refresh_token, replace_credential
-from keap_connect.accounts.directory import view_of
-from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import Grant, Match, match_grant
@@ -37,6 +36,7 @@ from keap_connect.models import Account
 from keap_connect.refresh import alarms
 from keap_connect.refresh.lease import look
 from keap_connect.refresh.recovery import list_kept
+from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.conftest import environ_of, migrate
 from tests.support.postgres import PostgresServer
@@ -205,13 +205,15 @@ class Stage:
 
     def change(self, *account_ids: int, **values: object) -> None:
         """Change the rows of accounts behind the app's back."""
+        if "next_refresh_at" in values:
+            values["claimed_until"] = None
         with self.app.app_context(), write_transaction() as session:
             session.execute(update(Account).where(Account.id.in_(account_ids)).values(**values))
 
     def state(self, account_id: int) -> AccountState:
         """Return what people see of an account."""
         with self.app.app_context():
-            return view_of(self.row(account_id)).state
+            return state_of(self.row(account_id), utc_now(), services().keap.registration)
 
     def is_leased(self, account_id: int) -> bool:
         """Whether some process has its lease, and it has not ended."""
@@ -246,8 +248,9 @@ class Stage:
             assert alarms.resume([alarms.MASS_REFUSAL], "test")
 
     def events(self, account_id: int) -> list[str]:
-        """Return the kinds of its history, oldest first."""
-        query = text("SELECT kind FROM account_event WHERE account_id = :id ORDER BY id")
+        """Return the kinds of its history, oldest first, without the changes of its state, which follow from them."""
+        states = "'at_risk', 'recovered', 'reconnect_required'"
+        query = text(f"SELECT kind FROM account_event WHERE account_id = :id AND kind NOT IN ({states}) ORDER BY id")
         with self.app.app_context(), read_session() as session:
             return list(session.scalars(query, {"id": account_id}))
 
