@@ -4,9 +4,10 @@ Each index begins with the state. So a list reads the first rows of each state t
 without the value that sorts the list are last.
 """
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -53,11 +54,10 @@ class Position(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Position | None":
         """Read the text; None if it is no position."""
-        part, _, rest = text.partition("~")
-        account_id, _, value = rest.partition("~")
-        if not (part.isdecimal() and account_id.isdecimal() and int(account_id) <= LARGEST_ID):
+        found = re.fullmatch("([0-9]{1,2})~([0-9]{1,10})(?:~(.*))?", text, re.DOTALL)
+        if found is None or int(found[2]) > LARGEST_ID:
             return None
-        return cls(int(part), int(account_id), value)
+        return cls(int(found[1]), int(found[2]), found[3] or "")
 
     def __str__(self) -> str:
         """Return the text."""
@@ -137,12 +137,21 @@ class Order:
         keys = [Account.id] if part.column is None else [part.column, Account.id]
         query = select(*keys).where(part.condition).limit(limit)
         query = query.order_by(*(key.desc() if is_descending else key.asc() for key in keys))
-        if after:
-            values: list[object] = [after.account_id]
-            if part.column is not None:
-                is_text = part.column is Account.title_key
-                values.insert(0, after.value if is_text else datetime.fromisoformat(after.value))
+        value = _read_value(part.column, after.value) if after and part.column is not None else None
+        if after and (value is not None or part.column is None):
+            values = [after.account_id] if part.column is None else [value, after.account_id]
             place = tuple_(*values, types=[key.type for key in keys])
             query = query.where(tuple_(*keys) < place if is_descending else tuple_(*keys) > place)
         rows = [tuple(row) for state in part.states for row in session.execute(query.where(Account.state == state))]
         return [row[-1] for row in sorted(rows, reverse=is_descending)[:limit]]
+
+
+def _read_value(column: InstrumentedAttribute[Any], text: str) -> str | datetime | None:
+    """Return the value of a position; None if somebody wrote another text into the URL."""
+    if column is Account.title_key:
+        return text
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None

@@ -40,7 +40,7 @@ def search(session: Session, text: str, only: Collection[int] | None = None) -> 
     words = words_in(typed)
     if not words:
         return Found([], "Type letters or digits of a name, an address or an id.")
-    if max(map(len, words)) == 1:
+    if all(len(word) == 1 and word.isascii() for word in words):  # elsewhere a name may have one character
         return Found([], "A word of one letter finds too much: type at least two letters of a word.")
     ids, is_cut = _find_by_words(session, words, only)
     return Found(sorted({*number, *ids}), TOO_MANY if is_cut else "")

@@ -284,6 +284,7 @@ def recount() -> None:
     state, cause, accounts = counted.c
     differing = select(state, cause, func.sum(accounts)).group_by(state, cause).having(func.sum(accounts) != 0)
     with write_transaction() as session:
+        take_turns(session, "recount")  # or two workers would correct the same twice
         correction = insert(StateCount).from_select(["state", "cause", "accounts"], differing)
         wrong = session.scalars(correction.returning(StateCount.state)).all()
     if wrong:

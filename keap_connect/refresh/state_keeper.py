@@ -57,6 +57,7 @@ class StateKeeper:
             pass
         while self._is_in_haste and not self._stopping.is_set():
             self._derive_more()
+        add_up_counts()
 
     def _run(self) -> None:
         with self._app.app_context():

@@ -23,7 +23,9 @@ def test_the_second_click_on_a_head_turns_its_order_around_and_one_elsewhere_beg
     assert str(Order().by("state")) == "-state"
 
 
-@pytest.mark.parametrize("text", ["", "x", "1", "1~x~", "~1~", "-1~2~", "1~99999999999~"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1", "1~x~", "~1~", "-1~2~", "1~9999999999~", "9" * 5000 + "~1~", "1~" + "9" * 5000]
+)
 def test_what_is_no_position_begins_at_the_first_page(text: str):
     assert Position.parse(text) is None
 

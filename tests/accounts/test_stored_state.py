@@ -335,6 +335,15 @@ def test_pages_go_through_each_order_and_back(app, monkeypatch, size):
         assert back == pages, text
 
 
+@pytest.mark.parametrize("value", ["", "x", "2026-11-29", "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
+def test_a_position_that_somebody_wrote_begins_its_part(app, value):
+    seeded()
+    for text in ("expires", "used", "broken"):
+        for direction in ("after", "before"):
+            found = list_accounts(order=Order.parse(text), **{direction: f"0~1~{value}"})
+            assert set(found.counts) == set(AccountState)
+
+
 def test_a_state_narrows_each_order(app):
     seeded()
     for text in WANTED:
@@ -356,6 +365,8 @@ def test_a_search_finds_beginnings_of_words_without_accents_or_case(app):
     change_account(two, "admin", {"label": "Praxis"})
     assert list_accounts("zahn").accounts == []
     assert [each.id for each in list_accounts("praxis", "active").accounts] == [two]
+    three = add(person_name="王 小明")
+    assert [each.id for each in list_accounts("王").accounts] == [three]
     assert list_accounts("praxis", "at_risk").accounts == []
 
 
