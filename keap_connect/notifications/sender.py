@@ -21,9 +21,11 @@ from sqlalchemy.orm import Session, aliased
 from keap_connect import counters
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, read_session, take_turns, write_transaction
+from keap_connect.errors import KeapConnectError
 from keap_connect.keap.answers import cut
 from keap_connect.models import Alarm, Delivery
 from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
+from keap_connect.refresh.clone_guard import check_before_first_lease
 
 log = logging.getLogger(__name__)
 # How long to wait after each attempt, in seconds: 48 hours in all. A tenth more or less is random.
@@ -123,6 +125,8 @@ class Sender:
                     self._submit_due(threads)
                 except SQLAlchemyError as problem:
                     log.error("Nothing is sent: the database does not answer (%s).", type(problem).__name__)
+                except (KeapConnectError, OSError) as problem:
+                    log.error("Nothing is sent: %s", problem)
                 except Exception as fault:  # the thread has to go on
                     log.error("A fault of this program keeps notifications from being sent.", exc_info=fault)
                 self._wait()
@@ -136,6 +140,7 @@ class Sender:
 
     def _submit_due(self, threads: ThreadPoolExecutor) -> int:
         """Claim and submit what is due and has room; return how much that was."""
+        check_before_first_lease()  # a copy must not send what the original wrote
         now = seconds_since_boot()
         if now >= self._clock_due:
             self._clock_due = now + CLOCK_SECONDS

@@ -76,7 +76,7 @@ def check_instance() -> bool:
 
 
 def check_before_first_lease() -> None:
-    """Check once in the life of a process that may refresh, and store what earlier processes left.
+    """Check once in the life of a process that may refresh or send, and store what earlier processes left.
 
     Raises:
         SQLAlchemyError: the database does not answer; nothing was lost.

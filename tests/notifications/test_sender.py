@@ -14,8 +14,12 @@ from keap_connect.models import Delivery
 from keap_connect.notifications import sender
 from keap_connect.notifications.sender import SEND_SECONDS, WAITS, Answer, Channel, Sender
 from keap_connect.refresh import alarms
+from keap_connect.refresh.clone_guard import MARK, check_instance
+from keap_connect.services import services
+from tests.accounts.granted import store_account
 from tests.conftest import MovedClock
 from tests.notifications.conftest import deliveries, write_delivery
+from tests.support.sandbox import Sandbox
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 DONE, FAILED = Answer(True, "200 OK", 200), Answer(False, "500", 500)
@@ -257,6 +261,22 @@ def test_what_is_older_than_the_question_whether_this_is_a_copy_waits_for_the_an
     assert alarms.resume([alarms.UNKNOWN_INSTANCE], "test")
     script.run()
     assert script.ids == [2, 1]
+
+
+@on_sqlite
+@pytest.mark.proves("F89")
+def test_a_copy_sends_nothing_of_the_original_even_before_its_worker_has_refreshed(app: Flask, sandbox: Sandbox):
+    store_account(sandbox)
+    write_delivery()
+    check_instance()
+    (services().settings.instance_path / MARK).write_text("another-confirmation 0\n")
+    app.extensions[MARK].is_checked = False  # as in a process that starts
+    script = Script()
+
+    script.run()
+
+    assert script.ids == []
+    assert [alarm.name for alarm in alarms.list_alarms()] == [alarms.UNKNOWN_INSTANCE]
 
 
 @pytest.mark.proves("R85", "F76")
