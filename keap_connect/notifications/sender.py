@@ -22,6 +22,7 @@ from keap_connect import counters
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, read_session, take_turns, write_transaction
 from keap_connect.errors import KeapConnectError
+from keap_connect.events.mailing import ALARM
 from keap_connect.keap.answers import cut
 from keap_connect.models import Alarm, Delivery
 from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
@@ -218,11 +219,10 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
     now = utc_now()
     earlier = aliased(Delivery)
     is_same_account = earlier.account_id.is_not_distinct_from(Delivery.account_id)
-    is_same_line = and_(earlier.recipient == Delivery.recipient, is_same_account, earlier.id < Delivery.id)
+    is_same_line = [earlier.recipient == Delivery.recipient, is_same_account, earlier.id < Delivery.id]
     due = (
         select(Delivery)
         .where(Delivery.finished_at.is_(None), Delivery.channel == channel, Delivery.due_at <= now)
-        .where(~select(earlier.id).where(earlier.finished_at.is_(None), is_same_line).exists())
         .where(Delivery.id.not_in(busy))
         .order_by(Delivery.due_at, Delivery.id)
         .limit(most)
@@ -230,10 +230,14 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
     if recipient is not None:
         due = due.where(Delivery.recipient == recipient)
     with read_session() as session:
-        # A copy of the installation has the messages of the original: what is older than the question waits for the
-        # answer.
-        asked = session.get(Alarm, UNKNOWN_INSTANCE)
-        found = session.scalars(due.where(Delivery.created_at >= asked.raised_at) if asked else due).all()
+        if asked := session.get(Alarm, UNKNOWN_INSTANCE):
+            # A copy of the installation has the messages of the original, and finds its own tokens too old. Until the
+            # answer, it sends nothing but that there is a question, and nothing older holds that up.
+            due = due.where(Delivery.created_at >= asked.raised_at)
+            due = due.where(Delivery.kind.startswith("refreshing.") | (Delivery.kind == ALARM))
+            is_same_line.append(earlier.created_at >= asked.raised_at)
+        waits = select(earlier.id).where(earlier.finished_at.is_(None), *is_same_line).exists()
+        found = session.scalars(due.where(~waits)).all()
     if not found:
         return []
     until = utc_now() + timedelta(seconds=CLAIM_SECONDS)
