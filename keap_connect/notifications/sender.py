@@ -38,6 +38,7 @@ AT_ONCE = 3  # messages to one lane
 MOST_ENDPOINTS = 10  # each is a lane; the two channels of mail are two more
 IDLE_SECONDS = 1.0
 CLOCK_SECONDS = 60.0
+REFRESHING = "refreshing."  # with it begin the kinds that are about all accounts
 WAITING, SENT, GIVEN_UP, CANCELLED = "waiting", "sent", "given_up", "cancelled"
 FAULT = "A fault of this program ended the attempt; it is in the log."
 
@@ -220,6 +221,9 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
     earlier = aliased(Delivery)
     is_same_account = earlier.account_id.is_not_distinct_from(Delivery.account_id)
     is_same_line = [earlier.recipient == Delivery.recipient, is_same_account, earlier.id < Delivery.id]
+    # Of what is about no account, only pauses and their ends have an order.
+    is_single = Delivery.account_id.is_(None) & ~Delivery.kind.startswith(REFRESHING)
+    is_same_line.append(earlier.account_id.is_not(None) | earlier.kind.startswith(REFRESHING))
     due = (
         select(Delivery)
         .where(Delivery.finished_at.is_(None), Delivery.channel == channel, Delivery.due_at <= now)
@@ -234,10 +238,10 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
             # A copy of the installation has the messages of the original, and finds its own tokens too old. Until the
             # answer, it sends nothing but that there is a question, and nothing older holds that up.
             due = due.where(Delivery.created_at >= asked.raised_at)
-            due = due.where(Delivery.kind.startswith("refreshing.") | (Delivery.kind == ALARM))
+            due = due.where(Delivery.kind.startswith(REFRESHING) | (Delivery.kind == ALARM))
             is_same_line.append(earlier.created_at >= asked.raised_at)
         waits = select(earlier.id).where(earlier.finished_at.is_(None), *is_same_line).exists()
-        found = session.scalars(due.where(~waits)).all()
+        found = session.scalars(due.where(is_single | ~waits)).all()
     if not found:
         return []
     until = utc_now() + timedelta(seconds=CLAIM_SECONDS)

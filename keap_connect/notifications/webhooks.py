@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -25,7 +26,7 @@ from keap_connect.errors import SealBroken
 from keap_connect.events.history import Actor
 from keap_connect.keap.answers import retry_after_seconds
 from keap_connect.models import Delivery, WebhookEndpoint
-from keap_connect.notifications.endpoints import open_secrets, switch_off
+from keap_connect.notifications.endpoints import TEST, open_secrets, switch_off
 from keap_connect.notifications.sender import GIVEN_UP, SENT, WAITING, Answer, Channel
 from keap_connect.notifications.targets import may_connect, may_use_port
 from keap_connect.services import services
@@ -57,7 +58,8 @@ def send(delivery: Delivery) -> Answer:
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": " ".join(Webhook(one).sign(delivery.message_id, now, body) for one in secrets),
     }
-    return _judge(*_post(endpoint.url, headers, body.encode()))
+    answer = _judge(*_post(endpoint.url, headers, body.encode()))
+    return replace(answer, is_gone=True) if delivery.kind == TEST and not answer.is_done else answer  # tried once
 
 
 def _judge(status: int, headers: CaseInsensitiveDict[str], failure: str) -> Answer:
@@ -163,12 +165,13 @@ def note(session: Session, delivery: Delivery) -> None:
         return
     if delivery.status == SENT:
         endpoint.failing_since = None
-    elif delivery.status in {WAITING, GIVEN_UP}:
+    elif delivery.answer_code == HTTPStatus.GONE:
+        endpoint.failing_since = endpoint.failing_since or utc_now()
+        switch_off(session, endpoint, Actor.SYSTEM, "It answered 410 Gone.")
+    elif delivery.status in {WAITING, GIVEN_UP} and delivery.kind != TEST:
         now = utc_now()
         endpoint.failing_since = endpoint.failing_since or now
-        if delivery.answer_code == HTTPStatus.GONE:
-            switch_off(session, endpoint, Actor.SYSTEM, "It answered 410 Gone.")
-        elif delivery.status == GIVEN_UP and endpoint.failing_since <= now - FAILS_FOR_LONG:
+        if delivery.status == GIVEN_UP and endpoint.failing_since <= now - FAILS_FOR_LONG:
             since = f"{endpoint.failing_since:%Y-%m-%d %H:%M} UTC"
             switch_off(session, endpoint, Actor.SYSTEM, f"No message has reached it since {since}: {delivery.answer}.")
 

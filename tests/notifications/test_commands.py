@@ -35,4 +35,4 @@ def test_a_webhook_is_added_tested_and_listed(app: Flask):
     assert "CRM" not in run("list")[1]
     assert run("add", "http://exa mple.com/")[0] == 1
     assert run("test", "7")[0] == 1
-    assert [one.status for one in deliveries()] == ["sent", "cancelled"]
+    assert [one.status for one in deliveries()] == ["sent", "given_up"]

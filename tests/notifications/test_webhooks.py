@@ -243,6 +243,23 @@ def test_one_message_that_is_never_taken_switches_nothing_off(server: RawServer,
     assert get_endpoint(1).is_on
 
 
+def test_a_test_that_is_refused_is_tried_once_and_holds_up_no_alarm(server: RawServer, secret: str):
+    def judge(connection: Connection) -> None:
+        is_pause = b'"refreshing.paused"' in connection.read_request()
+        connection.send(OK if is_pause else http(b"", status="400 Bad Request"))
+
+    server.script = judge
+    send_test(1)
+    send_due()
+    tell(EventKind.CONNECTION_FAILED, None, ending="denied")
+    tell(EventKind.REFRESHING_PAUSED, None, cause="mass_refusal", reason="x")
+
+    send_due()
+
+    assert [one.status for one in deliveries()] == ["given_up", "waiting", "sent"]
+    assert deliveries()[0].attempts == 1
+
+
 def test_a_removed_endpoint_gets_nothing_and_its_id_is_not_used_again(server: RawServer, secret: str):
     tell(EventKind.RECOVERED)
 
