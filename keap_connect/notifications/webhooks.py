@@ -37,7 +37,10 @@ CONNECT_SECONDS = 10.0
 MOST_BODY_BYTES = 64 * 1024  # read and dropped; then the connection is closed
 OVERLOADED = {429, 502, 503, 504}
 PAUSE_SECONDS = 60.0  # after an answer that says so, or none
-FAILS_FOR_LONG = timedelta(hours=40)  # most of the two days that a message is tried for
+# An endpoint that nothing has reached for that long is switched off. With a backlog, the attempts of one message take
+# longer than two days; without one, the last attempt may come earlier.
+FAILS_FOR_LONG = timedelta(hours=48)
+FAILS_TO_THE_LAST = timedelta(hours=40)
 
 
 def send(delivery: Delivery) -> Answer:
@@ -171,7 +174,7 @@ def note(session: Session, delivery: Delivery) -> None:
     elif delivery.status in {WAITING, GIVEN_UP} and delivery.kind != TEST:
         now = utc_now()
         endpoint.failing_since = endpoint.failing_since or now
-        if delivery.status == GIVEN_UP and endpoint.failing_since <= now - FAILS_FOR_LONG:
+        if endpoint.failing_since <= now - (FAILS_TO_THE_LAST if delivery.status == GIVEN_UP else FAILS_FOR_LONG):
             since = f"{endpoint.failing_since:%Y-%m-%d %H:%M} UTC"
             switch_off(session, endpoint, Actor.SYSTEM, f"No message has reached it since {since}: {delivery.answer}.")
 

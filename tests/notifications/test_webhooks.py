@@ -26,9 +26,10 @@ from keap_connect.notifications.endpoints import (
     remove_endpoint,
     send_test,
 )
+from keap_connect.notifications.sender import WAITS
 from tests.conftest import MovedClock
 from tests.keap.raw_server import Connection, RawServer, answering, http
-from tests.notifications.conftest import deliveries, send_due, tell
+from tests.notifications.conftest import deliveries, send_due, tell, write_delivery
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 pytestmark = on_sqlite
@@ -223,6 +224,24 @@ def test_an_endpoint_that_is_down_for_three_days_is_switched_off_said_and_can_be
     assert (again.status, again.message_id, again.attempts) == ("sent", first.message_id, 1)
     assert get_endpoint(1).failing_since is None
     assert list(check_webhooks()) == []
+
+
+@pytest.mark.proves("R82", "F75")
+def test_a_dead_endpoint_is_switched_off_after_two_days_however_much_waits(
+    server: RawServer, secret: str, clock: MovedClock
+):
+    server.script = says("503 Service Unavailable")
+    for account_id in range(20):
+        write_delivery("1", account_id, "webhook")
+
+    for _ in range(3):
+        assert get_endpoint(1).is_on
+        send_due()
+        clock.advance(hours=24.1)
+
+    assert not get_endpoint(1).is_on
+    assert max(one.attempts for one in deliveries()) < len(WAITS)
+    assert {one.status for one in deliveries()} == {"cancelled"}
 
 
 @pytest.mark.proves("R82")
