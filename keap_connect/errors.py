@@ -320,6 +320,14 @@ class WebhookUnfit(FormRefused):
     status, code = 409, "webhook_refused"
 
 
+class SecretIsNew(KeapConnectError):
+    """The receiver may still have the secret before the present one, and a third one would end it."""
+
+    status, code = 409, "secret_is_new"
+    heading = "A secret was made less than a day ago"
+    advice = "If the secret is known to others, remove the webhook and add it again."
+
+
 class WebhookOff(KeapConnectError):
     status, code = 409, "webhook_off"
     heading, advice = "This webhook is switched off", "Switch it on first."

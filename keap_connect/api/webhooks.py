@@ -56,7 +56,7 @@ def add_webhook(body: dict[str, Any]) -> dict[str, Any]:
 )
 def update_webhook(webhook_id: int, body: dict[str, Any]) -> dict[str, Any]:
     """A field that is not sent stays. With `rotate_secret`, the answer has a new `secret`; for a day, messages are
-    signed with both."""
+    signed with both, and there can be no third one. 409: that day is not over, or webhooks may not go to this URL."""
     _check_key()
     return _shown(endpoints.change_endpoint(webhook_id, current_key().actor, body))
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.naming import tidy_name
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
-from keap_connect.errors import DeliveryNotFound, WebhookNotFound, WebhookOff, WebhookUnfit
+from keap_connect.errors import DeliveryNotFound, SecretIsNew, WebhookNotFound, WebhookOff, WebhookUnfit
 from keap_connect.events.history import ANNOUNCED, EventKind, record
 from keap_connect.models import LARGEST_ID, Delivery, WebhookEndpoint
 from keap_connect.notifications.sender import CANCELLED, CLAIM_SECONDS, MOST_ENDPOINTS, WAITING
@@ -86,12 +86,16 @@ def change_endpoint(endpoint_id: int, actor: str, changes: Mapping[str, object])
     Raises:
         WebhookNotFound: there is none.
         WebhookUnfit: a value breaks a rule.
+        SecretIsNew: the old secret of the last rotation is still valid.
     """
     secret = None
     with write_transaction() as session:
         endpoint = _get(session, endpoint_id, lock=True)
         _set(endpoint, changes)
         if changes.get("rotate_secret"):
+            if endpoint.old_secret_until is not None and endpoint.old_secret_until > utc_now():
+                until = f"{endpoint.old_secret_until:%Y-%m-%d %H:%M} UTC"
+                raise SecretIsNew(f"The secret before is valid until {until}, so no other one can be made until then.")
             endpoint.old_secret_sealed = services().cipher.seal(
                 open_secrets(endpoint, utc_now())[0], "webhook_endpoint", endpoint.id, "old_secret"
             )

@@ -9,7 +9,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import WebhookOff, WebhookUnfit
+from keap_connect.errors import SecretIsNew, WebhookOff, WebhookUnfit
 from keap_connect.events.deleting import prune_deliveries
 from keap_connect.events.history import ANNOUNCED, EventKind
 from keap_connect.events.search import Search, list_events
@@ -109,6 +109,8 @@ def test_while_a_secret_is_rotated_both_verify_and_afterwards_the_new_one_alone(
     headers, body = received(server)[0]
     for key in (secret, new):
         assert Webhook(key).verify(body, headers)["type"] == "webhook.test"
+    with pytest.raises(SecretIsNew):
+        change_endpoint(1, "x", {"rotate_secret": True})
 
     clock.advance(hours=25)
     send_test(1)
