@@ -5,7 +5,9 @@ import json
 import pytest
 from flask import Flask
 
+from keap_connect import counters
 from keap_connect.notifications.endpoints import change_endpoint
+from keap_connect.refresh.heartbeat import read_counters
 from tests.keap.raw_server import RawServer, answering, http
 from tests.notifications.conftest import deliveries, send_due
 
@@ -17,6 +19,7 @@ def test_a_webhook_is_added_tested_and_listed(app: Flask):
         done = app.test_cli_runner().invoke(args=["webhooks", *arguments])
         return done.exit_code, done.stdout
 
+    counters.take()  # of other tests
     with RawServer(answering(http(b""))) as server:
         code, secret = run("add", f"{server.url}/hook", "--type", "account.at_risk", "--name", "CRM")
         assert (code, secret[:6]) == (0, "whsec_")
@@ -36,3 +39,4 @@ def test_a_webhook_is_added_tested_and_listed(app: Flask):
     assert run("add", "http://exa mple.com/")[0] == 1
     assert run("test", "7")[0] == 1
     assert [one.status for one in deliveries()] == ["sent", "given_up"]
+    assert read_counters()["deliveries"] == {"webhook sent": 1, "webhook given_up": 1}
