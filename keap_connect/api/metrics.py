@@ -37,7 +37,7 @@ COUNTERS = {
 }
 HISTOGRAMS: dict[str, tuple[str, list[str]]] = {
     "keap_latency_seconds": ("How long calls to Keap took.", []),
-    "delivery_delay_seconds": ("The time from a change to its delivery.", ["kind"]),
+    "delivery_delay_seconds": ("The time from when a webhook or mail may be sent to its delivery.", ["kind"]),
 }
 # A tunnel to a developer's machine can set the Host header to localhost, and writes one of these.
 FORWARDING = ("Forwarded", "X-Forwarded-For", "Via")

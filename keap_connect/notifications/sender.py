@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flask import Flask
 from sqlalchemy import Update, and_, func, select, update
@@ -158,14 +158,14 @@ class Sender:
                     busy = list(self._under_way)
                 if room <= 0 or self._paused_until.get(lane, 0.0) > now:
                     continue
-                for delivery in _claim(lane, room, busy):
+                for delivery, since in _claim(lane, room, busy):
                     with self._lock:
                         self._under_way[delivery.id] = lane
-                    threads.submit(self._send, channel, lane, delivery, seconds_since_boot() + CLAIM_SECONDS)
+                    threads.submit(self._send, channel, lane, delivery, since, seconds_since_boot() + CLAIM_SECONDS)
                     submitted += 1
         return submitted
 
-    def _send(self, channel: Channel, lane: Lane, delivery: Delivery, claimed_until: float) -> None:
+    def _send(self, channel: Channel, lane: Lane, delivery: Delivery, since: datetime, claimed_until: float) -> None:
         try:
             if seconds_since_boot() > claimed_until - SEND_SECONDS:
                 return  # the process was suspended: another one may be sending it
@@ -177,18 +177,20 @@ class Sender:
             if answer.retry_after_seconds is not None:
                 wait = min(answer.retry_after_seconds, LONGEST_WAIT_SECONDS)
                 self._paused_until[lane] = seconds_since_boot() + wait
-            self._finish(channel, delivery, answer, claimed_until)
+            self._finish(channel, delivery, since, answer, claimed_until)
         finally:
             with self._lock:
                 del self._under_way[delivery.id]
             self._ended.set()
 
-    def _finish(self, channel: Channel, delivery: Delivery, answer: Answer, claimed_until: float) -> None:
+    def _finish(
+        self, channel: Channel, delivery: Delivery, since: datetime, answer: Answer, claimed_until: float
+    ) -> None:
         """Write how an attempt ended; while the database is away, try until another process may send it."""
         while True:
             try:
                 with write_transaction() as session:
-                    _write(session, channel, delivery, answer)
+                    _write(session, channel, delivery, since, answer)
                 return
             except SQLAlchemyError as problem:
                 log.error("Delivery %s is not written yet (%s).", delivery.id, type(problem).__name__)
@@ -203,7 +205,7 @@ def send_claimed(channel: Channel, delivery: Delivery) -> Delivery:
     """
     answer = channel.send(delivery)
     with write_transaction() as session:
-        _write(session, channel, delivery, answer)
+        _write(session, channel, delivery, delivery.created_at, answer)
         return session.get_one(Delivery, delivery.id)
 
 
@@ -214,8 +216,11 @@ def count_waiting() -> dict[str, int]:
         return dict(session.execute(counted).all())
 
 
-def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
-    """Hold the deliveries that wait longest in this lane, at most one for each account and recipient."""
+def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, datetime]]:
+    """Hold the deliveries that wait longest in this lane, at most one for each account and recipient.
+
+    Returns each with the time since when it is late: when it was first due, or, after failed attempts, was written.
+    """
     channel, recipient = lane
     now = utc_now()
     earlier = aliased(Delivery)
@@ -246,8 +251,9 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[Delivery]:
         return []
     until = utc_now() + timedelta(seconds=CLAIM_SECONDS)
     with write_transaction() as session:
-        ours = [one for one in found if count_updated(session, _still(one).values(due_at=until))]
-    for one in ours:
+        held = [one for one in found if count_updated(session, _still(one).values(due_at=until))]
+    ours = [(one, one.created_at if one.attempts else one.due_at) for one in held]
+    for one in held:
         one.due_at = until
     return ours
 
@@ -257,7 +263,7 @@ def _still(delivery: Delivery) -> Update:
     return update(Delivery).where(Delivery.id == delivery.id, *unchanged)
 
 
-def _write(session: Session, channel: Channel, delivery: Delivery, answer: Answer) -> None:
+def _write(session: Session, channel: Channel, delivery: Delivery, since: datetime, answer: Answer) -> None:
     # Before any row is locked, since `channel.note` locks others.
     take_turns(session, f"{delivery.channel}:{delivery.recipient}")
     row = session.get(Delivery, delivery.id, with_for_update=True)
@@ -269,7 +275,7 @@ def _write(session: Session, channel: Channel, delivery: Delivery, answer: Answe
     row.attempts, row.tried_at, row.answer, row.answer_code = row.attempts + 1, now, cut(answer.text), answer.code
     if answer.is_done:
         row.status, row.finished_at = SENT, now
-        counters.observe("delivery_delay_seconds", (now - row.created_at).total_seconds(), row.channel)
+        counters.observe("delivery_delay_seconds", (now - since).total_seconds(), row.channel)
     elif answer.is_cancelled:
         row.status, row.finished_at = CANCELLED, now
     elif answer.is_gone or row.attempts > len(WAITS):

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask, current_app
 
+from keap_connect import counters
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Delivery
@@ -227,6 +228,17 @@ def test_a_late_failure_changes_nothing_of_what_another_sender_holds_and_a_late_
         session.get_one(Delivery, 1).due_at = utc_now()
     Script(lambda one: claimed_by_another(one, DONE)).run()
     assert deliveries()[0].status == "sent"
+
+
+@on_sqlite
+def test_the_delay_of_a_message_that_is_meant_to_wait_begins_when_it_is_due(clock: MovedClock):
+    counters.take()  # of other tests
+    write_delivery(due_at=utc_now() + timedelta(days=3))
+    clock.advance(days=3)
+
+    Script().run()
+
+    assert 0 < counters.take()["delivery_delay_seconds", "test sum"] < 3600
 
 
 @on_sqlite
