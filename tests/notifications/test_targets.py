@@ -56,7 +56,7 @@ def test_no_spelling_of_this_machine_gets_a_connection(host: str):
         server.close()
         assert server.connections == []
     (row,) = deliveries()
-    assert row.status == "waiting"
+    assert row.status == "given_up"
     assert "is not allowed for webhooks." in row.answer
 
 
