@@ -6,13 +6,14 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
-from keap_connect.accounts.directory import list_accounts
+from keap_connect.accounts.directory import PAGE_SIZE, list_accounts, view_of
 from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect.journeys import Failures, list_failures
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.events.mailing import CUSTOMER_MAIL, DIGEST, MAIL, STEADY_AFTER, WAIT, gets_mails, new_mail
-from keap_connect.models import Admin, Alarm, Delivery
+from keap_connect.models import Account, Admin, Alarm, Delivery
 from keap_connect.notifications.messages import Trouble
 from keap_connect.refresh.alarms import list_alarms
 from keap_connect.services import services
@@ -34,13 +35,17 @@ class Attention:
 
 
 def read_attention() -> Attention:
-    lost, risky = (list_accounts(state=state) for state in (AccountState.RECONNECT_REQUIRED, AccountState.AT_RISK))
+    lost = list_accounts(state=AccountState.RECONNECT_REQUIRED)
     mails = _mails([one.id for one in lost.accounts])
-    lately = utc_now() - STEADY_AFTER
     # Most of those at risk are well again within the hour, and an alarm has a mail of its own.
-    lasting = [one for one in risky.accounts if one.state_since is None or one.state_since <= lately]
-    troubles = [Trouble(one, mails.get(one.id)) for one in (*lost.accounts, *lasting)]
-    more = sum((found.total or 0) - len(found.accounts) for found in ((lost, risky) if lasting else (lost,)))
+    lately = utc_now() - STEADY_AFTER
+    is_lasting = Account.state == AccountState.AT_RISK, Account.state_since <= lately
+    oldest = select(Account).where(*is_lasting).order_by(Account.state_since, Account.id).limit(PAGE_SIZE)
+    with read_session() as session:
+        ours, count = registration(session), session.scalar(select(func.count(Account.id)).where(*is_lasting)) or 0
+        risky = [view_of(row, ours) for row in session.scalars(oldest)]
+    troubles = [Trouble(one, mails.get(one.id)) for one in (*lost.accounts, *risky)]
+    more = (lost.total or 0) + count - len(troubles)
     lasting_alarms = [one for one in list_alarms() if one.raised_at <= lately]
     return Attention(lasting_alarms, troubles, more, list_failures())
 

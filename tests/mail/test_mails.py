@@ -195,6 +195,21 @@ def test_an_account_is_in_the_digest_when_it_is_at_risk_for_an_hour(send, clock)
 
 @on_sqlite
 @OFF
+def test_the_digest_counts_and_names_all_that_are_at_risk_for_an_hour_and_no_other(clock):
+    account_ids = [connect(number) for number in range(1, 26)]
+    for account_id in account_ids[21:]:
+        endanger(account_id)
+    clock.advance(hours=5)
+    for account_id in account_ids[:21]:
+        endanger(account_id)
+
+    found = digest.read_attention()
+
+    assert ([one.account.id for one in found.troubles], found.more) == (account_ids[21:], 0)
+
+
+@on_sqlite
+@OFF
 def test_an_admin_who_is_removed_between_digest_and_sending_gets_none(send, clock, admin):
     other = create_admin("other@example.com", ADMIN_PASSWORD)
     lose(connect())
