@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.clock import utc_now
-from keap_connect.models import NOT_CHOSEN, Account, AccountEvent, Admin, Delivery, Role
+from keap_connect.models import NOT_CHOSEN, Account, AccountEvent, Admin, CredentialKind, Delivery, Role
 from keap_connect.services import services
 
 # The channels: customers get nothing while an alarm is raised, and hold up no mail to an admin.
@@ -46,8 +46,9 @@ def plan_mails(session: Session, event: AccountEvent, announced_as: str) -> list
         if not was_unstable:
             cause = next((one.details["cause"] for one in (event, *changes) if one.details.get("cause")), None)
             mails += _to_admins(session, Admin.has_digest_mails, event, UNSTABLE, {"cause": cause})
-    # Somebody who imports a file of dead tokens does not mean to write to all these customers.
-    is_wanted = services().settings.mails_customers and not account.needs_first_refresh
+    # Who imports a file of dead tokens, or a key, does not mean to write to all these people: they connected nothing.
+    is_connected = account.kind == CredentialKind.OAUTH and not account.needs_first_refresh
+    is_wanted = services().settings.mails_customers and is_connected
     if event.kind == "reconnect_required" and account.person_email and is_wanted:
         payload = {"cause": event.details.get("cause"), "since": event.at.isoformat(), "number": 1}
         wait = STEADY_AFTER if is_unstable else WAIT

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import ceil
 from uuid import uuid4
 
 from sqlalchemy import select
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 from keap_connect.access.mail_choices import COLUMNS, MailChoice, unsubscribe_url
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState, Cause
+from keap_connect.accounts.stored_state import count_states
 from keap_connect.clock import utc_now
 from keap_connect.connect.reconnect_links import make_link_for_mail
 from keap_connect.database import read_session
@@ -24,7 +26,7 @@ from keap_connect.events.mailing import (
     gets_mails,
     new_mail,
 )
-from keap_connect.models import Admin, Delivery
+from keap_connect.models import Account, Admin, CredentialKind, Delivery
 from keap_connect.notifications.digest import EVERY, read_attention, write_digests
 from keap_connect.notifications.messages import (
     Message,
@@ -37,11 +39,14 @@ from keap_connect.notifications.messages import (
 )
 from keap_connect.notifications.sender import SENT, Answer, Channel
 from keap_connect.notifications.smtp import Conversation, give_to_server
-from keap_connect.refresh.alarms import list_alarms
+from keap_connect.refresh.alarms import LEAST_REFUSED, REFUSED_SHARE, WINDOW, list_alarms
 from keap_connect.services import services
 
 # How long after the mail before: three and seven days after the first one. Then the customer is left in peace.
 REMINDERS = {2: timedelta(days=3), 3: timedelta(days=4)}
+MANY_LOST = 20  # within ten minutes; fewer in a small installation, as in a mass refusal
+HELD_FOR = timedelta(days=1)  # so that an admin reads the digest first
+MOST_LOOKED_AT = 3000  # among these there are many within ten minutes, if so many were lost in a day
 SERVER_PAUSE_SECONDS = 60.0  # when a mail server is away, not each mail has to find out
 
 
@@ -138,7 +143,28 @@ def _plan_reminder(session: Session, delivery: Delivery) -> None:
 
 
 def _customers_lanes() -> tuple[None, ...]:
-    return () if list_alarms() else (None,)  # the fault is hardly theirs
+    return () if list_alarms() or _were_many_lost() else (None,)  # the fault is hardly theirs
+
+
+def _were_many_lost() -> bool:
+    """Return whether so many grants ended within ten minutes of the last day that the clock may be at fault, or we."""
+    now = utc_now()
+    waiting = (Delivery.channel == CUSTOMER_MAIL, Delivery.finished_at.is_(None), Delivery.due_at <= now)
+    with read_session() as session:
+        if session.scalar(select(Delivery.id).where(*waiting).limit(1)) is None:
+            return False
+        lost = select(Account.state_since).where(
+            Account.state == AccountState.RECONNECT_REQUIRED,
+            Account.state_since.between(now - HELD_FOR, now),
+            Account.kind == CredentialKind.OAUTH,
+            ~Account.needs_first_refresh,
+        )
+        moments = session.scalars(lost.order_by(Account.state_since.desc()).limit(MOST_LOOKED_AT)).all()
+    counts = count_states()
+    connected = sum(counts.values()) - counts.get(AccountState.DISCONNECTED, 0)
+    many = min(max(LEAST_REFUSED, ceil(REFUSED_SHARE * connected)), MANY_LOST)
+    pairs = zip(moments, moments[many - 1 :], strict=False)
+    return any(last and first and last - first <= WINDOW for last, first in pairs)
 
 
 CHANNELS = (

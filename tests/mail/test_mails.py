@@ -16,7 +16,7 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.reconnect_links import check_link, list_open_links
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import LinkGone
-from keap_connect.models import Account, Admin, Delivery, Role
+from keap_connect.models import Account, Admin, CredentialKind, Delivery, Role
 from keap_connect.notifications import digest
 from keap_connect.notifications.mail import CHANNELS
 from keap_connect.notifications.messages import CAUSES
@@ -26,6 +26,7 @@ from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 CUSTOMER = "carla@example.com"
+KEY = {"kind": CredentialKind.SERVICE_ACCOUNT_KEY}
 OFF = pytest.mark.parametrize("environ", [{"CUSTOMER_MAIL": "off"}], indirect=True)
 
 
@@ -366,10 +367,25 @@ def test_while_an_alarm_lasts_no_customer_is_mailed(send, clock):
 
 
 @on_sqlite
+@pytest.mark.parametrize("minutes", [1, 3])
+def test_when_many_are_lost_within_ten_minutes_no_customer_is_mailed_for_a_day(send, clock, minutes):
+    account_ids = [connect(number) for number in range(1, 6)]
+    for account_id in account_ids:
+        lose(account_id, Cause.AGED_OUT)
+        clock.advance(minutes=minutes)
+    counts = []
+    for hours in (0, 12, 13):
+        clock.advance(hours=hours, seconds=121)
+        counts.append([mail["To"] for mail in send()].count(CUSTOMER))
+
+    assert counts == ([0, 0, 5] if minutes == 1 else [5, 0, 0])
+
+
+@on_sqlite
 @pytest.mark.parametrize(
     ("environ", "columns"),
-    [({"CUSTOMER_MAIL": "off"}, {}), ({}, {"person_email": None}), ({}, {"needs_first_refresh": True})],
-    ids=["off", "no address", "never refreshed"],
+    [({"CUSTOMER_MAIL": "off"}, {}), ({}, {"person_email": None}), ({}, {"needs_first_refresh": True}), ({}, KEY)],
+    ids=["off", "no address", "never refreshed", "imported key"],
     indirect=["environ"],
 )
 def test_no_mail_is_written_to_a_customer(columns):
@@ -467,6 +483,7 @@ def test_a_mail_server_that_is_away_is_not_asked_by_each_mail(app, clock, mail_s
     mail_server.answers = {"MAIL": "451 4.3.0 Overloaded"}
     for number in range(1, 21):
         lose(connect(number))
+        clock.advance(minutes=3)  # many at once would be held
     clock.advance(seconds=121)
     running = Sender(app, CHANNELS)
 
