@@ -82,9 +82,10 @@ class _Client(smtplib.SMTP):
     def shown(self, said: bytes | str) -> str:
         """Return what the server said, without the password, should it repeat what it got."""
         text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-        password = (self._mail.password or "").encode()
-        for secret in (password, base64.b64encode(password)) if password else ():
-            text = text.replace(secret.decode(), "(password)")
+        user, password = self._mail.user or "", self._mail.password or ""
+        sent = [base64.b64encode(one.encode()).decode() for one in (f"\0{user}\0{password}", password)]
+        for secret in (*sent, password) if password else ():
+            text = text.replace(secret, "(password)")
         return _one_line(text)
 
 

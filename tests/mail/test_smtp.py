@@ -1,5 +1,6 @@
 """The conversation with a real mail server: over which line, what is refused, what hangs, and what is written down."""
 
+import base64
 import socket
 import ssl
 import threading
@@ -117,6 +118,16 @@ def test_no_password_is_in_the_conversation(app, mail_server):
     assert conversation.text == "535 5.7.8 Not (password)"
     assert "> (user and password)" in conversation.lines
     assert "canary" not in str(conversation)
+
+
+@pytest.mark.proves("R83")
+def test_a_server_that_repeats_the_encoded_login_does_not_show_it(app):
+    use(app, user=USER, password=PASSWORD)
+    encoded = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode())
+
+    assert smtp._Client(services.services().settings.mail).shown(b"501 AUTH PLAIN " + encoded) == (
+        "501 AUTH PLAIN (password)"
+    )
 
 
 def test_a_server_that_hangs_is_given_up(app, mail_server, monkeypatch):
