@@ -409,6 +409,7 @@ class _Reader:
             fits = host and parts.path in {"", "/"} and not parts.fragment and parts.port != 0
             fits = fits and parts.query in ({"", "starttls=off"} if parts.scheme == "smtp" else {""})
             fits = fits and bool(parts.username) == bool(parts.password)
+            fits = fits and value.isprintable() and " " not in value and bool(host.encode("idna"))
             fits = fits and unquote(f"{parts.username}{parts.password}").isascii()  # SMTP has no others
         except (ValueError, KeyError):
             fits = False

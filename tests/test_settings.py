@@ -469,6 +469,10 @@ def test_mail_goes_over_tls_unless_the_server_is_near_or_the_setting_says_so(url
         "smtps://canary.example.com?starttls=off",
         "smtp://canary@mail.example.com",
         "smtp://user:canary@mail.example.com?starttls=off",
+        "smtp://canary..example.com",
+        f"smtp://canary{'a' * 64}.example.com",
+        "smtp://canary .example.com",
+        "smtp://can\tary.example.com",
     ],
 )
 def test_a_wrong_mail_server_is_a_problem_that_tells_no_password(url):

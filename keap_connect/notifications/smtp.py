@@ -114,7 +114,7 @@ def give_to_server(recipient: str, make: Callable[[], EmailMessage]) -> Conversa
         text = f"{code} {client.shown(said)}"
     except smtplib.SMTPResponseException as problem:
         code, text = problem.smtp_code, f"{problem.smtp_code} {client.shown(problem.smtp_error)}"
-    except (OSError, smtplib.SMTPException) as problem:
+    except (OSError, smtplib.SMTPException, UnicodeError) as problem:  # the last: no name of a host
         code, text = None, _reason(problem)
         client.lines.append(f"  {text}")
     finally:
@@ -154,7 +154,7 @@ def _reason(problem: Exception) -> str:
             return "The mail server did not answer in time."
         case ssl.SSLCertVerificationError():
             return f"The certificate of the mail server was not accepted: {problem.verify_message}."
-        case socket.gaierror():
+        case socket.gaierror() | UnicodeError():
             return "The name of the mail server was not found."
         case smtplib.SMTPServerDisconnected():
             return "The mail server ended the connection without an answer."

@@ -168,6 +168,12 @@ def drip(listening):
                 return
 
 
+def test_a_name_that_no_host_can_have_is_said(app):
+    use(app, host="mail..example.com")
+
+    assert give_to_server(RECIPIENT, a_mail).text == "The name of the mail server was not found."
+
+
 def test_nobody_listening_is_said(app):
     use(app, port=1)
 
