@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.clock import utc_now
-from keap_connect.models import NOT_CHOSEN, Account, AccountEvent, Admin, CredentialKind, Delivery, Role
+from keap_connect.models import NOT_CHOSEN, Account, AccountEvent, Admin, Alarm, CredentialKind, Delivery, Role
 from keap_connect.services import services
 
 # The channels: customers get nothing while an alarm is raised, and hold up no mail to an admin.
@@ -30,7 +30,9 @@ def plan_mails(session: Session, event: AccountEvent, announced_as: str) -> list
     if services().settings.mail is None:
         return []
     if announced_as == "refreshing.paused":
-        return list(_to_admins(session, Admin.has_alarm_mails, event, ALARM, {"alarm": event.details["cause"]}))
+        alarm = session.get_one(Alarm, event.details["cause"])
+        which = {"alarm": alarm.name, "raised_at": alarm.raised_at.isoformat()}
+        return list(_to_admins(session, Admin.has_alarm_mails, event, ALARM, which))
     account = session.get(Account, event.account_id) if event.account_id else None
     if account is None or not announced_as.startswith("account."):
         return []

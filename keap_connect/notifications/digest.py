@@ -64,7 +64,8 @@ def write_digests() -> None:
 
 def _is_due() -> bool:
     digests = select(Delivery.id).where(Delivery.channel == MAIL, Delivery.kind == DIGEST)
-    lately = digests.where(Delivery.created_at > utc_now() - EVERY, Delivery.status != "cancelled")
+    now = utc_now()  # a digest of later was written while the clock was ahead
+    lately = digests.where(Delivery.created_at.between(now - EVERY, now), Delivery.status != "cancelled")
     wanting = select(func.count(Admin.id)).where(*gets_mails(Admin.has_digest_mails))
     with read_session() as session:
         return session.scalar(lately.limit(1)) is None and bool(session.scalar(wanting))

@@ -80,7 +80,7 @@ def _alarm(delivery: Delivery) -> Callable[[], Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.ALARMS)
     for alarm in list_alarms():
         # One that was ended and raised again has a mail of its own.
-        if alarm.name == delivery.payload["alarm"] and alarm.raised_at <= delivery.created_at:
+        if alarm.name == delivery.payload["alarm"] and alarm.raised_at.isoformat() == delivery.payload["raised_at"]:
             return lambda: alarm_message(alarm, unsubscribe)
     raise MailNotNeeded("The alarm has ended.")
 

@@ -289,9 +289,9 @@ def _write(session: Session, channel: Channel, delivery: Delivery, since: dateti
 
 
 def _hurry_future_dated() -> None:
-    """Send at once what a backward step of the clock would hold up: what was due when it was written, and retries."""
+    """Bring forward what a backward step of the clock would hold up: what was written before it, and retries."""
     now = utc_now()
-    is_future = and_(Delivery.created_at > now, Delivery.due_at <= Delivery.created_at)
+    is_future = Delivery.created_at > now
     is_too_late = and_(Delivery.attempts > 0, Delivery.due_at > now + timedelta(seconds=1.2 * LONGEST_WAIT_SECONDS))
     waits = update(Delivery).where(Delivery.finished_at.is_(None))
     with read_session() as session:
@@ -300,5 +300,10 @@ def _hurry_future_dated() -> None:
         )
     if found is not None:
         with write_transaction() as session:
+            dates = select(Delivery.id, Delivery.created_at, Delivery.due_at)
+            planned = dates.where(Delivery.finished_at.is_(None), is_future, Delivery.due_at > Delivery.created_at)
+            for delivery_id, created_at, due_at in session.execute(planned).all():
+                moved = waits.where(Delivery.id == delivery_id)
+                session.execute(moved.values(due_at=now + (due_at - created_at), created_at=now))
             session.execute(waits.where(is_future).values(due_at=now, created_at=now))
             session.execute(waits.where(is_too_late).values(due_at=now))

@@ -136,6 +136,17 @@ def test_an_alarm_that_ended_within_two_minutes_is_not_mailed_and_the_next_one_i
     assert [one.status for one in deliveries(kind="alarm")] == ["cancelled", "sent"]
 
 
+@on_sqlite
+def test_an_alarm_of_before_a_backward_step_of_the_clock_is_mailed(send, clock):
+    clock.advance(hours=6)
+    raise_alarm()
+    clock.advance(hours=-6)
+    assert send() == []
+    clock.advance(seconds=121)
+
+    assert [mail["Subject"] for mail in send()] == ["Refreshing is paused for all accounts"]
+
+
 # The digest
 
 
@@ -207,6 +218,20 @@ def test_the_digest_counts_and_names_all_that_are_at_risk_for_an_hour_and_no_oth
     found = digest.read_attention()
 
     assert ([one.account.id for one in found.troubles], found.more) == (account_ids[21:], 0)
+
+
+@on_sqlite
+@OFF
+def test_a_digest_of_while_the_clock_was_ahead_holds_up_no_other(send, clock):
+    lose(connect())
+    clock.advance(days=300)
+    for _ in range(2):
+        send()
+        clock.advance(seconds=121)
+    clock.advance(days=-300)
+    send()
+
+    assert [one.status for one in deliveries(kind="digest")] == ["sent", "waiting"]
 
 
 @on_sqlite
