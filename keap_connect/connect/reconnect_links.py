@@ -45,7 +45,7 @@ def make_link(account_id: int, actor: str) -> MadeLink:
 
 
 def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
-    """Return the link of one mail, and revoke those of earlier mails.
+    """Return the link of one mail. Those of earlier mails work until `revoke_links_of_earlier_mails`.
 
     A mail that is sent again, because nobody knows whether it arrived, has the same link: mail programs drop the second
     one. So the token is not random, but follows from the mail's random id and SECRET_KEY, which is not in the database.
@@ -57,17 +57,22 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
     token = keyed_hash("reconnect link", message_id)
     with write_transaction() as session:
         load_account(session, account_id, lock=True)
-        by_mail = select(ReconnectLink).where(
-            ReconnectLink.account_id == account_id, ReconnectLink.made_by == Actor.MAIL
-        )
-        made = session.scalar(by_mail.where(ReconnectLink.token_hash == hash_secret(token)))
+        of_mail = ReconnectLink.account_id == account_id, ReconnectLink.token_hash == hash_secret(token)
+        made = session.scalar(select(ReconnectLink).where(*of_mail))
         if made is None:
-            for link in session.scalars(by_mail.where(_is_open()).with_for_update(skip_locked=True)):
-                _revoke(session, link, Actor.MAIL)
             return _add(session, account_id, token, Actor.MAIL)
         if made.used_at or made.revoked_at:
             raise LinkGone("The link of this mail was used or revoked.")
         return MadeLink(_url(token), made.expires_at)
+
+
+def revoke_links_of_earlier_mails(session: Session, account_id: int, message_id: str) -> None:
+    """Revoke them once the mail server has taken this one over: until then, the customer has no other link."""
+    this = hash_secret(keyed_hash("reconnect link", message_id))
+    earlier = (ReconnectLink.made_by == Actor.MAIL, ReconnectLink.token_hash != this)
+    links = select(ReconnectLink).where(ReconnectLink.account_id == account_id, _is_open(), *earlier)
+    for link in session.scalars(links.with_for_update(skip_locked=True)):
+        _revoke(session, link, Actor.MAIL)
 
 
 def _add(session: Session, account_id: int, token: str, actor: str) -> MadeLink:

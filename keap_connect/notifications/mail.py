@@ -13,7 +13,7 @@ from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.clock import utc_now
-from keap_connect.connect.reconnect_links import make_link_for_mail
+from keap_connect.connect.reconnect_links import make_link_for_mail, revoke_links_of_earlier_mails
 from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.events.mailing import (
@@ -134,9 +134,12 @@ def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:
 PREPARED_BY = {ALARM: _alarm, DIGEST: _digest, UNSTABLE: _unstable, RECONNECT: _reconnect}
 
 
-def _plan_reminder(session: Session, delivery: Delivery) -> None:
+def _note_end(session: Session, delivery: Delivery) -> None:
+    if delivery.status != SENT or delivery.account_id is None:
+        return
+    revoke_links_of_earlier_mails(session, delivery.account_id, delivery.message_id)
     number = delivery.payload["number"] + 1
-    if delivery.status == SENT and number in REMINDERS:
+    if number in REMINDERS:
         payload = {**delivery.payload, "number": number}
         due_at = utc_now() + REMINDERS[number]
         session.add(new_mail(delivery.recipient, RECONNECT, payload, due_at, account_id=delivery.account_id))
@@ -169,5 +172,5 @@ def _were_many_lost() -> bool:
 
 CHANNELS = (
     Channel(MAIL, send, plan=write_digests),
-    Channel(CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_plan_reminder),
+    Channel(CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_note_end),
 )

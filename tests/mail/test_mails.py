@@ -429,6 +429,19 @@ def test_without_a_mail_server_nothing_is_written(app, monkeypatch):
     assert deliveries() == []
 
 
+@on_sqlite
+def test_a_reminder_that_the_server_does_not_take_leaves_the_link_of_the_mail_before(send, clock, mail_server):
+    lose(connect())
+    clock.advance(seconds=121)
+    (first,) = [one for one in send() if one["To"] == CUSTOMER]
+    mail_server.answers = {"DATA": "451 4.3.0 Later"}
+    clock.advance(days=3)
+    send()
+
+    assert [one.attempts for one in deliveries(channel="customer_mail")] == [1, 1]
+    check_link(link_in(first))
+
+
 # Unstable accounts
 
 
