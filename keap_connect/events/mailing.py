@@ -19,7 +19,6 @@ KINDS_OF_STATE = ("at_risk", "recovered", "reconnect_required")
 WAIT = timedelta(minutes=2)  # a change that is undone within this time sends no mail
 # An account that changes its state more often is unstable, until a state has held for that long.
 MOST_CHANGES, STEADY_AFTER = 4, timedelta(hours=1)
-EVENTS_LOOKED_AT = 40
 
 
 def plan_mails(session: Session, event: AccountEvent, announced_as: str) -> list[Delivery]:
@@ -92,8 +91,7 @@ def _cancel_reconnect_mails(session: Session, account_id: int, now: datetime) ->
 
 
 def _changes_of_last_hour(session: Session, account_id: int, now: datetime) -> list[AccountEvent]:
-    """Return the newest changes of its state, the last one first."""
-    # Of the newest events only: an account may have thousands, and the index is by id.
-    newest = select(AccountEvent).where(AccountEvent.account_id == account_id).order_by(AccountEvent.id.desc())
-    found = session.scalars(newest.limit(EVENTS_LOOKED_AT)).all()
-    return [event for event in found if event.kind in KINDS_OF_STATE and event.at > now - STEADY_AFTER]
+    """Return the newest changes of its state, the last one first, as many as make it unstable."""
+    changes = select(AccountEvent).where(AccountEvent.account_id == account_id, AccountEvent.kind.in_(KINDS_OF_STATE))
+    found = session.scalars(changes.order_by(AccountEvent.id.desc()).limit(MOST_CHANGES)).all()
+    return [event for event in found if event.at > now - STEADY_AFTER]
