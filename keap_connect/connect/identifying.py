@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
@@ -15,9 +15,10 @@ from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.events.mailing import CUSTOMER_MAIL, MAIL
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AccountEvent, AuthorizationFlow, JobItem, SignIn
+from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Delivery, JobItem, SignIn
 from keap_connect.services import services
 
 UNUSED = "Not used: a connection of the same person works already."
@@ -103,16 +104,22 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
             replace_credential(account, granted)
         revoke_open_links(session, account.id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
-    record(session, kind, account.id, Actor.SYSTEM, from_account=pending.id)
+    from_account = pending.id
+    record(session, kind, account.id, Actor.SYSTEM, from_account=from_account)
     was_moved = kind is EventKind.MOVED_HERE
     _note_in_jobs(session, pending.id, account, identity, {"updates": account.title} if was_moved else {"note": UNUSED})
     for table in (SignIn, AuthorizationFlow):
         session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
+    # Its mails have the address of the person, who is erased with the other account. What waits is about an old state.
+    mails = Delivery.account_id == pending.id, Delivery.channel.in_((MAIL, CUSTOMER_MAIL))
+    session.execute(delete(Delivery).where(*mails, Delivery.finished_at.is_(None)))
+    session.execute(update(Delivery).where(*mails).values(account_id=account.id))
     first, second = (pending, account) if was_moved else (account, pending)
     label, external_id = first.label or second.label, first.external_id or second.external_id
     session.delete(pending)
     session.flush()  # an external id is of one row only
     account.label, account.external_id = label, external_id
+    record(session, EventKind.MOVED_AWAY, from_account, Actor.SYSTEM, to_account=account.id)
     return account.id
 
 

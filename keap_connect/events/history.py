@@ -82,6 +82,11 @@ class EventKind(StrEnum):
         "An older grant of the same person, stored as account {from_account} before Keap said who it was, was dropped: "
         "the newer one stays. Account {from_account} no longer exists.",
     )
+    MOVED_AWAY = (
+        "moved_away",
+        ACCOUNTS,
+        "Keap said who it was: account {to_account} is of the same person. This account no longer exists.",
+    )
     LABEL_CHANGED = "label_changed", ACCOUNTS, "The label was changed from {before} to {after}."
     EXTERNAL_ID_CHANGED = "external_id_changed", ACCOUNTS, "The external id was changed from {before} to {after}."
     TOKEN_REVEALED = "token_revealed", ACCOUNTS, "The access token was shown."
@@ -203,6 +208,7 @@ ANNOUNCED_AS = {
     EventKind.PERSON_CHANGED: "account.reconnected",
     EventKind.DISCONNECTED: "account.disconnected",
     EventKind.ERASED: "account.disconnected",
+    EventKind.MOVED_AWAY: "account.disconnected",
     EventKind.CONNECTION_FAILED: "connection.failed",
     EventKind.RECONNECT_FAILED: "connection.failed",
     EventKind.REFRESHING_PAUSED: "refreshing.paused",

@@ -10,15 +10,20 @@ from sqlalchemy import select
 
 from keap_connect.access.admins import create_admin, invite_admin, remove_admin
 from keap_connect.access.mail_choices import MailChoice, choose_mails
-from keap_connect.accounts.credentials import new_account
+from keap_connect.accounts.changes import erase
+from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.state import Cause
 from keap_connect.clock import utc_now
+from keap_connect.connect import identifying
 from keap_connect.connect.reconnect_links import check_link, list_open_links
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import LinkGone
 from keap_connect.events.history import EventKind, record
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, Admin, CredentialKind, Delivery, Role
 from keap_connect.notifications import digest
+from keap_connect.notifications.endpoints import add_endpoint
 from keap_connect.notifications.mail import CHANNELS
 from keap_connect.notifications.messages import CAUSES
 from keap_connect.notifications.sender import Sender
@@ -441,6 +446,27 @@ def test_a_reminder_that_the_server_does_not_take_leaves_the_link_of_the_mail_be
 
     assert [one.attempts for one in deliveries(channel="customer_mail")] == [1, 1]
     check_link(link_in(first))
+
+
+@on_sqlite
+@pytest.mark.proves("R83")
+def test_erasing_an_account_erases_the_mails_about_a_grant_that_moved_there(send, clock, monkeypatch):
+    add_endpoint("https://example.com/", None, None, "x")
+    account_id, pending_id = connect(), connect(2, tenant_id=None, keap_user_id=None)
+    with write_transaction() as session:
+        granted = TokenResponse("a" * 30, "b" * 30, utc_now() + timedelta(days=9), "full")
+        replace_credential(session.get_one(Account, pending_id), granted)
+    lose(pending_id)
+    clock.advance(seconds=121)
+    send()
+    identity = Identity(tenant_id="ab1", keap_user_id="1", person_email=CUSTOMER)
+    monkeypatch.setattr(identifying, "ask_identity", lambda *_: identity)
+
+    assert identifying.identify_pending(pending_id) == account_id
+    assert [one.kind for one in deliveries(account_id=pending_id)][-1] == "account.disconnected"
+    assert [one.status for one in deliveries(recipient=CUSTOMER)] == ["sent"]
+    erase(account_id, "x")
+    assert deliveries(recipient=CUSTOMER) == []
 
 
 # Unstable accounts
