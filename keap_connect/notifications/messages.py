@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime, parseaddr
 
 from flask import current_app
@@ -19,8 +19,17 @@ from keap_connect.refresh.alarms import ADVICE
 from keap_connect.services import services
 
 LONGEST_SUBJECT = 150
-# By default a link that is longer than a line would be encoded as if it was words, and mail programs would not find it.
-MAIL_POLICY = SMTP.clone(cte_type="7bit", max_line_length=998)
+SHORT_LINES = SMTP.clone(cte_type="7bit", max_line_length=76)  # a blank, and a word of 75
+
+
+class MailPolicy(EmailPolicy):
+    """Long lines, since a link that is folded is encoded as if it was words; short ones for words (RFC 2047)."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        return SHORT_LINES.fold_binary(name, value) if name in {"Subject", "From"} else super().fold_binary(name, value)
+
+
+MAIL_POLICY = MailPolicy(cte_type="7bit", linesep="\r\n", max_line_length=998)
 # Customers read those of a state that a person must end; admins read all.
 CAUSES = {
     Cause.OTHER_REGISTRATION: "It was connected with another client id or token URL than the settings name now.",

@@ -575,6 +575,22 @@ def test_a_name_changes_neither_the_head_nor_the_html_of_a_mail(send, clock):
     assert "<img" not in mail.get_body(("html",)).get_content()
 
 
+@on_sqlite
+@pytest.mark.parametrize("environ", [{"MAIL_FROM": f"{'é' * 80} <connect@example.com>"}], indirect=True)
+def test_a_long_name_is_encoded_in_words_of_at_most_75_letters_and_no_link_is(send, clock, mail_server):
+    lose(connect(business_name="é" * 120))
+    send()
+    clock.advance(seconds=121)
+    mails = send()
+
+    heads = [raw.partition(b"\r\n\r\n")[0] for raw in mail_server.raw]
+    words = [word for head in heads for word in re.findall(rb"=\?[^?\s]+\?[bq]\?[^?\s]*\?=", head)]
+    assert len(words) > 4
+    assert max(map(len, words)) <= 75
+    assert f"Please reconnect {'é' * 120}" in [mail["Subject"] for mail in mails]
+    assert any(re.search(rb"\nList-Unsubscribe: <\S+>\r\n", head) for head in heads)
+
+
 def test_each_cause_has_its_words():
     assert set(CAUSES) == set(Cause)
 
