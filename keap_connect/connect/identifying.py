@@ -21,14 +21,19 @@ from keap_connect.keap.user_info import Identity, ask_identity
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Delivery, JobItem, SignIn
 from keap_connect.services import services
 
-UNUSED = "Not used: a connection of the same person works already."
+UNUSED = {
+    EventKind.GRANT_DROPPED: "Not used: the account of the same person was disconnected after this import.",
+    EventKind.IMPORT_DROPPED: "Not used: a connection of the same person works already.",
+    EventKind.NEWER_STAYED: "Not used: a newer connection of the same person works already.",
+}
 
 
 def list_unidentified() -> set[tuple[int, int]]:
     """Return id and generation of the pending accounts whose access token could say whose they are."""
     works = Account.access_token_expires_at > utc_now(), Account.disconnected_at.is_(None)
+    is_sound = Account.refused_at.is_(None), Account.refusals == 0, Account.outcome_unknown_since.is_(None)
     pending = select(Account.id, Account.generation).where(
-        Account.tenant_id.is_(None), ~Account.needs_first_refresh, *works
+        Account.tenant_id.is_(None), ~Account.needs_first_refresh, *works, *is_sound
     )
     with read_session() as session:
         return {(account_id, generation) for account_id, generation in session.execute(pending)}
@@ -62,6 +67,10 @@ def identify_pending(account_id: int) -> int:
         pending = session.get(Account, account_id, with_for_update=True)
         if pending is None or pending.generation != account.generation or pending.attempted_at is not None:
             raise TemporarilyUnavailable("The account is changing right now. Try again in a minute.")
+        if not pending.is_pending:  # somebody else asked at the same time
+            return pending.id
+        if pending.refused_at or pending.refusals or pending.outcome_unknown_since:
+            raise TemporarilyUnavailable("Its refresh token may be used up; a refresh must succeed first.")
         return _settle(session, pending, identity)
 
 
@@ -87,16 +96,21 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
     if access_token is None or expires_at is None:
         return pending.id
     account = find_by_identity(session, identity)
-    imports = AccountEvent.account_id == pending.id, AccountEvent.kind == EventKind.IMPORTED
-    imported = session.scalar(select(AccountEvent.details).where(*imports))
-    if account and imported is not None and works_well(account) and not imported.get("replaces"):
+    kinds = EventKind.IMPORTED, EventKind.IMPORTED_AGAIN
+    imports = AccountEvent.account_id == pending.id, AccountEvent.kind.in_(kinds)
+    imported = session.scalars(select(AccountEvent.details).where(*imports)).all()
+    replaces = any(details.get("replaces") for details in imported)
+    is_proven = account is not None and not account.needs_first_refresh and account.refused_at is None
+    if account and account.disconnected_at and account.disconnected_at > pending.connected_at:
+        kind = EventKind.GRANT_DROPPED
+    elif account and is_proven and imported and works_well(account) and not replaces:
         kind = EventKind.IMPORT_DROPPED
-    elif account and account.disconnected_at is None and account.connected_at > pending.connected_at:
+    elif account and is_proven and account.disconnected_at is None and account.connected_at > pending.connected_at:
         kind = EventKind.NEWER_STAYED
     else:
         kind = EventKind.MOVED_HERE
         granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
-        if account is None or imported is None:
+        if account is None or not imported:
             match = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
             account = session.get_one(Account, match.account_id)
         else:
@@ -107,7 +121,9 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
     from_account = pending.id
     record(session, kind, account.id, Actor.SYSTEM, from_account=from_account)
     was_moved = kind is EventKind.MOVED_HERE
-    _note_in_jobs(session, pending.id, account, identity, {"updates": account.title} if was_moved else {"note": UNUSED})
+    _note_in_jobs(
+        session, pending.id, account, identity, {"updates": account.title} if was_moved else {"note": UNUSED[kind]}
+    )
     for table in (SignIn, AuthorizationFlow):
         session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
     # Its mails have the address of the person, who is erased with the other account. What waits is about an old state.

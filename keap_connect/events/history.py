@@ -82,6 +82,12 @@ class EventKind(StrEnum):
         "An older grant of the same person, stored as account {from_account} before Keap said who it was, was dropped: "
         "the newer one stays. Account {from_account} no longer exists.",
     )
+    GRANT_DROPPED = (
+        "grant_dropped",
+        ACCOUNTS,
+        "A grant of the same person, stored as account {from_account}, was dropped: this account was disconnected "
+        "after it came. Account {from_account} no longer exists.",
+    )
     MOVED_AWAY = (
         "moved_away",
         ACCOUNTS,

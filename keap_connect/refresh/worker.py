@@ -36,6 +36,7 @@ MOST_CLAIMED = 256  # at once; with a limit, what may be sent in a second
 MOST_IDENTIFIED = 5  # with each beat: Keap allows 25 calls a second, and each takes up to four
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 600.0
 DELETE_PAST_SECONDS = 3600.0
 FAILURES = {Outcome.FAILED, Outcome.REFUSED, *ALARMS}
 
@@ -52,7 +53,7 @@ class RefreshWorker:
         self._lock = threading.Lock()
         self._beat_due = self._deletion_due = 0.0
         self._probe = alarms.Probe()
-        self._asked: set[tuple[int, int]] = set()  # the pending accounts, and the generation of their pairs
+        self._asked: dict[tuple[int, int], float] = {}  # when, of pending accounts and the generation of their pairs
         self._trouble: str | None = None  # why nothing could be leased lately
 
     def stop(self) -> None:
@@ -129,12 +130,12 @@ class RefreshWorker:
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
     def _identify_pending(self) -> None:
-        """Ask whose accounts are that were connected or refreshed elsewhere and are pending; once for each pair."""
-        found = list_unidentified()
-        fresh = sorted(found - self._asked)[:MOST_IDENTIFIED]
-        for account_id, _ in fresh:
-            self.pool.identify(account_id)
-        self._asked = self._asked & found | set(fresh)
+        """Ask whose accounts are that were connected or refreshed elsewhere and are pending; again after a while."""
+        found, now = list_unidentified(), seconds_since_boot()
+        self._asked = {one: at for one, at in self._asked.items() if one in found and at > now - ASK_AGAIN_SECONDS}
+        for one in sorted(found - self._asked.keys())[:MOST_IDENTIFIED]:
+            self._asked[one] = now
+            self.pool.identify(one[0])
 
     def _do_maintenance(self) -> None:
         """Write that this worker lives; at intervals, check the installation, and delete what is old."""

@@ -25,7 +25,7 @@ def upgrade() -> None:
     found = {}
     for row in op.get_bind().execute(imports):
         if fingerprint := row.details.get("fingerprint"):  # of several the newest
-            facts = {"account_id": row.account_id, "generation": row.details["generation"]}
+            facts = {"account_id": row.account_id, "generation": row.details.get("generation", 0)}
             found[fingerprint] = {"fingerprint": fingerprint, **facts}
     op.bulk_insert(tokens, list(found.values()))
 

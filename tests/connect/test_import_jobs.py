@@ -13,6 +13,7 @@ from keap_connect.connect.importing import UNPROVEN
 from keap_connect.database import read_session
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import JobNotFound
+from keap_connect.events.history import EventKind
 from keap_connect.jobs import runner
 from keap_connect.jobs.imports import import_line, start_import
 from keap_connect.jobs.records import (
@@ -152,7 +153,7 @@ def test_pair_whose_access_token_has_expired_is_stored_and_its_line_says_what_fo
     (account,) = stored.accounts()
     found = [item for item, _ in list_items(imported.job.id, ItemOutcome.DONE, 9)]
     assert [(item.account_id, item.details["tenant_id"]) for item in found] == [(account.id, "ef789")] * 2
-    assert [item.details["note"] for item in found] == ["", UNUSED]
+    assert [item.details["note"] for item in found] == ["", UNUSED[EventKind.IMPORT_DROPPED]]
     assert (stored.mixed_up(), presented_twice(sandbox)) == ([], [])
     assert do(app, lines).refused == 2, "their refresh tokens are used up"
 

@@ -15,6 +15,7 @@ from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import settle
+from keap_connect.connect import identifying
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.importing import ImportedCredential, check_form, import_credential
 from keap_connect.deployment import check_deployment
@@ -29,6 +30,7 @@ from keap_connect.errors import (
     WouldReplace,
 )
 from keap_connect.events.history import sentence_of
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import CredentialKind
 from keap_connect.refresh.alarms import list_alarms
 from keap_connect.refresh.serving import MAY_END_EARLIER, refresh_account, report_rejected, valid_token
@@ -259,6 +261,73 @@ class TestExpiredAccessToken:
 
         assert view_account(account_id).person_name == "Ann Lee"
         assert sandbox.ledger()["totals"]["refreshes"] == 1
+
+    def test_two_that_ask_at_once_whose_it_is_keep_it(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, monkeypatch: pytest.MonkeyPatch
+    ):
+        account_id = import_credential(expired, ADMIN)
+        valid_token(account_id, "job")
+        both, ask = threading.Barrier(2), identifying.ask_identity
+
+        def ask_together(*arguments: object) -> Identity:
+            answer = ask(*arguments)
+            both.wait(30)
+            return answer
+
+        def identify(_number: int) -> int:
+            with app.app_context():
+                return identify_pending(account_id)
+
+        monkeypatch.setattr(identifying, "ask_identity", ask_together)
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(identify, range(2))) == [account_id] * 2
+
+        assert view_account(account_id).person_name == "Ann Lee"
+        assert stored.history(account_id) == ["imported", "refreshed", "details_filled_in"]
+
+    def test_it_takes_the_place_of_a_newer_pair_that_keap_refused(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        import_credential(expired, ADMIN)
+        newer = import_credential(replace(bring(sandbox, OAUTH), refresh_token="x" * 32), ADMIN)
+        stored.set(newer, refused_at=datetime.now(UTC), next_refresh_at=None)
+
+        RefreshWorker(app).run(until_idle=True)
+
+        assert [(account.id, account.refused_at) for account in stored.accounts()] == [(newer, None)]
+
+    def test_it_does_not_undo_a_later_disconnect(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = stored.place()
+        import_credential(expired, ADMIN)
+        disconnect(account_id, "customer")
+
+        RefreshWorker(app).run(until_idle=True)
+
+        assert view_account(account_id).state is AccountState.DISCONNECTED
+        assert stored.history(account_id)[-1] == "grant_dropped"
+
+    def test_a_second_import_may_say_to_replace(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = stored.place()
+        import_credential(expired, ADMIN)
+        import_credential(replace(expired, replaces=True), ADMIN)
+
+        RefreshWorker(app).run(until_idle=True)
+
+        assert "moved_here" in stored.history(account_id)
+
+    def test_one_whose_refresh_was_refused_since_replaces_nothing(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = import_credential(expired, ADMIN)
+        valid_token(account_id, "job")
+        stored.set(account_id, refused_at=datetime.now(UTC))
+
+        with pytest.raises(TemporarilyUnavailable, match="may be used up"):
+            identify_pending(account_id)
 
     def test_dead_one_says_so_and_can_be_erased(
         self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox

@@ -310,6 +310,15 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "An older grant of the same person, stored as account 7 before Keap said who it was, was dropped: the newer "
         "one stays. Account 7 no longer exists.",
     ),
+    EventKind.GRANT_DROPPED: (
+        {"from_account": 7},
+        "A grant of the same person, stored as account 7, was dropped: this account was disconnected after it came. "
+        "Account 7 no longer exists.",
+    ),
+    EventKind.MOVED_AWAY: (
+        {"to_account": 8},
+        "Keap said who it was: account 8 is of the same person. This account no longer exists.",
+    ),
     EventKind.IMPORT_DROPPED: (
         {"from_account": 7},
         "An imported pair of the same person, stored as account 7, was dropped: this connection works, and the import "
