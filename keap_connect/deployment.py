@@ -79,8 +79,11 @@ def _list_revisions(directory: str) -> list[str]:
     return [revision.revision for revision in ScriptDirectory(directory).walk_revisions()]
 
 
-def check_file() -> None:
+def check_file(most_bytes: int | None = None) -> None:
     """Check whether an SQLite file is damaged or cannot be written; PostgreSQL checks its files itself.
+
+    Args:
+        most_bytes: a larger file is not read as a whole, which may take minutes; None reads any.
 
     Raises:
         SettingsError: one of both; nothing was changed.
@@ -88,6 +91,9 @@ def check_file() -> None:
     if db.engine.dialect.name != "sqlite":
         return
     check_writable()
+    path = Path(db.engine.url.database or "")
+    if most_bytes is not None and path.exists() and path.stat().st_size > most_bytes:
+        return
     try:
         damage = find_damage(db.engine)
     except OperationalError:

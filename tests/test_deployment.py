@@ -85,6 +85,18 @@ def content_of(database_url):
 # The file
 
 
+def test_a_large_file_is_read_as_a_whole_by_doctor_alone(start, monkeypatch):
+    read = []
+    monkeypatch.setattr("keap_connect.deployment.find_damage", lambda _engine: read.append("all"))
+    start()
+    monkeypatch.setattr("keap_connect.server.checks.MOST_READ_BYTES", 0)
+    read.clear()
+
+    start()
+
+    assert read == []
+
+
 @pytest.mark.proves("F37")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("damage", ["in the middle", "cut off", "not a database"])

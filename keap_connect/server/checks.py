@@ -15,6 +15,7 @@ from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.settings import Settings
 
 log = logging.getLogger(__name__)
+MOST_READ_BYTES = 50_000_000  # at each start; `doctor` reads a database file of any size
 
 
 def check_installation() -> list[str]:
@@ -23,7 +24,7 @@ def check_installation() -> list[str]:
     Raises:
         SettingsError: this process must not serve or refresh with them.
     """
-    check_file()
+    check_file(MOST_READ_BYTES)
     return [*check_deployment(), *_list_advice(check_file_systems())]
 
 
