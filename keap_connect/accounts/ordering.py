@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, select, true, tuple_
+from sqlalchemy import ColumnElement, TextClause, select, text, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.state import AccountState
@@ -68,7 +68,7 @@ class _Part(NamedTuple):
     """A part of a list: accounts in these states that meet a condition, sorted by a column and then by id."""
 
     states: Sequence[AccountState]
-    condition: ColumnElement[bool]
+    condition: ColumnElement[bool] | TextClause
     column: InstrumentedAttribute[Any] | None
 
 
@@ -126,7 +126,9 @@ class Order:
             return
         column = COLUMNS[self.key]
         if self.key is SortKey.BROKEN:
-            yield _Part([state for state in shown if state in BROKEN], true(), column)
+            # The words of the index: with others, SQLite would not read it.
+            is_broken = text("account.state IN ('at_risk', 'reconnect_required')")
+            yield _Part([state for state in shown if state in BROKEN], is_broken, column)
             yield _Part([state for state in shown if state not in BROKEN], true(), None)
             return
         yield _Part(shown, column.is_not(None), column)

@@ -89,8 +89,8 @@ def _store_states(session: Session) -> None:
     touched = _note_touched(session)
     if not touched.accounts and not touched.deleted:
         return
-    if any(account.id is None for account in touched.accounts):
-        session.flush()
+    if not touched.accounts.isdisjoint(session.new):
+        session.flush()  # the rows of their words refer to them
     before = Counter(_place(account) for account in touched.accounts | touched.deleted)
     touched.accounts -= touched.deleted
     ours, now = registration(session), utc_now()

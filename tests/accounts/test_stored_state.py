@@ -115,6 +115,13 @@ def test_a_change_of_the_state_is_stored_with_its_event_and_counted(app):
         assert session.scalar(select(func.count()).select_from(AccountWord)) == 0
 
 
+def test_an_account_that_brings_its_number_is_found_by_its_words(app):
+    facts = {"created_at": utc_now(), "connected_at": utc_now(), "client_id": "x", "token_url": "x", "label": "Brought"}
+    with write_transaction() as session:
+        session.add(Account(id=77, **facts))
+    assert [one.id for one in list_accounts("brought").accounts] == [77]
+
+
 def test_a_transaction_that_fails_changes_neither_state_nor_counts(app):
     one = add()
 
