@@ -27,7 +27,7 @@ LAYERS = [
     {"events"},
     {"keap", "models", "services", "logs"},
     {"settings", "crypto", "database", "durable_files", "spreadsheet"},
-    {"errors", "clock", "signals", "answer_limit", "counters"},
+    {"errors", "clock", "signals", "answer_limit", "counters", "background"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.
 PROGRAMS = {"launch": {"settings", "durable_files", "errors", "signals"}, "sandbox": set()}

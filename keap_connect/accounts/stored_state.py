@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MOST_BEFORE_A_LIST = 100
 ROWS_TO_ADD_UP = 100
 LATE = timedelta(seconds=30)  # the worker looks every few seconds
-# A pair that was stored further ahead of now than this was stored while a clock was wrong.
+# A pair whose date is further ahead than this was stored while a clock was wrong.
 FAR_AHEAD = timedelta(hours=1)
 # What happened to a connection that needed attention and now needs none is an event of its own.
 ANNOUNCED = {

@@ -6,7 +6,6 @@ transaction that changes the account, so no item is done twice.
 
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -17,6 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
 from keap_connect.errors import KeapConnectError, TemporarilyUnavailable
@@ -38,22 +38,12 @@ FORGET_SECONDS = 3600.0
 FAULT = "A fault of this program kept it from being done; it is in the log."
 
 
-class JobRunner:
+class JobRunner(Background):
     """Does jobs in a thread while it is entered; `do_due` and `do_job` do them in the caller's."""
 
     def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._stopping = threading.Event()
+        super().__init__(app)
         self._forget_due = 0.0
-
-    def __enter__(self) -> "JobRunner":
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._stopping.set()
-        self._thread.join()
 
     def do_due(self) -> None:
         """Do what can be done now of all jobs."""

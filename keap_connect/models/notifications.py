@@ -36,7 +36,7 @@ class WebhookEndpoint(Base):
 
     @property
     def host(self) -> str:
-        """The part of the URL that is no secret: with some receivers, whoever knows the path may send."""
+        """The part of the URL that is no secret: some receivers take messages from anyone who knows the path."""
         return urlsplit(self.url).netloc
 
     @property

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, aliased
 
 from keap_connect import counters
+from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, read_session, take_turns, write_transaction
 from keap_connect.errors import KeapConnectError
@@ -89,28 +90,22 @@ class Channel:
 Lane = tuple[str, str | None]
 
 
-class Sender:
+class Sender(Background):
     """Sends in threads of its own while it is entered; `send_due` sends what is due now, and waits until it is sent."""
 
     def __init__(self, app: Flask, channels: Sequence[Channel]) -> None:
-        self._app, self._channels = app, channels
-        self._stopping = threading.Event()
+        super().__init__(app)
+        self._channels = channels
         self._lock = threading.Lock()
         self._ended = threading.Event()  # an attempt, so the next message of its lane may be sent
         self._under_way: dict[int, Lane] = {}  # the ids of deliveries, with the lane of each
         self._paused_until: dict[Lane, float] = {}  # in seconds since boot
         self._clock_due = 0.0
 
-    def __enter__(self) -> "Sender":
-        self._thread = threading.Thread(target=self._run, name="sender")
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """Claim nothing more, and wait for what is under way."""
+    def __exit__(self, *exception: object) -> None:
         self._stopping.set()
-        self._ended.set()
-        self._thread.join()
+        self._ended.set()  # it may wait for the end of an attempt
+        super().__exit__(*exception)
 
     def send_due(self) -> None:
         with self._threads() as threads:

@@ -6,7 +6,6 @@ within each day, it derives all accounts anew.
 
 import logging
 import math
-import threading
 from datetime import timedelta
 
 from flask import Flask
@@ -20,6 +19,7 @@ from keap_connect.accounts.stored_state import (
     settle_due,
     store_registration,
 )
+from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.models import UNDERIVED
 
@@ -31,30 +31,19 @@ LOOKS_PER_DAY = 86_400 / IDLE_SECONDS
 CLOCK_STEP = timedelta(seconds=60)
 
 
-class StateKeeper:
+class StateKeeper(Background):
     """Runs in a thread while it is entered; `derive_due` does in the caller's what is due now."""
 
     def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._stopping = threading.Event()
+        super().__init__(app)
         self._has_registered = False
         self._cursor, self._is_in_haste = 0, True
         self._wall_ahead = _wall_ahead()
 
-    def __enter__(self) -> "StateKeeper":
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-
     def derive_due(self) -> None:
         """Derive the accounts whose moment has come; all, if the client id or the token URL has changed."""
         self._is_in_haste = store_registration()
-        while settle_due(AT_ONCE) and not self._stopping.is_set():
-            pass
+        self._settle_due()
         while self._is_in_haste and not self._stopping.is_set():
             self._derive_more()
         add_up_counts()
@@ -66,8 +55,7 @@ class StateKeeper:
                     if not self._has_registered:
                         store_registration()
                         self._has_registered = True
-                    while settle_due(AT_ONCE) and not self._stopping.is_set():
-                        pass
+                    self._settle_due()
                     self._derive_more()
                     add_up_counts()
                 except SQLAlchemyError as problem:
@@ -77,6 +65,10 @@ class StateKeeper:
                     log.error("A fault of this program keeps states from being stored.", exc_info=fault)
                     self._stopping.wait(IDLE_SECONDS)
                 self._stopping.wait(HASTE_SECONDS if self._is_in_haste else IDLE_SECONDS)
+
+    def _settle_due(self) -> None:
+        while settle_due(AT_ONCE) and not self._stopping.is_set():
+            pass
 
     def _derive_more(self) -> None:
         """Derive the next part of all accounts."""

@@ -28,7 +28,7 @@ DONE, FAILED = Answer(True, "200 OK", 200), Answer(False, "500", 500)
 
 @dataclass
 class Script:
-    """A channel that answers as it is told to, and notes what it was given."""
+    """A channel that gives the answers of the test, and notes what it was given."""
 
     answer: Answer | Callable[[Delivery], Answer] = DONE
     lanes: Sequence[str | None] = (None,)
