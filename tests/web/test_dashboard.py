@@ -116,7 +116,7 @@ def test_heads_sort_one_way_then_the_other_and_say_which(admin: Visitor):
         return {html.unescape(path).rpartition("sort=")[2].lstrip("-"): (said, path) for said, path in found}
 
     admin.get("/accounts", params={"q": "adam", "state": "active"})
-    assert len(heads()) == len(SortKey) - 1, "a link beside the search sorts by the fifth"
+    assert len(heads()) == len(SortKey) - 1, "a link below the list sorts by the fifth"
     assert [said for said, _ in heads().values() if said] == [' aria-sort="ascending"']
     way = html.unescape(heads()["expires"][1])
     assert way == "/accounts?q=adam&state=active&sort=expires"
