@@ -12,7 +12,7 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.importing import works_well
 from keap_connect.connect.matching import Grant, find_by_identity, match_grant, take_identity
 from keap_connect.connect.reconnect_links import revoke_open_links
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_session, write_or_retry
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import CUSTOMER_MAIL, MAIL
@@ -63,7 +63,8 @@ def identify_pending(account_id: int) -> int:
     identity = ask_identity(services().keap, access_token, account.tenant_id)
     if identity.keap_user_id is None or identity.tenant_id is None:
         raise TemporarilyUnavailable("Keap did not say who this account belongs to. Its tokens are kept.")
-    with write_transaction() as session:
+
+    def store(session: Session) -> int:
         pending = session.get(Account, account_id, with_for_update=True)
         if pending is None or pending.generation != account.generation or pending.attempted_at is not None:
             raise TemporarilyUnavailable("The account is changing right now. Try again in a minute.")
@@ -72,6 +73,8 @@ def identify_pending(account_id: int) -> int:
         if pending.refused_at or pending.refusals or pending.outcome_unknown_since:
             raise TemporarilyUnavailable("Its refresh token may be used up; a refresh must succeed first.")
         return _settle(session, pending, identity)
+
+    return write_or_retry(store)  # two pending accounts of one person may be named at the same time
 
 
 def _settle(session: Session, pending: Account, identity: Identity) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask, current_app
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.accounts.credentials import fingerprint
@@ -31,7 +32,7 @@ from keap_connect.errors import (
 )
 from keap_connect.events.history import sentence_of
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import CredentialKind
+from keap_connect.models import Account, CredentialKind
 from keap_connect.refresh.alarms import list_alarms
 from keap_connect.refresh.serving import MAY_END_EARLIER, refresh_account, report_rejected, valid_token
 from keap_connect.refresh.timing import REFRESH_WHEN_LEFT_SECONDS
@@ -217,6 +218,36 @@ def test_one_refresh_token_that_comes_many_times_at_once_gets_into_one_account(
         ids = set(threads.map(bring_in, range(4)))
 
     assert ids == {stored.account().id}
+
+
+@pytest.mark.proves("F91")
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_two_pairs_of_one_person_that_are_named_at_once_get_into_one_account(
+    app: Flask, stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    pairs = [bring(sandbox, OAUTH) for _ in range(2)]
+    sandbox.advance(25 * 3600)
+    ids = [import_credential(pair, ADMIN) for pair in pairs]
+    for account_id in ids:
+        valid_token(account_id, "job")
+    both, find, asked = threading.Barrier(2), identifying.find_by_identity, []
+
+    def find_together(session: Session, identity: Identity) -> Account | None:
+        found = find(session, identity)
+        asked.append(found)
+        if len(asked) <= both.parties:
+            both.wait(30)
+        return found
+
+    def identify(account_id: int) -> int:
+        with app.app_context():
+            return identify_pending(account_id)
+
+    monkeypatch.setattr(identifying, "find_by_identity", find_together)
+    with ThreadPoolExecutor(2) as threads:
+        named = set(threads.map(identify, ids))
+
+    assert named == {stored.account().id}
 
 
 @pytest.mark.proves("F91")

@@ -459,12 +459,13 @@ def test_erasing_an_account_erases_the_mails_about_a_grant_that_moved_there(send
     lose(pending_id)
     clock.advance(seconds=121)
     send()
+    recover(pending_id)
     identity = Identity(tenant_id="ab1", keap_user_id="1", person_email=CUSTOMER)
     monkeypatch.setattr(identifying, "ask_identity", lambda *_: identity)
 
     assert identifying.identify_pending(pending_id) == account_id
     assert [one.kind for one in deliveries(account_id=pending_id)][-1] == "account.disconnected"
-    assert [one.status for one in deliveries(recipient=CUSTOMER)] == ["sent"]
+    assert [one.status for one in deliveries(recipient=CUSTOMER)] == ["sent", "cancelled"]
     erase(account_id, "x")
     assert deliveries(recipient=CUSTOMER) == []
 
