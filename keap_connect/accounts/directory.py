@@ -15,13 +15,13 @@ from keap_connect.accounts.naming import no_account
 from keap_connect.accounts.ordering import Order, Position
 from keap_connect.accounts.search import search
 from keap_connect.accounts.state import (
-    REFRESH_TOKEN_LIFE,
     UNREADABLE_STEP,
     AccountState,
     Cause,
     is_being_confirmed,
     next_step_of,
     reasons_of,
+    refresh_token_ends_at,
     standing_of,
 )
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
@@ -246,8 +246,7 @@ def view_of(account: Account, ours: tuple[str, str], with_tokens: bool = False, 
     now = utc_now()
     standing = standing_of(account, now, ours)
     state = standing.state
-    issued_at = account.refresh_token_issued_at
-    ends_at = issued_at + REFRESH_TOKEN_LIFE if issued_at and account.refused_at is None else None
+    ends_at = refresh_token_ends_at(account) if account.refused_at is None else None
     access_token, refresh_token = _masked(account, open_access_token), _masked(account, open_refresh_token)
     is_unreadable = state.is_alive and UNREADABLE in {access_token, refresh_token}
     return AccountView(

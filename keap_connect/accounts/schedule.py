@@ -28,7 +28,7 @@ def next_refresh_at(account: Account, now: datetime) -> datetime | None:
     """Return when the worker refreshes a pair that was just stored; None without a refresh token."""
     if account.refresh_token_sealed is None or account.refresh_token_issued_at is None:
         return None
-    idle_at = account.refresh_token_issued_at + IDLE_REFRESH - _jitter(timedelta(days=1))
+    idle_at = min(account.refresh_token_issued_at, now) + IDLE_REFRESH - _jitter(timedelta(days=1))
     expires_at = account.access_token_expires_at
     if account.last_used_at is None or account.last_used_at <= now - USED_LATELY or expires_at is None:
         return idle_at

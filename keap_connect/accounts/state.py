@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from keap_connect.models import Account, CredentialKind
@@ -12,6 +12,7 @@ REFRESH_TOKEN_WARNING = timedelta(days=10)
 FAILURES_AT_RISK = 3
 OVERDUE_AFTER = timedelta(minutes=10)
 ATTEMPT_SECONDS = timedelta(seconds=60)
+_LATEST = datetime.max.replace(tzinfo=UTC) - REFRESH_TOKEN_LIFE
 
 
 class AccountState(StrEnum):
@@ -176,6 +177,12 @@ def is_outcome_unknown(account: Account, now: datetime) -> bool:
     return account.outcome_unknown_since is not None or _is_past(account.attempted_at, now - ATTEMPT_SECONDS)
 
 
+def refresh_token_ends_at(account: Account) -> datetime | None:
+    """Return when Keap ends an unused refresh token; None if there is none, or if its age is unknown."""
+    issued_at = account.refresh_token_issued_at
+    return _after(issued_at, REFRESH_TOKEN_LIFE) if issued_at else None
+
+
 def _has_aged_out(account: Account, now: datetime) -> bool:
     return _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
 
@@ -202,14 +209,14 @@ def _due_at(account: Account) -> datetime | None:
 def _moments(account: Account) -> Iterator[datetime]:
     """Yield the moments at which the conditions of an account that lives may change."""
     if account.attempted_at is not None:
-        yield account.attempted_at + ATTEMPT_SECONDS
-    if account.refresh_token_issued_at is not None:
-        yield account.refresh_token_issued_at + REFRESH_TOKEN_LIFE - REFRESH_TOKEN_WARNING
-        yield account.refresh_token_issued_at + REFRESH_TOKEN_LIFE
+        yield _after(account.attempted_at, ATTEMPT_SECONDS)
+    if (ends_at := refresh_token_ends_at(account)) is not None:
+        yield ends_at - REFRESH_TOKEN_WARNING
+        yield ends_at
     expires_at, due_at = account.access_token_expires_at, _due_at(account)
     if expires_at is not None:
         is_refreshed = account.kind == CredentialKind.OAUTH
-        yield max(expires_at, due_at + OVERDUE_AFTER) if due_at and is_refreshed else expires_at
+        yield max(expires_at, _after(due_at, OVERDUE_AFTER)) if due_at and is_refreshed else expires_at
 
 
 def _risks(account: Account, now: datetime, ours: tuple[str, str]) -> Iterator[tuple[Cause, str]]:
@@ -230,6 +237,11 @@ def _risks(account: Account, now: datetime, ours: tuple[str, str]) -> Iterator[t
         yield Cause.OVERDUE, "The access token has expired and was not refreshed yet."
     if _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING):
         yield Cause.UNUSED, "Fewer than 10 of the 45 days of an unused refresh token are left."
+
+
+def _after(moment: datetime, span: timedelta) -> datetime:
+    """Add a span, also to a wrong date at the end of the calendar: one such row must not stop the others."""
+    return min(moment, _LATEST) + span
 
 
 def _is_past(moment: datetime | None, now: datetime) -> bool:

@@ -18,7 +18,14 @@ from sqlalchemy import delete, event, func, insert, inspect, select, text, union
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, defer
 
-from keap_connect.accounts.state import REFRESH_TOKEN_LIFE, AccountState, Cause, Standing, reasons_of, standing_of
+from keap_connect.accounts.state import (
+    AccountState,
+    Cause,
+    Standing,
+    reasons_of,
+    refresh_token_ends_at,
+    standing_of,
+)
 from keap_connect.accounts.words import NAMES, title_key_of, words_of
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
@@ -148,8 +155,7 @@ def _note_change(session: Session, account: Account, old_state: str | None, why:
         return
     details: dict[str, str | None] = {}
     if kind is not EventKind.RECOVERED:
-        ends_at = account.refresh_token_issued_at
-        deadline = ends_at + REFRESH_TOKEN_LIFE if ends_at and account.state_cause == Cause.UNUSED else None
+        deadline = refresh_token_ends_at(account) if account.state_cause == Cause.UNUSED else None
         details = {"why": why, "cause": account.state_cause, "deadline": deadline.isoformat() if deadline else None}
     address = acting_from.set(None)  # it did not come from the browser whose request found it
     record(session, kind, account.id, Actor.SYSTEM, **details)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask
@@ -12,6 +12,7 @@ from keap_connect.accounts import directory, search
 from keap_connect.accounts.changes import change_account, disconnect, erase
 from keap_connect.accounts.directory import list_accounts, list_accounts_after, view_account
 from keap_connect.accounts.ordering import Order, SortKey
+from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import (
     add_up_counts,
@@ -184,6 +185,20 @@ def test_a_page_derives_the_few_that_are_due_and_says_if_there_are_more(app, mon
 
     assert not found.is_behind
     assert (found.total, len(found.accounts)) == (3, 3)
+
+
+def test_a_date_at_the_end_of_the_calendar_stops_no_other_account(app):
+    end = datetime.max.replace(tzinfo=UTC)
+    odd, other = add(), add()
+    dates = dict.fromkeys(("refresh_token_issued_at", "access_token_expires_at", "next_refresh_at"), end)
+    plainly(odd, **dates, attempted_at=end, failed_at=end, failures=1, state_changes_at=utc_now())
+    plainly(other, failures=3, state_changes_at=utc_now())
+
+    settle_due(10)
+
+    assert (row(odd).state, row(other).state) == ("active", "at_risk")
+    assert [one.id for one in list_accounts().accounts] == [other, odd]
+    assert next_refresh_at(row(odd), utc_now()) < utc_now() + 31 * DAY
 
 
 def test_one_account_that_is_read_is_stored_right(app):
