@@ -28,7 +28,7 @@ from sqlalchemy import Connection
 from bench.accounts import MIGRATIONS, environ
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.accounts.state import standing_of
+from keap_connect.accounts.state import Ours, standing_of
 from keap_connect.accounts.stored_state import recount, settle_due
 from keap_connect.accounts.words import title_key_of, words_of
 from keap_connect.application import create_app
@@ -176,7 +176,7 @@ def _fill(connection: Connection, accounts: int) -> None:
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-2000000"):
             connection.exec_driver_sql(f"PRAGMA {pragma}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-    randomly, now, ours = random.Random(7), utc_now(), services().keap.registration  # noqa: S311
+    randomly, now, ours = random.Random(7), utc_now(), Ours(*services().keap.registration)  # noqa: S311
     for first in range(1, accounts + 1, 5000):
         made = [_account(number, randomly, now, ours) for number in range(first, min(first + 5000, accounts + 1))]
         rows = ([getattr(one, name) for name in COLUMNS] for one in made)
@@ -190,7 +190,7 @@ def _fill(connection: Connection, accounts: int) -> None:
     connection.commit()
 
 
-def _account(number: int, randomly: random.Random, now: datetime, ours: tuple[str, str]) -> Any:
+def _account(number: int, randomly: random.Random, now: datetime, ours: Ours) -> Any:
     first, last, chance = randomly.choice(FIRST), randomly.choice(LAST), randomly.random()
     ago, seal = DAY * randomly.random(), services().cipher.seal
     one: Any = SimpleNamespace(  # an object of the ORM takes ten times as long
@@ -236,7 +236,7 @@ def _account(number: int, randomly: random.Random, now: datetime, ours: tuple[st
     return one
 
 
-def _standing(one: Any, now: datetime, ours: tuple[str, str]) -> tuple[str, str | None, datetime | None]:
+def _standing(one: Any, now: datetime, ours: Ours) -> tuple[str, str | None, datetime | None]:
     standing = standing_of(one, now, ours)
     return standing.state, standing.cause, standing.changes_at
 

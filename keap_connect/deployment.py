@@ -163,7 +163,7 @@ def foreign_warning() -> str:
     Until a worker with these settings has derived the states, all grants but those of disconnected accounts count.
     """
     with read_session() as session:
-        is_changed = registration(session) != services().keap.registration
+        is_changed = registration(session)[:2] != services().keap.registration
     count = sum(
         number
         for (state, cause), number in count_places().items()

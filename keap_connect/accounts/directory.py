@@ -18,6 +18,7 @@ from keap_connect.accounts.state import (
     UNREADABLE_STEP,
     AccountState,
     Cause,
+    Ours,
     is_being_confirmed,
     next_step_of,
     reasons_of,
@@ -241,7 +242,7 @@ def list_refreshable_ids() -> list[int]:
         return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
 
 
-def view_of(account: Account, ours: tuple[str, str], with_tokens: bool = False, is_paused: bool = False) -> AccountView:
+def view_of(account: Account, ours: Ours, with_tokens: bool = False, is_paused: bool = False) -> AccountView:
     """Return what a page shows of an account; `ours` is the registration of the installation."""
     now = utc_now()
     standing = standing_of(account, now, ours)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from keap_connect.models import Account, CredentialKind
 
@@ -40,6 +41,14 @@ class Cause(StrEnum):
     AGED_OUT = "aged_out"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
     KEY_REFUSED = "key_refused"
+
+
+class Ours(NamedTuple):
+    """Client id and token URL of this installation, and since when workers have worked without a long pause."""
+
+    client_id: str
+    token_url: str
+    working_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -85,22 +94,18 @@ UNREADABLE_STEP = (
 )
 
 
-def state_of(account: Account, now: datetime, ours: tuple[str, str]) -> AccountState:
+def state_of(account: Account, now: datetime, ours: Ours) -> AccountState:
     return _judge(account, now, ours)[0]
 
 
-def standing_of(account: Account, now: datetime, ours: tuple[str, str]) -> Standing:
-    """Derive the state from the facts.
-
-    Args:
-        ours: the client id and the token URL of this installation.
-    """
+def standing_of(account: Account, now: datetime, ours: Ours) -> Standing:
+    """Derive the state from the facts."""
     state, cause = _judge(account, now, ours)
-    moments = _moments(account) if state.is_alive else ()
+    moments = _moments(account, ours) if state.is_alive else ()
     return Standing(state, cause, min((moment for moment in moments if moment > now), default=None))
 
 
-def _judge(account: Account, now: datetime, ours: tuple[str, str]) -> tuple[AccountState, Cause | None]:
+def _judge(account: Account, now: datetime, ours: Ours) -> tuple[AccountState, Cause | None]:
     if account.disconnected_at is not None:
         return AccountState.DISCONNECTED, None
     if account.refused_at is not None:
@@ -114,7 +119,7 @@ def _judge(account: Account, now: datetime, ours: tuple[str, str]) -> tuple[Acco
     return AccountState.AT_RISK if cause else AccountState.ACTIVE, cause
 
 
-def next_step_of(account: Account, state: AccountState, ours: tuple[str, str], *, is_paused: bool = False) -> str:
+def next_step_of(account: Account, state: AccountState, ours: Ours, *, is_paused: bool = False) -> str:
     """Return a sentence that says what to do about an account that is in this state.
 
     Args:
@@ -147,7 +152,7 @@ def is_being_confirmed(account: Account, state: AccountState) -> bool:
     return bool(account.refusals) and state.is_alive
 
 
-def reasons_of(account: Account, now: datetime, ours: tuple[str, str]) -> list[str]:
+def reasons_of(account: Account, now: datetime, ours: Ours) -> list[str]:
     """Return sentences that say why an account is not active; none if it is."""
     if account.disconnected_at is not None:
         return ["It was disconnected on request."]
@@ -167,9 +172,8 @@ def reasons_of(account: Account, now: datetime, ours: tuple[str, str]) -> list[s
     return reasons + [sentence for _, sentence in _risks(account, now, ours)]
 
 
-def _is_foreign(account: Account, ours: tuple[str, str]) -> bool:
-    client_id, token_url = ours
-    return account.token_url != token_url or (account.client_id != client_id and account.kind not in KEYS)
+def _is_foreign(account: Account, ours: Ours) -> bool:
+    return account.token_url != ours.token_url or (account.client_id != ours.client_id and account.kind not in KEYS)
 
 
 def is_outcome_unknown(account: Account, now: datetime) -> bool:
@@ -192,34 +196,39 @@ def _has_ended(account: Account, now: datetime) -> bool:
     return account.kind != CredentialKind.OAUTH and _is_past(account.access_token_expires_at, now)
 
 
-def _is_overdue(account: Account, now: datetime) -> bool:
+def _is_overdue(account: Account, now: datetime, ours: Ours) -> bool:
     """Whether the access token has expired although a refresh was due long ago, not counting back-offs."""
     if not _is_past(account.access_token_expires_at, now):
         return False
     if account.needs_first_refresh and not account.failures:
         return False  # imported pairs wait for each other
-    due_at = _due_at(account)
+    due_at = _due_at(account, ours)
     return due_at is None or _is_past(due_at, now - OVERDUE_AFTER)
 
 
-def _due_at(account: Account) -> datetime | None:
-    return account.failed_at if account.failures else account.next_refresh_at
+def _due_at(account: Account, ours: Ours) -> datetime | None:
+    """Return since when a worker has not done what was due: not before it worked again."""
+    due_at = account.failed_at if account.failures else account.next_refresh_at
+    if due_at is None or ours.working_since is None:
+        return due_at
+    # What became overdue while no worker ran stays so until it is refreshed.
+    return due_at if account.state_cause == Cause.OVERDUE else max(due_at, ours.working_since)
 
 
-def _moments(account: Account) -> Iterator[datetime]:
+def _moments(account: Account, ours: Ours) -> Iterator[datetime]:
     """Yield the moments at which the conditions of an account that lives may change."""
     if account.attempted_at is not None:
         yield _after(account.attempted_at, ATTEMPT_SECONDS)
     if (ends_at := refresh_token_ends_at(account)) is not None:
         yield ends_at - REFRESH_TOKEN_WARNING
         yield ends_at
-    expires_at, due_at = account.access_token_expires_at, _due_at(account)
+    expires_at, due_at = account.access_token_expires_at, _due_at(account, ours)
     if expires_at is not None:
         is_refreshed = account.kind == CredentialKind.OAUTH
         yield max(expires_at, _after(due_at, OVERDUE_AFTER)) if due_at and is_refreshed else expires_at
 
 
-def _risks(account: Account, now: datetime, ours: tuple[str, str]) -> Iterator[tuple[Cause, str]]:
+def _risks(account: Account, now: datetime, ours: Ours) -> Iterator[tuple[Cause, str]]:
     if _is_foreign(account, ours):
         yield (
             Cause.OTHER_REGISTRATION,
@@ -233,7 +242,7 @@ def _risks(account: Account, now: datetime, ours: tuple[str, str]) -> Iterator[t
         is_late = account.failure_reason and not (account.failures or account.refusals)
         lost = "A refresh was sent and no usable answer came. Keap may have rotated; it is tried again."
         yield Cause.OUTCOME_UNKNOWN, f"{account.failure_reason} A refresh is tried at once." if is_late else lost
-    if _is_overdue(account, now):
+    if _is_overdue(account, now, ours):
         yield Cause.OVERDUE, "The access token has expired and was not refreshed yet."
     if _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE + REFRESH_TOKEN_WARNING):
         yield Cause.UNUSED, "Fewer than 10 of the 45 days of an unused refresh token are left."

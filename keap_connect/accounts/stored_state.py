@@ -14,13 +14,15 @@ from dataclasses import astuple, dataclass, field
 from datetime import timedelta
 from itertools import groupby
 
-from sqlalchemy import delete, event, func, insert, inspect, select, text, union_all
+from sqlalchemy import case, delete, event, func, insert, inspect, select, text, union_all, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, defer
 
 from keap_connect.accounts.state import (
+    OVERDUE_AFTER,
     AccountState,
     Cause,
+    Ours,
     Standing,
     reasons_of,
     refresh_token_ends_at,
@@ -47,7 +49,7 @@ ANNOUNCED = {
 }
 _TOUCHED = "accounts touched"
 _WITHOUT_TOKENS = (defer(Account.access_token_sealed), defer(Account.refresh_token_sealed))
-_REGISTRATION = select(Registration.client_id, Registration.token_url)
+_REGISTRATION = select(Registration.client_id, Registration.token_url, Registration.working_since)
 
 
 @dataclass
@@ -59,13 +61,13 @@ class _Touched:
     deleted: set[Account] = field(default_factory=set)
 
 
-def registration(session: Session) -> tuple[str, str]:
+def registration(session: Session) -> Ours:
     """Return the client id and the token URL of this installation; those in the settings until a worker stored its own.
 
-    All processes derive states by this pair, also while some run with other settings.
+    All processes derive states by these, also while some run with other settings.
     """
     stored = session.connection().execute(_REGISTRATION).one_or_none()
-    return (stored.client_id, stored.token_url) if stored else services().keap.registration
+    return Ours(*(stored or services().keap.registration))
 
 
 def store_registration(*, is_first: bool = False) -> bool:
@@ -77,13 +79,22 @@ def store_registration(*, is_first: bool = False) -> bool:
     ours = services().keap.registration
     with read_session() as session:
         stored = session.connection().execute(_REGISTRATION).one_or_none()
-    if stored and (is_first or tuple(stored) == ours):
+    if stored and (is_first or tuple(stored)[:2] == ours):
         return False
     with write_transaction() as session:
         take_turns(session, "registration")
         if session.get(Registration, 1) is None or not is_first:
             session.merge(Registration(id=1, client_id=ours[0], token_url=ours[1]))
     return True
+
+
+def note_work() -> None:
+    """Write that a worker works. After a pause of all workers, accounts count as due since now: each has its turn."""
+    now = utc_now()
+    worked_lately = Registration.worked_at.between(now - OVERDUE_AFTER, now + OVERDUE_AFTER)
+    since = case((worked_lately, Registration.working_since), else_=now)
+    with write_transaction() as session:
+        session.execute(update(Registration).values(working_since=since, worked_at=now))
 
 
 @event.listens_for(Session, "before_flush")

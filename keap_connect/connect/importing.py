@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import fingerprint, new_account, store_imported
 from keap_connect.accounts.naming import check_names, person_of, tidy_name
-from keap_connect.accounts.state import KEYS, AccountState, state_of
+from keap_connect.accounts.state import KEYS, AccountState, Ours, state_of
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import find_by_identity, take_identity
 from keap_connect.database import write_or_retry
@@ -200,7 +200,7 @@ def find_target(session: Session, checked: Checked) -> tuple[Account | None, boo
             "This Keap account is connected already, and works. If another program has refreshed this pair, it no "
             "longer works and would end the connection."
         )
-    is_alive = state_of(account, utc_now(), services().keap.registration).is_alive
+    is_alive = state_of(account, utc_now(), Ours(*services().keap.registration)).is_alive
     is_token_only = credential.kind is CredentialKind.ACCESS_TOKEN_ONLY
     if is_token_only and account.kind != CredentialKind.ACCESS_TOKEN_ONLY and is_alive:
         raise ImportRefused(
@@ -215,7 +215,7 @@ def works_well(account: Account) -> bool:
     Of the imported one only the access token was checked. Another program may have used its refresh token; then the
     account would be lost at its next refresh.
     """
-    is_active = state_of(account, utc_now(), services().keap.registration) is AccountState.ACTIVE
+    is_active = state_of(account, utc_now(), Ours(*services().keap.registration)) is AccountState.ACTIVE
     return account.kind == CredentialKind.OAUTH and is_active and not (account.failures or account.refusals)
 
 

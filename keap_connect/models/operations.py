@@ -18,13 +18,18 @@ class KeyCheck(Base):
 
 
 class Registration(Base):
-    """One row: the client id and the token URL of this installation, as the worker that started last has them."""
+    """One row: the client id and the token URL of this installation, as the worker that started last has them.
+
+    `worked_at` is when a worker last wrote so; `working_since`, when one wrote so after a pause of all.
+    """
 
     __tablename__ = "registration"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     client_id: Mapped[str]
     token_url: Mapped[str]
+    worked_at: Mapped[datetime | None]
+    working_since: Mapped[datetime | None]
 
 
 class CheckedClient(Base):

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
 from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.schedule import is_use_noted, next_refresh_at
-from keap_connect.accounts.state import KEYS, AccountState, state_of
+from keap_connect.accounts.state import KEYS, AccountState, Ours, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
 from keap_connect.errors import (
@@ -287,7 +287,7 @@ def _check(situation: Situation) -> None:
         raise AccountDisconnected(DISCONNECTED)
     if account.refresh_token_sealed is None:
         raise ReconnectRequired("There is no refresh token for this account; a person must authorize again.")
-    if state_of(account, utc_now(), services().keap.registration) is AccountState.RECONNECT_REQUIRED:
+    if state_of(account, utc_now(), Ours(*services().keap.registration)) is AccountState.RECONNECT_REQUIRED:
         raise ReconnectRequired("A person must authorize again: Keap refused the grant, or it aged out.")
     if not is_ours(account):
         raise ReconnectRequired(
@@ -366,7 +366,7 @@ def _serve(account: Account, warning: str | None = None) -> ServedToken:
     if access_token is None:
         raise AccountDisconnected(DISCONNECTED)
     _note_used(account)
-    state = state_of(account, utc_now(), services().keap.registration)
+    state = state_of(account, utc_now(), Ours(*services().keap.registration))
     if warning is None and state is AccountState.RECONNECT_REQUIRED:
         warning = "This token can no longer be refreshed: a person must authorize again before it expires."
     return ServedToken(access_token, fingerprint(access_token), account, state, warning)

@@ -15,6 +15,7 @@ from keap_connect.accounts.stored_state import (
     add_up_counts,
     count_states,
     derive_anew,
+    note_work,
     recount,
     settle_due,
     store_registration,
@@ -26,6 +27,7 @@ from keap_connect.models import UNDERIVED
 log = logging.getLogger(__name__)
 AT_ONCE = 200
 IDLE_SECONDS = 2.0
+NOTE_SECONDS = 60.0
 HASTE_SECONDS = 0.05  # between parts of the first pass, so that refreshing has its turn
 LOOKS_PER_DAY = 86_400 / IDLE_SECONDS
 CLOCK_STEP = timedelta(seconds=60)
@@ -36,13 +38,14 @@ class StateKeeper(Background):
 
     def __init__(self, app: Flask) -> None:
         super().__init__(app)
-        self._has_registered = False
+        self._has_registered, self._note_due = False, 0.0
         self._cursor, self._is_in_haste = 0, True
         self._wall_ahead = _wall_ahead()
 
     def derive_due(self) -> None:
         """Derive the accounts whose moment has come; all, if the client id or the token URL has changed."""
         self._is_in_haste = store_registration()
+        note_work()
         self._settle_due()
         while self._is_in_haste and not self._stopping.is_set():
             self._derive_more()
@@ -55,6 +58,9 @@ class StateKeeper(Background):
                     if not self._has_registered:
                         store_registration()
                         self._has_registered = True
+                    if seconds_since_boot() >= self._note_due:
+                        note_work()
+                        self._note_due = seconds_since_boot() + NOTE_SECONDS
                     self._settle_due()
                     self._derive_more()
                     add_up_counts()

@@ -9,6 +9,7 @@ from keap_connect.accounts.state import (
     NEXT_STEPS,
     AccountState,
     Cause,
+    Ours,
     is_outcome_unknown,
     next_step_of,
     reasons_of,
@@ -32,7 +33,7 @@ HEALTHY = {
     "client_id": "c",
     "token_url": "t",
 }
-OURS = ("c", "t")
+OURS = Ours("c", "t")
 ENDED = {"access_token_expires_at": NOW - HOUR}
 LATE = timedelta(minutes=10)
 

@@ -201,6 +201,21 @@ def test_a_date_at_the_end_of_the_calendar_stops_no_other_account(app):
     assert next_refresh_at(row(odd), utc_now()) < utc_now() + 31 * DAY
 
 
+def test_after_a_pause_of_all_workers_each_account_has_its_turn_before_it_is_at_risk(app, clock):
+    StateKeeper(app).derive_due()
+    seen, one = (add(access_token_expires_at=utc_now() + HOUR, next_refresh_at=utc_now()) for _ in range(2))
+    clock.advance(hours=2)
+    assert view_account(seen).state is AccountState.AT_RISK, "no worker has run, and somebody looks"
+
+    for minutes, state in ((9, "active"), (2, "at_risk")):
+        StateKeeper(app).derive_due()
+        assert view_account(seen).state is AccountState.AT_RISK, "until it is refreshed"
+        clock.advance(minutes=minutes)
+        StateKeeper(app).derive_due()
+        assert (view_account(one).state, row(one).state) == (state, state)
+    assert (kinds(seen), kinds(one)) == ([EventKind.AT_RISK], [EventKind.AT_RISK])
+
+
 def test_one_account_that_is_read_is_stored_right(app):
     one = add()
     plainly(one, failures=3)  # by an older version, which knows of no state

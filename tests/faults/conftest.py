@@ -25,7 +25,7 @@ from sqlalchemy import select, text, update
 
 from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint, new_account, open_refresh_token, replace_credential
-from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.accounts.state import AccountState, Ours, state_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import Grant, Match, match_grant
@@ -213,7 +213,7 @@ class Stage:
     def state(self, account_id: int) -> AccountState:
         """Return what people see of an account."""
         with self.app.app_context():
-            return state_of(self.row(account_id), utc_now(), services().keap.registration)
+            return state_of(self.row(account_id), utc_now(), Ours(*services().keap.registration))
 
     def is_leased(self, account_id: int) -> bool:
         """Whether some process has its lease, and it has not ended."""

@@ -32,7 +32,7 @@ from keap_connect.accounts.credentials import (
     replace_credential,
 )
 from keap_connect.accounts.directory import view_of
-from keap_connect.accounts.state import AccountState, standing_of
+from keap_connect.accounts.state import AccountState, Ours, standing_of
 from keap_connect.accounts.stored_state import count_places, derive_anew
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.importing import Checked, ImportedCredential, store_checked
@@ -339,7 +339,7 @@ class Interleavings(RuleBasedStateMachine):
         self.lost_grants.discard(account_id)
         if granted.refresh_token not in self.keap.live:
             with self.stage.app.app_context():
-                is_well = view_of(row, services().keap.registration).state is AccountState.ACTIVE and not (
+                is_well = view_of(row, Ours(*services().keap.registration)).state is AccountState.ACTIVE and not (
                     row.failures or row.refusals
                 )
             assert not is_well, "a spent pair took the place of one that works"
@@ -371,7 +371,7 @@ class Interleavings(RuleBasedStateMachine):
             account = self._row(account_id)
             with self.stage.app.app_context():
                 token = open_refresh_token(account)
-                state = view_of(account, services().keap.registration).state
+                state = view_of(account, Ours(*services().keap.registration)).state
             if token is None:
                 assert state is AccountState.DISCONNECTED
                 continue
@@ -398,7 +398,7 @@ class Interleavings(RuleBasedStateMachine):
         for account_id in getattr(self, "ids", []):
             account = self._row(account_id)
             with self.stage.app.app_context():
-                derived = standing_of(account, utc_now(), services().keap.registration)
+                derived = standing_of(account, utc_now(), Ours(*services().keap.registration))
             has_come = account.state_changes_at is not None and account.state_changes_at <= utc_now()
             stored = account.state, account.state_cause
             assert has_come or stored == (derived.state, derived.cause), "nobody would derive it"
