@@ -8,6 +8,9 @@ from keap_connect.models import Account
 NAMES = frozenset({"tenant_id", "business_name", "person_name", "person_email", "label", "external_id"})
 LONGEST_WORD = 64
 LONGEST_KEY = 200
+# Chinese and Japanese are written without spaces, and Korean names often are: each of their characters begins a word.
+# These are the kana, the Han characters, and the consonants that begin a Korean syllable.
+_BEGINS = re.compile("[\u1100-\u1112\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u9fff\U00020000-\U0003ffff]")
 
 
 def words_in(text: str) -> list[str]:
@@ -16,7 +19,8 @@ def words_in(text: str) -> list[str]:
 
 def words_of(account: Account) -> set[str]:
     """Return the words of all names of an account, also the parts of an e-mail address."""
-    return {word for name in NAMES for word in words_in(getattr(account, name) or "")}
+    words = {word for name in NAMES for word in words_in(getattr(account, name) or "")}
+    return words | {word[found.start() :] for word in words for found in _BEGINS.finditer(word)}
 
 
 def title_key_of(account: Account) -> str | None:

@@ -402,8 +402,10 @@ def test_a_search_finds_beginnings_of_words_without_accents_or_case(app):
     change_account(two, "admin", {"label": "Praxis"})
     assert list_accounts("zahn").accounts == []
     assert [each.id for each in list_accounts("praxis", "active").accounts] == [two]
-    three = add(person_name="王 小明")
-    assert [each.id for each in list_accounts("王").accounts] == [three]
+    three = add(person_name="王小明", business_name="株式会社東京ソフトABC", label="서울병원")
+    for text in ("王", "明", "東京", "会社東", "ソフト", "フトabc", "東京 小", "병원", "서울"):
+        assert [each.id for each in list_accounts(text).accounts] == [three], text
+    assert list_accounts("bc").accounts == [], "inside a word of letters"
     assert list_accounts("praxis", "at_risk").accounts == []
 
 
