@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -160,8 +160,8 @@ def list_accounts(
     with read_session() as session:
         if text:
             order = Order()  # what a search finds has one order
-            found = search(session, text)
-            note, ids = found.note, _slice(session, found.ids, states, place, is_back=bool(before))
+            found = search(session, text, *([Account.state == state] if state else ()))
+            note, ids = found.note, _slice(found.ids, place, is_back=bool(before))
         else:
             ids = order.find_ids(session, states, place, PAGE_SIZE + 1, is_back=bool(before))
         has_more = len(ids) > PAGE_SIZE
@@ -181,12 +181,7 @@ def list_accounts(
     )
 
 
-def _slice(
-    session: Session, ids: Sequence[int], states: Collection[str], place: Position | None, *, is_back: bool
-) -> list[int]:
-    if len(states) == 1:
-        in_state = select(Account.id).where(Account.id.in_(ids), Account.state.in_(states))
-        ids = sorted(session.scalars(in_state))
+def _slice(ids: Sequence[int], place: Position | None, *, is_back: bool) -> list[int]:
     if place and is_back:
         return [one for one in reversed(ids) if one < place.account_id][: PAGE_SIZE + 1]
     return [one for one in ids if place is None or one > place.account_id][: PAGE_SIZE + 1]
@@ -208,20 +203,22 @@ def list_accounts_after(
         only: the ids that the caller may see; None for all.
     """
     settle_before_a_list()
-    query, note = select(Account).where(Account.id > cursor).order_by(Account.id).limit(limit + 1), ""
+    conditions: list[ColumnElement[bool]] = []
     if only is not None:
-        query = query.where(Account.id.in_(only))
+        conditions.append(Account.id.in_(only))
     if tenant_id is not None:
-        query = query.where(Account.tenant_id == normalize_tenant_id(tenant_id))
+        conditions.append(Account.tenant_id == normalize_tenant_id(tenant_id))
     if external_id is not None:
-        query = query.where(Account.external_id == external_id)
+        conditions.append(Account.external_id == external_id)
     if state:
-        query = query.where(Account.state == state)
+        conditions.append(Account.state == state)
+    note = ""
     with read_session() as session:
         if text:
-            ids, note = search(session, text, only)
-            query = query.where(Account.id.in_(ids))
-        rows = session.scalars(query).all()
+            ids, note = search(session, text, *conditions, only=only)
+            conditions = [Account.id.in_([one for one in ids if one > cursor][: limit + 1])]
+        query = select(Account).where(*conditions, Account.id > cursor)
+        rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
         ours, is_paused = registration(session), _is_paused(session)
     views = [view_of(row, ours, is_paused=is_paused) for row in rows[:limit]]
     return AccountList(views, views[-1].id if len(rows) > limit else None, note)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, exists, func, select, true
+from sqlalchemy import ColumnElement, and_, func, select, true
 from sqlalchemy.orm import Session, aliased
 
 from keap_connect.accounts.naming import NAME, parse_account_name
@@ -23,18 +23,19 @@ class Found(NamedTuple):
     note: str = ""
 
 
-def search(session: Session, text: str, only: Collection[int] | None = None) -> Found:
+def search(session: Session, text: str, *conditions: ColumnElement[bool], only: Collection[int] | None = None) -> Found:
     """Find the accounts that have, for each word of a text, a word in their names that begins with it.
 
     `#7`, `external:acme` and `tenant:ab123` find the accounts that commands and API name so.
 
     Args:
+        conditions: of the accounts to find.
         only: the ids that the caller may see; None for all.
     """
     typed = text.strip()
     if typed.startswith("#") or (":" in typed and NAME.fullmatch(typed)):
-        return Found(_find_named(session, typed.removeprefix("#")))
-    number = _find_named(session, typed) if typed.isdecimal() else []
+        return Found(_find_named(session, typed.removeprefix("#"), conditions))
+    number = _find_named(session, typed, conditions) if typed.isdecimal() else []
     if number and len(typed) == 1:
         return Found(number)
     words = words_in(typed)
@@ -42,19 +43,25 @@ def search(session: Session, text: str, only: Collection[int] | None = None) -> 
         return Found([], "Type letters or digits of a name, an address or an id.")
     if all(len(word) == 1 and word.isascii() for word in words):  # elsewhere a name may have one character
         return Found([], "A word of one letter finds too much: type at least two letters of a word.")
-    ids, is_cut = _find_by_words(session, words, only)
+    ids, is_cut = _find_by_words(session, words, conditions, only)
     return Found(sorted({*number, *ids}), TOO_MANY if is_cut else "")
 
 
-def _find_named(session: Session, name: str) -> list[int]:
+def _find_named(session: Session, name: str, conditions: Collection[ColumnElement[bool]]) -> list[int]:
     try:
         column, value = parse_account_name(name)
     except AccountNotFound:
         return []
-    return list(session.scalars(select(Account.id).where(getattr(Account, column) == value).limit(MOST_CANDIDATES)))
+    named = select(Account.id).where(getattr(Account, column) == value, *conditions)
+    return list(session.scalars(named.limit(MOST_CANDIDATES)))
 
 
-def _find_by_words(session: Session, words: Sequence[str], only: Collection[int] | None) -> tuple[list[int], bool]:
+def _find_by_words(
+    session: Session,
+    words: Sequence[str],
+    conditions: Collection[ColumnElement[bool]],
+    only: Collection[int] | None,
+) -> tuple[list[int], bool]:
     """Return the ids, and whether more than the most candidates have the rarest word."""
     is_open = true() if only is None else AccountWord.account_id.in_(only)
     numbers = {word: _count_candidates(session, and_(_begins(AccountWord, word), is_open)) for word in words}
@@ -66,13 +73,14 @@ def _find_by_words(session: Session, words: Sequence[str], only: Collection[int]
         .limit(MOST_CANDIDATES)
         .subquery()
     )
-    has_others = (
-        exists().where(_other.account_id == candidates.c.account_id, _begins(_other, word))
-        for word in numbers
-        if word != rarest
-    )
-    found = session.scalars(select(candidates.c.account_id).distinct().where(*has_others)).all()
-    return list(found), numbers[rarest] > MOST_CANDIDATES
+    query = select(candidates.c.account_id).distinct()
+    for word in numbers.keys() - {rarest}:
+        # A scalar: PostgreSQL would turn EXISTS into a join, and read all accounts that have the other word.
+        other = select(_other.word).where(_other.account_id == candidates.c.account_id, _begins(_other, word)).limit(1)
+        query = query.where(other.scalar_subquery().is_not(None))
+    if conditions:
+        query = query.join(Account, Account.id == candidates.c.account_id).where(*conditions)
+    return list(session.scalars(query)), numbers[rarest] > MOST_CANDIDATES
 
 
 def _count_candidates(session: Session, condition: ColumnElement[bool]) -> int:
