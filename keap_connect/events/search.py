@@ -2,19 +2,24 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, String, func, or_, select, text
+from sqlalchemy import ColumnElement, String, TextClause, func, or_, select, text, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session
-from keap_connect.events.history import sentence_of
+from keap_connect.events.history import EventKind, sentence_of
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, AccountEvent
 from keap_connect.spreadsheet import csv_line
 
 PAGE_SIZE = 50
 ROWS_AT_ONCE = 1000
+MOST_LOOKED_AT = 10_000  # for a text, which no index finds
+# The words of the index: with others, SQLite would not read it.
+IS_RARE = text(f"account_event.kind <> '{EventKind.REFRESHED}'")
 COLUMNS = ("at", "event", "what", "who", "from", "account", "details")
 # PostgreSQL assigns ids before transactions commit. While an older transaction is open, younger events are not
 # returned yet: a cursor would skip what that transaction adds. SQLite has one writer at a time.
@@ -57,16 +62,34 @@ class EventView:
 
 @dataclass(frozen=True)
 class EventPage:
-    """One page of events. `next_id` is the cursor of the next page; None at the end."""
+    """One page of events. `next_id` is the cursor of the next page; None at the end.
+
+    A page of a search for `who` may have few events, or none, and a next one.
+    """
 
     events: list[EventView]
     next_id: int | None = None
 
 
 def list_events(search: Search, before: int | None = None, limit: int = PAGE_SIZE) -> EventPage:
-    """Return events newest first, only those with an id below `before` if it is given."""
-    is_older = () if before is None else (AccountEvent.id < min(before, LARGEST_ID),)
-    return _page(search, is_older, AccountEvent.id.desc(), limit)
+    """Return events newest first; with `before`, those after the event of this id. Days are read in order of time."""
+    at, ids = AccountEvent.at, AccountEvent.id
+    keys: list[InstrumentedAttribute[Any]] = [at, ids] if search.since or search.until else [ids]
+    conditions: list[ColumnElement[bool]] = []
+    if before is not None:
+        before = min(before, LARGEST_ID)
+        then = select(at).where(ids <= before).order_by(ids.desc()).limit(1)  # that event may be deleted by now
+        conditions.append(tuple_(*keys) < tuple_(*[then.scalar_subquery(), before][-len(keys) :]))
+    order = [key.desc() for key in keys]
+    last = None
+    if search.who:
+        looked_at = select(*keys).where(*_conditions(replace(search, who="")), *conditions).order_by(*order)
+        with read_session() as session:
+            last = session.execute(looked_at.offset(MOST_LOOKED_AT - 1).limit(1)).one_or_none()
+        if last is not None:
+            conditions.append(tuple_(*keys) >= tuple_(*last, types=[key.type for key in keys]))
+    page = _page(search, conditions, order, limit)
+    return page if page.next_id or last is None else replace(page, next_id=last.id)
 
 
 def list_events_after(cursor: int, search: Search, limit: int) -> EventPage:
@@ -74,7 +97,7 @@ def list_events_after(cursor: int, search: Search, limit: int) -> EventPage:
     conditions: list[ColumnElement[bool]] = [AccountEvent.id > cursor, AccountEvent.account_id.is_not(None)]
     if db.engine.dialect.name == "postgresql":
         conditions.append(or_(AccountEvent.at < utc_now() - SETTLED_AFTER, text(IS_SETTLED)))
-    return _page(search, conditions, AccountEvent.id.asc(), limit)
+    return _page(search, conditions, [AccountEvent.id.asc()], limit)
 
 
 def events_as_csv(search: Search) -> Iterator[str]:
@@ -91,20 +114,22 @@ def events_as_csv(search: Search) -> Iterator[str]:
 
 
 def _page(
-    search: Search, conditions: Collection[ColumnElement[bool]], order: ColumnElement[int], limit: int
+    search: Search, conditions: Collection[ColumnElement[bool]], order: Collection[ColumnElement[Any]], limit: int
 ) -> EventPage:
     query = select(AccountEvent, Account.id, Account.title)
     query = query.outerjoin(Account, Account.id == AccountEvent.account_id)
-    query = query.where(*_conditions(search), *conditions).order_by(order).limit(limit + 1)
+    query = query.where(*_conditions(search), *conditions).order_by(*order).limit(limit + 1)
     with read_session() as session:
         found = session.execute(query).all()
     events = [_view(event, (title or NAMELESS) if is_there else None) for event, is_there, title in found[:limit]]
     return EventPage(events, events[-1].id if len(found) > limit else None)
 
 
-def _conditions(search: Search) -> Iterator[ColumnElement[bool]]:
+def _conditions(search: Search) -> Iterator[ColumnElement[bool] | TextClause]:
     if search.kind is not None:
         yield AccountEvent.kind == search.kind
+        if search.kind != EventKind.REFRESHED and search.only is None and search.account_id is None:
+            yield IS_RARE
     if search.account_id is not None:
         yield AccountEvent.account_id == min(search.account_id, LARGEST_ID)
     if search.only is not None:

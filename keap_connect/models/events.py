@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, Mapper, mapped_column
 from keap_connect.database import Base
 
 _PAIRS = text("pair_mark IS NOT NULL")
+_RARE = text("kind <> 'refreshed'")  # each refresh writes one of that kind
 
 
 class AccountEvent(Base):
@@ -18,6 +19,7 @@ class AccountEvent(Base):
     __table_args__ = (
         Index(None, "account_id", "id"),
         Index(None, "at"),
+        Index("ix_account_event_kind", "kind", "id", sqlite_where=_RARE, postgresql_where=_RARE),
         Index("ix_account_event_pairs", "id", sqlite_where=_PAIRS, postgresql_where=_PAIRS),
         {"sqlite_autoincrement": True},
     )

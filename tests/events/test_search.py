@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from keap_connect.accounts.credentials import new_account
 from keap_connect.application import create_app
@@ -77,6 +78,48 @@ def test_pages_stay_right_while_events_come_in():
     scopes = [row.details for page in (first, second, last) for row in page.events]
     assert scopes == [f'{{"scope": "{number}"}}' for number in (4, 3, 2, 1, 0)]
     assert last.next_id is None
+
+
+def test_a_page_looks_for_a_text_in_so_many_events_and_goes_on_from_there(monkeypatch):
+    monkeypatch.setattr(search, "MOST_LOOKED_AT", 3)
+    for number in range(8):
+        tell(EventKind.SCOPE_CHANGED, actor="ann" if number in {0, 7} else "bob", scope=str(number))
+    for wanted in (Search(who="ann"), Search(who="ann", since=utc_now() - timedelta(days=1))):
+        pages, page = [], list_events(wanted)
+        while page.next_id:
+            pages.append([row.details for row in page.events])
+            page = list_events(wanted, page.next_id)
+        assert [*pages, [row.details for row in page.events]] == [['{"scope": "7"}'], [], ['{"scope": "0"}']]
+        assert len(list(events_as_csv(wanted))) == 3
+
+
+def test_days_are_read_in_order_of_time_also_after_the_clock_went_back(clock):
+    first = utc_now()
+    for hours in (3, -2, 1):
+        clock.advance(hours=hours)
+        tell(EventKind.SCOPE_CHANGED, scope=str(hours))
+    wanted = Search(since=first, until=first + timedelta(days=1))
+    scopes, before = [], None
+    for _ in range(3):
+        page = list_events(wanted, before, limit=1)
+        scopes += [row.details for row in page.events]
+        before = page.next_id
+    assert (scopes, before) == ([f'{{"scope": "{hours}"}}' for hours in (3, 1, -2)], None)
+    assert len(found(limit=9)) == len(found(wanted)) == 3
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_kind_that_is_rare_is_read_by_its_index():
+    asked = []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: asked.append((sql, values)))
+    for wanted in (Search(EventKind.AT_RISK), Search(EventKind.REFRESHED), Search(EventKind.AT_RISK, only=[7])):
+        list_events(wanted)
+    with db.engine.connect() as connection:
+        plans = [
+            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()) for sql, values in list(asked)
+        ]
+    assert ["ix_account_event_kind" in plan for plan in plans] == [True, False, False], plans
+    assert "ix_account_event_account_id_id" in plans[2]
 
 
 @pytest.mark.proves("F62")
