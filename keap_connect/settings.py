@@ -44,6 +44,9 @@ SECRETS = {
     *("RATE_LIMIT_STORAGE", "SMTP_URL"),
 }
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
+# How the files begin that browsers show as pictures and that cannot hold a script, as SVG can.
+LOGO_TYPES = {"png": rb"\x89PNG\r\n\x1a\n", "jpeg": rb"\xff\xd8\xff", "webp": rb"RIFF.{4}WEBP"}
+MOST_LOGO_BYTES = 50 * 1024
 REDIS_DRIVER = "redis==8.1.0"  # not in requirements.txt: few installations need it
 UNFIT_DATABASE_URL = (
     "DATABASE_URL is not a valid address: check its host, port and options, and write @ : / ? # & in a "
@@ -87,6 +90,24 @@ class MailSettings:
 
 
 @dataclass(frozen=True)
+class Logo:
+    """A picture; `kind` is the second half of its media type."""
+
+    kind: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Who asks customers for access, as pages and mails say it."""
+
+    name: str = "Keap Connect"
+    logo: Logo | None = None
+    support_email: str | None = None
+    privacy_url: str | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that can be set from outside; `.env.example` explains each name."""
 
@@ -120,6 +141,7 @@ class Settings:
     admin_password: str | None = field(default=None, repr=False)
     mail: MailSettings | None = None  # without it, nobody gets mail
     mails_customers: bool = False
+    service: ServiceSettings = ServiceSettings()
     # Where secrets were read from; the doctor checks the modes of these files.
     secret_files: tuple[Path, ...] = field(default=(), compare=False)
 
@@ -235,6 +257,7 @@ class _Reader:
             admin_password=admin_password,
             mail=mail,
             mails_customers=mails_customers,
+            service=self.service(public_url, is_loopback, mail),
             secret_files=tuple(self.secret_files),
         )
         if self.problems:
@@ -437,18 +460,40 @@ class _Reader:
 
     def mail_sender(self) -> str:
         value = self.text("MAIL_FROM") or ""
-        addresses: tuple[Address, ...] = ()
-        with suppress(MessageError, ValueError, IndexError):  # the last one is a fault of the standard library
-            header = HeaderRegistry()("From", value or "nobody@localhost")
-            if isinstance(header, AddressHeader) and not header.defects:
-                addresses = header.addresses
-        fits = len(addresses) == 1 and bool(addresses[0].username and addresses[0].domain) and value.isprintable()
-        if not fits or not addresses[0].addr_spec.isascii():  # few servers take another one
+        if value and not _address(value):
             self.problems.append(
                 "MAIL_FROM must be one address, perhaps with a name: Acme Sync <connect@example.com>, "
                 f"not {value[:60]!r}."
             )
         return value
+
+    def service(self, public_url: str, is_loopback: bool, mail: MailSettings | None) -> ServiceSettings:
+        name, support_email, privacy_url = map(self.text, ("SERVICE_NAME", "SUPPORT_EMAIL", "PRIVACY_URL"))
+        if name and not (name.isprintable() and len(name) <= 60):
+            self.problems.append("SERVICE_NAME must be one line of at most 60 characters.")
+        if support_email and (_address(support_email) or Address()).addr_spec != support_email:
+            self.problems.append(
+                f"SUPPORT_EMAIL must be one address, like support@example.com, not {support_email[:60]!r}."
+            )
+        if privacy_url:
+            self.url("PRIVACY_URL", privacy_url)
+        sender = _address(mail.sender) if mail else None
+        known_as = (sender and sender.display_name) or (not is_loopback and urlsplit(public_url).hostname)
+        return ServiceSettings(name or known_as or ServiceSettings.name, self.logo(), support_email, privacy_url)
+
+    def logo(self) -> Logo | None:
+        value = self.text("SERVICE_LOGO")
+        try:
+            content = (ROOT / value).read_bytes() if value else b""
+        except OSError as problem:
+            self.problems.append(f"SERVICE_LOGO cannot be read ({type(problem).__name__}): check {value}.")
+            return None
+        kinds = [kind for kind, start in LOGO_TYPES.items() if re.match(start, content, re.DOTALL)]
+        if value and not (kinds and len(content) <= MOST_LOGO_BYTES):
+            self.problems.append(
+                f"SERVICE_LOGO must be a PNG, JPEG or WebP file of at most {MOST_LOGO_BYTES // 1024} kB: {value}."
+            )
+        return Logo(kinds[0], content) if kinds else None
 
     def certificates(self, name: str) -> tuple[str, bytes] | tuple[None, None]:
         """Return the file that a setting names, and what is in it."""
@@ -538,6 +583,17 @@ class _Reader:
             like = "".join(f" Did you mean {word}?" for word in get_close_matches(name, known, 1))
             what = "an option that PostgreSQL does not know" if known else "an option, and SQLite takes none"
             self.problems.append(f"DATABASE_URL has {what}: {name[:40]!r}.{like}")
+
+
+def _address(text: str) -> Address | None:
+    """Return the one address in a text, which may have a name: Acme Sync <connect@example.com>."""
+    with suppress(MessageError, ValueError, IndexError):  # the last one is a fault of the standard library
+        header = HeaderRegistry()("From", text)
+        if isinstance(header, AddressHeader) and not header.defects and len(header.addresses) == 1:
+            (address,) = header.addresses
+            is_whole = address.username and address.domain and text.isprintable()
+            return address if is_whole and address.addr_spec.isascii() else None  # few servers take another one
+    return None
 
 
 def host_name(host: str) -> str | None:

@@ -258,6 +258,13 @@ WRONG = [
     ("SMTP_URL", "smtps://mail.example.com", "SMTP_URL and MAIL_FROM belong together"),
     ("MAIL_FROM", "connect@example.com", "SMTP_URL and MAIL_FROM belong together"),
     ("CUSTOMER_MAIL", "on", "CUSTOMER_MAIL=on needs SMTP_URL and MAIL_FROM"),
+    ("SERVICE_NAME", "Acme\nSync", "SERVICE_NAME must be one line of at most 60"),
+    ("SERVICE_NAME", "A" * 61, "SERVICE_NAME must be one line of at most 60"),
+    ("SERVICE_LOGO", "no-such-file.png", "SERVICE_LOGO cannot be read (FileNotFoundError): check no-such-file.png"),
+    ("SERVICE_LOGO", "static/favicon.svg", "SERVICE_LOGO must be a PNG, JPEG or WebP file of at most 50 kB"),
+    ("SUPPORT_EMAIL", "Acme Sync <support@example.com>", "SUPPORT_EMAIL must be one address"),
+    ("SUPPORT_EMAIL", "support", "SUPPORT_EMAIL must be one address"),
+    ("PRIVACY_URL", "javascript:alert(1)", "PRIVACY_URL must be an address"),
     ("KEAP_CLIENT_ID", "our-client-id", "KEAP_CLIENT_SECRET is missing"),
     ("KEAP_CLIENT_SECRET", "canary-client-secret", "KEAP_CLIENT_ID is missing"),
 ]
@@ -490,6 +497,45 @@ def test_mails_are_from_one_address(sender):
     (problem,) = problems_of(SMTP_URL="smtps://mail.example.com", MAIL_FROM=sender)
 
     assert problem.startswith("MAIL_FROM must be one address")
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, "Keap Connect"),
+        ({**KEAP, **PUBLIC}, "connect.example.com"),
+        ({"SMTP_URL": "smtp://localhost", "MAIL_FROM": "connect@example.com"}, "Keap Connect"),
+        ({"SMTP_URL": "smtp://localhost", "MAIL_FROM": "Acme Mail <connect@example.com>"}, "Acme Mail"),
+        (
+            {"SMTP_URL": "smtp://localhost", "MAIL_FROM": "Acme <a@example.com>", "SERVICE_NAME": "Acme Sync"},
+            "Acme Sync",
+        ),
+    ],
+)
+def test_customers_know_the_service_by_the_best_name_there_is(environ, name):
+    assert read(**environ).service.name == name
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n", 50 * 1024, "png"),
+        (b"\xff\xd8\xff", 4, "jpeg"),
+        (b"RIFF\n\0\0\0WEBP", 12, "webp"),
+        (b"\x89PNG\r\n\x1a\n", 50 * 1024 + 1, None),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'>", 40, None),
+        (b"", 0, None),
+    ],
+)
+def test_a_logo_is_a_small_picture_that_holds_no_script(start, size, kind, tmp_path):
+    path = tmp_path / "logo"
+    path.write_bytes(start.ljust(size, b"\0"))
+
+    if kind is None:
+        assert problems_of(SERVICE_LOGO=str(path))[0].startswith("SERVICE_LOGO must be a PNG, JPEG or WebP file")
+    else:
+        logo = read(SERVICE_LOGO=str(path)).service.logo
+        assert (logo.kind, len(logo.content)) == (kind, size)
 
 
 @pytest.mark.proves("F100")

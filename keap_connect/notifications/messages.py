@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 
 from flask import current_app
 
@@ -148,7 +148,7 @@ def reconnect_message(
     account: AccountView, cause: Cause | None, since: datetime, link: MadeLink, number: int
 ) -> Message:
     """Return the mail to a customer; `number` is 1 for the first one and more for a reminder."""
-    name, service = account.public_title, service_name()
+    name, service = account.public_title, services().settings.service.name
     request = f"Please reconnect {name}"
     last = "This is the last reminder." if number == 3 else "We remind you twice at most." if number == 1 else ""
     return Message(
@@ -187,17 +187,10 @@ def as_email(message: Message, sender: str, recipient: str, message_id: str) -> 
     if message.unsubscribe_url:  # RFC 8058: the mail program shows a button, and sends a POST
         mail["List-Unsubscribe"] = f"<{message.unsubscribe_url}>"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    values = {"message": message, "service": service_name(), "public_url": settings.public_url}
+    values = {"message": message, "service": settings.service, "public_url": settings.public_url}
     mail.set_content(templates.get_template("mail/message.txt").render(values))
     mail.add_alternative(templates.get_template("mail/message.html").render(values), subtype="html")
     return mail
-
-
-def service_name() -> str:
-    """Return how the operator is called: the name in MAIL_FROM, or its address."""
-    mail = services().settings.mail
-    name, address = parseaddr(mail.sender if mail else "")
-    return name or address
 
 
 def _item(one: Trouble) -> Item:
