@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Message:
-    """One mail. `action` is the label and the address of its one button."""
+    """One mail. `action` is the label and the address of its one button; customers also see whom they can ask."""
 
     subject: str
     heading: str
@@ -69,6 +69,7 @@ class Message:
     items: Sequence[Item] = ()
     after: Sequence[str] = ()
     unsubscribe_url: str | None = field(default=None, repr=False)
+    is_for_customer: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def reconnect_message(
         action=("Reconnect at Keap", link.url),
         after=(f"The link works once, until {_minute(link.expires_at)}. Do not pass it on.",),
         footer=f"You get this mail because you have connected this Keap account to {service}. {last}".strip(),
+        is_for_customer=True,
     )
 
 
@@ -178,6 +180,7 @@ def trial_message() -> Message:
 def as_email(message: Message, sender: str, recipient: str, message_id: str) -> EmailMessage:
     """Return it as text and HTML. The same `message_id` in every attempt lets mail programs notice a repeated mail."""
     settings, templates = services().settings, current_app.jinja_env
+    logo = settings.service.logo if message.is_for_customer else None
     mail = EmailMessage(policy=MAIL_POLICY)
     mail["From"], mail["To"] = sender, recipient
     mail["Subject"] = " ".join(message.subject.split())[:LONGEST_SUBJECT]
@@ -187,9 +190,12 @@ def as_email(message: Message, sender: str, recipient: str, message_id: str) -> 
     if message.unsubscribe_url:  # RFC 8058: the mail program shows a button, and sends a POST
         mail["List-Unsubscribe"] = f"<{message.unsubscribe_url}>"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    values = {"message": message, "service": settings.service, "public_url": settings.public_url}
+    values = {"message": message, "service": settings.service, "public_url": settings.public_url, "has_logo": logo}
     mail.set_content(templates.get_template("mail/message.txt").render(values))
     mail.add_alternative(templates.get_template("mail/message.html").render(values), subtype="html")
+    if logo:  # in the mail itself: mail programs load no picture from elsewhere before they are asked to
+        _, html = mail.iter_parts()
+        html.add_related(logo.content, "image", logo.kind, cid="<logo>", disposition="inline")
     return mail
 
 

@@ -3,7 +3,9 @@
 import json
 import re
 import threading
+from dataclasses import replace
 from datetime import timedelta
+from html import escape
 
 import pytest
 from sqlalchemy import select
@@ -28,6 +30,7 @@ from keap_connect.notifications.mail import CHANNELS
 from keap_connect.notifications.messages import CAUSES
 from keap_connect.notifications.sender import Sender
 from keap_connect.refresh import alarms
+from keap_connect.settings import Logo, ServiceSettings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -330,6 +333,28 @@ def test_a_customer_gets_a_link_and_two_reminders_and_then_silence(send, clock):
     assert "We remind you twice at most." in text
     assert "This is the last reminder." in text_of(mails[2])
     assert "List-Unsubscribe" not in mails[0]
+
+
+@on_sqlite
+def test_a_customers_mail_says_who_asks_and_an_admins_does_not(send, clock, app):
+    logo, running = Logo("png", b"a picture"), app.extensions["keap_connect"]
+    service = ServiceSettings("Acme <Sync>", logo, "support@example.com", "https://example.com/p")
+    app.extensions["keap_connect"] = replace(running, settings=replace(running.settings, service=service))
+    lose(connect())
+    send()
+    clock.advance(seconds=121)
+    mails = {mail["To"]: mail for mail in send()}
+
+    customers, admins = mails[CUSTOMER], mails[ADMIN_EMAIL]
+    html = customers.get_body(("html",)).get_content()
+    for said in ("Acme <Sync>", "support@example.com", "https://example.com/p"):
+        assert said in text_of(customers)
+        assert escape(said) in html
+    assert '<img src="cid:logo"' in html
+    (part,) = [part for part in customers.walk() if part.get_content_type() == "image/png"]
+    assert (part["Content-ID"], part.get_content()) == ("<logo>", b"a picture")
+    assert "support@example.com" not in text_of(admins)
+    assert "cid:logo" not in admins.get_body(("html",)).get_content()
 
 
 @pytest.mark.proves("R83")
