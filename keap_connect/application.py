@@ -36,6 +36,7 @@ from keap_connect.web import (
     setup,
     signin,
     webhooks,
+    well_known,
 )
 from keap_connect.web.auth import current_admin, current_person, guard_pages
 from keap_connect.web.browser_security import protect_browsers, security_headers
@@ -97,7 +98,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
-    for page in (*pages, jobs, exports, webhooks, mail, health):
+    for page in (*pages, jobs, exports, webhooks, mail, health, well_known):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)
@@ -105,8 +106,9 @@ def register_pages(app: Flask) -> None:
 
     @app.context_processor
     def who_and_where() -> dict[str, object]:
-        sandbox_url = services().settings.sandbox_url
-        return {"admin": current_admin(), "person": current_person(), "sandbox_url": sandbox_url}
+        settings = services().settings
+        people = {"admin": current_admin(), "person": current_person()}
+        return {**people, "service": settings.service, "sandbox_url": settings.sandbox_url}
 
 
 def version_static_files(app: Flask) -> None:

@@ -47,10 +47,12 @@ class Failures:
         return f"{people} could not connect in the last hour: {FAILURES[self.ending]}."
 
 
-def list_journeys() -> list[Journey]:
-    """Return the newest flows, the last one first."""
+def list_journeys(reference: str = "") -> list[Journey]:
+    """Return the newest flows, the last one first; or the one with this reference, which its person saw."""
     account_id = func.coalesce(AuthorizationFlow.account_id, AuthorizationFlow.reconnects_account_id)
     query = select(AuthorizationFlow, Account).outerjoin(Account, Account.id == account_id)
+    if reference:
+        query = query.where(AuthorizationFlow.ref == reference)
     with read_session() as session:
         found = session.execute(query.order_by(AuthorizationFlow.id.desc()).limit(MOST_LISTED)).all()
         oldest = min((flow.started_at for flow, _ in found), default=utc_now())

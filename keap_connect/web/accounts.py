@@ -99,7 +99,9 @@ def index() -> Response:
 @open_to(Audience.VIEWER)
 def journeys() -> str:
     """Show who tried to connect lately, and how each attempt ended."""
-    return render_template("accounts/journeys.html", journeys=list_journeys(), failures=list_failures())
+    reference = request.args.get("reference", "").strip()
+    found = list_journeys(reference)
+    return render_template("accounts/journeys.html", journeys=found, failures=list_failures(), reference=reference)
 
 
 @bp.post("/resume")

@@ -23,7 +23,6 @@ class Audience(StrEnum):
     ANYONE = "anyone"
     VIEWER = "viewer"  # an admin of any role: pages that only show, and the admin's own profile
     ADMIN = "admin"  # an admin who may act
-    PERSON = "person"  # a customer who has authorized in this browser
     OWNER = "owner"  # an admin who may act, or the customer whose account is in the URL
 
 
@@ -35,13 +34,6 @@ class PersonUnknown(KeapConnectError):
     advice = (
         "Connect your Keap account again: that shows who you are, needs no password here, and changes nothing else."
     )
-
-
-class NotACustomer(KeapConnectError):
-    """The page is for customers, and who signed in here is an admin or a viewer."""
-
-    status, code = 403, "not_allowed"
-    heading, advice = "This page is for customers", "{}"
 
 
 class ViewerRefused(KeapConnectError):
@@ -71,9 +63,6 @@ def guard_pages(app: Flask) -> None:
         if audience is None:
             abort(403)
         if audience is Audience.ANYONE:
-            return None
-        if audience is Audience.PERSON:
-            signed_in_person()
             return None
         if current_admin() is not None and needs_second_factor() and request.blueprint != "profile":
             return redirect(url_for("profile.show", _anchor="second-factor"), code=303)
@@ -126,15 +115,6 @@ def current_person() -> SignIn | None:
     return found
 
 
-def signed_in_person() -> SignIn:
-    person, admin = current_person(), current_admin()
-    if person is None and admin is not None:
-        raise NotACustomer(f"Your role is {admin.role}: you find all accounts on the page “Accounts”.")
-    if person is None:
-        raise PersonUnknown("This browser has not connected a Keap account lately.")
-    return person
-
-
 def know_browser(response: Response, admin: Admin) -> None:
     """Let this browser be known as the admin's, so that wrong passwords of strangers do not shut it out."""
     set_cookie(response, "device", remember_browser(admin), LIFETIME_SECONDS)
@@ -162,7 +142,9 @@ def _ask_to_sign_in() -> Response:
 
 def _check_owner() -> None:
     """Check that the account in the URL belongs to the customer who is signed in; a viewer can be one, too."""
-    person = current_person() if current_admin() else signed_in_person()
+    person = current_person()
+    if person is None and current_admin() is None:
+        raise PersonUnknown("This browser has not connected a Keap account lately.")
     mine = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
     if (request.view_args or {}).get("account_id") in {account.id for account in mine}:
         return

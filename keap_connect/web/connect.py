@@ -19,8 +19,9 @@ from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import FlowRefused, ending_of, forget_results, start_flow
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
+from keap_connect.logs import reference
 from keap_connect.models import AuthorizationFlow
-from keap_connect.web.auth import Audience, open_to, signed_in_person, welcome_person
+from keap_connect.web.auth import Audience, current_person, open_to, welcome_person
 from keap_connect.web.browser_security import browser, delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.ending_words import WORDS
 
@@ -83,6 +84,7 @@ def ended(code: str) -> AnyResponse:
     """Show an ending that belongs to no flow of this browser; the address contains the ending and nothing else."""
     if code not in WORDS or (WORDS[code].status == 200 and code not in {Ending.DENIED, Ending.KEAP_ERROR}):
         abort(404)
+    log.info("%s: %s saw the ending %s.", reference.get(), request.remote_addr, code)
     return _show_ending(Ending(code))
 
 
@@ -121,10 +123,10 @@ def confirm(ref: str) -> AnyResponse:
 
 
 @bp.get("/your-accounts")
-@open_to(Audience.PERSON)
+@open_to(Audience.ANYONE)
 def your_accounts() -> str:
-    person = signed_in_person()
-    accounts = list_accounts_of(person.account_id or 0, person.keap_user_id)
+    person = current_person()
+    accounts = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
     return render_template("connect/your_accounts.html", accounts=accounts)
 
 
@@ -150,23 +152,25 @@ def _get_flow(ref: str) -> AuthorizationFlow:
 def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyResponse:
     words = WORDS[ending]
     account = view_account(flow.account_id) if flow and flow.account_id and ending.is_success else None
-    if not words.next_is_post:
-        next_url = url_for("connect.your_accounts")
-    elif flow and flow.reconnect_link_id and ending is not Ending.LINK_GONE:
-        next_url = url_for("reconnect_links.again", ref=flow.ref)
-    elif flow and flow.reconnects_account_id and ending is not Ending.LINK_GONE:
-        next_url = url_for("connect.reconnect", account_id=flow.reconnects_account_id)
-    else:
-        next_url = url_for("connect.start")
+    again_url = _again_url(flow) if flow and ending is not Ending.LINK_GONE else url_for("connect.start")
     page = render_template(
         "connect/result.html",
         ending=words,
-        next_url=next_url,
+        next_url=again_url if words.next_is_post else url_for("connect.your_accounts"),
         account=account,
         keap_said=flow.keap_said if flow else None,
-        reference=flow.ref if flow and not ending.is_success else None,
+        reference=None if ending.is_success else flow.ref if flow else reference.get(),
     )
     return make_response(page, words.status)
+
+
+def _again_url(flow: AuthorizationFlow) -> str:
+    """Return where a POST starts the flow once more, for the same account."""
+    if flow.reconnect_link_id:
+        return url_for("reconnect_links.again", ref=flow.ref)
+    if flow.reconnects_account_id:
+        return url_for("connect.reconnect", account_id=flow.reconnects_account_id)
+    return url_for("connect.start")
 
 
 def _show_pending(flow: AuthorizationFlow) -> AnyResponse:
@@ -179,6 +183,7 @@ def _show_pending(flow: AuthorizationFlow) -> AnyResponse:
         ref=flow.ref,
         account=None if flow.reconnect_link_id else view_account(flow.account_id),
         found=grant.identity,
+        again_url=_again_url(flow),
         until=flow.pending_until,
     )
     return make_response(page)

@@ -7,7 +7,10 @@ from keap_connect.connect.endings import Ending
 
 @dataclass(frozen=True)
 class EndingWords:
-    """How a page describes one ending. `next_is_post` starts the flow again, otherwise the next step is a link."""
+    """How a page describes one ending. `next_is_post` starts the flow again, otherwise the next step is a link.
+
+    The paragraphs may name {service} and, after a success, {account}.
+    """
 
     code: Ending
     status: int
@@ -35,35 +38,35 @@ ENDINGS = (
     _success(
         Ending.CONNECTED,
         "Your Keap account is connected",
-        "You are done: it stays connected. You can close this page.",
+        "You are done. {service} can now work with {account}. You can close this page.",
     ),
     _success(
         Ending.CONNECTED_PENDING,
         "Connected; the details follow",
-        "The connection is stored and works, but Keap has not told us yet whose account it is. The name appears here "
-        "as soon as Keap sends it.",
+        "{service} can now work with your Keap account, but Keap has not told us yet which one it is. Its name appears "
+        "here as soon as Keap sends it. You can close this page.",
     ),
     _success(
         Ending.RECONNECTED,
         "Your Keap account is connected again",
-        "You are done: its history is kept, and it has new tokens. You can close this page.",
+        "You are done. {service} can work with {account} again. You can close this page.",
     ),
     _success(
         Ending.PERSON_CHANGED,
         "Reconnected by another person",
-        "The Keap account is the same, but another person allowed it this time. From now on the connection has that "
-        "person's rights in Keap.",
+        "You are done. {service} can work with {account} again. Another person allowed it this time: from now on the "
+        "connection has that person's rights in Keap.",
     ),
     _success(
         Ending.OTHER_PERSON_UPDATED,
         "Your own connection was updated",
-        "You already had a connection of your own to the same Keap account. It has new tokens now. The connection that "
-        "was to be reconnected was not changed.",
+        "You already had a connection of your own to {account}, and it is renewed. The connection that was to be "
+        "reconnected was not changed.",
     ),
     _success(
         Ending.OTHER_TENANT_UPDATED,
         "Another Keap account was updated",
-        "At Keap you chose another account, which you had connected before. It has new tokens now. The account that "
+        "At Keap you chose {account}, which you had connected before, and its connection is renewed. The account that "
         "was to be reconnected was not changed.",
     ),
     _attention(
@@ -89,7 +92,7 @@ ENDINGS = (
         Ending.KEAP_ERROR,
         "Keap could not finish this",
         "Keap sent you back with an error of its own.",
-        "Try again in a minute. If it keeps happening, ask the operator of this app: Keap may know it wrongly.",
+        "Try again in a minute. If it keeps happening, ask {service}: Keap may know it wrongly.",
     ),
     _failed(
         Ending.STATE_MISSING,
@@ -134,7 +137,7 @@ ENDINGS = (
         400,
         "This link no longer works",
         "While you were at Keap, the account was connected again in another way, or your link was used or revoked.",
-        "If nobody connected it again, ask the person who sent you the link for a new one.",
+        "If nobody connected it again, ask {service} for a new link.",
     ),
     _failed(
         Ending.CODE_REFUSED,
@@ -147,8 +150,7 @@ ENDINGS = (
         Ending.CLIENT_REFUSED,
         502,
         "Keap does not accept this app at the moment",
-        "You did everything right. Keap refused this app's own credentials, and only the operator of this app can fix "
-        "that. They see it on their dashboard.",
+        "You did everything right. Keap refused the credentials of {service}, and only {service} can correct them.",
     ),
     _failed(
         Ending.KEAP_BUSY,

@@ -250,13 +250,14 @@ def test_customer_signs_out_and_their_accounts_are_no_longer_shown(person: Perso
 
     person.sees("Connect your Keap account")
     person.reads("Your Keap accounts stay connected.")
-    for page_before in ("You are not signed in", "There is nothing here"):
+    for page_before in ("Your accounts", "There is nothing here"):
         person.page.go_back()
         person.sees(page_before)
     person.open(result)
     person.sees("There is nothing here")
     person.open("/your-accounts")
-    person.sees("You are not signed in")
+    person.sees("Your accounts")
+    person.reads("No account here yet")
 
 
 @pytest.mark.proves("F52")

@@ -1,5 +1,6 @@
 """What all faces of the pages are looked at in: accounts in every state, flows with every ending, people signed in."""
 
+import base64
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -52,6 +53,12 @@ from tests.support.sandbox import EVE, PERSON_IDS, Sandbox, basic
 from tests.support.server import free_port, serve
 
 MAIL = {"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "Acme Sync <connect@example.com>", "CUSTOMER_MAIL": "on"}
+SERVICE = {"SERVICE_NAME": "Acme Sync", "SUPPORT_EMAIL": "support@example.com", "PRIVACY_URL": "https://example.com/p"}
+# An orange PNG of 600 by 150 pixels: wider than the header of a phone.
+LOGO = (
+    "iVBORw0KGgoAAAANSUhEUgAAAlgAAACWAQMAAAA41WRyAAAABlBMVEXQUBAAAADfUz20AAAAIklEQVR42u3BMQEAAADCoPVPbQZ/"
+    "oAAAAAAAAAAAAAAAPgMsiAAB+TefBAAAAABJRU5ErkJggg=="
+)
 BROWSER = "b" * 43  # the cookie of the browser that all flows were started in
 THROTTLED_EMAIL = "throttled@example.com"
 RECOVERY_CODE = "a" * 24
@@ -97,10 +104,14 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
     """Fill the sandbox and three apps, and serve them: one stays without an account, one gets a single one."""
     world = World(sandbox, urls={"sandbox": sandbox.url})
     _fill_sandbox(world)
+    logo = folder / "logo.png"
+    logo.write_bytes(base64.b64decode(LOGO))
     with ExitStack() as stack:
         for site in ("app", "one", "empty"):
             settings = settings_for(
-                sandbox, shutil.copy(empty_sqlite, folder / f"{site}.db"), **(MAIL if site == "app" else {})
+                sandbox,
+                shutil.copy(empty_sqlite, folder / f"{site}.db"),
+                **({**MAIL, **SERVICE, "SERVICE_LOGO": str(logo)} if site == "app" else {}),
             )
             with pytest.MonkeyPatch.context() as environ:
                 environ.setenv("FLASK_DEBUG", "1" if site == "empty" else "0")  # for the page of all patterns

@@ -32,7 +32,13 @@ def test_customer_connects_and_sees_which_account_and_by_whom(visitor: Visitor, 
     assert account.access_token_expires_at
     assert account.refresh_token_issued_at
     aged_out_at = account.refresh_token_issued_at + REFRESH_TOKEN_LIFE
-    for fact in ("Acme Plumbing", "ab123", "Ann Lee", ANN_LEE, "You are done: it stays connected."):
+    for fact in (
+        "Acme Plumbing",
+        "ab123",
+        "Ann Lee",
+        ANN_LEE,
+        "You are done. Keap Connect can now work with Acme Plumbing.",
+    ):
         assert fact in visitor.text
     for moment in (account.access_token_expires_at, aged_out_at):  # a customer needs neither
         assert exact_time(moment) not in visitor.text

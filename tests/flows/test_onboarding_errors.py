@@ -50,8 +50,10 @@ def assert_failed(
         assert stored.rows() == accounts
         fresh = stored.events()[len(events) :]
         reference = re.search(r"send this reference: <code>(.*?)</code>", visitor.page.text)
-        if reference is None:
-            assert (fresh, ending.value in caplog.text) == ([], True)
+        assert reference
+        if "/connect/ended/" in visitor.page.url:
+            assert fresh == []
+            assert re.search(rf"\b{reference[1]}: .* saw the ending {ending.value}\.", caplog.text)
             return
         assert [(event.kind, event.account_id) for event in fresh] == [("connection.failed", None)]
         assert (fresh[0].details["reference"], fresh[0].details["ending"]) == (reference[1], ending)

@@ -443,10 +443,11 @@ class TestWhoMayStart:
 
 
 def confirmation(visitor: Visitor) -> str:
-    """Return where both answers to the question lead."""
-    actions = set(next_steps(visitor))
-    assert len(actions) == 1
-    return actions.pop()
+    """Return where the two answers lead that are below the button to choose again."""
+    again, *actions = next_steps(visitor)
+    assert again == "/reconnect/1"
+    assert len(set(actions)) == 1
+    return actions[0]
 
 
 def without_reference(page: str) -> str:

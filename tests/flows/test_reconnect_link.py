@@ -197,10 +197,28 @@ def test_another_keap_account_changes_nothing_and_the_page_does_not_tell_which_o
     assert "Bright Dental" in visitor.text
     for fact in ("Acme", "ab123"):
         assert fact not in visitor.page.text
-    (confirm,) = set(next_steps(visitor))
+    again, confirm, other = next_steps(visitor)
+    assert (again, confirm) == (confirm.replace("/confirm", "/again"), other)
     visitor.press(confirm, choice=choice)
     assert stored.row(1) == before
     assert is_gone(visitor, link) == (choice == "connect"), "a stored grant uses the link up, a discarded one does not"
+
+
+@pytest.mark.proves("R14", "R15")
+@sqlite_only
+def test_after_another_keap_account_the_first_button_chooses_again_by_the_same_link(
+    link: str, visitor: Visitor, stored: Stored
+):
+    follow(visitor, link, person=ANN_LEE, tenant="cd456")
+    held = visitor.page.url
+    assert re.search(r'class="button button-primary" type="submit">Choose again at Keap<', visitor.page.text)
+
+    visitor.connect(action=next_steps(visitor)[0], page=held, person=ANN_LEE, tenant="ab123")
+
+    assert_ended(visitor, Ending.RECONNECTED, 200, "Your Keap account is connected again", "Acme Plumbing")
+    assert [stored.owner(account.id) for account in stored.accounts()] == [("ab123", ANN)]
+    visitor.get(held)
+    assert heading_of(visitor) == "You chose another Keap account", "the other grant is kept until its time is over"
 
 
 class TestTwoPeopleWithOneLink:

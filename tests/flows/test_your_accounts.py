@@ -79,12 +79,23 @@ class TestComingBack:
         assert ann.get("/your-accounts").status_code == 200
 
     @sqlite_only
-    @pytest.mark.parametrize("path", ["/your-accounts", "/accounts/1/disconnect", "/reconnect/1"])
+    @pytest.mark.parametrize("path", ["/accounts/1/disconnect", "/reconnect/1"])
     def test_browser_that_has_not_connected_is_asked_to(self, path: str, ann: Visitor, visitor: Visitor):
         visitor.get(path)
 
         assert visitor.page.status_code == 403
         assert heading_of(visitor) == "You are not signed in"
+        assert "Acme" not in visitor.text
+
+    @sqlite_only
+    def test_browser_that_has_not_connected_sees_an_ordinary_page_without_accounts(
+        self, ann: Visitor, visitor: Visitor
+    ):
+        visitor.get("/your-accounts")
+
+        assert visitor.page.status_code == 200
+        assert (heading_of(visitor), next_steps(visitor)) == ("Your accounts", ["/connect"])
+        assert "No account here yet" in visitor.text
         assert "Acme" not in visitor.text
 
     @sqlite_only
@@ -106,7 +117,7 @@ class TestComingBack:
 
         admin.reconnect(1, person=BEN_ORTIZ, tenant="ab123")
 
-        assert visitor.get("/your-accounts").status_code == 403
+        assert "No account here yet" in visitor.get("/your-accounts").text
         assert visitor.get("/accounts/1/disconnect").status_code == 403
 
     @sqlite_only
@@ -256,7 +267,7 @@ class TestSignOut:
 
         assert "You are signed out here. Your Keap accounts stay connected." in ann.text
         assert "person" not in ann.session.cookies
-        assert ann.get("/your-accounts").status_code == 403
+        assert "No account here yet" in ann.get("/your-accounts").text
         assert stored.owner(1) == ("ab123", ANN)
 
     @pytest.mark.proves("R60", "F60")
@@ -267,7 +278,7 @@ class TestSignOut:
         ann.get("/your-accounts")
         ann.press("/your-accounts/sign-out")
 
-        assert visitor.get("/your-accounts").status_code == 403
+        assert "No account here yet" in visitor.get("/your-accounts").text
         assert "Acme" not in visitor.text
 
     @pytest.mark.proves("F104")
@@ -286,7 +297,7 @@ class TestSignOut:
         assert signed_out.headers["Clear-Site-Data"] == '"cache", "storage"'
         for browser in (ann, visitor):
             pages = [browser.get(address) for address in addresses]
-            assert [page.status_code for page in pages] == [404, 404, 403, 403]
+            assert [page.status_code for page in pages] == [404, 404, 200, 403]
             assert not [page.url for page in pages for word in ("Acme", "Bright", "ab123", "Ann") if word in page.text]
         assert "person" not in ann.session.cookies
         assert "Acme Plumbing" in other.get(theirs).text
@@ -329,7 +340,7 @@ class TestPlantedSession:
         assert planted not in issued[-1:]
         attacker = new_visitor()
         attacker.session.cookies.set("person", planted)
-        assert attacker.get("/your-accounts").status_code == 403
+        assert "No account here yet" in attacker.get("/your-accounts").text
 
     @pytest.mark.proves("R59", "F60")
     def test_live_session_of_an_attacker_ends_when_the_victim_connects_with_it(
@@ -342,7 +353,7 @@ class TestPlantedSession:
         visitor.connect(person=ANN_LEE, tenant="cd456")
 
         assert "Bright Dental" in visitor.get("/your-accounts").text
-        assert attacker.get("/your-accounts").status_code == 403
+        assert "No account here yet" in attacker.get("/your-accounts").text
 
     @pytest.mark.proves("R59")
     def test_each_connect_gives_a_new_id_and_ends_the_old_one(self, ann: Visitor, visitor: Visitor):
@@ -352,7 +363,7 @@ class TestPlantedSession:
 
         assert ann.session.cookies["person"] != old
         visitor.session.cookies.set("person", old)
-        assert visitor.get("/your-accounts").status_code == 403
+        assert "No account here yet" in visitor.get("/your-accounts").text
 
 
 def files_of(app: Flask) -> bytes:

@@ -23,7 +23,7 @@ AUDIENCES = {
     "connect.ended": "anyone",
     "connect.result": "browser",
     "connect.confirm": "browser",
-    "connect.your_accounts": "person",
+    "connect.your_accounts": "anyone",
     "connect.forget_me": "anyone",
     "connect.reconnect": "owner",
     "signin.sign_in": "anyone",
@@ -77,6 +77,10 @@ AUDIENCES = {
     "webhooks.redeliver": "admin",
     "health.healthz": "anyone",
     "health.readyz": "anyone",
+    "well_known.logo": "anyone",
+    "well_known.favicon": "anyone",
+    "well_known.change_password": "anyone",
+    "well_known.security_txt": "anyone",
 }
 ADDRESSES = {
     "connect.index": "/",
@@ -139,6 +143,10 @@ ADDRESSES = {
     "webhooks.redeliver": "/webhooks/1/deliveries/1/redeliver",
     "health.healthz": "/healthz",
     "health.readyz": "/readyz",
+    "well_known.logo": "/logo",
+    "well_known.favicon": "/favicon.ico",
+    "well_known.change_password": "/.well-known/change-password",
+    "well_known.security_txt": "/.well-known/security.txt",
     "static": "/static/css/base.css",
 }
 

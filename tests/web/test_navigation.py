@@ -31,6 +31,10 @@ FROM_OUTSIDE = {
     "mail.end",
     "health.healthz",
     "health.readyz",
+    "well_known.logo",
+    "well_known.favicon",
+    "well_known.change_password",
+    "well_known.security_txt",
 }
 # Shown only in another state: two-factor authentication set up or on, several sign-ins, an account without details or
 # without tokens, a file that waits.

@@ -1,0 +1,48 @@
+"""Addresses that browsers and people try without a link to them (RFC 8615), and the logo of the service."""
+
+from datetime import timedelta
+
+from flask import Blueprint, Response, abort, redirect, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from keap_connect.clock import utc_now
+from keap_connect.services import services
+from keap_connect.web.auth import Audience, open_to
+
+bp = Blueprint("well_known", __name__)
+
+
+@bp.get("/logo")
+@open_to(Audience.ANYONE)
+def logo() -> Response:
+    found = services().settings.service.logo
+    if found is None:
+        abort(404)
+    answer = Response(found.content, mimetype=f"image/{found.kind}")
+    answer.headers["Cache-Control"] = "public, max-age=3600"
+    return answer
+
+
+@bp.get("/favicon.ico")
+@open_to(Audience.ANYONE)
+def favicon() -> AnyResponse:
+    return redirect(url_for("static", filename="favicon.svg"), code=303)
+
+
+@bp.get("/.well-known/change-password")
+@open_to(Audience.ANYONE)
+def change_password() -> AnyResponse:
+    return redirect(url_for("profile.show", _anchor="change-password"), code=303)
+
+
+@bp.get("/.well-known/security.txt")
+@open_to(Audience.ANYONE)
+def security_txt() -> Response:
+    """Say whom to write to about a weakness (RFC 9116)."""
+    settings = services().settings
+    if settings.service.support_email is None:
+        abort(404)
+    expires = (utc_now() + timedelta(days=90)).strftime("%Y-%m-%dT00:00:00Z")
+    contact = f"Contact: mailto:{settings.service.support_email}\nExpires: {expires}\n"
+    canonical = f"Canonical: {settings.public_url}/.well-known/security.txt\n"
+    return Response(contact + canonical, mimetype="text/plain")
