@@ -32,7 +32,7 @@ from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, Alarm
 
-PAGE_SIZE = 20  # a full page stays under 60 kB, styles and scripts included
+PAGE_SIZE = 50  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
 UNREADABLE = "cannot be opened"
 

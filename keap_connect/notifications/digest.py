@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
-from keap_connect.accounts.directory import PAGE_SIZE, list_accounts, view_of
+from keap_connect.accounts.directory import list_accounts, view_of
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
@@ -19,6 +19,7 @@ from keap_connect.refresh.alarms import list_alarms
 from keap_connect.services import services
 
 EVERY = timedelta(hours=24)
+MOST_NAMED = 20  # of each state
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,18 @@ class Attention:
 
 
 def read_attention() -> Attention:
-    lost = list_accounts(state=AccountState.RECONNECT_REQUIRED)
-    mails = _mails([one.id for one in lost.accounts])
+    found = list_accounts(state=AccountState.RECONNECT_REQUIRED)
+    lost = found.accounts[:MOST_NAMED]
+    mails = _mails([one.id for one in lost])
     # Most of those at risk are well again within the hour, and an alarm has a mail of its own.
     lately = utc_now() - STEADY_AFTER
     is_lasting = Account.state == AccountState.AT_RISK, Account.state_since <= lately
-    oldest = select(Account).where(*is_lasting).order_by(Account.state_since, Account.id).limit(PAGE_SIZE)
+    oldest = select(Account).where(*is_lasting).order_by(Account.state_since, Account.id).limit(MOST_NAMED)
     with read_session() as session:
         ours, count = registration(session), session.scalar(select(func.count(Account.id)).where(*is_lasting)) or 0
         risky = [view_of(row, ours) for row in session.scalars(oldest)]
-    troubles = [Trouble(one, mails.get(one.id)) for one in (*lost.accounts, *risky)]
-    more = (lost.total or 0) + count - len(troubles)
+    troubles = [Trouble(one, mails.get(one.id)) for one in (*lost, *risky)]
+    more = (found.total or 0) + count - len(troubles)
     lasting_alarms = [one for one in list_alarms() if one.raised_at <= lately]
     return Attention(lasting_alarms, troubles, more, list_failures())
 

@@ -10,11 +10,13 @@ from sqlalchemy import update
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.sign_ins import sign_in_admin
+from keap_connect.accounts.directory import PAGE_SIZE
+from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
 from tests.browser.person import FIND_CROWDED, Person, Watch
-from tests.browser.seed import add_account
+from tests.browser.seed import add_account, add_worker
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -45,6 +47,21 @@ def lose(app: Flask) -> Callable[[int], None]:
     return refuse
 
 
+def test_at_least_14_accounts_are_visible_without_scrolling(admin: Person, app: Flask):
+    with app.app_context():
+        add_worker()
+        for number in range(PAGE_SIZE):
+            state = AccountState.RECONNECT_REQUIRED if number % 3 else AccountState.AT_RISK
+            add_account(f"Cedar & Pine Landscaping {number}", f"cp{number}", "Alexandra Hollingsworth", state)
+
+    admin.page.set_viewport_size({"width": 1280, "height": 900})
+    admin.open("/accounts")
+
+    bottoms = "all => all.filter(row => row.getBoundingClientRect().bottom <= innerHeight).length"
+    assert admin.page.locator("tbody tr").evaluate_all(bottoms) >= 14
+    assert admin.page.locator("tbody tr").count() == PAGE_SIZE
+
+
 def wait_for_the_next_look(admin: Person) -> None:
     """Let the page ask once more, and take in the answer."""
     with admin.page.expect_response("**/accounts*"):
@@ -59,7 +76,7 @@ def test_the_longest_words_for_a_time_fit_their_column(admin: Person, app: Flask
     admin.page.set_viewport_size({"width": 1200, "height": 800})
     admin.open("/accounts")
 
-    assert admin.text.count("a moment ago") == 4
+    assert admin.text.count("a moment ago") == 2
     assert admin.page.evaluate(FIND_CROWDED) == []
 
 

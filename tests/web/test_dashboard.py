@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.accounts.credentials import new_account, replace_credential
+from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.ordering import SortKey
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
@@ -42,8 +43,8 @@ def test_an_account_shows_its_number_and_is_found_by_it(admin: Visitor, add: Cal
 
     found = admin.get(f"/accounts?q=%23{numbers[1]}").text
 
-    assert "<small>No. 2 · t2</small>" in found
-    assert "No. 1" not in found
+    assert "<small>No. 2</small>" in found
+    assert "No. 1<" not in found
     assert "<dt>Number</dt>\n        <dd>2</dd>" in admin.get("/accounts/2").text
 
 
@@ -116,7 +117,7 @@ def test_heads_sort_one_way_then_the_other_and_say_which(admin: Visitor):
         return {html.unescape(path).rpartition("sort=")[2].lstrip("-"): (said, path) for said, path in found}
 
     admin.get("/accounts", params={"q": "adam", "state": "active"})
-    assert len(heads()) == len(SortKey) - 1, "a link below the list sorts by the fifth"
+    assert len(heads()) == len(SortKey)
     assert [said for said, _ in heads().values() if said] == [' aria-sort="ascending"']
     way = html.unescape(heads()["expires"][1])
     assert way == "/accounts?q=adam&state=active&sort=expires"
@@ -131,14 +132,14 @@ def test_heads_sort_one_way_then_the_other_and_say_which(admin: Visitor):
 
 @on_sqlite
 def test_address_keeps_all_that_was_chosen(admin: Visitor, add: Callable[..., int]):
-    for number in range(45):
+    for number in range(2 * PAGE_SIZE + 5):
         add(f"Acme {number:02}")
 
-    admin.get("/accounts?q=acme&state=active&sort=-account&after=0~20~")
+    admin.get(f"/accounts?q=acme&state=active&sort=-account&after=0~{PAGE_SIZE}~")
 
     links = {html.unescape(path) for path in re.findall(r'href="(/accounts\?[^"]*)"', admin.page.text)}
-    assert "/accounts?q=acme&state=active&sort=-account&after=0~40" in links
-    assert "/accounts?q=acme&state=active&sort=-account&before=0~21" in links
+    assert f"/accounts?q=acme&state=active&sort=-account&after=0~{2 * PAGE_SIZE}" in links
+    assert f"/accounts?q=acme&state=active&sort=-account&before=0~{PAGE_SIZE + 1}" in links
     assert "/accounts?q=acme&state=at_risk&sort=-account" in links
     assert "/accounts?q=acme&sort=-account" in links, "all states"
     hidden = re.findall(r'<input type="hidden" name="(state|sort)" value="([^"]*)">', admin.page.text)
@@ -153,7 +154,7 @@ def test_each_account_shows_when_it_was_used_last_and_when_exactly_it_expires(ad
     admin.get("/accounts")
 
     assert "5 h ago" in admin.text
-    assert f"in 3 h {now + 3 * HOUR + timedelta(minutes=1):%Y-%m-%d %H:%M}" in admin.text
+    assert re.search(rf'title="{now + 3 * HOUR + timedelta(minutes=1):%Y-%m-%d %H:%M}[^"]*">in 3 h<', admin.page.text)
 
 
 @on_sqlite

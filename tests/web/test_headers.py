@@ -1,5 +1,6 @@
 """What every answer owes the browser, errors included: policy, cache, type, size and methods."""
 
+import gzip
 import http.client
 import re
 from collections.abc import Callable, Iterator
@@ -169,6 +170,18 @@ def test_a_changed_file_gets_another_address(new_app: Callable[[], Flask], tmp_p
             addresses.append(fresh.url_for("static", filename="base.css"))
 
     assert len(set(addresses)) == 2
+
+
+def test_styles_are_compressed_for_browsers_that_can_read_it_and_pages_never_are(app: Flask):
+    browser, path = app.test_client(), "/static/css/base.css"
+    plain = browser.get(path, base_url="http://localhost:5000", buffered=True)
+    packed = browser.get(path, base_url="http://localhost:5000", headers={"Accept-Encoding": "gzip"}, buffered=True)
+    page = browser.get("/signin", base_url="http://localhost:5000", headers={"Accept-Encoding": "gzip"})
+
+    assert gzip.decompress(packed.data) == plain.data
+    assert (packed.headers["Content-Encoding"], packed.headers["Vary"]) == ("gzip", "Accept-Encoding")
+    assert "Content-Encoding" not in plain.headers
+    assert "Content-Encoding" not in page.headers
 
 
 @pytest.mark.parametrize("path", ["/static/", "/static/css", "/static/../app.py", "/static/..%2fapp.py"])
