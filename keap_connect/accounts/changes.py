@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, false, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import forget_credential
-from keap_connect.accounts.directory import load_account
+from keap_connect.accounts.directory import load_account, lock_accounts
 from keap_connect.accounts.naming import check_names, tidy_name
+from keap_connect.accounts.state import never_worked
 from keap_connect.clock import utc_now
 from keap_connect.database import purge_deleted, write_transaction
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import Account, AuthorizationFlow, ImportedToken, JobItem
+from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, ImportedToken, JobItem
 
 NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
 
@@ -30,20 +31,38 @@ def change_account(account_id: int, actor: str, changes: Mapping[str, str | None
     names = {name: tidy_name(changes[name]) for name in NAMES if name in changes}
     check_names(**names)
     external_id = names.get("external_id")
-    taken = select(Account.id).where(Account.external_id == external_id, Account.id != account_id)
+    has_it = Account.external_id == external_id if external_id else false()
     try:
         with write_transaction() as session:
-            account = load_account(session, account_id, lock=True)
-            other_id = session.scalar(taken) if external_id else None
-            if other_id is not None:
-                raise ExternalIdTaken(f"Account {other_id} has this external id already.")
-            for name, after in names.items():
-                before = getattr(account, name)
-                if before != after:
-                    setattr(account, name, after)
-                    record(session, NAMES[name], account_id, actor, before=_quoted(before), after=_quoted(after))
+            locked = lock_accounts(session, Account.id == min(account_id, LARGEST_ID), has_it)
+            account = load_account(session, account_id)
+            for other in locked.values():
+                if other is not account:
+                    give_up_external_id(session, other, actor)
+            rename(session, account, names, actor)
     except IntegrityError as clash:
         raise ExternalIdTaken from clash
+
+
+def rename(session: Session, account: Account, names: Mapping[str, str | None], actor: str) -> None:
+    """Store label, external id, or both in the caller's transaction, with an event for each that changes."""
+    for name, after in names.items():
+        before = getattr(account, name)
+        if before != after:
+            setattr(account, name, after)
+            record(session, NAMES[name], account.id, actor, before=_quoted(before), after=_quoted(after))
+
+
+def give_up_external_id(session: Session, account: Account, actor: str) -> None:
+    """Free the external id of an imported pair that never worked, for the account that repairs it.
+
+    Raises:
+        ExternalIdTaken: the account works, or did.
+    """
+    if not never_worked(account):
+        raise ExternalIdTaken(f"Account {account.id} has this external id already.")
+    rename(session, account, {"external_id": None}, actor)
+    session.flush()  # an external id is of one row only
 
 
 def disconnect(account_id: int, actor: str) -> None:

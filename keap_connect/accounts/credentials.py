@@ -75,6 +75,14 @@ def store_imported(
     _clear_attempts(account)
 
 
+def take_over_imported(account: Account) -> None:
+    """Let our client present a pair that was imported for another one, as if it had just been imported."""
+    account.client_id, account.token_url = services().keap.registration
+    account.generation += 1  # so that a process with the other settings, which is about to send it, does not
+    account.next_refresh_at = utc_now()
+    _clear_attempts(account)
+
+
 def store_pair(account: Account, granted: TokenResponse) -> None:
     """Seal a granted pair into its row and increase the generation; without a new refresh token, the old one stays.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,8 @@ from keap_connect.accounts.naming import no_account
 from keap_connect.accounts.ordering import Order, Position
 from keap_connect.accounts.search import search
 from keap_connect.accounts.state import (
+    CLIENT_REFUSED_STEP,
+    PAUSED_STEP,
     UNREADABLE_STEP,
     AccountState,
     Cause,
@@ -30,7 +32,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session
 from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
-from keap_connect.models import LARGEST_ID, NAMELESS, Account, Alarm
+from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, NAMELESS, Account, Alarm
 
 PAGE_SIZE = 50  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
@@ -131,6 +133,16 @@ def load_account(session: Session, account_id: int, *, lock: bool = False) -> Ac
     return account
 
 
+def lock_accounts(session: Session, *which: ColumnElement[bool]) -> dict[int, Account]:
+    """Load by id the accounts that any of these conditions finds, locked.
+
+    Whoever locks several accounts locks them here, in the order of their ids: two transactions that lock the same
+    ones in another order would wait for each other.
+    """
+    query = select(Account).where(or_(*which)).order_by(Account.id).with_for_update()
+    return {account.id: account for account in session.scalars(query.execution_options(populate_existing=True))}
+
+
 def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     """Return one account as a page shows it; `with_tokens` adds the last four characters of each token.
 
@@ -139,7 +151,7 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     """
     with read_session() as session:
         account = load_account(session, account_id)
-        view = view_of(account, registration(session), with_tokens, _is_paused(session))
+        view = view_of(account, registration(session), with_tokens, _pause_step(session))
     if view.state != account.state:
         with suppress(SQLAlchemyError):
             settle([account_id])
@@ -219,8 +231,8 @@ def list_accounts_after(
             conditions = [Account.id.in_([one for one in ids if one > cursor][: limit + 1])]
         query = select(Account).where(*conditions, Account.id > cursor)
         rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
-        ours, is_paused = registration(session), _is_paused(session)
-    views = [view_of(row, ours, is_paused=is_paused) for row in rows[:limit]]
+        ours, pause_step = registration(session), _pause_step(session)
+    views = [view_of(row, ours, pause_step=pause_step) for row in rows[:limit]]
     return AccountList(views, views[-1].id if len(rows) > limit else None, note)
 
 
@@ -239,7 +251,7 @@ def list_refreshable_ids() -> list[int]:
         return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
 
 
-def view_of(account: Account, ours: Ours, with_tokens: bool = False, is_paused: bool = False) -> AccountView:
+def view_of(account: Account, ours: Ours, with_tokens: bool = False, pause_step: str | None = None) -> AccountView:
     """Return what a page shows of an account; `ours` is the registration of the installation."""
     now = utc_now()
     standing = standing_of(account, now, ours)
@@ -251,7 +263,7 @@ def view_of(account: Account, ours: Ours, with_tokens: bool = False, is_paused: 
         **{name: getattr(account, name) for name in _COPIED},
         state=state,
         state_cause=standing.cause,
-        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state, ours, is_paused=is_paused),
+        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state, ours, pause_step),
         reasons=reasons_of(account, now, ours),
         refresh_token_expires_at=ends_at,
         # An hour is added so that a grant just made has 45 days left, not 44.
@@ -264,8 +276,11 @@ def view_of(account: Account, ours: Ours, with_tokens: bool = False, is_paused: 
     )
 
 
-def _is_paused(session: Session) -> bool:
-    return session.scalar(select(Alarm.name).limit(1)) is not None
+def _pause_step(session: Session) -> str | None:
+    raised = set(session.scalars(select(Alarm.name)))
+    if not raised:
+        return None
+    return CLIENT_REFUSED_STEP if raised == {CLIENT_REFUSED} else PAUSED_STEP
 
 
 def _masked(account: Account, open_token: Callable[[Account], str | None]) -> str | None:

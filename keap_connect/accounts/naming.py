@@ -91,9 +91,13 @@ def _find_account_ids(name: str, only: Collection[int] | None = None) -> list[in
 
 def no_account(session: Session, account_id: int) -> AccountNotFound:
     """Return the error that says why there is no account with this id."""
-    is_erased = AccountEvent.account_id == account_id, AccountEvent.kind == EventKind.ERASED
-    if account_id <= LARGEST_ID and session.scalar(select(AccountEvent.id).where(*is_erased)):
+    ends = AccountEvent.kind.in_((EventKind.ERASED, EventKind.MOVED_AWAY))
+    is_end = AccountEvent.account_id == min(account_id, LARGEST_ID), ends
+    end = session.scalars(select(AccountEvent).where(*is_end).order_by(AccountEvent.id.desc()).limit(1)).first()
+    if end is not None and end.kind == EventKind.ERASED:
         return AccountNotFound(f"Account {account_id} was erased for good.")
+    if end is not None:
+        return AccountNotFound(f"Account {account_id} was merged into account {end.details['to_account']}.")
     return AccountNotFound(f"There is no account {account_id}.")
 
 

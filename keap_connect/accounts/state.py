@@ -87,7 +87,16 @@ PAUSED_STEP = (
     "Refreshing is paused for all accounts, so this one is not refreshed. The dashboard and ./keap-connect refreshing "
     "status say what ends the pause."
 )
+CLIENT_REFUSED_STEP = (
+    "Keap refuses this app, so accounts are refreshed only one by one, minutes apart, until it accepts the app again. "
+    "The dashboard and ./keap-connect refreshing status say what to correct."
+)
 FOREIGN_STEP = "Put the old KEAP_CLIENT_ID and KEAP_TOKEN_URL back, or send this customer a reconnect link."
+FOREIGN_IMPORT_STEP = (
+    "Import the same pair again, which moves it to the KEAP_CLIENT_ID and KEAP_TOKEN_URL in the settings, or put the "
+    "old ones back."
+)
+NOT_YET_REFRESHED = "Imported, not yet refreshed: its first refresh"
 UNREADABLE_STEP = (
     "Its tokens do not open: they were changed, or TOKEN_KEYS lacks a key. "
     "To repair it, put the key that sealed them back, or press Reconnect."
@@ -119,24 +128,25 @@ def _judge(account: Account, now: datetime, ours: Ours) -> tuple[AccountState, C
     return AccountState.AT_RISK if cause else AccountState.ACTIVE, cause
 
 
-def next_step_of(account: Account, state: AccountState, ours: Ours, *, is_paused: bool = False) -> str:
+def next_step_of(account: Account, state: AccountState, ours: Ours, pause_step: str | None = None) -> str:
     """Return a sentence that says what to do about an account that is in this state.
 
     Args:
-        is_paused: whether an alarm pauses all refreshing.
+        pause_step: the sentence while an alarm pauses refreshing.
     """
     if state is AccountState.AT_RISK and _is_foreign(account, ours):
-        return FOREIGN_STEP
-    if is_paused and state.is_alive and account.kind == CredentialKind.OAUTH:
-        return PAUSED_STEP
+        return FOREIGN_IMPORT_STEP if account.needs_first_refresh else FOREIGN_STEP
+    if pause_step and state.is_alive and account.kind == CredentialKind.OAUTH:
+        return pause_step
     if is_being_confirmed(account, state):
         return "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
     if account.is_pending and state is AccountState.ACTIVE and not account.needs_first_refresh:
         return "The connection works. Keap has not said yet whose account it is."
     if account.needs_first_refresh and state.is_alive:
-        return (
-            "Imported, not yet refreshed: its first refresh, which comes soon, shows whether the refresh token works."
-        )
+        return _first_refresh_step(account)
+    if never_worked(account) and account.disconnected_at is None:
+        same_id = " with the same external id" if account.external_id else ""
+        return f"Import another pair{same_id}, or press Reconnect and allow access at Keap."
     if account.kind == CredentialKind.ACCESS_TOKEN_ONLY:
         return TOKEN_ONLY_STEPS.get(state, NEXT_STEPS[state])
     if account.kind in KEYS and state is AccountState.ACTIVE:
@@ -145,6 +155,21 @@ def next_step_of(account: Account, state: AccountState, ours: Ours, *, is_paused
     if account.kind in KEYS and state is AccountState.RECONNECT_REQUIRED:
         return "Import another key, or press Reconnect and allow access at Keap."
     return NEXT_STEPS[state]
+
+
+def _first_refresh_step(account: Account) -> str:
+    if not account.failures:
+        return f"{NOT_YET_REFRESHED} shows whether its refresh token works. It comes after all other refreshes."
+    # Later, `reasons_of` has the answer.
+    answer = f" {account.failure_reason}" if account.failures < FAILURES_AT_RISK else ""
+    due_at = account.next_refresh_at
+    when = f"after {due_at:%Y-%m-%d %H:%M:%S} UTC" if due_at else "soon"
+    return f"{NOT_YET_REFRESHED} failed.{answer} It is tried again {when}."
+
+
+def never_worked(account: Account) -> bool:
+    """Whether it is an imported pair that Keap refused before it said whose it is: nothing of it is worth keeping."""
+    return account.is_pending and account.needs_first_refresh and account.refused_at is not None
 
 
 def is_being_confirmed(account: Account, state: AccountState) -> bool:

@@ -7,6 +7,7 @@ from keap_connect.cli.output import facts
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor
 from keap_connect.health.refreshing import read_refreshing
+from keap_connect.models import CLIENT_REFUSED
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 
@@ -22,7 +23,7 @@ def status() -> Answer:
 @command("resume", "refreshing resume", "refreshing resume --json", within=refreshing)
 def resume() -> Answer:
     """Continue after a mass refusal or a refused client; what was counted before is forgotten."""
-    was_paused = alarms.resume([alarms.MASS_REFUSAL, alarms.CLIENT_REFUSED], Actor.COMMAND_LINE)
+    was_paused = alarms.resume([alarms.MASS_REFUSAL, CLIENT_REFUSED], Actor.COMMAND_LINE)
     return _status(ExitCode.DONE if was_paused else ExitCode.NOTHING_TO_DO)
 
 

@@ -2,23 +2,23 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, aliased
 
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
-from keap_connect.accounts.directory import get_account
+from keap_connect.accounts.directory import get_account, lock_accounts
 from keap_connect.accounts.naming import person_of
 from keap_connect.clock import utc_now
 from keap_connect.connect.importing import works_well
-from keap_connect.connect.matching import Grant, find_by_identity, match_grant, take_identity
+from keap_connect.connect.matching import Grant, find_by_identity, is_of, match_grant, take_identity
+from keap_connect.connect.merging import merge
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import read_session, write_or_retry
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.events.mailing import CUSTOMER_MAIL, MAIL
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Delivery, JobItem, SignIn
+from keap_connect.models import Account, AccountEvent, JobItem, SignIn
 from keap_connect.services import services
 
 UNUSED = {
@@ -26,14 +26,20 @@ UNUSED = {
     EventKind.IMPORT_DROPPED: "Not used: a connection of the same person works already.",
     EventKind.NEWER_STAYED: "Not used: a newer connection of the same person works already.",
 }
+_indexed = aliased(Account)
 
 
-def list_unidentified() -> set[tuple[int, int]]:
-    """Return id and generation of the pending accounts whose access token could say whose they are."""
+def list_unidentified(*, has_tenant: bool = False) -> set[tuple[int, int]]:
+    """Return id and generation of the pending accounts whose access token could say whose they are.
+
+    Args:
+        has_tenant: those with a tenant and without a person. It reads an index of all accounts.
+    """
     works = Account.access_token_expires_at > utc_now(), Account.disconnected_at.is_(None)
     is_sound = Account.refused_at.is_(None), Account.refusals == 0, Account.outcome_unknown_since.is_(None)
+    nameless = Account.id.in_(select(_indexed.id).where(_indexed.keap_user_id.is_(None)))
     pending = select(Account.id, Account.generation).where(
-        Account.tenant_id.is_(None), ~Account.needs_first_refresh, *works, *is_sound
+        nameless if has_tenant else Account.tenant_id.is_(None), ~Account.needs_first_refresh, *works, *is_sound
     )
     with read_session() as session:
         return {(account_id, generation) for account_id, generation in session.execute(pending)}
@@ -65,44 +71,47 @@ def identify_pending(account_id: int) -> int:
         raise TemporarilyUnavailable("Keap did not say who this account belongs to. Its tokens are kept.")
 
     def store(session: Session) -> int:
-        pending = session.get(Account, account_id, with_for_update=True)
+        wanted_id = account.reconnects_account_id
+        locked = lock_accounts(session, Account.id.in_([account_id, wanted_id or 0]), is_of(identity))
+        pending, wanted = locked.get(account_id), locked.get(wanted_id or 0)
         if pending is None or pending.generation != account.generation or pending.attempted_at is not None:
             raise TemporarilyUnavailable("The account is changing right now. Try again in a minute.")
         if not pending.is_pending:  # somebody else asked at the same time
             return pending.id
         if pending.refused_at or pending.refusals or pending.outcome_unknown_since:
             raise TemporarilyUnavailable("Its refresh token may be used up; a refresh must succeed first.")
-        return _settle(session, pending, identity)
+        return _settle(session, pending, wanted, find_by_identity(locked.values(), identity), identity)
 
     return write_or_retry(store)  # two pending accounts of one person may be named at the same time
 
 
-def _settle(session: Session, pending: Account, identity: Identity) -> int:
+def _settle(
+    session: Session, pending: Account, wanted: Account | None, known: Account | None, identity: Identity
+) -> int:
+    """Store whose a pending account is; both others are locked.
+
+    Args:
+        wanted: the account that the person meant to reconnect. known: the account of the same (tenant, person).
+    """
     # Whoever signed in by this grant is that person, and may now see all of that person's accounts.
     signed_in = update(SignIn).where(SignIn.account_id == pending.id)
     session.execute(signed_in.values(keap_user_id=identity.keap_user_id))
-    wanted = session.get(Account, pending.reconnects_account_id) if pending.reconnects_account_id else None
-    is_same_tenant = wanted is not None and wanted.tenant_id == identity.tenant_id
-    if find_by_identity(session, identity) is None and not is_same_tenant:
+    if known is None and (wanted is None or wanted.tenant_id not in {None, identity.tenant_id}):
         take_identity(pending, identity)
         pending.reconnects_account_id = None
         details = {"tenant_id": identity.tenant_id, "person": person_of(identity)}
         record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
-        _note_in_jobs(session, pending.id, pending, identity, {})
+        _note_in_jobs(session, pending.id, identity, {})
         return pending.id
-    return _move(session, pending, identity)
+    return _move(session, pending, known, identity)
 
 
-def _move(session: Session, pending: Account, identity: Identity) -> int:
-    """Store the pending grant where it belongs, unless a better one is there, and move the references to its row."""
+def _move(session: Session, pending: Account, account: Account | None, identity: Identity) -> int:
+    """Store the pending grant where it belongs, unless a better one is there, and merge the rows."""
     access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
     if access_token is None or expires_at is None:
         return pending.id
-    account = find_by_identity(session, identity)
-    kinds = EventKind.IMPORTED, EventKind.IMPORTED_AGAIN
-    imports = AccountEvent.account_id == pending.id, AccountEvent.kind.in_(kinds)
-    imported = session.scalars(select(AccountEvent.details).where(*imports)).all()
-    replaces = any(details.get("replaces") for details in imported)
+    imported, replaces = _import_of(session, pending)
     is_proven = account is not None and not account.needs_first_refresh and account.refused_at is None
     if account and account.disconnected_at and account.disconnected_at > pending.connected_at:
         kind = EventKind.GRANT_DROPPED
@@ -121,31 +130,28 @@ def _move(session: Session, pending: Account, identity: Identity) -> int:
             replace_credential(account, granted)
         revoke_open_links(session, account.id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
-    from_account = pending.id
-    record(session, kind, account.id, Actor.SYSTEM, from_account=from_account)
-    was_moved = kind is EventKind.MOVED_HERE
-    _note_in_jobs(
-        session, pending.id, account, identity, {"updates": account.title} if was_moved else {"note": UNUSED[kind]}
-    )
-    for table in (SignIn, AuthorizationFlow):
-        session.execute(update(table).where(table.account_id == pending.id).values(account_id=account.id))
-    # Its mails have the address of the person, who is erased with the other account. What waits is about an old state.
-    mails = Delivery.account_id == pending.id, Delivery.channel.in_((MAIL, CUSTOMER_MAIL))
-    session.execute(delete(Delivery).where(*mails, Delivery.finished_at.is_(None)))
-    session.execute(update(Delivery).where(*mails).values(account_id=account.id))
-    first, second = (pending, account) if was_moved else (account, pending)
-    label, external_id = first.label or second.label, first.external_id or second.external_id
-    session.delete(pending)
-    session.flush()  # an external id is of one row only
-    account.label, account.external_id = label, external_id
-    record(session, EventKind.MOVED_AWAY, from_account, Actor.SYSTEM, to_account=account.id)
+    revoke_open_links(session, pending.id)
+    result = {"updates": account.title} if kind is EventKind.MOVED_HERE else {"note": UNUSED[kind]}
+    _note_in_jobs(session, pending.id, identity, result)
+    merge(session, pending, account, kind)
     return account.id
 
 
-def _note_in_jobs(
-    session: Session, pending_id: int, account: Account, identity: Identity, result: Mapping[str, str]
-) -> None:
+def _import_of(session: Session, pending: Account) -> tuple[bool, bool]:
+    """Return whether the pending credential was imported, and whether that import, or the same one again, replaces."""
+    kinds = (EventKind.IMPORTED, EventKind.IMPORTED_AGAIN, EventKind.IMPORTED_SAME)
+    events = select(AccountEvent).where(AccountEvent.account_id == pending.id, AccountEvent.kind.in_(kinds))
+    replaces = False
+    newest = session.scalars(events.order_by(AccountEvent.id.desc())).all()
+    for event in newest:
+        replaces = replaces or "replaces" in event.details
+        if event.kind != EventKind.IMPORTED_SAME:
+            break
+    return bool(newest), replaces
+
+
+def _note_in_jobs(session: Session, account_id: int, identity: Identity, result: Mapping[str, str]) -> None:
     """Complete the result of the line of a file that the pending account came from."""
     known = {"tenant_id": identity.tenant_id, "business_name": identity.business_name, "person": person_of(identity)}
-    for item in session.scalars(select(JobItem).where(JobItem.account_id == pending_id)):
-        item.account_id, item.details = account.id, {**item.details, **known, "note": "", **result}
+    for item in session.scalars(select(JobItem).where(JobItem.account_id == account_id)):
+        item.details = {**item.details, **known, "note": "", **result}

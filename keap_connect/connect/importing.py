@@ -9,14 +9,16 @@ import base64
 import re
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import false
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.credentials import fingerprint, new_account, store_imported
+from keap_connect.accounts.changes import give_up_external_id, rename
+from keap_connect.accounts.credentials import fingerprint, is_ours, new_account, store_imported, take_over_imported
+from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import check_names, person_of, tidy_name
-from keap_connect.accounts.state import KEYS, AccountState, Ours, state_of
+from keap_connect.accounts.state import KEYS, AccountState, Ours, never_worked, state_of
 from keap_connect.clock import utc_now
-from keap_connect.connect.matching import find_by_identity, take_identity
+from keap_connect.connect.matching import find_by_identity, is_of, take_identity
 from keap_connect.database import write_or_retry
 from keap_connect.errors import CredentialRefused, ExternalIdTaken, ImportRefused, UnusualKey, WouldReplace
 from keap_connect.events.history import EventKind, record
@@ -39,6 +41,8 @@ CREDENTIAL_WORDS = {
     CredentialKind.SERVICE_ACCOUNT_KEY: "a Service Account Key",
 }
 UNPROVEN = "Keap refuses its access token; its first refresh will show whether it works."
+REFUSED = "Keap refused its refresh token."
+PROVEN = "Refreshed: the pair works. Keap has not said yet whose it is."
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,21 @@ class Checked:
 
     credential: ImportedCredential
     identity: Identity | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The accounts that an import changes, locked.
+
+    Args:
+        account: what gets the credential; None if it makes a new one.
+        imported: says that the account has this refresh token already.
+        named: has the external id of the import.
+    """
+
+    account: Account | None = None
+    imported: ImportedToken | None = None
+    named: Account | None = None
 
 
 def import_credential(credential: ImportedCredential, actor: str) -> int:
@@ -174,27 +193,31 @@ def _is_of_mcp_server(token: str) -> bool:
     return claims is not None and MCP_ISSUER in str(claims.get("iss"))
 
 
-def find_target(session: Session, checked: Checked) -> tuple[Account | None, bool]:
-    """Return the account, locked, that the credential belongs to, and whether it has the credential already.
-
-    The account is None if the credential would make a new one.
+def find_target(session: Session, checked: Checked) -> Target:
+    """Find where a credential belongs, and lock it.
 
     Raises:
         ImportRefused: the stored credential works for longer, or the refresh token may have been used.
         WouldReplace: a stored pair works, and `replaces` is false.
         ExternalIdTaken: another account has the external id.
     """
-    credential = checked.credential
-    account = _find_holder(session, credential.refresh_token)
-    is_stored = account is not None
-    if account is None and checked.identity is not None:
-        account = find_by_identity(session, checked.identity)
-    external_id = tidy_name(credential.external_id)
-    holder = session.scalar(select(Account.id).where(Account.external_id == external_id)) if external_id else None
-    if holder is not None and (account is None or holder != account.id):
+    credential, identity = checked.credential, checked.identity or Identity()
+    token, external_id = credential.refresh_token, tidy_name(credential.external_id)
+    imported = session.get(ImportedToken, fingerprint(token)) if token else None
+    has_name = Account.external_id == external_id if external_id else false()
+    has_token = Account.id == imported.account_id if imported else false()
+    locked = lock_accounts(session, is_of(identity), has_name, has_token)
+    named = next((one for one in locked.values() if external_id and one.external_id == external_id), None)
+    account = find_by_identity(locked.values(), identity)
+    if imported is not None:
+        account = _check_unpresented(locked.get(imported.account_id), imported)
+    if named is not None and named is not account and not never_worked(named):
         raise ExternalIdTaken
-    if account is None or is_stored:
-        return account, is_stored
+    if imported is not None:
+        return Target(account, imported, named)
+    account = account or named  # this import repairs the one with the same external id, which never worked
+    if account is None:
+        return Target()
     if credential.kind is CredentialKind.OAUTH and works_well(account) and not credential.replaces:
         raise WouldReplace(
             "This Keap account is connected already, and works. If another program has refreshed this pair, it no "
@@ -206,7 +229,7 @@ def find_target(session: Session, checked: Checked) -> tuple[Account | None, boo
         raise ImportRefused(
             "This Keap account is connected already, for longer: an access token alone would end that within a day."
         )
-    return account, False
+    return Target(account, None, named)
 
 
 def works_well(account: Account) -> bool:
@@ -227,10 +250,19 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
         IntegrityError: the same person, external id or refresh token was stored at the same moment; try again.
     """
     credential, identity = checked.credential, checked.identity or Identity()
-    known, is_stored = find_target(session, checked)
-    account = known or new_account(session, identity.tenant_id, identity.keap_user_id)
-    details = {"credential": CREDENTIAL_WORDS[credential.kind], "person": person_of(identity)}
-    if not is_stored:  # storing it again would clear an attempt whose outcome is unknown
+    target = find_target(session, checked)
+    account = target.account or new_account(session, identity.tenant_id, identity.keap_user_id)
+    details: dict[str, object] = {"replaces": True} if credential.replaces else {}
+    if credential.refresh_token:
+        details["fingerprint"] = fingerprint(credential.refresh_token)
+    if target.imported:  # storing it again would clear an attempt whose outcome is unknown
+        kind = EventKind.IMPORTED_SAME
+        if not is_ours(account):
+            take_over_imported(account)
+            target.imported.generation = account.generation
+            details["now"] = " It now belongs to the client id in the settings."
+    else:
+        kind = EventKind.IMPORTED_AGAIN if target.account else EventKind.IMPORTED
         take_identity(account, identity)
         store_imported(
             account,
@@ -239,37 +271,36 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
             credential.refresh_token,
             0 if checked.identity is None else credential.expires_in,
         )
-    if credential.refresh_token:
-        details["fingerprint"] = fingerprint(credential.refresh_token)
-    if credential.refresh_token and not is_stored:
-        session.add(
-            ImportedToken(fingerprint=details["fingerprint"], account_id=account.id, generation=account.generation)
-        )
-    account.external_id = tidy_name(credential.external_id) or account.external_id
-    account.label = tidy_name(credential.label) or account.label
-    replaces = {"replaces": True} if credential.replaces else {}
-    kind = EventKind.IMPORTED_AGAIN if known else EventKind.IMPORTED
-    record(session, kind, account.id, actor, **details, **replaces)
+        if credential.refresh_token:
+            session.add(
+                ImportedToken(fingerprint=details["fingerprint"], account_id=account.id, generation=account.generation)
+            )
+    words = {"credential": CREDENTIAL_WORDS[credential.kind], "person": person_of(account)}
+    record(session, kind, account.id, actor, **words, **details)
+    if target.named is not None and target.named is not account:
+        give_up_external_id(session, target.named, actor)
+    names = {"external_id": tidy_name(credential.external_id), "label": tidy_name(credential.label)}
+    given = {name: value for name, value in names.items() if value}
+    if target.account:
+        rename(session, account, given, actor)
+    else:
+        account.external_id, account.label = names["external_id"], names["label"]
     session.flush()
     return account.id
 
 
-def _find_holder(session: Session, refresh_token: str | None) -> Account | None:
-    """Return the account, locked, that got this refresh token by an earlier import and has not presented it since.
+def _check_unpresented(account: Account | None, imported: ImportedToken) -> Account:
+    """Return the account that got this refresh token by an earlier import and has not presented it since.
 
     Raises:
         ImportRefused: it may have been presented. It would replace the pair that Keap returned for it.
     """
-    imported = session.get(ImportedToken, fingerprint(refresh_token)) if refresh_token else None
-    if imported is None:
-        return None
-    account = session.get(Account, imported.account_id, with_for_update=True)
     if account is None or account.generation != imported.generation or account.attempted_at is not None:
         raise ImportRefused(
             "This refresh token was imported before and may have been used since. It works only once: generate "
             "another.",
             "refresh_token",
         )
-    if account.refused_at is not None:
+    if account.refused_at is not None and is_ours(account):  # another client may have been refused what is not its own
         raise ImportRefused("This refresh token was imported before, and Keap refused it.", "refresh_token")
     return account

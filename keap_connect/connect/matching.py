@@ -4,19 +4,25 @@ A callback, a decision about another tenant, and a pending account whose details
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, and_, delete, false, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import new_account, replace_credential
+from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import person_of
+from keap_connect.accounts.state import state_of
+from keap_connect.accounts.stored_state import registration
+from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
+from keap_connect.connect.merging import merge
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, SignIn
+from keap_connect.models import Account, AuthorizationFlow, SignIn
 
 
 @dataclass(frozen=True)
@@ -49,22 +55,27 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
     """Store a grant in the account that it belongs to.
 
     Reconnect of account A, same tenant and person: A gets the pair. Same tenant, another person: A changes to that
-    person, unless they have account B already; then B gets the pair. Another tenant: A never changes; the account of
+    person, unless they have account B already; then B gets the pair, and A is merged into it if it is pending and does
+    not work. Another tenant: A never changes; the account of
     that (tenant, person) gets the pair if there is one, else the grant waits for the person to decide.
 
     Raises:
         IntegrityError: the same (tenant, person) was stored at the same moment; call this again.
     """
-    identity, wanted = grant.identity, None
-    if reconnects_account_id is not None:
-        wanted = session.get(Account, reconnects_account_id, with_for_update=True)
-    known = find_by_identity(session, identity)
+    identity = grant.identity
+    locked = lock_accounts(session, is_of(identity), Account.id == reconnects_account_id)
+    known, wanted = find_by_identity(locked.values(), identity), locked.get(reconnects_account_id or 0)
     if wanted and wanted.tenant_id and identity.tenant_id and wanted.tenant_id != identity.tenant_id:
         record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=identity.tenant_id)
         if known is None:
             return Match(Ending.DECISION_PENDING, wanted.id)
         return _store(session, grant, known, Ending.OTHER_TENANT_UPDATED)
     if known and wanted and known is not wanted:
+        if wanted.is_pending and not state_of(wanted, utc_now(), registration(session)).is_alive:
+            match = _store(session, grant, known, Ending.RECONNECTED)
+            _forget_people(session, wanted)
+            merge(session, wanted, known, EventKind.NEWER_STAYED)
+            return match
         match = _store(session, grant, known, Ending.OTHER_PERSON_UPDATED)
         record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=person_of(identity))
         return match
@@ -75,8 +86,7 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
         pending.reconnects_account_id = wanted.id if wanted else None
         return _store(session, grant, pending, Ending.CONNECTED_PENDING, EventKind.CONNECTED)
     if wanted and wanted.keap_user_id is None:
-        # Nobody knew who signed in by the earlier grant, so the account may belong to somebody else from now on.
-        session.execute(delete(SignIn).where(SignIn.account_id == wanted.id))
+        _forget_people(session, wanted)
         return _store(session, grant, wanted, Ending.RECONNECTED)
     if wanted:
         before = person_of(wanted)
@@ -85,14 +95,19 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
     return _store(session, grant, account, Ending.CONNECTED, EventKind.CONNECTED)
 
 
-def find_by_identity(session: Session, identity: Identity) -> Account | None:
-    """Return the account of this (tenant, person), locked."""
+def is_of(identity: Identity) -> ColumnElement[bool]:
+    """Return the SQL condition of the account of this (tenant, person); none fulfills it if either is unknown."""
+    if identity.tenant_id is None or identity.keap_user_id is None:
+        return false()
+    return and_(Account.tenant_id == identity.tenant_id, Account.keap_user_id == identity.keap_user_id)
+
+
+def find_by_identity(accounts: Iterable[Account], identity: Identity) -> Account | None:
+    """Return that account out of these, which are locked; None if another transaction stored it since then."""
     if identity.tenant_id is None or identity.keap_user_id is None:
         return None
-    query = select(Account).where(
-        Account.tenant_id == identity.tenant_id, Account.keap_user_id == identity.keap_user_id
-    )
-    return session.scalar(query.with_for_update())
+    sought = identity.tenant_id, identity.keap_user_id
+    return next((one for one in accounts if (one.tenant_id, one.keap_user_id) == sought), None)
 
 
 def take_identity(account: Account, identity: Identity) -> None:
@@ -102,6 +117,13 @@ def take_identity(account: Account, identity: Identity) -> None:
     for name, value in asdict(identity).items():
         if value is not None:
             setattr(account, name, value)
+
+
+def _forget_people(session: Session, account: Account) -> None:
+    """Show the account to nobody who authorized an earlier grant: who that was is unknown; it may be another's now."""
+    session.execute(delete(SignIn).where(SignIn.account_id == account.id))
+    flows = update(AuthorizationFlow).where(AuthorizationFlow.account_id == account.id)
+    session.execute(flows.values(account_id=None))
 
 
 def _store(

@@ -147,6 +147,7 @@ class EventKind(StrEnum):
         "Imported again: {credential} of {person} replaced what was stored.",
         STORES_PAIR,
     )
+    IMPORTED_SAME = "imported_same", IMPORTS, "Imported again: {credential} of {person}. It was stored already.{now}"
     IMPORT_DROPPED = (
         "import_dropped",
         IMPORTS,
@@ -201,6 +202,7 @@ WITHOUT_DETAILS = {
     "email": "somebody who is no admin",
     "person": "a person Keap has not named yet",
     "reason": "",
+    "now": "",
     "again": "; it is tried again before it counts",  # the second refusal says " again"
 }
 ANNOUNCED_AS = {

@@ -16,8 +16,8 @@ from keap_connect.database import read_session
 from keap_connect.deployment import check_keys, foreign_warning
 from keap_connect.errors import SettingsError
 from keap_connect.health.finding import Finding, attention, well, wrong
-from keap_connect.models import Account, Worker
-from keap_connect.refresh.alarms import ADVICE, CLIENT_REFUSED, MASS_REFUSAL, list_alarms, list_refused
+from keap_connect.models import CLIENT_REFUSED, Account, Worker
+from keap_connect.refresh.alarms import ADVICE, MASS_REFUSAL, list_alarms, list_refused
 from keap_connect.refresh.due import lag_seconds
 from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.refresh.storing import UNREADABLE

@@ -47,7 +47,7 @@ def import_line(job: Job, work: dict[str, Any]) -> Finish:
 
     def finish(session: Session) -> tuple[int | None, Mapping[str, Any]]:
         identity = checked.identity or Identity()
-        account, _ = find_target(session, checked)
+        account = find_target(session, checked).account
         if account is not None:
             twin = select(JobItem.number).where(
                 JobItem.account_id == account.id, JobItem.job_id == job.id, JobItem.outcome == ItemOutcome.DONE

@@ -99,6 +99,9 @@ class Process(Base):
     sealing_key: Mapped[str]
 
 
+CLIENT_REFUSED = "client_refused"  # the only alarm that lets one refresh through now and then
+
+
 class Alarm(Base):
     """Something that pauses refreshing until it is fixed; the dashboard shows it."""
 

@@ -42,9 +42,9 @@ from keap_connect.database import (
     write_transaction,
 )
 from keap_connect.errors import AccountNotFound, TemporarilyUnavailable
-from keap_connect.models import LARGEST_ID, Account, Alarm
+from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, Account, Alarm
 from keap_connect.refresh import timing
-from keap_connect.refresh.alarms import CLIENT_REFUSED, CONFIRM, MASS_REFUSAL
+from keap_connect.refresh.alarms import CONFIRM, MASS_REFUSAL
 
 log = logging.getLogger(__name__)
 # While one of these alarms lasts, nobody presents anything.

@@ -35,7 +35,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, AccountEvent
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import note_dead
-from keap_connect.refresh.storing import NewPair, Outcome, lock_accounts, store_granted
+from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from keap_connect.services import services
 from keap_connect.signals import on_stop
 
@@ -54,7 +54,7 @@ class PairAhead(Exception):
 
 
 class NoAccount(Exception):
-    """The account of a kept pair is not in this database, and was not erased: an old backup was restored."""
+    """The account of a kept pair is not in this database, and was not erased or merged: an old backup was restored."""
 
 
 class RecoveryFile:
@@ -330,7 +330,7 @@ def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
 
 def _store(pair: NewPair, is_confirmed: bool = False) -> None:
     with write_transaction() as session:
-        account = lock_accounts(session, [pair.account_id]).get(pair.account_id)
+        account = session.get(Account, pair.account_id, with_for_update=True)
         outcome = store_granted(session, account, pair, is_confirmed)
     if outcome is Outcome.AHEAD:
         raise PairAhead(
@@ -343,9 +343,10 @@ def _store(pair: NewPair, is_confirmed: bool = False) -> None:
 
 
 def _is_known(account_id: int) -> bool:
-    erased = (AccountEvent.account_id == account_id) & (AccountEvent.kind == EventKind.ERASED)
+    ends = AccountEvent.kind.in_((EventKind.ERASED, EventKind.MOVED_AWAY))
+    ended = (AccountEvent.account_id == account_id) & ends
     with read_session() as session:
-        return session.scalar(select(or_(exists().where(Account.id == account_id), exists().where(erased)))) is True
+        return session.scalar(select(or_(exists().where(Account.id == account_id), exists().where(ended)))) is True
 
 
 def _allocate(folder: Path) -> RecoveryFile:

@@ -17,7 +17,7 @@ from keap_connect.connect.callback import complete_interrupted
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.identifying import list_unidentified
 from keap_connect.errors import KeapConnectError
-from keap_connect.models import Worker
+from keap_connect.models import CLIENT_REFUSED, Worker
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.circuit_breaker import ALARMS, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
@@ -51,7 +51,8 @@ class RefreshWorker:
         self.pool = WorkerPool(app, self.circuit, self._note)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._beat_due = self._deletion_due = 0.0
+        self._beat_due = self._deletion_due = self._nameless_due = 0.0
+        self._nameless: set[tuple[int, int]] = set()  # pending accounts with a tenant, as they were listed last
         self._probe = alarms.Probe()
         self._asked: dict[tuple[int, int], float] = {}  # when, of pending accounts and the generation of their pairs
         self._trouble: str | None = None  # why nothing could be leased lately
@@ -120,7 +121,7 @@ class RefreshWorker:
 
     def _allowed(self) -> int:
         raised = {alarm.name for alarm in alarms.list_alarms()}
-        if raised - {alarms.CLIENT_REFUSED} or self.circuit.paused_seconds() > 0:
+        if raised - {CLIENT_REFUSED} or self.circuit.paused_seconds() > 0:
             return 0
         if raised:
             return int(self.pool.under_way == 0 and self._probe.take())
@@ -131,7 +132,10 @@ class RefreshWorker:
 
     def _identify_pending(self) -> None:
         """Ask whose accounts are that were connected or refreshed elsewhere and are pending; again after a while."""
-        found, now = list_unidentified(), seconds_since_boot()
+        now = seconds_since_boot()
+        if now >= self._nameless_due:
+            self._nameless_due, self._nameless = now + ASK_AGAIN_SECONDS, list_unidentified(has_tenant=True)
+        found = list_unidentified() | self._nameless
         self._asked = {one: at for one, at in self._asked.items() if one in found and at > now - ASK_AGAIN_SECONDS}
         for one in sorted(found - self._asked.keys())[:MOST_IDENTIFIED]:
             self._asked[one] = now

@@ -4,6 +4,7 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import view_account
+from keap_connect.clock import utc_now
 from keap_connect.connect.import_files import MOST_BYTES, MOST_LINES
 from keap_connect.connect.importing import UNPROVEN, ImportedCredential, import_credential
 from keap_connect.errors import FormRefused, ImportRefused, TemporarilyUnavailable, TenantConflict
@@ -45,8 +46,14 @@ def one() -> Response:
             account_id = import_credential(_pasted_credential(), actor())
         except (TenantConflict, TemporarilyUnavailable) as refusal:
             raise FormRefused(str(refusal), "access_token") from refusal
-    if view_account(account_id).is_pending:
+    account = view_account(account_id)
+    expires_at = account.access_token_expires_at
+    if expires_at is not None and expires_at <= utc_now():
         flash(f"Stored. {UNPROVEN}", "attention")
+    elif account.needs_first_refresh:
+        flash(
+            "Imported: Keap accepts its access token. Its first refresh will show whether it stays connected.", "done"
+        )
     else:
         flash("Imported: Keap accepts it, and it is stored.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)

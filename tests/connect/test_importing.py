@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask, current_app
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.changes import disconnect, erase
+from keap_connect.accounts.changes import change_account, disconnect, erase
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
@@ -19,6 +20,7 @@ from keap_connect.accounts.stored_state import settle
 from keap_connect.connect import identifying
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.importing import ImportedCredential, check_form, import_credential
+from keap_connect.database import write_transaction
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
     CredentialRefused,
@@ -37,6 +39,8 @@ from keap_connect.refresh.alarms import list_alarms
 from keap_connect.refresh.serving import MAY_END_EARLIER, refresh_account, report_rejected, valid_token
 from keap_connect.refresh.timing import REFRESH_WHEN_LEFT_SECONDS
 from keap_connect.refresh.worker import RefreshWorker
+from tests.connect.test_matching import count_lock_waits
+from tests.faults.conftest import until
 from tests.flows.stored import Stored, presented_twice
 from tests.support.sandbox import ANN, Sandbox
 
@@ -230,10 +234,10 @@ def test_two_pairs_of_one_person_that_are_named_at_once_get_into_one_account(
     ids = [import_credential(pair, ADMIN) for pair in pairs]
     for account_id in ids:
         valid_token(account_id, "job")
-    both, find, asked = threading.Barrier(2), identifying.find_by_identity, []
+    both, find, asked = threading.Barrier(2), identifying.lock_accounts, []
 
-    def find_together(session: Session, identity: Identity) -> Account | None:
-        found = find(session, identity)
+    def find_together(session: Session, *which: ColumnElement[bool]) -> dict[int, Account]:
+        found = find(session, *which)
         asked.append(found)
         if len(asked) <= both.parties:
             both.wait(30)
@@ -243,11 +247,31 @@ def test_two_pairs_of_one_person_that_are_named_at_once_get_into_one_account(
         with app.app_context():
             return identify_pending(account_id)
 
-    monkeypatch.setattr(identifying, "find_by_identity", find_together)
+    monkeypatch.setattr(identifying, "lock_accounts", find_together)
     with ThreadPoolExecutor(2) as threads:
         named = set(threads.map(identify, ids))
 
     assert named == {stored.account().id}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_merge_locks_both_rows_in_the_order_of_their_ids(app: Flask, stored: Stored, sandbox: Sandbox):
+    pair = bring(sandbox, OAUTH)
+    sandbox.advance(25 * 3600)
+    known, pending = stored.place(), import_credential(pair, ADMIN)
+    valid_token(pending, "job")
+
+    def identify() -> int:
+        with app.app_context():
+            return identify_pending(pending)
+
+    with ThreadPoolExecutor(1) as threads:
+        with write_transaction() as session:
+            session.get_one(Account, known, with_for_update=True)
+            identified = threads.submit(identify)
+            until(count_lock_waits)
+            session.get_one(Account, pending, with_for_update={"nowait": True})
+        assert identified.result(30) == known
 
 
 @pytest.mark.proves("F91")
@@ -388,6 +412,92 @@ class TestExpiredAccessToken:
         with pytest.raises(ImportRefused, match="may have been used"):
             import_credential(expired, ADMIN)
 
+    def refuse(self, stored: Stored, account_id: int) -> None:
+        stored.set(account_id, refused_at=datetime.now(UTC), refusals=2, next_refresh_at=None)
+        settle([account_id])
+
+    def test_import_with_the_external_id_of_a_dead_one_repairs_it(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = import_credential(expired, ADMIN)
+        again = replace(bring(sandbox, OAUTH, "cd456"), external_id="customer:7")
+        with pytest.raises(NameRefused, match="Another account"):
+            import_credential(again, ADMIN)  # it may still work
+        self.refuse(stored, account_id)
+        assert "with the same external id" in view_account(account_id).next_step
+
+        assert import_credential(again, ADMIN) == account_id
+
+        view = view_account(account_id)
+        assert (view.state, view.tenant_id, view.external_id) == (AccountState.ACTIVE, "cd456", "customer:7")
+        assert stored.history(account_id)[1:] == ["reconnect_required", "imported_again", "recovered"]
+        assert stored.mixed_up() == []
+
+    @pytest.mark.parametrize("how", ["import", "rename"])
+    def test_dead_one_gives_its_external_id_to_another_account(
+        self, how: str, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        dead = import_credential(expired, ADMIN)
+        known = stored.place("cd456")
+        self.refuse(stored, dead)
+
+        if how == "import":
+            again = replace(bring(sandbox, OAUTH, "cd456"), external_id="customer:7", replaces=True)
+            assert import_credential(again, ADMIN) == known
+        else:
+            change_account(known, ADMIN, {"external_id": "customer:7"})
+
+        assert [one.external_id for one in stored.accounts()] == [None, "customer:7"]
+        for account_id in (dead, known):
+            assert stored.history(account_id)[-1] == "external_id_changed"
+
+    def test_what_an_earlier_import_said_about_replacing_ends_with_its_pair(
+        self, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        self.refuse(stored, import_credential(replace(expired, replaces=True), ADMIN))
+        again = replace(bring(sandbox, OAUTH), external_id="customer:7")
+        sandbox.advance(25 * 3600)
+        known = stored.place()
+
+        import_credential(again, ADMIN)
+        RefreshWorker(app).run(until_idle=True)
+
+        assert stored.history(known)[-1] == "import_dropped"
+
+    @pytest.mark.parametrize("refused_at", [None, datetime.now(UTC)])
+    def test_same_pair_again_is_moved_to_the_client_id_in_the_settings(
+        self, refused_at: datetime | None, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = import_credential(expired, ADMIN)
+        stored.set(account_id, client_id="another", refused_at=refused_at, blocked_until=1e9)
+        if refused_at is None:
+            assert "Import the same pair again" in view_account(account_id).next_step
+        before = stored.account(account_id)
+
+        assert import_credential(expired, ADMIN) == account_id
+
+        assert stored.account(account_id).generation > before.generation, "a process that read the row sends nothing"
+        assert "imported_same" in stored.history(account_id)
+        RefreshWorker(app).run(until_idle=True)
+        assert view_account(account_id).state is AccountState.ACTIVE
+        assert (view_account(account_id).person_name, presented_twice(sandbox)) == ("Ann Lee", [])
+
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_one_without_a_good_answer_says_what_keap_answered_and_when_it_is_tried_again(
+        self, times: int, app: Flask, expired: ImportedCredential, stored: Stored, sandbox: Sandbox
+    ):
+        account_id = import_credential(expired, ADMIN)
+        assert "failed" not in view_account(account_id).next_step
+        sandbox.fault("reset_before" if times == 1 else "html_503", "refresh")
+        for _ in range(times):
+            stored.set(account_id, next_refresh_at=datetime.now(UTC), blocked_until=None, outcome_unknown_since=None)
+            RefreshWorker(app).run(until_idle=True)
+
+        account, view = stored.account(account_id), view_account(account_id)
+        assert account.failures == times
+        assert str(account.failure_reason) in " ".join([view.next_step, *view.reasons])
+        assert view.next_step.endswith(f"It is tried again after {account.next_refresh_at:%Y-%m-%d %H:%M:%S} UTC.")
+
     @pytest.mark.parametrize("how", [erase, disconnect])
     def test_one_that_was_never_presented_may_come_again(
         self, how: Callable[[int, str], None], expired: ImportedCredential, stored: Stored
@@ -432,7 +542,8 @@ class TestExpiredAccessToken:
         account = stored.account()
         external_id = "old" if event == "import_dropped" else "customer:7"
         assert (account.id, account.external_id, account.label) == (known, external_id, "Blue Door")
-        assert stored.history(known) == ["connected", event]
+        changes = ["label_changed"] if event == "import_dropped" else ["label_changed", "external_id_changed"]
+        assert stored.history(known) == ["connected", *changes, event]
         assert (stored.tokens(known) == before) is (event == "import_dropped")
         assert view_account(known).state is AccountState.ACTIVE
         assert sentence_of(event, stored.details(known, event)).endswith(f"Account {pending} no longer exists.")

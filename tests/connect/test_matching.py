@@ -13,11 +13,19 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from keap_connect.access import sign_ins
+from keap_connect.accounts.directory import view_account
+from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import start_flow
+from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.matching import Grant, match_grant
+from keap_connect.connect.reconnect_links import make_link, start_by_link
 from keap_connect.database import db, read_session, write_transaction
+from keap_connect.errors import AccountNotFound
 from keap_connect.keap.user_info import Identity
+from keap_connect.models import SignIn
+from keap_connect.refresh.worker import RefreshWorker
 from tests.connect.arriving import receive
 from tests.flows.stored import Stored, presented_twice, token_calls
 from tests.support.sandbox import PERSON_IDS, Sandbox
@@ -111,6 +119,51 @@ class TestTable:
             assert stored.tokens(account_id)[0] == grant.token_response.access_token
         untouched = [row for row in before if row[0] != account_id]
         assert [row for row in stored.rows() if row[0] != account_id] == untouched
+
+
+@sqlite_only
+class TestPendingAccount:
+    """A reconnect by a link that was made for an account whose tenant and person are unknown."""
+
+    def connect(self, stored: Stored, holder: Holder, wanted: int | None = None) -> int:
+        with write_transaction() as session:
+            return match_grant(session, grant_to(stored, holder), wanted).account_id
+
+    def test_one_that_is_dead_is_merged_into_the_account_of_the_person_with_its_link(
+        self, app: Flask, stored: Stored, sandbox: Sandbox
+    ):
+        dead = self.connect(stored, (None, None))
+        known = self.connect(stored, ("ab123", ANN))
+        stored.set(dead, refused_at=utc_now(), external_id="customer:7")
+        sign_ins._open(SignIn(account_id=dead))
+        link = make_link(dead, "admin").url.rpartition("/")[2]
+
+        receive(sandbox.consent(start_by_link(link, BROWSER), ANN, "ab123"), BROWSER)
+
+        assert stored.rows("sign_in") == [], "nobody knows who signed in by the earlier grant"
+        account = stored.account()
+        assert (account.id, account.external_id, stored.flows()[-1].ending) == (known, "customer:7", "reconnected")
+        assert {"external_id_changed", "newer_stayed", "reconnect_link_used"} <= set(stored.history(known))
+        assert stored.history(dead)[-1] == "moved_away"
+        with pytest.raises(AccountNotFound, match=f"Account {dead} was merged into account {known}"):
+            view_account(dead)
+
+    def test_one_that_is_named_later_becomes_the_account_that_was_to_be_reconnected(self, stored: Stored):
+        wanted = self.connect(stored, (None, None))
+        pending = self.connect(stored, (None, None), wanted)
+        assert pending != wanted
+
+        assert identify_pending(pending) == wanted
+
+        assert (stored.account().id, stored.account().keap_user_id) == (wanted, str(PERSON_IDS[ANN]))
+        assert stored.mixed_up() == []
+
+    def test_worker_lists_one_whose_person_is_missing(self, app: Flask, stored: Stored):
+        account_id = self.connect(stored, ("ab123", None))
+
+        RefreshWorker(app).run(until_idle=True)
+
+        assert stored.account(account_id).keap_user_id == str(PERSON_IDS[ANN])
 
 
 class TestTwoAtOnce:

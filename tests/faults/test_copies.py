@@ -18,6 +18,7 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.changes import erase
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.merging import merge
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.deleting import LEAST_KEPT, prune_history
@@ -441,10 +442,16 @@ def test_a_kept_pair_without_its_account_is_put_aside_until_the_newer_database_i
 
 
 @SQLITE
-def test_a_kept_pair_of_an_erased_account_is_deleted(living: Stage):
+@pytest.mark.parametrize("how", ["erased", "merged"])
+def test_a_kept_pair_of_an_account_that_ended_here_is_deleted(living: Stage, how: str):
     kept = _keep_a_pair(living, 1, living.row(1).generation)
     with living.app.app_context():
-        erase(1, "test")
+        if how == "erased":
+            erase(1, "test")
+        else:
+            (other,) = living.add_accounts(tenant_id="cd456")
+            with write_transaction() as session:
+                merge(session, session.get_one(Account, 1), session.get_one(Account, other), EventKind.NEWER_STAYED)
         recovery.replay()
 
     assert not list(kept.parent.glob(f"{kept.stem}.*"))

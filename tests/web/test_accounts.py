@@ -358,6 +358,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"credential": "an access token and a refresh token", "person": "Jane"},
         "Imported again: an access token and a refresh token of Jane replaced what was stored.",
     ),
+    EventKind.IMPORTED_SAME: (
+        {"credential": "an access token", "person": "Jane"},
+        "Imported again: an access token of Jane. It was stored already.",
+    ),
     EventKind.FILE_IMPORTED: ({"count": 3}, "The import of a file started; lines in it: 3."),
     EventKind.JOB_STOPPED: ({"job": 4, "count": 3}, "Job 4 was stopped; items that were not done: 3."),
     EventKind.EXPORTED: ({"count": 3}, "All accounts were exported, without tokens: 3."),

@@ -4,7 +4,6 @@ import html
 import re
 
 import pytest
-import sqlalchemy
 from flask import Flask
 
 from keap_connect.accounts import changes
@@ -99,7 +98,8 @@ def test_every_character_and_length_that_is_allowed_is_taken(app: Flask, admin: 
 
 def test_two_at_once_cannot_take_the_same_id(app: Flask, monkeypatch: pytest.MonkeyPatch):
     """The look before the write finds nothing, as when the other one commits in between."""
-    monkeypatch.setattr(changes, "select", lambda column: sqlalchemy.select(column).where(column < 0))
+    lock = changes.lock_accounts
+    monkeypatch.setattr(changes, "lock_accounts", lambda session, own, _has_id: lock(session, own))
 
     with app.app_context(), pytest.raises(ExternalIdTaken, match="Another account has this external id already"):
         changes.change_account(1, "admin", {"external_id": "crm:2"})
