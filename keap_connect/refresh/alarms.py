@@ -11,11 +11,10 @@ from sqlalchemy.orm import Session
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import AccountEvent, Alarm
+from keap_connect.models import CLIENT_REFUSED, Account, AccountEvent, Alarm
 
 log = logging.getLogger(__name__)
 UNKNOWN_INSTANCE = "unknown_instance"
-CLIENT_REFUSED = "client_refused"
 MASS_REFUSAL = "mass_refusal"
 CONFIRM = (
     "No refresh token is presented until you answer. Check that no other installation uses these accounts: the one "
@@ -113,6 +112,11 @@ def list_refused(alarm: Alarm) -> list[int]:
         return sorted(set(session.scalars(_refused_since(alarm.raised_at - WINDOW))))
 
 
+def mark_first(account: Account) -> dict[str, bool]:
+    """Return what the event of a first refresh of an imported pair says, so that the share of refusals ignores it."""
+    return {"is_first": True} if account.needs_first_refresh else {}
+
+
 def too_many_refusals(session: Session) -> bool:
     """Return whether Keap refuses so many accounts that the fault is hardly theirs; raise the alarm if so."""
     # Refusals that are written at the same moment would not see, and so not count, each other.
@@ -123,7 +127,8 @@ def too_many_refusals(session: Session) -> bool:
     refusal = AccountEvent.kind == EventKind.REFRESH_REFUSED_ONCE
     attempts = AccountEvent.kind.in_([EventKind.REFRESHED, EventKind.REFRESH_FAILED, EventKind.REFRESH_REFUSED_ONCE])
     refused = session.scalar(select(func.count(AccountEvent.account_id.distinct())).where(*counted, refusal)) or 0
-    attempted = session.scalar(select(func.count(AccountEvent.id)).where(*counted, attempts)) or 0
+    is_counted = AccountEvent.details["is_first"].as_boolean().is_not(True)
+    attempted = session.scalar(select(func.count(AccountEvent.id)).where(*counted, attempts, is_counted)) or 0
     if refused < LEAST_REFUSED or refused < REFUSED_SHARE * attempted:
         return False
     reason = f"Keap refused {refused} accounts within ten minutes, out of {attempted} attempts."

@@ -20,12 +20,14 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 def claim_due(most: int) -> list[Account]:
     """Claim up to `most` due accounts, so that no other worker does, and return them, soonest expiry first.
 
-    Imported pairs that were never refreshed come after all others and one by one: many may be used up already.
+    Imported pairs that were never refreshed come after all others, and one by one whatever the number of workers: many
+    may be used up already.
     """
     now = utc_now()
     is_due = (Account.next_refresh_at <= now, _is_unclaimed(now), *_is_presentable())
     first = select(Account.id).where(Account.needs_first_refresh, *is_due).order_by(Account.next_refresh_at, Account.id)
-    under_way = select(_other.id).where(_other.needs_first_refresh, _other.lease_ends > database_clock())
+    is_taken = or_(_other.lease_ends > database_clock(), _other.claimed_until > now)
+    under_way = select(_other.id).where(_other.needs_first_refresh, _other.refused_at.is_(None), is_taken)
     is_next = and_(~under_way.exists(), Account.id == first.limit(1).scalar_subquery())
     due = (
         select(Account.id)

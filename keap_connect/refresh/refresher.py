@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from keap_connect import counters
+from keap_connect.accounts.directory import lock_accounts
 from keap_connect.database import write_transaction
 from keap_connect.keap.answers import Classification, Verdict, no_answer
 from keap_connect.keap.token_endpoint import refresh
@@ -25,7 +26,6 @@ from keap_connect.refresh.storing import (
     OTHER_TENANT,
     NewPair,
     Outcome,
-    lock_accounts,
     note_late_refusal,
     store_granted,
     write_no_grant,
@@ -163,7 +163,7 @@ def _write(presentations: Sequence[Presentation]) -> list[Attempt]:
 
 
 def _settle_all(session: Session, presentations: Sequence[Presentation]) -> list[Attempt]:
-    accounts = lock_accounts(session, [each.lease.account.id for each in presentations])
+    accounts = lock_accounts(session, Account.id.in_([each.lease.account.id for each in presentations]))
     attempts = [_settle(session, accounts.get(each.lease.account.id), each) for each in presentations]
     outcomes = {attempt.outcome for attempt in attempts}
     if Outcome.STORED in outcomes and Outcome.CLIENT_REFUSED not in outcomes:
@@ -189,5 +189,7 @@ def _settle(session: Session, account: Account | None, presentation: Presentatio
     if outcome is Outcome.NOT_SENT:
         log.info("Account %s was not refreshed. %s", account.id, answer.reason)
         return Attempt(outcome, answer.reason, retry_after_seconds=1)
-    is_trouble = answer.verdict is Verdict.TRY_LATER and presentation.fault is None
+    # An imported pair may be what is wrong, unless Keap asks all of us to wait.
+    says_little = account.needs_first_refresh and not answer.is_throttled and answer.retry_after_seconds is None
+    is_trouble = answer.verdict is Verdict.TRY_LATER and presentation.fault is None and not says_little
     return Attempt(outcome, answer.reason, answer.retry_after_seconds, is_trouble, presentation.fault)

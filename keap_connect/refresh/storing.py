@@ -3,7 +3,6 @@
 A pair is stored only if the account still has the pair that it came from.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -14,11 +13,12 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.credentials import store_pair
 from keap_connect.accounts.schedule import back_off_seconds
 from keap_connect.clock import utc_now
+from keap_connect.connect.importing import PROVEN, REFUSED
 from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import Classification, Verdict
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account
+from keap_connect.models import CLIENT_REFUSED, Account, JobItem
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import release
 
@@ -52,12 +52,6 @@ class NewPair:
     actor: str
 
 
-def lock_accounts(session: Session, ids: Collection[int]) -> dict[int, Account]:
-    """Load accounts by id, locked in the order in which all code locks several rows."""
-    query = select(Account).where(Account.id.in_(ids)).order_by(Account.id).with_for_update()
-    return {account.id: account for account in session.scalars(query)}
-
-
 def store_granted(session: Session, account: Account | None, pair: NewPair, is_confirmed: bool = False) -> Outcome:
     """Store a pair if the account still has the one that it came from.
 
@@ -82,9 +76,12 @@ def store_granted(session: Session, account: Account | None, pair: NewPair, is_c
         return Outcome.FAILED
     if not granted.has_full_scope and granted.scope != account.scope:
         record(session, EventKind.SCOPE_CHANGED, account.id, pair.actor, scope=granted.scope)
+    first = alarms.mark_first(account)
     store_pair(account, granted)
     account.refreshed_at = utc_now()
-    record(session, EventKind.REFRESHED, account.id, pair.actor)
+    record(session, EventKind.REFRESHED, account.id, pair.actor, **first)
+    if first and account.is_pending:
+        _note_in_jobs(session, account, PROVEN)
     return Outcome.STORED
 
 
@@ -95,13 +92,17 @@ def write_no_grant(session: Session, account: Account, answer: Classification, a
         return Outcome.NOT_SENT
     if answer.verdict is Verdict.REFUSED_FOR_GOOD:
         return _note_refusal(session, account, answer.reason, actor)
-    if answer.verdict is Verdict.CLIENT_MISCONFIGURED and not account.needs_first_refresh:
-        alarms.raise_alarm(session, alarms.CLIENT_REFUSED, answer.reason)
+    first = alarms.mark_first(account)
+    # A 401 that is no OAuth error says less: in answer to an imported pair, it may be about that pair.
+    is_client_refused = answer.verdict is Verdict.CLIENT_MISCONFIGURED and not (first and answer.may_have_rotated)
+    if is_client_refused:
+        alarms.raise_alarm(session, CLIENT_REFUSED, answer.reason)
+    if is_client_refused and not first:
         _end_lease(session, account, is_outcome_unknown=answer.may_have_rotated)
-        return Outcome.CLIENT_REFUSED
-    record(session, EventKind.REFRESH_FAILED, account.id, actor, reason=answer.reason)
-    _note_failure(session, account, answer.reason, answer.may_have_rotated, answer.retry_after_seconds)
-    return Outcome.FAILED
+    else:
+        record(session, EventKind.REFRESH_FAILED, account.id, actor, reason=answer.reason, **first)
+        _note_failure(session, account, answer.reason, answer.may_have_rotated, answer.retry_after_seconds)
+    return Outcome.CLIENT_REFUSED if is_client_refused else Outcome.FAILED
 
 
 def note_late_refusal(session: Session, before: Account, account: Account, reason: str, actor: str) -> None:
@@ -142,7 +143,15 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     kind = EventKind.ANSWER_LOST if account.outcome_unknown_since else EventKind.REFRESH_REFUSED
     when = f"{account.outcome_unknown_since:%Y-%m-%d %H:%M:%S} UTC" if account.outcome_unknown_since else ""
     record(session, kind, account.id, actor, reason=reason, when=when)
+    if account.needs_first_refresh:
+        _note_in_jobs(session, account, REFUSED)
     return Outcome.REFUSED
+
+
+def _note_in_jobs(session: Session, account: Account, note: str) -> None:
+    """Correct the result of the line of a file that an imported pair came from."""
+    for item in session.scalars(select(JobItem).where(JobItem.account_id == account.id)):
+        item.details = {**item.details, "note": note}
 
 
 def note_unreadable(account_id: int, reason: str) -> None:
@@ -156,7 +165,8 @@ def note_unreadable(account_id: int, reason: str) -> None:
 def _note_failure(
     session: Session, account: Account, reason: str, is_outcome_unknown: bool, retry_after_seconds: int | None = None
 ) -> None:
-    _back_off(account, reason, retry_after_seconds)
+    wait = int(timing.UNKNOWN_OUTCOME_WAIT_SECONDS) if is_outcome_unknown else 0
+    _back_off(account, reason, max(retry_after_seconds or 0, wait))
     _end_lease(session, account, is_outcome_unknown=is_outcome_unknown)
 
 

@@ -8,8 +8,9 @@ import pytest
 from flask import Flask
 
 from keap_connect.accounts.changes import erase
+from keap_connect.clock import utc_now
 from keap_connect.connect.identifying import UNUSED
-from keap_connect.connect.importing import UNPROVEN
+from keap_connect.connect.importing import REFUSED, UNPROVEN
 from keap_connect.database import read_session
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import JobNotFound
@@ -156,6 +157,23 @@ def test_pair_whose_access_token_has_expired_is_stored_and_its_line_says_what_fo
     assert [item.details["note"] for item in found] == ["", UNUSED[EventKind.IMPORT_DROPPED]]
     assert (stored.mixed_up(), presented_twice(sandbox)) == ([], [])
     assert do(app, lines).refused == 2, "their refresh tokens are used up"
+
+
+@pytest.mark.proves("F91")
+@sqlite_only
+def test_line_of_a_pair_that_keap_refuses_later_says_so(app: Flask, stored: Stored, sandbox: Sandbox):
+    access, refresh = sandbox.generate_token()
+    sandbox.advance(46 * 86400)
+    imported = do(app, f"oauth,{access},{refresh},c:1,,\n")
+    account_id = stored.account().id
+
+    for _ in range(2):
+        stored.set(account_id, next_refresh_at=utc_now(), blocked_until=None)
+        RefreshWorker(app).run(until_idle=True)
+
+    assert stored.account().refused_at
+    (row,) = csv.DictReader(io.StringIO("".join(items_csv(imported.job.id, None))))
+    assert (row["outcome"], row["note"], row["account_id"]) == ("done", REFUSED, str(account_id))
 
 
 @sqlite_only

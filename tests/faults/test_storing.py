@@ -10,13 +10,14 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
+from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.refresh import recovery, refresher
 from keap_connect.refresh.lease import build_lease
-from keap_connect.refresh.storing import NewPair, Outcome, lock_accounts, store_granted
+from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from tests.faults.conftest import Stage, until
 
 
@@ -38,7 +39,7 @@ def pair_of(stage: Stage, account_id: int) -> tuple[str | None, str | None, int]
 
 def store_together(*pairs: NewPair) -> list[Outcome]:
     with write_transaction() as session:
-        accounts = lock_accounts(session, [pair.account_id for pair in pairs])
+        accounts = lock_accounts(session, Account.id.in_([pair.account_id for pair in pairs]))
         return [store_granted(session, accounts.get(pair.account_id), pair) for pair in pairs]
 
 

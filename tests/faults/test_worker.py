@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
@@ -21,8 +21,9 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import Classification
-from keap_connect.models import Account, Worker
+from keap_connect.models import Account, AccountEvent, Worker
 from keap_connect.refresh import alarms, refresher, serving, worker_pool
 from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.circuit_breaker import OPENS_AFTER, CircuitBreaker
@@ -264,7 +265,11 @@ def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(sta
 @pytest.mark.proves("F91", "R34")
 @pytest.mark.parametrize(
     ("fault", "event"),
-    [("refused_although_valid", "first_refresh_refused"), ("invalid_client_401", "refresh_failed")],
+    [
+        ("refused_although_valid", "first_refresh_refused"),
+        ("unauthorized_401_plain", "refresh_failed"),
+        ("html_503", "refresh_failed"),
+    ],
 )
 def test_imported_pairs_that_are_refused_pause_nobody(stage: Stage, fault: str, event: str):
     imported = stage.add_accounts(8)
@@ -282,6 +287,42 @@ def test_imported_pairs_that_are_refused_pause_nobody(stage: Stage, fault: str, 
     assert (stage.alarms(), stage.events(other_id)) == ([], ["refreshed"])
 
 
+@SQLITE
+@pytest.mark.proves("F91", "R34")
+def test_refusal_of_our_client_is_an_alarm_also_if_only_imported_pairs_are_refreshed(stage: Stage):
+    ids = stage.add_accounts(3)
+    stage.change(*ids, needs_first_refresh=True)
+    stage.sandbox.fault("invalid_client_401", "refresh")
+
+    with stage.app.app_context():
+        refresh_worker.RefreshWorker(stage.app).run(until_idle=True)
+
+    assert (stage.alarms(), len(stage.presentations())) == ([alarms.CLIENT_REFUSED], 2), "the second one is the probe"
+    assert [row.failures for row in stage.rows()] == [1, 1, 0], "when the alarm ends, others come first"
+
+
+@SQLITE
+@pytest.mark.proves("F91", "R34")
+def test_first_refreshes_of_imported_pairs_hide_no_mass_refusal(stage: Stage):
+    imported = stage.add_accounts(2, tenant_id="cd456")
+    stage.change(*imported, needs_first_refresh=True)
+    stage.sandbox.fault("html_503", "refresh", first=1)
+    with stage.app.app_context():
+        refresh_worker.RefreshWorker(stage.app).run(until_idle=True)
+        with write_transaction() as session:
+            events = session.scalars(select(AccountEvent).where(AccountEvent.account_id.in_(imported))).all()
+            for event in 15 * list(events):  # as if it were a file of many
+                record(session, EventKind(event.kind), event.account_id, event.actor, **event.details)
+    assert {"refresh_failed", "refreshed"} <= {event.kind for event in events}
+    stage.add_accounts(5)
+    stage.sandbox.fault("refused_although_valid", "refresh")
+
+    with stage.app.app_context():
+        refresh_worker.RefreshWorker(stage.app).run(until_idle=True)
+
+    assert stage.alarms() == [alarms.MASS_REFUSAL]
+
+
 @pytest.mark.proves("F91")
 def test_imported_pairs_are_refreshed_after_the_others_and_one_by_one(stage: Stage):
     imported = stage.add_accounts(3, expires_in_seconds=-600)
@@ -294,6 +335,7 @@ def test_imported_pairs_are_refreshed_after_the_others_and_one_by_one(stage: Sta
 
     with stage.app.app_context():
         assert claim() == [other_id, imported[0]]
+        assert claim_due(10) == [], "another worker has claimed it"
         stage.change(imported[0], lease_owner="some", lease_ends=1e12)
         assert claim() == []
         assert lag_seconds() == 0, "they wait for each other, not for the worker"
@@ -475,7 +517,7 @@ def test_trouble_after_a_pair_is_stored_keeps_no_other_from_being_stored(stage: 
 
 def test_a_pending_account_learns_whose_it_is_once_it_is_refreshed(stage: Stage):
     pending_id = stage.add_pending_account()
-    stage.change(pending_id, next_refresh_at=utc_now())
+    stage.change(pending_id, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
 
     stage.start(1)[0].ask("sweep")
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from urllib.parse import urlsplit
 
@@ -157,11 +157,19 @@ def test_pair_whose_access_token_has_expired_is_stored_with_words_and_shows_its_
     admin.get("/jobs/1")
     assert "Stored. Keap refuses its access token" in admin.text
     assert "Dentist" in admin.text
-    stored.set(2, refused_at=datetime.now(UTC))
+    sandbox.fault("refused_although_valid", "refresh")
+    stored.set(1, next_refresh_at=datetime.now(UTC) + timedelta(hours=1))
+    for _ in range(2):
+        stored.set(2, next_refresh_at=datetime.now(UTC), blocked_until=None)
+        with app.app_context():
+            RefreshWorker(app).run(until_idle=True)
+    sandbox.clear_faults()
     admin.get("/jobs/1")
+    assert "first refresh will show" not in admin.text
     assert "Keap refused its refresh token" in admin.text
     assert 'href="/accounts/2/erase"' in admin.get("/accounts/2").text
-    stored.set(2, refused_at=None)
+    stored.set(1, next_refresh_at=datetime.now(UTC))
+    stored.set(2, refused_at=None, refusals=0, next_refresh_at=datetime.now(UTC))
     with app.app_context():
         for _ in pairs:
             RefreshWorker(app).run(until_idle=True)
