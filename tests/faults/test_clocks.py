@@ -50,13 +50,12 @@ def test_the_lease_of_a_host_is_respected_by_one_whose_clock_is_five_minutes_off
 def test_a_whole_host_whose_clock_is_off_respects_the_lease_of_another(stage: Stage, shift_seconds: int):
     """Here the system's clock is off, not only the app's."""
     (account_id,) = stage.add_accounts(expires_in_seconds=-600)
-    (here,) = stage.start()
-    stage.sandbox.hold("refresh")
-    here.tell("refresh", account_id)
-    stage.sandbox.wait_held(1)
-    stage.change(account_id, next_refresh_at=utc_now() - timedelta(seconds=600))  # due by every clock
     with open_nursery(**shifted_clock(shift_seconds)) as elsewhere:
-        (there,) = stage.start(nursery=elsewhere, AGE_SECONDS=1000)
+        (here,), (there,) = stage.start(), stage.start(nursery=elsewhere, AGE_SECONDS=1000)
+        stage.sandbox.hold("refresh")
+        here.tell("refresh", account_id)
+        stage.sandbox.wait_held(1)
+        stage.change(account_id, next_refresh_at=utc_now() - timedelta(seconds=600))  # due by every clock
 
         swept = there.ask("sweep")
         waited = there.ask("valid_token", account_id, patience_seconds=0)
