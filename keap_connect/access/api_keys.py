@@ -125,24 +125,46 @@ def issue_api_key(
     if expires_at is not None and expires_at <= utc_now():
         raise APIKeyUnfit("The key must expire in the future.", "lifetime")
     only = None if account_ids is None else sorted(set(account_ids))
-    text = _new_text(secrets.token_hex(8))
-    shown = parse_api_key(text)
     with write_transaction() as session:
         if only is not None:
             _check_accounts(session, only)
-        key = APIKey(
-            public_id=shown.public_id,
-            secret_hash=shown.secret_hash,
-            name=name,
-            scopes=" ".join(scope for scope in Scope if scope in wanted),
-            account_ids=only,
-            created_at=utc_now(),
-            created_by=actor,
-            expires_at=expires_at,
-        )
-        session.add(key)
-        session.flush()
+        key = APIKey(name=name, account_ids=only, expires_at=expires_at, created_by=actor)
+        key.scopes = " ".join(scope for scope in Scope if scope in wanted)
+        issued = _add(session, key)
         record(session, EventKind.API_KEY_ISSUED, None, actor, key_id=key.id, name=name, scopes=key.scopes)
+    return issued
+
+
+def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
+    """Make a key that may do the same for as long, and let the old one end after the overlap, if not before.
+
+    Raises:
+        APIKeyNotFound: there is none.
+        APIKeyUnfit: it is revoked or expired.
+    """
+    get_api_key(key_id)
+    with write_transaction() as session:
+        old, now = session.get_one(APIKey, key_id, with_for_update=True), utc_now()
+        if not _view(old).is_usable:
+            raise APIKeyUnfit("This key is revoked or has expired: create a new one.", "overlap")
+        lifetime = old.expires_at - old.created_at if old.expires_at else None
+        expires_at = now + lifetime if lifetime else None
+        key = APIKey(name=old.name, account_ids=old.account_ids, expires_at=expires_at, created_by=actor)
+        key.scopes = old.scopes
+        issued = _add(session, key)
+        old.expires_at = min(old.expires_at or now + overlap, now + overlap)
+        until = f"{old.expires_at:%Y-%m-%d %H:%M} UTC"
+        details = {"key_id": key.id, "name": old.name, "old_id": old.id, "until": until}
+        record(session, EventKind.API_KEY_ROTATED, None, actor, **details)
+    return issued
+
+
+def _add(session: Session, key: APIKey) -> IssuedKey:
+    text = _new_text(secrets.token_hex(8))
+    shown = parse_api_key(text)
+    key.public_id, key.secret_hash, key.created_at = shown.public_id, shown.secret_hash, utc_now()
+    session.add(key)
+    session.flush()
     return IssuedKey(text, _view(key))
 
 

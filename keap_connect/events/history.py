@@ -182,6 +182,11 @@ class EventKind(StrEnum):
     MAILS_CHOSEN = "mails_chosen", PEOPLE, "The mails that {email} gets were chosen: {mails}."
 
     API_KEY_ISSUED = "api_key_issued", API_KEYS, "API key {key_id} ({name}) was issued for {scopes}."
+    API_KEY_ROTATED = (
+        "api_key_rotated",
+        API_KEYS,
+        "API key {key_id} ({name}) takes the place of {old_id}, which ends {until}.",
+    )
     API_KEY_REVOKED = "api_key_revoked", API_KEYS, "API key {key_id} ({name}) was revoked."
 
     CLIENT_CHECKED = "client_checked", OPERATIONS, "Client id and secret were checked at Keap. {reason}"

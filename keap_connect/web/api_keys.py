@@ -6,16 +6,27 @@ from flask import Blueprint, flash, make_response, redirect, render_template, re
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from keap_connect.access.api_keys import Scope, get_api_key, issue_api_key, list_api_keys, revoke_api_key
+from keap_connect.access.api_keys import (
+    IssuedKey,
+    Scope,
+    get_api_key,
+    issue_api_key,
+    list_api_keys,
+    revoke_api_key,
+    rotate_api_key,
+)
+from keap_connect.accounts.directory import list_accounts_after
 from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
 from keap_connect.errors import AccountAmbiguous, AccountNotFound, APIKeyUnfit
+from keap_connect.services import services
 from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("api_keys", __name__, url_prefix="/api-keys")
 MOST_ENDED_KEYS = 10
 LIFETIMES = {"30": "30 days", "90": "90 days", "365": "1 year", "": "Never"}
+OVERLAPS = {"0": "At once", "1": "After 1 hour", "24": "After 1 day", "168": "After 7 days"}
 MEANINGS = {
     Scope.TOKENS_READ: "Get access tokens: what jobs need",
     Scope.ACCOUNTS_READ: "See accounts and events",
@@ -23,6 +34,13 @@ MEANINGS = {
     Scope.METRICS_READ: "Read /metrics: what monitoring needs",
     Scope.WEBHOOKS_READ: "See webhooks and what they delivered",
     Scope.WEBHOOKS_WRITE: "Add, change, test and remove webhooks",
+}
+# A request that shows whether a key works, by what the key may do.
+TRIALS = {
+    Scope.TOKENS_READ: "/api/v1/accounts/{}/token",
+    Scope.ACCOUNTS_READ: "/api/v1/accounts?limit=1",
+    Scope.METRICS_READ: "/metrics",
+    Scope.WEBHOOKS_READ: "/api/v1/webhooks",
 }
 USUAL_KEY = MultiDict({"scopes": Scope.TOKENS_READ.value, "lifetime": "365"})
 
@@ -54,7 +72,25 @@ def create() -> Response:
     check_password()
     typed = request.form
     issued = issue_api_key(typed.get("name", ""), typed.getlist("scopes"), actor(), _expires_at(), _account_ids())
-    return make_response(render_template("api_keys/issued.html", key=issued.row, text=issued.text))
+    return _show_issued(issued)
+
+
+def _rotation(key_id: int, errors: dict[str, str] | None = None) -> str:
+    chosen = request.form.get("overlap", "24")
+    key = get_api_key(key_id)
+    return render_template("api_keys/rotate.html", key=key, overlaps=OVERLAPS, chosen=chosen, errors=errors or {})
+
+
+@bp.route("/<int:key_id>/rotate", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+@form(_rotation)
+def rotate(key_id: int) -> Response:
+    """Replace a key while programs still use it."""
+    check_password()
+    hours = request.form.get("overlap", "")
+    if hours not in OVERLAPS:
+        raise APIKeyUnfit("Choose when the old key ends.", "overlap")
+    return _show_issued(rotate_api_key(key_id, timedelta(hours=int(hours)), actor()))
 
 
 @bp.route("/<int:key_id>/revoke", methods=["GET", "POST"])
@@ -66,6 +102,16 @@ def revoke(key_id: int) -> Response | str:
     revoke_api_key(key_id, actor())
     flash(f"The API key {key.name} is revoked: programs that use it are refused from now on.", "done")
     return redirect(url_for("api_keys.index"), code=303)
+
+
+def _show_issued(issued: IssuedKey) -> Response:
+    """Show a new key, with a command that tries it."""
+    key = issued.row
+    path = next((path for scope, path in TRIALS.items() if scope in key.scopes), None)
+    account_ids = key.account_ids or [account.id for account in list_accounts_after(0, 1).accounts]
+    account = account_ids[0] if account_ids else "ACCOUNT"  # there is none yet
+    url = services().settings.public_url + path.format(account) if path else None
+    return make_response(render_template("api_keys/issued.html", key=key, text=issued.text, url=url))
 
 
 def _expires_at() -> datetime | None:

@@ -166,6 +166,7 @@ APP_FACES = [
     Face("new API key", "/api-keys/new", "admin"),
     Face("new API key, refused", "/api-keys/new", "admin", 401, act=send("Create the key", name=LONG, password="x")),
     Face("new API key, made", "/api-keys/new", "admin", act=send("Create the key", name="J", password=ADMIN_PASSWORD)),
+    Face("rotate an API key", "/api-keys/{key}/rotate", "admin", 401, act=send("Make the new key", password="x")),
     Face("revoke an API key", "/api-keys/{key}/revoke", "admin"),
     Face("error 404, no such API key", "/api-keys/999999/revoke", "admin", 404),
     Face("webhooks", "/webhooks", "admin"),

@@ -423,6 +423,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"key_id": 1, "name": "sync", "scopes": "tokens:read"},
         "API key 1 (sync) was issued for tokens:read.",
     ),
+    EventKind.API_KEY_ROTATED: (
+        {"key_id": 2, "name": "sync", "old_id": 1, "until": "2026-12-01 09:00 UTC"},
+        "API key 2 (sync) takes the place of 1, which ends 2026-12-01 09:00 UTC.",
+    ),
     EventKind.API_KEY_REVOKED: ({"key_id": 1, "name": "sync"}, "API key 1 (sync) was revoked."),
     EventKind.ADMIN_ROLE_CHANGED: ({"email": "a@example.com", "role": "viewer"}, "a@example.com got the role viewer."),
     EventKind.ADMIN_REMOVED: ({"email": "a@example.com"}, "a@example.com is no longer an admin."),
@@ -454,6 +458,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.API_KEY_ISSUED: (
         {"key_id": 3, "name": "job", "scopes": "tokens:read"},
         "API key 3 (job) was issued for tokens:read.",
+    ),
+    EventKind.API_KEY_ROTATED: (
+        {"key_id": 2, "name": "sync", "old_id": 1, "until": "2026-12-01 09:00 UTC"},
+        "API key 2 (sync) takes the place of 1, which ends 2026-12-01 09:00 UTC.",
     ),
     EventKind.API_KEY_REVOKED: ({"key_id": 3, "name": "job"}, "API key 3 (job) was revoked."),
     EventKind.AT_RISK: ({"why": "The last 3 refreshes failed."}, "At risk. The last 3 refreshes failed."),

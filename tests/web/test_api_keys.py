@@ -1,17 +1,20 @@
 """The settings page of the API keys: shown once, asked for with the password, revoked after a question."""
 
 import re
+from datetime import timedelta
+from html import unescape
 
 import pytest
 from flask import Flask
 
-from keap_connect.access.api_keys import list_api_keys, verify_api_key
-from keap_connect.errors import APIKeyRefused
+from keap_connect.access.api_keys import list_api_keys, rotate_api_key, verify_api_key
+from keap_connect.clock import utc_now
+from keap_connect.errors import APIKeyRefused, APIKeyUnfit
 from tests.accounts.granted import store_account
-from tests.conftest import ADMIN_PASSWORD
+from tests.conftest import ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
-from tests.web.direct import send
+from tests.web.direct import send, visit
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -118,3 +121,54 @@ def test_of_the_keys_that_are_over_the_latest_are_shown(app: Flask, admin: Visit
         admin.press(f"/api-keys/{number + 1}/revoke")
 
     assert re.findall(r"<h2>key (\d\d)</h2>", admin.page.text) == [f"{number:02}" for number in range(11, 1, -1)]
+
+
+def test_a_new_key_comes_with_a_command_that_works(admin: Visitor, app: Flask, sandbox: Sandbox):
+    with app.app_context():
+        store_account(sandbox)
+        store_account(sandbox, "cd456")
+
+    key = make(admin, accounts="2")
+
+    path = "/api/v1/accounts/2/token"
+    assert f"curl -H 'Authorization: Bearer {key}' '{admin.base_url}{path}'" in unescape(admin.page.text)
+    assert send(visit(app), "GET", path, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    assert "It is for these accounts: 2." in admin.text
+
+
+@pytest.mark.proves("R58")
+def test_a_rotated_key_works_beside_the_new_one_until_its_time_is_over(
+    app: Flask, admin: Visitor, clock: MovedClock, sandbox: Sandbox
+):
+    with app.app_context():
+        store_account(sandbox)
+    old = make(admin, accounts="1")
+    assert rotate(admin, password="wrong") is None
+    assert admin.page.status_code == 401
+    assert rotate(admin, overlap="3") is None
+    assert admin.page.status_code == 422
+
+    new = rotate(admin)
+
+    assert "API key 2 (Nightly sync) takes the place of 1, which ends" in admin.get("/audit").text
+    with app.app_context():
+        keys = [verify_api_key(str(text)) for text in (old, new)]
+        alike = {(key.name, *key.scopes, *(key.account_ids or [])) for key in keys}
+        assert alike == {("Nightly sync", "tokens:read", 1)}
+        lifetime = keys[1].expires_at - utc_now() if keys[1].expires_at else None
+        assert lifetime is not None
+        assert timedelta(days=29) < lifetime <= timedelta(days=30)
+        clock.advance(hours=2)
+        assert verify_api_key(str(new))
+        with pytest.raises(APIKeyRefused):
+            verify_api_key(str(old))
+        with pytest.raises(APIKeyUnfit, match="create a new one"):
+            rotate_api_key(1, timedelta(hours=1), "x")
+
+
+def rotate(admin: Visitor, **fields: str) -> str | None:
+    """Rotate the first key and return the new one that is shown."""
+    admin.get("/api-keys/1/rotate")
+    admin.press("/api-keys/1/rotate", **{"overlap": "1", "password": ADMIN_PASSWORD, **fields})
+    shown = re.search(r'<input id="key" value="(kc_[0-9a-f_]+)" readonly>', admin.page.text)
+    return shown[1] if shown else None
