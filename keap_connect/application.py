@@ -12,6 +12,7 @@ from keap_connect.access.rate_limits import add_rate_limits
 from keap_connect.api.application import register_api
 from keap_connect.cli import register_commands
 from keap_connect.database import connect_database
+from keap_connect.deployment import VERSION
 from keap_connect.events.hand_outs import attach_hand_out_log
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import name_requests, start_logging
@@ -110,7 +111,7 @@ def register_pages(app: Flask) -> None:
     def who_and_where() -> dict[str, object]:
         settings = services().settings
         people = {"admin": current_admin(), "person": current_person()}
-        return {**people, "service": settings.service, "sandbox_url": settings.sandbox_url}
+        return {**people, "service": settings.service, "sandbox_url": settings.sandbox_url, "version": VERSION}
 
 
 def compress_static_files(app: Flask) -> None:
