@@ -1,12 +1,11 @@
 """create_app(): wiring only, top to bottom."""
 
-import gzip
 import hashlib
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, request
+from flask import Flask
 
 from keap_connect.access.rate_limits import add_rate_limits
 from keap_connect.api.application import register_api
@@ -25,6 +24,7 @@ from keap_connect.web import (
     admins,
     api_keys,
     audit,
+    bulk,
     connect,
     exports,
     health,
@@ -45,6 +45,7 @@ from keap_connect.web.browser_security import protect_browsers, security_headers
 from keap_connect.web.client_address import ClientAddress, note_client_address
 from keap_connect.web.errors import show_errors
 from keap_connect.web.hosts import refuse_unknown_hosts
+from keap_connect.web.static_files import compress_static_files
 from keap_connect.web.template_filters import add_filters
 
 
@@ -100,7 +101,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
-    for page in (*pages, jobs, exports, webhooks, mail, health, well_known):
+    for page in (*pages, bulk, jobs, exports, webhooks, mail, health, well_known):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)
@@ -112,25 +113,6 @@ def register_pages(app: Flask) -> None:
         settings = services().settings
         people = {"admin": current_admin(), "person": current_person()}
         return {**people, "service": settings.service, "sandbox_url": settings.sandbox_url, "version": VERSION}
-
-
-def compress_static_files(app: Flask) -> None:
-    """Compress scripts and styles only: the length of a compressed page could give away what it holds (BREACH)."""
-
-    @app.after_request
-    def compress(response: Response) -> Response:
-        if (
-            request.endpoint == "static"
-            and response.status_code == 200
-            and (response.mimetype or "").startswith("text/")
-        ):
-            response.vary.add("Accept-Encoding")
-            if request.accept_encodings["gzip"]:
-                response.direct_passthrough = False
-                response.set_data(gzip.compress(response.get_data(), mtime=0))
-                response.content_encoding = "gzip"
-                response.set_etag(response.get_etag()[0] or "", weak=True)  # one file, two sequences of bytes
-        return response
 
 
 def version_static_files(app: Flask) -> None:

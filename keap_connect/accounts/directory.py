@@ -193,6 +193,15 @@ def list_accounts(
     )
 
 
+def count_matching(text: str, state: str) -> int:
+    """Return how many accounts `list_accounts` lists on all its pages."""
+    if not text:
+        counts = count_states()
+        return counts.get(state, 0) if state else sum(counts.values())
+    with read_session() as session:
+        return len(search(session, text, *([Account.state == state] if state else ())).ids)
+
+
 def _slice(ids: Sequence[int], place: Position | None, *, is_back: bool) -> list[int]:
     if place and is_back:
         return [one for one in reversed(ids) if one < place.account_id][: PAGE_SIZE + 1]

@@ -1,6 +1,6 @@
-"""All accounts as CSV, without tokens; a spreadsheet runs no formula from it."""
+"""Accounts as CSV, without tokens; a spreadsheet runs no formula from it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from operator import attrgetter
 
 from keap_connect.accounts.directory import list_accounts_after
@@ -17,21 +17,28 @@ ATTRIBUTES = {"person": "person_name", "email": "person_email"}  # the other col
 ROWS_AT_ONCE = 500
 
 
-def export_csv(actor: str) -> Iterator[str]:
-    """Record the export in the history, and return the file in pieces: the column names, then all accounts.
+def export_csv(
+    actor: str, *, only: Collection[int] | None = None, text: str = "", state: str = "", count: int = 0
+) -> Iterator[str]:
+    """Record the export in the history, and return the file in pieces: the column names, then the accounts.
 
     Times are UTC in ISO 8601. A cell that a spreadsheet would run as a formula begins with an apostrophe.
+
+    Args:
+        only: the ids of the accounts; without them, all that match `text` and `state`.
+        count: how many these are; 0 for all.
     """
     with write_transaction() as session:
-        record(session, EventKind.EXPORTED, None, actor, count=sum(count_states().values()))
-    return _pieces()
+        kind = EventKind.SELECTION_EXPORTED if count else EventKind.EXPORTED
+        record(session, kind, None, actor, count=count or sum(count_states().values()))
+    return _pieces(only, text, state)
 
 
-def _pieces() -> Iterator[str]:
+def _pieces(only: Collection[int] | None, text: str, state: str) -> Iterator[str]:
     yield csv_line(COLUMNS)
     cells = attrgetter(*(ATTRIBUTES.get(name, name) for name in COLUMNS))
     cursor: int | None = 0
     while cursor is not None:
         # A few rows at a time, so that a slow download holds no transaction.
-        accounts, cursor, _ = list_accounts_after(cursor, ROWS_AT_ONCE)
+        accounts, cursor, _ = list_accounts_after(cursor, ROWS_AT_ONCE, only=only, text=text, state=state)
         yield "".join(csv_line(cells(account)) for account in accounts)

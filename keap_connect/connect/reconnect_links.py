@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, select
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import load_account
@@ -64,6 +64,20 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
         if made.used_at or made.revoked_at:
             raise LinkGone("The link of this mail was used or revoked.")
         return MadeLink(_url(token), made.expires_at)
+
+
+def add_derived_link(session: Session, account_id: int, key: str, actor: str) -> None:
+    """Make a link whose URL follows from a random key, so that a job can show it later and stores no secret.
+
+    Raises:
+        AccountNotFound: there is none.
+    """
+    load_account(session, account_id)
+    _add(session, account_id, keyed_hash("reconnect link", key), actor)
+
+
+def derived_url(key: str) -> str:
+    return _url(keyed_hash("reconnect link", key))
 
 
 def revoke_links_of_earlier_mails(session: Session, account_id: int, message_id: str) -> None:
@@ -129,12 +143,16 @@ def revoke_open_links(session: Session, account_id: int) -> None:
 
 
 def check_link(token: str) -> None:
-    """Check that a link works.
+    """Check that a link works, and note when its page was shown first.
 
     Raises:
         LinkGone: it is unknown, used, expired or revoked.
     """
-    _find_open(ReconnectLink.token_hash == hash_secret(token))
+    link = _find_open(ReconnectLink.token_hash == hash_secret(token))
+    if link.opened_at is None:
+        with write_transaction() as session:
+            first = update(ReconnectLink).where(ReconnectLink.id == link.id, ReconnectLink.opened_at.is_(None))
+            session.execute(first.values(opened_at=utc_now()))
 
 
 def start_by_link(token: str, browser: str) -> str:

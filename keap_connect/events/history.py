@@ -97,6 +97,7 @@ class EventKind(StrEnum):
     EXTERNAL_ID_CHANGED = "external_id_changed", ACCOUNTS, "The external id was changed from {before} to {after}."
     TOKEN_REVEALED = "token_revealed", ACCOUNTS, "The access token was shown."
     DISCONNECTED = "disconnected", ACCOUNTS, "Disconnected: the tokens are deleted."
+    BULK_STARTED = "bulk_started", ACCOUNTS, "A job for many accounts started: {what}. Job {job}, accounts: {count}."
     ERASED = "erased", ACCOUNTS, "Erased: the account, its tokens, its names and its history are gone."
 
     REFRESHED = "refreshed", REFRESHING, "Refreshed: new tokens are stored.", STORES_PAIR
@@ -157,6 +158,7 @@ class EventKind(StrEnum):
     FILE_IMPORTED = "file_imported", IMPORTS, "The import of a file started; lines in it: {count}."
     JOB_STOPPED = "job_stopped", IMPORTS, "Job {job} was stopped; items that were not done: {count}."
     EXPORTED = "exported", IMPORTS, "All accounts were exported, without tokens: {count}."
+    SELECTION_EXPORTED = "selection_exported", IMPORTS, "Selected accounts were exported, without tokens: {count}."
 
     ADMIN_CREATED = "admin_created", PEOPLE, "Admin {email} was created."
     ADMIN_ROLE_CHANGED = "admin_role_changed", PEOPLE, "{email} got the role {role}."

@@ -84,9 +84,22 @@ def _to_admins(
         yield new_mail(address, kind, payload, event.at + WAIT, account_id=event.account_id)
 
 
-def _cancel_reconnect_mails(session: Session, account_id: int, now: datetime) -> None:
+def ask_to_reconnect(session: Session, account: Account) -> bool:
+    """Write the mail with a reconnect link in the place of one that waits; return False if the account needs none."""
+    if account.state != "reconnect_required" or not account.person_email:
+        return False
+    now = utc_now()
+    _cancel_reconnect_mails(session, account.id, now, "An admin asked for a newer one.")
+    payload = {"cause": account.state_cause, "since": (account.state_since or now).isoformat(), "number": 1}
+    session.add(new_mail(account.person_email, RECONNECT, payload, now, account_id=account.id))
+    return True
+
+
+def _cancel_reconnect_mails(
+    session: Session, account_id: int, now: datetime, reason: str = "The state of the account changed."
+) -> None:
     waiting = (Delivery.account_id == account_id, Delivery.channel == CUSTOMER_MAIL, Delivery.finished_at.is_(None))
-    values = {"status": "cancelled", "finished_at": now, "answer": "The state of the account changed."}
+    values = {"status": "cancelled", "finished_at": now, "answer": reason}
     session.execute(update(Delivery).where(*waiting).values(values))
 
 

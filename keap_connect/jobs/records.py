@@ -31,6 +31,11 @@ Step = Callable[[Job, dict[str, Any]], Finish]
 class JobKind(StrEnum):
     IMPORT = "import"
     IMPORT_CHECK = "import_check"
+    LINKS = "links"
+    MAILS = "mails"
+    REFRESH = "refresh"
+    LABEL = "label"
+    DISCONNECT = "disconnect"
 
 
 class ItemOutcome(StrEnum):
@@ -45,6 +50,7 @@ class NewItem:
 
     work: Mapping[str, Any] | None
     details: Mapping[str, Any]
+    account_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,23 +68,29 @@ class JobView:
         return self.waiting + self.done + self.refused + self.stopped
 
 
-def make_job(session: Session, kind: JobKind, made_by: str, items: Mapping[int, NewItem]) -> int:
-    """Store a job in the caller's transaction, its work sealed, and return its id."""
+def make_job(
+    session: Session, kind: JobKind, made_by: str, items: Mapping[int, NewItem], *, rest: dict[str, Any] | None = None
+) -> int:
+    """Store a job in the caller's transaction, its work sealed, and return its id; `rest` becomes items later."""
     now = utc_now()
-    is_finished = not any(item.work for item in items.values())
-    job = Job(kind=kind, made_by=made_by, made_at=now, next_at=now, finished_at=now if is_finished else None)
+    is_finished = rest is None and not any(item.work for item in items.values())
+    job = Job(kind=kind, made_by=made_by, made_at=now, next_at=now, finished_at=now if is_finished else None, rest=rest)
     session.add(job)
     session.flush()
+    add_items(session, job.id, items)
+    return job.id
 
+
+def add_items(session: Session, job_id: int, items: Mapping[int, NewItem]) -> None:
     def row(number: int, item: NewItem) -> dict[str, object]:
-        ref = f"{job.id}:{number}"
+        ref = f"{job_id}:{number}"
         sealed = services().cipher.seal(json.dumps(item.work), "job_item", ref, "work") if item.work else None
         outcome = None if item.work else ItemOutcome.REFUSED
-        named = {"ref": ref, "job_id": job.id, "number": number, "details": dict(item.details)}
-        return {**named, "work_sealed": sealed, "outcome": outcome}
+        named = {"ref": ref, "job_id": job_id, "number": number, "account_id": item.account_id}
+        return {**named, "details": dict(item.details), "work_sealed": sealed, "outcome": outcome}
 
-    session.execute(insert(JobItem), [row(number, item) for number, item in items.items()])
-    return job.id
+    if items:
+        session.execute(insert(JobItem), [row(number, item) for number, item in items.items()])
 
 
 def view_job(job_id: int) -> JobView:
@@ -141,7 +153,7 @@ def stop_in(session: Session, job_id: int, actor: str) -> None:
     if job.finished_at is None:
         job.finished_at, job.trouble = utc_now(), None
         waiting = update(JobItem).where(JobItem.job_id == job_id, JobItem.outcome.is_(None))
-        left = count_updated(session, waiting.values(outcome=ItemOutcome.STOPPED, work_sealed=None))
+        left = count_updated(session, waiting.values(outcome=ItemOutcome.STOPPED, work_sealed=None)) + _left(job)
         record(session, EventKind.JOB_STOPPED, None, actor, job=job_id, count=left)
 
 
@@ -152,4 +164,10 @@ def forget_past_jobs() -> None:
 
 def _view(session: Session, job: Job) -> JobView:
     counts = select(JobItem.outcome, func.count()).where(JobItem.job_id == job.id).group_by(JobItem.outcome)
-    return JobView(job, **{outcome or "waiting": count for outcome, count in session.execute(counts)})
+    found = {outcome or "waiting": count for outcome, count in session.execute(counts)}
+    name = "stopped" if job.finished_at else "waiting"
+    return JobView(job, **{**found, name: found.get(name, 0) + _left(job)})
+
+
+def _left(job: Job) -> int:
+    return job.rest["left"] if job.rest else 0

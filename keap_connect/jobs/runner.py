@@ -20,16 +20,22 @@ from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
 from keap_connect.errors import KeapConnectError, TemporarilyUnavailable
+from keap_connect.jobs.bulk import BULK, act_on, add_next_items
 from keap_connect.jobs.imports import import_line
 from keap_connect.jobs.records import Finish, ItemOutcome, JobKind, JobView, Step, forget_past_jobs, view_job
 from keap_connect.models import Job, JobItem
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
-STEPS: dict[JobKind, Step] = {JobKind.IMPORT: import_line, JobKind.IMPORT_CHECK: import_line}
+STEPS: dict[JobKind, Step] = {
+    JobKind.IMPORT: import_line,
+    JobKind.IMPORT_CHECK: import_line,
+    **dict.fromkeys(BULK, act_on),
+}
 # In a second at least; then another job has its turn. Keap stops an app at 25 calls a second and 1,500 a minute, and an
 # imported line takes two.
 AT_ONCE = 5
+AT_ONCE_WITHOUT_KEAP = 50
 HELD_FOR = timedelta(minutes=2)  # longer than these items take while Keap is slow
 MOST_TRIES = 10
 PAUSE = timedelta(minutes=1)
@@ -79,7 +85,9 @@ class JobRunner(Background):
         ends_at = seconds_since_boot() + 1.0
         waiting = select(JobItem).where(JobItem.job_id == job.id, JobItem.outcome.is_(None))
         with read_session() as session:
-            items = session.scalars(waiting.order_by(JobItem.tries, JobItem.number).limit(AT_ONCE)).all()
+            items = session.scalars(waiting.order_by(JobItem.tries, JobItem.number).limit(at_once(job))).all()
+        if not items and job.rest:
+            add_next_items(job.id)
 
         def ask(item: JobItem) -> Finish | KeapConnectError:
             try:
@@ -96,6 +104,11 @@ class JobRunner(Background):
         trouble = None if any(done) else next((str(one) for one in asked if isinstance(one, KeapConnectError)), None)
         if _go_on(job.id, trouble):
             self._stopping.wait(max(ends_at - seconds_since_boot(), 0.0))
+
+
+def at_once(job: Job) -> int:
+    """Return how many items of a job are done in a second."""
+    return AT_ONCE if job.kind in {JobKind.IMPORT, JobKind.IMPORT_CHECK, JobKind.REFRESH} else AT_ONCE_WITHOUT_KEAP
 
 
 def _claim(job_id: int | None = None) -> Job | None:
@@ -119,7 +132,7 @@ def _go_on(job_id: int, trouble: str | None) -> bool:
     waits = select(JobItem.ref).where(JobItem.job_id == job_id, JobItem.outcome.is_(None)).limit(1)
     with write_transaction() as session:
         job = session.get_one(Job, job_id, with_for_update=True)
-        if job.finished_at is None and session.scalar(waits) is None:
+        if job.finished_at is None and job.rest is None and session.scalar(waits) is None:
             job.finished_at = utc_now()
         job.next_at, job.trouble = utc_now() + (PAUSE if trouble else timedelta(0)), trouble
         return job.finished_at is None and not trouble

@@ -197,5 +197,6 @@ class ReconnectLink(Base):
     made_by: Mapped[str]
     made_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+    opened_at: Mapped[datetime | None]  # the first time that its page was shown, if only to a mail scanner
     used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

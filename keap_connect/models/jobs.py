@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, LargeBinary, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from keap_connect.database import Base
@@ -19,6 +19,7 @@ class Job(Base):
     made_at: Mapped[datetime]
     next_at: Mapped[datetime]  # when a process may go on with it; one that works on it moves this ahead
     trouble: Mapped[str | None]  # why it waits
+    rest: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # the filter that is not items yet
     finished_at: Mapped[datetime | None]
 
 
@@ -26,7 +27,7 @@ class JobItem(Base):
     """One item of a job. What is to be done is sealed, and deleted when it is done."""
 
     __tablename__ = "job_item"
-    __table_args__ = (UniqueConstraint("job_id", "number"),)
+    __table_args__ = (UniqueConstraint("job_id", "number"), Index("ix_job_item_outcome", "job_id", "outcome"))
 
     ref: Mapped[str] = mapped_column(primary_key=True)  # `<job_id>:<number>`, part of the context of the seal
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))

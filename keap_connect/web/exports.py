@@ -1,5 +1,7 @@
 """Downloading all accounts as CSV, without tokens."""
 
+from collections.abc import Iterator
+
 from flask import Blueprint, render_template, stream_with_context
 from flask import Response as FlaskResponse
 
@@ -20,6 +22,10 @@ def _form(errors: dict[str, str] | None = None) -> str:
 @form(_form)
 def accounts() -> FlaskResponse:
     check_password()
-    download = FlaskResponse(stream_with_context(export_csv(actor())), mimetype="text/csv")
+    return as_download(export_csv(actor()))
+
+
+def as_download(pieces: Iterator[str]) -> FlaskResponse:
+    download = FlaskResponse(stream_with_context(pieces), mimetype="text/csv")
     download.headers["Content-Disposition"] = f'attachment; filename="keap-accounts-{utc_now():%Y-%m-%d}.csv"'
     return download

@@ -4,8 +4,9 @@ from flask import Blueprint, flash, redirect, render_template, request, stream_w
 from flask import Response as FlaskResponse
 from werkzeug.wrappers import Response
 
+from keap_connect.jobs.bulk import BULK, links_csv
 from keap_connect.jobs.records import ItemOutcome, items_csv, list_items, stop_job, view_job
-from keap_connect.jobs.runner import AT_ONCE
+from keap_connect.jobs.runner import at_once
 from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.web.auth import Audience, actor, open_to
 
@@ -18,9 +19,13 @@ MOST_SHOWN = 40  # of each outcome; the page stays under 60 kB
 def show(job_id: int) -> str:
     view = view_job(job_id)
     shown = {outcome.value: list_items(job_id, outcome, MOST_SHOWN) for outcome in ItemOutcome}
-    minutes_left = -(-view.waiting // (60 * AT_ONCE))
     return render_template(
-        "jobs/show.html", view=view, shown=shown, has_worker=bool(list_workers()), minutes_left=minutes_left
+        "jobs/show.html",
+        view=view,
+        shown=shown,
+        is_bulk=view.job.kind in BULK,
+        has_worker=bool(list_workers()),
+        minutes_left=-(-view.waiting // (60 * at_once(view.job))),
     )
 
 
@@ -32,6 +37,16 @@ def download(job_id: int) -> FlaskResponse:
     outcome = ItemOutcome.REFUSED if request.args.get("only") == ItemOutcome.REFUSED else None
     answer = FlaskResponse(stream_with_context(items_csv(job_id, outcome)), mimetype="text/csv")
     answer.headers["Content-Disposition"] = f'attachment; filename="job-{job_id}{f"-{outcome}" if outcome else ""}.csv"'
+    return answer
+
+
+@bp.get("/links.csv")
+@open_to(Audience.ADMIN)
+def links(job_id: int) -> FlaskResponse:
+    """Return the reconnect links that the job made, with whom they are for."""
+    view_job(job_id)
+    answer = FlaskResponse(stream_with_context(links_csv(job_id)), mimetype="text/csv")
+    answer.headers["Content-Disposition"] = f'attachment; filename="reconnect-links-{job_id}.csv"'
     return answer
 
 

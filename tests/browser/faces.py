@@ -6,8 +6,10 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import Page
 
+from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.state import AccountState
 from keap_connect.connect.endings import Ending
+from keap_connect.web.bulk import ACTS
 from keap_connect.web.ending_words import WORDS
 from tests.browser.world import ACCOUNTS, HOSTILE, LINK_TOKEN, LONG, RECOVERY_CODE, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD
@@ -85,6 +87,7 @@ def check_file(content: str) -> Act:
 
 TOKEN_OF_ACTIVE, SHOW_TOKEN = "/accounts/{active}/access-token", "Show the access token"
 WITHOUT_FLOW = [code for code, words in WORDS.items() if words.status != 200] + [Ending.DENIED, Ending.KEAP_ERROR]
+WHOLE_PAGE = urlencode([("account", number) for number in range(1, PAGE_SIZE + 1)])
 APP_FACES = [
     Face("start", "/", act=unfold),
     Face("start of a customer", "/", "customer"),
@@ -113,6 +116,14 @@ APP_FACES = [
     Face("accounts, long search", f"/accounts?{urlencode({'q': LONG[:100]})}", "admin"),
     Face("accounts, none in this state", "/accounts?q=acme&state=disconnected", "admin"),
     Face("accounts, sorted", "/accounts?sort=-used", "admin"),
+    *[Face(f"many accounts, {act}", f"/accounts/bulk?act={act}&account={{long}}", "admin") for act in ACTS],
+    Face("many accounts, a whole page", f"/accounts/bulk?act=links&{WHOLE_PAGE}", "admin"),
+    Face(
+        "many accounts, refused", "/accounts/bulk?act=disconnect&account={long}", "admin", 422,
+        act=send("Disconnect", password="x", count="2"),
+    ),
+    Face("job for many accounts, hostile name", "/jobs/3", "admin"),
+    Face("job for many accounts, running", "/jobs/4", "admin"),
     Face("journeys", "/accounts/journeys", "admin"),
     Face("journeys, not found", f"/accounts/journeys?{urlencode({'reference': HOSTILE})}", "admin"),
     Face("accounts, tables unfolded", "/accounts?sort=person", "admin", act=unfold),
@@ -132,7 +143,7 @@ APP_FACES = [
         "access token, unreadable", "/accounts/{unreadable}/access-token", "admin", 422,
         act=send(SHOW_TOKEN, password=ADMIN_PASSWORD),
     ),
-    Face("reconnect link", "/accounts/{long}", "admin", act=press("Reconnect link")),
+    Face("reconnect link", "/accounts/{long}", "admin", act=press("Send reconnect link")),
     Face("by link", f"/r/{LINK_TOKEN}"),
     Face("by link, gone", "/r/no-such-link", status=404),
     Face("by link, denied", "/connect/denied-by-link", "returning"),

@@ -209,7 +209,7 @@ def test_admin_reconnects_an_account(admin: Person, visitor: Visitor, lose: Call
     visitor.connect()
     lose(1, "ab123")
 
-    admin.follow("Reconnect")
+    admin.follow("Reconnect here")
     admin.sees("Reconnect Acme Plumbing")
     admin.press("Reconnect at Keap")
     admin.sign_in_at_keap("Ann Lee")

@@ -201,6 +201,7 @@ NO_PAGES = {
     "connect.callback",
     "audit.download",
     "jobs.download",
+    "jobs.links",
     *FOR_PROGRAMS,
 }
 NO_PAGES_OF_THE_SANDBOX = {"static", "control.health", "rest_api.call"}

@@ -28,6 +28,7 @@ from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import RECONNECT, new_mail
+from keap_connect.jobs.bulk import start_bulk
 from keap_connect.jobs.records import ItemOutcome, JobKind, NewItem, make_job
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import (
@@ -128,7 +129,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _fill_flows(world)
             _sign_people_in(world)
             _sign_admins_in(world)
-            _make_jobs()
+            _make_jobs(world)
             _make_webhooks(world)
             _send_mails(world)
             _throttle()
@@ -254,7 +255,7 @@ def _send_mails(world: World) -> None:
             session.add(mail)
 
 
-def _make_jobs() -> None:
+def _make_jobs(world: World) -> None:
     """Make a check that waits and an import that is over, of more lines than a page shows, with odd ones first."""
     known = {"tenant_id": "ab101", "kind": "oauth", "updates": None}
     usual = dict.fromkeys(("business_name", "person", "label", "external_id"), "Blue Door Bakery")
@@ -262,7 +263,7 @@ def _make_jobs() -> None:
     details = [odd, dict.fromkeys(usual, HOSTILE), *[usual] * MOST_SHOWN]
     problem = {"column": "external_id", "problem": "Use letters from A to Z, digits and . _ : - only, without spaces."}
     with write_transaction() as session:
-        for kind in JobKind:
+        for kind in (JobKind.IMPORT, JobKind.IMPORT_CHECK):
             items = {number: NewItem({"kind": "oauth"}, known | one) for number, one in enumerate(details, 2)}
             items |= {number: NewItem(None, problem) for number in range(len(items) + 2, len(items) + MOST_SHOWN + 10)}
             make_job(session, kind, ADMIN_EMAIL, items)
@@ -270,6 +271,14 @@ def _make_jobs() -> None:
         session.execute(over.values(outcome=ItemOutcome.DONE, work_sealed=None))
         session.execute(update(Job).where(Job.id == 1).values(finished_at=utc_now()))
         session.execute(update(Job).where(Job.id == 2).values(trouble=LONG))
+    ids = [int(world.accounts[name]) for name in ("hostile", "long", "active")]
+    start_bulk(JobKind.LINKS, ADMIN_EMAIL, 3, ids=ids)
+    start_bulk(JobKind.REFRESH, ADMIN_EMAIL, 1234, matching={"text": "", "state": ""})
+    with write_transaction() as session:
+        ends = (ItemOutcome.DONE, ItemOutcome.REFUSED, ItemOutcome.REFUSED)
+        for item, outcome in zip(session.query(JobItem).where(JobItem.job_id == 3), ends, strict=True):
+            item.outcome, item.work_sealed, item.details = outcome, None, {"problem": HOSTILE, "key": "made up"}
+        session.execute(update(Job).where(Job.id == 3).values(finished_at=utc_now()))
 
 
 def _make_webhooks(world: World) -> None:

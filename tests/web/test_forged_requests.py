@@ -58,6 +58,7 @@ FORMS = {
     "imports.one": {},
     "imports.file": {},
     "jobs.stop": {},
+    "bulk.choose": {"act": "label", "account": "1", "label": "Another name"},
     "exports.accounts": {"password": ADMIN_PASSWORD},
     "profile.password": {"password": ADMIN_PASSWORD, "new_password": "another password of mine"},
     "profile.prepare": {"password": ADMIN_PASSWORD},
@@ -129,7 +130,7 @@ def everything(app: Flask, sandbox: Sandbox) -> Callable[[], dict[str, Any]]:
 
     def read() -> dict[str, Any]:
         queries = {
-            name: select(*(column for column in table.columns if column.name != "last_seen_at"))
+            name: select(*(column for column in table.columns if column.name not in {"last_seen_at", "opened_at"}))
             for name, table in Base.metadata.tables.items()
         }
         with app.app_context(), db.engine.connect() as connection:

@@ -37,7 +37,7 @@ FROM_OUTSIDE = {
     "well_known.security_txt",
 }
 # Shown only in another state: two-factor authentication set up or on, several sign-ins, an account without details or
-# without tokens, a file that waits.
+# without tokens, a file that waits, links that a job made.
 IN_OTHER_STATES = {
     "profile.switch_on",
     "profile.switch_off",
@@ -46,6 +46,7 @@ IN_OTHER_STATES = {
     "accounts.complete",
     "accounts.erase",
     "accounts.resume",
+    "jobs.links",
 }
 
 

@@ -25,6 +25,8 @@ REFUSED = [
     ("/api-keys/new", "/api-keys/new", {**RIGHT, "name": " "}, "name"),
     ("/api-keys/new", "/api-keys/new", {**RIGHT, "name": "A job", "accounts": "a, b"}, "accounts"),
     ("/export", "/export", WRONG, "password"),
+    ("/accounts/bulk?act=disconnect&account=1", "/accounts/bulk", {**WRONG, "count": "1"}, "password"),
+    ("/accounts/bulk?act=disconnect&account=1", "/accounts/bulk", {**RIGHT, "count": "2"}, "count"),
     ("/signin", "/signin", {**WRONG, "email": ADMIN_EMAIL}, "email"),
     ("/signin", "/signin", {**WRONG, "email": ADMIN_EMAIL}, "password"),
 ]

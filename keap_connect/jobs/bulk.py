@@ -1,0 +1,128 @@
+"""The jobs that do one thing to many accounts: to those that were ticked in the list, or to all that match its filter.
+
+A filter is not read at once. The job keeps what is left of it, and the runner turns the next accounts into items when
+it has done the ones before. An account that is connected later is never among them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.changes import change_account, disconnect
+from keap_connect.accounts.directory import list_accounts_after, load_account
+from keap_connect.connect.reconnect_links import add_derived_link, derived_url
+from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import MailNotNeeded
+from keap_connect.events.history import EventKind, record
+from keap_connect.events.mailing import ask_to_reconnect
+from keap_connect.jobs.records import (
+    ROWS_AT_ONCE,
+    Finish,
+    ItemOutcome,
+    JobKind,
+    NewItem,
+    add_items,
+    list_items,
+    make_job,
+)
+from keap_connect.models import Account, Job, JobItem
+from keap_connect.refresh.serving import refresh_account
+from keap_connect.spreadsheet import csv_line
+
+# What the event of its start says.
+BULK = {
+    JobKind.LINKS: "make reconnect links",
+    JobKind.MAILS: "send reconnect links by mail",
+    JobKind.REFRESH: "refresh now",
+    JobKind.LABEL: "set the label",
+    JobKind.DISCONNECT: "disconnect",
+}
+LINK_COLUMNS = ("name", "address", "link", "account_id", "account")
+
+
+def start_bulk(
+    kind: JobKind,
+    actor: str,
+    count: int,
+    *,
+    ids: Sequence[int] = (),
+    matching: Mapping[str, str] | None = None,
+    work: Mapping[str, str] | None = None,
+) -> int:
+    """Make the job and return its id.
+
+    Args:
+        count: how many accounts a person was told it is for.
+        ids: the accounts; without them, `matching` has the `text` and `state` of a filter.
+        work: what each item needs besides its account.
+    """
+    with write_transaction() as session:
+        there = select(Account.id).where(Account.id.in_(ids)).order_by(Account.id)
+        found = session.scalars(there).all() if ids else []
+        rest = None
+        if matching is not None:
+            last = session.scalar(select(func.max(Account.id))) or 0
+            rest = {**matching, "after": 0, "last": last, "left": count, "work": dict(work or {})}
+        job_id = make_job(session, kind, actor, _items(found, 1, work or {}), rest=rest)
+        record(session, EventKind.BULK_STARTED, None, actor, what=BULK[kind], count=count, job=job_id)
+        return job_id
+
+
+def add_next_items(job_id: int) -> None:
+    """Turn the next accounts of a job's filter into items."""
+    with read_session() as session:
+        rest = session.get_one(Job, job_id).rest
+        number = session.scalar(select(func.max(JobItem.number)).where(JobItem.job_id == job_id)) or 0
+    if rest is None:
+        return
+    page = list_accounts_after(rest["after"], ROWS_AT_ONCE, state=rest["state"], text=rest["text"])
+    ids = [one.id for one in page.accounts if one.id <= rest["last"]]
+    with write_transaction() as session:
+        job = session.get_one(Job, job_id, with_for_update=True)
+        if job.finished_at is None and job.rest == rest:  # or it was stopped
+            has_more = page.next_cursor is not None and page.next_cursor < rest["last"]
+            left = max(rest["left"] - len(ids), 0)
+            job.rest = {**rest, "after": page.next_cursor, "left": left} if has_more else None
+            add_items(session, job.id, _items(ids, number + 1, rest["work"]))
+
+
+def _items(ids: Sequence[int], first: int, work: Mapping[str, str]) -> dict[int, NewItem]:
+    return {number: NewItem({**work, "account": one}, {}, one) for number, one in enumerate(ids, first)}
+
+
+def act_on(job: Job, work: dict[str, Any]) -> Finish:
+    """Do to one account what the job is for."""
+    account_id, kind = int(work["account"]), JobKind(job.kind)
+    if kind is JobKind.REFRESH:
+        refresh_account(account_id, job.made_by)
+    elif kind is JobKind.LABEL:
+        change_account(account_id, job.made_by, {"label": work["label"]})
+    elif kind is JobKind.DISCONNECT:
+        disconnect(account_id, job.made_by)
+
+    def finish(session: Session) -> tuple[int, Mapping[str, Any]]:
+        if kind is JobKind.LINKS:
+            key = str(uuid4())
+            add_derived_link(session, account_id, key, job.made_by)
+            return account_id, {"key": key}
+        if kind is JobKind.MAILS and not ask_to_reconnect(session, load_account(session, account_id)):
+            raise MailNotNeeded("It need not be reconnected, or its person's address is not known.")
+        return account_id, {"note": "Its mail will be sent."} if kind is JobKind.MAILS else {}
+
+    return finish
+
+
+def links_csv(job_id: int) -> Iterator[str]:
+    """Yield a CSV file of the links that a job made, in pieces."""
+    yield csv_line(LINK_COLUMNS)
+    after = 0
+    while found := list_items(job_id, ItemOutcome.DONE, ROWS_AT_ONCE, after):
+        after = found[-1][0].number
+        yield "".join(
+            csv_line((one.person_name, one.person_email, derived_url(item.details["key"]), one.id, one.title))
+            for item, one in found
+            if one is not None and "key" in item.details
+        )

@@ -1,0 +1,205 @@
+"""One thing for many accounts: what is offered, what the worker does, and what it says afterwards."""
+
+import csv
+import re
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from keap_connect.accounts.credentials import new_account, replace_credential
+from keap_connect.accounts.directory import PAGE_SIZE
+from keap_connect.clock import utc_now
+from keap_connect.database import read_session, write_transaction
+from keap_connect.jobs import bulk
+from keap_connect.jobs.records import list_items, view_job
+from keap_connect.jobs.runner import JobRunner
+from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import Account, AccountEvent
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.visitor import Visitor
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def add(app: Flask) -> Callable[..., list[int]]:
+    """Give the function that stores accounts with made-up tokens."""
+
+    def store(count: int, **facts: object) -> list[int]:
+        with app.app_context(), write_transaction() as session:
+            rows = [new_account(session, None, None) for _ in range(count)]
+            for row in rows:
+                replace_credential(row, TokenResponse("made-up-access-token", "made-up-refresh", utc_now() + DAY))
+                row.business_name = f"Company {row.id}"
+                for name, value in facts.items():
+                    setattr(row, name, value)
+            return [row.id for row in rows]
+
+    return store
+
+
+def choose(admin: Visitor, act: str, ids: list[int], **query: object) -> str:
+    """Tick accounts and press a button above the list; return the page that asks what is meant."""
+    return admin.get("/accounts/bulk", params={"act": act, "account": ids, **query}).text
+
+
+def confirm(admin: Visitor, ids: list[int], **fields: str) -> int:
+    """Press the button of that page; return the id of the job."""
+    admin.press("/accounts/bulk", account=ids, **fields)  # type: ignore[arg-type]
+    return int(admin.page.url.rpartition("/")[2])
+
+
+def labels(app: Flask) -> list[str | None]:
+    with app.app_context(), read_session() as session:
+        return list(session.scalars(select(Account.label).order_by(Account.id)))
+
+
+@on_sqlite
+def test_the_worker_refreshes_ticked_accounts_and_says_which_failed_and_why(
+    app: Flask, admin: Visitor, new_visitor: Callable[[], Visitor], add: Callable[..., list[int]]
+):
+    new_visitor().connect()
+    (gone,) = add(1, disconnected_at=utc_now())
+    assert "Refresh now: 2 accounts" in choose(admin, "refresh", [1, gone])
+
+    job_id = confirm(admin, [1, gone])
+    assert "0 of 2 accounts are done" in admin.text
+    with app.app_context():
+        JobRunner(app).do_due()
+        job, items = view_job(job_id), list_items(job_id, None, 9)
+        with read_session() as session:
+            event = session.scalars(select(AccountEvent).where(AccountEvent.kind == "bulk_started")).one()
+            actor = session.scalars(select(AccountEvent.actor).where(AccountEvent.kind == "refreshed")).one()
+
+    assert (job.done, job.refused, [item.outcome for item, _ in items]) == (1, 1, ["done", "refused"])
+    assert (event.actor, event.details["count"], actor) == (ADMIN_EMAIL, 2, ADMIN_EMAIL)
+    page = admin.get(f"/jobs/{job_id}").text
+    assert "1 account done, 1 failed." in page
+    assert "This account was disconnected" in page
+
+
+@on_sqlite
+def test_all_that_match_are_offered_for_a_whole_page_only_and_done_in_batches(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    ids, gone = add(PAGE_SIZE + 7), add(3, disconnected_at=utc_now())
+    assert "that match" not in choose(admin, "label", ids[: PAGE_SIZE - 1], state="active")
+    assert "that match" not in choose(admin, "label", ids[:PAGE_SIZE], q=f"company {ids[0]}")
+    assert f"All {PAGE_SIZE + 7} that match" in choose(admin, "label", ids[:PAGE_SIZE], state="active")
+
+    job_id = confirm(admin, ids[:PAGE_SIZE], which="all", label="Group A")
+    late = add(1)
+    assert f"0 of {PAGE_SIZE + 7} accounts are done" in admin.text
+    with app.app_context():
+        JobRunner(app).do_due()
+        job = view_job(job_id)
+
+    assert (job.done, job.refused, job.waiting, job.job.rest) == (PAGE_SIZE + 7, 0, 0, None)
+    assert labels(app) == ["Group A"] * len(ids) + [None] * len(gone + late)
+
+
+@on_sqlite
+def test_a_whole_page_alone_leaves_the_others_as_they_are(app: Flask, admin: Visitor, add: Callable[..., list[int]]):
+    ids = add(PAGE_SIZE + 1)
+    choose(admin, "label", ids[:PAGE_SIZE])
+
+    confirm(admin, ids[:PAGE_SIZE], which="page", label="Group A")
+    with app.app_context():
+        JobRunner(app).do_due()
+
+    assert labels(app) == ["Group A"] * PAGE_SIZE + [None]
+
+
+@on_sqlite
+def test_a_job_on_a_filter_that_is_stopped_does_nothing_more(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    ids = add(PAGE_SIZE + 5)
+    choose(admin, "label", ids[:PAGE_SIZE])
+    job_id = confirm(admin, ids[:PAGE_SIZE], which="all", label="Group A")
+    with app.app_context():
+        bulk.add_next_items(job_id)
+
+    admin.press(f"/jobs/{job_id}/stop")
+    with app.app_context():
+        bulk.add_next_items(job_id)
+        JobRunner(app).do_due()
+        job = view_job(job_id)
+
+    assert (job.done, job.stopped, job.waiting) == (0, PAGE_SIZE + 5, 0)
+    assert labels(app) == [None] * len(ids)
+    assert f"{PAGE_SIZE + 5} not done" in admin.text
+
+
+@on_sqlite
+def test_disconnecting_many_asks_for_their_number_and_the_password(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]]
+):
+    ids = add(3)
+    choose(admin, "disconnect", ids[:2])
+    for number, password, problem in (("3", ADMIN_PASSWORD, "Type 2, the number"), ("2", "x", "password is wrong")):
+        page = admin.press("/accounts/bulk", account=ids[:2], count=number, password=password)  # type: ignore[arg-type]
+        assert (page.status_code in {401, 422}, problem in page.text) == (True, True), problem
+
+    confirm(admin, ids[:2], count="2", password=ADMIN_PASSWORD)
+    with app.app_context():
+        JobRunner(app).do_due()
+        with read_session() as session:
+            left = session.scalars(select(Account.id).where(Account.disconnected_at.is_(None))).all()
+
+    assert left == ids[2:]
+
+
+@on_sqlite
+def test_links_are_a_file_of_name_address_and_link_and_each_link_works(
+    app: Flask, admin: Visitor, new_visitor: Callable[[], Visitor], add: Callable[..., list[int]]
+):
+    ids = add(2, person_name="Ann Lee", person_email="ann@example.com")
+    choose(admin, "links", ids)
+    job_id = confirm(admin, ids)
+    with app.app_context():
+        JobRunner(app).do_due()
+        items = [(item.work_sealed, item.details) for item, _ in list_items(job_id, None, 9)]
+
+    rows = list(csv.DictReader(admin.get(f"/jobs/{job_id}/links.csv").text.splitlines()))
+
+    assert [(row["name"], row["address"], row["account_id"]) for row in rows] == [
+        ("Ann Lee", "ann@example.com", str(one)) for one in ids
+    ]
+    for row in rows:
+        assert new_visitor().get(row["link"]).status_code == 200
+        assert row["link"].rpartition("/")[2] not in str(items)
+    assert "Opened" in admin.get(f"/accounts/{ids[0]}").text
+    with app.app_context(), read_session() as session:
+        made = select(func.count()).where(AccountEvent.kind == "reconnect_link_made", AccountEvent.actor == ADMIN_EMAIL)
+        assert session.scalar(made) == 2
+
+
+@on_sqlite
+def test_an_export_holds_the_ticked_accounts_or_all_that_match(admin: Visitor, add: Callable[..., list[int]]):
+    ids, gone = add(PAGE_SIZE + 2), add(1, disconnected_at=utc_now())
+
+    def exported(which: str, chosen: list[int], **query: object) -> list[int]:
+        choose(admin, "export", chosen, **query)
+        fields = {"account": chosen, "which": which, "password": ADMIN_PASSWORD}
+        file = admin.press("/accounts/bulk", **fields).text  # type: ignore[arg-type]
+        return [int(found) for found in re.findall(r"^(\d+),", file, re.MULTILINE)]
+
+    assert exported("page", [ids[1], *gone]) == [ids[1], *gone]
+    assert exported("all", ids[:PAGE_SIZE], state="active") == ids
+
+
+@on_sqlite
+def test_nothing_ticked_leads_back_to_the_list_with_its_filter(admin: Visitor, add: Callable[..., list[int]]):
+    add(1)
+
+    admin.get("/accounts/bulk?act=refresh&q=company&state=active")
+
+    assert admin.page.url.endswith("/accounts?q=company&state=active")
+    assert "Tick the accounts first." in admin.text
