@@ -74,7 +74,7 @@ NEXT_STEPS = {
     AccountState.AT_RISK: (
         "The connection still works. We retry automatically. If it is still at risk in an hour, send a reconnect link."
     ),
-    AccountState.RECONNECT_REQUIRED: "A person must authorize again: press Reconnect and allow access at Keap.",
+    AccountState.RECONNECT_REQUIRED: "A person must authorize again and allow access at Keap.",
     AccountState.DISCONNECTED: "No tokens are stored. Press Reconnect to connect this Keap account again.",
 }
 TOKEN_ONLY_STEPS = {

@@ -56,3 +56,48 @@ for (const box of document.querySelectorAll("[data-secret]")) {
   word.textContent = `It hides itself after ${box.dataset.seconds} seconds.`;
   setTimeout(() => hide("Hidden again."), box.dataset.seconds * 1000);
 }
+
+// Times in the reader's zone, with UTC on hover. `fresh` brings a newer copy of the page, before it is compared.
+const WRITTEN = /\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( UTC)?/;
+function localize(page) {
+  if (/^(Etc\/)?UTC$/.test(Intl.DateTimeFormat().resolvedOptions().timeZone)) return;
+  for (const time of page.querySelectorAll("time")) {
+    const moment = new Date(time.dateTime);
+    const shifted = new Date(moment - moment.getTimezoneOffset() * 60_000);
+    const local = shifted.toISOString().slice(0, 19).replace("T", " ");
+    const utc = `${time.dateTime.slice(0, 19).replace("T", " ")} UTC`;
+    let isWritten = false;
+    for (const node of [...time.childNodes, ...(time.firstElementChild?.childNodes ?? [])]) {
+      if (node.nodeType !== Node.TEXT_NODE || !WRITTEN.test(node.data)) continue;
+      node.data = node.data.replace(WRITTEN, (whole) => local.slice(0, whole.replace(" UTC", "").length));
+      isWritten = true;
+    }
+    time.title = isWritten ? utc : `${local} (${utc})`;
+  }
+  for (const head of page.querySelectorAll("th")) {
+    if (head.textContent.endsWith(", UTC")) head.textContent = head.textContent.slice(0, -5);
+  }
+  for (const cell of page.querySelectorAll("[data-label$=', UTC']")) {
+    cell.dataset.label = cell.dataset.label.slice(0, -5);
+  }
+}
+localize(document);
+document.addEventListener("fresh", (event) => localize(event.detail));
+
+// data-copies, and ids and addresses in the list: a click copies the text.
+document.addEventListener("click", async ({ target }) => {
+  const place = target.closest("[data-copies], .one-line div small");
+  if (!place || !navigator.clipboard || !document.getSelection().isCollapsed) return;
+  const text = place.textContent;
+  await navigator.clipboard.writeText(text);
+  place.textContent = "Copied";
+  setTimeout(() => {
+    place.textContent = text;
+  }, 1000);
+});
+
+// data-back: a link to the list leads to the page of it that was seen last in this tab, and to the same account there.
+for (const link of document.querySelectorAll("[data-back]")) {
+  link.href = sessionStorage.getItem("list") ?? link.href;
+  link.addEventListener("click", () => sessionStorage.setItem("returns", "1"));
+}

@@ -15,6 +15,10 @@ const states = (page) =>
 // focus goes to the same link.
 function replace(old, fresh) {
   if (old.innerHTML === fresh.innerHTML) return;
+  for (const box of old.querySelectorAll(":checked")) {
+    const same = fresh.querySelector(`[name="${box.name}"][value="${box.value}"]`);
+    if (same) same.checked = true;
+  }
   const selection = document.getSelection();
   if (!selection.isCollapsed && old.contains(selection.anchorNode)) return false;
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
@@ -31,6 +35,7 @@ async function refresh() {
   if (answer.status === 304) return found();
   if (!answer.ok) throw new TypeError(answer.status);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  document.dispatchEvent(new CustomEvent("fresh", { detail: page }));
   if (parts(page).map((one) => one.id).join() !== parts(document).map((one) => one.id).join()) return location.reload();
   const before = states(document);
   const taken = parts(page).map((fresh) => replace(document.getElementById(fresh.id), document.adoptNode(fresh)));

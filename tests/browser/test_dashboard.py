@@ -1,11 +1,11 @@
 """The dashboard while somebody looks at it, and what the pages with a secret leave behind."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from sqlalchemy import update
 
 from keap_connect.access.admins import create_admin
@@ -165,3 +165,77 @@ def test_link_that_was_made_is_not_made_again_by_a_reload(admin: Person):
 
     admin.sees("Acme Plumbing")
     expect(admin.page.get_by_role("button", name="Revoke")).to_have_count(1)
+
+
+def test_keys_search_move_and_open_but_not_while_somebody_types_or_when_switched_off(admin: Person):
+    admin.open("/accounts")
+    link = admin.page.locator("tbody a")
+    admin.page.keyboard.press("j")
+    expect(link.nth(0)).to_be_focused()
+    admin.page.keyboard.press("j")
+    expect(link.nth(1)).to_be_focused()
+    admin.page.keyboard.press("x")
+    expect(admin.page.locator("#ticked")).to_have_text("1 ticked:")
+    admin.page.keyboard.press("k")
+    expect(link.nth(0)).to_be_focused()
+    admin.page.keyboard.press("/")
+    admin.page.keyboard.type("jk?")
+    expect(admin.page.get_by_label("Search accounts")).to_have_value("jk?")
+
+    link.nth(0).focus()
+    admin.page.keyboard.press("?")
+    admin.page.get_by_label("Use these keys").uncheck()
+    admin.press("Close")
+    link.nth(0).focus()
+    admin.page.keyboard.press("j")
+    expect(link.nth(0)).to_be_focused()
+
+
+def test_coming_back_from_an_account_leads_to_the_same_filter_and_the_same_account(admin: Person):
+    admin.open("/accounts?q=acme&state=active")
+    admin.follow("Acme Plumbing")
+    admin.page.get_by_label("External id").fill("crm:1")
+    admin.press("Save the names")
+
+    admin.page.get_by_role("link", name="Accounts").last.click()
+
+    expect(admin.page).to_have_url(f"{admin.public_url}/accounts?q=acme&state=active")
+    expect(admin.page.get_by_role("link", name="Acme Plumbing")).to_be_focused()
+
+
+def test_ticks_stay_when_the_list_is_replaced_and_an_address_is_copied_by_a_click(
+    admin: Person, lose: Callable[[int], None]
+):
+    admin.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    admin.open("/accounts")
+    admin.page.get_by_label("Acme Plumbing").check()
+    lose(2)
+    wait_for_the_next_look(admin)
+    admin.reads("Reconnect required")
+    expect(admin.page.get_by_label("Acme Plumbing")).to_be_checked()
+
+    admin.press("Tick the page")
+    expect(admin.page.locator("#ticked")).to_have_text("2 ticked:")
+    admin.page.get_by_text("jane@ac101.example.com").click()
+    expect(admin.page.get_by_text("Copied")).to_be_visible()
+    assert admin.page.evaluate("navigator.clipboard.readText()") == "jane@ac101.example.com"
+
+
+def test_times_are_in_the_zone_of_the_reader_with_utc_on_hover(admin: Person, app: Flask, browser: Browser):
+    moment = datetime(2027, 3, 4, 20, 30, tzinfo=UTC)
+    with app.app_context(), write_transaction() as session:
+        session.execute(update(Account).values(access_token_expires_at=moment))
+    context = browser.new_context(timezone_id="Asia/Kolkata")
+    context.add_cookies(admin.page.context.cookies())
+    page = context.new_page()
+
+    page.goto(f"{admin.public_url}/accounts/1")
+    expires = page.locator("time[datetime='2027-03-04T20:30:00Z']")
+    expect(expires).to_have_text("2027-03-05 02:00:00")
+    assert expires.get_attribute("title") == "2027-03-04 20:30:00 UTC"
+    page.goto(f"{admin.public_url}/accounts")
+    in_the_list = page.locator("time[datetime='2027-03-04T20:30:00Z']").first
+    assert in_the_list.get_attribute("title") == "2027-03-05 02:00:00 (2027-03-04 20:30:00 UTC)"
+    page.goto(f"{admin.public_url}/audit")
+    expect(page.get_by_role("columnheader", name="When")).to_have_text("When")
+    context.close()
