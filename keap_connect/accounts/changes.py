@@ -1,6 +1,6 @@
 """What people and programs change about an account: they rename it, disconnect it, or erase it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import delete, false, or_, update
 from sqlalchemy.exc import IntegrityError
@@ -20,8 +20,13 @@ from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, Imported
 NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
 
 
-def change_account(account_id: int, actor: str, changes: Mapping[str, str | None]) -> None:
+def change_account(
+    account_id: int, actor: str, changes: Mapping[str, str | None], only: Collection[int] | None = None
+) -> None:
     """Set label, external id, or both; None or blanks remove them.
+
+    Args:
+        only: the ids of the accounts that the caller may see; None for all.
 
     Raises:
         AccountNotFound: there is none.
@@ -38,6 +43,8 @@ def change_account(account_id: int, actor: str, changes: Mapping[str, str | None
             account = load_account(session, account_id)
             for other in locked.values():
                 if other is not account:
+                    if only is not None and other.id not in only:
+                        raise ExternalIdTaken
                     give_up_external_id(session, other, actor)
             rename(session, account, names, actor)
     except IntegrityError as clash:

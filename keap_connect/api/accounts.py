@@ -65,7 +65,8 @@ def show_account(account_id: int) -> AccountView:
 )
 def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     """A field that is not sent stays; null removes it. 409: another account has this external id."""
-    change_account(account_id, current_key().actor, body)
+    key = current_key()
+    change_account(account_id, key.actor, body, key.account_ids)
     return view_account(account_id)
 
 

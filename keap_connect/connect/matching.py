@@ -63,7 +63,8 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
         IntegrityError: the same (tenant, person) was stored at the same moment; call this again.
     """
     identity = grant.identity
-    locked = lock_accounts(session, is_of(identity), Account.id == reconnects_account_id)
+    is_wanted = Account.id == reconnects_account_id if reconnects_account_id else false()
+    locked = lock_accounts(session, is_of(identity), is_wanted)
     known, wanted = find_by_identity(locked.values(), identity), locked.get(reconnects_account_id or 0)
     if wanted and wanted.tenant_id and identity.tenant_id and wanted.tenant_id != identity.tenant_id:
         record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=identity.tenant_id)
@@ -120,7 +121,7 @@ def take_identity(account: Account, identity: Identity) -> None:
 
 
 def _forget_people(session: Session, account: Account) -> None:
-    """Show the account to nobody who authorized an earlier grant: who that was is unknown; it may be another's now."""
+    """End the sign-ins by an earlier grant: nobody knew whose they were, and the account may be somebody else's now."""
     session.execute(delete(SignIn).where(SignIn.account_id == account.id))
     flows = update(AuthorizationFlow).where(AuthorizationFlow.account_id == account.id)
     session.execute(flows.values(account_id=None))

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, false, or_, select, update
 from sqlalchemy.orm import aliased
 
 from keap_connect.clock import utc_now
@@ -17,11 +17,14 @@ _other = aliased(Account)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def claim_due(most: int) -> list[Account]:
+def claim_due(most: int, *, takes_unproven: bool = True) -> list[Account]:
     """Claim up to `most` due accounts, so that no other worker does, and return them, soonest expiry first.
 
     Imported pairs that were never refreshed come after all others, and one by one whatever the number of workers: many
     may be used up already.
+
+    Args:
+        takes_unproven: whether one of these may be among them.
     """
     now = utc_now()
     is_due = (Account.next_refresh_at <= now, _is_unclaimed(now), *_is_presentable())
@@ -31,7 +34,7 @@ def claim_due(most: int) -> list[Account]:
     is_next = and_(~under_way.exists(), Account.id == first.limit(1).scalar_subquery())
     due = (
         select(Account.id)
-        .where(*is_due, or_(~Account.needs_first_refresh, is_next))
+        .where(*is_due, or_(~Account.needs_first_refresh, is_next if takes_unproven else false()))
         .order_by(Account.needs_first_refresh, Account.access_token_expires_at, Account.id)
         .limit(most)
         .with_for_update(skip_locked=True)

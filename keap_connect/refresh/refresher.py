@@ -63,6 +63,7 @@ class Attempt:
     reason: str = ""  # Keap's answer in a sentence
     retry_after_seconds: int | None = None
     is_keap_trouble: bool = False  # Keap as a whole answered badly, or not at all
+    is_of_pair: bool = False  # or what is wrong is an imported pair that was never refreshed
     fault: Exception | None = None  # of this program; a new pair is kept all the same
 
 
@@ -189,7 +190,7 @@ def _settle(session: Session, account: Account | None, presentation: Presentatio
     if outcome is Outcome.NOT_SENT:
         log.info("Account %s was not refreshed. %s", account.id, answer.reason)
         return Attempt(outcome, answer.reason, retry_after_seconds=1)
-    # An imported pair may be what is wrong, unless Keap asks all of us to wait.
-    says_little = account.needs_first_refresh and not answer.is_throttled and answer.retry_after_seconds is None
-    is_trouble = answer.verdict is Verdict.TRY_LATER and presentation.fault is None and not says_little
-    return Attempt(outcome, answer.reason, answer.retry_after_seconds, is_trouble, presentation.fault)
+    is_trouble = answer.verdict is Verdict.TRY_LATER and presentation.fault is None
+    asks_all = answer.is_throttled or answer.retry_after_seconds is not None
+    is_of_pair = account.needs_first_refresh and is_trouble and not asks_all
+    return Attempt(outcome, answer.reason, answer.retry_after_seconds, is_trouble, is_of_pair, presentation.fault)

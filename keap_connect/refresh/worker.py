@@ -47,6 +47,7 @@ class RefreshWorker:
         self.name = process_name()
         self.started_at = utc_now()
         self.circuit = CircuitBreaker()
+        self.unproven_circuit = CircuitBreaker()  # of imported pairs, whose failures do not pause the others
         self.refreshed = self.failed = self.faults = 0
         self.pool = WorkerPool(app, self.circuit, self._note)
         self._stopping = threading.Event()
@@ -89,7 +90,8 @@ class RefreshWorker:
         notice_clock_step()
         looked_at = seconds_since_boot()
         most = self._allowed()
-        accounts = claim_due(most) if most else []
+        takes_unproven = self.unproven_circuit.paused_seconds() == 0
+        accounts = claim_due(most, takes_unproven=takes_unproven) if most else []
         if not accounts:
             if not most:
                 return False
@@ -117,7 +119,10 @@ class RefreshWorker:
             self.refreshed += attempt.outcome is Outcome.STORED
             self.failed += attempt.outcome in FAILURES or attempt.fault is not None
             self.faults += attempt.fault is not None
-        self.circuit.note(attempt)
+        if not attempt.is_of_pair:
+            self.circuit.note(attempt)
+        if attempt.is_of_pair or attempt.outcome is Outcome.STORED:
+            self.unproven_circuit.note(attempt)
 
     def _allowed(self) -> int:
         raised = {alarm.name for alarm in alarms.list_alarms()}

@@ -445,6 +445,8 @@ class TestExpiredAccessToken:
             again = replace(bring(sandbox, OAUTH, "cd456"), external_id="customer:7", replaces=True)
             assert import_credential(again, ADMIN) == known
         else:
+            with pytest.raises(NameRefused):
+                change_account(known, "a key for one account", {"external_id": "customer:7"}, only=[known])
             change_account(known, ADMIN, {"external_id": "customer:7"})
 
         assert [one.external_id for one in stored.accounts()] == [None, "customer:7"]
