@@ -150,10 +150,13 @@ def nearly_expired(clock, seconds_left=30):
 
 def test_a_refresh_stores_the_new_pair(account, sandbox):
     before = row_of(account)
-    started_at = utc_now()
+    started_at, statements = utc_now(), []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cursor, sql, *_: statements.append(sql))
 
     refresh_account(account, "test")
 
+    writes = [sql for sql in statements if sql.startswith("UPDATE account ")]
+    assert len(writes) == 2, "the lease; the new pair with its state"
     after = row_of(account)
     assert after["generation"] == before["generation"] + 1
     assert after["access_token_sealed"] != before["access_token_sealed"]

@@ -86,7 +86,9 @@ def raise_alarm(session: Session, name: str, reason: str, *, has_history: bool =
 
 
 def end_client_refused(session: Session) -> None:
-    if session.scalar(delete(Alarm).where(Alarm.name == CLIENT_REFUSED).returning(Alarm.name)):
+    # Past the session, which would first write the new pairs, and write each row a second time with its state.
+    ended = delete(Alarm).where(Alarm.name == CLIENT_REFUSED).returning(Alarm.name)
+    if session.connection().scalar(ended):
         record(session, EventKind.CLIENT_ACCEPTED, None, Actor.SYSTEM, cause=CLIENT_REFUSED)
 
 
