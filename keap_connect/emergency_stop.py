@@ -29,9 +29,9 @@ def stop_everything(actor: str) -> list[AccountView]:
         keys = count_updated(session, update(APIKey).where(APIKey.revoked_at.is_(None)).values(revoked_at=now))
         open_links = update(ReconnectLink).where(ReconnectLink.used_at.is_(None), ReconnectLink.revoked_at.is_(None))
         session.execute(open_links.values(revoked_at=now))
+        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)  # is mailed to the admins who have a password
         for admin in session.scalars(select(Admin)):
             admin.password_hash = NOT_CHOSEN
-        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)
         for job_id in session.scalars(select(Job.id).where(Job.finished_at.is_(None))).all():
             stop_in(session, job_id, actor)
         record(session, EventKind.EMERGENCY_STOPPED, None, actor, keys=keys)

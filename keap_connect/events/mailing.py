@@ -72,9 +72,14 @@ def new_mail(
     )
 
 
+def may_get(choice: InstrumentedAttribute[bool]) -> tuple[ColumnElement[bool], ...]:
+    """Return the SQL conditions of the admins who can act and have not switched these mails off."""
+    return choice.is_(True), Admin.role == Role.ADMIN
+
+
 def gets_mails(choice: InstrumentedAttribute[bool]) -> tuple[ColumnElement[bool], ...]:
-    """Return the SQL conditions of the admins who can act, have a password, and have not switched these mails off."""
-    return choice.is_(True), Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN
+    """Return those of the admins among them who have a password; an emergency stop ends all passwords."""
+    return *may_get(choice), Admin.password_hash != NOT_CHOSEN
 
 
 def _to_admins(

@@ -23,7 +23,7 @@ from keap_connect.events.mailing import (
     MAIL,
     RECONNECT,
     UNSTABLE,
-    gets_mails,
+    may_get,
     new_mail,
 )
 from keap_connect.models import Account, Admin, CredentialKind, Delivery
@@ -124,7 +124,7 @@ def _cause(delivery: Delivery) -> Cause | None:
 
 def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:
     """Check that the recipient still wants the mail, and return the link that ends such mails."""
-    wanted = select(Admin.id).where(Admin.email == delivery.recipient, *gets_mails(COLUMNS[choice]))
+    wanted = select(Admin.id).where(Admin.email == delivery.recipient, *may_get(COLUMNS[choice]))
     with read_session() as session:
         if session.scalar(wanted) is None:
             raise MailNotNeeded("Its recipient is no longer an admin, or has switched these mails off.")

@@ -19,6 +19,7 @@ from keap_connect.clock import utc_now
 from keap_connect.connect import identifying
 from keap_connect.connect.reconnect_links import check_link, list_open_links
 from keap_connect.database import read_session, write_transaction
+from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import LinkGone
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
@@ -143,6 +144,20 @@ def test_an_alarm_that_ended_within_two_minutes_is_not_mailed_and_the_next_one_i
 
     assert len(send()) == 1
     assert [one.status for one in deliveries(kind="alarm")] == ["cancelled", "sent"]
+
+
+@on_sqlite
+@pytest.mark.proves("F72")
+def test_an_emergency_stop_is_mailed_and_announced_though_it_ends_the_passwords(send, clock):
+    add_endpoint("https://example.com/", None, None, "x")
+    stop_everything("x")
+    assert [one.payload["data"]["reason"] for one in deliveries(kind="refreshing.paused")] == ["unknown_instance"]
+    clock.advance(seconds=121)
+
+    (mail,) = send()
+
+    assert mail["To"] == ADMIN_EMAIL
+    assert "Everything was stopped by `./keap-connect emergency-stop`." in " ".join(text_of(mail).split())
 
 
 @on_sqlite
