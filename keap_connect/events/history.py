@@ -221,6 +221,7 @@ ANNOUNCED_AS = {
     EventKind.RECOVERED: "account.recovered",
     EventKind.RECONNECT_REQUIRED: "account.reconnect_required",
     EventKind.PERSON_CHANGED: "account.reconnected",
+    EventKind.MOVED_HERE: "account.reconnected",
     EventKind.DISCONNECTED: "account.disconnected",
     EventKind.ERASED: "account.disconnected",
     EventKind.MOVED_AWAY: "account.disconnected",
@@ -233,6 +234,7 @@ ANNOUNCED_AS = {
 ANNOUNCED = tuple(dict.fromkeys(ANNOUNCED_AS.values()))
 _SENTENCES = {kind.value: kind.sentence for kind in EventKind}
 PAIR_STORED = "stored a pair"  # the key in `Session.info` of a transaction that stores new tokens
+_ANNOUNCED = "announced"  # in `Session.info`, too: the accounts and types that a transaction has announced
 # Events are deleted in the same transaction that writes one of these, or after it.
 DELETED = (EventKind.ERASED, EventKind.HISTORY_PRUNED)
 # The network address of the current request; the web and the API set it.
@@ -260,10 +262,15 @@ def record(session: Session, kind: EventKind, account_id: int | None, actor: str
     if kind.stores_pair:
         session.info[PAIR_STORED] = True
         event.pair_mark = secrets.token_hex(8)  # the mark of a host finds the newest stored pair by this value
-    mails = plan_mails(session, event, kind.announced_as) if kind.announced_as else []
+    # A grant that moves is stored, and then said to have moved: that is one change to others.
+    said = session.info.setdefault(_ANNOUNCED, set())
+    announced_as = None if (account_id, kind.announced_as) in said else kind.announced_as
+    if account_id is not None:
+        said.add((account_id, announced_as))
+    mails = plan_mails(session, event, announced_as) if announced_as else []
     session.add(event)
-    if kind.announced_as is not None:
-        _announce(session, event, kind.announced_as)
+    if announced_as is not None:
+        _announce(session, event, announced_as)
     if mails:
         session.flush()  # gives the event its id
         for mail in mails:

@@ -156,6 +156,20 @@ def test_an_announced_event_has_one_delivery_for_each_endpoint_that_wants_its_ty
     }
 
 
+@pytest.mark.parametrize("kinds", [[EventKind.MOVED_HERE], [EventKind.RECONNECTED, EventKind.MOVED_HERE]])
+def test_a_grant_that_moved_to_its_account_is_announced_there_once(kinds):
+    with write_transaction() as session:
+        add_endpoint(session)
+        for account_id in (7, 8):
+            for kind in kinds:
+                record(session, kind, account_id, Actor.SYSTEM)
+
+    assert [(one.account_id, one.kind) for one in deliveries()] == [
+        (7, "account.reconnected"),
+        (8, "account.reconnected"),
+    ]
+
+
 @pytest.mark.proves("R85", "F74")
 def test_a_change_that_is_rolled_back_leaves_no_delivery():
     def fail():
