@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, String, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import AccountEvent, Delivery
+from keap_connect.models import AccountEvent, Delivery, WebhookEndpoint
 
 # The alarms count refusals by these rows, and an account's page shows its last weeks.
 LEAST_KEPT = timedelta(days=30)
@@ -56,10 +56,12 @@ def prune_past(age: timedelta) -> None:
 
 
 def prune_deliveries(age: timedelta) -> None:
-    """Delete the deliveries that were finished, or should have been sent, longer ago than `age`."""
+    """Delete the deliveries that were finished longer ago than `age`, and those that nobody sends."""
     until = utc_now() - age
-    # One may be written at the moment when its endpoint is removed; nobody sends that.
-    is_left = Delivery.finished_at.is_(None) & (Delivery.due_at < until)
+    # One may be written at the moment when its endpoint is removed or switched off. What waits for a worker is kept.
+    used = select(cast(WebhookEndpoint.id, String)).where(WebhookEndpoint.switched_off_at.is_(None))
+    is_left = (Delivery.channel == "webhook") & Delivery.recipient.not_in(used)
+    is_left &= Delivery.finished_at.is_(None) & (Delivery.due_at < until)
     for is_old in (Delivery.finished_at < until, is_left):
         ids = select(Delivery.id).where(is_old).limit(ROWS_AT_ONCE)
         for _ in range(0, MOST_AT_ONCE, ROWS_AT_ONCE):

@@ -347,6 +347,17 @@ def test_what_is_old_is_deleted_and_what_waits_is_not(clock: MovedClock):
     assert [one.kind for one in deliveries()] == ["new", "new", "later"]
 
 
+@pytest.mark.proves("F74")
+def test_what_waits_while_no_worker_runs_is_kept_and_sent(server: RawServer, secret: str, clock: MovedClock):
+    tell(EventKind.RECOVERED)
+    clock.advance(days=40)
+
+    prune_deliveries(timedelta(days=30))
+    send_due()
+
+    assert [one.status for one in deliveries()] == ["sent"]
+
+
 def test_an_endpoint_whose_secret_does_not_open_says_so(server: RawServer, secret: str):
     with write_transaction() as session:
         session.get_one(WebhookEndpoint, 1).secret_sealed = b"broken"
