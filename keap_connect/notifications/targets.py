@@ -20,20 +20,27 @@ PRIVATE = [
 
 def may_connect(text: str, *, is_https: bool, allows_private: bool) -> bool:
     """Whether a webhook may go to this numeric address; without TLS to a private one alone."""
-    address = _unwrap(ip_address(text.partition("%")[0]))
-    if address.is_multicast or any(address in network for network in REFUSED):
-        return False
-    if any(address in network for network in PRIVATE):
+    address = _address(text)
+    if is_private(text):
         return allows_private
-    return is_https and address.is_global and (address.version == 4 or address in UNICAST)
+    is_refused = address.is_multicast or any(address in network for network in REFUSED)
+    return not is_refused and is_https and address.is_global and (address.version == 4 or address in UNICAST)
+
+
+def is_private(text: str) -> bool:
+    """Whether only the setting opens this numeric address."""
+    address = _address(text)
+    is_refused = any(address in network for network in REFUSED)
+    return not is_refused and any(address in network for network in PRIVATE)
 
 
 def may_use_port(port: int, *, is_https: bool) -> bool:
     return port == (443 if is_https else 80) or 1024 <= port <= 65_535
 
 
-def _unwrap(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv6 address stands for, if a translator or this machine would connect to it."""
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Return the address; of an IPv6 one, the IPv4 address to which a translator or this machine would connect."""
+    address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped:
             return address.ipv4_mapped

@@ -28,7 +28,7 @@ from keap_connect.keap.answers import retry_after_seconds
 from keap_connect.models import Delivery, WebhookEndpoint
 from keap_connect.notifications.endpoints import TEST, open_secrets, switch_off
 from keap_connect.notifications.sender import GIVEN_UP, SENT, WAITING, Answer, Channel
-from keap_connect.notifications.targets import may_connect, may_use_port
+from keap_connect.notifications.targets import is_private, may_connect, may_use_port
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ class _Target:
         private = services().settings.has_private_webhooks
         is_fit = may_connect(host, is_https=self._is_https, allows_private=private)
         if self.refused or not is_fit or not may_use_port(port, is_https=self._is_https):
-            self.refused = self.refused or f"The address {host} port {port} is not allowed for webhooks."
+            hint = " WEBHOOK_PRIVATE_TARGETS=on allows private addresses." if is_private(host) and not private else ""
+            self.refused = self.refused or f"The address {host} port {port} is not allowed for webhooks.{hint}"
             return int(pycurl.SOCKET_BAD)
         self._opened.append(socket.socket(address.family, address.socktype, address.protocol))
         return self._opened[-1]

@@ -58,6 +58,8 @@ def test_no_spelling_of_this_machine_gets_a_connection(host: str):
     (row,) = deliveries()
     assert row.status == "given_up"
     assert "is not allowed for webhooks." in row.answer
+    is_never_open = host in {"0", "[::]", "169.254.169.254"}
+    assert ("WEBHOOK_PRIVATE_TARGETS" in row.answer) is not is_never_open
 
 
 @on_sqlite
