@@ -13,14 +13,9 @@ def check_webhooks() -> Iterator[Finding]:
     for one in list_endpoints():
         if one.failing_since is None:
             continue
-        if one.is_on:
-            sentence = f"Webhook {one.id} to {one.host} has failed since {one.failing_since:%Y-%m-%d %H:%M} UTC."
-            yield attention(
-                "webhooks", sentence, "The page Webhooks has the answers; each message is tried for two days."
-            )
-        else:
-            sentence = f"Webhook {one.id} to {one.host} was switched off. {one.switched_off_because}"
-            yield attention("webhooks", sentence, "Repair the receiver, then switch it on on the page Webhooks.")
+        failing = "The page Webhooks has the answers; each message is tried for two days."
+        off = "Repair the receiver, then switch it on on the page Webhooks."
+        yield attention("webhooks", one.sentence, failing if one.is_on else off)
 
 
 def check_mail() -> Iterator[Finding]:

@@ -43,6 +43,13 @@ class WebhookEndpoint(Base):
     def is_on(self) -> bool:
         return self.switched_off_at is None
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong with an endpoint that fails, or was switched off."""
+        if self.is_on:
+            return f"Webhook {self.id} to {self.host} has failed since {self.failing_since:%Y-%m-%d %H:%M} UTC."
+        return f"Webhook {self.id} to {self.host} was switched off. {self.switched_off_because}"
+
 
 class Delivery(Base):
     """One message to one recipient, written in the transaction of the change that it announces."""

@@ -13,7 +13,8 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.journeys import Failures, list_failures
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.events.mailing import CUSTOMER_MAIL, DIGEST, MAIL, STEADY_AFTER, WAIT, gets_mails, new_mail
-from keap_connect.models import Account, Admin, Alarm, Delivery
+from keap_connect.models import Account, Admin, Alarm, Delivery, WebhookEndpoint
+from keap_connect.notifications.endpoints import list_endpoints
 from keap_connect.notifications.messages import Trouble
 from keap_connect.refresh.alarms import list_alarms
 from keap_connect.services import services
@@ -29,10 +30,11 @@ class Attention:
     alarms: Sequence[Alarm]
     troubles: Sequence[Trouble]
     more: int
+    webhooks: Sequence[WebhookEndpoint]  # that were switched off for failing
     failures: Sequence[Failures]  # of connecting; too common to write a mail for
 
     def __bool__(self) -> bool:
-        return bool(self.alarms or self.troubles or self.more)
+        return bool(self.alarms or self.troubles or self.more or self.webhooks)
 
 
 def read_attention() -> Attention:
@@ -49,7 +51,8 @@ def read_attention() -> Attention:
     troubles = [Trouble(one, mails.get(one.id)) for one in (*lost, *risky)]
     more = (found.total or 0) + count - len(troubles)
     lasting_alarms = [one for one in list_alarms() if one.raised_at <= lately]
-    return Attention(lasting_alarms, troubles, more, list_failures())
+    off = [one for one in list_endpoints() if one.failing_since and not one.is_on]
+    return Attention(lasting_alarms, troubles, more, off, list_failures())
 
 
 def write_digests() -> None:
@@ -65,12 +68,13 @@ def write_digests() -> None:
 
 
 def _is_due() -> bool:
-    digests = select(Delivery.id).where(Delivery.channel == MAIL, Delivery.kind == DIGEST)
     now = utc_now()  # a digest of later was written while the clock was ahead
+    digests = select(Delivery.id).where(Delivery.channel == MAIL, Delivery.kind == DIGEST)
     lately = digests.where(Delivery.created_at.between(now - EVERY, now), Delivery.status != "cancelled")
-    wanting = select(func.count(Admin.id)).where(*gets_mails(Admin.has_digest_mails))
     with read_session() as session:
-        return session.scalar(lately.limit(1)) is None and bool(session.scalar(wanting))
+        wanting = session.scalars(select(Admin.email).where(*gets_mails(Admin.has_digest_mails))).all()
+        # By recipient, whose index leads past the mails to customers and the webhooks.
+        return bool(wanting) and session.scalar(lately.where(Delivery.recipient.in_(wanting)).limit(1)) is None
 
 
 def _mails(account_ids: Sequence[int]) -> dict[int, Delivery]:

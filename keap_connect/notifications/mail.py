@@ -92,7 +92,8 @@ def _digest(delivery: Delivery) -> Callable[[], Message]:
     found = read_attention()
     if not found:
         raise MailNotNeeded("Nothing needs attention any longer.")
-    return lambda: digest_message(found.alarms, found.troubles, found.more, found.failures, unsubscribe)
+    notes = [*(one.sentence for one in found.webhooks), *(one.sentence for one in found.failures)]
+    return lambda: digest_message(found.alarms, found.troubles, found.more, notes, unsubscribe)
 
 
 def _unstable(delivery: Delivery) -> Callable[[], Message]:

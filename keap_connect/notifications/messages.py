@@ -12,7 +12,6 @@ from flask import current_app
 from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.clock import utc_now
-from keap_connect.connect.journeys import Failures
 from keap_connect.connect.reconnect_links import MadeLink
 from keap_connect.models import Alarm, Delivery
 from keap_connect.refresh.alarms import ADVICE
@@ -125,18 +124,18 @@ def digest_message(
     alarms: Sequence[Alarm],
     troubles: Sequence[Trouble],
     more: int,
-    failures: Sequence[Failures],
+    notes: Sequence[str],
     unsubscribe_url: str,
 ) -> Message:
     """Return the daily digest; `more` is how many accounts need attention beside those listed."""
     count = len(troubles) + more
     need = "account needs" if count == 1 else "accounts need"
-    heading = f"{count} {need} attention" if count else ALARM_HEADING
+    heading = f"{count} {need} attention" if count else ALARM_HEADING if alarms else "A webhook is switched off"
     paused = [f"{ALARM_HEADING} since {_minute(one.raised_at)}. {one.reason}" for one in alarms]
     return Message(
         subject=heading,
         heading=heading,
-        paragraphs=(*paused, *(one.sentence for one in failures)),
+        paragraphs=(*paused, *notes),
         items=[_item(one) for one in troubles],
         after=(f"And {more} more: the dashboard has them all.",) if more else (),
         action=("Open the dashboard", _page("/accounts")),

@@ -24,9 +24,9 @@ from keap_connect.errors import LinkGone
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, Admin, CredentialKind, Delivery, Role
+from keap_connect.models import Account, Admin, CredentialKind, Delivery, Role, WebhookEndpoint
 from keap_connect.notifications import digest
-from keap_connect.notifications.endpoints import add_endpoint
+from keap_connect.notifications.endpoints import add_endpoint, change_endpoint, switch_off
 from keap_connect.notifications.mail import CHANNELS
 from keap_connect.notifications.messages import CAUSES
 from keap_connect.notifications.sender import Sender
@@ -231,6 +231,28 @@ def test_an_account_is_in_the_digest_when_it_is_at_risk_for_an_hour(send, clock)
 
 @on_sqlite
 @OFF
+@pytest.mark.proves("R82", "F75")
+def test_a_webhook_that_was_switched_off_for_failing_is_in_the_digest_until_it_is_on_again(send, clock):
+    for number in (1, 2):
+        add_endpoint("https://crm.example.com/canary-path", None, None, "x")
+        with write_transaction() as session:
+            endpoint = session.get_one(WebhookEndpoint, number)
+            endpoint.failing_since = utc_now() if number == 1 else None
+            switch_off(session, endpoint, "system", "It answered 410 Gone.")
+    send()
+    clock.advance(seconds=121)
+    (mail,) = send()
+
+    assert mail["Subject"] == "A webhook is switched off"
+    assert "Webhook 1 to crm.example.com was switched off. It answered 410 Gone." in " ".join(text_of(mail).split())
+    assert "Webhook 2" not in text_of(mail)
+    assert "canary" not in text_of(mail)
+    change_endpoint(1, "x", {"is_on": True})
+    assert not digest.read_attention()
+
+
+@on_sqlite
+@OFF
 def test_the_digest_counts_and_names_all_that_are_at_risk_for_an_hour_and_no_other(clock):
     account_ids = [connect(number) for number in range(1, 26)]
     for account_id in account_ids[21:]:
@@ -326,16 +348,18 @@ def test_a_choice_made_after_the_mail_was_written_still_counts(send, admin, cloc
 def test_a_customer_gets_a_link_and_two_reminders_and_then_silence(send, clock):
     account_id = connect()
     lose(account_id, Cause.AGED_OUT)
-    mails = []
+    mails, counts = [], []
     for days in (0, 3, 4, 7, 30):
         clock.advance(days=days, seconds=121)
-        mails += [mail for mail in send() if mail["To"] == CUSTOMER]
+        sent = [mail for mail in send() if mail["To"] == CUSTOMER]
+        mails, counts = mails + sent, [*counts, len(sent)]
         if days == 3:
             check_link(link_in(mails[1]))
             with pytest.raises(LinkGone):
                 check_link(link_in(mails[0]))
             assert len(list_open_links(account_id)) == 1
 
+    assert counts == [1, 1, 1, 0, 0]
     assert [mail["Subject"] for mail in mails] == [
         "Please reconnect Bright Dental 1",
         "Reminder: please reconnect Bright Dental 1",
