@@ -37,7 +37,10 @@ COUNTERS = {
 }
 HISTOGRAMS: dict[str, tuple[str, list[str]]] = {
     "keap_latency_seconds": ("How long calls to Keap took.", []),
-    "delivery_delay_seconds": ("The time from when a webhook or mail may be sent to its delivery.", ["kind"]),
+    "delivery_delay_seconds": (
+        "The time to the delivery of a webhook or mail, from when it may be sent, or from its first failure.",
+        ["kind"],
+    ),
 }
 # A tunnel to a developer's machine can set the Host header to localhost, and writes one of these.
 FORWARDING = ("Forwarded", "X-Forwarded-For", "Via")

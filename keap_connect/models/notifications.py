@@ -10,8 +10,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from keap_connect.database import Base
 
 # Most rows are finished; with these indexes the worker does not read them.
-_WAITS = text("finished_at IS NULL")
-_MAILS = text("channel <> 'webhook'")
+_WAITS, _ENDED = text("finished_at IS NULL"), text("finished_at IS NOT NULL")
+_MAILS, _MAIL_WAITS = text("channel <> 'webhook'"), text("channel <> 'webhook' AND finished_at IS NULL")
 
 
 class WebhookEndpoint(Base):
@@ -29,6 +29,7 @@ class WebhookEndpoint(Base):
     old_secret_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     created_by: Mapped[str]
+    tried_at: Mapped[datetime | None]
     # The first failure after the last success; still set if it was switched off for failing.
     failing_since: Mapped[datetime | None]
     switched_off_at: Mapped[datetime | None]
@@ -56,13 +57,20 @@ class Delivery(Base):
 
     __tablename__ = "delivery"
     __table_args__ = (
-        Index("ix_delivery_recipient_due", "recipient", "due_at", sqlite_where=_WAITS, postgresql_where=_WAITS),
-        Index("ix_delivery_channel_due", "channel", "due_at", sqlite_where=_WAITS, postgresql_where=_WAITS),
+        Index(
+            "ix_delivery_recipient_due",
+            *("channel", "recipient", "due_at", "id"),
+            sqlite_where=_WAITS,
+            postgresql_where=_WAITS,
+        ),
+        Index("ix_delivery_channel_due", "channel", "due_at", sqlite_where=_MAIL_WAITS, postgresql_where=_MAIL_WAITS),
         Index("ix_delivery_order", "recipient", "account_id", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
         Index("ix_delivery_mails", "id", sqlite_where=_MAILS, postgresql_where=_MAILS),
         Index(None, "recipient", "id"),
+        Index(None, "recipient", "status", "id"),
         Index(None, "account_id"),
-        Index(None, "finished_at"),
+        # With what waits in it, PostgreSQL would take it for that, too, and read all that waits for each message.
+        Index(None, "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
         {"sqlite_autoincrement": True},
     )
 
@@ -77,6 +85,7 @@ class Delivery(Base):
     created_at: Mapped[datetime]
     due_at: Mapped[datetime]  # when it may be sent; a process that sends it moves this ahead
     attempts: Mapped[int] = mapped_column(default=0)  # that ended with an answer or a failure
+    failing_since: Mapped[datetime | None]  # the first failure
     status: Mapped[str] = mapped_column(default="waiting")  # waiting, sent, given_up or cancelled
     tried_at: Mapped[datetime | None]
     answer: Mapped[str | None]  # the last one, in short

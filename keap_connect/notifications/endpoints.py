@@ -180,7 +180,8 @@ def redeliver(endpoint_id: int, delivery_id: int) -> Delivery:
             raise DeliveryNotFound
         # One that is due sooner may be under way.
         if row.finished_at is not None or row.due_at > now + timedelta(seconds=CLAIM_SECONDS):
-            row.status, row.finished_at, row.attempts, row.due_at, row.created_at = WAITING, None, 0, now, now
+            row.status, row.finished_at, row.attempts, row.failing_since = WAITING, None, 0, None
+            row.due_at = row.created_at = now
     return row
 
 

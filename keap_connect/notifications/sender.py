@@ -32,7 +32,9 @@ from keap_connect.refresh.clone_guard import check_before_first_lease
 log = logging.getLogger(__name__)
 # How long to wait after each attempt, in seconds: 48 hours in all. A tenth more or less is random.
 WAITS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 58_800)
+FAILS_FOR_LONG = timedelta(hours=48)  # then a message is given up, also if there were fewer attempts
 LONGEST_WAIT_SECONDS = 86_400.0  # whatever the recipient asks for
+NOBODY_TRIED = timedelta(hours=25)  # longer than any wait: no worker ran, or nothing was to be sent
 SEND_SECONDS = 60.0  # a channel must have ended by then
 CLAIM_SECONDS = 2 * SEND_SECONDS
 AT_ONCE = 3  # messages to one lane
@@ -214,16 +216,13 @@ def count_waiting() -> dict[str, int]:
 def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, datetime]]:
     """Hold the deliveries that wait longest in this lane, at most one for each account and recipient.
 
-    Returns each with the time since when it is late: when it was first due, or, after failed attempts, was written.
+    Returns each with the time since when it is late: when it was first due, or, after failures, of the first one.
     """
     channel, recipient = lane
     now = utc_now()
     earlier = aliased(Delivery)
-    is_same_account = earlier.account_id.is_not_distinct_from(Delivery.account_id)
-    is_same_line = [earlier.recipient == Delivery.recipient, is_same_account, earlier.id < Delivery.id]
-    # Of what is about no account, only pauses and their ends have an order.
-    is_single = Delivery.account_id.is_(None) & ~Delivery.kind.startswith(REFRESHING)
-    is_same_line.append(earlier.account_id.is_not(None) | earlier.kind.startswith(REFRESHING))
+    is_same_line = earlier.recipient == Delivery.recipient, earlier.id < Delivery.id
+    before = select(earlier.id).where(earlier.finished_at.is_(None), *is_same_line).limit(1)
     due = (
         select(Delivery)
         .where(Delivery.finished_at.is_(None), Delivery.channel == channel, Delivery.due_at <= now)
@@ -231,23 +230,27 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, d
         .order_by(Delivery.due_at, Delivery.id)
         .limit(most)
     )
-    if recipient is not None:
-        due = due.where(Delivery.recipient == recipient)
+    # The condition on the channel is that of the index for channels that are one lane.
+    due = due.where(Delivery.channel != "webhook" if recipient is None else Delivery.recipient == recipient)
     with read_session() as session:
         if asked := session.get(Alarm, UNKNOWN_INSTANCE):
             # A copy of the installation has the messages of the original, and finds its own tokens too old. Until the
             # answer, it sends nothing but that there is a question, and nothing older holds that up.
             due = due.where(Delivery.created_at >= asked.raised_at)
             due = due.where(Delivery.kind.startswith(REFRESHING) | (Delivery.kind == ALARM))
-            is_same_line.append(earlier.created_at >= asked.raised_at)
-        waits = select(earlier.id).where(earlier.finished_at.is_(None), *is_same_line).exists()
-        found = session.scalars(due.where(is_single | ~waits)).all()
+            before = before.where(earlier.created_at >= asked.raised_at)
+        # Of what is about no account, only pauses and their ends have an order.
+        pauses = before.where(earlier.account_id.is_(None), earlier.kind.startswith(REFRESHING))
+        is_single = Delivery.account_id.is_not(None) | ~Delivery.kind.startswith(REFRESHING)
+        # Not by EXISTS, from which PostgreSQL would make a join of all that waits with all that waits.
+        due = due.where(before.where(earlier.account_id == Delivery.account_id).scalar_subquery().is_(None))
+        found = session.scalars(due.where(is_single | pauses.scalar_subquery().is_(None))).all()
     if not found:
         return []
     until = utc_now() + timedelta(seconds=CLAIM_SECONDS)
     with write_transaction() as session:
         held = [one for one in found if count_updated(session, _still(one).values(due_at=until))]
-    ours = [(one, one.created_at if one.attempts else one.due_at) for one in held]
+    ours = [(one, one.failing_since or one.due_at) for one in held]
     for one in held:
         one.due_at = until
     return ours
@@ -267,20 +270,28 @@ def _write(session: Session, channel: Channel, delivery: Delivery, since: dateti
     if row.due_at != delivery.due_at and not answer.is_done:
         return  # this process was suspended, and another one has claimed it: that one's answer counts
     now = utc_now()
+    fails = fails_since(row.failing_since, row.tried_at)
     row.attempts, row.tried_at, row.answer, row.answer_code = row.attempts + 1, now, cut(answer.text), answer.code
     if answer.is_done:
         row.status, row.finished_at = SENT, now
         counters.observe("delivery_delay_seconds", (now - since).total_seconds(), row.channel)
     elif answer.is_cancelled:
         row.status, row.finished_at = CANCELLED, now
-    elif answer.is_gone or row.attempts > len(WAITS):
+    elif answer.is_gone or row.attempts > len(WAITS) or fails <= now - FAILS_FOR_LONG:
         row.status, row.finished_at = GIVEN_UP, now
     else:
+        row.failing_since = fails
         wait = WAITS[row.attempts - 1] * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
         asked = min(answer.retry_after_seconds or 0.0, LONGEST_WAIT_SECONDS)
         row.due_at = now + timedelta(seconds=max(wait, asked))
     counters.count("deliveries", row.channel, "failed" if row.status == WAITING else row.status)
     channel.note(session, row)
+
+
+def fails_since(before: datetime | None, tried_at: datetime | None) -> datetime:
+    """Return since when attempts fail, if this one does; anew if nothing was tried for long."""
+    now = utc_now()
+    return before if before and tried_at and tried_at > now - NOBODY_TRIED else now
 
 
 def _hurry_future_dated() -> None:

@@ -27,7 +27,15 @@ from keap_connect.events.history import Actor
 from keap_connect.keap.answers import retry_after_seconds
 from keap_connect.models import Delivery, WebhookEndpoint
 from keap_connect.notifications.endpoints import TEST, open_secrets, switch_off
-from keap_connect.notifications.sender import GIVEN_UP, SENT, WAITING, Answer, Channel
+from keap_connect.notifications.sender import (
+    FAILS_FOR_LONG,
+    GIVEN_UP,
+    SENT,
+    WAITING,
+    Answer,
+    Channel,
+    fails_since,
+)
 from keap_connect.notifications.targets import is_private, may_connect, may_use_port
 from keap_connect.services import services
 
@@ -37,9 +45,7 @@ CONNECT_SECONDS = 10.0
 MOST_BODY_BYTES = 64 * 1024  # read and dropped; then the connection is closed
 OVERLOADED = {429, 502, 503, 504}
 PAUSE_SECONDS = 60.0  # after an answer that says so, or none
-# An endpoint that nothing has reached for that long is switched off. With a backlog, the attempts of one message take
-# longer than two days; without one, the last attempt may come earlier.
-FAILS_FOR_LONG = timedelta(hours=48)
+# An endpoint that nothing has reached for two days is switched off. The last attempt of a message may come earlier.
 FAILS_TO_THE_LAST = timedelta(hours=40)
 
 
@@ -167,14 +173,15 @@ def note(session: Session, delivery: Delivery) -> None:
     endpoint = session.get(WebhookEndpoint, int(delivery.recipient), with_for_update=True)
     if endpoint is None or endpoint.switched_off_at is not None:
         return
+    now, before = utc_now(), endpoint.tried_at
+    endpoint.tried_at = now
     if delivery.status == SENT:
         endpoint.failing_since = None
     elif delivery.answer_code == HTTPStatus.GONE:
-        endpoint.failing_since = endpoint.failing_since or utc_now()
+        endpoint.failing_since = endpoint.failing_since or now
         switch_off(session, endpoint, Actor.SYSTEM, "It answered 410 Gone.")
     elif delivery.status in {WAITING, GIVEN_UP} and delivery.kind != TEST:
-        now = utc_now()
-        endpoint.failing_since = endpoint.failing_since or now
+        endpoint.failing_since = fails_since(endpoint.failing_since, before)
         if endpoint.failing_since <= now - (FAILS_TO_THE_LAST if delivery.status == GIVEN_UP else FAILS_FOR_LONG):
             since = f"{endpoint.failing_since:%Y-%m-%d %H:%M} UTC"
             switch_off(session, endpoint, Actor.SYSTEM, f"No message has reached it since {since}: {delivery.answer}.")

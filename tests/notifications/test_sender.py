@@ -1,24 +1,31 @@
 """The sender sends at least once, in order per account and recipient, and nobody waits for anybody else."""
 
+import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
 from flask import Flask, current_app
+from sqlalchemy import event, insert
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from keap_connect import counters
+from keap_connect.access.admins import create_admin
 from keap_connect.clock import utc_now
-from keap_connect.database import write_transaction
+from keap_connect.database import db, write_transaction
 from keap_connect.models import Delivery
-from keap_connect.notifications import sender
+from keap_connect.notifications import digest, sender
+from keap_connect.notifications.endpoints import add_endpoint, list_deliveries
 from keap_connect.notifications.sender import SEND_SECONDS, WAITS, Answer, Channel, Sender
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import MARK, check_instance
 from keap_connect.services import services
 from tests.accounts.granted import store_account
-from tests.conftest import MovedClock
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.notifications.conftest import deliveries, write_delivery
 from tests.support.sandbox import Sandbox
 
@@ -106,6 +113,38 @@ def test_retries_wait_longer_each_time_for_two_days_and_then_the_next_message_go
     assert set(script.sent[:-1]) == {("1", 7, first, "msg_1")}
     assert script.ids[-1] == second
     assert timedelta(hours=47) < timedelta(seconds=sum(WAITS)) < timedelta(hours=49)
+
+
+@on_sqlite
+@pytest.mark.proves("F75")
+def test_two_days_of_failures_end_a_message_however_few_attempts_there_were(clock: MovedClock):
+    first, second = write_delivery(), write_delivery()
+    script = Script(lambda one: FAILED if one.id == first else DONE)
+
+    for hours in (24, 24.1, 0):  # the recipient, or a worker that runs now and then, lets no other attempt happen
+        script.run()
+        clock.advance(hours=hours)
+
+    assert [(one.status, one.attempts) for one in deliveries()] == [("given_up", 3), ("sent", 1)]
+    assert script.ids == [first, first, first, second]
+
+
+@on_sqlite
+@pytest.mark.proves("F75")
+def test_days_without_a_worker_end_no_message(clock: MovedClock):
+    first, second = write_delivery(), write_delivery()
+    script = Script(FAILED)
+    script.run()
+    clock.advance(days=3)
+    script.run()
+    assert [one.status for one in deliveries()] == ["waiting", "waiting"]
+
+    script.answer = DONE
+    clock.advance(minutes=6)
+    script.run()
+
+    assert [(one.status, one.attempts) for one in deliveries()] == [("sent", 3), ("sent", 1)]
+    assert script.ids[-2:] == [first, second]
 
 
 @on_sqlite
@@ -232,14 +271,52 @@ def test_a_late_failure_changes_nothing_of_what_another_sender_holds_and_a_late_
 
 
 @on_sqlite
-def test_the_delay_of_a_message_that_is_meant_to_wait_begins_when_it_is_due(clock: MovedClock):
+@pytest.mark.proves("F74")
+def test_a_database_that_is_away_costs_no_message_and_repeats_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    away = OperationalError("x", None, Exception())
+    write, answers = sender.write_transaction, iter([None, away, away, None])  # the claim, and three tries to write
+
+    def write_unless_away() -> AbstractContextManager[Session]:
+        if fault := next(answers, None):
+            raise fault
+        return write()
+
+    looks = iter([away])
+
+    def list_lanes() -> list[None]:
+        if fault := next(looks, None):
+            raise fault
+        return [None]
+
+    write_delivery()
+    script = Script()
+    monkeypatch.setattr(sender, "write_transaction", write_unless_away)
+    monkeypatch.setattr(sender, "IDLE_SECONDS", 0.01)
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    with Sender(app, [Channel("test", script.send, list_lanes)]):
+        while deliveries()[0].status != "sent":
+            threading.Event().wait(0.02)
+
+    assert script.ids == [1]
+    assert "Nothing is sent: the database does not answer" in caplog.text
+    assert caplog.text.count("is not written yet") == 2
+
+
+@on_sqlite
+@pytest.mark.parametrize("failures", [0, 1])
+def test_the_delay_of_a_message_that_is_meant_to_wait_begins_when_it_is_due(clock: MovedClock, failures: int):
     counters.take()  # of other tests
     write_delivery(due_at=utc_now() + timedelta(days=3))
     clock.advance(days=3)
+    if failures:
+        Script(FAILED).run()
+        clock.advance(seconds=6)
 
     Script().run()
 
-    assert 0 < counters.take()["delivery_delay_seconds", "test sum"] < 3600
+    assert 6 * failures <= counters.take()["delivery_delay_seconds", "test sum"] < 3600
 
 
 @on_sqlite
@@ -291,6 +368,40 @@ def test_a_copy_sends_nothing_of_the_original_even_before_its_worker_has_refresh
 
     assert script.ids == []
     assert [alarm.name for alarm in alarms.list_alarms()] == [alarms.UNKNOWN_INSTANCE]
+
+
+@pytest.mark.proves("F76")
+def test_who_looks_for_deliveries_reads_their_index_and_neither_all_that_waits_nor_all_that_was_sent():
+    said: list[tuple[str, object]] = []
+
+    def hear(_1: object, _2: object, statement: str, parameters: object, *_: object) -> None:
+        if "FROM delivery" in statement:
+            said.append((statement, parameters))
+
+    add_endpoint("https://example.com/", None, None, "x")
+    create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+    same = {"kind": "x", "payload": {}, "message_id": "x", "created_at": utc_now(), "due_at": utc_now()}
+    with write_transaction() as session:
+        rows = [{"channel": "webhook", "recipient": "1", "account_id": number, **same} for number in range(2000)]
+        session.connection().execute(insert(Delivery), rows)
+    event.listen(db.engine, "before_cursor_execute", hear)
+    for lane in (("webhook", "1"), ("mail", None)):
+        sender._claim(lane, 3, [])
+    list_deliveries(1, status="given_up")
+    digest._is_due()
+    event.remove(db.engine, "before_cursor_execute", hear)
+
+    first = ["ix_delivery_recipient_due", "ix_delivery_channel_due", "ix_delivery_recipient_status_id"]
+    with write_transaction() as session:
+        connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
+        if connection.dialect.name == "postgresql":
+            explain = "EXPLAIN "
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # a small table is read whole
+        plans = [str(connection.exec_driver_sql(explain + statement, given).all()) for statement, given in said]  # type: ignore[arg-type]
+    found = [re.findall(r"ix_delivery_\w+|Join", plan) for plan in plans]
+    assert [names[0] for names in found[:3]] == first
+    assert found[3][0].startswith("ix_delivery_recipient")
+    assert all({"Join", "ix_delivery_finished_at"}.isdisjoint(names) for names in found)
 
 
 @pytest.mark.proves("R85", "F76")

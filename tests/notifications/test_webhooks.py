@@ -246,6 +246,20 @@ def test_a_dead_endpoint_is_switched_off_after_two_days_however_much_waits(
     assert {one.status for one in deliveries()} == {"cancelled"}
 
 
+@pytest.mark.proves("F75")
+def test_days_without_a_worker_switch_no_endpoint_off(server: RawServer, secret: str, clock: MovedClock):
+    server.script = says("503 Service Unavailable")
+    write_delivery("1", 1, "webhook")
+    send_due()
+    clock.advance(days=3)
+    write_delivery("1", 2, "webhook")
+
+    send_due()
+
+    assert get_endpoint(1).is_on
+    assert [one.attempts for one in deliveries()] == [2, 1]
+
+
 @pytest.mark.proves("R82")
 def test_one_message_that_is_never_taken_switches_nothing_off(server: RawServer, secret: str, clock: MovedClock):
     def judge(connection: Connection) -> None:
