@@ -146,7 +146,11 @@ class NewWebhook(Schema):
 
 class WebhookChange(NewWebhook):
     url = Text(2000, WEBHOOK_URL)
-    is_on = fields.Boolean(truthy={True}, falsy={False}, metadata={"description": "False: it gets nothing more."})
+    is_on = fields.Boolean(
+        truthy={True},
+        falsy={False},
+        metadata={"description": "False: it gets nothing more, and what changes meanwhile is not sent later."},
+    )
     rotate_secret = fields.Boolean(truthy={True}, falsy={False}, metadata={"description": "True: make a new secret."})
 
 

@@ -5,15 +5,19 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
 
+from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.state import Cause
 from keap_connect.clock import utc_now
-from keap_connect.events.history import ANNOUNCED
+from keap_connect.database import write_transaction
+from keap_connect.events.history import ANNOUNCED, Actor, EventKind, record
 from keap_connect.notifications.endpoints import add_endpoint, send_test
 from keap_connect.notifications.sender import WAITS, Sender
 from keap_connect.notifications.webhooks import CHANNEL
@@ -39,13 +43,44 @@ def message(app: Flask) -> Message:
         secret = add_endpoint(f"{server.url}/hooks/keap", None, None, "x").secret or ""
         send_test(1)
         Sender(app, [CHANNEL]).send_due()
-        head, _, body = server.requests[0].partition(b"\r\n\r\n")
-    lines = (line.partition(": ") for line in head.decode().split("\r\n")[1:])
-    return secret, {name.lower(): value for name, _, value in lines}, body
+        _, headers, body = _parts(server.requests[0].decode())
+    return secret, headers, body.encode()
 
 
 def test_each_language_has_its_test():
     assert set(BLOCKS) == {"", "python", "php", "js"}
+
+
+@on_sqlite
+@pytest.mark.proves("R80", "R83")
+def test_the_sample_is_a_message_as_it_is_sent(app: Flask):
+    with app.app_context(), RawServer(answering(http(b""))) as server:
+        add_endpoint(f"{server.url}/hooks/keap", None, None, "x")
+        with write_transaction() as session:
+            account = new_account(session, "ab123", "1")
+            account.external_id = "acme"
+            details = {"cause": Cause.REFUSED, "deadline": None}
+            record(session, EventKind.RECONNECT_REQUIRED, account.id, Actor.SYSTEM, **details)
+        Sender(app, [CHANNEL]).send_due()
+        first, headers, body = _parts(server.requests[0].decode())
+    shown_first, shown_headers, shown_body = _parts(BLOCKS[""].replace("\n", "\r\n"))
+    sent, shown = json.loads(body), json.loads(shown_body)
+
+    assert first == f"{shown_first} HTTP/1.1"
+    assert set(headers) - {"host", "accept", "content-length"} == set(shown_headers)
+    assert (headers["content-type"], headers["user-agent"]) == ("application/json", "keap-connect")
+    for message in (sent, shown):
+        assert datetime.fromisoformat(message.pop("timestamp")).tzinfo
+        message["data"]["url"] = urlsplit(message["data"]["url"]).path
+    assert sent == {**shown, "data": {**shown["data"], "event_id": 2, "account_id": 1, "url": "/reconnect/1"}}
+    assert shown["data"]["url"] == f"/reconnect/{shown['data']['account_id']}"
+
+
+def _parts(request: str) -> tuple[str, dict[str, str], str]:
+    head, _, body = request.partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    pairs = (line.partition(": ") for line in lines)
+    return first, {name.lower(): value for name, _, value in pairs}, body
 
 
 @on_sqlite
