@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 WAITS, ENDED = "finished_at IS NULL", "finished_at IS NOT NULL"
 MAIL_WAITS = f"channel <> 'webhook' AND {WAITS}"
 BEFORE = {

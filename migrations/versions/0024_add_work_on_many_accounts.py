@@ -6,8 +6,8 @@ What is left of its filter, and an index that counts its items.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0025"
-down_revision = "0020"
+revision = "0024"
+down_revision = "0022"
 
 
 def upgrade() -> None:
