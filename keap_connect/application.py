@@ -29,6 +29,7 @@ from keap_connect.web import (
     exports,
     health,
     imports,
+    invitations,
     jobs,
     mail,
     patterns,
@@ -101,7 +102,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
-    for page in (*pages, bulk, jobs, exports, webhooks, mail, health, well_known):
+    for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, health, well_known):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)
@@ -112,7 +113,8 @@ def register_pages(app: Flask) -> None:
     def who_and_where() -> dict[str, object]:
         settings = services().settings
         people = {"admin": current_admin(), "person": current_person()}
-        return {**people, "service": settings.service, "sandbox_url": settings.sandbox_url, "version": VERSION}
+        where = {"sandbox_url": settings.sandbox_url, "is_by_invitation": settings.is_by_invitation}
+        return {**people, **where, "service": settings.service, "version": VERSION}
 
 
 def version_static_files(app: Flask) -> None:

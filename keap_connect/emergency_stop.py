@@ -8,7 +8,18 @@ from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.records import stop_in
-from keap_connect.models import NOT_CHOSEN, Account, Admin, APIKey, Job, OneTimeToken, ReconnectLink, SignIn
+from keap_connect.models import (
+    NOT_CHOSEN,
+    Account,
+    Admin,
+    APIKey,
+    Invitation,
+    InvitationState,
+    Job,
+    OneTimeToken,
+    ReconnectLink,
+    SignIn,
+)
 from keap_connect.refresh import alarms
 
 REASON = (
@@ -29,6 +40,8 @@ def stop_everything(actor: str) -> list[AccountView]:
         keys = count_updated(session, update(APIKey).where(APIKey.revoked_at.is_(None)).values(revoked_at=now))
         open_links = update(ReconnectLink).where(ReconnectLink.used_at.is_(None), ReconnectLink.revoked_at.is_(None))
         session.execute(open_links.values(revoked_at=now))
+        invitations = update(Invitation).where(Invitation.state.in_((InvitationState.SENT, InvitationState.OPENED)))
+        session.execute(invitations.values(state=InvitationState.WITHDRAWN))
         alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON)  # is mailed to the admins who have a password
         for admin in session.scalars(select(Admin)):
             admin.password_hash = NOT_CHOSEN

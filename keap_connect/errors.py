@@ -146,7 +146,19 @@ class TenantConflict(KeapConnectError):
 
 
 class LinkGone(KeapConnectError):
-    """A reconnect link is unknown, used, expired or revoked; the page does not say which."""
+    """A link is unknown, used, expired or revoked; the page does not say which."""
+
+
+class InvitationNotFound(KeapConnectError):
+    status, code = 404, "not_found"
+    heading, advice = "There is no such invitation", "It may have been deleted: KEEP_LINKS says when."
+
+
+class InvitationClosed(KeapConnectError):
+    """In its present state, an invitation cannot do what was asked for."""
+
+    status, code = 409, "invitation_closed"
+    heading, advice = "That is not possible any longer", "{} Nothing was changed."
 
 
 class FormRefused(KeapConnectError):
@@ -174,6 +186,12 @@ class ExternalIdTaken(NameRefused):
 
     def __init__(self, message: str = "Another account has this external id already.") -> None:
         super().__init__("external_id", message)
+
+
+class InvitationRefused(FormRefused):
+    """Something in a new invitation breaks a rule."""
+
+    status, code = 409, "invitation_refused"
 
 
 class ImportRefused(FormRefused):

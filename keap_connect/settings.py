@@ -142,6 +142,8 @@ class Settings:
     mail: MailSettings | None = None  # without it, nobody gets mail
     mails_customers: bool = False
     service: ServiceSettings = ServiceSettings()
+    is_by_invitation: bool = False  # nobody connects an account without one
+    return_origins: frozenset[str] = frozenset()  # where customers may go back to: scheme, host and port
     # Where secrets were read from; the doctor checks the modes of these files.
     secret_files: tuple[Path, ...] = field(default=(), compare=False)
 
@@ -258,6 +260,8 @@ class _Reader:
             mail=mail,
             mails_customers=mails_customers,
             service=self.service(public_url, is_loopback, mail),
+            is_by_invitation=self.choice("CONNECT_MODE", ("OPEN", "INVITATION"), default="OPEN") == "INVITATION",
+            return_origins=self.return_origins(),
             secret_files=tuple(self.secret_files),
         )
         if self.problems:
@@ -344,6 +348,17 @@ class _Reader:
         shown = f"[{host}]" if ":" in host else ascii_host
         has_port = parts.port and parts.port != {"http": 80, "https": 443}[parts.scheme]
         return f"{parts.scheme}://{shown}{f':{parts.port}' if has_port else ''}"
+
+    def return_origins(self) -> frozenset[str]:
+        origins = [one.strip().rstrip("/").lower() for one in (self.text("RETURN_ORIGINS") or "").split(",")]
+        for origin in filter(None, origins):
+            parts = self.url("RETURN_ORIGINS", origin)
+            if parts and (parts.path or (parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS)):
+                self.problems.append(
+                    "RETURN_ORIGINS must be addresses without a path, separated by commas, like "
+                    "https://app.example.com; http:// is for localhost only."
+                )
+        return frozenset(filter(None, origins))
 
     def host(self) -> str:
         value = self.text("HOST") or "127.0.0.1"

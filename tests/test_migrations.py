@@ -26,6 +26,7 @@ HEAD = REVISIONS[-1]
 # What columns hold that take only some values.
 CHOSEN = {("account", "kind"): "oauth", ("admin", "role"): "viewer", ("ticket", "purpose"): "new_password"}
 CHOSEN["one_time_token", "purpose"] = "new_password"
+CHOSEN["invitation", "state"] = "sent"
 THEN = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 

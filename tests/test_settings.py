@@ -265,6 +265,14 @@ WRONG = [
     ("SUPPORT_EMAIL", "Acme Sync <support@example.com>", "SUPPORT_EMAIL must be one address"),
     ("SUPPORT_EMAIL", "support", "SUPPORT_EMAIL must be one address"),
     ("PRIVACY_URL", "javascript:alert(1)", "PRIVACY_URL must be an address"),
+    ("CONNECT_MODE", "closed", "CONNECT_MODE must be one of OPEN, INVITATION"),
+    (
+        "RETURN_ORIGINS",
+        "https://app.example.com,http://crm.example.com",
+        "RETURN_ORIGINS must be addresses without a path",
+    ),
+    ("RETURN_ORIGINS", "https://app.example.com/keap", "RETURN_ORIGINS must be addresses without a path"),
+    ("RETURN_ORIGINS", "javascript:alert(1)", "RETURN_ORIGINS must be an address"),
     ("KEAP_CLIENT_ID", "our-client-id", "KEAP_CLIENT_SECRET is missing"),
     ("KEAP_CLIENT_SECRET", "canary-client-secret", "KEAP_CLIENT_ID is missing"),
 ]

@@ -291,6 +291,9 @@ class WebhookData(Schema):
     account_id = fields.Integer(required=True, allow_none=True)
     external_id = fields.String(required=True, allow_none=True)
     tenant_id = fields.String(required=True, allow_none=True)
+    invitation_id = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "Of the invitation that it began with."}
+    )
     reason = fields.String(
         required=True,
         allow_none=True,

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import (
@@ -25,7 +26,8 @@ from keap_connect.connect.flows import (
     open_code_verifier,
     record_failure,
 )
-from keap_connect.connect.matching import Grant, match_grant
+from keap_connect.connect.invitations import CONFIRM_WITHIN, find_usable, must_wait, note_waiting
+from keap_connect.connect.matching import Grant, find_by_identity, is_of, match_grant
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
@@ -78,15 +80,18 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
 
 
 def connect_pending(flow: AuthorizationFlow) -> None:
-    """Store a grant that waits for a decision in an account of its own; do nothing if it no longer waits."""
-    if flow.pending_until is not None and flow.pending_until > utc_now():
+    """Store a grant that waits for a decision in an account of its own; do nothing if it no longer waits.
+
+    One that came by an invitation is not the customer's to decide about (connect/confirming.py).
+    """
+    if ending_of(flow) is Ending.DECISION_PENDING:
         _store(flow)
 
 
 def discard_pending(flow: AuthorizationFlow) -> None:
     with write_transaction() as session:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
-        if stored is not None and stored.pending_grant_sealed is not None:
+        if stored is not None and stored.ending == Ending.DECISION_PENDING:
             end_flow(session, stored.id, Ending.DISCARDED, stored.account_id)
             record_failure(session, stored, Ending.DISCARDED)
 
@@ -132,7 +137,8 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
             return
         # Stored before the next call to Keap, during which the process may die.
         with write_transaction() as session:
-            flow = _keep_pending(session, flow, Grant(classified.token_response, Identity()))
+            grant = Grant(classified.token_response, Identity(), keap.registration)
+            flow = _keep_pending(session, flow, grant)
         identify_and_store(flow)
 
 
@@ -161,6 +167,9 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
         wanted = None
         if identity is not None:
             grant = replace(grant, identity=identity)
+            if flow.invitation_id is not None:
+                _store_invited(session, flow, grant)
+                return
             # Two people may use one link at the same time: the second grant is stored as if there were no link.
             wanted = flow.reconnects_account_id if still_works(session, flow) else None
         match = match_grant(session, grant, wanted)
@@ -175,6 +184,33 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
     write_or_retry(store)
 
 
+def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
+    """Store the grant of somebody who came by an invitation, or let it wait until it is confirmed who that is.
+
+    Who is connected already gets the fresh grant in any case: Keap may have ended the one before.
+    """
+    invitation = find_usable(session, flow)
+    known = find_by_identity(lock_accounts(session, is_of(grant.identity)).values(), grant.identity)
+    is_connected = known is not None and known.disconnected_at is None
+    waits = invitation is not None and must_wait(invitation, grant.identity)
+    until = utc_now() + CONFIRM_WITHIN
+    if invitation is None and not is_connected:
+        end_flow(session, flow.id, Ending.LINK_GONE, None)
+        record_failure(session, flow, Ending.LINK_GONE)
+        return
+    if waits and not is_connected:
+        end_flow(session, flow.id, Ending.CONFIRMATION_PENDING, None)
+        _keep_pending(session, flow, grant, until)
+    else:
+        match = match_grant(session, grant, invitation=None if waits else invitation)
+        revoke_open_links(session, match.account_id)
+        end_flow(session, flow.id, Ending.CONFIRMATION_PENDING if waits else match.ending, match.account_id)
+        if waits:
+            session.get_one(AuthorizationFlow, flow.id, populate_existing=True).pending_until = until
+    if waits and invitation is not None:
+        note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None)
+
+
 def _keep_pending(
     session: Session, flow: AuthorizationFlow, grant: Grant, until: datetime | None = None
 ) -> AuthorizationFlow:
@@ -186,7 +222,8 @@ def _keep_pending(
 
 def _link_still_works(flow: AuthorizationFlow) -> bool:
     with read_session() as session:
-        return still_works(session, flow)
+        is_usable = flow.invitation_id is None or find_usable(session, flow) is not None
+        return is_usable and still_works(session, flow)
 
 
 def _ending_of_error(error: str) -> Ending:

@@ -17,6 +17,10 @@ class Ending(StrEnum):
     DECISION_PENDING = "decision_pending"
     DISCARDED = "discarded"
     DECISION_EXPIRED = "decision_expired"
+    # The grant came by an invitation, and waits for an admin or a program to confirm who connected.
+    CONFIRMATION_PENDING = "confirmation_pending"
+    CONFIRMATION_DECLINED = "confirmation_declined"
+    CONFIRMATION_EXPIRED = "confirmation_expired"
     # Keap, or the person there, said no.
     DENIED = "denied"
     KEAP_ERROR = "keap_error"
@@ -55,10 +59,12 @@ STORED = {
 FAILURES = {
     Ending.DISCARDED: "another Keap account was chosen, and then not wanted",
     Ending.DECISION_EXPIRED: "another Keap account was chosen, and nobody decided in time",
+    Ending.CONFIRMATION_DECLINED: "an admin declined who had connected",
+    Ending.CONFIRMATION_EXPIRED: "nobody confirmed in time who had connected",
     Ending.DENIED: "access was denied at Keap",
     Ending.KEAP_ERROR: "Keap sends people back with an error",
     Ending.WRONG_ISSUER: "the answer names another sender than Keap",
-    Ending.LINK_GONE: "the reconnect link was used or revoked meanwhile",
+    Ending.LINK_GONE: "the link was used or revoked meanwhile",
     Ending.CODE_REFUSED: "Keap refuses the code that it gave",
     Ending.CLIENT_REFUSED: "Keap refuses this app",
     Ending.KEAP_BUSY: "Keap asks this app to slow down",

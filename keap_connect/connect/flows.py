@@ -8,6 +8,7 @@ import hmac
 import logging
 import secrets
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -26,6 +27,10 @@ STATE_LIFE = timedelta(minutes=10)
 UNUSED_KEPT_FOR = SHOWN_FOR = timedelta(days=1)
 EXCHANGE_LIFE = timedelta(seconds=90)
 NO_BROWSER = ""  # in place of a hash
+EXPIRES_AS = {
+    Ending.DECISION_PENDING: Ending.DECISION_EXPIRED,
+    Ending.CONFIRMATION_PENDING: Ending.CONFIRMATION_EXPIRED,
+}
 MOST_UNUSED_PER_BROWSER = 50
 MOST_UNUSED = 1_000
 MOST_ENDED = 10_000
@@ -40,13 +45,19 @@ class FlowRefused(Exception):
         self.ending = ending
 
 
-def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect_link_id: int | None = None) -> str:
+def start_flow(
+    browser: str,
+    reconnects_account_id: int | None = None,
+    reconnect_link_id: int | None = None,
+    invitation_id: int | None = None,
+) -> str:
     """Start a flow for this browser and return the authorization URL to send it to.
 
     Args:
         browser: the random value of the browser's own cookie.
         reconnects_account_id: the account that this flow is meant to reconnect.
         reconnect_link_id: the link that started the flow, if a link did.
+        invitation_id: the invitation that started the flow, if one did.
     """
     request = new_authorization_request(services().keap)
     now = utc_now()
@@ -56,6 +67,7 @@ def start_flow(browser: str, reconnects_account_id: int | None = None, reconnect
         browser_hash=hash_secret(browser),
         reconnects_account_id=reconnects_account_id,
         reconnect_link_id=reconnect_link_id,
+        invitation_id=invitation_id,
         started_at=now,
         expires_at=now + STATE_LIFE,
     )
@@ -181,16 +193,17 @@ def record_failure(session: Session, flow: AuthorizationFlow, ending: Ending, re
         if (session.scalar(select(func.count()).where(*is_recent)) or 0) >= MOST_RECORDED_AN_HOUR:
             return
     kind = EventKind.RECONNECT_FAILED if account_id else EventKind.CONNECTION_FAILED
-    record(
-        session, kind, account_id, Actor.CUSTOMER, ending=ending, reason=why[0].upper() + why[1:], reference=flow.ref
-    )
+    details: dict[str, Any] = {"ending": ending, "reason": why[0].upper() + why[1:], "reference": flow.ref}
+    if flow.invitation_id is not None:
+        details["invitation"] = flow.invitation_id
+    record(session, kind, account_id, Actor.CUSTOMER, **details)
 
 
 def ending_of(flow: AuthorizationFlow) -> Ending | None:
     """Return how a flow ended; None while its exchange runs."""
     now = utc_now()
-    if flow.ending == Ending.DECISION_PENDING and flow.pending_until is not None and flow.pending_until <= now:
-        return Ending.DECISION_EXPIRED
+    if flow.ending in EXPIRES_AS and flow.pending_until is not None and flow.pending_until <= now:
+        return EXPIRES_AS[Ending(flow.ending)]
     if flow.ending is not None:
         return Ending(flow.ending)
     if flow.consumed_at is not None and flow.consumed_at + EXCHANGE_LIFE <= now:
@@ -218,9 +231,11 @@ def _forget_past(session: Session) -> None:
     is_unused = AuthorizationFlow.consumed_at.is_(None)
     session.execute(delete(AuthorizationFlow).where(is_unused, AuthorizationFlow.expires_at <= now - UNUSED_KEPT_FOR))
     if days := services().settings.keep_journeys_days:
-        session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.expires_at <= now - timedelta(days=days)))
-    undecided = select(AuthorizationFlow).where(AuthorizationFlow.pending_until <= now).with_for_update()
-    for flow in session.scalars(undecided):
+        is_past = AuthorizationFlow.expires_at <= now - timedelta(days=days), AuthorizationFlow.pending_until.is_(None)
+        session.execute(delete(AuthorizationFlow).where(*is_past))
+    # Those of invitations end with their invitation (connect/invitations.py).
+    is_undecided = AuthorizationFlow.pending_until <= now, AuthorizationFlow.invitation_id.is_(None)
+    for flow in session.scalars(select(AuthorizationFlow).where(*is_undecided).with_for_update()):
         end_flow(session, flow.id, Ending.DECISION_EXPIRED, flow.account_id)
         record_failure(session, flow, Ending.DECISION_EXPIRED)
 

@@ -14,6 +14,10 @@ from keap_connect.models import Account, AccountEvent, AuthorizationFlow
 
 MOST_LISTED = 100
 LATELY = timedelta(hours=1)
+WAITS = {
+    Ending.DECISION_PENDING: "another Keap account waits for a decision",
+    Ending.CONFIRMATION_PENDING: "waits until who connected is confirmed",
+}
 
 
 @dataclass(frozen=True)
@@ -98,4 +102,4 @@ def _outcome(flow: AuthorizationFlow) -> str:
     ending = ending_of(flow)
     if ending is None:
         return "under way"
-    return FAILURES.get(ending, "connected" if ending.is_success else "another Keap account waits for a decision")
+    return FAILURES.get(ending) or WAITS.get(ending, "connected")

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, false, update
+from sqlalchemy import ColumnElement, and_, delete, false, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import new_account, replace_credential
@@ -22,15 +23,17 @@ from keap_connect.connect.merging import merge
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AuthorizationFlow, SignIn
+from keap_connect.models import Account, AuthorizationFlow, Invitation, InvitationState, SignIn
+from keap_connect.services import services
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A token response and whose it is."""
+    """A token response and whose it is; `registration` is that of the settings when it came, if it had to wait."""
 
     token_response: TokenResponse = field(repr=False)
     identity: Identity
+    registration: tuple[str, str] | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=datetime.isoformat)
@@ -40,7 +43,10 @@ class Grant:
         values = json.loads(text)
         token_response = TokenResponse(**values["token_response"])
         expires_at = datetime.fromisoformat(values["token_response"]["expires_at"])
-        return cls(replace(token_response, expires_at=expires_at), Identity(**values["identity"]))
+        client_id, token_url = values.get("registration") or services().keap.registration
+        return cls(
+            replace(token_response, expires_at=expires_at), Identity(**values["identity"]), (client_id, token_url)
+        )
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,10 @@ class Match:
     account_id: int
 
 
-def match_grant(session: Session, grant: Grant, reconnects_account_id: int | None = None) -> Match:
-    """Store a grant in the account that it belongs to.
+def match_grant(
+    session: Session, grant: Grant, reconnects_account_id: int | None = None, invitation: Invitation | None = None
+) -> Match:
+    """Store a grant in the account that it belongs to; the account of an invitation gets its names.
 
     Reconnect of account A, same tenant and person: A gets the pair. Same tenant, another person: A changes to that
     person, unless they have account B already; then B gets the pair, and A is merged into it if it is pending and does
@@ -81,11 +89,11 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
         record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=person_of(identity))
         return match
     if known:
-        return _store(session, grant, known, Ending.RECONNECTED)
+        return _store(session, grant, known, Ending.RECONNECTED, invitation=invitation)
     if identity.keap_user_id is None or identity.tenant_id is None:
         pending = new_account(session, identity.tenant_id, identity.keap_user_id)
         pending.reconnects_account_id = wanted.id if wanted else None
-        return _store(session, grant, pending, Ending.CONNECTED_PENDING, EventKind.CONNECTED)
+        return _store(session, grant, pending, Ending.CONNECTED_PENDING, EventKind.CONNECTED, invitation=invitation)
     if wanted and wanted.keap_user_id is None:
         _forget_people(session, wanted)
         return _store(session, grant, wanted, Ending.RECONNECTED)
@@ -93,7 +101,7 @@ def match_grant(session: Session, grant: Grant, reconnects_account_id: int | Non
         before = person_of(wanted)
         return _store(session, grant, wanted, Ending.PERSON_CHANGED, EventKind.PERSON_CHANGED, before=before)
     account = new_account(session, identity.tenant_id, identity.keap_user_id)
-    return _store(session, grant, account, Ending.CONNECTED, EventKind.CONNECTED)
+    return _store(session, grant, account, Ending.CONNECTED, EventKind.CONNECTED, invitation=invitation)
 
 
 def is_of(identity: Identity) -> ColumnElement[bool]:
@@ -127,16 +135,41 @@ def _forget_people(session: Session, account: Account) -> None:
     session.execute(flows.values(account_id=None))
 
 
+def use_invitation(session: Session, invitation: Invitation, account: Account) -> None:
+    """Give an account the names of the invitation that it was connected by, which no longer works from now on.
+
+    A grant is never lost for a name: one that the account has stays, and one of another account is not taken from it.
+    """
+    has_it = select(Account.id).where(Account.external_id == invitation.external_id, Account.id != account.id)
+    other_id = session.scalar(has_it) if invitation.external_id else None
+    account.label = account.label or invitation.label
+    if other_id is None:
+        account.external_id = account.external_id or invitation.external_id
+    invitation.state, invitation.account_id = InvitationState.CONNECTED, account.id
+    record(session, EventKind.INVITATION_USED, account.id, Actor.CUSTOMER, invitation=invitation.id)
+    if invitation.external_id != account.external_id and invitation.external_id:
+        holder = f"account {other_id} has it" if other_id else f"this account has {account.external_id} already"
+        details = {"external_id": invitation.external_id, "invitation": invitation.id, "holder": holder}
+        record(session, EventKind.EXTERNAL_ID_NOT_SET, account.id, Actor.SYSTEM, **details)
+
+
 def _store(
     session: Session,
     grant: Grant,
     account: Account,
     ending: Ending,
     kind: EventKind = EventKind.RECONNECTED,
-    **details: str,
+    *,
+    invitation: Invitation | None = None,
+    **details: Any,
 ) -> Match:
     take_identity(account, grant.identity)
     replace_credential(account, grant.token_response)
+    if grant.registration is not None:
+        account.client_id, account.token_url = grant.registration
+    if invitation is not None:
+        details["invitation"] = invitation.id
+        use_invitation(session, invitation, account)  # first, so that what is announced has the external id
     record(session, kind, account.id, Actor.CUSTOMER, person=person_of(grant.identity), **details)
     if not grant.token_response.has_full_scope:
         record(session, EventKind.SCOPE_CHANGED, account.id, Actor.SYSTEM, scope=grant.token_response.scope)

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.changes import rename
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import CUSTOMER_MAIL, MAIL
-from keap_connect.models import Account, AuthorizationFlow, Delivery, JobItem, ReconnectLink, SignIn
+from keap_connect.models import Account, AuthorizationFlow, Delivery, Invitation, JobItem, ReconnectLink, SignIn
 
 
 def merge(session: Session, pending: Account, account: Account, kind: EventKind) -> None:
@@ -16,7 +16,7 @@ def merge(session: Session, pending: Account, account: Account, kind: EventKind)
         kind: the event that says what became of its grant. If that was moved, its names come first.
     """
     gone, was_moved = pending.id, kind is EventKind.MOVED_HERE
-    for table in (SignIn, AuthorizationFlow, ReconnectLink, JobItem):
+    for table in (SignIn, AuthorizationFlow, ReconnectLink, Invitation, JobItem):
         session.execute(update(table).where(table.account_id == gone).values(account_id=account.id))
     # Its mails have the address of the person, who is erased with the other account. What waits is about an old state.
     mails = Delivery.account_id == gone, Delivery.channel.in_((MAIL, CUSTOMER_MAIL))

@@ -19,6 +19,7 @@ from keap_connect.services import services
 ACCOUNTS = "Accounts"
 REFRESHING = "Refreshing"
 LINKS = "Reconnect links"
+INVITATIONS = "Invitations"
 IMPORTS = "Imports and exports"
 PEOPLE = "People"
 API_KEYS = "API keys"
@@ -141,6 +142,33 @@ class EventKind(StrEnum):
     RECONNECT_LINK_USED = "reconnect_link_used", LINKS, "The reconnect link made by {made_by} was used."
     RECONNECT_LINK_REVOKED = "reconnect_link_revoked", LINKS, "The reconnect link made by {made_by} was revoked."
 
+    INVITATION_MADE = "invitation_made", INVITATIONS, "Invitation {invitation} was made; it works once, until {until}."
+    INVITATION_RESENT = (
+        "invitation_resent",
+        INVITATIONS,
+        "Invitation {invitation} got a new link, which works until {until}; the one before no longer works.",
+    )
+    INVITATION_USED = "invitation_used", INVITATIONS, "Invitation {invitation} was used."
+    EXTERNAL_ID_NOT_SET = (
+        "external_id_not_set",
+        INVITATIONS,
+        "Invitation {invitation} gives the external id {external_id}, which was not set: {holder}.",
+    )
+    INVITATION_WAITING = (
+        "invitation.waiting",
+        INVITATIONS,
+        "Somebody of Keap account {tenant_id} used invitation {invitation}. Confirm that this is whom you invited, or "
+        "decline, until {until}.",
+    )
+    INVITATION_CONFIRMED = "invitation_confirmed", INVITATIONS, "Who used invitation {invitation} was confirmed."
+    INVITATION_DECLINED = (
+        "invitation_declined",
+        INVITATIONS,
+        "Who used invitation {invitation} was declined, and their grant is deleted. Its link works again.",
+    )
+    INVITATION_EXPIRED = "invitation.expired", INVITATIONS, "Invitation {invitation} has expired: {why}."
+    INVITATION_WITHDRAWN = "invitation_withdrawn", INVITATIONS, "Invitation {invitation} was withdrawn."
+
     IMPORTED = "imported", IMPORTS, "Imported: {credential} of {person}.", STORES_PAIR
     IMPORTED_AGAIN = (
         "imported_again",
@@ -227,6 +255,8 @@ ANNOUNCED_AS = {
     EventKind.MOVED_AWAY: "account.disconnected",
     EventKind.CONNECTION_FAILED: "connection.failed",
     EventKind.RECONNECT_FAILED: "connection.failed",
+    EventKind.INVITATION_WAITING: "invitation.waiting",
+    EventKind.INVITATION_EXPIRED: "invitation.expired",
     EventKind.REFRESHING_PAUSED: "refreshing.paused",
     EventKind.REFRESHING_RESUMED: "refreshing.resumed",
     EventKind.CLIENT_ACCEPTED: "refreshing.resumed",
@@ -289,15 +319,17 @@ def _announce(session: Session, event: AccountEvent, kind: str) -> None:
         return
     account = session.get(Account, event.account_id) if event.account_id else None  # none if it is being erased
     session.flush()  # gives the event its id
-    page = "/accounts"
+    invitation_id = event.details.get("invitation")
+    page = "/accounts" if invitation_id is None else f"/invitations/{invitation_id}"
     if account is not None:
         needs_person = event.kind in {EventKind.AT_RISK, EventKind.RECONNECT_REQUIRED}
         page = f"/{'reconnect' if needs_person else 'accounts'}/{account.id}"
     data = {
         "event_id": event.id,
         "account_id": event.account_id,
-        "external_id": account.external_id if account else None,
-        "tenant_id": account.tenant_id if account else None,
+        "external_id": account.external_id if account else event.details.get("external_id"),
+        "tenant_id": account.tenant_id if account else event.details.get("tenant_id"),
+        "invitation_id": invitation_id,
         "reason": event.details.get("cause") or event.details.get("ending"),
         "deadline": event.details.get("deadline"),
         "url": f"{services().settings.public_url}{page}",

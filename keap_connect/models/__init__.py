@@ -8,6 +8,8 @@ from keap_connect.models.accounts import (
     AccountWord,
     AuthorizationFlow,
     CredentialKind,
+    Invitation,
+    InvitationState,
     ReconnectLink,
     StateCount,
 )

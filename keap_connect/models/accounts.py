@@ -1,4 +1,4 @@
-"""Accounts, the authorization flows that lead to them, and reconnect links."""
+"""Accounts, the authorization flows that lead to them, reconnect links, and invitations."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -171,6 +171,7 @@ class AuthorizationFlow(Base):
     code_verifier_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
     reconnect_link_id: Mapped[int | None] = mapped_column(ForeignKey("reconnect_link.id", ondelete="SET NULL"))
+    invitation_id: Mapped[int | None] = mapped_column(ForeignKey("invitation.id", ondelete="SET NULL"), index=True)
     started_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     consumed_at: Mapped[datetime | None]
@@ -180,7 +181,8 @@ class AuthorizationFlow(Base):
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
     person_signed_in_at: Mapped[datetime | None]
     # A fresh grant is stored here, sealed, until Keap says whose it is. One of another tenant than the account to
-    # reconnect waits here until `pending_until` for the person to decide.
+    # reconnect waits here until `pending_until` for the person to decide, and one that came by an invitation for an
+    # admin or a program to confirm who connected.
     pending_grant_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     pending_until: Mapped[datetime | None]
 
@@ -200,3 +202,46 @@ class ReconnectLink(Base):
     opened_at: Mapped[datetime | None]  # the first time that its page was shown, if only to a mail scanner
     used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class InvitationState(StrEnum):
+    SENT = "sent"
+    OPENED = "opened"
+    WAITING = "waiting"  # somebody has connected, and an admin or a program must confirm who it was
+    CONNECTED = "connected"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+
+
+class Invitation(Base):
+    """A link that connects one account, once, and what that account is called; only the hash of its secret is stored.
+
+    Unlike a reconnect link it stays as a row of a list, can get a new link, and belongs to no account at first.
+    """
+
+    __tablename__ = "invitation"
+    __table_args__ = (
+        UniqueConstraint("token_hash"),
+        CheckConstraint(f"state IN ({', '.join(repr(one.value) for one in InvitationState)})", name="state"),
+        Index(None, "state", "id"),
+        Index(None, "state", "expires_at"),
+        {"sqlite_autoincrement": True},  # return URLs and events name the id
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[str]
+    state: Mapped[str] = mapped_column(default=InvitationState.SENT)
+    label: Mapped[str | None]  # the customer sees it
+    external_id: Mapped[str | None] = mapped_column(String(200), index=True)
+    email: Mapped[str | None]
+    note: Mapped[str | None]
+    return_url: Mapped[str | None]
+    # Who may connect: only this tenant, or whoever is confirmed.
+    expected_tenant_id: Mapped[str | None]
+    needs_confirmation: Mapped[bool] = mapped_column(default=False)
+    made_by: Mapped[str]
+    made_at: Mapped[datetime]
+    sent_at: Mapped[datetime]  # when its present link was made
+    expires_at: Mapped[datetime]
+    opened_at: Mapped[datetime | None]
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from keap_connect.access.api_keys import forget_past_keys
+from keap_connect.connect.invitations import forget_past_invitations
 from keap_connect.connect.reconnect_links import forget_past_links
 from keap_connect.database import purge_deleted
 from keap_connect.events.deleting import prune_deliveries, prune_past
@@ -17,6 +18,7 @@ def delete_past() -> None:
         forget_past_keys(timedelta(days=settings.keep_events_days))
     if settings.keep_links_days:
         forget_past_links(timedelta(days=settings.keep_links_days))
+        forget_past_invitations(timedelta(days=settings.keep_links_days))
     if settings.keep_deliveries_days:
         prune_deliveries(timedelta(days=settings.keep_deliveries_days))
     rotate_hand_out_log()

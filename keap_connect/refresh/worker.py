@@ -16,6 +16,7 @@ from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.callback import complete_interrupted
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.identifying import list_unidentified
+from keap_connect.connect.invitations import expire_past
 from keap_connect.errors import KeapConnectError
 from keap_connect.models import CLIENT_REFUSED, Worker
 from keap_connect.refresh import alarms, recovery
@@ -157,6 +158,7 @@ class RefreshWorker:
             pause = self.circuit.paused_seconds() or (BEAT_SECONDS if self._trouble else 0.0)
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
             forget_past()
+            expire_past()
             complete_interrupted()
             self._identify_pending()
             beat(

@@ -17,13 +17,16 @@ from keap_connect.connect.callback import (
 )
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import FlowRefused, ending_of, forget_results, start_flow
+from keap_connect.connect.invitations import return_link
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.logs import reference
 from keap_connect.models import AuthorizationFlow
+from keap_connect.services import services
 from keap_connect.web.auth import Audience, current_person, open_to, welcome_person
 from keap_connect.web.browser_security import browser, delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.ending_words import WORDS
+from keap_connect.web.invitations import show_waiting
 
 bp = Blueprint("connect", __name__)
 log = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ SPECULATIVE_HEADERS = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 @bp.get("/")
 @open_to(Audience.ANYONE)
 def index() -> str:
-    return render_template("connect/start.html")
+    return render_template(_start_page())
 
 
 @bp.route("/connect", methods=["GET", "POST"])
@@ -41,7 +44,9 @@ def index() -> str:
 def start() -> AnyResponse | str:
     """Redirect to Keap; GET shows the button, so that no link can start anything."""
     if request.method != "POST":
-        return render_template("connect/start.html")
+        return render_template(_start_page())
+    if services().settings.is_by_invitation:
+        return make_response(render_template(_start_page()), 403)
     rate_limits().count_started_flow(request.remote_addr)
     return redirect(start_flow(browser()), code=303)
 
@@ -98,6 +103,8 @@ def result(ref: str) -> AnyResponse:
         return make_response(render_template("connect/result.html"), {"Refresh": "2"})
     if ending is Ending.DECISION_PENDING:
         return _show_pending(flow)
+    if ending is Ending.CONFIRMATION_PENDING:
+        return show_waiting(flow.invitation_id)
     session_id = sign_in_person(flow) if ending.is_success else None
     if session_id is None:
         return _show_ending(ending, flow)
@@ -113,7 +120,7 @@ def result(ref: str) -> AnyResponse:
 def confirm(ref: str) -> AnyResponse:
     """Decide about a grant for another Keap account than the one to reconnect."""
     flow = _get_flow(ref)
-    if request.form.get("choice") == "connect":
+    if request.form.get("choice") == "connect" and not services().settings.is_by_invitation:
         connect_pending(flow)
     elif request.form.get("choice") == "discard":
         discard_pending(flow)
@@ -142,6 +149,10 @@ def forget_me() -> AnyResponse:
     return answer
 
 
+def _start_page() -> str:
+    return "connect/by_invitation.html" if services().settings.is_by_invitation else "connect/start.html"
+
+
 def _get_flow(ref: str) -> AuthorizationFlow:
     flow = find_result(ref, read_cookie("browser"))
     if flow is None:
@@ -152,25 +163,26 @@ def _get_flow(ref: str) -> AuthorizationFlow:
 def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyResponse:
     words = WORDS[ending]
     account = view_account(flow.account_id) if flow and flow.account_id and ending.is_success else None
-    again_url = _again_url(flow) if flow and ending is not Ending.LINK_GONE else url_for("connect.start")
+    is_open = flow is not None and ending is not Ending.LINK_GONE
     page = render_template(
         "connect/result.html",
         ending=words,
-        next_url=again_url if words.next_is_post else url_for("connect.your_accounts"),
+        next_url=_again_url(flow if is_open else None) if words.next_is_post else url_for("connect.your_accounts"),
         account=account,
+        return_url=return_link(flow.invitation_id) if flow and ending.is_success else None,
         keap_said=flow.keap_said if flow else None,
         reference=None if ending.is_success else flow.ref if flow else reference.get(),
     )
     return make_response(page, words.status)
 
 
-def _again_url(flow: AuthorizationFlow) -> str:
-    """Return where a POST starts the flow once more, for the same account."""
-    if flow.reconnect_link_id:
+def _again_url(flow: AuthorizationFlow | None) -> str | None:
+    """Return where a POST starts the flow once more, for the same account; None if only an invitation would help."""
+    if flow and (flow.reconnect_link_id or flow.invitation_id):
         return url_for("reconnect_links.again", ref=flow.ref)
-    if flow.reconnects_account_id:
+    if flow and flow.reconnects_account_id:
         return url_for("connect.reconnect", account_id=flow.reconnects_account_id)
-    return url_for("connect.start")
+    return None if services().settings.is_by_invitation else url_for("connect.start")
 
 
 def _show_pending(flow: AuthorizationFlow) -> AnyResponse:

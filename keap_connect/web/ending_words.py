@@ -81,6 +81,18 @@ ENDINGS = (
         "is deleted now.",
     ),
     _attention(
+        Ending.CONFIRMATION_DECLINED,
+        "Your Keap account was not connected",
+        "{service} did not accept this connection, and the access you allowed is deleted here.",
+        "If that is a mistake, ask {service}.",
+    ),
+    _attention(
+        Ending.CONFIRMATION_EXPIRED,
+        "Your connection was not confirmed in time",
+        "{service} did not confirm this connection within seven days, so the access you allowed is deleted here.",
+        "Ask {service} for a new link.",
+    ),
+    _attention(
         Ending.DENIED,
         "Keap says: access denied",
         "Either Deny was pressed at Keap, or the login has no Keap application: then Keap says the same even after "
@@ -137,7 +149,7 @@ ENDINGS = (
         400,
         "This link no longer works",
         "While you were at Keap, the account was connected again in another way, or your link was used or revoked.",
-        "If nobody connected it again, ask {service} for a new link.",
+        "If nobody connected it, ask {service} for a new link.",
     ),
     _failed(
         Ending.CODE_REFUSED,

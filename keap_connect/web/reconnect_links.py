@@ -6,6 +6,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.directory import view_account
 from keap_connect.connect.flows import find_flow
+from keap_connect.connect.invitations import start_by_invitation_again
 from keap_connect.connect.reconnect_links import (
     LINK_LIFE,
     check_link,
@@ -48,7 +49,7 @@ def use(token: str) -> Response:
             return redirect(start_by_link(token, browser()), code=303)
         check_link(token)
     except LinkGone:
-        return _gone()
+        return show_gone()
     return make_response(render_template("connect/by_link.html", token=token))
 
 
@@ -61,10 +62,11 @@ def again(ref: str) -> Response:
         raise AccountNotFound("This browser has no such flow.")
     rate_limits().count_started_flow(request.remote_addr)
     try:
-        return redirect(start_by_link_again(flow, browser()), code=303)
+        start_again = start_by_link_again if flow.invitation_id is None else start_by_invitation_again
+        return redirect(start_again(flow, browser()), code=303)
     except LinkGone:
-        return _gone()
+        return show_gone()
 
 
-def _gone() -> Response:
+def show_gone() -> Response:
     return make_response(render_template("connect/link_gone.html"), 404)

@@ -149,6 +149,7 @@ def test_an_announced_event_has_one_delivery_for_each_endpoint_that_wants_its_ty
             "account_id": account.id,
             "external_id": "crm-7",
             "tenant_id": "ab123",
+            "invitation_id": None,
             "reason": "unused",
             "deadline": "2026-12-01T00:00:00+00:00",
             "url": f"{services().settings.public_url}/reconnect/{account.id}",

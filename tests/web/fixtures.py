@@ -11,10 +11,11 @@ from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.invitations import NewInvitation, add_invitation
 from keap_connect.connect.reconnect_links import LINK_LIFE
 from keap_connect.database import db, write_transaction
 from keap_connect.jobs.imports import start_import
-from keap_connect.models import OneTimeToken, ReconnectLink, Role, TokenPurpose
+from keap_connect.models import InvitationState, OneTimeToken, ReconnectLink, Role, TokenPurpose
 from keap_connect.notifications.endpoints import add_endpoint, send_test
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
@@ -116,13 +117,15 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
 
 
 def _add_links(account_id: int) -> None:
-    """Store a reconnect link, and a link to choose a password, whose secrets are known."""
-    now = utc_now()
+    """Store a reconnect link, an invitation, and a link to choose a password, whose secrets are known."""
+    now, link_hash = utc_now(), hashlib.sha256(LINK_TOKEN.encode()).hexdigest()
     with write_transaction() as session:
+        invitation = add_invitation(session, NewInvitation(label="Cedar", external_id="crm:7"), ADMIN_EMAIL).row
+        invitation.token_hash, invitation.state = link_hash, InvitationState.OPENED
         session.add(
             ReconnectLink(
                 account_id=account_id,
-                token_hash=hashlib.sha256(LINK_TOKEN.encode()).hexdigest(),
+                token_hash=link_hash,
                 made_by=ADMIN_EMAIL,
                 made_at=now,
                 expires_at=now + LINK_LIFE,

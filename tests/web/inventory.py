@@ -9,7 +9,7 @@ from flask import Flask
 from tests.conftest import ADMIN_EMAIL, SECRET_KEY
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
-LINK_TOKEN = "canary-link-" + "l" * 31  # the secret of the reconnect link that there is
+LINK_TOKEN = "canary-link-" + "l" * 31  # the secret of the reconnect link, and of the invitation, that there is
 PASSWORD_TICKET = "canary-password-link-" + "p" * 11  # the secret of the link to choose a password that there is
 # In the link that ends the daily digest to the admin there is.
 _SIGNED = "\n".join(["unsubscribe", "digest", ADMIN_EMAIL])
@@ -68,6 +68,7 @@ AUDIENCES = {
     "reconnect_links.revoke": "admin",
     "reconnect_links.use": "anyone",
     "reconnect_links.again": "browser",
+    "invitations.use": "anyone",
     "api_keys.index": "admin",
     "api_keys.create": "admin",
     "api_keys.rotate": "admin",
@@ -137,6 +138,7 @@ ADDRESSES = {
     "reconnect_links.revoke": "/accounts/{account_id}/reconnect-links/1/revoke",
     "reconnect_links.use": f"/r/{LINK_TOKEN}",
     "reconnect_links.again": "/connect/{ref}/again",
+    "invitations.use": f"/i/{LINK_TOKEN}",
     "api_keys.index": "/api-keys",
     "api_keys.create": "/api-keys/new",
     "api_keys.rotate": "/api-keys/1/rotate",

@@ -38,6 +38,7 @@ FORMS = {
     "reconnect_links.revoke": {},
     "reconnect_links.use": {},
     "reconnect_links.again": {},
+    "invitations.use": {},
     "api_keys.create": {
         "name": "job",
         "scopes": "tokens:read",

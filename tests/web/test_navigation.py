@@ -26,6 +26,7 @@ FROM_OUTSIDE = {
     "connect.confirm",
     "reconnect_links.use",
     "reconnect_links.again",
+    "invitations.use",
     "signin.second_step",
     "signin.new_password",
     "mail.end",

@@ -147,7 +147,8 @@ def test_twenty_flows_a_minute_are_started_from_one_address(app: Flask, visitor:
 
 @pytest.mark.proves("R99")
 @pytest.mark.parametrize(
-    "endpoint", ["connect.start", "connect.reconnect", "reconnect_links.use", "reconnect_links.again"]
+    "endpoint",
+    ["connect.start", "connect.reconnect", "reconnect_links.use", "reconnect_links.again", "invitations.use"],
 )
 def test_each_way_to_start_a_flow_counts(world: World, endpoint: str, stored: Stored, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rate_limits, "STARTED_FLOWS_PER_MINUTE", RateLimitItemPerMinute(1, namespace="another"))

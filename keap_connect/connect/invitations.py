@@ -1,0 +1,331 @@
+"""Invitations: by one, a customer connects an account that has its label and external id at once.
+
+Only a stored grant uses an invitation up, not opening its link and not an attempt that failed. If it names the tenant
+that it expects, or asks for a confirmation, a grant of anybody else waits in its flow (connect/confirming.py).
+"""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy.orm import Session
+
+from keap_connect.accounts.naming import LABEL_CHARACTERS, check_names, tidy_name
+from keap_connect.clock import utc_now
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.flows import end_flow, start_flow
+from keap_connect.crypto import hash_secret
+from keap_connect.database import purge_deleted, read_session, write_transaction
+from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
+from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.keap.token_response import normalize_tenant_id
+from keap_connect.keap.user_info import Identity
+from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, Invitation, InvitationState
+from keap_connect.services import services
+
+USUAL_DAYS, LONGEST_DAYS = 14, 90
+LONGEST_NOTE, LONGEST_URL = 500, 2000
+CONFIRM_WITHIN = timedelta(days=7)
+EXPIRED_AT_ONCE = 200
+OPEN = (InvitationState.SENT, InvitationState.OPENED)
+LONGEST_EMAIL, EMAIL = 254, r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
+# Without a user, a backslash and a fragment, in which browsers and this program could see different hosts.
+RETURN_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[!$-;=?-\[\]_a-z~]*)?(\?[!$-;=?-\[\]_a-z~]*)?")
+
+
+@dataclass(frozen=True)
+class NewInvitation:
+    """Whom to invite; blank texts count as None."""
+
+    label: str | None = None
+    external_id: str | None = None
+    email: str | None = None
+    note: str | None = None
+    return_url: str | None = None
+    expected_tenant_id: str | None = None
+    needs_confirmation: bool = False
+    valid_days: int = USUAL_DAYS
+
+
+@dataclass(frozen=True)
+class MadeInvitation:
+    """An invitation with its link, which is a secret and is shown only once."""
+
+    row: Invitation
+    url: str = field(repr=False)
+
+
+def make_invitation(wanted: NewInvitation, actor: str) -> MadeInvitation:
+    """Make an invitation.
+
+    Raises:
+        InvitationRefused, NameRefused: something in it breaks a rule.
+        ExternalIdTaken: an account has this external id already.
+    """
+    with write_transaction() as session:
+        return add_invitation(session, wanted, actor)
+
+
+def add_invitation(session: Session, wanted: NewInvitation, actor: str) -> MadeInvitation:
+    """Do so in the caller's transaction."""
+    now, token = utc_now(), secrets.token_urlsafe(32)
+    texts = _checked(wanted)
+    has_it = select(Account.id).where(Account.external_id == texts["external_id"])
+    if texts["external_id"] and (account_id := session.scalar(has_it)):
+        raise ExternalIdTaken(f"Account {account_id} has this external id already: make a reconnect link for it.")
+    row = Invitation(
+        **texts,
+        state=InvitationState.SENT,
+        token_hash=hash_secret(token),
+        needs_confirmation=wanted.needs_confirmation,
+        made_by=actor,
+        made_at=now,
+        sent_at=now,
+        expires_at=now + timedelta(days=wanted.valid_days),
+    )
+    session.add(row)
+    session.flush()
+    _record(session, EventKind.INVITATION_MADE, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
+    return MadeInvitation(row, _url(token))
+
+
+def _checked(wanted: NewInvitation) -> dict[str, str | None]:
+    """Return the texts as they are stored."""
+    texts = {
+        name: tidy_name(value) for name, value in asdict(wanted).items() if value is None or isinstance(value, str)
+    }
+    check_names(texts["label"], texts["external_id"])
+    email, note, return_url, tenant = (texts[one] for one in ("email", "note", "return_url", "expected_tenant_id"))
+    if email and (len(email) > LONGEST_EMAIL or not re.fullmatch(EMAIL, email)):
+        raise InvitationRefused("Enter an e-mail address, such as ann@example.com.", "email")
+    if note and (len(note) > LONGEST_NOTE or not re.fullmatch(f"{LABEL_CHARACTERS}*", note)):
+        raise InvitationRefused(
+            f"The note may have at most {LONGEST_NOTE} characters, all of which can be shown.", "note"
+        )
+    if return_url and not is_allowed_return_url(return_url):
+        raise InvitationRefused("The return URL must begin with one of RETURN_ORIGINS in the settings.", "return_url")
+    if tenant:
+        texts["expected_tenant_id"] = normalize_tenant_id(tenant)
+        if texts["expected_tenant_id"] is None:
+            raise InvitationRefused("Enter Keap's id of the account, such as ab123.", "expected_tenant_id")
+    if not 1 <= wanted.valid_days <= LONGEST_DAYS:
+        raise InvitationRefused(f"An invitation is valid for 1 to {LONGEST_DAYS} days.", "valid_days")
+    return texts
+
+
+def is_allowed_return_url(url: str) -> bool:
+    if len(url) > LONGEST_URL or RETURN_URL.fullmatch(url) is None:
+        return False
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower() in services().settings.return_origins
+
+
+def return_link(invitation_id: int | None) -> str | None:
+    """Return where the customer goes back to, if that is known and still allowed. It names the invitation, no more."""
+    with read_session() as session:
+        row = session.get(Invitation, invitation_id or 0)
+    if row is None or not row.return_url or not is_allowed_return_url(row.return_url):
+        return None
+    return f"{row.return_url}{'&' if '?' in row.return_url else '?'}invitation={row.id}"
+
+
+def resend(invitation_id: int, actor: str) -> MadeInvitation:
+    """Make a new link, which works for as long as the first one did. The one before no longer works.
+
+    Raises:
+        InvitationNotFound: there is none.
+        InvitationClosed: it is connected, waiting or withdrawn.
+    """
+    token, now = secrets.token_urlsafe(32), utc_now()
+    with write_transaction() as session:
+        row = lock_invitation(session, invitation_id)
+        if row.state not in {*OPEN, InvitationState.EXPIRED}:
+            raise InvitationClosed(f"It is {row.state}, so it gets no new link.")
+        row.state, row.token_hash, row.opened_at = InvitationState.SENT, hash_secret(token), None
+        row.sent_at, row.expires_at = now, now + (row.expires_at - row.sent_at)
+        _record(session, EventKind.INVITATION_RESENT, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
+        return MadeInvitation(row, _url(token))
+
+
+def withdraw(invitation_id: int, actor: str) -> Invitation:
+    """End an invitation, also for people who are at Keap just now, and delete a grant that waits.
+
+    Raises:
+        InvitationNotFound: there is none.
+        InvitationClosed: it is connected.
+    """
+    with write_transaction() as session:
+        if flow := find_waiting(session, invitation_id):
+            end_flow(session, flow.id, Ending.CONFIRMATION_DECLINED, flow.account_id)
+        row = lock_invitation(session, invitation_id)
+        if row.state == InvitationState.CONNECTED:
+            raise InvitationClosed("It is connected. Disconnect its account instead.")
+        if row.state != InvitationState.WITHDRAWN:
+            row.state = InvitationState.WITHDRAWN
+            _record(session, EventKind.INVITATION_WITHDRAWN, row, actor)
+    purge_deleted()
+    return row
+
+
+def get_invitation(invitation_id: int) -> Invitation:
+    """Return the row.
+
+    Raises:
+        InvitationNotFound: there is none.
+    """
+    expire_past()
+    with read_session() as session:
+        return lock_invitation(session, invitation_id)
+
+
+def list_invitations(
+    limit: int, before: int = 0, state: str | None = None, external_id: str | None = None
+) -> tuple[list[Invitation], int | None]:
+    """Return those with an id below `before` (0: all), newest first, and the id to go on from, None at the end."""
+    expire_past()
+    query = select(Invitation).order_by(Invitation.id.desc()).limit(limit + 1)
+    if before:
+        query = query.where(Invitation.id < before)
+    if state:
+        query = query.where(Invitation.state == state)
+    if external_id:
+        query = query.where(Invitation.external_id == external_id)
+    with read_session() as session:
+        rows = list(session.scalars(query))
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+
+def open_link(token: str, *, is_seen: bool) -> Invitation:
+    """Return the invitation of a link, and note that it was opened if a person sees the answer.
+
+    Raises:
+        LinkGone: the link is unknown, expired, withdrawn, or replaced by a newer one.
+    """
+    row = _find(Invitation.token_hash == hash_secret(token))
+    if row.state == InvitationState.SENT and is_seen:
+        with write_transaction() as session:
+            row = lock_invitation(session, row.id)
+            if row.state == InvitationState.SENT:
+                row.state, row.opened_at = InvitationState.OPENED, utc_now()
+    return row
+
+
+def start_by_invitation(token: str, browser: str) -> str:
+    """Start connecting and return the authorization URL.
+
+    Raises:
+        LinkGone: the link does not work, or was used.
+    """
+    return _start(Invitation.token_hash == hash_secret(token), browser)
+
+
+def start_by_invitation_again(flow: AuthorizationFlow, browser: str) -> str:
+    """Start again with the invitation that started a flow of this browser. Raises LinkGone."""
+    return _start(and_(Invitation.id == flow.invitation_id, Invitation.sent_at <= flow.started_at), browser)
+
+
+def find_usable(session: Session, flow: AuthorizationFlow) -> Invitation | None:
+    """Return the invitation that started a flow if it may still be used, locked until the transaction ends.
+
+    A flow may end after its invitation has expired, but not after that was used, withdrawn or got a newer link.
+    """
+    row = session.get(Invitation, flow.invitation_id or 0, with_for_update=True)
+    is_usable = row is not None and row.state in {*OPEN, InvitationState.EXPIRED} and row.sent_at <= flow.started_at
+    return row if is_usable else None
+
+
+def must_wait(invitation: Invitation, identity: Identity) -> bool:
+    """Whether somebody must confirm first that this is the person who was invited."""
+    expected = invitation.expected_tenant_id
+    return invitation.needs_confirmation or (expected is not None and expected != identity.tenant_id)
+
+
+def note_waiting(session: Session, invitation: Invitation, identity: Identity, account_id: int | None) -> None:
+    """Record that a grant waits; `account_id` is the account of the same person and tenant if there is one already."""
+    invitation.state = InvitationState.WAITING
+    details = {"tenant_id": identity.tenant_id, "until": f"{utc_now() + CONFIRM_WITHIN:%Y-%m-%d %H:%M} UTC"}
+    _record(session, EventKind.INVITATION_WAITING, invitation, Actor.CUSTOMER, account_id=account_id, **details)
+
+
+def find_waiting(session: Session, invitation_id: int) -> AuthorizationFlow | None:
+    """Return the flow whose grant waits for an invitation to be confirmed, locked; lock the invitation after it."""
+    waits = (
+        AuthorizationFlow.invitation_id == min(invitation_id, LARGEST_ID),
+        AuthorizationFlow.pending_until.is_not(None),
+    )
+    return session.scalar(select(AuthorizationFlow).where(*waits).with_for_update())
+
+
+def expire_past() -> None:
+    """Expire the invitations that nobody used in time, and delete the grants that nobody confirmed in time."""
+    now, flow = utc_now(), AuthorizationFlow
+    waits = select(flow.id).where(flow.invitation_id == Invitation.id, flow.pending_until > now).exists()
+    is_past = or_(
+        Invitation.state.in_(OPEN) & (Invitation.expires_at <= now),
+        (Invitation.state == InvitationState.WAITING) & ~waits,
+    )
+    with read_session() as session:
+        ids: Sequence[int] = session.scalars(select(Invitation.id).where(is_past).limit(EXPIRED_AT_ONCE)).all()
+    if not ids:
+        return
+    with write_transaction() as session:
+        undecided = select(flow).where(flow.invitation_id.in_(ids), flow.pending_until <= now).order_by(flow.id)
+        for one in session.scalars(undecided.with_for_update()).all():
+            end_flow(session, one.id, Ending.CONFIRMATION_EXPIRED, one.account_id)
+        past = select(Invitation).where(Invitation.id.in_(ids), is_past).order_by(Invitation.id)
+        for row in session.scalars(past.with_for_update()):
+            why = (
+                "nobody used it"
+                if row.state in OPEN
+                else "nobody confirmed who had connected, and the grant is deleted"
+            )
+            row.state = InvitationState.EXPIRED
+            _record(session, EventKind.INVITATION_EXPIRED, row, Actor.SYSTEM, why=why)
+
+
+def forget_past_invitations(kept_for: timedelta) -> None:
+    is_over = Invitation.expires_at <= utc_now() - kept_for, Invitation.state != InvitationState.WAITING
+    with write_transaction() as session:
+        session.execute(delete(Invitation).where(*is_over))
+
+
+def lock_invitation(session: Session, invitation_id: int) -> Invitation:
+    """Return the row, which nobody else changes until the transaction ends.
+
+    Raises:
+        InvitationNotFound: there is none.
+    """
+    row = session.get(Invitation, min(invitation_id, LARGEST_ID), with_for_update=True, populate_existing=True)
+    if row is None:
+        raise InvitationNotFound(f"There is no invitation {invitation_id}.")
+    return row
+
+
+def _start(which: ColumnElement[bool], browser: str) -> str:
+    row = _find(which)
+    if row.state not in OPEN:
+        raise LinkGone("The invitation was used.")
+    return start_flow(browser, invitation_id=row.id)
+
+
+def _find(which: ColumnElement[bool]) -> Invitation:
+    with read_session() as session:
+        row = session.scalar(select(Invitation).where(which))
+    is_closed = row is None or row.state in {InvitationState.EXPIRED, InvitationState.WITHDRAWN}
+    if row is None or is_closed or (row.state in OPEN and row.expires_at <= utc_now()):
+        raise LinkGone("The invitation is unknown, expired or withdrawn.")
+    return row
+
+
+def _record(
+    session: Session, kind: EventKind, row: Invitation, actor: str, account_id: int | None = None, **details: object
+) -> None:
+    record(session, kind, account_id, actor, invitation=row.id, external_id=row.external_id, **details)
+
+
+def _url(token: str) -> str:
+    return f"{services().settings.public_url}/i/{token}"

@@ -1,0 +1,52 @@
+"""Add invitations, and which of them started a flow."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0023"
+down_revision = "0022"
+STATES = "state IN ('sent', 'opened', 'waiting', 'connected', 'expired', 'withdrawn')"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "invitation",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("token_hash", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("label", sa.String()),
+        sa.Column("external_id", sa.String(200)),
+        sa.Column("email", sa.String()),
+        sa.Column("note", sa.String()),
+        sa.Column("return_url", sa.String()),
+        sa.Column("expected_tenant_id", sa.String()),
+        sa.Column("needs_confirmation", sa.Boolean(), nullable=False),
+        sa.Column("made_by", sa.String(), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True)),
+        sa.Column("account_id", sa.Integer()),
+        sa.PrimaryKeyConstraint("id", name="pk_invitation"),
+        sa.UniqueConstraint("token_hash", name="uq_invitation_token_hash"),
+        sa.CheckConstraint(STATES, name=op.f("ck_invitation_state")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], ondelete="CASCADE", name="fk_invitation_account_id_account"
+        ),
+        sqlite_autoincrement=True,
+    )
+    for columns in (["state", "id"], ["state", "expires_at"], ["external_id"], ["account_id"]):
+        op.create_index(f"ix_invitation_{'_'.join(columns)}", "invitation", columns)
+    with op.batch_alter_table("authorization_flow") as flow:
+        flow.add_column(sa.Column("invitation_id", sa.Integer()))
+        name = "fk_authorization_flow_invitation_id_invitation"
+        flow.create_foreign_key(name, "invitation", ["invitation_id"], ["id"], ondelete="SET NULL")
+    op.create_index("ix_authorization_flow_invitation_id", "authorization_flow", ["invitation_id"])
+
+
+def downgrade() -> None:
+    op.drop_index("ix_authorization_flow_invitation_id", "authorization_flow")
+    with op.batch_alter_table("authorization_flow") as flow:
+        flow.drop_constraint("fk_authorization_flow_invitation_id_invitation", type_="foreignkey")
+        flow.drop_column("invitation_id")
+    op.drop_table("invitation")

@@ -1,0 +1,469 @@
+"""Invitations: only a stored grant uses one up, its account has its names at once, and nobody else takes its place."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from keap_connect.accounts.changes import erase
+from keap_connect.application import create_app
+from keap_connect.clock import utc_now
+from keap_connect.connect import confirming, invitations
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.flows import forget_past
+from keap_connect.connect.identifying import identify_pending
+from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
+from keap_connect.database import db, read_session
+from keap_connect.emergency_stop import stop_everything
+from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound
+from keap_connect.models import AccountEvent, Delivery, Invitation
+from keap_connect.notifications.endpoints import add_endpoint
+from keap_connect.refresh.retention import delete_past
+from keap_connect.settings import Settings
+from tests.conftest import MovedClock
+from tests.flows.endings import assert_ended, heading_of, next_steps
+from tests.flows.stored import Stored, token_calls
+from tests.support.sandbox import ANN, CLEO, Sandbox
+from tests.support.visitor import Visitor
+from tests.web.direct import send, visit
+
+ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
+CLEO_MARSH = "cleo.marsh@example.com"
+USED, GONE = "This invitation was used already", "This link does not work"
+CHECKED = "Your connection is being checked"
+BACK = "https://app.example.com/keap?step=2"
+
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def environ(environ: dict[str, str], request: pytest.FixtureRequest) -> dict[str, str]:
+    """Give the environment of the app; a test changes it by an indirect parameter."""
+    origins = {"RETURN_ORIGINS": "https://app.example.com, http://localhost:8080"}
+    return {**environ, **origins, **getattr(request, "param", {})}
+
+
+@pytest.fixture
+def new_visitor(app: Flask, sandbox: Sandbox) -> Callable[[], Visitor]:
+    return lambda: visit(app, sandbox)
+
+
+def invite(**wanted: object) -> str:
+    """Make an invitation and return the path of its link."""
+    return urlsplit(make_invitation(NewInvitation(**wanted), "admin@example.com").url).path
+
+
+def follow(visitor: Visitor, link: str, person: str = ANN_LEE, tenant: str = "ab123", allow: bool = True) -> None:
+    visitor.connect(action=link, page=link, person=person, tenant=tenant, allow=allow)
+
+
+def state(invitation_id: int = 1) -> str:
+    return get_invitation(invitation_id).state
+
+
+def events(invitation_id: int = 1) -> list[tuple[str, int | None]]:
+    with read_session() as session:
+        rows = session.scalars(select(AccountEvent).order_by(AccountEvent.id)).all()
+    return [(one.kind, one.account_id) for one in rows if one.details.get("invitation") == invitation_id]
+
+
+def announced() -> list[dict[str, object]]:
+    with read_session() as session:
+        return [one.payload for one in session.scalars(select(Delivery).order_by(Delivery.id))]
+
+
+@pytest.mark.proves("R15", "F51")
+def test_an_account_has_its_names_at_once_and_the_event_names_the_invitation(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox
+):
+    add_endpoint("https://example.com/hook", None, None, "x")
+    link = invite(label="Bright Dental", external_id="crm:7", return_url=BACK)
+
+    for method in ("HEAD", "OPTIONS", "GET", "GET"):  # a mail scanner, which then presses the button, too
+        assert send(visitor, method, link).status_code == 200
+    assert "Bright Dental" in visitor.text
+    visitor.set_out(link, link)
+    assert (state(), token_calls(sandbox)) == ("opened", [])
+    follow(visitor, link, allow=False)
+    assert_ended(visitor, Ending.DENIED, 200, "Keap says: access denied")
+    (again,) = next_steps(visitor)
+    visitor.connect(action=again, page=visitor.page.url)
+
+    assert_ended(visitor, Ending.CONNECTED, 200, "Your Keap account is connected")
+    assert f'href="{BACK}&amp;invitation=1"' in visitor.page.text
+    account = stored.account()
+    assert (account.label, account.external_id) == ("Bright Dental", "crm:7")
+    assert (state(), get_invitation(1).account_id) == ("connected", account.id)
+    assert events() == [
+        ("invitation_made", None),
+        ("connection.failed", None),
+        ("invitation_used", 1),
+        ("connected", 1),
+    ]
+    _, connected = announced()
+    assert (connected["type"], connected["data"]["invitation_id"]) == ("account.connected", 1)
+    assert connected["data"]["external_id"] == "crm:7"
+    visitor.get(link)
+    assert heading_of(visitor) == USED
+    assert next_steps(visitor) == [f"{BACK}&amp;invitation=1"]
+
+
+@sqlite_only
+def test_only_a_person_who_sees_the_page_opens_an_invitation(visitor: Visitor):
+    link = invite()
+
+    send(visitor, "HEAD", link)
+    assert state() == "sent"
+    visitor.get(link)
+    assert (state(), get_invitation(1).opened_at is not None) == ("opened", True)
+
+
+@pytest.mark.proves("R15")
+def test_links_that_do_not_work_look_all_the_same_and_start_nothing(
+    visitor: Visitor, clock: MovedClock, stored: Stored
+):
+    old, replaced, withdrawn = invite(valid_days=1), invite(), invite()
+    invitations.resend(2, "x")
+    invitations.withdraw(3, "x")
+    clock.advance(days=1, minutes=1)
+
+    links = [old, replaced, withdrawn, "/i/" + "A" * 43, "/i/x"]
+    answers = [visitor.get(link) for link in links]
+
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.text for answer in answers}) == 1
+    assert heading_of(visitor) == GONE
+    visitor.get("/")
+    form = {"csrf_token": visitor.fields("/connect")["csrf_token"]}
+    assert {visitor.session.post(visitor.base_url + one, data=form).status_code for one in links} == {404}
+    assert stored.flows() == []
+
+
+@pytest.mark.parametrize("act", [invitations.withdraw, invitations.resend])
+@sqlite_only
+def test_who_is_at_keap_when_the_link_ends_connects_nothing(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox, act: Callable[[int, str], object], clock: MovedClock
+):
+    link = invite()
+    callback = sandbox.consent(visitor.set_out(link, link), ANN_LEE, "ab123")
+    sandbox.clear_ledger()
+    clock.advance(seconds=1)
+    act(1, "x")
+
+    visitor.get(callback)
+
+    assert heading_of(visitor) == "This link no longer works"
+    assert (token_calls(sandbox), stored.accounts()) == ([], [])
+
+
+@pytest.mark.parametrize("is_connected", [False, True])
+@sqlite_only
+def test_used_up_between_the_last_look_and_the_answer_it_connects_nobody_new(
+    new_visitor: Callable[[], Visitor],
+    stored: Stored,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    is_connected: bool,
+):
+    link, second = invite(label="Acme"), new_visitor()
+    callback = sandbox.consent(second.set_out(link, link), ANN_LEE if is_connected else BEN_ORTIZ, "ab123")
+    monkeypatch.setattr("keap_connect.connect.callback._link_still_works", lambda _flow: True)
+    follow(new_visitor(), link)
+    before = stored.row(1)
+
+    second.get(callback)
+
+    assert len(stored.accounts()) == 1
+    # Keap may have ended the earlier grant of the same person, so the fresh one is stored.
+    assert (stored.row(1) != before) == is_connected
+    assert heading_of(second) == (
+        "Your Keap account is connected again" if is_connected else "This link no longer works"
+    )
+
+
+@sqlite_only
+def test_names_that_are_taken_lose_no_grant_and_the_history_says_so(visitor: Visitor, stored: Stored):
+    first, second = invite(external_id="crm:7", label="Acme"), invite(external_id="crm:7", label="Other")
+    follow(visitor, first)
+    follow(visitor, second, tenant="cd456")
+    third = invite(external_id="crm:9", label="Third")
+    follow(visitor, third)
+
+    assert [(one.label, one.external_id) for one in stored.accounts()] == [("Acme", "crm:7"), ("Other", None)]
+    assert [state(number) for number in (1, 2, 3)] == ["connected"] * 3
+    assert stored.details(2, "external_id_not_set")["holder"] == "account 1 has it"
+    assert stored.details(1, "external_id_not_set")["holder"] == "this account has crm:7 already"
+    with pytest.raises(ExternalIdTaken, match="Account 1 has this external id already: make a reconnect link"):
+        invite(external_id="crm:7")
+
+
+@sqlite_only
+def test_a_pending_account_keeps_its_names_and_its_invitation_when_keap_says_whose_it_is(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox
+):
+    known = stored.place("ab123", ANN_LEE)
+    sandbox.fault("html_503", "api")
+    follow(visitor, invite(label="Acme", external_id="crm:7"))
+    assert_ended(visitor, Ending.CONNECTED_PENDING, 200, "Connected; the details follow")
+    sandbox.clear_faults()
+
+    assert identify_pending(2) == known
+    assert (stored.account().label, stored.account().external_id) == ("Acme", "crm:7")
+    assert get_invitation(1).account_id == known
+
+
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
+@sqlite_only
+def test_without_an_invitation_the_door_is_closed_and_reconnecting_works(
+    visitor: Visitor, new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox
+):
+    link = invite()
+    visitor.get(link)
+    form = {"csrf_token": visitor.fields(link)["csrf_token"]}
+    for path in ("/", "/connect"):
+        assert heading_of_page(visitor, path) == (200, "You need an invitation")
+    refused = visitor.session.post(visitor.base_url + "/connect", data=form)
+    assert (refused.status_code, stored.flows()) == (403, [])
+
+    follow(visitor, link)
+    visitor.reconnect(1)
+    assert_ended(visitor, Ending.RECONNECTED, 200, "Your Keap account is connected again")
+    visitor.get("/your-accounts")
+    assert 'action="/connect"' not in visitor.page.text
+    # Another Keap account would be a new one.
+    visitor.reconnect(1, tenant="cd456")
+    (action,) = next_steps(visitor)
+    assert visitor.press(action, choice="connect").status_code == 400
+    visitor.get(visitor.page.url.removesuffix("/confirm"))
+    visitor.press(action, choice="discard")
+    assert next_steps(visitor) == ["/reconnect/1"]
+    assert len(stored.accounts()) == 1
+
+
+def heading_of_page(visitor: Visitor, path: str) -> tuple[int, str]:
+    visitor.get(path)
+    return visitor.page.status_code, heading_of(visitor)
+
+
+class TestForwardedLink:
+    """Ann was invited; Cleo, who got the link from somebody, opens it first, in a browser of his own."""
+
+    @pytest.fixture
+    def link(self, app: Flask, request: pytest.FixtureRequest) -> str:
+        add_endpoint("https://example.com/hook", None, ["invitation.waiting", "invitation.expired"], "x")
+        binding = getattr(request, "param", {"needs_confirmation": True})
+        return invite(label="Acme", external_id="crm:7", return_url=BACK, **binding)
+
+    @pytest.fixture
+    def cleo(self, link: str, new_visitor: Callable[[], Visitor]) -> Visitor:
+        person = new_visitor()
+        follow(person, link, person=CLEO_MARSH, tenant="ef789")
+        assert heading_of(person) == CHECKED
+        assert next_steps(person) == [f"{BACK}&amp;invitation=1"]
+        return person
+
+    @pytest.mark.proves("R14", "R15")
+    @pytest.mark.parametrize(
+        "link", [{"needs_confirmation": True}, {"expected_tenant_id": "AB123.infusionsoft.com"}], indirect=True
+    )
+    @sqlite_only
+    def test_connects_nobody_until_it_is_confirmed(
+        self, link: str, cleo: Visitor, visitor: Visitor, stored: Stored, sandbox: Sandbox
+    ):
+        assert (stored.accounts(), state()) == ([], "waiting")
+        waiting = confirming.view_waiting(1)
+        assert waiting is not None
+        assert (waiting.tenant_id, waiting.person_email) == ("ef789", CLEO_MARSH)
+        (payload,) = announced()
+        assert payload["type"] == "invitation.waiting"
+        data = payload["data"]
+        assert (data["invitation_id"], data["external_id"], data["tenant_id"]) == (1, "crm:7", "ef789")
+        assert data["url"].endswith("/invitations/1")
+        # Cleo cannot confirm himself, and Ann's browser connects nothing meanwhile.
+        path = f"{urlsplit(cleo.page.url).path}/confirm"
+        cleo.get("/")
+        form = {"csrf_token": cleo.fields("/connect")["csrf_token"]}
+        for choice in ("connect", "discard"):
+            cleo.session.post(cleo.base_url + path, data={**form, "choice": choice})
+        visitor.get(link)
+        assert (heading_of(visitor), stored.accounts(), state()) == (CHECKED, [], "waiting")
+        assert stored.held_tokens()
+
+    @pytest.mark.parametrize("link", [{"expected_tenant_id": "ab123"}], indirect=True)
+    def test_declined_the_grant_is_gone_and_the_right_person_connects(
+        self, link: str, cleo: Visitor, visitor: Visitor, stored: Stored, database_url: str
+    ):
+        held = [flow.pending_grant_sealed for flow in stored.flows()][-1]
+        assert held
+
+        confirming.decline(1, "x")
+
+        assert stored.flows()[-1].pending_grant_sealed is None
+        if database_url.startswith("sqlite"):
+            path = database_url.removeprefix("sqlite:///")
+            for suffix in ("", "-wal"):
+                with open(path + suffix, "rb") as file:
+                    assert held[:40] not in file.read()
+        cleo.get(cleo.page.url)
+        assert heading_of(cleo) == "Your Keap account was not connected"
+        follow(visitor, link)
+        account = stored.account()
+        assert (stored.owner(account.id), account.label, account.external_id) == (("ab123", ANN), "Acme", "crm:7")
+        with pytest.raises(InvitationClosed):
+            confirming.decline(1, "x")
+
+    @sqlite_only
+    def test_confirmed_it_is_connected_with_the_names_and_the_date_of_the_grant(
+        self, link: str, cleo: Visitor, stored: Stored, clock: MovedClock
+    ):
+        came_at = utc_now()
+        clock.advance(days=5)
+
+        confirmed = confirming.confirm(1, "admin@example.com")
+
+        account = stored.account()
+        assert (confirmed.state, confirmed.account_id) == ("connected", account.id)
+        assert (stored.owner(account.id), account.label, account.external_id) == (
+            ("ef789", CLEO),
+            "Acme",
+            "crm:7",
+        )
+        assert account.state == "active"
+        assert account.refresh_token_issued_at is not None
+        assert abs(account.refresh_token_issued_at - came_at) < timedelta(minutes=1)
+        assert stored.flows()[-1].pending_grant_sealed is None
+        assert stored.history(account.id) == ["invitation_used", "connected"]
+        assert events()[-3][0] == "invitation_confirmed"
+        with pytest.raises(InvitationClosed):
+            confirming.confirm(1, "x")
+
+    @pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
+    @sqlite_only
+    def test_a_grant_that_nobody_confirms_is_deleted_after_seven_days(
+        self, cleo: Visitor, stored: Stored, clock: MovedClock
+    ):
+        clock.advance(days=6, hours=23)
+        forget_past()
+        delete_past()
+        invitations.expire_past()
+        assert (state(), len(stored.held_tokens())) == ("waiting", 2)
+        clock.advance(hours=2)
+
+        invitations.expire_past()
+        invitations.expire_past()
+
+        assert (state(), stored.flows()[-1].pending_grant_sealed) == ("expired", None)
+        assert [one["type"] for one in announced()] == ["invitation.waiting", "invitation.expired"]
+        assert stored.flows()[-1].ending == "confirmation_expired"
+
+    @sqlite_only
+    def test_withdrawn_the_grant_is_deleted(self, cleo: Visitor, stored: Stored):
+        with pytest.raises(InvitationClosed, match="waiting"):
+            invitations.resend(1, "x")
+        invitations.withdraw(1, "x")
+
+        assert (state(), stored.flows()[-1].pending_grant_sealed) == ("withdrawn", None)
+        assert "invitation_withdrawn" in dict(events())
+
+    @sqlite_only
+    def test_of_another_client_it_is_stored_and_never_presented(
+        self, cleo: Visitor, stored: Stored, settings: Settings, environ: dict[str, str], sandbox: Sandbox
+    ):
+        other = create_app(Settings.from_env({**environ, "KEAP_TOKEN_URL": f"{sandbox.url}/other"}))
+        with other.app_context():
+            confirming.confirm(1, "x")
+            db.engine.dispose()
+
+        assert stored.account().token_url == settings.keap.token_url
+
+    @pytest.mark.parametrize("decide", [confirming.confirm, confirming.decline])
+    @sqlite_only
+    def test_who_was_connected_already_has_the_fresh_grant_at_once(
+        self, link: str, visitor: Visitor, stored: Stored, decide: Callable[[int, str], Invitation]
+    ):
+        stored.place("ef789", CLEO_MARSH)
+        old = stored.tokens(1)
+
+        follow(visitor, link, person=CLEO_MARSH, tenant="ef789")
+
+        assert (heading_of(visitor), state()) == (CHECKED, "waiting")
+        assert not set(old) & set(stored.tokens(1))
+        assert stored.account().external_id is None
+        waiting = confirming.view_waiting(1)
+        assert waiting is not None
+        assert waiting.tenant_id == "ef789"
+        is_confirmed = decide(1, "x").state == "connected"
+        assert stored.account().external_id == ("crm:7" if is_confirmed else None)
+        assert is_confirmed == (decide is confirming.confirm)
+
+
+@sqlite_only
+def test_an_invitation_that_nobody_used_expires_is_announced_once_and_is_deleted_later(app: Flask, clock: MovedClock):
+    add_endpoint("https://example.com/hook", None, ["invitation.expired"], "x")
+    invite(valid_days=1)
+    invite(valid_days=90)
+    clock.advance(days=2)
+
+    invitations.expire_past()
+    invitations.expire_past()
+
+    assert [state(1), state(2)] == ["expired", "sent"]
+    assert [one["data"]["invitation_id"] for one in announced()] == [1]
+    assert invitations.resend(1, "x").row.expires_at == get_invitation(1).sent_at + timedelta(days=1)
+    clock.advance(days=32)
+    delete_past()
+    with pytest.raises(InvitationNotFound):
+        get_invitation(1)
+    assert state(2) == "sent"
+
+
+@sqlite_only
+def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_one(visitor: Visitor):
+    follow(visitor, invite(email="ann@example.com"))
+    invite()
+
+    stop_everything("x")
+    erase(1, "x")
+
+    assert state(2) == "withdrawn"
+    with pytest.raises(InvitationNotFound):
+        get_invitation(1)
+
+
+@pytest.mark.proves("R16")
+@sqlite_only
+def test_what_breaks_a_rule_is_refused_at_its_field(app: Flask):
+    unfit = [
+        ("label", "a\x07b"),
+        ("external_id", "with space"),
+        ("email", "nobody"),
+        ("email", "a@b.example\r\nBcc: c@example.com"),
+        ("note", "x" * 501),
+        ("expected_tenant_id", "no tenant!"),
+        ("valid_days", 0),
+        ("valid_days", 91),
+        *(
+            ("return_url", url)
+            for url in (
+                "https://evil.example/",
+                "https://app.example.com.evil.example/",
+                "https://app.example.com@evil.example/",
+                "https://app.example.com\\@evil.example/",
+                "https://app.example.com:444/",
+                "http://app.example.com/",
+                "//app.example.com/",
+                "javascript:alert(1)",
+                "https://app.example.com/#x",
+                f"https://app.example.com/{'x' * 2000}",
+            )
+        ),
+    ]
+    for field, value in unfit:
+        with pytest.raises(FormRefused) as refusal:
+            invite(**{field: value})
+        assert refusal.value.field == field
+    for allowed in ("https://app.example.com", "https://APP.example.com/a?b=c&d=%20", "http://localhost:8080/x"):
+        invite(return_url=allowed)
