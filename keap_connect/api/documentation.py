@@ -34,6 +34,15 @@ ORDER = {
         "disconnect",
         "import_account",
     ),
+    "Invitations": (
+        "create_invitation",
+        "list_invitations",
+        "show_invitation",
+        "resend_invitation",
+        "withdraw_invitation",
+        "confirm_invitation",
+        "decline_invitation",
+    ),
     "Events": ("list_events",),
     "Webhooks": (
         "list_webhooks",
@@ -49,7 +58,7 @@ MEANINGS = {
     400: "Something in the request is missing, unknown or of the wrong form.",
     401: "There is no API key, or it is not valid.",
     403: "The API key may not do this.",
-    404: "There is no such account, webhook or delivery, or not for this key.",
+    404: "There is no such account, invitation, webhook or delivery, or not for this key.",
     409: "It cannot be done now: a person must act first; or the name is that of several accounts.",
     413: "The request is too large.",
     415: "The body is not JSON.",
@@ -58,6 +67,7 @@ MEANINGS = {
     503: "Nothing is lost; try again later.",
 }
 ALWAYS = (400, 401, 403, 413, 429, 500, 503)
+REFERENCE = re.compile(r"#/components/schemas/(\w+)")
 HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 
 
@@ -203,13 +213,14 @@ def _list_shapes(written: dict[str, Any], names: Iterable[str]) -> dict[str, lis
     for name in waiting:
         properties = written["components"]["schemas"][name]["properties"]
         found[name] = [Named(field, _form(one), one.get("description", "")) for field, one in properties.items()]
-        within = (one.get("items", {}).get("$ref", "").rpartition("/")[2] for one in properties.values())
-        waiting += [inner for inner in within if inner and inner not in waiting]
+        waiting += [inner for inner in REFERENCE.findall(str(properties)) if inner not in waiting]
     return found
 
 
 def _form(schema: dict[str, Any]) -> str:
     """Say in words which values a schema takes."""
+    if "anyOf" in schema:  # another schema, or null
+        return f"{REFERENCE.findall(str(schema))[0]} or null"
     kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     if "enum" in schema:
         words = " or ".join(str(value) for value in schema["enum"] if value is not None)

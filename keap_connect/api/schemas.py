@@ -9,8 +9,16 @@ from marshmallow import Schema, ValidationError, fields, validate
 from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID, LABEL_CHARACTERS, LONGEST_NAME, TENANT, TENANT_ID
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.connect.endings import Ending
+from keap_connect.connect.invitations import (
+    EMAIL,
+    LONGEST_DAYS,
+    LONGEST_EMAIL,
+    LONGEST_NOTE,
+    LONGEST_URL,
+    USUAL_DAYS,
+)
 from keap_connect.events.history import ANNOUNCED, EventKind
-from keap_connect.models import LARGEST_ID, CredentialKind
+from keap_connect.models import LARGEST_ID, CredentialKind, InvitationState
 from keap_connect.notifications.sender import CANCELLED, GIVEN_UP, SENT, WAITING
 from keap_connect.refresh.alarms import ADVICE
 from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
@@ -240,6 +248,77 @@ class RejectionTaken(Schema):
 class ReconnectLink(Schema):
     url = fields.String(required=True, metadata={"description": "A secret: for the customer and nobody else."})
     expires_at = fields.AwareDateTime(required=True)
+
+
+class InvitationFilter(Page):
+    state = fields.String(validate=validate.OneOf(list(InvitationState)))
+    external_id = Text(pattern=OWN_ID)
+
+
+class InvitationRequest(Schema):
+    label = Text(
+        allow_none=True, metadata={"description": "The customer's name; they see it, and the account gets it."}
+    )
+    external_id = Text(pattern=OWN_ID, allow_none=True, metadata={"description": "Your own id of this customer."})
+    email = Text(
+        LONGEST_EMAIL, f"^{EMAIL}$", allow_none=True, metadata={"description": "The address that you send the link to."}
+    )
+    note = Text(LONGEST_NOTE, allow_none=True, metadata={"description": "For admins and programs."})
+    return_url = Text(
+        LONGEST_URL,
+        r"^https?://[!-~]+$",
+        allow_none=True,
+        metadata={"description": "Where the customer goes back to; its origin is one of RETURN_ORIGINS."},
+    )
+    expected_tenant_id = Text(
+        63, f"^{TENANT_ID}$", allow_none=True, metadata={"description": "A grant of another Keap account waits."}
+    )
+    needs_confirmation = fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "True: any grant waits until you confirm who connected."},
+    )
+    valid_days = Number(load_default=USUAL_DAYS, validate=validate.Range(1, LONGEST_DAYS))
+
+
+class Waiting(Schema):
+    """Who used an invitation, and until when that can be confirmed."""
+
+    tenant_id = fields.String(required=True, allow_none=True)
+    business_name = fields.String(required=True, allow_none=True)
+    person_name = fields.String(required=True, allow_none=True)
+    person_email = fields.String(required=True, allow_none=True)
+    until = fields.AwareDateTime(required=True)
+
+
+class Invitation(Schema):
+    id = fields.Integer(required=True)
+    state = fields.String(required=True, validate=validate.OneOf(list(InvitationState)))
+    label = fields.String(required=True, allow_none=True)
+    external_id = fields.String(required=True, allow_none=True)
+    email = fields.String(required=True, allow_none=True)
+    note = fields.String(required=True, allow_none=True)
+    return_url = fields.String(required=True, allow_none=True)
+    expected_tenant_id = fields.String(required=True, allow_none=True)
+    needs_confirmation = fields.Boolean(required=True)
+    account_id = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "Of the account it connected."}
+    )
+    waiting = fields.Nested(Waiting, required=True, allow_none=True)
+    made_by = fields.String(required=True)
+    made_at = fields.AwareDateTime(required=True)
+    sent_at = fields.AwareDateTime(required=True, metadata={"description": "When its present link was made."})
+    opened_at = fields.AwareDateTime(required=True, allow_none=True)
+    expires_at = fields.AwareDateTime(required=True)
+    url = fields.String(metadata={"description": "The link: a secret, shown only once, for the customer alone."})
+
+
+class InvitationList(Schema):
+    """A page of invitations, newest first; `next_cursor` is null on the last one."""
+
+    invitations = fields.List(fields.Nested(Invitation), required=True)
+    next_cursor = fields.Integer(required=True, allow_none=True)
 
 
 class Webhook(Schema):

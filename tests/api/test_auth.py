@@ -15,6 +15,7 @@ from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.clock import utc_now
+from keap_connect.connect.invitations import NewInvitation, make_invitation
 from keap_connect.notifications.endpoints import add_endpoint, send_test
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
@@ -46,6 +47,13 @@ INVENTORY = {
     "api.list_deliveries": ("GET", "/webhooks/1/deliveries", None, "webhooks:read", 200),
     "api.redeliver": ("POST", "/webhooks/1/deliveries/1/redeliver", None, "webhooks:write", 202),
     "api.remove_webhook": ("DELETE", "/webhooks/1", None, "webhooks:write", 200),
+    "api.list_invitations": ("GET", "/invitations", None, "accounts:read", 200),
+    "api.create_invitation": ("POST", "/invitations", {"label": "x"}, "accounts:write", 201),
+    "api.show_invitation": ("GET", "/invitations/1", None, "accounts:read", 200),
+    "api.resend_invitation": ("POST", "/invitations/1/resend", None, "accounts:write", 200),
+    "api.confirm_invitation": ("POST", "/invitations/1/confirm", None, "accounts:write", 409),
+    "api.decline_invitation": ("POST", "/invitations/1/decline", None, "accounts:write", 409),
+    "api.withdraw_invitation": ("DELETE", "/invitations/1", None, "accounts:write", 200),
     "api.disconnect": ("POST", "/accounts/{account}/disconnect", None, "accounts:write", 200),
 }
 ABOUT_ONE = [name for name, (_, path, *_) in INVENTORY.items() if "{account}" in path]
@@ -88,6 +96,8 @@ def test_a_key_may_do_what_its_scope_says_and_nothing_else(
     app: Flask, new_program: NewProgram, account_id: int, scope: str
 ):
     add_webhook(app)
+    with app.app_context():
+        make_invitation(NewInvitation(), "x")
     program = new_program(scope)
 
     answers = {name: ask(program, name) for name in INVENTORY}
@@ -136,7 +146,8 @@ def test_a_foreign_account_looks_like_a_missing_one(
     ask(program, "api.update_account", "external:mine")
     ask(new_program(), "api.update_account", account_id)
     assert {one["account_id"] for one in program.get("/api/v1/events").json()["events"]} == {mine}
-    assert {ask(program, name).status_code for name, (_, path, *_) in INVENTORY.items() if "webhook" in path} == {403}
+    of_all = [name for name, (_, path, *_) in INVENTORY.items() if "webhook" in path or "invitation" in path]
+    assert {ask(program, name).status_code for name in of_all} == {403}
     refused = ask(program, "api.import_account")
     assert refused.status_code == 403
     assert refused.json()["error_description"] == "This API key is only for some accounts, so it cannot import."

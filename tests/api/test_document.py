@@ -45,7 +45,7 @@ def test_every_operation_answers_as_the_document_says(
 
         answers()
 
-    assert len(asked) == 17
+    assert len(asked) == 24
 
 
 def test_the_page_for_people_tells_every_operation_and_the_shape_of_every_answer(program: Program):
