@@ -235,7 +235,8 @@ def test_without_an_invitation_the_door_is_closed_and_reconnecting_works(
     assert 'action="/connect"' not in visitor.page.text
     # Another Keap account would be a new one.
     visitor.reconnect(1, tenant="cd456")
-    (action,) = next_steps(visitor)
+    again, action = next_steps(visitor)
+    assert again == "/reconnect/1"
     assert visitor.press(action, choice="connect").status_code == 400
     visitor.get(visitor.page.url.removesuffix("/confirm"))
     visitor.press(action, choice="discard")
