@@ -5,11 +5,17 @@ import io
 
 import pytest
 from flask import Flask
+from sqlalchemy import event
 
 from keap_connect.accounts import exporting
+from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.exporting import COLUMNS, export_csv
 from keap_connect.application import create_app
-from keap_connect.database import db
+from keap_connect.database import Base, db, write_transaction
+from keap_connect.events import search
+from keap_connect.events.history import EventKind, record
+from keap_connect.events.search import Search, events_as_csv
+from keap_connect.models import Account, AccountEvent
 from keap_connect.settings import Settings
 from tests.flows.stored import Stored
 from tests.support.sandbox import Sandbox
@@ -49,6 +55,28 @@ def test_every_account_is_exported_once_in_pieces_and_without_tokens(
     assert len(tokens) == 6
     assert not any(token[-8:] in "".join(pieces) for token in tokens)
     assert stored.rows("account_event")[-1][3:5] == ("exported", "admin@example.com")
+
+
+@pytest.mark.parametrize("of", [Account, AccountEvent])
+def test_the_first_lines_are_written_before_the_last_rows_are_read(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, of: type[Base]
+):
+    for module in (exporting, search):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 2)
+    with write_transaction() as session:
+        for _ in range(20):
+            account = new_account(session, None, None)
+            record(session, EventKind.IMPORTED, account.id, "system")
+    read: list[object] = []
+    pieces = export_csv("admin@example.com") if of is Account else events_as_csv(Search())
+    event.listen(of, "load", note := lambda row, _: read.append(row.id))
+
+    lines = next(pieces) + next(pieces)
+    read_by_then = len(read)
+    lines += "".join(pieces)
+
+    event.remove(of, "load", note)
+    assert (read_by_then, len(set(read)), len(lines.splitlines())) == (3, 20, 21)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
