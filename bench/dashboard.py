@@ -1,8 +1,8 @@
 """Measures what admins and programs see of 1,000 and of 1,000,000 accounts, on both databases, in one run.
 
 Each address is asked in turns at the small and the large installation, served by `./keap-connect serve`; medians. Then
-the start, one look of the worker for what is due, memory, and the size of the database. Environment: MANY=1000000,
-FEW=1000, ROUNDS=15, DATABASES="sqlite postgresql". Everything it starts it ends by its process id.
+the start, one look of the worker for what is due, and memory, after both files were downloaded. Environment:
+MANY=1000000, FEW=1000, ROUNDS=15, DATABASES="sqlite postgresql". Everything it starts it ends by its process id.
 """
 
 import os
@@ -66,15 +66,16 @@ class Installation:
 
     accounts: int
     settings: Settings
+    environ: dict[str, str]
     server: subprocess.Popen[bytes]
     visitor: Visitor
     key: str
-    deepest: str = ""  # the address of the last page
+    pages: dict[str, str] = field(default_factory=dict)  # addresses that depend on the number of accounts
     times: dict[str, list[float]] = field(default_factory=dict)
 
     def ask(self, path: str) -> None:
         """Ask for a page or for what a program reads, and remember how long it took."""
-        url = f"{self.settings.public_url}{self.deepest if path == DEEPEST else path}"
+        url = f"{self.settings.public_url}{self.pages.get(path, path)}"
         headers = {"Authorization": f"Bearer {self.key}"} if path.startswith(("/api/", "/metrics")) else {}
         started = time.perf_counter()
         answer = (
@@ -84,23 +85,44 @@ class Installation:
         if answer.status_code != 200 and path != "/readyz":  # it may say that no worker is running
             raise SystemExit(f"{path} answered {answer.status_code}.")
 
-    def memory_mb(self) -> float:
-        """Return the resident memory of the server."""
-        status = Path(f"/proc/{self.server.pid}/status").read_text(encoding="ascii")
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    def peak_memory_mb(self) -> Iterator[tuple[str, float]]:
+        """Yield the largest resident memory of the server, and of a worker in its first half minute."""
+        self.visitor.get("/audit.csv")
+        self.visitor.get("/export")
+        self.visitor.press("/export", password=PASSWORD)
+        yield "memory of the server", _peak_mb(self.server)
+        command = [sys.executable, "-m", "keap_connect", "worker"]
+        worker = subprocess.Popen(command, cwd=REPOSITORY, env=self.environ)  # noqa: S603
+        time.sleep(30)
+        yield "memory of the worker", _peak_mb(worker)
+        worker.terminate()
+        worker.wait()
 
 
-DEEPEST = "the deepest page"
+MIDDLE, DEEPEST, LAST_NAMES = "a page in the middle", "the deepest page", "the deepest page by name"
+DAYS = f"from={utc_now() - 2 * DAY:%Y-%m-%d}&to={utc_now() - DAY:%Y-%m-%d}"
 ADDRESSES = (
     "/accounts",
     *(f"/accounts?state={state}" for state in ("reconnect_required", "at_risk", "active", "disconnected")),
     *(f"/accounts?sort={sort}" for sort in ("-state", "account", "-account", "expires", "-expires", "used", "-used")),
-    *("/accounts?sort=broken", "/accounts?sort=-broken", "/accounts?state=active&sort=account", DEEPEST),
+    *(
+        "/accounts?sort=broken",
+        "/accounts?sort=-broken",
+        "/accounts?state=active&sort=account",
+        MIDDLE,
+        DEEPEST,
+        LAST_NAMES,
+    ),
     *("/accounts?q=quixote", "/accounts?q=dental", "/accounts?q=dental+ann", "/accounts?q=xylophone"),
-    *("/accounts/7", "/audit", "/audit?kind=at_risk", "/readyz", "/metrics", "/setup"),
-    *("/api/v1/accounts", "/api/v1/accounts?limit=100", "/api/v1/accounts?state=at_risk", "/api/v1/accounts?q=quixote"),
-    *("/api/v1/accounts?q=dental", "/api/v1/accounts?tenant_id=t00007", "/api/v1/accounts?external_id=c-7"),
-    *("/api/v1/accounts?cursor=900", "/api/v1/accounts/7", "/api/v1/events"),
+    *("/accounts/7", "/readyz", "/metrics", "/setup"),
+    *("/audit", "/audit?kind=at_risk", "/audit?kind=connected", "/audit?kind=refreshed", "/audit?account=7"),
+    *("/audit?who=xylophone", f"/audit?{DAYS}", f"/audit?{DAYS}&kind=at_risk"),
+    # Each finds as many of few as of many.
+    *("/api/v1/accounts", "/api/v1/accounts?limit=100", "/api/v1/accounts?state=at_risk&limit=5"),
+    *("/api/v1/accounts?q=quixote", "/api/v1/accounts?q=dental&limit=20", "/api/v1/accounts?q=dental+ann&limit=2"),
+    *("/api/v1/accounts?q=dental&state=active&limit=20", "/api/v1/accounts?tenant_id=t00007"),
+    *("/api/v1/accounts?external_id=c-7", "/api/v1/accounts?cursor=900", "/api/v1/accounts/7"),
+    *("/api/v1/events", "/api/v1/events?kind=at_risk", "/api/v1/events?account=7", "/api/v1/events?cursor=900"),
 )
 
 
@@ -149,15 +171,19 @@ def _install(url: str, accounts: int, instance: Path, stack: ExitStack) -> Insta
         db.engine.dispose()
     print(f"{accounts:,} accounts are stored after {time.monotonic() - started:.0f} s.", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "keap_connect", "serve"]
-    server = subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": os.environ["PATH"], **values})  # noqa: S603
+    environment = {"PATH": os.environ["PATH"], **values}
+    server = subprocess.Popen(command, cwd=REPOSITORY, env=environment)  # noqa: S603
     stack.callback(server.wait)
     stack.callback(server.terminate)
     visitor = Visitor(settings.public_url)
     _wait_for(lambda: visitor.get("/healthz").ok)
     visitor.sign_in(EMAIL, PASSWORD)
-    one = Installation(accounts, settings, server, visitor, key)
-    one.deepest = f"/accounts?sort=account&before=1~{accounts + 1}~"
-    return one
+    pages = {
+        MIDDLE: f"/accounts?after=2~{accounts // 2}",
+        DEEPEST: f"/accounts?before=3~{accounts + 1}",
+        LAST_NAMES: f"/accounts?sort=account&before=1~{accounts + 1}~",
+    }
+    return Installation(accounts, settings, environment, server, visitor, key, pages)
 
 
 def _wait_for(is_done: Callable[[], bool]) -> None:
@@ -171,7 +197,7 @@ def _wait_for(is_done: Callable[[], bool]) -> None:
 
 
 def _fill(connection: Connection, accounts: int) -> None:
-    """Store accounts as they look after a year: most are well, some are not; each with its words and an event."""
+    """Store accounts as they look after a year: most are well, some are not; each with its words and two events."""
     if connection.dialect.name == "sqlite":  # a database that is only measured may be filled fast
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-2000000"):
             connection.exec_driver_sql(f"PRAGMA {pragma}")
@@ -181,8 +207,9 @@ def _fill(connection: Connection, accounts: int) -> None:
         made = [_account(number, randomly, now, ours) for number in range(first, min(first + 5000, accounts + 1))]
         rows = ([getattr(one, name) for name in COLUMNS] for one in made)
         _load(connection, "account", COLUMNS, rows)
-        events = ([now - DAY, number, "connected", "customer", "{}"] for number in range(first, first + len(made)))
-        _load(connection, "account_event", ("at", "account_id", "kind", "actor", "details"), events)
+        for kind, actor in (("connected", "customer"), ("refreshed", "system")):
+            events = ([now - DAY, number, kind, actor, "{}"] for number in range(first, first + len(made)))
+            _load(connection, "account_event", ("at", "account_id", "kind", "actor", "details"), events)
         words = ([word, number] for number, one in enumerate(made, first) for word in words_of(one))
         _load(connection, "account_word", ("word", "account_id"), words)
     connection.commit()
@@ -257,6 +284,11 @@ def _plain(row: list[object]) -> list[object]:
     return [f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value for value in row]
 
 
+def _peak_mb(process: subprocess.Popen[bytes]) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def _measure_inside(one: Installation) -> dict[str, float]:
     """Time what no page shows, each in seconds: the start of a process, and the looks of a worker."""
     found = dict[str, list[float]]()
@@ -291,8 +323,8 @@ def _table(kind: str, pair: list[Installation], inside: list[dict[str, float]]) 
     few, many = ({**pages, **looks} for pages, looks in zip(times, inside, strict=True))
     for name, seconds in few.items():
         yield f"| {name} | {seconds * 1000:.1f} | {many[name] * 1000:.1f} | {many[name] / seconds:.2f} |"
-    memory = small.memory_mb(), large.memory_mb()
-    yield f"| memory of the server, MB | {memory[0]:.0f} | {memory[1]:.0f} | {memory[1] / memory[0]:.2f} |"
+    for (name, little), (_, much) in zip(small.peak_memory_mb(), large.peak_memory_mb(), strict=True):
+        yield f"| {name}, MB | {little:.0f} | {much:.0f} | {much / little:.2f} |"
     yield ""
 
 
