@@ -85,7 +85,9 @@ def test_a_day_leaves_these_events_and_no_others(app: Flask, sandbox: Sandbox, c
 
 
 @on_sqlite
-def test_the_page_shows_searches_and_pages(app: Flask, admin_at_work: Visitor, sandbox: Sandbox):
+def test_the_page_shows_searches_and_pages(
+    app: Flask, admin_at_work: Visitor, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
     visit(app, sandbox, CUSTOMER).connect()
     with app.app_context(), write_transaction() as session:
         for number in range(60):
@@ -94,12 +96,16 @@ def test_the_page_shows_searches_and_pages(app: Flask, admin_at_work: Visitor, s
     newest = html.unescape(admin_at_work.get("/audit").text)
     older_path = re.search(r'rel="next" href="([^"]+)"', newest)[1]
     older = admin_at_work.get(older_path).text
+    monkeypatch.setattr("keap_connect.events.search.MOST_LOOKED_AT", 50)
+    long_ago = admin_at_work.get("/audit?who=nobody").text
     found = admin_at_work.get(f"/audit?kind=connected&who={CUSTOMER}&account=1&from=2020-01-01&to=2199-01-01").text
     by_tenant = admin_at_work.get("/audit?account=AB123&kind=connected").text
     nonsense = admin_at_work.get(f"/audit?kind=x&account=acme&from=yesterday&to=9999-12-31&before={'9' * 30}")
     file = admin_at_work.get("/audit.csv?account=a+b")
 
     assert (newest.count("scope-"), older.count("scope-")) == (50, 10)
+    assert "Older ones may." in long_ago
+    assert 'rel="next"' in long_ago
     assert "Connected by Ann Lee." in older
     assert 'rel="next"' not in older
     assert found.count("<tr") == 2
