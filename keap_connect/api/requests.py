@@ -1,6 +1,7 @@
 """Reads query strings and JSON bodies by their schemas. Errors never repeat what was sent."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Request, request
@@ -55,11 +56,17 @@ def _explain(problem: ValidationError, schema: Schema, what: str) -> str:
     """Say what is wrong with which field. The name of an unknown field may be a secret, so it is not repeated."""
     messages = problem.messages_dict
     names = {one.data_key or name for name, one in schema.fields.items()}
-    sentences = [f"{name}: {' '.join(map(str, messages[name]))}" for name in sorted(names & set(messages))]
+    sentences = [f"{name}: {' '.join(dict.fromkeys(_flat(messages[name])))}" for name in sorted(names & set(messages))]
     if set(messages) - names:
         known = ", ".join(sorted(names)) or "none"
         sentences.append(f"There is an unknown {what}; known here: {known}.")
     return " ".join(sentences)
+
+
+def _flat(found: Any) -> Iterator[str]:
+    """Yield the sentences; those about an item of a list are below its number."""
+    for one in found.values() if isinstance(found, dict) else found:
+        yield from _flat(one) if isinstance(one, dict | list) else [str(one)]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

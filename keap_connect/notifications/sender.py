@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 # How long to wait after each attempt, in seconds: 48 hours in all. A tenth more or less is random.
 WAITS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 58_800)
 FAILS_FOR_LONG = timedelta(hours=48)  # then a message is given up, also if there were fewer attempts
-LONGEST_WAIT_SECONDS = 86_400.0  # whatever the recipient asks for
+LONGEST_WAIT_SECONDS = 86_400.0  # of one message, whatever the recipient asks for
+LONGEST_PAUSE_SECONDS = 3600.0  # of all to this recipient: it may be repaired, and nobody can end the pause
 NOBODY_TRIED = timedelta(hours=25)  # longer than any wait: no worker ran, or nothing was to be sent
 SEND_SECONDS = 60.0  # a channel must have ended by then
 CLAIM_SECONDS = 2 * SEND_SECONDS
@@ -172,7 +173,7 @@ class Sender(Background):
                 log.error("A fault of this program ended delivery %s.", delivery.id, exc_info=fault)
                 answer = Answer(False, FAULT)
             if answer.retry_after_seconds is not None:
-                wait = min(answer.retry_after_seconds, LONGEST_WAIT_SECONDS)
+                wait = min(answer.retry_after_seconds, LONGEST_PAUSE_SECONDS)
                 self._paused_until[lane] = seconds_since_boot() + wait
             self._finish(channel, delivery, since, answer, claimed_until)
         finally:

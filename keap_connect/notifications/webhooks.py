@@ -68,7 +68,9 @@ def send(delivery: Delivery) -> Answer:
         "webhook-signature": " ".join(Webhook(one).sign(delivery.message_id, now, body) for one in secrets),
     }
     answer = _judge(*_post(endpoint.url, headers, body.encode()))
-    return replace(answer, is_gone=True) if delivery.kind == TEST and not answer.is_done else answer  # tried once
+    if delivery.kind == TEST and not answer.is_done:  # tried once, and no other message has to wait for it
+        return replace(answer, is_gone=True, retry_after_seconds=None)
+    return answer
 
 
 def _judge(status: int, headers: CaseInsensitiveDict[str], failure: str) -> Answer:

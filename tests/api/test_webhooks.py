@@ -29,6 +29,14 @@ def test_a_secret_is_shown_when_it_is_made_and_never_again(program: Program):
     assert shown["old_secret_until"]
 
 
+@pytest.mark.parametrize("types", [["x"], ["account.at_risk", "y", "x"]])
+def test_a_type_that_does_not_exist_is_refused_with_those_that_do(program: Program, types: list[str]):
+    said = program.call("POST", "/api/v1/webhooks", json={**HOOK, "types": types}).json()["error_description"]
+
+    assert said.startswith("types: Must be one of: account.connected, ")
+    assert said.count("Must be one of") == 1
+
+
 def test_deliveries_come_in_pages_and_can_be_sent_again(app: Flask, program: Program):
     program.call("POST", "/api/v1/webhooks", json={"url": HOOK["url"]})
     with app.app_context(), write_transaction() as session:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect import counters
 from keap_connect.access.admins import create_admin
-from keap_connect.clock import utc_now
+from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.models import Delivery
 from keap_connect.notifications import digest, sender
@@ -181,6 +181,26 @@ def test_a_recipient_that_asks_for_a_pause_gets_nothing_else_meanwhile(clock: Mo
     assert len(tried) <= sender.AT_ONCE + 1
     assert {one.recipient for one in tried} == {"1", "2"}
     assert min(one.due_at for one in tried) > utc_now() + timedelta(seconds=890)
+
+
+@on_sqlite
+@pytest.mark.proves("R82")
+def test_no_recipient_asks_for_a_pause_of_all_that_is_longer_than_an_hour(monkeypatch: pytest.MonkeyPatch):
+    boot = [seconds_since_boot()]
+    monkeypatch.setattr(sender, "seconds_since_boot", lambda: boot[0])
+    first = write_delivery(account_id=1)
+    script = Script(lambda one: Answer(False, "503", 503, retry_after_seconds=1e20) if one.id == first else DONE)
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    running = Sender(app, [Channel("test", script.send)])
+    running.send_due()
+    other = write_delivery(account_id=2)
+    running.send_due()
+    assert script.ids == [first]
+
+    boot[0] += 3601
+    running.send_due()
+
+    assert script.ids == [first, other]
 
 
 @on_sqlite

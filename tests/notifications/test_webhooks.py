@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from flask import Flask
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from keap_connect.clock import utc_now
@@ -17,6 +18,7 @@ from keap_connect.health.examination import examine
 from keap_connect.health.notifications import check_webhooks
 from keap_connect.models import Delivery, WebhookEndpoint
 from keap_connect.notifications import webhooks
+from keap_connect.notifications.channels import CHANNELS
 from keap_connect.notifications.endpoints import (
     MOST_ENDPOINTS,
     add_endpoint,
@@ -26,7 +28,7 @@ from keap_connect.notifications.endpoints import (
     remove_endpoint,
     send_test,
 )
-from keap_connect.notifications.sender import WAITS
+from keap_connect.notifications.sender import WAITS, Sender
 from tests.conftest import MovedClock
 from tests.keap.raw_server import Connection, RawServer, answering, http
 from tests.notifications.conftest import deliveries, send_due, tell, write_delivery
@@ -293,6 +295,19 @@ def test_a_test_that_is_refused_is_tried_once_and_holds_up_no_alarm(server: RawS
 
     assert [one.status for one in deliveries()] == ["given_up", "waiting", "sent"]
     assert deliveries()[0].attempts == 1
+
+
+def test_a_test_that_fails_makes_nothing_else_wait(app: Flask, server: RawServer, secret: str):
+    server.script = says("503 Service Unavailable", "Retry-After: 900")
+    running = Sender(app, CHANNELS)
+    send_test(1)
+    running.send_due()
+    server.script = answering(OK)
+    tell(EventKind.RECOVERED)
+
+    running.send_due()
+
+    assert [one.status for one in deliveries()] == ["given_up", "sent"]
 
 
 def test_a_removed_endpoint_gets_nothing_and_its_id_is_not_used_again(server: RawServer, secret: str):
