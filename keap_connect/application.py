@@ -26,6 +26,7 @@ from keap_connect.web import (
     audit,
     bulk,
     connect,
+    documents,
     exports,
     health,
     imports,
@@ -102,7 +103,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
-    for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, health, well_known):
+    for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, health, well_known, documents):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)

@@ -191,6 +191,8 @@ APP_FACES = [
     Face("change a webhook", "/webhooks/1/edit", "admin"),
     Face("error 404, no such webhook", "/webhooks/999999", "admin", 404),
     Face("reference of the token API", "/api/docs"),
+    *[Face(f"document, {name}", f"/help/{name}", "viewer") for name in ("README.md", "docs/jobs.md", "docs/pages.md")],
+    Face("error 404, no such document", "/help/docs/../requirements.in", "viewer", 404),
     Face("sign-in", "/signin?next=/accounts"),
     Face("sign-in, refused", "/signin", status=401, act=sign_in_as("nobody@example.com")),
     Face(

@@ -1,0 +1,43 @@
+"""The documents of this version, for those who are signed in."""
+
+import re
+
+from flask import Blueprint, Response, abort, render_template
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.token import Token
+from markupsafe import Markup
+
+from keap_connect.settings import ROOT
+from keap_connect.web.auth import Audience, open_to
+
+bp = Blueprint("documents", __name__)
+TEXTS = {".env.example", "LICENSE"}
+DOCUMENT = re.compile(r"(docs/)?[A-Za-z]+\.md")
+
+
+@bp.get("/help/<path:name>")
+@open_to(Audience.VIEWER)
+def show(name: str) -> str | Response:
+    """Show a document at its path in the project, so that the links between documents work."""
+    if name in TEXTS:
+        return Response((ROOT / name).read_text(encoding="utf-8"), mimetype="text/plain")
+    if not DOCUMENT.fullmatch(name) or not (ROOT / name).is_file():
+        abort(404)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    html = Markup(MARKDOWN.render(text))  # noqa: S704  (our own files, and tags in them are escaped)
+    return render_template("document.html", title=text.partition("\n")[0].lstrip("# "), html=html)
+
+
+def _code(_renderer: object, tokens: list[Token], number: int, *_rest: object) -> str:
+    # It scrolls, so the keyboard must reach it.
+    return f'<pre tabindex="0" aria-label="Example"><code>{escapeHtml(tokens[number].content)}</code></pre>\n'
+
+
+def _picture(*_token: object) -> str:
+    return ""  # the page may load none
+
+
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+MARKDOWN.add_render_rule("fence", _code)
+MARKDOWN.add_render_rule("image", _picture)

@@ -1,0 +1,43 @@
+"""The documents on pages: all of them, with links that lead somewhere, and nothing else of the project."""
+
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+
+from keap_connect.settings import ROOT
+from tests.support.markup import Markup
+from tests.web.direct import send
+from tests.web.fixtures import World
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def test_each_document_is_shown_and_its_links_to_others_work(world: World):
+    waiting, seen = {"/help/docs/README.md"}, set[str]()
+    while waiting:
+        path = waiting.pop()
+        page = send(world.viewer, "GET", path)
+        assert page.status_code == 200, path
+        seen.add(path)
+        targets = {urlsplit(urljoin(path, one["href"])) for one in Markup.of(page.text).all("a")}
+        waiting |= {one.path for one in targets if not one.netloc and one.path.startswith("/help/")} - seen
+
+    assert {f"/help/docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= seen
+    assert {"/help/README.md", "/help/SECURITY.md", "/help/CONTRIBUTING.md", "/help/.env.example"} <= seen
+
+
+def test_tags_in_a_document_are_text_and_no_other_file_is_shown(world: World):
+    pages = Markup.of(send(world.viewer, "GET", "/help/docs/pages.md").text)
+    others = (
+        ".env",
+        "app.py",
+        "docs/../app.py",
+        "docs/accounts.png",
+        "keap_connect/settings.py",
+        "no-such-document.md",
+    )
+
+    assert "/connect/<ref>" in pages.all("main")[0].text
+    assert {name: send(world.viewer, "GET", f"/help/{name}").status_code for name in others} == dict.fromkeys(
+        others, 404
+    )
