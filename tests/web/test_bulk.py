@@ -13,11 +13,12 @@ from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
+from keap_connect.events.mailing import CUSTOMER_MAIL
 from keap_connect.jobs import bulk
 from keap_connect.jobs.records import list_items, view_job
 from keap_connect.jobs.runner import JobRunner
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account, AccountEvent
+from keap_connect.models import Account, AccountEvent, Delivery
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.visitor import Visitor
 
@@ -203,3 +204,28 @@ def test_nothing_ticked_leads_back_to_the_list_with_its_filter(admin: Visitor, a
 
     assert admin.page.url.endswith("/accounts?q=company&state=active")
     assert "Tick the accounts first." in admin.text
+
+
+MAILS = {"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "Acme Sync <connect@example.com>", "CUSTOMER_MAIL": "on"}
+
+
+@on_sqlite
+@pytest.mark.parametrize("environ", [MAILS], indirect=True)
+def test_links_by_mail_go_to_those_who_must_reconnect_and_take_the_place_of_waiting_ones(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]]
+):
+    (lost,) = add(1, person_email="ann@example.com", refused_at=utc_now())
+    (well,) = add(1, person_email="ben@example.com")
+    assert "By mail from this app" in choose(admin, "links", [lost, well])
+
+    job_id = confirm(admin, [lost, well], how="mail")
+    with app.app_context():
+        JobRunner(app).do_due()
+        job = view_job(job_id)
+        with read_session() as session:
+            mails = select(Delivery).where(Delivery.channel == CUSTOMER_MAIL).order_by(Delivery.id)
+            written = [(one.recipient, one.status, one.due_at <= utc_now()) for one in session.scalars(mails)]
+
+    assert (job.done, job.refused) == (1, 1)
+    assert written[-1] == ("ann@example.com", "waiting", True)
+    assert {status for _, status, _ in written[:-1]} <= {"cancelled"}
