@@ -27,7 +27,7 @@ class JobItem(Base):
     """One item of a job. What is to be done is sealed, and deleted when it is done."""
 
     __tablename__ = "job_item"
-    __table_args__ = (UniqueConstraint("job_id", "number"), Index("ix_job_item_outcome", "job_id", "outcome"))
+    __table_args__ = (UniqueConstraint("job_id", "number"), Index("ix_job_item_outcome", "job_id", "outcome", "number"))
 
     ref: Mapped[str] = mapped_column(primary_key=True)  # `<job_id>:<number>`, part of the context of the seal
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))

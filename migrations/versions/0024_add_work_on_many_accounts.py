@@ -12,7 +12,7 @@ down_revision = "0023"
 
 def upgrade() -> None:
     op.add_column("job", sa.Column("rest", sa.JSON()))
-    op.create_index("ix_job_item_outcome", "job_item", ["job_id", "outcome"])
+    op.create_index("ix_job_item_outcome", "job_item", ["job_id", "outcome", "number"])
     op.add_column("reconnect_link", sa.Column("opened_at", sa.DateTime(timezone=True)))
 
 
