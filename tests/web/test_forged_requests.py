@@ -39,6 +39,8 @@ FORMS = {
     "reconnect_links.use": {},
     "reconnect_links.again": {},
     "invitations.use": {},
+    "invitations.create": {"label": "Acme", "valid_days": "14"},
+    "invitations.change": {"act": "withdraw"},
     "api_keys.create": {
         "name": "job",
         "scopes": "tokens:read",
@@ -93,7 +95,13 @@ IDLE = {
     "profile.recovery_codes",
     "webhooks.redeliver",
 }
-SHOW_A_SECRET_ONCE = {"reveal.access_token", "reconnect_links.create", "api_keys.create", "webhooks.create"}
+SHOW_A_SECRET_ONCE = {
+    "reveal.access_token",
+    "reconnect_links.create",
+    "api_keys.create",
+    "webhooks.create",
+    "invitations.create",
+}
 CROSS_SITE_HEADERS = (
     {"Origin": "https://evil.example"},
     {"Origin": "http://localhost"},
