@@ -15,6 +15,7 @@ from keap_connect.cli import (  # noqa: F401  (each adds its commands)
     database,
     doctor,
     emergency_stop,
+    invitations,
     mail,
     refreshing,
     sandbox,

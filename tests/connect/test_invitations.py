@@ -1,5 +1,6 @@
 """Invitations: only a stored grant uses one up, its account has its names at once, and nobody else takes its place."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -432,6 +433,31 @@ def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_on
     assert state(2) == "withdrawn"
     with pytest.raises(InvitationNotFound):
         get_invitation(1)
+
+
+@sqlite_only
+def test_commands_make_list_decide_and_end_invitations(app: Flask, visitor: Visitor):
+    def run(*arguments: str) -> tuple[int, str]:
+        done = app.test_cli_runner().invoke(args=["invitations", *arguments])
+        return done.exit_code, done.stdout.strip()
+
+    assert run("create", "--label", "Acme", "--days", "3")[0] == 0
+    _, first = run("create", "--needs-confirmation", "--external-id", "crm:7")
+    _, link = run("resend", "2")
+    assert visitor.get(first).status_code == 404
+    follow(visitor, urlsplit(link).path)
+    assert run("decline", "2") == (0, "Invitation 2 is opened.")
+    follow(visitor, urlsplit(link).path)
+    assert run("confirm", "2") == (0, "Invitation 2 is connected, as account 1.")
+    assert run("withdraw", "1") == (0, "Invitation 1 is withdrawn.")
+    listed = json.loads(run("list", "--json")[1])
+    assert [(one["id"], one["state"], one["external_id"]) for one in listed] == [
+        (2, "connected", "crm:7"),
+        (1, "withdrawn", None),
+    ]
+    assert "url" not in listed[0]
+    assert "Acme" in run("list", "--state", "withdrawn")[1]
+    assert [run("confirm", "1")[0], run("resend", "9")[0]] == [1, 1]
 
 
 @pytest.mark.proves("R16")
