@@ -279,6 +279,12 @@ class InvitationRequest(Schema):
         falsy={False},
         metadata={"description": "True: any grant waits until you confirm who connected."},
     )
+    is_mailed = fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "True: the app sends the link to `email`, also the one of a resend."},
+    )
     valid_days = Number(load_default=USUAL_DAYS, validate=validate.Range(1, LONGEST_DAYS))
 
 
@@ -302,6 +308,7 @@ class Invitation(Schema):
     return_url = fields.String(required=True, allow_none=True)
     expected_tenant_id = fields.String(required=True, allow_none=True)
     needs_confirmation = fields.Boolean(required=True)
+    is_mailed = fields.Boolean(required=True)
     account_id = fields.Integer(
         required=True, allow_none=True, metadata={"description": "Of the account it connected."}
     )

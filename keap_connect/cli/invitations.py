@@ -22,6 +22,7 @@ FACTS = (
     "return_url",
     "expected_tenant_id",
     "needs_confirmation",
+    "is_mailed",
 )
 TIMES = ("account_id", "made_by", "made_at", "sent_at", "opened_at", "expires_at")
 

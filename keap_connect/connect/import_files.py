@@ -33,17 +33,11 @@ def read_file(content: bytes, takes_unusual_keys: bool = False) -> Lines:
     """
     if len(content) > MOST_BYTES:
         raise _refused(f"The file is larger than {MOST_BYTES // 1024**2} MB.")
-    rows = list(_rows(_decode(content)))
-    names = _columns(rows[0][1]) if rows else []
-    if not 1 < len(rows) <= MOST_LINES + 1:
-        raise _refused(
-            f"The file has {max(len(rows) - 1, 0):,} lines of accounts; 1 to {MOST_LINES:,} can be imported."
-        )
     lines: Lines = {}
     first: dict[tuple[str, str], int] = {}
-    for number, row in rows[1:]:
+    for number, values in read_table(content, COLUMNS, NEEDED, MOST_LINES):
         try:
-            credential = _credential(names, row, takes_unusual_keys)
+            credential = _credential(values, takes_unusual_keys)
             for column in ("access_token", "refresh_token", "external_id"):
                 value = getattr(credential, column)
                 if value and first.setdefault((column, value), number) != number:
@@ -54,6 +48,28 @@ def read_file(content: bytes, takes_unusual_keys: bool = False) -> Lines:
         except FormRefused as refusal:
             lines[number] = refusal
     return lines
+
+
+def read_table(
+    content: bytes, columns: tuple[str, ...], needed: tuple[str, ...], most_lines: int
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield by line number the values of each line, by column; "" for one that is not there.
+
+    A value beyond the named columns is there by the number of its column.
+
+    Raises:
+        ImportRefused: the file as a whole cannot be read.
+    """
+    rows = list(_rows(_decode(content)))
+    names = _columns(rows[0][1], columns, needed) if rows else []
+    if not 1 < len(rows) <= most_lines + 1:
+        raise _refused(
+            f"The file has {max(len(rows) - 1, 0):,} lines of accounts; 1 to {most_lines:,} can be imported."
+        )
+    for number, row in rows[1:]:
+        named = {name: value.strip() for name, value in zip(names, row, strict=False)}
+        extra = {str(place): value for place, value in enumerate(row, 1) if place > len(names) and value.strip()}
+        yield number, dict.fromkeys(columns, "") | named | extra
 
 
 def _decode(content: bytes) -> str:
@@ -94,32 +110,36 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
         raise _refused(f"The file is not CSV: a quotation mark in line {number} is open or in a wrong place.") from None
 
 
-def _columns(row: list[str]) -> list[str]:
+def _columns(row: list[str], columns: tuple[str, ...], needed: tuple[str, ...]) -> list[str]:
     """Return the names of the columns, in any case, with blanks or underscores; "" for an empty one."""
     names = [re.sub(r"[\s_]+", "_", name.strip().lower()) for name in row]
     while names and not names[-1]:
         names.pop()
-    if not set(names) & set(COLUMNS):
+    if not set(names) & set(columns):
         raise _refused(
-            f"The first line must name the columns, out of {', '.join(COLUMNS)}, "
+            f"The first line must name the columns, out of {', '.join(columns)}, "
             "with commas, semicolons or tabs between them."
         )
     for place, name in enumerate(names, 1):
-        if name not in COLUMNS:
-            raise _refused(f"Column {place} has a name that is not one of {', '.join(COLUMNS)}.")
+        if name not in columns:
+            raise _refused(f"Column {place} has a name that is not one of {', '.join(columns)}.")
         if names.index(name) + 1 != place:
             raise _refused(f"Columns {names.index(name) + 1} and {place} have the same name, {name}.")
-    missing = [name for name in NEEDED if name not in names]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise _refused(f"The column {' and the column '.join(missing)} is missing.")
     return names
 
 
-def _credential(names: list[str], row: list[str], takes_unusual_keys: bool) -> ImportedCredential:
-    extra = [place for place, value in enumerate(row, 1) if place > len(names) and value.strip()]
+def check_extra(values: dict[str, str]) -> None:
+    """Refuse a line with a value beyond the named columns."""
+    extra = [place for place in values if place.isdigit()]
     if extra:
-        raise ImportRefused("The first line has no name for this column.", str(extra[0]))
-    values = dict.fromkeys(COLUMNS, "") | {name: value.strip() for name, value in zip(names, row, strict=False)}
+        raise ImportRefused("The first line has no name for this column.", extra[0])
+
+
+def _credential(values: dict[str, str], takes_unusual_keys: bool) -> ImportedCredential:
+    check_extra(values)
     kind = re.sub(r"[\s_]+", "_", values["kind"].lower())
     if kind not in set(CredentialKind):
         raise ImportRefused(f"The kind must be one of {', '.join(CredentialKind)}.", "kind")

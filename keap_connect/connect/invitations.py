@@ -22,10 +22,11 @@ from keap_connect.crypto import hash_secret
 from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
 from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.events.mailing import INVITATION, new_mail
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, Invitation, InvitationState
-from keap_connect.services import services
+from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, Delivery, Invitation, InvitationState
+from keap_connect.services import keyed_hash, services
 
 USUAL_DAYS, LONGEST_DAYS = 14, 90
 LONGEST_NOTE, LONGEST_URL = 500, 2000
@@ -49,6 +50,7 @@ class NewInvitation:
     expected_tenant_id: str | None = None
     needs_confirmation: bool = False
     valid_days: int = USUAL_DAYS
+    is_mailed: bool = False  # the app sends this link, and those that replace it
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,24 @@ def make_invitation(wanted: NewInvitation, actor: str) -> MadeInvitation:
 
 def add_invitation(session: Session, wanted: NewInvitation, actor: str) -> MadeInvitation:
     """Do so in the caller's transaction."""
-    now, token = utc_now(), secrets.token_urlsafe(32)
-    texts = _checked(wanted)
+    now, texts = utc_now(), _checked(wanted)
     has_it = select(Account.id).where(Account.external_id == texts["external_id"])
     if texts["external_id"] and (account_id := session.scalar(has_it)):
         raise ExternalIdTaken(f"Account {account_id} has this external id already: make a reconnect link for it.")
     row = Invitation(
         **texts,
         state=InvitationState.SENT,
-        token_hash=hash_secret(token),
         needs_confirmation=wanted.needs_confirmation,
+        is_mailed=wanted.is_mailed,
         made_by=actor,
         made_at=now,
         sent_at=now,
         expires_at=now + timedelta(days=wanted.valid_days),
     )
+    token, mail = _new_token(row)
     session.add(row)
     session.flush()
+    _mail_it(session, row, mail)
     _record(session, EventKind.INVITATION_MADE, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
     return MadeInvitation(row, _url(token))
 
@@ -108,6 +111,10 @@ def _checked(wanted: NewInvitation) -> dict[str, str | None]:
         )
     if return_url and not is_allowed_return_url(return_url):
         raise InvitationRefused("The return URL must begin with one of RETURN_ORIGINS in the settings.", "return_url")
+    if wanted.is_mailed and not email:
+        raise InvitationRefused("Enter the address that the mail goes to.", "email")
+    if wanted.is_mailed and services().settings.mail is None:
+        raise InvitationRefused("This app sends no mail: SMTP_URL is not set.", "is_mailed")
     if tenant:
         texts["expected_tenant_id"] = normalize_tenant_id(tenant)
         if texts["expected_tenant_id"] is None:
@@ -140,12 +147,14 @@ def resend(invitation_id: int, actor: str) -> MadeInvitation:
         InvitationNotFound: there is none.
         InvitationClosed: it is connected, waiting or withdrawn.
     """
-    token, now = secrets.token_urlsafe(32), utc_now()
+    now = utc_now()
     with write_transaction() as session:
         row = lock_invitation(session, invitation_id)
         if row.state not in {*OPEN, InvitationState.EXPIRED}:
             raise InvitationClosed(f"It is {row.state}, so it gets no new link.")
-        row.state, row.token_hash, row.opened_at = InvitationState.SENT, hash_secret(token), None
+        row.state, row.opened_at = InvitationState.SENT, None
+        token, mail = _new_token(row)
+        _mail_it(session, row, mail)
         row.sent_at, row.expires_at = now, now + (row.expires_at - row.sent_at)
         _record(session, EventKind.INVITATION_RESENT, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
         return MadeInvitation(row, _url(token))
@@ -303,6 +312,33 @@ def lock_invitation(session: Session, invitation_id: int) -> Invitation:
     if row is None:
         raise InvitationNotFound(f"There is no invitation {invitation_id}.")
     return row
+
+
+def mailed_link(invitation_id: int, message_id: str) -> MadeInvitation:
+    """Return the link of one mail, the same in every attempt to send it (as in `make_link_for_mail`).
+
+    Raises:
+        LinkGone: the invitation was used or ended, or has a newer link.
+    """
+    token = keyed_hash("invitation", message_id)
+    row = _find(and_(Invitation.id == invitation_id, Invitation.token_hash == hash_secret(token)))
+    if row.state not in OPEN:
+        raise LinkGone("The invitation was used.")
+    return MadeInvitation(row, _url(token))
+
+
+def _new_token(row: Invitation) -> tuple[str, Delivery | None]:
+    """Return the secret of a new link, and the mail that takes it to the customer, if the app sends it."""
+    mail = new_mail(row.email, INVITATION, {}, utc_now()) if row.is_mailed and row.email else None
+    token = keyed_hash("invitation", mail.message_id) if mail else secrets.token_urlsafe(32)
+    row.token_hash = hash_secret(token)
+    return token, mail
+
+
+def _mail_it(session: Session, row: Invitation, mail: Delivery | None) -> None:
+    if mail is not None:
+        mail.payload = {"invitation": row.id}
+        session.add(mail)
 
 
 def _start(which: ColumnElement[bool], browser: str) -> str:

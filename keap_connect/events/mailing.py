@@ -14,7 +14,7 @@ from keap_connect.services import services
 
 # The channels: customers get nothing while an alarm is raised, and hold up no mail to an admin.
 MAIL, CUSTOMER_MAIL = "mail", "customer_mail"
-ALARM, DIGEST, UNSTABLE, RECONNECT = "alarm", "digest", "unstable", "reconnect"
+ALARM, DIGEST, UNSTABLE, RECONNECT, INVITATION = "alarm", "digest", "unstable", "reconnect", "invitation"
 KINDS_OF_STATE = ("at_risk", "recovered", "reconnect_required")
 WAIT = timedelta(minutes=2)  # a change that is undone within this time sends no mail
 # An account that changes its state more often is unstable, until a state has held for that long.

@@ -239,6 +239,7 @@ class Invitation(Base):
     # Who may connect: only this tenant, or whoever is confirmed.
     expected_tenant_id: Mapped[str | None]
     needs_confirmation: Mapped[bool] = mapped_column(default=False)
+    is_mailed: Mapped[bool] = mapped_column(default=False)  # the app itself sends the links
     made_by: Mapped[str]
     made_at: Mapped[datetime]
     sent_at: Mapped[datetime]  # when its present link was made

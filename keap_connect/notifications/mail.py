@@ -13,6 +13,7 @@ from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.clock import utc_now
+from keap_connect.connect.invitations import mailed_link
 from keap_connect.connect.reconnect_links import make_link_for_mail, revoke_links_of_earlier_mails
 from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
@@ -20,6 +21,7 @@ from keap_connect.events.mailing import (
     ALARM,
     CUSTOMER_MAIL,
     DIGEST,
+    INVITATION,
     MAIL,
     RECONNECT,
     UNSTABLE,
@@ -33,6 +35,7 @@ from keap_connect.notifications.messages import (
     alarm_message,
     as_email,
     digest_message,
+    invitation_message,
     reconnect_message,
     trial_message,
     unstable_message,
@@ -132,7 +135,19 @@ def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:
     return unsubscribe_url(delivery.recipient, choice)
 
 
-PREPARED_BY = {ALARM: _alarm, DIGEST: _digest, UNSTABLE: _unstable, RECONNECT: _reconnect}
+def _invitation(delivery: Delivery) -> Callable[[], Message]:
+    invitation_id, message_id = delivery.payload["invitation"], delivery.message_id
+    mailed_link(invitation_id, message_id)
+    return lambda: invitation_message(mailed_link(invitation_id, message_id))
+
+
+PREPARED_BY = {
+    ALARM: _alarm,
+    DIGEST: _digest,
+    UNSTABLE: _unstable,
+    RECONNECT: _reconnect,
+    INVITATION: _invitation,
+}
 
 
 def _note_end(session: Session, delivery: Delivery) -> None:

@@ -12,6 +12,7 @@ from flask import current_app
 from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.clock import utc_now
+from keap_connect.connect.invitations import MadeInvitation
 from keap_connect.connect.reconnect_links import MadeLink
 from keap_connect.models import Alarm, Delivery
 from keap_connect.refresh.alarms import ADVICE
@@ -162,6 +163,28 @@ def reconnect_message(
         action=("Reconnect at Keap", link.url),
         after=(f"The link works once, until {_minute(link.expires_at)}. Do not pass it on.",),
         footer=f"You get this mail because you have connected this Keap account to {service}. {last}".strip(),
+        is_for_customer=True,
+    )
+
+
+def invitation_message(made: MadeInvitation) -> Message:
+    service, invitation = services().settings.service.name, made.row
+    request = f"Connect your Keap account with {service}"
+    return Message(
+        subject=request,
+        heading=request,
+        paragraphs=(
+            f"{service} asks for access to your Keap account. It takes a minute: sign in at Keap, pick the account, "
+            "and press Allow.",
+        ),
+        facts=[
+            (name, text)
+            for name, text in (("For", invitation.label), ("Keap account", invitation.expected_tenant_id))
+            if text
+        ],
+        action=("Connect Keap", made.url),
+        after=(f"The link works once, until {_minute(invitation.expires_at)}. Do not pass it on.",),
+        footer=f"You get this mail because {service} has invited you. If you did not expect it, do nothing.",
         is_for_customer=True,
     )
 

@@ -1,10 +1,14 @@
 """Invitations: made and decided by admins, seen by viewers without their links, used by customers without a sign-in."""
 
+from typing import Any
+
 from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
+from keap_connect.clock import utc_now
 from keap_connect.connect import confirming, invitations
+from keap_connect.connect.invitation_files import COLUMNS, MOST_BYTES, MOST_LINES, invite_many
 from keap_connect.connect.invitations import (
     LONGEST_DAYS,
     USUAL_DAYS,
@@ -17,8 +21,9 @@ from keap_connect.connect.invitations import (
 from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.models import LARGEST_ID, InvitationState
 from keap_connect.services import services
+from keap_connect.spreadsheet import csv_line
 from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.browser_security import browser
+from keap_connect.web.browser_security import browser, takes_up_to
 from keap_connect.web.forms import form
 from keap_connect.web.reconnect_links import show_gone
 
@@ -60,7 +65,8 @@ def index() -> str:
 
 
 def _form(errors: dict[str, str] | None = None) -> str:
-    values = {"usual_days": USUAL_DAYS, "longest_days": LONGEST_DAYS, "has_return": services().settings.return_origins}
+    settings = services().settings
+    values = {"usual_days": USUAL_DAYS, "longest_days": LONGEST_DAYS, "settings": settings}
     return render_template("invitations/new.html", typed=request.form, errors=errors or {}, **values)
 
 
@@ -72,10 +78,34 @@ def create() -> Response:
     valid_days = typed.get("valid_days", USUAL_DAYS, type=int)
     if valid_days is None:
         raise InvitationRefused("Enter a number of days.", "valid_days")
-    texts = {name: typed.get(name) for name in TEXTS}
-    needs_confirmation = typed.get("needs_confirmation") == "1"
-    wanted = NewInvitation(**texts, needs_confirmation=needs_confirmation, valid_days=valid_days)
-    return _show_link(invitations.make_invitation(wanted, actor()))
+    wanted: dict[str, Any] = {name: typed.get(name) for name in TEXTS}
+    wanted |= {name: typed.get(name) == "1" for name in ("needs_confirmation", "is_mailed")}
+    return _show_link(invitations.make_invitation(NewInvitation(**wanted, valid_days=valid_days), actor()))
+
+
+def _file_form(errors: dict[str, str] | None = None) -> str:
+    values = {"most_lines": MOST_LINES, "columns": COLUMNS, "has_mail": services().settings.mail}
+    return render_template("invitations/file.html", errors=errors or {}, **values)
+
+
+@bp.route("/invitations/file", methods=["GET", "POST"])
+@open_to(Audience.ADMIN)
+@takes_up_to(MOST_BYTES)
+@form(_file_form)
+def file() -> Response:
+    """Invite everybody in a CSV file; the answer is a CSV file with their links, or the app mails them."""
+    sent, is_mailed = request.files.get("file"), request.form.get("is_mailed") == "1"
+    if sent is None or not sent.filename:
+        raise InvitationRefused("Choose a file.", "file")
+    made = invite_many(sent.read(), actor(), is_mailed=is_mailed)
+    if is_mailed:
+        flash(f"Invitations made: {len(made)}. The mails are sent within minutes.", "done")
+        return redirect(url_for("invitations.index"), code=303)
+    headings = csv_line(("invitation", "label", "external_id", "email", "link"))
+    lines = (csv_line((one.row.id, one.row.label, one.row.external_id, one.row.email, one.url)) for one in made)
+    download = make_response(headings + "".join(lines), {"Content-Type": "text/csv; charset=utf-8"})
+    download.headers["Content-Disposition"] = f'attachment; filename="invitations-{utc_now():%Y-%m-%d}.csv"'
+    return download
 
 
 @bp.get("/invitations/<int:invitation_id>")
@@ -109,4 +139,7 @@ def change(invitation_id: int) -> Response:
 
 
 def _show_link(made: MadeInvitation) -> Response:
+    if made.row.is_mailed:
+        flash("A mail with the link is sent within seconds.", "done")
+        return redirect(url_for("invitations.show", invitation_id=made.row.id), code=303)
     return make_response(render_template("invitations/link.html", invitation=made.row, link=made.url))

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("return_url", sa.String()),
         sa.Column("expected_tenant_id", sa.String()),
         sa.Column("needs_confirmation", sa.Boolean(), nullable=False),
+        sa.Column("is_mailed", sa.Boolean(), nullable=False),
         sa.Column("made_by", sa.String(), nullable=False),
         sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False),

@@ -16,11 +16,12 @@ from keap_connect.accounts.changes import erase
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.state import Cause
 from keap_connect.clock import utc_now
-from keap_connect.connect import identifying
+from keap_connect.connect import identifying, invitations
+from keap_connect.connect.invitations import NewInvitation, make_invitation
 from keap_connect.connect.reconnect_links import check_link, list_open_links
 from keap_connect.database import read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
-from keap_connect.errors import LinkGone
+from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
@@ -654,6 +655,32 @@ def test_a_long_name_is_encoded_in_words_of_at_most_75_letters_and_no_link_is(se
     assert max(map(len, words)) <= 75
     assert f"Please reconnect {'é' * 120}" in [mail["Subject"] for mail in mails]
     assert any(re.search(rb"\nList-Unsubscribe: <\S+>\r\n", head) for head in heads)
+
+
+@on_sqlite
+@pytest.mark.proves("R15")
+def test_an_invitation_is_mailed_with_a_link_that_is_not_stored_unless_a_newer_one_is(send, app):
+    wanted = NewInvitation(label="Bright Dental", email=CUSTOMER, is_mailed=True)
+    first = make_invitation(wanted, "x").url
+    (mail,) = send()
+    assert (mail["To"], mail["Subject"]) == (CUSTOMER, "Connect your Keap account with Acme Sync")
+    assert first in text_of(mail)
+    (row,) = deliveries(kind="invitation")
+    assert first.rpartition("/")[2] not in str(vars(row))
+
+    invitations.resend(1, "x")
+    second = invitations.resend(1, "x").url
+    (mail,) = send()
+    assert second in text_of(mail)
+    assert [one.status for one in deliveries(kind="invitation")] == ["sent", "cancelled", "sent"]
+    invitations.resend(1, "x")
+    invitations.withdraw(1, "x")
+    assert send() == []
+    running = app.extensions["keap_connect"]
+    for unfit in (replace(wanted, email=None), wanted):
+        with pytest.raises(InvitationRefused):
+            make_invitation(unfit, "x")
+        app.extensions["keap_connect"] = replace(running, settings=replace(running.settings, mail=None))
 
 
 def test_each_cause_has_its_words():

@@ -40,6 +40,7 @@ FORMS = {
     "reconnect_links.again": {},
     "invitations.use": {},
     "invitations.create": {"label": "Acme", "valid_days": "14"},
+    "invitations.file": {},
     "invitations.change": {"act": "withdraw"},
     "api_keys.create": {
         "name": "job",
@@ -83,8 +84,8 @@ OTHER_ANSWERS = {
     "mail.index": 200,
     "mail.end": 200,
 }
-# Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on, and the
-# message waits already.
+# Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on, the
+# message waits already, and no file was chosen.
 IDLE = {
     "mail.index",
     "accounts.complete",
@@ -94,6 +95,7 @@ IDLE = {
     "profile.switch_off",
     "profile.recovery_codes",
     "webhooks.redeliver",
+    "invitations.file",
 }
 SHOW_A_SECRET_ONCE = {
     "reveal.access_token",

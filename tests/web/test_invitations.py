@@ -1,11 +1,14 @@
 """The pages of invitations: admins make and decide them, viewers see them without links and buttons."""
 
+import csv
+import io
 import re
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
-from keap_connect.connect.invitations import get_invitation
+from keap_connect.connect.invitations import get_invitation, list_invitations
 from tests.web.fixtures import World
 from tests.web.inventory import LINK_TOKEN
 
@@ -50,6 +53,35 @@ def test_an_admin_invites_confirms_resends_and_withdraws(world: World):
     assert "/invitations/1" in listed
     assert "/invitations/2" not in listed
     assert admin.get("/invitations?state=nonsense").status_code == 404
+
+
+def send_file(world: World, content: str) -> requests.Response:
+    admin = world.admin
+    admin.get("/invitations/file")
+    form = admin.fields("/invitations/file")
+    url = f"{admin.base_url}/invitations/file"
+    return admin.session.post(url, data=form, files={"file": ("invite.csv", content.encode(), "text/csv")})
+
+
+def test_a_file_invites_everybody_in_it_or_nobody(world: World):
+    broken = "label;external_id;needs_confirmation\nAcme;a;\nBright;b;perhaps\nCedar;a;yes\n;;;x\n"
+    refused = send_file(world, broken)
+    assert refused.status_code == 422
+    for words in (
+        "Nobody was invited. Line 3, needs_confirmation: Write yes or no.",
+        "Line 4, external_id: The external id is that of line 2.",
+        "Line 5, 4: The first line has no name for this column.",
+    ):
+        assert words in refused.text
+    with world.app.app_context():
+        assert len(list_invitations(10)[0]) == 1
+
+    made = send_file(world, "Label,external_id,valid days\n=Acme,a,3\nBright,,\n")
+
+    lines = list(csv.DictReader(io.StringIO(made.text)))
+    assert made.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert [(one["label"], one["external_id"]) for one in lines] == [("'=Acme", "a"), ("Bright", "")]
+    assert all(world.admin.get(one["link"]).status_code == 200 for one in lines)
 
 
 def test_a_viewer_sees_them_without_links_and_without_buttons(world: World):
