@@ -13,7 +13,14 @@ from sqlalchemy import false
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.changes import give_up_external_id, rename
-from keap_connect.accounts.credentials import fingerprint, is_ours, new_account, store_imported, take_over_imported
+from keap_connect.accounts.credentials import (
+    fingerprint,
+    is_ours,
+    new_account,
+    open_access_token,
+    store_imported,
+    take_over_imported,
+)
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import check_names, person_of, tidy_name
 from keap_connect.accounts.state import KEYS, AccountState, Ours, never_worked, state_of
@@ -257,6 +264,8 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
         details["fingerprint"] = fingerprint(credential.refresh_token)
     if target.imported:  # storing it again would clear an attempt whose outcome is unknown
         kind = EventKind.IMPORTED_SAME
+        if checked.identity is None and open_access_token(account) == credential.access_token:
+            account.access_token_expires_at = utc_now()
         if not is_ours(account):
             take_over_imported(account)
             target.imported.generation = account.generation

@@ -232,6 +232,8 @@ def test_an_account_that_keap_has_told_nothing_about_has_a_name_all_the_same(adm
     assert "unknown" in admin.text
     admin.get(f"/accounts/{pending}")
     assert "Ask Keap again" in admin.text
+    refused = add(tenant_id=None, keap_user_id=None, refused_at=NOW)
+    assert "Ask Keap again" not in admin.get(f"/accounts/{refused}").text
 
 
 # One account

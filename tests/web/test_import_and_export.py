@@ -60,7 +60,12 @@ def test_token_from_the_page_of_keap_becomes_an_account(
     assert "/accounts/1" in admin.page.url
     assert "Blue Door" in admin.text
     assert "Imported: an access token with its refresh token of Ann Lee." in admin.text
+    assert "Its first refresh will show whether it stays connected." in admin.text
     assert stored.tokens(1) == (access_token, refresh_token)
+    sandbox.advance(25 * 3600)
+    bring(admin, access_token=access_token, refresh_token=refresh_token)
+    assert "Stored. Keap refuses its access token" in admin.text
+    assert "of Ann Lee. It was stored already." in admin.text
     assert not any(token in caplog.text for token in (access_token, refresh_token))
 
 
