@@ -268,7 +268,7 @@ def _check_url(url: str) -> str:
             "url",
         )
     if parts.scheme not in ({"https", "http"} if private else {"https"}):
-        hint = "" if private else " With WEBHOOK_PRIVATE_TARGETS=on, http is allowed to private addresses."
+        hint = "" if private else " WEBHOOK_PRIVATE_TARGETS=on allows http to private addresses."
         raise WebhookUnfit(f"The URL must begin with https://.{hint}", "url")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise WebhookUnfit("The URL must have no user, no password and no part after #.", "url")
