@@ -82,6 +82,6 @@ def _sign_in(admin: Visitor, password: str) -> None:
 
 def _what_is_read(app: Flask, customer: Visitor, admin: Visitor, key: str, link: str) -> list[int]:
     """Return what the customer, the admin, a program and the holder of a link are answered."""
-    pages = [send(customer, "GET", "/your-accounts"), send(admin, "GET", "/accounts")]
+    pages = [send(customer, "GET", "/reconnect/1"), send(admin, "GET", "/accounts")]
     program = send(visit(app), "GET", TOKEN, {"Authorization": f"Bearer {key}"})
     return [page.status_code for page in [*pages, program, send(visit(app), "GET", link)]]

@@ -64,7 +64,7 @@ def test_nothing_of_an_erased_customer_is_left(app: Flask, sandbox: Sandbox):
         assert session.scalar(select(func.count()).where(SignIn.account_id == 1)) == 0
         with pytest.raises(AccountNotFound):
             erase(1, "command line")
-    assert send(customer, "GET", "/your-accounts").status_code == 403
+    assert send(customer, "GET", "/reconnect/1").status_code == 403
 
 
 @pytest.mark.proves("R96", "R104")
