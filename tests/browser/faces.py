@@ -11,7 +11,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.connect.endings import Ending
 from keap_connect.web.bulk import ACTS
 from keap_connect.web.ending_words import WORDS
-from tests.browser.world import ACCOUNTS, HOSTILE, LINK_TOKEN, LONG, RECOVERY_CODE, THROTTLED_EMAIL
+from tests.browser.world import ACCOUNTS, HOSTILE, INVITATIONS, LINK_TOKEN, LONG, RECOVERY_CODE, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
 from tests.web.inventory import UNSUBSCRIBE_TOKEN
@@ -74,13 +74,13 @@ def sign_in_as(email: str) -> Act:
     return send("Sign in", email=email, password="not the password")
 
 
-def check_file(content: str) -> Act:
+def check_file(content: str, button: str = "Check only") -> Act:
     """Send a file to be checked."""
 
     def act(page: Page) -> None:
         file = {"name": "accounts.csv", "mimeType": "text/csv", "buffer": content.encode()}
         page.get_by_label("CSV file").set_input_files(file)
-        press("Check only")(page)
+        press(button)(page)
 
     return act
 
@@ -180,6 +180,20 @@ APP_FACES = [
     Face("rotate an API key", "/api-keys/{key}/rotate", "admin", 401, act=send("Make the new key", password="x")),
     Face("revoke an API key", "/api-keys/{key}/revoke", "admin"),
     Face("error 404, no such API key", "/api-keys/999999/revoke", "admin", 404),
+    *[Face(f"invitation of a customer, {state}", f"/i/{token}") for state, token in INVITATIONS.items()],
+    Face("result, to be confirmed", "/connect/invited", "returning"),
+    Face("invitations", "/invitations", "admin"),
+    Face("invitations of a viewer", "/invitations", "viewer"),
+    Face("invitations, the last ones", "/invitations?before=9", "admin"),
+    Face("invitations, none in this state", "/invitations?state=expired", "admin"),
+    Face("new invitation", "/invitations/new", "admin"),
+    Face("new invitation, refused", "/invitations/new", "admin", 422, act=send("Make the invitation", external_id=HOSTILE)),
+    Face("new invitation, made", "/invitations/new", "admin", act=send("Make the invitation", label=LONG)),
+    Face("invite many", "/invitations/file", "admin"),
+    Face("invite many, refused", "/invitations/file", "admin", 422, act=check_file("x\n", "Invite all")),
+    *[Face(f"invitation {number}", f"/invitations/{number}", "admin") for number in (1, 2, 3)],
+    Face("invitation of a viewer", "/invitations/1", "viewer"),
+    Face("error 404, no such invitation", "/invitations/999999", "admin", 404),
     Face("webhooks", "/webhooks", "admin"),
     Face("webhooks of a viewer", "/webhooks", "viewer"),
     Face("new webhook", "/webhooks/new", "admin"),
@@ -283,6 +297,8 @@ SITES = {
         Face("account", "/accounts/1", "admin"),
         Face("API keys, none", "/api-keys", "admin"),
         Face("webhooks, none", "/webhooks", "admin"),
+        Face("invitations, none", "/invitations", "admin"),
+        Face("start, by invitation", "/"),
         Face("profile", "/profile", "admin"),
         Face("mail, none", "/mail", "admin"),
         Face("setup, nothing checked", "/setup", "admin"),

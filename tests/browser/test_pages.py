@@ -188,7 +188,7 @@ def test_every_template_was_shown(inspector: Inspector):
 
 
 FOR_PROGRAMS = {"api.openapi", "api.list_accounts", "api.show_account", "api.get_token", "api.list_events"}
-FOR_PROGRAMS |= {"api.list_webhooks", "api.list_deliveries"}
+FOR_PROGRAMS |= {"api.list_webhooks", "api.list_deliveries", "api.list_invitations", "api.show_invitation"}
 NO_PAGES = {
     "static",
     "health.healthz",

@@ -23,6 +23,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import find_flow
+from keap_connect.connect.invitations import NewInvitation, add_invitation
 from keap_connect.crypto import hash_secret
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TooManyAttempts
@@ -64,6 +65,7 @@ BROWSER = "b" * 43  # the cookie of the browser that all flows were started in
 THROTTLED_EMAIL = "throttled@example.com"
 RECOVERY_CODE = "a" * 24
 LINK_TOKEN = "canary-link-" + "l" * 31
+INVITATIONS = {"waiting": "w" * 43, "opened": "o" * 43, "connected": "c" * 43}  # the secrets of their links
 HOSTILE = '"><img src=x onerror=alert(1)>'
 LONG = "Nordlicht" * 13 + "GmbH"  # 121 characters, and no place to break the line
 ACCOUNTS = ("active", "at_risk", "lost", "gone", "pending", "long", "hostile", "unreadable")
@@ -113,6 +115,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
                 sandbox,
                 shutil.copy(empty_sqlite, folder / f"{site}.db"),
                 **({**MAIL, **SERVICE, "SERVICE_LOGO": str(logo)} if site == "app" else {}),
+                **({"CONNECT_MODE": "invitation"} if site == "one" else {"RETURN_ORIGINS": "https://example.com"}),
             )
             with pytest.MonkeyPatch.context() as environ:
                 environ.setenv("FLASK_DEBUG", "1" if site == "empty" else "0")  # for the page of all patterns
@@ -131,6 +134,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _sign_admins_in(world)
             _make_jobs(world)
             _make_webhooks(world)
+            _invite(world)
             _send_mails(world)
             _throttle()
             _trouble_the_worker()
@@ -297,6 +301,24 @@ def _make_webhooks(world: World) -> None:
         switched_off = session.get_one(WebhookEndpoint, 2)
         switched_off.failing_since = now
         switch_off(session, switched_off, Actor.SYSTEM, "It answered 410 Gone.")
+
+
+def _invite(world: World) -> None:
+    """Make more invitations than a page shows; the first one waits for a confirmation, and has hostile names."""
+    wanted = [
+        NewInvitation(HOSTILE, "crm:1", expected_tenant_id="ab101", return_url="https://example.com/"),
+        NewInvitation(LONG, "x" * 121, f"{'a.long.name' * 3}@example.com", LONG, "https://example.com/"),
+        NewInvitation("Bright Dental", return_url="https://example.com/"),
+        *[NewInvitation("Blue Door Bakery", email="tom@example.com")] * 50,
+    ]
+    with write_transaction() as session:
+        made = [add_invitation(session, one, ADMIN_EMAIL).row for one in wanted]
+        for row, (state, token) in zip(made, INVITATIONS.items(), strict=False):
+            row.state, row.token_hash = state, hash_secret(token)
+        made[2].account_id = int(world.accounts["active"])
+    grant = sealed_grant("invited", Identity("cd456", "other", HOSTILE, HOSTILE, LONG))
+    waits = {"pending_grant_sealed": grant, "pending_until": utc_now() + HOUR, "invitation_id": 1}
+    add_flow(BROWSER, "invited", Ending.CONFIRMATION_PENDING, **waits)
 
 
 def _values_of(row: Delivery) -> dict[str, object]:
