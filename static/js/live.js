@@ -12,7 +12,7 @@ const states = (page) =>
   [...page.querySelectorAll("#summary, #strip nav, #list .badge")].map((one) => one.textContent.trim()).join("\n");
 
 // Whoever is reading a part keeps it: a selection stays (false: for now the part does, too),
-// focus goes to the same link.
+// focus goes to the same link or box.
 function replace(old, fresh) {
   if (old.innerHTML === fresh.innerHTML) return;
   for (const box of old.querySelectorAll(":checked")) {
@@ -22,8 +22,8 @@ function replace(old, fresh) {
   const selection = document.getSelection();
   if (!selection.isCollapsed && old.contains(selection.anchorNode)) return false;
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
-  const href = focused?.getAttribute("href");
-  const twin = focused && [...fresh.querySelectorAll("a")].find((one) => one.getAttribute("href") === href);
+  const nameOf = (one) => one.getAttribute("href") ?? one.value;
+  const twin = focused && [...fresh.querySelectorAll("a, input")].find((one) => nameOf(one) === nameOf(focused));
   if (focused && !twin) return false;
   old.replaceWith(fresh);
   twin?.focus({ preventScroll: true });

@@ -211,8 +211,9 @@ def test_ticks_stay_when_the_list_is_replaced_and_an_address_is_copied_by_a_clic
     admin.page.get_by_label("Acme Plumbing").check()
     lose(2)
     wait_for_the_next_look(admin)
-    admin.reads("Reconnect required")
+    expect(admin.page.locator("tbody .badge").first).to_have_text("Reconnect required")
     expect(admin.page.get_by_label("Acme Plumbing")).to_be_checked()
+    expect(admin.page.get_by_label("Acme Plumbing")).to_be_focused()
 
     admin.press("Tick the page")
     expect(admin.page.locator("#ticked")).to_have_text("2 ticked:")
