@@ -1,4 +1,7 @@
-"""Add invitations, and which of them started a flow."""
+"""Add invitations, and which of them started a flow.
+
+Only the hash of a link's token is stored; the state is stored, since lists filter by it.
+"""
 
 import sqlalchemy as sa
 from alembic import op

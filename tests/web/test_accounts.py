@@ -486,6 +486,34 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"webhook": 1, "host": "example.com", "reason": "It answered 410 Gone."},
         "Webhook 1 to example.com was switched off. It answered 410 Gone.",
     ),
+    EventKind.INVITATION_MADE: (
+        {"invitation": 4, "until": "2026-12-01 09:00 UTC"},
+        "Invitation 4 was made; it works once, until 2026-12-01 09:00 UTC.",
+    ),
+    EventKind.INVITATION_RESENT: (
+        {"invitation": 4, "until": "2026-12-01 09:00 UTC"},
+        "Invitation 4 got a new link, which works until 2026-12-01 09:00 UTC; the one before no longer works.",
+    ),
+    EventKind.INVITATION_USED: ({"invitation": 4}, "Invitation 4 was used."),
+    EventKind.EXTERNAL_ID_NOT_SET: (
+        {"invitation": 4, "external_id": "acme", "holder": "account 2 has it"},
+        "Invitation 4 gives the external id acme, which was not set: account 2 has it.",
+    ),
+    EventKind.INVITATION_WAITING: (
+        {"invitation": 4, "tenant_id": "cd456", "until": "2026-12-01 09:00 UTC"},
+        "Somebody of Keap account cd456 used invitation 4. Confirm that this is whom you invited, or decline, until "
+        "2026-12-01 09:00 UTC.",
+    ),
+    EventKind.INVITATION_CONFIRMED: ({"invitation": 4}, "Who used invitation 4 was confirmed."),
+    EventKind.INVITATION_DECLINED: (
+        {"invitation": 4},
+        "Who used invitation 4 was declined, and their grant is deleted. Its link works again.",
+    ),
+    EventKind.INVITATION_EXPIRED: (
+        {"invitation": 4, "why": "nobody used it"},
+        "Invitation 4 has expired: nobody used it.",
+    ),
+    EventKind.INVITATION_WITHDRAWN: ({"invitation": 4}, "Invitation 4 was withdrawn."),
 }
 
 

@@ -143,7 +143,7 @@ def test_address_keeps_all_that_was_chosen(admin: Visitor, add: Callable[..., in
     assert "/accounts?q=acme&state=at_risk&sort=-account" in links
     assert "/accounts?q=acme&sort=-account" in links, "all states"
     hidden = re.findall(r'<input type="hidden" name="(state|sort)" value="([^"]*)">', admin.page.text)
-    assert hidden == [("state", "active"), ("sort", "-account")]
+    assert hidden == [("state", "active"), ("sort", "-account"), ("state", "active")], "of the search, then of a job"
 
 
 @on_sqlite

@@ -49,6 +49,7 @@ FORMS = {
         "accounts": "",
         "password": ADMIN_PASSWORD,
     },
+    "api_keys.rotate": {"overlap": "24", "password": ADMIN_PASSWORD},
     "api_keys.revoke": {},
     "webhooks.create": {"url": "https://example.com/", "name": "job"},
     "webhooks.change": {"act": "test"},
@@ -101,6 +102,7 @@ SHOW_A_SECRET_ONCE = {
     "reveal.access_token",
     "reconnect_links.create",
     "api_keys.create",
+    "api_keys.rotate",
     "webhooks.create",
     "invitations.create",
 }
