@@ -142,8 +142,9 @@ def test_address_keeps_all_that_was_chosen(admin: Visitor, add: Callable[..., in
     assert f"/accounts?q=acme&state=active&sort=-account&before=0~{PAGE_SIZE + 1}" in links
     assert "/accounts?q=acme&state=at_risk&sort=-account" in links
     assert "/accounts?q=acme&sort=-account" in links, "all states"
-    hidden = re.findall(r'<input type="hidden" name="(state|sort)" value="([^"]*)">', admin.page.text)
-    assert hidden == [("state", "active"), ("sort", "-account"), ("state", "active")], "of the search, then of a job"
+    search_form = admin.page.text.partition('role="search"')[2].partition("</form>")[0]
+    hidden = re.findall(r'<input type="hidden" name="(state|sort)" value="([^"]*)">', search_form)
+    assert hidden == [("state", "active"), ("sort", "-account")]
 
 
 @on_sqlite
