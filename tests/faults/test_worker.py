@@ -24,7 +24,7 @@ from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import Classification
 from keap_connect.models import Account, AccountEvent, Worker
-from keap_connect.refresh import alarms, refresher, serving, worker_pool
+from keap_connect.refresh import alarms, circuit_breaker, refresher, serving, worker_pool
 from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.circuit_breaker import OPENS_AFTER, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
@@ -271,7 +271,10 @@ def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(sta
         ("html_503", "refresh_failed", OPENS_AFTER),  # then the other imported pairs wait
     ],
 )
-def test_imported_pairs_that_are_refused_pause_nobody(stage: Stage, fault: str, event: str, tried: int):
+def test_imported_pairs_that_are_refused_pause_nobody(
+    stage: Stage, fault: str, event: str, tried: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(circuit_breaker, "FIRST_PAUSE_SECONDS", 3600.0)
     imported = stage.add_accounts(8)
     stage.change(*imported, needs_first_refresh=True)
     stage.sandbox.fault(fault, "refresh")
