@@ -87,12 +87,6 @@ ENDINGS = (
         "If that is a mistake, ask {service}.",
     ),
     _attention(
-        Ending.CONFIRMATION_EXPIRED,
-        "Your connection was not confirmed in time",
-        "{service} did not confirm this connection within seven days, so the access you allowed is deleted here.",
-        "Ask {service} for a new link.",
-    ),
-    _attention(
         Ending.DENIED,
         "Keap says: access denied",
         "Either Deny was pressed at Keap, or the login has no Keap application: then Keap says the same even after "

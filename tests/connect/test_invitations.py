@@ -310,7 +310,7 @@ class TestForwardedLink:
                 with open(path + suffix, "rb") as file:
                     assert held[:40] not in file.read()
         cleo.get(cleo.page.url)
-        assert heading_of(cleo) == "Your Keap account was not connected"
+        assert_ended(cleo, Ending.CONFIRMATION_DECLINED, 200, "Your Keap account was not connected")
         follow(visitor, link)
         account = stored.account()
         assert (stored.owner(account.id), account.label, account.external_id) == (("ab123", ANN), "Acme", "crm:7")
@@ -359,7 +359,8 @@ class TestForwardedLink:
 
         assert (state(), stored.flows()[-1].pending_grant_sealed) == ("expired", None)
         assert [one["type"] for one in announced()] == ["invitation.waiting", "invitation.expired"]
-        assert stored.flows()[-1].ending == "confirmation_expired"
+        assert stored.flows()[-1].ending == Ending.CONFIRMATION_EXPIRED
+        assert cleo.get(cleo.page.url).status_code == 404
 
     @sqlite_only
     def test_withdrawn_the_grant_is_deleted(self, cleo: Visitor, stored: Stored):
