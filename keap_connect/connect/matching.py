@@ -23,7 +23,7 @@ from keap_connect.connect.merging import merge
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AuthorizationFlow, Invitation, InvitationState, SignIn
+from keap_connect.models import Account, AuthorizationFlow, Delivery, Invitation, InvitationState, SignIn
 from keap_connect.services import services
 
 
@@ -146,6 +146,8 @@ def use_invitation(session: Session, invitation: Invitation, account: Account) -
     if other_id is None:
         account.external_id = account.external_id or invitation.external_id
     invitation.state, invitation.account_id = InvitationState.CONNECTED, account.id
+    mails = Delivery.recipient == invitation.email, Delivery.payload["invitation"].as_integer() == invitation.id
+    session.execute(update(Delivery).where(*mails).values(account_id=account.id))  # they are erased with the account
     record(session, EventKind.INVITATION_USED, account.id, Actor.CUSTOMER, invitation=invitation.id)
     if invitation.external_id != account.external_id and invitation.external_id:
         holder = f"account {other_id} has it" if other_id else f"this account has {account.external_id} already"

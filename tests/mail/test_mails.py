@@ -18,6 +18,7 @@ from keap_connect.accounts.state import Cause
 from keap_connect.clock import utc_now
 from keap_connect.connect import identifying, invitations
 from keap_connect.connect.invitations import NewInvitation, make_invitation
+from keap_connect.connect.matching import use_invitation
 from keap_connect.connect.reconnect_links import check_link, list_open_links
 from keap_connect.database import read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
@@ -25,7 +26,7 @@ from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, Admin, CredentialKind, Delivery, Role, WebhookEndpoint
+from keap_connect.models import Account, Admin, CredentialKind, Delivery, Invitation, Role, WebhookEndpoint
 from keap_connect.notifications import digest
 from keap_connect.notifications.endpoints import add_endpoint, change_endpoint, switch_off
 from keap_connect.notifications.mail import CHANNELS
@@ -681,6 +682,21 @@ def test_an_invitation_is_mailed_with_a_link_that_is_not_stored_unless_a_newer_o
         with pytest.raises(InvitationRefused):
             make_invitation(unfit, "x")
         app.extensions["keap_connect"] = replace(running, settings=replace(running.settings, mail=None))
+
+
+@on_sqlite
+@pytest.mark.proves("R96")
+def test_erasing_an_account_erases_the_mails_of_its_invitation(send):
+    account_id = connect()
+    for email in (CUSTOMER, "other@example.com"):
+        make_invitation(NewInvitation(email=email, is_mailed=True), "x")
+    send()
+    with write_transaction() as session:
+        use_invitation(session, session.get_one(Invitation, 1), session.get_one(Account, account_id))
+
+    erase(account_id, "x")
+
+    assert [one.recipient for one in deliveries(kind="invitation")] == ["other@example.com"]
 
 
 def test_each_cause_has_its_words():
