@@ -141,6 +141,7 @@ def test_a_viewer_sees_audit_and_setup_without_buttons_and_is_told_the_role_else
     assert "/setup/check" in send(world.admin, "GET", "/setup").text
     assert {path: page.status_code for path, page in refused.items()} == dict.fromkeys(refused, 403)
     assert all("Your role is viewer" in page.text for page in refused.values())
+    assert "Your role is viewer: you find" in send(world.viewer, "GET", "/your-accounts").text
 
 
 @pytest.mark.proves("R57")
