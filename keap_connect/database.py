@@ -56,6 +56,7 @@ NAMING_CONVENTION = {
 }
 MIGRATIONS = str(Path(__file__).parent.parent / "migrations")  # found from any folder
 BUSY_SECONDS = 10  # how long a writer waits for another
+DEADLOCK = "40P01"  # PostgreSQL's code
 # No statement and no silent network may block a thread forever. Each transaction sets it: a pooler in transaction
 # mode refuses it among the options of a connection, and would pass a session's setting on to other clients.
 # PostgreSQL also keeps the locks of a transaction whose client vanished from the network for so long.
@@ -320,15 +321,17 @@ def purge_deleted() -> None:
 
 
 def write_or_retry(write: Callable[[Session], Result]) -> Result:
-    """Write in a transaction; if another process stored the same row at that moment, write again and find that row.
+    """Write in a transaction, and once again if another one stored the same row at that moment, or locked in reverse.
 
     Raises:
-        IntegrityError: the second transaction failed for the same reason.
+        IntegrityError, OperationalError: the second transaction failed for the same reason.
     """
     try:
         with write_transaction() as session:
             return write(session)
-    except IntegrityError:
+    except (IntegrityError, OperationalError) as clash:
+        if isinstance(clash, OperationalError) and getattr(clash.orig, "sqlstate", None) != DEADLOCK:
+            raise
         with write_transaction() as session:
             return write(session)
 

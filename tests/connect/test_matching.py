@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from keap_connect.access import sign_ins
 from keap_connect.accounts.directory import view_account
@@ -21,10 +23,10 @@ from keap_connect.connect.flows import start_flow
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.matching import Grant, match_grant
 from keap_connect.connect.reconnect_links import make_link, start_by_link
-from keap_connect.database import db, read_session, write_transaction
+from keap_connect.database import db, read_session, write_or_retry, write_transaction
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import SignIn
+from keap_connect.models import Account, SignIn
 from keap_connect.refresh.worker import RefreshWorker
 from tests.connect.arriving import receive
 from tests.flows.stored import Stored, presented_twice, token_calls
@@ -283,3 +285,25 @@ def receive_in_processes(environ: dict[str, str], shares: list[list[str]]) -> li
         for process in processes:
             process.kill()
             process.communicate()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_two_that_lock_two_accounts_in_opposite_order_both_write(app: Flask, stored: Stored):
+    ids, both = [stored.place(), stored.place("cd456")], threading.Barrier(2)
+
+    def write_in(order: list[int]) -> int:
+        tries = []
+
+        def write(session: Session) -> int:
+            tries.append(session.get_one(Account, order[0], with_for_update=True))
+            if len(tries) == 1:
+                both.wait(30)
+            session.get_one(Account, order[1], with_for_update=True).label = "written"
+            return len(tries)
+
+        with app.app_context():
+            return write_or_retry(write)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(write_in, (ids, ids[::-1]))) == [1, 2]
+    assert [account.label for account in stored.accounts()] == ["written"] * 2
