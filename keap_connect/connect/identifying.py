@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session, aliased
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import get_account, lock_accounts
 from keap_connect.accounts.naming import person_of
+from keap_connect.accounts.state import state_of
+from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect.importing import works_well
 from keap_connect.connect.matching import Grant, find_by_identity, is_of, match_grant, take_identity
@@ -18,7 +20,7 @@ from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AccountEvent, JobItem, SignIn
+from keap_connect.models import Account, AccountEvent, CredentialKind, JobItem, SignIn
 from keap_connect.services import services
 
 UNUSED = {
@@ -115,9 +117,9 @@ def _move(session: Session, pending: Account, account: Account | None, identity:
     is_proven = account is not None and not account.needs_first_refresh and account.refused_at is None
     if account and account.disconnected_at and account.disconnected_at > pending.connected_at:
         kind = EventKind.GRANT_DROPPED
-    elif account and is_proven and imported and works_well(account) and not replaces:
+    elif account and is_proven and imported and works_well(session, account) and not replaces:
         kind = EventKind.IMPORT_DROPPED
-    elif account and is_proven and account.disconnected_at is None and account.connected_at > pending.connected_at:
+    elif account and is_proven and _lasts(session, account) and account.connected_at > pending.connected_at:
         kind = EventKind.NEWER_STAYED
     else:
         kind = EventKind.MOVED_HERE
@@ -135,6 +137,12 @@ def _move(session: Session, pending: Account, account: Account | None, identity:
     _note_in_jobs(session, pending.id, identity, result)
     merge(session, pending, account, kind)
     return account.id
+
+
+def _lasts(session: Session, account: Account) -> bool:
+    """Whether an account works, and not only for a day by an access token alone."""
+    is_alive = state_of(account, utc_now(), registration(session)).is_alive
+    return is_alive and account.kind != CredentialKind.ACCESS_TOKEN_ONLY
 
 
 def _import_of(session: Session, pending: Account) -> tuple[bool, bool]:

@@ -23,7 +23,8 @@ from keap_connect.accounts.credentials import (
 )
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import check_names, person_of, tidy_name
-from keap_connect.accounts.state import KEYS, AccountState, Ours, never_worked, state_of
+from keap_connect.accounts.state import KEYS, AccountState, never_worked, state_of
+from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import find_by_identity, is_of, take_identity
 from keap_connect.database import write_or_retry
@@ -225,12 +226,12 @@ def find_target(session: Session, checked: Checked) -> Target:
     account = account or named  # this import repairs the one with the same external id, which never worked
     if account is None:
         return Target()
-    if credential.kind is CredentialKind.OAUTH and works_well(account) and not credential.replaces:
+    if credential.kind is CredentialKind.OAUTH and works_well(session, account) and not credential.replaces:
         raise WouldReplace(
             "This Keap account is connected already, and works. If another program has refreshed this pair, it no "
             "longer works and would end the connection."
         )
-    is_alive = state_of(account, utc_now(), Ours(*services().keap.registration)).is_alive
+    is_alive = state_of(account, utc_now(), registration(session)).is_alive
     is_token_only = credential.kind is CredentialKind.ACCESS_TOKEN_ONLY
     if is_token_only and account.kind != CredentialKind.ACCESS_TOKEN_ONLY and is_alive:
         raise ImportRefused(
@@ -239,13 +240,13 @@ def find_target(session: Session, checked: Checked) -> Target:
     return Target(account, None, named)
 
 
-def works_well(account: Account) -> bool:
+def works_well(session: Session, account: Account) -> bool:
     """Whether a pair is stored that an imported one should not replace unless somebody says so.
 
     Of the imported one only the access token was checked. Another program may have used its refresh token; then the
     account would be lost at its next refresh.
     """
-    is_active = state_of(account, utc_now(), Ours(*services().keap.registration)) is AccountState.ACTIVE
+    is_active = state_of(account, utc_now(), registration(session)) is AccountState.ACTIVE
     return account.kind == CredentialKind.OAUTH and is_active and not (account.failures or account.refusals)
 
 

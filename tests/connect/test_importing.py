@@ -16,10 +16,11 @@ from keap_connect.accounts.changes import change_account, disconnect, erase
 from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
-from keap_connect.accounts.stored_state import settle
+from keap_connect.accounts.stored_state import note_work, settle, store_registration
 from keap_connect.connect import identifying
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.importing import ImportedCredential, check_form, import_credential
+from keap_connect.connect.matching import match_grant
 from keap_connect.database import write_transaction
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import (
@@ -39,6 +40,7 @@ from keap_connect.refresh.alarms import list_alarms
 from keap_connect.refresh.serving import MAY_END_EARLIER, refresh_account, report_rejected, valid_token
 from keap_connect.refresh.timing import REFRESH_WHEN_LEFT_SECONDS
 from keap_connect.refresh.worker import RefreshWorker
+from tests.conftest import MovedClock
 from tests.connect.test_matching import count_lock_waits
 from tests.faults.conftest import until
 from tests.flows.stored import Stored, presented_twice
@@ -47,7 +49,7 @@ from tests.support.sandbox import ANN, Sandbox
 ADMIN = "admin@example.com"
 OAUTH, TOKEN_ONLY = CredentialKind.OAUTH, CredentialKind.ACCESS_TOKEN_ONLY
 PERSONAL, SERVICE = CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.SERVICE_ACCOUNT_KEY
-DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 JWT_HEAD = "eyJhbGciOiJSUzI1NiJ9"
 CLAIMS = base64.urlsafe_b64encode(b'{"iss":"https://login.labs.thryv.com/"}').decode().rstrip("=")
 MCP_TOKEN = f"{JWT_HEAD}.{CLAIMS}.sig"
@@ -222,6 +224,35 @@ def test_one_refresh_token_that_comes_many_times_at_once_gets_into_one_account(
         ids = set(threads.map(bring_in, range(4)))
 
     assert ids == {stored.account().id}
+
+
+@sqlite_only
+def test_account_that_waits_for_its_turn_after_an_outage_of_the_workers_is_not_replaced(
+    stored: Stored, sandbox: Sandbox, clock: MovedClock
+):
+    store_registration()
+    note_work()
+    stored.place(access_token_expires_at=datetime.now(UTC) + HOUR, next_refresh_at=datetime.now(UTC))
+    clock.advance(hours=2)
+    note_work()
+
+    with pytest.raises(WouldReplace):
+        import_credential(bring(sandbox, OAUTH), ADMIN)
+
+
+@sqlite_only
+def test_pending_pair_takes_the_place_of_an_expired_access_token_that_came_later(
+    stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    with write_transaction() as session:
+        grant = stored.grant()
+        pending = match_grant(session, replace(grant, identity=Identity())).account_id
+    token_only = import_credential(bring(sandbox, TOKEN_ONLY), ADMIN)
+    stored.set(token_only, access_token_expires_at=datetime.now(UTC) - MINUTE)
+
+    assert identify_pending(pending) == token_only
+
+    assert stored.tokens(token_only)[1] == grant.token_response.refresh_token
 
 
 @pytest.mark.proves("F91")
