@@ -23,7 +23,7 @@ from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, plain_reads, read_session, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import LARGEST_ID, Account, APIKey
+from keap_connect.models import LARGEST_ID, Account, AccountEvent, APIKey
 
 SHAPE = re.compile(r"(kc_([0-9a-f]{16})_([0-9a-f]{48}))([0-9a-f]{8})")
 LONGEST_NAME = 80
@@ -140,13 +140,19 @@ def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
 
     Raises:
         APIKeyNotFound: there is none.
-        APIKeyUnfit: it is revoked or expired.
+        APIKeyUnfit: it is revoked or expired, or was rotated already.
     """
     get_api_key(key_id)
     with write_transaction() as session:
         old, now = session.get_one(APIKey, key_id, with_for_update=True), utc_now()
         if not _view(old).is_usable:
             raise APIKeyUnfit("This key is revoked or has expired: create a new one.", "overlap")
+        is_rotated = (
+            AccountEvent.kind == EventKind.API_KEY_ROTATED,
+            AccountEvent.details["old_id"].as_integer() == key_id,
+        )
+        if session.scalar(select(AccountEvent.id).where(*is_rotated).limit(1)):  # it ends earlier than it was to
+            raise APIKeyUnfit("This key was rotated already: rotate the newer key, or create one.", "overlap")
         lifetime = old.expires_at - old.created_at if old.expires_at else None
         expires_at = now + lifetime if lifetime else None
         key = APIKey(name=old.name, account_ids=old.account_ids, expires_at=expires_at, created_by=actor)

@@ -158,6 +158,8 @@ def test_a_rotated_key_works_beside_the_new_one_until_its_time_is_over(
         lifetime = keys[1].expires_at - utc_now() if keys[1].expires_at else None
         assert lifetime is not None
         assert timedelta(days=29) < lifetime <= timedelta(days=30)
+        with pytest.raises(APIKeyUnfit, match="rotated already"):
+            rotate_api_key(1, timedelta(hours=1), "x")
         clock.advance(hours=2)
         assert verify_api_key(str(new))
         with pytest.raises(APIKeyRefused):
