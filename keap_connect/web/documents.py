@@ -1,10 +1,12 @@
 """The documents of this version, for those who are signed in."""
 
 import re
+from typing import Any
 
 from flask import Blueprint, Response, abort, render_template
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markupsafe import Markup
 
@@ -34,10 +36,17 @@ def _code(_renderer: object, tokens: list[Token], number: int, *_rest: object) -
     return f'<pre tabindex="0" aria-label="Example"><code>{escapeHtml(tokens[number].content)}</code></pre>\n'
 
 
+def _heading(renderer: RendererHTML, tokens: list[Token], number: int, *rest: Any) -> str:
+    words = re.sub(r"[^\w\s-]", "", tokens[number + 1].content.lower())
+    tokens[number].attrSet("id", words.replace(" ", "-"))  # as links to the headings of documents are written
+    return renderer.renderToken(tokens, number, *rest)
+
+
 def _picture(*_token: object) -> str:
     return ""  # the page may load none
 
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 MARKDOWN.add_render_rule("fence", _code)
+MARKDOWN.add_render_rule("heading_open", _heading)
 MARKDOWN.add_render_rule("image", _picture)

@@ -13,16 +13,25 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def test_each_document_is_shown_and_its_links_to_others_work(world: World):
-    waiting, seen = {"/help/docs/README.md"}, set[str]()
+    waiting, seen, places = {"/help/docs/README.md"}, set[str](), set[str]()
+    wanted = set[str]()
     while waiting:
         path = waiting.pop()
         page = send(world.viewer, "GET", path)
         assert page.status_code == 200, path
         seen.add(path)
-        targets = {urlsplit(urljoin(path, one["href"])) for one in Markup.of(page.text).all("a")}
+        markup = Markup.of(page.text)
+        places |= {
+            f"{path}#{one['id']}" for level in ("h2", "h3") for one in markup.all(level) if "id" in one.attributes
+        }
+        targets = {urlsplit(urljoin(path, one["href"])) for one in markup.all("a")}
+        headings = {one for one in targets if one.fragment not in {"", "main"}}
+        wanted |= {one.geturl() for one in headings if one.path.startswith("/help/")}
         waiting |= {one.path for one in targets if not one.netloc and one.path.startswith("/help/")} - seen
 
     assert {f"/help/docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= seen
+    assert wanted
+    assert wanted <= places
     assert {"/help/README.md", "/help/SECURITY.md", "/help/CONTRIBUTING.md", "/help/.env.example"} <= seen
 
 
