@@ -197,7 +197,7 @@ def test_a_pair_whose_access_token_has_expired_is_refreshed_when_a_program_asks(
     token = program.get(f"{ACCOUNTS}/external:bright/token")
 
     assert (answer.status_code, answer.json()["is_pending"], answer.json()["state"]) == (201, True, "active")
-    assert "its first refresh, which comes soon" in answer.json()["next_step"]
+    assert "its first refresh shows whether its refresh token works" in answer.json()["next_step"]
     assert (token.status_code, token.json()["access_token"] != granted["access_token"]) == (200, True)
 
 
