@@ -79,13 +79,17 @@ def disconnect(account_id: int, actor: str) -> None:
         AccountNotFound: there is none.
     """
     with write_transaction() as session:
-        account = load_account(session, account_id, lock=True)
-        if account.disconnected_at is None:
-            account.disconnected_at = utc_now()
-            _let_import_again(session, account)
-            forget_credential(account)
-            record(session, EventKind.DISCONNECTED, account.id, actor)
+        disconnect_locked(session, load_account(session, account_id, lock=True), actor)
     purge_deleted()
+
+
+def disconnect_locked(session: Session, account: Account, actor: str) -> None:
+    """Delete the tokens of a locked account in the caller's transaction; `purge_deleted` has to follow it."""
+    if account.disconnected_at is None:
+        account.disconnected_at = utc_now()
+        _let_import_again(session, account)
+        forget_credential(account)
+        record(session, EventKind.DISCONNECTED, account.id, actor)
 
 
 def erase(account_id: int, actor: str) -> None:

@@ -1,7 +1,8 @@
 """The jobs that do one thing to many accounts: to those that were ticked in the list, or to all that match its filter.
 
 A filter is not read at once. The job keeps what is left of it, and the runner turns the next accounts into items when
-it has done the ones before. An account that is connected later is never among them.
+it has done the ones before. An account that is connected later is never among them, and there are never more than were
+confirmed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +12,12 @@ from uuid import uuid4
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.accounts.changes import change_account, disconnect
+from keap_connect.accounts.changes import disconnect_locked, rename
 from keap_connect.accounts.directory import list_accounts_after, load_account
+from keap_connect.accounts.naming import tidy_name
 from keap_connect.connect.reconnect_links import add_derived_link, derived_url
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import MailNotNeeded
+from keap_connect.errors import AccountChanged, MailNotNeeded
 from keap_connect.events.history import EventKind, record
 from keap_connect.events.mailing import ask_to_reconnect
 from keap_connect.jobs.records import (
@@ -65,7 +67,8 @@ def start_bulk(
         rest = None
         if matching is not None:
             last = session.scalar(select(func.max(Account.id))) or 0
-            rest = {**matching, "after": 0, "last": last, "left": count, "work": dict(work or {})}
+            in_state = {"state": matching["state"], **(work or {})}
+            rest = {**matching, "after": 0, "last": last, "left": count, "work": in_state}
         job_id = make_job(session, kind, actor, _items(found, 1, work or {}), rest=rest)
         record(session, EventKind.BULK_STARTED, None, actor, what=BULK[kind], count=count, job=job_id)
         return job_id
@@ -79,12 +82,12 @@ def add_next_items(job_id: int) -> None:
     if rest is None:
         return
     page = list_accounts_after(rest["after"], ROWS_AT_ONCE, state=rest["state"], text=rest["text"])
-    ids = [one.id for one in page.accounts if one.id <= rest["last"]]
+    ids = [one.id for one in page.accounts if one.id <= rest["last"]][: rest["left"]]
     with write_transaction() as session:
         job = session.get_one(Job, job_id, with_for_update=True)
         if job.finished_at is None and job.rest == rest:  # or it was stopped
-            has_more = page.next_cursor is not None and page.next_cursor < rest["last"]
-            left = max(rest["left"] - len(ids), 0)
+            left = rest["left"] - len(ids)
+            has_more = left > 0 and page.next_cursor is not None and page.next_cursor < rest["last"]
             job.rest = {**rest, "after": page.next_cursor, "left": left} if has_more else None
             add_items(session, job.id, _items(ids, number + 1, rest["work"]))
 
@@ -94,25 +97,35 @@ def _items(ids: Sequence[int], first: int, work: Mapping[str, str]) -> dict[int,
 
 
 def act_on(job: Job, work: dict[str, Any]) -> Finish:
-    """Do to one account what the job is for."""
+    """Refresh one account if the job is for that; what is returned does the other things."""
     account_id, kind = int(work["account"]), JobKind(job.kind)
     if kind is JobKind.REFRESH:
         refresh_account(account_id, job.made_by)
-    elif kind is JobKind.LABEL:
-        change_account(account_id, job.made_by, {"label": work["label"]})
-    elif kind is JobKind.DISCONNECT:
-        disconnect(account_id, job.made_by)
 
     def finish(session: Session) -> tuple[int, Mapping[str, Any]]:
         if kind is JobKind.LINKS:
             key = str(uuid4())
             add_derived_link(session, account_id, key, job.made_by)
             return account_id, {"key": key}
+        if kind is JobKind.LABEL:
+            account = load_account(session, account_id, lock=True)
+            rename(session, account, {"label": tidy_name(work["label"])}, job.made_by)
+        if kind is JobKind.DISCONNECT:
+            account = load_account(session, account_id, lock=True)
+            _check_unchanged(account, job, work)
+            disconnect_locked(session, account, job.made_by)
         if kind is JobKind.MAILS and not ask_to_reconnect(session, load_account(session, account_id)):
             raise MailNotNeeded("It need not be reconnected, or its person's address is not known.")
         return account_id, {"note": "Its mail will be sent."} if kind is JobKind.MAILS else {}
 
     return finish
+
+
+def _check_unchanged(account: Account, job: Job, work: dict[str, Any]) -> None:
+    if account.connected_at > job.made_at:
+        raise AccountChanged("It was connected again since the job began.")
+    if work.get("state") and account.state_since and account.state_since > job.made_at:
+        raise AccountChanged("It came into another state since the job began.")
 
 
 def links_csv(job_id: int) -> Iterator[str]:

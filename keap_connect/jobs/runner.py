@@ -1,7 +1,8 @@
 """Does jobs: a few items a second, as Keap allows; one process at a time for each job.
 
 An item whose work ends without an answer of Keap is tried again later, up to a limit. Its result is written in the
-transaction that changes the account, so no item is done twice.
+transaction that changes the account, so no item is done twice, and none after the job was stopped. Only a refresh has
+transactions of its own, and ends even if the job is stopped while Keap answers.
 """
 
 import json
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
+from keap_connect.database import count_updated, purge_deleted, read_session, write_or_retry, write_transaction
 from keap_connect.errors import KeapConnectError, TemporarilyUnavailable
 from keap_connect.jobs.bulk import BULK, act_on, add_next_items
 from keap_connect.jobs.imports import import_line
@@ -90,6 +91,10 @@ class JobRunner(Background):
             add_next_items(job.id)
 
         def ask(item: JobItem) -> Finish | KeapConnectError:
+            with read_session() as session:
+                now = session.get(JobItem, item.ref)
+            if now is None or now.outcome is not None:  # the job was stopped, or another process was faster
+                return KeapConnectError("It does not wait any longer.")
             try:
                 return STEPS[JobKind(job.kind)](job, _open(item))
             except KeapConnectError as refusal:
@@ -101,6 +106,8 @@ class JobRunner(Background):
         with ThreadPoolExecutor(AT_ONCE, initializer=lambda: self._app.app_context().push()) as threads:
             asked = list(threads.map(ask, items))
         done = [_settle(item, one) for item, one in zip(items, asked, strict=True)]
+        if job.kind == JobKind.DISCONNECT:
+            purge_deleted()
         trouble = None if any(done) else next((str(one) for one in asked if isinstance(one, KeapConnectError)), None)
         if _go_on(job.id, trouble):
             self._stopping.wait(max(ends_at - seconds_since_boot(), 0.0))

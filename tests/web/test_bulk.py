@@ -14,11 +14,11 @@ from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.events.mailing import CUSTOMER_MAIL
-from keap_connect.jobs import bulk
-from keap_connect.jobs.records import list_items, view_job
-from keap_connect.jobs.runner import JobRunner
+from keap_connect.jobs import bulk, runner
+from keap_connect.jobs.records import ItemOutcome, list_items, stop_job, view_job
+from keap_connect.jobs.runner import JobRunner, _open
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account, AccountEvent, Delivery
+from keap_connect.models import Account, AccountEvent, Delivery, JobItem
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.visitor import Visitor
 
@@ -230,3 +230,61 @@ def test_links_by_mail_go_to_those_who_must_reconnect_and_take_the_place_of_wait
 
     assert (job.done, job.refused) == (1, 1)
     assert written[-2:] == [("ann@example.com", status, True) for status in ("cancelled", "waiting")]
+
+
+@on_sqlite
+def test_a_disconnect_spares_what_was_connected_again_and_what_came_into_the_state_later(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    (well,) = add(1)
+    ids = add(PAGE_SIZE + 1, refused_at=utc_now())
+    choose(admin, "disconnect", ids[:PAGE_SIZE], state="reconnect_required")
+    fields = {"count": str(len(ids)), "password": ADMIN_PASSWORD}
+    job_id = confirm(admin, ids[:PAGE_SIZE], which="all", **fields)
+    with app.app_context():
+        with write_transaction() as session:
+            session.get_one(Account, well).refused_at = utc_now()  # it comes into the state
+        bulk.add_next_items(job_id)
+        with write_transaction() as session:
+            grant = TokenResponse("a-fresh-access-token", "a-fresh-refresh", utc_now() + DAY)
+            replace_credential(session.get_one(Account, ids[0]), grant)
+        JobRunner(app).do_due()
+        with read_session() as session:
+            spared = session.scalars(select(Account.id).where(Account.disconnected_at.is_(None))).all()
+        job, refused = view_job(job_id), list_items(job_id, ItemOutcome.REFUSED, 9)
+
+    assert spared == [well, ids[0], ids[-1]], "the job ends after as many as were confirmed"
+    assert (job.done, job.total) == (PAGE_SIZE - 1, len(ids))
+    assert [(item.account_id, item.details["problem"].split(" ")[2]) for item, _ in refused] == [
+        (well, "into"),
+        (ids[0], "connected"),
+    ]
+
+
+@on_sqlite
+@pytest.mark.parametrize("act", ["label", "disconnect", "refresh"])
+def test_an_item_that_is_stopped_after_it_was_read_is_left_as_it_is(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch, act: str
+):
+    ids = add(2)
+    choose(admin, act, ids)
+    job_id = confirm(admin, ids, label="Group A", count="2", password=ADMIN_PASSWORD)
+    refreshed: list[int] = []
+    monkeypatch.setattr(bulk, "refresh_account", lambda account_id, _actor: refreshed.append(account_id))
+
+    def open_and_stop(item: JobItem) -> dict[str, object]:
+        stop_job(job_id, ADMIN_EMAIL)
+        return _open(item)
+
+    monkeypatch.setattr(runner, "_open", open_and_stop)
+    monkeypatch.setattr(runner, "AT_ONCE", 1)  # one thread
+    monkeypatch.setattr(runner, "at_once", lambda _job: 2)
+    with app.app_context():
+        JobRunner(app).do_due()
+        with read_session() as session:
+            left = session.scalars(select(Account.id).where(Account.disconnected_at.is_(None))).all()
+        job = view_job(job_id)
+
+    assert (job.stopped, left, labels(app)) == (2, ids, [None, None])
+    assert refreshed == (ids[:1] if act == "refresh" else [])
