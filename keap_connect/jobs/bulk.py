@@ -102,11 +102,11 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
     if kind is JobKind.REFRESH:
         refresh_account(account_id, job.made_by)
 
-    def finish(session: Session) -> tuple[int, Mapping[str, Any]]:
+    def finish(session: Session) -> tuple[None, Mapping[str, Any]]:
         if kind is JobKind.LINKS:
             key = str(uuid4())
             add_derived_link(session, account_id, key, job.made_by)
-            return account_id, {"key": key}
+            return None, {"key": key}
         if kind is JobKind.LABEL:
             account = load_account(session, account_id, lock=True)
             rename(session, account, {"label": tidy_name(work["label"])}, job.made_by)
@@ -116,7 +116,7 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
             disconnect_locked(session, account, job.made_by)
         if kind is JobKind.MAILS and not ask_to_reconnect(session, load_account(session, account_id)):
             raise MailNotNeeded("It need not be reconnected, or its person's address is not known.")
-        return account_id, {"note": "Its mail will be sent."} if kind is JobKind.MAILS else {}
+        return None, {"note": "Its mail will be sent."} if kind is JobKind.MAILS else {}
 
     return finish
 

@@ -23,7 +23,8 @@ ROWS_AT_ONCE = 500
 CSV_COLUMNS = ("number", "outcome", "column", "problem", "note", "external_id", "label", "tenant_id", "account_id")
 # What the work of one item is made of. A `Step` calls Keap, in no transaction; it raises TemporarilyUnavailable if the
 # item is to be tried again later. The `Finish` that it returns writes to the account in the transaction that ends the
-# item, and returns the account's id and the details to show. Any other KeapConnectError refuses the item.
+# item. It returns the details to show, and the account's id, or None to leave the item's own. Any other
+# KeapConnectError refuses the item.
 Finish = Callable[[Session], tuple[int | None, Mapping[str, Any]]]
 Step = Callable[[Job, dict[str, Any]], Finish]
 

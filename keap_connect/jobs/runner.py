@@ -14,17 +14,19 @@ from typing import Any
 
 from flask import Flask
 from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, purge_deleted, read_session, write_or_retry, write_transaction
-from keap_connect.errors import KeapConnectError, TemporarilyUnavailable
+from keap_connect.errors import ClientMisconfigured, KeapConnectError, TemporarilyUnavailable
 from keap_connect.jobs.bulk import BULK, act_on, add_next_items
 from keap_connect.jobs.imports import import_line
 from keap_connect.jobs.records import Finish, ItemOutcome, JobKind, JobView, Step, forget_past_jobs, view_job
-from keap_connect.models import Job, JobItem
+from keap_connect.models import Account, Job, JobItem
+from keap_connect.refresh.alarms import list_alarms
+from keap_connect.refresh.due import reserve_calls
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -83,12 +85,17 @@ class JobRunner(Background):
 
     def _do_next(self, job: Job) -> None:
         """Do the next items of a job that this process holds."""
+        if job.kind == JobKind.REFRESH and (alarms := list_alarms()):
+            _go_on(job, f"Refreshing is paused. {alarms[0].reason}")
+            return
         ends_at = seconds_since_boot() + 1.0
         waiting = select(JobItem).where(JobItem.job_id == job.id, JobItem.outcome.is_(None))
         with read_session() as session:
             items = session.scalars(waiting.order_by(JobItem.tries, JobItem.number).limit(at_once(job))).all()
         if not items and job.rest:
             add_next_items(job.id)
+        if job.kind == JobKind.REFRESH and items and self._stopping.wait(reserve_calls(len(items))):
+            items = []  # the process ends
 
         def ask(item: JobItem) -> Finish | KeapConnectError:
             with read_session() as session:
@@ -100,8 +107,7 @@ class JobRunner(Background):
             except KeapConnectError as refusal:
                 return refusal
             except Exception as fault:  # the other items have to be done
-                log.error("A fault of this program ended the work on item %s.", item.ref, exc_info=fault)
-                return KeapConnectError(FAULT)
+                return _fault(item, fault)
 
         with ThreadPoolExecutor(AT_ONCE, initializer=lambda: self._app.app_context().push()) as threads:
             asked = list(threads.map(ask, items))
@@ -109,7 +115,7 @@ class JobRunner(Background):
         if job.kind == JobKind.DISCONNECT:
             purge_deleted()
         trouble = None if any(done) else next((str(one) for one in asked if isinstance(one, KeapConnectError)), None)
-        if _go_on(job.id, trouble):
+        if _go_on(job, trouble):
             self._stopping.wait(max(ends_at - seconds_since_boot(), 0.0))
 
 
@@ -134,11 +140,13 @@ def _claim(job_id: int | None = None) -> Job | None:
         return session.get_one(Job, found) if is_ours else None
 
 
-def _go_on(job_id: int, trouble: str | None) -> bool:
+def _go_on(held: Job, trouble: str | None) -> bool:
     """Release a job, for a while if there is trouble; return whether more of it can be done at once."""
-    waits = select(JobItem.ref).where(JobItem.job_id == job_id, JobItem.outcome.is_(None)).limit(1)
+    waits = select(JobItem.ref).where(JobItem.job_id == held.id, JobItem.outcome.is_(None)).limit(1)
     with write_transaction() as session:
-        job = session.get_one(Job, job_id, with_for_update=True)
+        job = session.get_one(Job, held.id, with_for_update=True)
+        if job.next_at != held.next_at:
+            return False  # this process was too slow, and another one holds it now
         if job.finished_at is None and job.rest is None and session.scalar(waits) is None:
             job.finished_at = utc_now()
         job.next_at, job.trouble = utc_now() + (PAUSE if trouble else timedelta(0)), trouble
@@ -152,6 +160,8 @@ def _open(item: JobItem) -> dict[str, Any]:
 
 def _settle(item: JobItem, asked: Finish | KeapConnectError) -> bool:
     """Write what became of an item; return False if it is tried again."""
+    if isinstance(asked, ClientMisconfigured):
+        return False  # no item is at fault, so it is no try
     this = update(JobItem).where(JobItem.ref == item.ref, JobItem.outcome.is_(None))
     if isinstance(asked, TemporarilyUnavailable) and item.tries + 1 < MOST_TRIES:
         values: dict[str, object] = {"tries": JobItem.tries + 1}
@@ -168,13 +178,25 @@ def _settle(item: JobItem, asked: Finish | KeapConnectError) -> bool:
 
 def _finish(item: JobItem, finish: Finish) -> KeapConnectError | None:
     def store(session: Session) -> None:
+        # What merges or erases accounts locks them before their items.
+        session.get(Account, item.account_id or 0, with_for_update=True)
         row = session.get(JobItem, item.ref, with_for_update=True)
         if row is not None and row.outcome is None:  # or the job was stopped, or another process was faster
-            row.account_id, details = finish(session)
+            account_id, details = finish(session)
+            row.account_id = row.account_id if account_id is None else account_id
             row.details, row.outcome, row.work_sealed = {**row.details, **details}, ItemOutcome.DONE, None
 
     try:
         write_or_retry(store)
     except KeapConnectError as refusal:
         return refusal
+    except Exception as fault:  # the other items have to be done
+        if isinstance(fault, SQLAlchemyError) and not isinstance(fault, IntegrityError | DataError):
+            raise  # the database fails for all of them
+        return _fault(item, fault)
     return None
+
+
+def _fault(item: JobItem, fault: Exception) -> KeapConnectError:
+    log.error("A fault of this program ended the work on item %s.", item.ref, exc_info=fault)
+    return KeapConnectError(FAULT)

@@ -262,6 +262,19 @@ def test_job_of_a_process_that_died_is_done_by_another_later(app: Flask, stored:
 
 
 @sqlite_only
+def test_process_that_was_too_slow_does_not_release_the_hold_of_another(app: Flask, lines: str, clock):
+    job_id = start(lines)
+    slow = runner._claim()
+    clock.advance(seconds=HELD_FOR.total_seconds())
+    assert slow
+    assert runner._claim() is not None
+
+    runner._go_on(slow, "It was slow.")
+
+    assert (runner._claim(), view_job(job_id).job.trouble) == (None, None)
+
+
+@sqlite_only
 def test_fault_of_this_program_ends_one_line(
     app: Flask, lines: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -12,14 +12,18 @@ from sqlalchemy import func, select
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
+from keap_connect.connect.merging import merge
 from keap_connect.database import read_session, write_transaction
+from keap_connect.errors import ClientMisconfigured
+from keap_connect.events.history import EventKind
 from keap_connect.events.mailing import CUSTOMER_MAIL
 from keap_connect.jobs import bulk, runner
 from keap_connect.jobs.records import ItemOutcome, list_items, stop_job, view_job
-from keap_connect.jobs.runner import JobRunner, _open
+from keap_connect.jobs.runner import PAUSE, JobRunner, _open, _settle
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import Account, AccountEvent, Delivery, JobItem
-from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from keap_connect.models import CLIENT_REFUSED, Account, AccountEvent, Delivery, JobItem
+from keap_connect.refresh.alarms import raise_alarm
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -288,3 +292,65 @@ def test_an_item_that_is_stopped_after_it_was_read_is_left_as_it_is(
 
     assert (job.stopped, left, labels(app)) == (2, ids, [None, None])
     assert refreshed == (ids[:1] if act == "refresh" else [])
+
+
+@on_sqlite
+def test_refreshes_share_the_budget_and_wait_while_keap_refuses_the_client(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch, clock: MovedClock
+):
+    ids, calls = add(2), []
+    choose(admin, "refresh", ids)
+    job_id = confirm(admin, ids)
+
+    def refresh(account_id: int, _actor: str) -> None:
+        calls.append(f"refresh {account_id}")
+        raise ClientMisconfigured("Keap refuses the client.")
+
+    def reserve(number: int) -> float:
+        calls.append(f"reserve {number}")
+        return 0.0
+
+    monkeypatch.setattr(bulk, "refresh_account", refresh)
+    monkeypatch.setattr(runner, "reserve_calls", reserve)
+    with app.app_context():
+        JobRunner(app).do_due()
+        assert (calls[0], sorted(calls[1:])) == ("reserve 2", [f"refresh {one}" for one in ids])
+        first, items = view_job(job_id), list_items(job_id, None, 9)
+        with write_transaction() as session:
+            raise_alarm(session, CLIENT_REFUSED, "Keap refuses the client.")
+        clock.advance(seconds=PAUSE.total_seconds())
+        JobRunner(app).do_due()
+        second = view_job(job_id)
+
+    assert ([item.tries for item, _ in items], len(calls)) == ([0, 0], 3)
+    assert (first.waiting, first.job.trouble) == (2, "Keap refuses the client.")
+    assert (second.waiting, second.job.trouble) == (2, "Refreshing is paused. Keap refuses the client.")
+
+
+@on_sqlite
+def test_an_item_that_fails_or_whose_account_is_merged_ends_and_the_others_are_done(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    gone, kept, broken = ids = add(3)
+    choose(admin, "refresh", ids)
+    job_id = confirm(admin, ids)
+
+    def refresh(account_id: int, _actor: str) -> None:
+        if account_id == gone:
+            with write_transaction() as session:
+                accounts = session.get_one(Account, gone), session.get_one(Account, kept)
+                merge(session, *accounts, EventKind.NEWER_STAYED)
+
+    def settle_with_fault(item: JobItem, asked: object) -> bool:
+        def finish(_session: object) -> tuple[None, dict[str, object]]:
+            raise ZeroDivisionError
+
+        return _settle(item, finish if item.account_id == broken else asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bulk, "refresh_account", refresh)
+    monkeypatch.setattr(runner, "_settle", settle_with_fault)
+    with app.app_context():
+        JobRunner(app).do_due()
+        items = [(item.account_id, item.outcome) for item, _ in list_items(job_id, None, 9)]
+
+    assert items == [(kept, "done"), (kept, "done"), (broken, "refused")]
