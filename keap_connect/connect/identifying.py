@@ -1,7 +1,5 @@
 """Asking Keap again whose a pending account is; its grant is then stored where it belongs."""
 
-from collections.abc import Mapping
-
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, aliased
 
@@ -11,7 +9,7 @@ from keap_connect.accounts.naming import person_of
 from keap_connect.accounts.state import state_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
-from keap_connect.connect.importing import works_well
+from keap_connect.connect.importing import note_in_jobs, works_well
 from keap_connect.connect.matching import Grant, find_by_identity, is_of, match_grant, take_identity
 from keap_connect.connect.merging import merge
 from keap_connect.connect.reconnect_links import revoke_open_links
@@ -20,7 +18,7 @@ from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AccountEvent, CredentialKind, JobItem, SignIn
+from keap_connect.models import Account, AccountEvent, CredentialKind, SignIn
 from keap_connect.services import services
 
 UNUSED = {
@@ -103,7 +101,7 @@ def _settle(
         pending.reconnects_account_id = None
         details = {"tenant_id": identity.tenant_id, "person": person_of(identity)}
         record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
-        _note_in_jobs(session, pending.id, identity, {})
+        note_in_jobs(session, pending.id, _named(identity))
         return pending.id
     return _move(session, pending, known, identity)
 
@@ -134,7 +132,7 @@ def _move(session: Session, pending: Account, account: Account | None, identity:
         account.refresh_token_issued_at = pending.refresh_token_issued_at
     revoke_open_links(session, pending.id)
     result = {"updates": account.title} if kind is EventKind.MOVED_HERE else {"note": UNUSED[kind]}
-    _note_in_jobs(session, pending.id, identity, result)
+    note_in_jobs(session, pending.id, {**_named(identity), **result})
     merge(session, pending, account, kind)
     return account.id
 
@@ -158,8 +156,7 @@ def _import_of(session: Session, pending: Account) -> tuple[bool, bool]:
     return bool(newest), replaces
 
 
-def _note_in_jobs(session: Session, account_id: int, identity: Identity, result: Mapping[str, str]) -> None:
-    """Complete the result of the line of a file that the pending account came from."""
+def _named(identity: Identity) -> dict[str, str | None]:
+    """Return what the line of a file says of the account, now that Keap has named its person."""
     known = {"tenant_id": identity.tenant_id, "business_name": identity.business_name, "person": person_of(identity)}
-    for item in session.scalars(select(JobItem).where(JobItem.account_id == account_id)):
-        item.details = {**item.details, **known, "note": "", **result}
+    return {**known, "note": ""}

@@ -7,9 +7,10 @@ refresh shows whether it works, and then whose it is (identifying.py).
 
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import false
+from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.changes import give_up_external_id, rename
@@ -32,7 +33,7 @@ from keap_connect.errors import CredentialRefused, ExternalIdTaken, ImportRefuse
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import json_object
 from keap_connect.keap.user_info import Identity, get_identity
-from keap_connect.models import Account, CredentialKind, ImportedToken
+from keap_connect.models import IMPORTS, Account, CredentialKind, ImportedToken, Job, JobItem
 from keap_connect.services import services
 
 TOKEN = re.compile(r"[!-~]{8,2000}")
@@ -314,3 +315,10 @@ def _check_unpresented(account: Account | None, imported: ImportedToken) -> Acco
     if account.refused_at is not None and is_ours(account):  # another client may have been refused what is not its own
         raise ImportRefused("This refresh token was imported before, and Keap refused it.", "refresh_token")
     return account
+
+
+def note_in_jobs(session: Session, account_id: int, result: Mapping[str, object]) -> None:
+    """Complete the results of the lines of files that the credential of an account, which is locked, came from."""
+    lines = select(JobItem).join(Job).where(JobItem.account_id == account_id, Job.kind.in_(IMPORTS))
+    for item in session.scalars(lines):
+        item.details = {**item.details, **result}

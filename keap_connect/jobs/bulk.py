@@ -24,13 +24,12 @@ from keap_connect.jobs.records import (
     ROWS_AT_ONCE,
     Finish,
     ItemOutcome,
-    JobKind,
     NewItem,
     add_items,
     list_items,
     make_job,
 )
-from keap_connect.models import Account, Job, JobItem
+from keap_connect.models import Account, Job, JobItem, JobKind
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.spreadsheet import csv_line
 

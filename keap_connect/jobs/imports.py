@@ -13,11 +13,9 @@ from keap_connect.connect.importing import UNPROVEN, ImportedCredential, check_a
 from keap_connect.database import write_transaction
 from keap_connect.errors import FormRefused, ImportRefused, TenantConflict
 from keap_connect.events.history import EventKind, record
-from keap_connect.jobs.records import Finish, ItemOutcome, JobKind, NewItem, make_job
+from keap_connect.jobs.records import Finish, ItemOutcome, NewItem, make_job
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import CredentialKind, Job, JobItem
-
-IMPORTS = (JobKind.IMPORT, JobKind.IMPORT_CHECK)
+from keap_connect.models import CredentialKind, Job, JobItem, JobKind
 
 
 def start_import(content: bytes, actor: str, *, only_checks: bool, takes_unusual_keys: bool = False) -> int:

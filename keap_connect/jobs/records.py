@@ -14,7 +14,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import JobNotFound
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import LARGEST_ID, Account, Job, JobItem
+from keap_connect.models import LARGEST_ID, Account, Job, JobItem, JobKind
 from keap_connect.services import services
 from keap_connect.spreadsheet import csv_line
 
@@ -27,16 +27,6 @@ CSV_COLUMNS = ("number", "outcome", "column", "problem", "note", "external_id", 
 # KeapConnectError refuses the item.
 Finish = Callable[[Session], tuple[int | None, Mapping[str, Any]]]
 Step = Callable[[Job, dict[str, Any]], Finish]
-
-
-class JobKind(StrEnum):
-    IMPORT = "import"
-    IMPORT_CHECK = "import_check"
-    LINKS = "links"
-    MAILS = "mails"
-    REFRESH = "refresh"
-    LABEL = "label"
-    DISCONNECT = "disconnect"
 
 
 class ItemOutcome(StrEnum):

@@ -23,16 +23,15 @@ from keap_connect.database import count_updated, purge_deleted, read_session, wr
 from keap_connect.errors import ClientMisconfigured, KeapConnectError, TemporarilyUnavailable
 from keap_connect.jobs.bulk import BULK, act_on, add_next_items
 from keap_connect.jobs.imports import import_line
-from keap_connect.jobs.records import Finish, ItemOutcome, JobKind, JobView, Step, forget_past_jobs, view_job
-from keap_connect.models import Account, Job, JobItem
+from keap_connect.jobs.records import Finish, ItemOutcome, JobView, Step, forget_past_jobs, view_job
+from keap_connect.models import IMPORTS, Account, Job, JobItem, JobKind
 from keap_connect.refresh.alarms import list_alarms
 from keap_connect.refresh.due import reserve_calls
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
 STEPS: dict[JobKind, Step] = {
-    JobKind.IMPORT: import_line,
-    JobKind.IMPORT_CHECK: import_line,
+    **dict.fromkeys(IMPORTS, import_line),
     **dict.fromkeys(BULK, act_on),
 }
 # In a second at least; then another job has its turn. Keap stops an app at 25 calls a second and 1,500 a minute, and an
@@ -121,7 +120,7 @@ class JobRunner(Background):
 
 def at_once(job: Job) -> int:
     """Return how many items of a job are done in a second."""
-    return AT_ONCE if job.kind in {JobKind.IMPORT, JobKind.IMPORT_CHECK, JobKind.REFRESH} else AT_ONCE_WITHOUT_KEAP
+    return AT_ONCE if job.kind in {*IMPORTS, JobKind.REFRESH} else AT_ONCE_WITHOUT_KEAP
 
 
 def _claim(job_id: int | None = None) -> Job | None:

@@ -1,12 +1,26 @@
 """Long work for people, such as an import of many lines: each job, its items, and what became of them."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from keap_connect.database import Base
+
+
+class JobKind(StrEnum):
+    IMPORT = "import"
+    IMPORT_CHECK = "import_check"
+    LINKS = "links"
+    MAILS = "mails"
+    REFRESH = "refresh"
+    LABEL = "label"
+    DISCONNECT = "disconnect"
+
+
+IMPORTS = (JobKind.IMPORT, JobKind.IMPORT_CHECK)  # their items are the lines of a file
 
 
 class Job(Base):

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import store_pair
 from keap_connect.accounts.schedule import back_off_seconds
 from keap_connect.clock import utc_now
-from keap_connect.connect.importing import PROVEN, REFUSED
+from keap_connect.connect.importing import PROVEN, REFUSED, note_in_jobs
 from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import Classification, Verdict
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import CLIENT_REFUSED, Account, JobItem
+from keap_connect.models import CLIENT_REFUSED, Account
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.lease import release
 
@@ -81,7 +80,7 @@ def store_granted(session: Session, account: Account | None, pair: NewPair, is_c
     account.refreshed_at = utc_now()
     record(session, EventKind.REFRESHED, account.id, pair.actor, **first)
     if first and account.is_pending:
-        _note_in_jobs(session, account, PROVEN)
+        note_in_jobs(session, account.id, {"note": PROVEN})
     return Outcome.STORED
 
 
@@ -144,14 +143,8 @@ def _note_refusal(session: Session, account: Account, reason: str, actor: str) -
     when = f"{account.outcome_unknown_since:%Y-%m-%d %H:%M:%S} UTC" if account.outcome_unknown_since else ""
     record(session, kind, account.id, actor, reason=reason, when=when)
     if account.needs_first_refresh:
-        _note_in_jobs(session, account, REFUSED)
+        note_in_jobs(session, account.id, {"note": REFUSED})
     return Outcome.REFUSED
-
-
-def _note_in_jobs(session: Session, account: Account, note: str) -> None:
-    """Correct the result of the line of a file that an imported pair came from."""
-    for item in session.scalars(select(JobItem).where(JobItem.account_id == account.id)):
-        item.details = {**item.details, "note": note}
 
 
 def note_unreadable(account_id: int, reason: str) -> None:

@@ -10,7 +10,7 @@ from keap_connect.accounts.exporting import export_csv
 from keap_connect.accounts.naming import check_names, tidy_name
 from keap_connect.errors import FormRefused
 from keap_connect.jobs.bulk import start_bulk
-from keap_connect.jobs.records import JobKind
+from keap_connect.models import JobKind
 from keap_connect.services import services
 from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, actor, open_to

@@ -8,10 +8,10 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.import_files import MOST_BYTES, MOST_LINES
 from keap_connect.connect.importing import UNPROVEN, ImportedCredential, import_credential
 from keap_connect.errors import FormRefused, ImportRefused, TemporarilyUnavailable, TenantConflict
-from keap_connect.jobs.imports import IMPORTS, start_import
+from keap_connect.jobs.imports import start_import
 from keap_connect.jobs.records import list_jobs
 from keap_connect.keap.call_slots import keap_call_slot
-from keap_connect.models import CredentialKind
+from keap_connect.models import IMPORTS, CredentialKind
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.browser_security import takes_up_to

@@ -30,7 +30,7 @@ from keap_connect.errors import TooManyAttempts
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import RECONNECT, new_mail
 from keap_connect.jobs.bulk import start_bulk
-from keap_connect.jobs.records import ItemOutcome, JobKind, NewItem, make_job
+from keap_connect.jobs.records import ItemOutcome, NewItem, make_job
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import (
     Account,
@@ -40,6 +40,7 @@ from keap_connect.models import (
     Delivery,
     Job,
     JobItem,
+    JobKind,
     OneTimeToken,
     RecoveryCode,
     Role,

@@ -16,11 +16,11 @@ from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import JobNotFound
 from keap_connect.events.history import EventKind
 from keap_connect.jobs import runner
+from keap_connect.jobs.bulk import start_bulk
 from keap_connect.jobs.imports import import_line, start_import
 from keap_connect.jobs.records import (
     KEPT_FOR,
     ItemOutcome,
-    JobKind,
     JobView,
     forget_past_jobs,
     items_csv,
@@ -29,7 +29,7 @@ from keap_connect.jobs.records import (
     view_job,
 )
 from keap_connect.jobs.runner import AT_ONCE, HELD_FOR, MOST_TRIES, PAUSE, JobRunner
-from keap_connect.models import JobItem
+from keap_connect.models import JobItem, JobKind
 from keap_connect.refresh.worker import RefreshWorker
 from tests.flows.stored import Stored, presented_twice
 from tests.support.sandbox import Sandbox
@@ -150,8 +150,11 @@ def test_pair_whose_access_token_has_expired_is_stored_and_its_line_says_what_fo
     notes = [[item.details["note"] for item, _ in list_items(job.job.id, None, 9)] for job in (checked, imported)]
     assert notes == [[UNPROVEN] * 2, [f"Stored. {UNPROVEN}"] * 2]
     assert [account.is_pending for account in stored.accounts()] == [True, True]
+    links = start_bulk(JobKind.LINKS, ADMIN, 2, ids=[account.id for account in stored.accounts()])
+    JobRunner(app).do_due()
     RefreshWorker(app).run(until_idle=True)
     (account,) = stored.accounts()
+    assert [list(item.details) for item, _ in list_items(links, None, 9)] == [["key"]] * 2, "it is not of a file"
     found = [item for item, _ in list_items(imported.job.id, ItemOutcome.DONE, 9)]
     assert [(item.account_id, item.details["tenant_id"]) for item in found] == [(account.id, "ef789")] * 2
     assert [item.details["note"] for item in found] == ["", UNUSED[EventKind.IMPORT_DROPPED]]
