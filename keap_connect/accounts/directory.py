@@ -193,13 +193,14 @@ def list_accounts(
     )
 
 
-def count_matching(text: str, state: str) -> int:
-    """Return how many accounts `list_accounts` lists on all its pages."""
+def count_matching(text: str, state: str) -> tuple[int, str]:
+    """Return how many accounts `list_accounts` lists on all its pages, and what the search says about itself."""
     if not text:
         counts = count_states()
-        return counts.get(state, 0) if state else sum(counts.values())
+        return counts.get(state, 0) if state else sum(counts.values()), ""
     with read_session() as session:
-        return len(search(session, text, *([Account.state == state] if state else ())).ids)
+        found = search(session, text, *([Account.state == state] if state else ()))
+    return len(found.ids), found.note
 
 
 def _slice(ids: Sequence[int], place: Position | None, *, is_back: bool) -> list[int]:

@@ -187,6 +187,7 @@ class EventKind(StrEnum):
     JOB_STOPPED = "job_stopped", IMPORTS, "Job {job} was stopped; items that were not done: {count}."
     EXPORTED = "exported", IMPORTS, "All accounts were exported, without tokens: {count}."
     SELECTION_EXPORTED = "selection_exported", IMPORTS, "Selected accounts were exported, without tokens: {count}."
+    LINKS_DOWNLOADED = "links_downloaded", IMPORTS, "The reconnect links of job {job} were downloaded: {count}."
 
     ADMIN_CREATED = "admin_created", PEOPLE, "Admin {email} was created."
     ADMIN_ROLE_CHANGED = "admin_role_changed", PEOPLE, "{email} got the role {role}."

@@ -28,6 +28,7 @@ from keap_connect.jobs.records import (
     add_items,
     list_items,
     make_job,
+    view_job,
 )
 from keap_connect.models import Account, Job, JobItem, JobKind
 from keap_connect.refresh.serving import refresh_account
@@ -127,8 +128,20 @@ def _check_unchanged(account: Account, job: Job, work: dict[str, Any]) -> None:
         raise AccountChanged("It came into another state since the job began.")
 
 
-def links_csv(job_id: int) -> Iterator[str]:
-    """Yield a CSV file of the links that a job made, in pieces."""
+def links_csv(job_id: int, actor: str) -> Iterator[str]:
+    """Record the download in the history, and return a CSV file of the links that a job made, in pieces.
+
+    Raises:
+        JobNotFound.
+    """
+    view = view_job(job_id)
+    if view.job.kind == JobKind.LINKS:
+        with write_transaction() as session:
+            record(session, EventKind.LINKS_DOWNLOADED, None, actor, job=job_id, count=view.done)
+    return _link_lines(job_id)
+
+
+def _link_lines(job_id: int) -> Iterator[str]:
     yield csv_line(LINK_COLUMNS)
     after = 0
     while found := list_items(job_id, ItemOutcome.DONE, ROWS_AT_ONCE, after):

@@ -10,7 +10,7 @@ from keap_connect.accounts.exporting import export_csv
 from keap_connect.accounts.naming import check_names, tidy_name
 from keap_connect.errors import FormRefused
 from keap_connect.jobs.bulk import start_bulk
-from keap_connect.models import JobKind
+from keap_connect.models import LARGEST_ID, JobKind
 from keap_connect.services import services
 from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, actor, open_to
@@ -22,17 +22,21 @@ EXPORT = "export"
 ACTS = (JobKind.LINKS, JobKind.REFRESH, JobKind.LABEL, JobKind.DISCONNECT, EXPORT)
 
 
-def _chosen() -> tuple[list[int], dict[str, str], int]:
-    """Return the ticked ids, the filter of the list, and how many match it: 0 unless a whole page was ticked."""
-    ids = sorted(set(request.values.getlist("account", type=int)))
+def _chosen() -> tuple[list[int], dict[str, str], int, str]:
+    """Return the ticked ids, the filter of the list, how many match it, and why nobody can choose all of these.
+
+    The number is 0 unless a whole page was ticked.
+    """
+    ids = sorted({one for one in request.values.getlist("account", type=int) if 0 < one <= LARGEST_ID})
     matching = {"text": request.values.get("q", "").strip()[:LONGEST_SEARCH]}
     matching["state"] = request.values.get("state", "")[:LONGEST_SEARCH]
-    count = count_matching(**matching) if len(ids) >= PAGE_SIZE else 0
-    return ids, matching, count if count > len(ids) else 0
+    count, note = count_matching(**matching) if len(ids) >= PAGE_SIZE else (0, "")
+    why = f"All that match cannot be chosen. {note}" if note else ""
+    return ids, matching, count if count > len(ids) and not why else 0, why
 
 
 def _page(errors: dict[str, str] | None = None) -> Response | str:
-    ids, matching, count = _chosen()
+    ids, matching, count, why_not_all = _chosen()
     act = request.values.get("act", "")
     if act not in ACTS or not ids:
         return _back_to_the_list(matching)
@@ -42,6 +46,7 @@ def _page(errors: dict[str, str] | None = None) -> Response | str:
         ids=ids,
         matching=matching,
         count=count,
+        why_not_all=why_not_all,
         takes_all=request.form.get("which") == "all",
         label=request.form.get("label", ""),
         can_mail=services().settings.mails_customers,
@@ -60,10 +65,12 @@ def _back_to_the_list(matching: dict[str, str]) -> Response:
 @form(_page)
 def choose() -> Response:
     """Ask what is meant, and do it in a job; an export is a download."""
-    ids, matching, count = _chosen()
+    ids, matching, count, why_not_all = _chosen()
     act = request.form.get("act", "")
     if act not in ACTS or not ids:
         return _back_to_the_list(matching)
+    if why_not_all and request.form.get("which") == "all":
+        raise FormRefused(why_not_all, "which")
     takes_all = count > 0 and request.form.get("which") == "all"
     number = count if takes_all else len(ids)
     work = {}
@@ -72,12 +79,11 @@ def choose() -> Response:
         check_names(label=tidy_name(work["label"]))
     if act == JobKind.DISCONNECT and request.form.get("count", "").strip() != str(number):
         raise FormRefused(f"Type {number}, the number of accounts.", "count")
-    if act in (JobKind.DISCONNECT, EXPORT):
+    is_mailed = request.form.get("how") == "mail" and services().settings.mails_customers
+    if act in (JobKind.DISCONNECT, EXPORT) or (act == JobKind.LINKS and not is_mailed):
         check_password()
     if act == EXPORT:
         return as_download(export_csv(actor(), **({**matching} if takes_all else {"only": ids}), count=number))
-    kind = JobKind(act)
-    if kind is JobKind.LINKS and request.form.get("how") == "mail" and services().settings.mails_customers:
-        kind = JobKind.MAILS
+    kind = JobKind.MAILS if act == JobKind.LINKS and is_mailed else JobKind(act)
     chosen = {"matching": matching} if takes_all else {"ids": ids}
     return redirect(url_for("jobs.show", job_id=start_bulk(kind, actor(), number, work=work, **chosen)), code=303)

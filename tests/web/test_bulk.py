@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
+from keap_connect.accounts import search
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
@@ -21,7 +22,7 @@ from keap_connect.jobs import bulk, runner
 from keap_connect.jobs.records import ItemOutcome, list_items, stop_job, view_job
 from keap_connect.jobs.runner import PAUSE, JobRunner, _open, _settle
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import CLIENT_REFUSED, Account, AccountEvent, Delivery, JobItem
+from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, Account, AccountEvent, Delivery, Job, JobItem
 from keap_connect.refresh.alarms import raise_alarm
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
@@ -109,6 +110,22 @@ def test_all_that_match_are_offered_for_a_whole_page_only_and_done_in_batches(
 
 
 @on_sqlite
+def test_all_that_match_are_not_offered_for_a_search_that_finds_only_a_part(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(search, "MOST_CANDIDATES", PAGE_SIZE + 1)
+    ids = add(PAGE_SIZE + 3)
+
+    page = choose(admin, "label", ids[:PAGE_SIZE], q="company")
+    assert ('name="which"' in page, "add another word" in page) == (False, True)
+    page = admin.press("/accounts/bulk", account=ids[:PAGE_SIZE], which="all", label="A").text  # type: ignore[arg-type]
+
+    assert "cannot be chosen" in page
+    with app.app_context(), read_session() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 0
+
+
+@on_sqlite
 def test_a_whole_page_alone_leaves_the_others_as_they_are(app: Flask, admin: Visitor, add: Callable[..., list[int]]):
     ids = add(PAGE_SIZE + 1)
     choose(admin, "label", ids[:PAGE_SIZE])
@@ -167,7 +184,8 @@ def test_links_are_a_file_of_name_address_and_link_and_each_link_works(
 ):
     ids = add(2, person_name="Ann Lee", person_email="ann@example.com")
     choose(admin, "links", ids)
-    job_id = confirm(admin, ids)
+    assert "password is wrong" in admin.press("/accounts/bulk", account=ids).text  # type: ignore[arg-type]
+    job_id = confirm(admin, ids, password=ADMIN_PASSWORD)
     with app.app_context():
         JobRunner(app).do_due()
         items = [(item.work_sealed, item.details) for item, _ in list_items(job_id, None, 9)]
@@ -184,6 +202,8 @@ def test_links_are_a_file_of_name_address_and_link_and_each_link_works(
     with app.app_context(), read_session() as session:
         made = select(func.count()).where(AccountEvent.kind == "reconnect_link_made", AccountEvent.actor == ADMIN_EMAIL)
         assert session.scalar(made) == 2
+        file = session.scalars(select(AccountEvent).where(AccountEvent.kind == "links_downloaded")).one()
+        assert (file.actor, file.details["job"], file.details["count"]) == (ADMIN_EMAIL, job_id, 2)
 
 
 @on_sqlite
@@ -204,7 +224,7 @@ def test_an_export_holds_the_ticked_accounts_or_all_that_match(admin: Visitor, a
 def test_nothing_ticked_leads_back_to_the_list_with_its_filter(admin: Visitor, add: Callable[..., list[int]]):
     add(1)
 
-    admin.get("/accounts/bulk?act=refresh&q=company&state=active")
+    admin.get(f"/accounts/bulk?act=refresh&q=company&state=active&account={LARGEST_ID + 1}")
 
     assert admin.page.url.endswith("/accounts?q=company&state=active")
     assert "Tick the accounts first." in admin.text
