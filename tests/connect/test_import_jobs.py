@@ -15,7 +15,7 @@ from keap_connect.database import read_session
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import JobNotFound
 from keap_connect.events.history import EventKind
-from keap_connect.jobs import runner
+from keap_connect.jobs import records, runner
 from keap_connect.jobs.bulk import start_bulk
 from keap_connect.jobs.imports import import_line, start_import
 from keap_connect.jobs.records import (
@@ -304,7 +304,9 @@ def test_ten_thousand_lines_are_stored_at_once_and_sealed(app: Flask):
 
 
 @sqlite_only
-def test_results_go_with_the_account_and_after_a_week(app: Flask, stored: Stored, lines: str, clock):
+def test_results_go_with_the_account_and_after_a_week(
+    app: Flask, stored: Stored, lines: str, clock, monkeypatch: pytest.MonkeyPatch
+):
     checked, imported = do(app, lines, only_checks=True), do(app, lines)
     account = next(account for _, account in list_items(imported.job.id, None, 9) if account)
 
@@ -312,6 +314,10 @@ def test_results_go_with_the_account_and_after_a_week(app: Flask, stored: Stored
 
     assert account.tenant_id not in str(stored.rows("job_item"))
     clock.advance(seconds=KEPT_FOR.total_seconds() + 60)
+    monkeypatch.setattr(records, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(records, "ROWS_AT_ONCE", 1)
+    forget_past_jobs()
+    assert (len(stored.rows("job_item")), len(stored.rows("job"))) == (2, 1), "the rest follows an hour later"
     forget_past_jobs()
     assert stored.rows("job_item") == stored.rows("job") == []
     with pytest.raises(JobNotFound):
