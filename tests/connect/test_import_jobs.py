@@ -2,16 +2,20 @@
 
 import csv
 import io
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 
 from keap_connect.accounts.changes import erase
+from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.connect.identifying import UNUSED
 from keap_connect.connect.importing import REFUSED, UNPROVEN
-from keap_connect.database import read_session
+from keap_connect.database import read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import JobNotFound
 from keap_connect.events.history import EventKind
@@ -29,8 +33,9 @@ from keap_connect.jobs.records import (
     view_job,
 )
 from keap_connect.jobs.runner import AT_ONCE, HELD_FOR, MOST_TRIES, PAUSE, JobRunner
-from keap_connect.models import JobItem, JobKind
+from keap_connect.models import Account, JobItem, JobKind
 from keap_connect.refresh.worker import RefreshWorker
+from tests.connect.test_matching import count_lock_waits
 from tests.flows.stored import Stored, presented_twice
 from tests.support.sandbox import Sandbox
 
@@ -275,6 +280,28 @@ def test_process_that_was_too_slow_does_not_release_the_hold_of_another(app: Fla
     runner._go_on(slow, "It was slow.")
 
     assert (runner._claim(), view_job(job_id).job.trouble) == (None, None)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_end_of_an_item_locks_its_account_before_the_item_as_merging_does(app: Flask, stored: Stored):
+    account_id = stored.place()
+    job_id = start_bulk(JobKind.LINKS, ADMIN, 1, ids=[account_id])
+
+    def do_due() -> None:
+        with app.app_context():
+            JobRunner(app).do_due()
+
+    with ThreadPoolExecutor(1) as threads:
+        with write_transaction() as session:
+            lock_accounts(session, Account.id == account_id)
+            done = threads.submit(do_due)
+            deadline = time.monotonic() + 30
+            while not count_lock_waits():
+                assert time.monotonic() < deadline, "the job never came to the account"
+            assert session.scalars(select(JobItem).with_for_update(nowait=True)).one()
+        done.result()
+
+    assert view_job(job_id).done == 1
 
 
 @sqlite_only
