@@ -161,7 +161,9 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
 
     def store(session: Session) -> None:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
-        grant = open_pending(stored) if stored is not None else None
+        if stored is None or (identity is not None and stored.pending_until is not None):
+            return  # somebody else has completed it meanwhile, and its grant waits for a decision
+        grant = open_pending(stored)
         if grant is None:
             return
         wanted = None

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from keap_connect.accounts.changes import erase
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
-from keap_connect.connect import confirming, invitations
+from keap_connect.connect import callback, confirming, invitations
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.identifying import identify_pending
@@ -149,12 +149,12 @@ def test_who_is_at_keap_when_the_link_ends_connects_nothing(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, act: Callable[[int, str], object], clock: MovedClock
 ):
     link = invite()
-    callback = sandbox.consent(visitor.set_out(link, link), ANN_LEE, "ab123")
+    answer = sandbox.consent(visitor.set_out(link, link), ANN_LEE, "ab123")
     sandbox.clear_ledger()
     clock.advance(seconds=1)
     act(1, "x")
 
-    visitor.get(callback)
+    visitor.get(answer)
 
     assert heading_of(visitor) == "This link no longer works"
     assert (token_calls(sandbox), stored.accounts()) == ([], [])
@@ -170,12 +170,12 @@ def test_used_up_between_the_last_look_and_the_answer_it_connects_nobody_new(
     is_connected: bool,
 ):
     link, second = invite(label="Acme"), new_visitor()
-    callback = sandbox.consent(second.set_out(link, link), ANN_LEE if is_connected else BEN_ORTIZ, "ab123")
+    answer = sandbox.consent(second.set_out(link, link), ANN_LEE if is_connected else BEN_ORTIZ, "ab123")
     monkeypatch.setattr("keap_connect.connect.callback._link_still_works", lambda _flow: True)
     follow(new_visitor(), link)
     before = stored.row(1)
 
-    second.get(callback)
+    second.get(answer)
 
     assert len(stored.accounts()) == 1
     # Keap may have ended the earlier grant of the same person, so the fresh one is stored.
@@ -293,6 +293,29 @@ class TestForwardedLink:
         visitor.get(link)
         assert (heading_of(visitor), stored.accounts(), state()) == (CHECKED, [], "waiting")
         assert stored.held_tokens()
+
+    @pytest.mark.proves("R28")
+    @sqlite_only
+    def test_a_second_completion_of_its_interrupted_flow_keeps_the_grant_that_waits(
+        self,
+        link: str,
+        visitor: Visitor,
+        stored: Stored,
+        clock: MovedClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        with monkeypatch.context() as dying:
+            dying.setattr(callback, "identify_and_store", lambda _flow: None)
+            follow(visitor, link, person=CLEO_MARSH, tenant="ef789")
+        clock.advance(seconds=91)
+        interrupted = stored.flows()[-1]  # as the page of the result and two workers read it
+
+        for _ in range(2):
+            callback.identify_and_store(interrupted)
+
+        assert (state(), stored.flows()[-1].ending) == ("waiting", Ending.CONFIRMATION_PENDING)
+        confirming.confirm(1, "x")
+        assert stored.owner(stored.account().id) == ("ef789", CLEO)
 
     @pytest.mark.parametrize("link", [{"expected_tenant_id": "ab123"}], indirect=True)
     def test_declined_the_grant_is_gone_and_the_right_person_connects(
