@@ -19,7 +19,7 @@ from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.authorization import new_authorization_request
-from keap_connect.models import AccountEvent, AuthorizationFlow
+from keap_connect.models import AccountEvent, AuthorizationFlow, Invitation, InvitationState
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -233,11 +233,13 @@ def _forget_past(session: Session) -> None:
     if days := services().settings.keep_journeys_days:
         is_past = AuthorizationFlow.expires_at <= now - timedelta(days=days), AuthorizationFlow.pending_until.is_(None)
         session.execute(delete(AuthorizationFlow).where(*is_past))
-    # Those of invitations end with their invitation (connect/invitations.py).
-    is_undecided = AuthorizationFlow.pending_until <= now, AuthorizationFlow.invitation_id.is_(None)
+    # Those of invitations that wait end with their invitation (connect/invitations.py).
+    waits = Invitation.id == AuthorizationFlow.invitation_id, Invitation.state == InvitationState.WAITING
+    is_undecided = AuthorizationFlow.pending_until <= now, ~select(Invitation.id).where(*waits).exists()
     for flow in session.scalars(select(AuthorizationFlow).where(*is_undecided).with_for_update()):
-        end_flow(session, flow.id, Ending.DECISION_EXPIRED, flow.account_id)
-        record_failure(session, flow, Ending.DECISION_EXPIRED)
+        ending = EXPIRES_AS[Ending(flow.ending or Ending.DECISION_PENDING)]
+        end_flow(session, flow.id, ending, flow.account_id)
+        record_failure(session, flow, ending)
 
 
 def _prune(session: Session, browser_hash: str) -> None:

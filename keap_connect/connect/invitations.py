@@ -167,15 +167,20 @@ def withdraw(invitation_id: int, actor: str) -> Invitation:
         InvitationNotFound: there is none.
         InvitationClosed: it is connected.
     """
-    with write_transaction() as session:
-        if flow := find_waiting(session, invitation_id):
-            end_flow(session, flow.id, Ending.CONFIRMATION_DECLINED, flow.account_id)
-        row = lock_invitation(session, invitation_id)
-        if row.state == InvitationState.CONNECTED:
-            raise InvitationClosed("It is connected. Disconnect its account instead.")
-        if row.state != InvitationState.WITHDRAWN:
-            row.state = InvitationState.WITHDRAWN
-            _record(session, EventKind.INVITATION_WITHDRAWN, row, actor)
+    for is_last in (False, True):
+        with write_transaction() as session:
+            flow = find_waiting(session, invitation_id)
+            row = lock_invitation(session, invitation_id)
+            if row.state == InvitationState.WAITING and flow is None and not is_last:
+                continue  # a grant came between the two; its flow must be locked first
+            if flow is not None:
+                end_flow(session, flow.id, Ending.CONFIRMATION_DECLINED, flow.account_id)
+            if row.state == InvitationState.CONNECTED:
+                raise InvitationClosed("It is connected. Disconnect its account instead.")
+            if row.state != InvitationState.WITHDRAWN:
+                row.state = InvitationState.WITHDRAWN
+                _record(session, EventKind.INVITATION_WITHDRAWN, row, actor)
+        break
     purge_deleted()
     return row
 
@@ -286,12 +291,10 @@ def expire_past() -> None:
         for one in session.scalars(undecided.with_for_update()).all():
             end_flow(session, one.id, Ending.CONFIRMATION_EXPIRED, one.account_id)
         past = select(Invitation).where(Invitation.id.in_(ids), is_past).order_by(Invitation.id)
-        for row in session.scalars(past.with_for_update()):
-            why = (
-                "nobody used it"
-                if row.state in OPEN
-                else "nobody confirmed who had connected, and the grant is deleted"
-            )
+        for row in session.scalars(past.with_for_update()).all():
+            if row.state == InvitationState.WAITING and find_waiting(session, row.id):
+                continue  # a grant came meanwhile: the condition of a locked row sees no flows that are newer
+            why = "nobody used it" if row.state in OPEN else "nobody confirmed in time who had connected"
             row.state = InvitationState.EXPIRED
             _record(session, EventKind.INVITATION_EXPIRED, row, Actor.SYSTEM, why=why)
 

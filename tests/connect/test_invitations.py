@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from keap_connect.accounts.changes import erase
+from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect import callback, confirming, invitations
@@ -17,7 +17,8 @@ from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import forget_past
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
-from keap_connect.database import db, read_session
+from keap_connect.connect.matching import match_grant
+from keap_connect.database import db, read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound
 from keap_connect.models import AccountEvent, Delivery, Invitation
@@ -359,11 +360,41 @@ class TestForwardedLink:
         assert account.state == "active"
         assert account.refresh_token_issued_at is not None
         assert abs(account.refresh_token_issued_at - came_at) < timedelta(minutes=1)
+        assert account.connected_at == account.refresh_token_issued_at
         assert stored.flows()[-1].pending_grant_sealed is None
         assert stored.history(account.id) == ["invitation_used", "connected"]
         assert events()[-3][0] == "invitation_confirmed"
         with pytest.raises(InvitationClosed):
             confirming.confirm(1, "x")
+
+    @sqlite_only
+    def test_confirmed_late_it_takes_the_place_of_no_newer_grant(
+        self, cleo: Visitor, stored: Stored, clock: MovedClock
+    ):
+        clock.advance(minutes=1)
+        stored.place("ef789", CLEO_MARSH)
+        newer = stored.tokens(1)
+
+        confirming.confirm(1, "x")
+
+        assert (stored.tokens(1), stored.account().external_id) == (newer, "crm:7")
+        cleo.get(cleo.page.url)
+        assert heading_of(cleo) == "Your Keap account is connected again"
+        assert (stored.flows()[-1].pending_grant_sealed, stored.rows("sign_in")) == (None, [])
+
+    @sqlite_only
+    def test_confirmed_late_it_brings_back_no_account_that_was_disconnected_meanwhile(
+        self, cleo: Visitor, stored: Stored, clock: MovedClock
+    ):
+        clock.advance(minutes=1)
+        stored.place("ef789", CLEO_MARSH)
+        disconnect(1, "x")
+
+        with pytest.raises(InvitationClosed, match="disconnected after this person had allowed it"):
+            confirming.confirm(1, "x")
+
+        assert (stored.tokens(1), state()) == ((None, None), "waiting")
+        assert confirming.decline(1, "x").state == "opened"
 
     @pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
     @sqlite_only
@@ -424,6 +455,25 @@ class TestForwardedLink:
         is_confirmed = decide(1, "x").state == "connected"
         assert stored.account().external_id == ("crm:7" if is_confirmed else None)
         assert is_confirmed == (decide is confirming.confirm)
+
+    @pytest.mark.parametrize("meanwhile", ["disconnected", "another person"])
+    @sqlite_only
+    def test_who_was_connected_already_is_not_confirmed_if_the_account_is_no_longer_theirs(
+        self, link: str, visitor: Visitor, stored: Stored, clock: MovedClock, meanwhile: str
+    ):
+        stored.place("ef789", CLEO_MARSH)
+        follow(visitor, link, person=CLEO_MARSH, tenant="ef789")
+        clock.advance(minutes=1)
+        if meanwhile == "disconnected":
+            disconnect(1, "x")
+        else:
+            with write_transaction() as session:
+                match_grant(session, stored.grant("ef789", ANN_LEE), 1)
+
+        with pytest.raises(InvitationClosed, match=meanwhile):
+            confirming.confirm(1, "x")
+
+        assert (stored.account().external_id, state()) == (None, "waiting")
 
 
 @sqlite_only
