@@ -292,8 +292,9 @@ def expire_past() -> None:
             end_flow(session, one.id, Ending.CONFIRMATION_EXPIRED, one.account_id)
         past = select(Invitation).where(Invitation.id.in_(ids), is_past).order_by(Invitation.id)
         for row in session.scalars(past.with_for_update()).all():
-            if row.state == InvitationState.WAITING and find_waiting(session, row.id):
-                continue  # a grant came meanwhile: the condition of a locked row sees no flows that are newer
+            new = select(flow.id).where(flow.invitation_id == row.id, flow.pending_until > now).limit(1)
+            if session.scalar(new) is not None:
+                continue  # it came meanwhile: the condition of a row that was locked sees no newer flows
             why = "nobody used it" if row.state in OPEN else "nobody confirmed in time who had connected"
             row.state = InvitationState.EXPIRED
             _record(session, EventKind.INVITATION_EXPIRED, row, Actor.SYSTEM, why=why)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.application import create_app
@@ -424,6 +424,31 @@ class TestForwardedLink:
 
         assert (state(), stored.flows()[-1].pending_grant_sealed) == ("withdrawn", None)
         assert "invitation_withdrawn" in dict(events())
+
+    @sqlite_only
+    def test_withdrawn_at_the_moment_when_it_comes_the_grant_is_deleted_too(
+        self, cleo: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
+    ):
+        looks = [lambda *_: None, invitations.find_waiting]  # the first look is before it came
+        monkeypatch.setattr(invitations, "find_waiting", lambda *given: looks.pop(0)(*given))
+
+        invitations.withdraw(1, "x")
+
+        assert (state(), stored.flows()[-1].pending_grant_sealed) == ("withdrawn", None)
+
+    @sqlite_only
+    def test_a_grant_of_an_invitation_that_no_longer_waits_is_deleted_after_seven_days(
+        self, cleo: Visitor, stored: Stored, clock: MovedClock
+    ):
+        with write_transaction() as session:
+            session.execute(update(Invitation).values(state="withdrawn"))
+        forget_past()
+        assert stored.held_tokens()
+        clock.advance(days=7, minutes=1)
+
+        forget_past()
+
+        assert (stored.flows()[-1].pending_grant_sealed, stored.flows()[-1].ending) == (None, "confirmation_expired")
 
     @sqlite_only
     def test_of_another_client_it_is_stored_and_never_presented(
