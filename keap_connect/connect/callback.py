@@ -36,7 +36,7 @@ from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import AuthorizationFlow
+from keap_connect.models import Account, AuthorizationFlow
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,11 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
                 _store_invited(session, flow, grant)
                 return
             # Two people may use one link at the same time: the second grant is stored as if there were no link.
-            wanted = flow.reconnects_account_id if still_works(session, flow) else None
+            wanted = stored.reconnects_account_id if still_works(session, flow) else None
+        if wanted is None and services().settings.is_by_invitation and _lock_known(session, grant) is None:
+            end_flow(session, flow.id, Ending.LINK_GONE, None)  # its link was used, or its account is erased
+            record_failure(session, stored, Ending.LINK_GONE)
+            return
         match = match_grant(session, grant, wanted)
         end_flow(session, flow.id, match.ending, match.account_id)
         if match.ending is Ending.DECISION_PENDING:
@@ -192,7 +196,7 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
     Who is connected already gets the fresh grant in any case: Keap may have ended the one before.
     """
     invitation = find_usable(session, flow)
-    known = find_by_identity(lock_accounts(session, is_of(grant.identity)).values(), grant.identity)
+    known = _lock_known(session, grant)
     is_connected = known is not None and known.disconnected_at is None
     waits = invitation is not None and must_wait(invitation, grant.identity)
     until = utc_now() + CONFIRM_WITHIN
@@ -211,6 +215,10 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
             session.get_one(AuthorizationFlow, flow.id, populate_existing=True).pending_until = until
     if waits and invitation is not None:
         note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None)
+
+
+def _lock_known(session: Session, grant: Grant) -> Account | None:
+    return find_by_identity(lock_accounts(session, is_of(grant.identity)).values(), grant.identity)
 
 
 def _keep_pending(

@@ -171,7 +171,8 @@ class AuthorizationFlow(Base):
     code_verifier_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     reconnects_account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
     reconnect_link_id: Mapped[int | None] = mapped_column(ForeignKey("reconnect_link.id", ondelete="SET NULL"))
-    invitation_id: Mapped[int | None] = mapped_column(ForeignKey("invitation.id", ondelete="SET NULL"), index=True)
+    # It stays when the invitation is deleted: the flow must not look as if it had begun without one.
+    invitation_id: Mapped[int | None] = mapped_column(index=True)
     started_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     consumed_at: Mapped[datetime | None]

@@ -41,16 +41,12 @@ def upgrade() -> None:
     )
     for columns in (["state", "id"], ["state", "expires_at"], ["external_id"], ["account_id"]):
         op.create_index(f"ix_invitation_{'_'.join(columns)}", "invitation", columns)
-    with op.batch_alter_table("authorization_flow") as flow:
-        flow.add_column(sa.Column("invitation_id", sa.Integer()))
-        name = "fk_authorization_flow_invitation_id_invitation"
-        flow.create_foreign_key(name, "invitation", ["invitation_id"], ["id"], ondelete="SET NULL")
+    # No foreign key: a flow that began with an invitation must not look as if it had begun without one.
+    op.add_column("authorization_flow", sa.Column("invitation_id", sa.Integer()))
     op.create_index("ix_authorization_flow_invitation_id", "authorization_flow", ["invitation_id"])
 
 
 def downgrade() -> None:
     op.drop_index("ix_authorization_flow_invitation_id", "authorization_flow")
-    with op.batch_alter_table("authorization_flow") as flow:
-        flow.drop_constraint("fk_authorization_flow_invitation_id_invitation", type_="foreignkey")
-        flow.drop_column("invitation_id")
+    op.drop_column("authorization_flow", "invitation_id")
     op.drop_table("invitation")

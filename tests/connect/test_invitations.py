@@ -18,6 +18,7 @@ from keap_connect.connect.flows import forget_past
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
 from keap_connect.connect.matching import match_grant
+from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound
@@ -246,6 +247,62 @@ def test_without_an_invitation_the_door_is_closed_and_reconnecting_works(
     assert len(stored.accounts()) == 1
 
 
+@pytest.mark.proves("R15")
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
+@sqlite_only
+def test_two_at_one_reconnect_link_are_no_door_to_a_new_account(
+    new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    stored.place("ab123", ANN_LEE)
+    link = urlsplit(make_link(1, "x").url).path
+    second = new_visitor()
+    answer = sandbox.consent(second.set_out(link, link), CLEO_MARSH, "ef789")
+    monkeypatch.setattr("keap_connect.connect.callback._link_still_works", lambda _flow: True)
+    follow(new_visitor(), link)
+
+    second.get(answer)
+
+    assert heading_of(second) == "This link no longer works"
+    assert (len(stored.accounts()), stored.flows()[0].pending_grant_sealed) == (1, None)
+
+
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
+@sqlite_only
+def test_who_reconnects_an_account_that_is_erased_meanwhile_makes_no_new_one(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox
+):
+    follow(visitor, invite())
+    visitor.get("/your-accounts")
+    answer = sandbox.consent(visitor.set_out("/reconnect/1", "/reconnect/1"), ANN_LEE, "ab123")
+    erase(1, "x")
+
+    visitor.get(answer)
+
+    assert (heading_of(visitor), stored.accounts()) == ("This link no longer works", [])
+
+
+@pytest.mark.proves("R15")
+@pytest.mark.parametrize("gone_by", ["erasing its account", "age"])
+@sqlite_only
+def test_who_is_at_keap_when_the_invitation_is_deleted_connects_nothing(
+    new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox, clock: MovedClock, gone_by: str
+):
+    link, second = invite(expected_tenant_id="ab123", valid_days=1), new_visitor()
+    if gone_by == "age":
+        clock.advance(days=1, minutes=-5)
+    answer = sandbox.consent(second.set_out(link, link), CLEO_MARSH, "ef789")
+    if gone_by == "age":
+        clock.advance(minutes=6)
+        invitations.forget_past_invitations(timedelta(0))
+    else:
+        follow(new_visitor(), link)
+        erase(1, "x")
+
+    second.get(answer)
+
+    assert (heading_of(second), stored.accounts()) == ("This link no longer works", [])
+
+
 def heading_of_page(visitor: Visitor, path: str) -> tuple[int, str]:
     visitor.get(path)
     return visitor.page.status_code, heading_of(visitor)
@@ -429,8 +486,10 @@ class TestForwardedLink:
     def test_withdrawn_at_the_moment_when_it_comes_the_grant_is_deleted_too(
         self, cleo: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
     ):
-        looks = [lambda *_: None, invitations.find_waiting]  # the first look is before it came
-        monkeypatch.setattr(invitations, "find_waiting", lambda *given: looks.pop(0)(*given))
+        def look_too_early(*_: object) -> None:
+            monkeypatch.undo()
+
+        monkeypatch.setattr(invitations, "find_waiting", look_too_early)
 
         invitations.withdraw(1, "x")
 
