@@ -23,7 +23,7 @@ from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, read_session, take_turns, write_transaction
 from keap_connect.errors import KeapConnectError
-from keap_connect.events.mailing import ALARM
+from keap_connect.events.mailing import ALARM, MAIL
 from keap_connect.keap.answers import cut
 from keap_connect.models import Alarm, Delivery
 from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
@@ -224,11 +224,13 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, d
     earlier = aliased(Delivery)
     is_same_line = earlier.recipient == Delivery.recipient, earlier.id < Delivery.id
     before = select(earlier.id).where(earlier.finished_at.is_(None), *is_same_line).limit(1)
+    # A thousand invitations hold up no mail about an alarm.
+    first = (Delivery.kind != ALARM,) if channel == MAIL else ()
     due = (
         select(Delivery)
         .where(Delivery.finished_at.is_(None), Delivery.channel == channel, Delivery.due_at <= now)
         .where(Delivery.id.not_in(busy))
-        .order_by(Delivery.due_at, Delivery.id)
+        .order_by(*first, Delivery.due_at, Delivery.id)
         .limit(most)
     )
     # The condition on the channel is that of the index for channels that are one lane.

@@ -659,6 +659,16 @@ def test_a_long_name_is_encoded_in_words_of_at_most_75_letters_and_no_link_is(se
 
 
 @on_sqlite
+def test_many_invitations_hold_up_no_mail_about_an_alarm(send, clock):
+    for number in range(9):
+        make_invitation(NewInvitation(email=f"carla{number}@example.com", is_mailed=True), "x")
+    raise_alarm()
+    clock.advance(seconds=121)
+
+    assert ADMIN_EMAIL in [mail["To"] for mail in send()[:3]]
+
+
+@on_sqlite
 @pytest.mark.proves("R15")
 def test_an_invitation_is_mailed_with_a_link_that_is_not_stored_unless_a_newer_one_is(send, app):
     wanted = NewInvitation(label="Bright Dental", email=CUSTOMER, is_mailed=True)
