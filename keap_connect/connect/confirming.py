@@ -4,6 +4,7 @@ The grant is sealed in the row of its flow for seven days at most. Where the per
 has it already, and what waits is whether it is the account of this invitation.
 """
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,37 +21,47 @@ from keap_connect.connect.invitations import OPEN, find_waiting, get_invitation,
 from keap_connect.connect.matching import is_of, match_grant, use_invitation
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import purge_deleted, read_session, write_or_retry, write_transaction
-from keap_connect.errors import InvitationClosed
+from keap_connect.errors import InvitationClosed, SealBroken
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invitation, InvitationState
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Waiting:
-    """Who has used an invitation, as far as Keap said, and until when that can be confirmed."""
+    """Who has used an invitation, as far as Keap said, and until when that can be confirmed.
+
+    `was_connected`: they have an account with the grant already. `is_unreadable`: the stored grant does not open.
+    """
 
     tenant_id: str | None
     business_name: str | None
     person_name: str | None
     person_email: str | None
     until: datetime
+    was_connected: bool
+    is_unreadable: bool
 
 
 def view_waiting(invitation_id: int) -> Waiting | None:
-    """Return who waits to be confirmed, if anybody does.
-
-    Raises:
-        SealBroken: the stored grant does not open.
-    """
+    """Return who waits to be confirmed, if anybody does."""
     with read_session() as session:
         flow = find_waiting(session, invitation_id)
-        grant = open_pending(flow) if flow else None
         account = session.get(Account, flow.account_id) if flow and flow.account_id else None
-    who: Account | Identity | None = grant.identity if grant else account
-    if flow is None or flow.pending_until is None or who is None:
+    if flow is None or flow.pending_until is None:
         return None
-    return Waiting(who.tenant_id, who.business_name, who.person_name, who.person_email, flow.pending_until)
+    who: Account | Identity = account or Identity()
+    is_unreadable = False
+    try:
+        if grant := open_pending(flow):
+            who = grant.identity
+    except SealBroken as problem:
+        log.error("The grant that waits for invitation %s does not open: %s", invitation_id, problem)
+        is_unreadable = True
+    facts = who.tenant_id, who.business_name, who.person_name, who.person_email
+    return Waiting(*facts, flow.pending_until, account is not None, is_unreadable)
 
 
 def confirm(invitation_id: int, actor: str) -> Invitation:
@@ -101,7 +112,7 @@ def confirm(invitation_id: int, actor: str) -> Invitation:
 
 
 def decline(invitation_id: int, actor: str) -> Invitation:
-    """Delete the grant that waits. The link works again until the invitation expires.
+    """Delete the grant that waits, unless an account has it already. The link works again until it expires.
 
     Raises:
         InvitationNotFound: there is none.
@@ -112,7 +123,9 @@ def decline(invitation_id: int, actor: str) -> Invitation:
         flow, invitation = _lock_waiting(session, invitation_id)
         end_flow(session, flow.id, Ending.CONFIRMATION_DECLINED, flow.account_id)
         invitation.state = OPEN[-1]
-        record(session, EventKind.INVITATION_DECLINED, None, actor, invitation=invitation_id)
+        grant = "Their account keeps its grant." if flow.account_id else "Their grant is deleted."
+        details = {"grant": grant, "until": f"{invitation.expires_at:%Y-%m-%d %H:%M} UTC"}
+        record(session, EventKind.INVITATION_DECLINED, None, actor, invitation=invitation_id, **details)
     purge_deleted()
     return get_invitation(invitation_id)
 

@@ -318,6 +318,11 @@ def lock_invitation(session: Session, invitation_id: int) -> Invitation:
     return row
 
 
+def is_sent_by_mail(row: Invitation) -> bool:
+    """Whether the app itself sends the links; it shows them if SMTP_URL is no longer set."""
+    return row.is_mailed and services().settings.mail is not None
+
+
 def mailed_link(invitation_id: int, message_id: str) -> MadeInvitation:
     """Return the link of one mail, the same in every attempt to send it (as in `make_link_for_mail`).
 
@@ -333,7 +338,7 @@ def mailed_link(invitation_id: int, message_id: str) -> MadeInvitation:
 
 def _new_token(row: Invitation) -> tuple[str, Delivery | None]:
     """Return the secret of a new link, and the mail that takes it to the customer, if the app sends it."""
-    mail = new_mail(row.email, INVITATION, {}, utc_now()) if row.is_mailed and row.email else None
+    mail = new_mail(row.email, INVITATION, {}, utc_now()) if row.email and is_sent_by_mail(row) else None
     token = keyed_hash("invitation", mail.message_id) if mail else secrets.token_urlsafe(32)
     row.token_hash = hash_secret(token)
     return token, mail

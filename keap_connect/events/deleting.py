@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from keap_connect.clock import utc_now
 from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import AccountEvent, Delivery, WebhookEndpoint
+from keap_connect.models import AccountEvent, Delivery, Invitation, WebhookEndpoint
 
 # The alarms count refusals by these rows, and an account's page shows its last weeks.
 LEAST_KEPT = timedelta(days=30)
@@ -77,6 +77,14 @@ def _is_older(age: timedelta) -> ColumnElement[bool]:
 
 
 def delete_history(session: Session, account_id: int) -> None:
-    """Delete the events of an account and what announced them, sent or not, with the addresses in it."""
+    """Delete the events of an account and what announced them, sent or not, with the addresses in it.
+
+    Those of its invitation, from before it had an account, have its names, too.
+    """
+    theirs = select(Invitation.id).where(Invitation.account_id == account_id)
+    is_before = AccountEvent.account_id.is_(None), AccountEvent.details["invitation"].as_integer().in_(theirs)
+    before = list(session.scalars(select(AccountEvent.id).where(*is_before)))
+    session.connection().execute(delete(Delivery).where(Delivery.event_id.in_(before)))
+    session.connection().execute(delete(AccountEvent).where(AccountEvent.id.in_(before)))
     for table in (AccountEvent, Delivery):
         session.connection().execute(delete(table).where(table.account_id == account_id))

@@ -164,7 +164,7 @@ class EventKind(StrEnum):
     INVITATION_DECLINED = (
         "invitation_declined",
         INVITATIONS,
-        "Who used invitation {invitation} was declined, and their grant is deleted. Its link works again.",
+        "Who used invitation {invitation} was declined. {grant} Its link works until {until}.",
     )
     INVITATION_EXPIRED = "invitation.expired", INVITATIONS, "Invitation {invitation} has expired: {why}."
     INVITATION_WITHDRAWN = "invitation_withdrawn", INVITATIONS, "Invitation {invitation} was withdrawn."
@@ -319,6 +319,8 @@ def _announce(session: Session, event: AccountEvent, kind: str) -> None:
     if not recipients:
         return
     account = session.get(Account, event.account_id) if event.account_id else None  # none if it is being erased
+    if event.kind == EventKind.INVITATION_WAITING:
+        account = None  # the account of the person who waits may have another external id than the invitation
     session.flush()  # gives the event its id
     invitation_id = event.details.get("invitation")
     page = "/accounts" if invitation_id is None else f"/invitations/{invitation_id}"

@@ -83,7 +83,8 @@ ENDINGS = (
     _attention(
         Ending.CONFIRMATION_DECLINED,
         "Your Keap account was not connected",
-        "{service} did not accept this connection, and the access you allowed is deleted here.",
+        "{service} did not accept this connection. The access you allowed is deleted here, unless the account had been "
+        "connected before: then it stays connected.",
         "If that is a mistake, ask {service}.",
     ),
     _attention(

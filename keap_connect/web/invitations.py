@@ -1,5 +1,6 @@
 """Invitations: made and decided by admins, seen by viewers without their links, used by customers without a sign-in."""
 
+import re
 from typing import Any
 
 from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, url_for
@@ -75,12 +76,12 @@ def _form(errors: dict[str, str] | None = None) -> str:
 @form(_form)
 def create() -> Response:
     typed = request.form
-    valid_days = typed.get("valid_days", USUAL_DAYS, type=int)
-    if valid_days is None:
+    valid_days = typed.get("valid_days", str(USUAL_DAYS)).strip()
+    if not re.fullmatch("[0-9]{1,4}", valid_days):
         raise InvitationRefused("Enter a number of days.", "valid_days")
     wanted: dict[str, Any] = {name: typed.get(name) for name in TEXTS}
     wanted |= {name: typed.get(name) == "1" for name in ("needs_confirmation", "is_mailed")}
-    return _show_link(invitations.make_invitation(NewInvitation(**wanted, valid_days=valid_days), actor()))
+    return _show_link(invitations.make_invitation(NewInvitation(**wanted, valid_days=int(valid_days)), actor()))
 
 
 def _file_form(errors: dict[str, str] | None = None) -> str:
@@ -113,7 +114,8 @@ def file() -> Response:
 def show(invitation_id: int) -> str:
     found = invitations.get_invitation(invitation_id)
     waiting = confirming.view_waiting(found.id) if found.state == InvitationState.WAITING else None
-    return render_template("invitations/show.html", invitation=found, waiting=waiting)
+    values = {"waiting": waiting, "is_mailed": invitations.is_sent_by_mail(found)}
+    return render_template("invitations/show.html", invitation=found, **values)
 
 
 @bp.post("/invitations/<int:invitation_id>/change")
@@ -131,15 +133,18 @@ def change(invitation_id: int) -> Response:
         flash("Confirmed: the account is connected.", "done")
         return redirect(url_for("accounts.show", account_id=confirmed.account_id), code=303)
     elif act == "decline":
-        confirming.decline(invitation_id, actor())
-        flash("Declined: the grant is deleted. The link works again until it expires.", "done")
+        waiting = confirming.view_waiting(invitation_id)
+        declined = confirming.decline(invitation_id, actor())
+        grant = "their account keeps its grant" if waiting and waiting.was_connected else "the grant is deleted"
+        is_over = declined.state == InvitationState.EXPIRED
+        flash(f"Declined: {grant}. The link {'has expired' if is_over else 'works again until it expires'}.", "done")
     else:
         abort(400)
     return redirect(url_for("invitations.show", invitation_id=invitation_id), code=303)
 
 
 def _show_link(made: MadeInvitation) -> Response:
-    if made.row.is_mailed:
+    if invitations.is_sent_by_mail(made.row):
         flash("A mail with the link is sent within seconds.", "done")
         return redirect(url_for("invitations.show", invitation_id=made.row.id), code=303)
     return make_response(render_template("invitations/link.html", invitation=made.row, link=made.url))

@@ -21,7 +21,7 @@ from keap_connect.connect.matching import match_grant
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
-from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound
+from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound, SealBroken
 from keap_connect.models import AccountEvent, Delivery, Invitation
 from keap_connect.notifications.endpoints import add_endpoint
 from keap_connect.refresh.retention import delete_past
@@ -510,6 +510,18 @@ class TestForwardedLink:
         assert (stored.flows()[-1].pending_grant_sealed, stored.flows()[-1].ending) == (None, "confirmation_expired")
 
     @sqlite_only
+    def test_that_does_not_open_it_is_shown_as_such_and_can_be_declined(self, cleo: Visitor, stored: Stored):
+        stored.edit_kept_grant()
+
+        waiting = confirming.view_waiting(1)
+
+        assert waiting is not None
+        assert (waiting.is_unreadable, waiting.tenant_id) == (True, None)
+        with pytest.raises(SealBroken):
+            confirming.confirm(1, "x")
+        assert confirming.decline(1, "x").state == "opened"
+
+    @sqlite_only
     def test_of_another_client_it_is_stored_and_never_presented(
         self, cleo: Visitor, stored: Stored, settings: Settings, environ: dict[str, str], sandbox: Sandbox
     ):
@@ -545,8 +557,11 @@ class TestForwardedLink:
     def test_who_was_connected_already_is_not_confirmed_if_the_account_is_no_longer_theirs(
         self, link: str, visitor: Visitor, stored: Stored, clock: MovedClock, meanwhile: str
     ):
-        stored.place("ef789", CLEO_MARSH)
+        stored.place("ef789", CLEO_MARSH, external_id="crm:8")
         follow(visitor, link, person=CLEO_MARSH, tenant="ef789")
+        (waiting,) = announced()
+        assert (waiting["data"]["external_id"], waiting["data"]["tenant_id"]) == ("crm:7", "ef789")
+        assert waiting["data"]["url"].endswith("/invitations/1")
         clock.advance(minutes=1)
         if meanwhile == "disconnected":
             disconnect(1, "x")
@@ -557,7 +572,9 @@ class TestForwardedLink:
         with pytest.raises(InvitationClosed, match=meanwhile):
             confirming.confirm(1, "x")
 
-        assert (stored.account().external_id, state()) == (None, "waiting")
+        assert (stored.account().external_id, state()) == ("crm:8", "waiting")
+        confirming.decline(1, "x")
+        assert "Their account keeps its grant." in stored.events()[-1].details["grant"]
 
 
 @sqlite_only
@@ -581,9 +598,11 @@ def test_an_invitation_that_nobody_used_expires_is_announced_once_and_is_deleted
 
 
 @sqlite_only
-def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_one(visitor: Visitor):
-    follow(visitor, invite(email="ann@example.com"))
-    invite()
+def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_one(visitor: Visitor, stored: Stored):
+    add_endpoint("https://example.com/hook", None, None, "x")
+    follow(visitor, invite(email="ann@example.com", external_id="crm:7", needs_confirmation=True))
+    confirming.confirm(1, "x")
+    invite(external_id="crm:8")
 
     stop_everything("x")
     erase(1, "x")
@@ -591,6 +610,9 @@ def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_on
     assert state(2) == "withdrawn"
     with pytest.raises(InvitationNotFound):
         get_invitation(1)
+    assert [one for one in events() if one[0] != "erased"] == []
+    kept = str([one.details for one in stored.events()]) + str(announced())
+    assert ("crm:7" in kept, "ab123" in kept, "crm:8" in kept) == (False, False, True)
 
 
 @sqlite_only

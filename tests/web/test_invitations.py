@@ -7,8 +7,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from sqlalchemy import update
 
 from keap_connect.connect.invitations import get_invitation, list_invitations
+from keap_connect.database import write_transaction
+from keap_connect.models import Invitation
 from tests.web.fixtures import World
 from tests.web.inventory import LINK_TOKEN
 
@@ -22,6 +25,10 @@ def test_an_admin_invites_confirms_resends_and_withdraws(world: World):
     admin.get("/invitations/new")
     refused = admin.press("/invitations/new", label="Acme", email="nobody")
     assert (refused.status_code, 'value="Acme"' in refused.text) == (422, True)
+
+    for days in ("", "abc", "-1", "9" * 5000):
+        refused = admin.press("/invitations/new", label="Acme", email="", valid_days=days)
+        assert (refused.status_code, "Enter a number of days." in refused.text) == (422, True)
 
     made = admin.press("/invitations/new", email="ann@acme.example", needs_confirmation="1", valid_days="3")
     (link,) = LINK.findall(made.text)
@@ -38,6 +45,8 @@ def test_an_admin_invites_confirms_resends_and_withdraws(world: World):
         return admin.press(f"/invitations/{invitation_id}/change", act=act).text
 
     assert "Declined: the grant is deleted." in change("decline")
+    with world.app.app_context(), write_transaction() as session:
+        session.execute(update(Invitation).values(is_mailed=True))  # and SMTP_URL is no longer set
     assert len(LINK.findall(change("resend"))) == 1
     assert admin.get(link).status_code == 404
     assert "The invitation is withdrawn" in change("withdraw", 1)
