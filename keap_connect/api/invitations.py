@@ -93,7 +93,8 @@ def resend_invitation(invitation_id: int) -> dict[str, Any]:
     refusals=(409,),
 )
 def confirm_invitation(invitation_id: int) -> dict[str, Any]:
-    """The grant that waits is stored in its account. 409: nobody waits, or the stored grant does not open."""
+    """The grant that waits is stored in its account. 409: nobody waits, the stored grant does not open, or the account
+    was disconnected or connected by another person since the grant came."""
     _check_key()
     return _shown(confirming.confirm(invitation_id, current_key().actor))
 
@@ -107,7 +108,8 @@ def confirm_invitation(invitation_id: int) -> dict[str, Any]:
     refusals=(409,),
 )
 def decline_invitation(invitation_id: int) -> dict[str, Any]:
-    """The grant that waits is deleted, and the link works again until it expires. 409: nobody waits."""
+    """The grant that waits is deleted, unless an account has it already, and the link works again until it expires.
+    409: nobody waits."""
     _check_key()
     return _shown(confirming.decline(invitation_id, current_key().actor))
 
