@@ -374,3 +374,21 @@ def test_an_item_that_fails_or_whose_account_is_merged_ends_and_the_others_are_d
         items = [(item.account_id, item.outcome) for item, _ in list_items(job_id, None, 9)]
 
     assert items == [(kept, "done"), (kept, "done"), (broken, "refused")]
+
+
+@on_sqlite
+def test_a_ticked_account_that_is_connected_again_keeps_its_new_tokens(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]]
+):
+    ids = add(2, refused_at=utc_now())
+    choose(admin, "disconnect", ids)
+    confirm(admin, ids, count="2", password=ADMIN_PASSWORD)
+    with app.app_context():
+        with write_transaction() as session:
+            grant = TokenResponse("a-fresh-access-token", "a-fresh-refresh", utc_now() + DAY)
+            replace_credential(session.get_one(Account, ids[0]), grant)
+        JobRunner(app).do_due()
+        with read_session() as session:
+            left = session.scalars(select(Account.id).where(Account.refresh_token_sealed.is_not(None))).all()
+
+    assert left == ids[:1]
