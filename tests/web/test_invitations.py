@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from keap_connect.connect.invitations import get_invitation, list_invitations
 from keap_connect.database import write_transaction
-from keap_connect.models import Invitation
+from keap_connect.models import AuthorizationFlow, Invitation
 from tests.web.fixtures import World
 from tests.web.inventory import LINK_TOKEN
 
@@ -44,6 +44,9 @@ def test_an_admin_invites_confirms_resends_and_withdraws(world: World):
         admin.get(f"/invitations/{invitation_id}")
         return admin.press(f"/invitations/{invitation_id}/change", act=act).text
 
+    with world.app.app_context(), write_transaction() as session:
+        session.execute(update(AuthorizationFlow).values(pending_grant_sealed=b"edited by somebody"))
+    assert "The stored grant does not open" in admin.get("/invitations/2").text
     assert "Declined: the grant is deleted." in change("decline")
     with world.app.app_context(), write_transaction() as session:
         session.execute(update(Invitation).values(is_mailed=True))  # and SMTP_URL is no longer set
