@@ -92,12 +92,14 @@ class RefreshWorker:
         looked_at = seconds_since_boot()
         most = self._allowed()
         takes_unproven = self.unproven_circuit.paused_seconds() == 0
+        was_busy = self.pool.under_way > 0
         accounts = claim_due(most, takes_unproven=takes_unproven) if most else []
         if not accounts:
             if not most:
                 return False
             self._probe.give_back()  # nothing was due
-            return self.pool.wait_until_done(IDLE_SECONDS)  # the next imported pair waits for the one before
+            # The next imported pair waits for the one before, which may have ended since this looked.
+            return self.pool.wait_until_done(IDLE_SECONDS) or was_busy
         rate = services().settings.refresh_rate_per_minute
         starts_at = seconds_since_boot() + reserve_calls(len(accounts))
         interval = 60.0 / rate if rate else 0.0

@@ -34,6 +34,7 @@ from keap_connect.jobs.records import (
 )
 from keap_connect.jobs.runner import AT_ONCE, HELD_FOR, MOST_TRIES, PAUSE, JobRunner
 from keap_connect.models import Account, JobItem, JobKind
+from keap_connect.refresh import worker
 from keap_connect.refresh.worker import RefreshWorker
 from tests.connect.test_matching import count_lock_waits
 from tests.flows.stored import Stored, presented_twice
@@ -182,6 +183,26 @@ def test_line_of_a_pair_that_keap_refuses_later_says_so(app: Flask, stored: Stor
     assert stored.account().refused_at
     (row,) = csv.DictReader(io.StringIO("".join(items_csv(imported.job.id, None))))
     assert (row["outcome"], row["note"], row["account_id"]) == ("done", REFUSED, str(account_id))
+
+
+@sqlite_only
+def test_next_pair_is_refreshed_though_the_one_before_ended_just_after_the_look_for_what_is_due(
+    app: Flask, stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    pairs = [sandbox.generate_token(tenant=tenant) for tenant in ("ab123", "cd456")]
+    sandbox.advance(25 * 3600)
+    do(app, "".join(f"oauth,{access},{refresh},,,\n" for access, refresh in pairs))
+    refresher, claim = RefreshWorker(app), worker.claim_due
+
+    def claim_late(most: int, *, takes_unproven: bool) -> list[Account]:
+        found = claim(most, takes_unproven=takes_unproven)
+        refresher.pool.wait_until_done(0 if found else 30)
+        return found
+
+    monkeypatch.setattr(worker, "claim_due", claim_late)
+    refresher.run(until_idle=True)
+
+    assert [account.needs_first_refresh for account in stored.accounts()] == [False, False]
 
 
 @sqlite_only
