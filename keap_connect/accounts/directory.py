@@ -136,7 +136,7 @@ def load_account(session: Session, account_id: int, *, lock: bool = False) -> Ac
 def lock_accounts(session: Session, *which: ColumnElement[bool]) -> dict[int, Account]:
     """Load by id the accounts that any of these conditions finds, locked.
 
-    Whoever locks several accounts locks them here, in the order of their ids: two transactions that lock the same
+    Code that locks several accounts locks them here, in the order of their ids: two transactions that lock the same
     ones in another order would wait for each other.
     """
     query = select(Account).where(or_(*which)).order_by(Account.id).with_for_update()

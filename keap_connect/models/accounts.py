@@ -237,7 +237,7 @@ class Invitation(Base):
     email: Mapped[str | None]
     note: Mapped[str | None]
     return_url: Mapped[str | None]
-    # Who may connect: only this tenant, or whoever is confirmed.
+    # Who may connect: only this tenant, or the one who is confirmed.
     expected_tenant_id: Mapped[str | None]
     needs_confirmation: Mapped[bool] = mapped_column(default=False)
     is_mailed: Mapped[bool] = mapped_column(default=False)  # the app itself sends the links

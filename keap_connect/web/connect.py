@@ -177,7 +177,7 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
 
 
 def _again_url(flow: AuthorizationFlow | None) -> str | None:
-    """Return where a POST starts the flow once more, for the same account; None if only an invitation would help."""
+    """Return where a POST starts the flow again, for the same account; None if only an invitation would help."""
     if flow and (flow.reconnect_link_id or flow.invitation_id):
         return url_for("reconnect_links.again", ref=flow.ref)
     if flow and flow.reconnects_account_id:
