@@ -328,7 +328,7 @@ def test_ctrl_c_while_a_command_refreshes_loses_no_pair(stage: Stage, arguments:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    stage.sandbox.wait_held(1, timeout=60)
+    stage.sandbox.wait_held(1)
 
     program.send_signal(signal.SIGINT)
     stage.sandbox.release()

@@ -137,7 +137,7 @@ def test_a_pair_is_in_its_recovery_file_while_a_pooler_or_the_server_behind_it_h
     (holder,) = stage.start(1)
     stage.sandbox.hold("refresh", where="after")
     holder.tell("refresh", account_id)
-    stage.sandbox.wait_held(1, timeout=60)
+    stage.sandbox.wait_held(1)
     with postgres.hanging() if hangs == "server" else _hanging(pooled):
         stage.sandbox.release()
         (kept,) = until(lambda: [path for path in _pair_files(stage) if path.read_bytes().strip(b"\0")])

@@ -71,7 +71,7 @@ def _mark(stage: Stage, account_id: int) -> str:
 def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, worker_program: subprocess.Popen[bytes]):
     stage.sandbox.hold("refresh")
     (account_id,) = stage.add_accounts()
-    stage.sandbox.wait_held(1, timeout=60)
+    stage.sandbox.wait_held(1)
     with stage.app.app_context():
         (seen,) = list_workers()
         assert seen.name.endswith(f":{worker_program.pid}")
@@ -104,7 +104,7 @@ def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(stage: Stage, command
     stage.sandbox.hold("refresh", where="after")
     (account_id,) = stage.add_accounts()
     with program(stage, *command.split()) as started:
-        stage.sandbox.wait_held(1, timeout=60)
+        stage.sandbox.wait_held(1)
         started.send_signal(sign)
         stage.sandbox.release()
 
@@ -119,7 +119,7 @@ def test_a_worker_under_nohup_goes_on_when_its_terminal_ends(stage: Stage):
     stage.sandbox.hold("refresh")
     stage.add_accounts()
     with program(stage, "worker", before=("nohup",)) as started:
-        stage.sandbox.wait_held(1, timeout=60)
+        stage.sandbox.wait_held(1)
         started.send_signal(signal.SIGHUP)
         stage.sandbox.release()
         (later_id,) = stage.add_accounts(tenant_id="cd456")
@@ -749,7 +749,7 @@ def test_a_circuit_probes_with_one_call_at_a_time(stage: Stage):
     until(lambda: process.ask("circuit")["is_open"] and not process.ask("circuit")["under_way"])
 
     stage.sandbox.hold("refresh")
-    stage.sandbox.wait_held(1, timeout=60)
+    stage.sandbox.wait_held(1)
 
     with pytest.raises(TimeoutError):
         stage.sandbox.wait_held(2, timeout=1)

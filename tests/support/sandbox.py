@@ -124,7 +124,7 @@ class Sandbox:
         """Let matching calls wait inside the sandbox, before or after it acts on them."""
         self.control("POST", "/hold", {"endpoint": endpoint, "where": where})
 
-    def wait_held(self, number: int, timeout: float = 10) -> int:
+    def wait_held(self, number: int, timeout: float = 60) -> int:
         """Wait until so many calls are held; returns how many there are."""
         waiting = self.control("GET", "/held", wait_for=number, timeout=timeout)["waiting"]
         if waiting < number:
