@@ -370,11 +370,7 @@ class PlainReads:
         event.listen(self._engine, "engine_disposed", lambda _engine: self.close())
 
     def one(self, **values: object) -> list[Any] | None:
-        """Return the values of the row, or None.
-
-        Raises:
-            TemporarilyUnavailable: the database does not answer.
-        """
+        """Return the values of the row, or None. Raises TemporarilyUnavailable."""
         bound = [values[name] for name in self._names] if self._names else values
         try:
             return self._ask(self._idle.pop(), bound)

@@ -129,11 +129,7 @@ def find_damage(engine: Engine) -> str | None:
 
 
 def check_keys() -> None:
-    """Check that TOKEN_KEYS opens what is stored. A new database gets its key check here.
-
-    Raises:
-        SettingsError: TOKEN_KEYS does not open it.
-    """
+    """Check that TOKEN_KEYS opens what is stored. A new database gets its key check here. Raises SettingsError."""
     with read_session() as session:
         stored = session.get(KeyCheck, 1)
     if stored is None:

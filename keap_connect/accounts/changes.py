@@ -73,11 +73,7 @@ def give_up_external_id(session: Session, account: Account, actor: str) -> None:
 
 
 def disconnect(account_id: int, actor: str) -> None:
-    """Delete an account's tokens at once; a refresh in flight cannot bring them back.
-
-    Raises:
-        AccountNotFound: there is none.
-    """
+    """Delete an account's tokens at once; a refresh in flight cannot bring them back. Raises AccountNotFound."""
     with write_transaction() as session:
         disconnect_locked(session, load_account(session, account_id, lock=True), actor)
     purge_deleted()

@@ -123,20 +123,12 @@ def forget_credential(account: Account) -> None:
 
 
 def open_access_token(account: Account) -> str | None:
-    """Return the access token in plain text.
-
-    Raises:
-        SealBroken: the stored value does not open.
-    """
+    """Return the access token in plain text. Raises SealBroken."""
     return _open(account, "access_token", account.access_token_sealed)
 
 
 def open_refresh_token(account: Account) -> str | None:
-    """Return the refresh token in plain text, only to present it to Keap.
-
-    Raises:
-        SealBroken: the stored value does not open.
-    """
+    """Return the refresh token in plain text, only to present it to Keap. Raises SealBroken."""
     return _open(account, "refresh_token", account.refresh_token_sealed)
 
 

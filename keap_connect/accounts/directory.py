@@ -111,11 +111,7 @@ class AccountList(NamedTuple):
 
 
 def get_account(account_id: int) -> Account:
-    """Return the row.
-
-    Raises:
-        AccountNotFound: there is none.
-    """
+    """Return the row. Raises AccountNotFound."""
     with read_session() as session:
         return load_account(session, account_id)
 

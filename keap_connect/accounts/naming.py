@@ -107,11 +107,7 @@ def tidy_name(typed: str | None) -> str | None:
 
 
 def check_names(label: str | None = None, external_id: str | None = None) -> None:
-    """Check the new names of an account.
-
-    Raises:
-        NameRefused: the label or the external id breaks a rule.
-    """
+    """Check the new names of an account. Raises NameRefused."""
     if label and not re.fullmatch(f"{LABEL_CHARACTERS}+", label):
         raise NameRefused("label", "The label has characters that cannot be shown.")
     if label and len(label) > LONGEST_NAME:

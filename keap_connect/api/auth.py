@@ -56,11 +56,7 @@ def require_key(scope: str) -> None:
 
 
 def read_key(authorization: str) -> str:
-    """Return the text of the API key in the header Authorization.
-
-    Raises:
-        KeyMissing: there is none.
-    """
+    """Return the text of the API key in the header Authorization. Raises KeyMissing."""
     kind, _, text = authorization.partition(" ")
     if kind.lower() != "bearer" or not text.strip():
         raise KeyMissing("Send an API key in the header Authorization: Bearer.")

@@ -97,11 +97,7 @@ def discard_pending(flow: AuthorizationFlow) -> None:
 
 
 def open_pending(flow: AuthorizationFlow) -> Grant | None:
-    """Return the pending grant of a flow.
-
-    Raises:
-        SealBroken: the stored value does not open.
-    """
+    """Return the pending grant of a flow. Raises SealBroken."""
     sealed = flow.pending_grant_sealed
     return Grant.from_json(services().cipher.open(sealed, "flow", flow.ref, "held_grant")) if sealed else None
 

@@ -186,11 +186,7 @@ def withdraw(invitation_id: int, actor: str) -> Invitation:
 
 
 def get_invitation(invitation_id: int) -> Invitation:
-    """Return the row.
-
-    Raises:
-        InvitationNotFound: there is none.
-    """
+    """Return the row. Raises InvitationNotFound."""
     expire_past()
     with read_session() as session:
         return lock_invitation(session, invitation_id)
@@ -307,11 +303,7 @@ def forget_past_invitations(kept_for: timedelta) -> None:
 
 
 def lock_invitation(session: Session, invitation_id: int) -> Invitation:
-    """Return the row, which nobody else changes until the transaction ends.
-
-    Raises:
-        InvitationNotFound: there is none.
-    """
+    """Return the row, which nobody else changes until the transaction ends. Raises InvitationNotFound."""
     row = session.get(Invitation, min(invitation_id, LARGEST_ID), with_for_update=True, populate_existing=True)
     if row is None:
         raise InvitationNotFound(f"There is no invitation {invitation_id}.")

@@ -33,11 +33,7 @@ class MadeLink:
 
 
 def make_link(account_id: int, actor: str) -> MadeLink:
-    """Make a link for one account.
-
-    Raises:
-        AccountNotFound: there is none.
-    """
+    """Make a link for one account. Raises AccountNotFound."""
     token = secrets.token_urlsafe(32)
     with write_transaction() as session:
         load_account(session, account_id)

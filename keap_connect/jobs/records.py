@@ -86,11 +86,7 @@ def add_items(session: Session, job_id: int, items: Mapping[int, NewItem]) -> No
 
 
 def view_job(job_id: int) -> JobView:
-    """Return a job and how far it is.
-
-    Raises:
-        JobNotFound.
-    """
+    """Return a job and how far it is. Raises JobNotFound."""
     with read_session() as session:
         job = session.get(Job, job_id) if job_id <= LARGEST_ID else None
         if job is None:
@@ -129,11 +125,7 @@ def items_csv(job_id: int, outcome: ItemOutcome | None) -> Iterator[str]:
 
 
 def stop_job(job_id: int, actor: str) -> None:
-    """Leave undone what waits, and delete its secrets; what is done stays.
-
-    Raises:
-        JobNotFound.
-    """
+    """Leave undone what waits, and delete its secrets; what is done stays. Raises JobNotFound."""
     view_job(job_id)
     with write_transaction() as session:
         stop_in(session, job_id, actor)

@@ -19,11 +19,7 @@ _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 @contextmanager
 def keap_call_slot() -> Iterator[None]:
-    """Hold one slot until the end of the block.
-
-    Raises:
-        KeapBusy: all are in use.
-    """
+    """Hold one slot until the end of the block. Raises KeapBusy."""
     if not _slots.acquire(timeout=PATIENCE_SECONDS):
         raise KeapBusy(RETRY_AFTER_SECONDS)
     try:

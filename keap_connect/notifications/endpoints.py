@@ -49,11 +49,7 @@ def list_endpoints() -> Sequence[WebhookEndpoint]:
 
 
 def get_endpoint(endpoint_id: int) -> WebhookEndpoint:
-    """Return an endpoint.
-
-    Raises:
-        WebhookNotFound: there is none.
-    """
+    """Return an endpoint. Raises WebhookNotFound."""
     with read_session() as session:
         return _get(session, endpoint_id)
 
@@ -113,11 +109,7 @@ def change_endpoint(endpoint_id: int, actor: str, changes: Mapping[str, object])
 
 
 def remove_endpoint(endpoint_id: int, actor: str) -> WebhookEndpoint:
-    """Delete an endpoint with its secrets, and cancel what waits for it.
-
-    Raises:
-        WebhookNotFound: there is none.
-    """
+    """Delete an endpoint with its secrets, and cancel what waits for it. Raises WebhookNotFound."""
     with write_transaction() as session:
         endpoint = _get(session, endpoint_id, lock=True)
         _cancel_waiting(session, endpoint)
@@ -149,11 +141,7 @@ def open_secrets(endpoint: WebhookEndpoint, now: datetime) -> list[str]:
 def list_deliveries(
     endpoint_id: int, before: int | None = None, limit: int = 50, status: str | None = None
 ) -> Deliveries:
-    """Return a page of what was sent, or is to be sent, to an endpoint.
-
-    Raises:
-        WebhookNotFound: there is none.
-    """
+    """Return a page of what was sent, or is to be sent, to an endpoint. Raises WebhookNotFound."""
     query = select(Delivery).where(Delivery.channel == "webhook", Delivery.recipient == str(endpoint_id))
     if before:
         query = query.where(Delivery.id < before)

@@ -85,11 +85,7 @@ class Situation:
 
 
 def look(account_id: int) -> Situation:
-    """Read an account and its lease by the database's clock.
-
-    Raises:
-        AccountNotFound.
-    """
+    """Read an account and its lease by the database's clock. Raises AccountNotFound."""
     asked_at = seconds_since_boot()
     with read_session() as session:
         found = session.execute(_SITUATION, {"sought": account_id}).one_or_none() if account_id <= LARGEST_ID else None

@@ -166,11 +166,7 @@ def valid_token(
 
 
 def stored_token(account: Account, min_validity_seconds: int | None = None) -> ServedToken | None:
-    """Return the stored access token, or None if it has to be refreshed first.
-
-    Raises:
-        SealBroken: it does not open.
-    """
+    """Return the stored access token, or None if it has to be refreshed first. Raises SealBroken."""
     if not _lasts(account, _wanted_seconds(min_validity_seconds)):
         return None
     return _serve(account, MAY_END_EARLIER if account.kind == CredentialKind.ACCESS_TOKEN_ONLY else None)
