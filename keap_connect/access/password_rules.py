@@ -20,7 +20,10 @@ FEWEST_OTHER_CHARACTERS = 6
 
 
 def check_password(password: str, email: str) -> None:
-    """Raise PasswordRefused for one that is short, common, counted, or made of the name of this app or of the admin."""
+    """Check the length and how easy it is to guess. Raises PasswordRefused.
+
+    Refused are common passwords, one repeated character or a sequence, and little more than the name of app or admin.
+    """
     if len(password) < SHORTEST_PASSWORD:
         raise PasswordRefused(f"The password needs at least {SHORTEST_PASSWORD} characters.")
     if len(password) > LONGEST_PASSWORD:

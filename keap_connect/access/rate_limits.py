@@ -30,7 +30,7 @@ ALL_CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(300, namespace="all callbacks"
 
 
 class CountsInMemory(MemoryStorage):
-    """Counts of this process. The library's own starts up to a hundred threads a second, to forget what is over."""
+    """Counters in memory. The library's class starts up to a hundred threads a second to forget expired ones."""
 
     STORAGE_SCHEME = ["memory"]  # noqa: RUF012  (instead of the library's)
     _forget_at = 0.0

@@ -17,7 +17,7 @@ WINDOW = timedelta(minutes=15)
 
 
 def count_attempt(limits: Mapping[str, int]) -> list[int]:
-    """Count one attempt for each subject, before it is checked: parallel guesses are counted, too.
+    """Count one attempt for each subject before it is checked, so that parallel guesses count.
 
     Returns the ids that `forgive` takes when the attempt was right.
 

@@ -61,7 +61,7 @@ def rename(session: Session, account: Account, names: Mapping[str, str | None], 
 
 
 def give_up_external_id(session: Session, account: Account, actor: str) -> None:
-    """Free the external id of an imported pair that never worked, for the account that repairs it.
+    """Take the external id from an imported pair that never worked, for the account that replaces it.
 
     Raises:
         ExternalIdTaken: the account works, or did.

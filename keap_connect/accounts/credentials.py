@@ -76,7 +76,7 @@ def store_imported(
 
 
 def take_over_imported(account: Account) -> None:
-    """Let our client present a pair that was imported for another one, as if it had just been imported."""
+    """Give an imported pair to the client in the settings, as if it had just been imported."""
     account.client_id, account.token_url = services().keap.registration
     account.generation += 1  # so that a process with the other settings, which is about to send it, does not
     account.next_refresh_at = utc_now()

@@ -89,5 +89,5 @@ def _count_candidates(session: Session, condition: ColumnElement[bool]) -> int:
 
 
 def _begins(words: type[AccountWord], word: str) -> ColumnElement[bool]:
-    """Return the SQL condition as a range, which the index finds; no word has a larger character than the last one."""
+    """Return the SQL condition as a range, which the index serves: U+10FFFF is above every character."""
     return and_(words.word >= word, words.word < word + chr(0x10FFFF))

@@ -1,9 +1,9 @@
 """Stores what `accounts/state.py` derives from the facts of an account: state, cause, and when time changes it.
 
 Each transaction that adds or changes accounts ends here: a change of the state is written with its event, and with
-rows that change the number of accounts in each state. Plain UPDATEs cannot derive: they make `state_changes_at` early
-enough, and the worker derives such a row when that moment has passed. It also derives all accounts anew, at its start
-and then within a day, since an older version, or another program, may have changed the facts alone.
+rows that change the number of accounts in each state. A plain UPDATE derives nothing: it brings `state_changes_at`
+forward, and the worker derives the row when that moment has passed. The worker also derives all accounts at its start
+and once a day, since an older version, or another program, may have changed only the facts.
 """
 
 import logging
@@ -41,8 +41,8 @@ ROWS_TO_ADD_UP = 100
 LATE = timedelta(seconds=30)  # the worker looks every few seconds
 # A pair whose date is further ahead than this was stored while a clock was wrong.
 FAR_AHEAD = timedelta(hours=1)
-# What happened to a connection that needed attention and now needs none is an event of its own.
-ANNOUNCED = {
+# A connection that recovers has an event of its own.
+EVENT_OF_STATE = {
     AccountState.AT_RISK: EventKind.AT_RISK,
     AccountState.RECONNECT_REQUIRED: EventKind.RECONNECT_REQUIRED,
     AccountState.ACTIVE: EventKind.RECOVERED,
@@ -161,7 +161,7 @@ def _store(account: Account, standing: Standing) -> None:
 
 def _note_change(session: Session, account: Account, old_state: str | None, why: str) -> None:
     """Write the event of a new state. Connecting and disconnecting have events of their own."""
-    kind = ANNOUNCED.get(AccountState(account.state or ""))
+    kind = EVENT_OF_STATE.get(AccountState(account.state or ""))
     if kind is None or old_state in {None, AccountState.DISCONNECTED}:
         return
     details: dict[str, str | None] = {}

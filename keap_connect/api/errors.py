@@ -73,7 +73,7 @@ def own_error(problem: KeapConnectError) -> Response:
     headers = _challenge(problem)
     if problem.retry_after_seconds is not None:
         headers["Retry-After"] = str(problem.retry_after_seconds)
-    # Their messages may name an id that the caller did not ask for, and may not see.
+    # The messages of these two may name an account that this key may not see.
     description = str(problem)
     if isinstance(problem, AccountNotFound):
         description = f"{problem.heading}."

@@ -189,7 +189,7 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
 def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
     """Store the grant of somebody who came by an invitation, or let it wait until it is confirmed who that is.
 
-    Who is connected already gets the fresh grant in any case: Keap may have ended the one before.
+    An account that is connected already always gets the fresh grant: Keap may have ended the old one.
     """
     invitation = find_usable(session, flow)
     known = _lock_known(session, grant)

@@ -123,7 +123,7 @@ def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
 
 
 def forget_results(browser: str | None) -> None:
-    """Let this browser no longer open the results of its flows, since its customer signs out; a decision expires."""
+    """After a sign-out this browser can no longer open its results; a decision that waits expires."""
     if browser is None:
         return
     with write_transaction() as session:

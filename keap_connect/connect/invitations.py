@@ -1,7 +1,8 @@
 """Invitations: by one, a customer connects an account that has its label and external id at once.
 
 Only a stored grant uses an invitation up, not opening its link and not an attempt that failed. If it names the tenant
-that it expects, or asks for a confirmation, a grant of anybody else waits in its flow (connect/confirming.py).
+that it expects, a grant of another tenant waits in its flow; so does every grant if it asks for a confirmation
+(connect/confirming.py).
 """
 
 import re

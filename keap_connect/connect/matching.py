@@ -62,10 +62,12 @@ def match_grant(
 ) -> Match:
     """Store a grant in the account that it belongs to; the account of an invitation gets its names.
 
-    Reconnect of account A, same tenant and person: A gets the pair. Same tenant, another person: A changes to that
-    person, unless they have account B already; then B gets the pair, and A is merged into it if it is pending and does
-    not work. Another tenant: A never changes; the account of
-    that (tenant, person) gets the pair if there is one, else the grant waits for the person to decide.
+    A reconnect of account A, where Keap names:
+    - the same tenant and person: A gets the pair.
+    - the same tenant and another person: A changes to that person. If they have an account B, B gets the pair, and A
+      is merged into B if A is pending and does not work.
+    - another tenant: A does not change. The account of that (tenant, person) gets the pair; without one, the grant
+      waits until the person decides.
 
     Raises:
         IntegrityError: the same (tenant, person) was stored at the same moment; call this again.

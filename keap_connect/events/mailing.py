@@ -17,7 +17,7 @@ MAIL, CUSTOMER_MAIL = "mail", "customer_mail"
 ALARM, DIGEST, UNSTABLE, RECONNECT, INVITATION = "alarm", "digest", "unstable", "reconnect", "invitation"
 KINDS_OF_STATE = ("at_risk", "recovered", "reconnect_required")
 WAIT = timedelta(minutes=2)  # a change that is undone within this time sends no mail
-# An account that changes its state more often is unstable, until a state has held for that long.
+# More changes of state within an hour make an account unstable, until one state lasts for an hour.
 MOST_CHANGES, STEADY_AFTER = 4, timedelta(hours=1)
 
 
@@ -47,7 +47,7 @@ def plan_mails(session: Session, event: AccountEvent, announced_as: str) -> list
         if not was_unstable:
             cause = next((one.details["cause"] for one in (event, *changes) if one.details.get("cause")), None)
             mails += _to_admins(session, Admin.has_digest_mails, event, UNSTABLE, {"cause": cause})
-    # Who imports a file of dead tokens, or a key, does not mean to write to all these people: they connected nothing.
+    # No mail for an imported account before its first refresh: its person has connected nothing here.
     is_connected = account.kind == CredentialKind.OAUTH and not account.needs_first_refresh
     is_wanted = services().settings.mails_customers and is_connected
     if event.kind == "reconnect_required" and account.person_email and is_wanted:

@@ -1,8 +1,7 @@
 """The jobs that do one thing to many accounts: to those that were ticked in the list, or to all that match its filter.
 
-A filter is not read at once. The job keeps what is left of it, and the runner turns the next accounts into items when
-it has done the ones before. An account that is connected later is never among them, and there are never more than were
-confirmed.
+The accounts of a filter become items part by part: when the runner has done some, it makes the next. Accounts that are
+connected later are not among them, and there are never more than were confirmed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -34,8 +34,8 @@ STEPS: dict[JobKind, Step] = {
     **dict.fromkeys(IMPORTS, import_line),
     **dict.fromkeys(BULK, act_on),
 }
-# In a second at least; then another job has its turn. Keap stops an app at 25 calls a second and 1,500 a minute, and an
-# imported line takes two.
+# Items of one job in a turn of at least a second; then another job has its turn. Keap stops an app at 25 calls a second
+# and 1,500 a minute, and an imported line takes two.
 AT_ONCE = 5
 AT_ONCE_WITHOUT_KEAP = 50
 HELD_FOR = timedelta(minutes=2)  # longer than these items take while Keap is slow

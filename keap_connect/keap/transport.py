@@ -197,7 +197,7 @@ class KeapSession(OAuth2Session):
         call = self._call
         try:
             curl = _idle.pop()
-        except IndexError:  # and not a look first: another thread may take the last one meanwhile
+        except IndexError:  # no look before: another thread may take the last one in between
             curl = pycurl.Curl()
         for option, value in OPTIONS + self._options(request):
             curl.setopt(option, value)

@@ -69,7 +69,7 @@ class Delivery(Base):
         Index(None, "recipient", "id"),
         Index(None, "recipient", "status", "id"),
         Index(None, "account_id"),
-        # With what waits in it, PostgreSQL would take it for that, too, and read all that waits for each message.
+        # Only finished rows: else PostgreSQL would use this index for waiting ones, and read them all for each message.
         Index(None, "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
         {"sqlite_autoincrement": True},
     )

@@ -20,7 +20,7 @@ class KeyCheck(Base):
 class Registration(Base):
     """One row: the client id and the token URL of this installation, as the worker that started last has them.
 
-    `worked_at` is when a worker last wrote so; `working_since`, when one wrote so after a pause of all.
+    `worked_at` is the last report of a worker; `working_since`, the first report after a time without workers.
     """
 
     __tablename__ = "registration"

@@ -49,7 +49,7 @@ from keap_connect.services import services
 REMINDERS = {2: timedelta(days=3), 3: timedelta(days=4)}
 MANY_LOST = 20  # within ten minutes; fewer in a small installation, as in a mass refusal
 HELD_FOR = timedelta(days=1)  # so that an admin reads the digest first
-MOST_LOOKED_AT = 3000  # among these there are many within ten minutes, if so many were lost in a day
+MOST_LOOKED_AT = 3000  # in a day are over 20 in some ten minutes, so no more are read
 SERVER_PAUSE_SECONDS = 60.0  # when a mail server is away, not each mail has to find out
 
 

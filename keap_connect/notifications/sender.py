@@ -35,7 +35,7 @@ WAITS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 58_800)
 FAILS_FOR_LONG = timedelta(hours=48)  # then a message is given up, also if there were fewer attempts
 LONGEST_WAIT_SECONDS = 86_400.0  # of one message, whatever the recipient asks for
 LONGEST_PAUSE_SECONDS = 3600.0  # of all to this recipient: it may be repaired, and nobody can end the pause
-NOBODY_TRIED = timedelta(hours=25)  # longer than any wait: no worker ran, or nothing was to be sent
+NOBODY_TRIED = timedelta(hours=25)  # longer than any wait: after such a gap failures count anew
 SEND_SECONDS = 60.0  # a channel must have ended by then
 CLAIM_SECONDS = 2 * SEND_SECONDS
 AT_ONCE = 3  # messages to one lane
@@ -217,7 +217,7 @@ def count_waiting() -> dict[str, int]:
 def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, datetime]]:
     """Hold the deliveries that wait longest in this lane, at most one for each account and recipient.
 
-    Returns each with the time since when it is late: when it was first due, or, after failures, of the first one.
+    Returns each with the time from which its delay counts: when it was first due, or the first failure.
     """
     channel, recipient = lane
     now = utc_now()

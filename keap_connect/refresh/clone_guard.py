@@ -3,7 +3,8 @@ installation has used already; presenting them could end every grant.
 
 Two things are compared. The *identity* of the database is what the operator last confirmed, or what the first start
 found (identity.py). The *mark* is a file in INSTANCE_PATH: the latest confirmation and the newest stored pair that
-this host has seen. It is written after the commit, so it may be behind the database, and is ahead only of an older one.
+this host has seen. It is written after the commit, so it may be older than the database. If it is newer, the database
+is an old copy.
 """
 
 import atexit
@@ -125,7 +126,7 @@ def _list_problems_of_mark(session: Session, mark: Mark | None, latest: Confirma
         return []
     if mark.confirmation != latest.value:
         known = select(Confirmation.id).where(Confirmation.value == mark.confirmation)
-        # An older confirmation that is known: the operator confirmed again since this host last checked.
+        # The database knows this older confirmation: the operator has confirmed again since.
         return [] if session.scalar(known) else [OLD_CONFIRMATION]
     if not mark.event_id:
         return []

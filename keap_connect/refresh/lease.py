@@ -3,9 +3,9 @@
 A lease is one conditional UPDATE, committed durably before anything is sent; it also sets the attempt marker. Its
 times are written and compared on the database's clock. It is fixed, longer than any call, and never renewed.
 
-The owner of a lease stays in the row until somebody writes how the attempt ended: the owner itself, or whoever finds
-the recovery file of its dead process, which the owner's name begins with. An owner whose lease has ended may be
-stopped, suspended or cut off, and come back with the new pair.
+The owner of a lease stays in the row until the outcome is written: by the owner, or by the process that finds its
+recovery file, whose name begins the owner's name. An owner whose lease has ended may be stopped, suspended or cut off,
+and come back with the new pair.
 """
 
 import logging

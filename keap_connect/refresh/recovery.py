@@ -76,7 +76,7 @@ class RecoveryFile:
         _watcher.watch(_Guarded(self, content, seconds_since_boot() + timing.COMMIT_SECONDS))
 
     def write_down(self, only: object = None) -> bool:
-        """Write the pair in memory if it is `only` (or always); return False if it could not be written."""
+        """Write the pair in memory, with `only` just if it is that one; return False if writing failed."""
         with self._lock:
             if self._in_memory is None or only not in (None, self._in_memory):
                 return True

@@ -37,7 +37,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     CLIENT_REFUSED = "client_refused"
     FAILED = "failed"
-    PAUSED = "paused"  # refused, like so many others that the fault is hardly the account's
+    PAUSED = "paused"  # refused together with many others, so the account is hardly at fault
     KEPT_ASIDE = "kept_aside"  # the database refused the new pair: it waits in the recovery file
 
 

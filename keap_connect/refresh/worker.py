@@ -139,7 +139,7 @@ class RefreshWorker:
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
     def _identify_pending(self) -> None:
-        """Ask whose accounts are that were connected or refreshed elsewhere and are pending; again after a while."""
+        """Ask Keap who owns each pending account; ask again after a while."""
         now = seconds_since_boot()
         if now >= self._nameless_due:
             self._nameless_due, self._nameless = now + ASK_AGAIN_SECONDS, list_unidentified(has_tenant=True)
