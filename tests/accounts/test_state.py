@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 
+from keap_connect.accounts.ordering import MOST_URGENT_FIRST
 from keap_connect.accounts.state import (
     NEXT_STEPS,
     AccountState,
@@ -204,3 +205,7 @@ def test_the_outcome_of_an_attempt_under_way_is_not_unknown_yet():
 @pytest.mark.parametrize("state", AccountState)
 def test_a_state_is_its_own_word(state):
     assert str(state) == state.value == state.name.lower()
+
+
+def test_the_list_has_a_place_for_each_state():
+    assert sorted(MOST_URGENT_FIRST) == sorted(AccountState)
