@@ -212,6 +212,23 @@ def test_without_a_new_refresh_token_the_old_one_stays(account, sandbox):
 
 
 @pytest.mark.proves("F13")
+def test_the_age_of_an_imported_refresh_token_that_stays_is_counted_from_its_first_use(account, sandbox):
+    """Nobody knows how old it was when it was imported; Keap counts from its last use."""
+    sandbox.switch(rotation=False)
+    long_ago = utc_now() - timedelta(days=40)
+    with write_transaction() as session:
+        row = session.get_one(Account, account)
+        row.needs_first_refresh, row.refresh_token_issued_at = True, long_ago
+
+    refresh_account(account, "test")
+    first = row_of(account)["refresh_token_issued_at"]
+    refresh_account(account, "test")
+
+    assert first > long_ago + timedelta(days=39)
+    assert row_of(account)["refresh_token_issued_at"] == first
+
+
+@pytest.mark.proves("F13")
 def test_a_reconnect_without_a_refresh_token_replaces_the_whole_grant(account, sandbox):
     granted = new_grant(sandbox)
 
