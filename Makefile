@@ -28,6 +28,7 @@ test: $(VENV)/test.stamp lint types ## Check format, lint and types, then run ev
 	@$(PY) -m tests.support.redis
 	@$(PY) -m tests.support.proxies
 	@$(PY) -m tests.support.pgbouncer
+	@$(PY) -m tests.support.tools
 	@$(PY) -m tests.support.php
 	@$(PY) -m tests.support.oidc_provider
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 
+from keap_connect import counters
 from keap_connect.errors import (
     AccountDisconnected,
     AccountNotFound,
@@ -116,7 +117,9 @@ def _answer(
     headers: Mapping[str, str] | None = None,
     **more: str,
 ) -> Response:
-    """Log the error and build its answer."""
+    """Log the error, count it if it kept a job from its token, and build its answer."""
+    if request.endpoint == "api.get_token" and (status == 409 or status >= 500):
+        counters.count("token_errors", code)
     body = {
         "error": code,
         "error_description": description,

@@ -4,7 +4,7 @@ It needs an API key with the scope `metrics:read`, and answers under any host na
 programs on this machine need no key.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from flask import Blueprint, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -24,16 +24,29 @@ from keap_connect.api.errors import answer_errors
 from keap_connect.counters import BUCKETS
 from keap_connect.deployment import VERSION
 from keap_connect.health.refreshing import read_refreshing
-from keap_connect.notifications.sender import count_waiting
+from keap_connect.notifications.channels import CHANNELS
+from keap_connect.notifications.sender import CANCELLED, GIVEN_UP, SENT, count_waiting
 from keap_connect.refresh.heartbeat import read_counters
+from keap_connect.refresh.recovery import list_broken, list_kept
+from keap_connect.refresh.storing import Outcome
 from keap_connect.services import services
 from keap_connect.settings import LOOPBACK_HOSTS, host_name
 
 bp = Blueprint("metrics", __name__)
 answer_errors(bp)
-COUNTERS = {
-    "refreshes": ("Refreshes by how they ended.", ["outcome"]),
-    "deliveries": ("Attempts to send webhooks and mails, by how they ended.", ["kind", "outcome"]),
+# With the values of the labels that are shown from the start: Prometheus sees no increase from a missing value.
+COUNTERS: dict[str, tuple[str, list[str], Iterable[str]]] = {
+    "refreshes": ("Refreshes by how they ended.", ["outcome"], list(Outcome)),
+    "deliveries": (
+        "Attempts to send webhooks and mails, by how they ended.",
+        ["kind", "outcome"],
+        [f"{channel.name} {outcome}" for channel in CHANNELS for outcome in (SENT, "failed", GIVEN_UP, CANCELLED)],
+    ),
+    "token_errors": (
+        "Token calls that got no token for a reason other than their own form or key.",
+        ["error"],
+        ["temporarily_unavailable", "server_error", "unreadable", "reconnect_required", "disconnected"],
+    ),
 }
 HISTOGRAMS: dict[str, tuple[str, list[str]]] = {
     "keap_latency_seconds": ("How long calls to Keap took.", []),
@@ -84,11 +97,14 @@ class FromDatabase(Collector):
         yield _family(
             "lag_seconds", "For how long the account that waits longest has been due.", "", {"": refreshing.lag_seconds}
         )
-        yield _family("deliveries_waiting", "Webhooks and mails that wait to be sent.", "kind", count_waiting())
+        files = {"waiting": len(list_kept()), "broken": len(list_broken())}
+        yield _family("recovery_files", "New token pairs in files of this host, not in the database.", "state", files)
+        waiting = dict.fromkeys((channel.name for channel in CHANNELS), 0) | count_waiting()
+        yield _family("deliveries_waiting", "Webhooks and mails that wait to be sent.", "kind", waiting)
         counted = read_counters()
-        for name, (meaning, labels) in COUNTERS.items():
+        for name, (meaning, labels, known) in COUNTERS.items():
             counter = CounterMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
-            for values, value in counted.get(name, {}).items():
+            for values, value in (dict.fromkeys(known, 0.0) | counted.get(name, {})).items():
                 counter.add_metric(values.split(" "), value)
             yield counter
         for name, (meaning, labels) in HISTOGRAMS.items():

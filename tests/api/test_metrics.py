@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keap_connect import counters
 from keap_connect.access import rate_limits
+from keap_connect.accounts.changes import disconnect
 from keap_connect.application import ROOT
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
@@ -18,6 +19,7 @@ from keap_connect.deployment import VERSION
 from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
+from keap_connect.settings import Settings
 from tests.api.fixtures import NewProgram, Program
 from tests.web.direct import visit
 from tests.web.fixtures import World
@@ -146,6 +148,7 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
     assert (figures["keap_connect_workers",], figures["keap_connect_workers_paused",]) == (2, 1)
     assert figures["keap_connect_refreshes_total", "stored"] == 3
     assert figures["keap_connect_refreshes_total", "refused"] == 1
+    assert figures["keap_connect_refreshes_total", "kept_aside"] == 0
     delay = "keap_connect_delivery_delay_seconds"
     limits = {"0.05": 1, "0.25": 1, "0.5": 2, "10.0": 3, "86400.0": 3, "+Inf": 4}
     assert {most: figures[f"{delay}_bucket", "webhook", most] for most in limits} == limits
@@ -157,7 +160,39 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
     only_own = _figures_of(restricted.get("/metrics"))
     assert (only_own["keap_connect_accounts", "active"], only_own["keap_connect_workers",]) == (1, 2)
     assert only_own["keap_connect_accounts", "reconnect_required"] == 0
-    assert not [names for names in only_own if names[0].rpartition("_")[2] in {"seconds", "total", "bucket"}]
+    assert not [names for names in only_own if names[0].rpartition("_")[2] in {"seconds", "total", "bucket", "files"}]
+
+
+@on_sqlite
+def test_metrics_count_pairs_in_files(app: Flask, settings: Settings):
+    folder = settings.instance_path / "recovery"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {"a.pair": b"sealed", "b.pair": b"\0\0", "c.broken": b"x", "d.broken": b"x"}.items():
+        (folder / name).write_bytes(content)
+
+    figures = _figures(app)
+
+    assert figures["keap_connect_recovery_files", "waiting"] == 1
+    assert figures["keap_connect_recovery_files", "broken"] == 2
+
+
+@on_sqlite
+def test_metrics_count_token_calls_that_got_none_and_no_others(app: Flask, world: World, new_program: NewProgram):
+    job, stranger = new_program("tokens:read"), new_program("accounts:read")
+    with app.app_context():
+        counters.take()
+        disconnect(world.account_id, "test")
+    token = f"/api/v1/accounts/{world.account_id}/token"
+
+    statuses = [one.get(path).status_code for one in (job, stranger) for path in (token, f"{token}?min_validity=x")]
+    with app.app_context():
+        beat(Worker(name="host:1", started_at=utc_now()))
+
+    assert statuses == [409, 400, 403, 403]
+    errors = {
+        labels: value for labels, value in _figures(app).items() if labels[0] == "keap_connect_token_errors_total"
+    }
+    assert {labels[1]: value for labels, value in errors.items() if value} == {"disconnected": 1}
 
 
 def test_metrics_hold_no_token_and_nothing_of_a_customer(app: Flask, world: World):

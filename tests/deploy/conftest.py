@@ -1,0 +1,1 @@
+from tests.web.fixtures import app, new_app  # noqa: F401
