@@ -2,15 +2,21 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from keap_connect.events.hand_outs import attach_hand_out_log, record_hand_out
 from keap_connect.logs import TEXT, JSONLines, PlainLines, reference
+from keap_connect.settings import Settings
 from tests.support.visitor import Visitor
 from tests.web.fixtures import app, environ, new_app, new_visitor  # noqa: F401
 
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "logs.md").read_text(encoding="utf-8")
 HOSTILE = "Ann\r\nFAKE line\x1b[31m red\x9b32m\u2028next \u202eback\x00"
 
 
@@ -57,6 +63,27 @@ def test_an_exception_is_one_field_of_its_line():
     assert written.isascii()
     assert json.loads(written)["exception"].startswith("Traceback (most recent call last):")
     assert sys.exc_info() == (None, None, None)
+
+
+def documented_fields(title: str) -> list[str]:
+    """Return the fields in the table below a heading of docs/logs.md."""
+    below = DOCUMENT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \|", below, re.MULTILINE)
+
+
+@pytest.mark.proves("R87")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_document_names_each_field_that_is_written(settings: Settings):
+    token = reference.set("8f3a21c0")
+    line = json.loads(JSONLines().format(record_of("failed", error=ValueError())))
+    reference.reset(token)
+    bare = Flask("keap_connect")
+    attach_hand_out_log(bare, settings)
+    with bare.app_context():
+        record_hand_out(1, "ab12", "API key 1 (job)", "10.0.0.7", 1)
+
+    assert documented_fields("The log") == list(line)
+    assert documented_fields("The audit log") == list(json.loads(settings.audit_log.read_text()))
 
 
 @pytest.mark.proves("R87", "R89")
