@@ -39,6 +39,7 @@ from keap_connect.web import (
     reveal,
     setup,
     signin,
+    support,
     webhooks,
     well_known,
 )
@@ -102,7 +103,20 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 
 def register_pages(app: Flask) -> None:
-    pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
+    pages = (
+        connect,
+        reconnect_links,
+        signin,
+        profile,
+        accounts,
+        reveal,
+        admins,
+        api_keys,
+        audit,
+        setup,
+        support,
+        imports,
+    )
     for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, health, well_known, documents):
         app.register_blueprint(page.bp)
     show_errors(app)

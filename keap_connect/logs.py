@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import secrets
+from collections import deque
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from keap_connect.errors import KeapConnectError
 
 # These print client secret, code and tokens at DEBUG, so their level is at least INFO.
 TALKATIVE = ("requests_oauthlib", "oauthlib")
+MOST_KEPT = 20
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Reconnect links, links to choose a password, and API keys that were put where they do not belong.
@@ -26,11 +28,16 @@ reference: ContextVar[str | None] = ContextVar("reference", default=None)
 def start_logging(level: str, form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JSONLines() if form == "JSON" else PlainLines(TEXT))
-    logging.basicConfig(handlers=[handler])
+    logging.basicConfig(handlers=[handler, _KEPT])
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     logging.getLogger().setLevel(level)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+
+
+def last_warnings() -> list[str]:
+    """Return the newest warnings and errors of this process, oldest first, without tracebacks."""
+    return list(_KEPT.lines)
 
 
 def name_requests(app: Flask) -> None:
@@ -51,6 +58,21 @@ def write_down(log: logging.Logger, request: Request, status: int, error: Except
     else:
         log.info("%s: %s (%s) at %s from %s", name, type(error).__name__, status, where, request.remote_addr)
     return name
+
+
+class Kept(logging.Handler):
+    """Keeps the newest warnings and errors for the support text."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: deque[str] = deque(maxlen=MOST_KEPT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
+        self.lines.append(f"{at} {record.levelname} {record.name}: {record.getMessage()}")
+
+
+_KEPT = Kept()
 
 
 class PlainLines(logging.Formatter):

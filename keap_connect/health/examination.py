@@ -1,6 +1,7 @@
 """The list of all checks, in an order in which no check depends on a later one."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -67,10 +68,11 @@ REST: tuple[Check, ...] = (
 )
 
 
-def examine() -> list[Finding]:
+def examine(most_bytes: int | None = None) -> list[Finding]:
+    """Run all checks; `most_bytes` is for `check_file`."""
     settings = services().settings
     mode = f"the sandbox at {settings.sandbox_url}" if settings.sandbox_url else "Keap"
-    database = list(_guarded(_check_database))
+    database = list(_guarded(partial(_check_database, most_bytes)))
     if all(finding.advice is None or finding.subject == "grants" for finding in database):
         database += [finding for check in ON_DATABASE for finding in _guarded(check)]
     else:
@@ -84,9 +86,9 @@ def list_wrong_settings(problems: list[str]) -> list[Finding]:
     return [*findings, Finding("everything else", Health.UNKNOWN, "It is checked once the settings are right.")]
 
 
-def _check_database() -> Iterator[Finding]:
+def _check_database(most_bytes: int | None) -> Iterator[Finding]:
     try:
-        check_file()
+        check_file(most_bytes)
         warnings = check_deployment()
     except DatabaseSilent as problem:
         yield wrong("database", str(problem), "Start the database, or correct DATABASE_URL.")

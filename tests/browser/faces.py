@@ -156,6 +156,7 @@ APP_FACES = [
     Face("audit, not found", f"/audit?{urlencode({'who': HOSTILE})}", "admin"),
     Face("audit, not understood", f"/audit?{urlencode({'account': HOSTILE, 'from': 'x', 'kind': 'x'})}", "admin"),
     Face("setup", "/setup", "admin"),
+    Face("support", "/support", "admin"),
     Face("import", "/import", "admin"),
     Face(
         "import, refused",

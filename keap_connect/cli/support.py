@@ -1,0 +1,23 @@
+"""`./keap-connect support`: the text for whoever helps with this installation."""
+
+import click
+from flask.cli import ScriptInfo
+
+from keap_connect.cli.command import Answer, command
+from keap_connect.errors import SettingsError
+from keap_connect.health.support import support_text, support_text_without_app
+
+
+@command("support", "support > support.txt", checks_database=False, speaks_json=False, with_appcontext=False)
+@click.pass_context
+def support(ctx: click.Context) -> Answer:
+    """Print versions, settings without secrets, checks and last failures, for whoever helps you.
+
+    It works with wrong settings and without a database too, sends no secret anywhere, and changes nothing.
+    """
+    try:
+        app = ctx.ensure_object(ScriptInfo).load_app()
+    except SettingsError as refusal:
+        return Answer(text=support_text_without_app(refusal.problems))
+    with app.app_context():
+        return Answer(text=support_text(None, {}))

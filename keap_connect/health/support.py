@@ -1,0 +1,168 @@
+"""The text for whoever helps with an installation: what it is, how it is set, and what failed lately.
+
+It holds no secret and nothing of customers: what is not named here is not in it. Accounts are numbers.
+"""
+
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import distributions
+from textwrap import fill
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from keap_connect.accounts.stored_state import count_states
+from keap_connect.clock import utc_now
+from keap_connect.deployment import VERSION, connected, find_revisions
+from keap_connect.errors import SettingsError
+from keap_connect.events.history import EventKind
+from keap_connect.events.search import Search, list_events
+from keap_connect.health.examination import examine
+from keap_connect.keap.answers import cut
+from keap_connect.logs import last_warnings
+from keap_connect.notifications.sender import count_waiting
+from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.services import services
+from keap_connect.settings import Settings
+
+Shown = Callable[[Settings], object]
+# A setting whose value may be secret, or names a person, is only said to be set.
+SETTINGS: dict[str, Shown] = {
+    "KEAP_CLIENT_ID": lambda settings: settings.sandbox_url is None,
+    "KEAP_CLIENT_SECRET": lambda settings: settings.sandbox_url is None,
+    "PUBLIC_URL": lambda settings: settings.public_url,
+    "HOST": lambda settings: settings.host,
+    "PORT": lambda settings: settings.port,
+    "TRUSTED_PROXIES": lambda settings: settings.trusted_proxies,
+    "SECRET_KEY": lambda settings: bool(settings.secret_key),
+    "TOKEN_KEYS": lambda settings: f"{len(settings.token_keys)} set",
+    "DATABASE_URL": lambda settings: make_url(settings.database_url).get_backend_name(),
+    "INSTANCE_PATH": lambda settings: settings.instance_path,
+    "INSTANCE_ID": lambda settings: settings.instance_id,
+    "REFRESH_RATE_PER_MINUTE": lambda settings: settings.refresh_rate_per_minute,
+    "API_RATE_PER_MINUTE": lambda settings: settings.api_rate_per_minute,
+    "RATE_LIMIT_STORAGE": lambda settings: settings.rate_limit_storage.partition("://")[0],
+    "AUDIT_LOG": lambda settings: settings.audit_log or "-",
+    "KEEP_EVENTS": lambda settings: settings.keep_events_days,
+    "KEEP_JOURNEYS": lambda settings: settings.keep_journeys_days,
+    "KEEP_LINKS": lambda settings: settings.keep_links_days,
+    "KEEP_AUDIT_LOGS": lambda settings: settings.keep_audit_logs_days,
+    "KEEP_DELIVERIES": lambda settings: settings.keep_deliveries_days,
+    "WEBHOOK_PRIVATE_TARGETS": lambda settings: "on" if settings.has_private_webhooks else "off",
+    "REQUIRE_TWO_FACTOR": lambda settings: "on" if settings.requires_two_factor else "off",
+    "SMTP_URL": lambda settings: settings.mail is not None,
+    "CUSTOMER_MAIL": lambda settings: "on" if settings.mails_customers else "off",
+    "CONNECT_MODE": lambda settings: "invitation" if settings.is_by_invitation else "open",
+    "LOG_LEVEL": lambda settings: settings.log_level,
+    "LOG_FORMAT": lambda settings: settings.log_format,
+    "KEAP_AUTHORIZE_URL": lambda settings: settings.keap.authorize_url,
+    "KEAP_TOKEN_URL": lambda settings: settings.keap.token_url,
+    "KEAP_API_URL": lambda settings: settings.keap.api_url,
+    "KEAP_PROXY": lambda settings: settings.keap.proxy is not None,
+    "KEAP_CA_FILE": lambda settings: settings.keap.further_authorities is not None,
+    "KEAP_PKCE": lambda settings: "on" if settings.keap.uses_pkce else "off",
+    "KEAP_ISSUER": lambda settings: settings.keap.issuer,
+}
+# What the proxies say about a request.
+HEADERS = ("Host", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via")
+# Their findings quote addresses of people or of receivers.
+QUOTING = {"mail", "webhooks"}
+TROUBLE = (
+    EventKind.REFRESH_FAILED,
+    EventKind.REFRESH_REFUSED_ONCE,
+    EventKind.FIRST_REFRESH_REFUSED,
+    EventKind.REFRESH_REFUSED_LATE,
+    EventKind.REFRESH_REFUSED,
+    EventKind.ANSWER_LOST,
+    EventKind.CONNECTION_FAILED,
+    EventKind.REFRESHING_PAUSED,
+)
+OF_EACH_KIND = 3
+WIDTH = 100
+
+
+def support_text(address: str | None, headers: Mapping[str, str]) -> str:
+    """Return the text. It asks Keap's token endpoint for its time, which takes 10 seconds at most.
+
+    Args:
+        address: of the client, as limits and history see it; None without a request.
+        headers: of the request.
+    """
+    shown = {name: _say(show(services().settings)) for name, show in SETTINGS.items()}
+    seen = {"client address": address, **{name: headers.get(name) for name in HEADERS}}
+    findings = [
+        f"{finding.health:<9}  {finding.subject}" + ("" if finding.subject in QUOTING else f": {finding.sentence}")
+        for finding in examine(most_bytes=0)
+    ]
+    return "\n\n".join(
+        [
+            _program(),
+            _section("Database", _facts(_database)),
+            _section("Settings", shown),
+            _section("Address as seen", seen if address is not None else {"no request": "see the page Support"}),
+            _section("Counts", _facts(_counts)),
+            "\n".join(["Checks, also of the clocks", *(f"  {cut(line, 400)}" for line in findings)]),
+            _section("Last failures", _facts(_failures)),
+            "\n".join(["Last warnings of this process", *(f"  {cut(line, 400)}" for line in last_warnings())]),
+        ]
+    )
+
+
+def support_text_without_app(problems: list[str]) -> str:
+    """Return what can be said while the settings are wrong."""
+    return "\n\n".join([_program(), "\n".join(["Wrong settings", *(f"  {cut(problem, 400)}" for problem in problems)])])
+
+
+def _program() -> str:
+    packages = sorted(f"{one.metadata['Name']} {one.version}" for one in distributions())
+    return _section(
+        f"Keap Connect {VERSION}",
+        {"time here": utc_now(), "Python": sys.version.partition(" ")[0], "system": platform.platform()},
+    ) + fill(", ".join(packages), WIDTH, initial_indent="\n  ", subsequent_indent="  ")
+
+
+def _database() -> dict[str, object]:
+    with connected() as connection:
+        present, needed = find_revisions(connection, "The database")
+        server = ".".join(map(str, connection.dialect.server_version_info or ()))
+        return {connection.dialect.name: server, "revision": present, "revision needed": needed}
+
+
+def _counts() -> dict[str, object]:
+    accounts = {f"accounts {state}": number for state, number in count_states().items()}
+    return {
+        **accounts,
+        "workers": len(list_workers()),
+        **{f"{kind}s waiting": n for kind, n in count_waiting().items()},
+    }
+
+
+def _failures() -> dict[str, object]:
+    """Return the newest events of each kind, by their time and number."""
+    found = [event for kind in TROUBLE for event in list_events(Search(kind=kind), limit=OF_EACH_KIND).events]
+    found.sort(key=lambda event: event.id, reverse=True)
+    return {
+        f"{_say(event.at)} no. {event.id}": f"account {event.account_id or '-'}: {event.sentence}" for event in found
+    }
+
+
+def _facts(read: Callable[[], dict[str, object]]) -> dict[str, object]:
+    try:
+        return read()
+    except (SQLAlchemyError, SettingsError) as problem:
+        return {"not read": type(problem).__name__}  # the checks say why
+
+
+def _section(title: str, facts: Mapping[str, object]) -> str:
+    width = max(map(len, facts), default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {cut(_say(value), 400)}" for name, value in facts.items())])
+
+
+def _say(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, bool):
+        return "set" if value else "not set"
+    return "not set" if value is None else str(value)

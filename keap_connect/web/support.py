@@ -1,0 +1,17 @@
+"""The page with the text for whoever helps with this installation."""
+
+from flask import Blueprint, render_template, request
+
+from keap_connect.health.support import support_text
+from keap_connect.keap.call_slots import keap_call_slot
+from keap_connect.web.auth import Audience, open_to
+
+bp = Blueprint("support", __name__)
+
+
+@bp.get("/support")
+@open_to(Audience.ADMIN)
+def show() -> str:
+    with keap_call_slot():
+        text = support_text(request.remote_addr, dict(request.headers))
+    return render_template("setup/support.html", text=text)
