@@ -20,6 +20,7 @@ class AccountEvent(Base):
         Index(None, "account_id", "id"),
         Index(None, "at", "id"),
         Index("ix_account_event_kind", "kind", "id", sqlite_where=_RARE, postgresql_where=_RARE),
+        Index("ix_account_event_kind_at", "kind", "at", "id", sqlite_where=_RARE, postgresql_where=_RARE),
         Index("ix_account_event_pairs", "id", sqlite_where=_PAIRS, postgresql_where=_PAIRS),
         {"sqlite_autoincrement": True},
     )

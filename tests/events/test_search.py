@@ -112,14 +112,17 @@ def test_days_are_read_in_order_of_time_also_after_the_clock_went_back(clock):
 def test_a_kind_that_is_rare_is_read_by_its_index():
     asked = []
     event.listen(db.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: asked.append((sql, values)))
-    for wanted in (Search(EventKind.AT_RISK), Search(EventKind.REFRESHED), Search(EventKind.AT_RISK, only=[7])):
+    days = Search(EventKind.AT_RISK, since=utc_now(), until=utc_now())
+    for wanted in (Search(EventKind.AT_RISK), Search(EventKind.REFRESHED), Search(EventKind.AT_RISK, only=[7]), days):
         list_events(wanted)
     with db.engine.connect() as connection:
         plans = [
             str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()) for sql, values in list(asked)
         ]
-    assert ["ix_account_event_kind" in plan for plan in plans] == [True, False, False], plans
+    assert ["ix_account_event_kind" in plan for plan in plans] == [True, False, False, True], plans
     assert "ix_account_event_account_id_id" in plans[2]
+    assert "ix_account_event_kind_at (kind=? AND at>? AND at<?)" in plans[3]
+    assert not any("TEMP B-TREE" in plan for plan in plans)  # sorts all it finds
 
 
 @pytest.mark.proves("F62")
