@@ -39,7 +39,6 @@ from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.support import postgres
-from tests.support import visitor as visitors
 from tests.support.server import free_port
 from tests.support.visitor import Visitor
 
@@ -88,7 +87,6 @@ class Installation:
 
     def peak_memory_mb(self) -> Iterator[tuple[str, float]]:
         """Yield the largest resident memory of the server, and of a worker in its first half minute."""
-        visitors.TIMEOUT_SECONDS = 1800  # the server sends a large file when it is whole
         self.visitor.get("/audit.csv")
         self.visitor.get("/export")
         self.visitor.press("/export", password=PASSWORD)

@@ -8,24 +8,27 @@ ASCII, and does not say whether the last chunk of a body arrived.
 import asyncio
 import contextlib
 import io
+import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from keap_connect.clock import seconds_since_boot, utc_now
+from keap_connect.clock import seconds_since_boot
 from keap_connect.errors import ServerBusy
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+log = logging.getLogger(__name__)
 THREADS = 16
 QUEUE = 500  # complete requests that may wait for a thread
 QUEUE_SECONDS = 30.0  # how long each of them may
@@ -34,8 +37,8 @@ LOOK_SECONDS = 0.15
 BODY_SECONDS = 30.0
 ARRIVING_BYTES = 64 * 1024 * 1024  # all bodies that are arriving, together
 IN_MEMORY_BYTES = 1024 * 1024  # a larger answer waits for its reader in a file
-FILE_SECONDS = 10.0  # Granian opens that file within milliseconds
-LEFTOVER_SECONDS = 3600.0
+CHUNK_BYTES = 128 * 1024
+STALLED_SECONDS = 120.0  # a reader that takes no chunk for so long is cut off
 PLAIN_CALLS = "/api/v1/accounts/"
 POLL_SECONDS = 0.02
 # Keys of the WSGI environment
@@ -72,16 +75,23 @@ class Waiting:
         self.awaited = (what, is_over, until)
 
 
+class Spool(NamedTuple):
+    """A large body. A thread of the app still writes it until `written` is done."""
+
+    file: IO[bytes]
+    written: "Future[None]"
+
+
 class Answer(NamedTuple):
-    """What the app answered. A large body is in a file, which has to be deleted."""
+    """What the app answered."""
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytes | Path
+    body: bytes | Spool
 
 
 class Front:
-    """An ASGI application around a Flask app; large answers are kept in `folder` until they are sent."""
+    """An ASGI application around a Flask app; large answers are in nameless files in `folder` until they are sent."""
 
     def __init__(self, app: Flask, folder: Path) -> None:
         self._app = app
@@ -99,8 +109,7 @@ class Front:
         self._is_ending = False
         self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far, oldest first
         self._arriving_bytes = 0
-        self._files: set[Path] = set()
-        self._delete_leftovers()
+        self._writing = set[Future[None]]()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         environ = wsgi_environ(scope)
@@ -117,20 +126,23 @@ class Front:
             return
         if self._answers_at_once and environ["PATH_INFO"].startswith(PLAIN_CALLS):
             with contextlib.suppress(NotAtOnce):
-                await self._send(send, self._call({**environ, AT_ONCE: True}))
+                self._call({**environ, AT_ONCE: True}, given := Future[Answer]())
+                await self._send(send, environ, given.result())
                 return
         self._in_app += 1
         try:
-            await self._send(send, await self._answer(environ))
+            answer = await self._answer(environ)
         except ServerBusy as refusal:
             await self._refuse(send, environ, refusal)
+            return
         finally:
             self._in_app -= 1
+        await self._send(send, environ, answer)
 
     async def _refuse(self, send: Send, environ: "WSGIEnvironment", refusal: HTTPException | ServerBusy) -> None:
         environ.update({REFUSAL: refusal, "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()})
-        loop = asyncio.get_running_loop()
-        await self._send(send, await loop.run_in_executor(self._refusal_thread, self._call, environ))
+        self._refusal_thread.submit(self._call, environ, given := Future[Answer]())
+        await self._send(send, environ, await asyncio.wrap_future(given))
 
     async def _answer(self, environ: "WSGIEnvironment") -> Answer:
         """Let the app answer in a thread; ask it again as long as it lets the caller wait.
@@ -142,8 +154,8 @@ class Front:
         while True:
             if self._waiting >= MOST_WAITING and not waiting.is_asked_again:
                 del environ[WAITING]
-            call = self._threads.submit(self._call, dict(environ))
-            answering = asyncio.wrap_future(call)
+            call = self._threads.submit(self._call, dict(environ), given := Future[Answer]())
+            answering = asyncio.wrap_future(given)
             await asyncio.wait({answering}, timeout=QUEUE_SECONDS)
             if call.cancel():  # it still waits for a thread
                 raise ServerBusy("All threads were busy for too long. Nothing was done.")
@@ -180,14 +192,9 @@ class Front:
         self._is_ending = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
-        while self._in_app + self._waiting and loop.time() < ends:
+        while (is_busy := self._in_app + self._waiting + len(self._writing)) and loop.time() < ends:
             await asyncio.sleep(POLL_SECONDS)
-        return not self._in_app + self._waiting
-
-    def delete_files(self) -> None:
-        """Delete the answers in files. Granian still sends those that it has opened."""
-        for path in list(self._files):
-            self._delete(path)
+        return not is_busy
 
     async def _receive(self, environ: "WSGIEnvironment", receive: Receive) -> bytes:
         """Return the body, and set its length.
@@ -233,59 +240,88 @@ class Front:
             self._arriving_bytes -= self._arriving.pop(oldest)
             oldest.reschedule(asyncio.get_running_loop().time())
 
-    async def _send(self, send: Send, answer: Answer) -> None:
+    async def _send(self, send: Send, environ: "WSGIEnvironment", answer: Answer) -> None:
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        start = {"type": "http.response.start", "status": answer.status, "headers": headers}
         if isinstance(answer.body, bytes):
+            await send(start)
             await send({"type": "http.response.body", "body": answer.body, "more_body": False})
             return
-        self._files.add(answer.body)
-        await send({"type": "http.response.pathsend", "path": str(answer.body)})
-        asyncio.get_running_loop().call_later(FILE_SECONDS, self._delete, answer.body)
+        file, written = answer.body
+        self._writing.add(written)
+        written.add_done_callback(self._writing.discard)
+        with file:
+            if environ["SERVER_PROTOCOL"] != "HTTP/1.1":  # without chunks, half an answer would look complete
+                await asyncio.wrap_future(written)
+            await send(start)
+            try:
+                await _send_file(send, file, written)
+            except TimeoutError:
+                log.warning("The client %s stopped reading; its answer was cut off.", environ["REMOTE_ADDR"])
+                return  # without an end, so that Granian closes the connection
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _call(self, environ: "WSGIEnvironment") -> Answer:
-        """Let the app answer to the last byte, so that the thread is free before the client reads anything."""
+    def _call(self, environ: "WSGIEnvironment", given: "Future[Answer]") -> None:
+        """Let the app answer to the last byte, however slowly the client reads.
+
+        `given` gets the answer when it is complete or larger than IN_MEMORY_BYTES, or what the app raised before.
+        """
         head: list[Any] = []
+        parts: list[bytes] = []
+        spool: Spool | None = None
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
             head[:] = int(status[:3]), headers
 
-        chunks = self._app(environ, start_response)
         try:
-            parts, size, remaining = [], 0, iter(chunks)
-            for part in remaining:
-                parts.append(part)
-                size += len(part)
-                if size > IN_MEMORY_BYTES:
-                    break
+            chunks, size = self._app(environ, start_response), 0
+            try:
+                for part in chunks:
+                    size += len(part)
+                    if spool:
+                        spool.file.write(part)
+                        continue
+                    parts.append(part)
+                    if size > IN_MEMORY_BYTES:
+                        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                        file = TemporaryFile(buffering=CHUNK_BYTES, dir=self._folder)  # noqa: SIM115  (_send closes it)
+                        file.writelines(parts)
+                        parts.clear()
+                        spool = Spool(file, Future())
+                        given.set_result(Answer(head[0], head[1], spool))
+                if spool:
+                    spool.file.flush()
+            finally:
+                close = getattr(chunks, "close", None)
+                if close:
+                    close()
+        except BaseException as problem:
+            (spool.written if spool else given).set_exception(problem)
+        else:
+            if spool:
+                spool.written.set_result(None)
             else:
-                return Answer(head[0], head[1], b"".join(parts))
-            # An answer that fails half-way must not look complete, so it is sent only when it is complete.
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=self._folder, delete=False) as file:
-                try:
-                    file.writelines(parts)
-                    file.writelines(remaining)
-                except BaseException:
-                    Path(file.name).unlink()
-                    raise
-                size = file.tell()
-            headers = [(name, value) for name, value in head[1] if name.lower() != "content-length"]
-            return Answer(head[0], [*headers, ("Content-Length", str(size))], Path(file.name))
-        finally:
-            close = getattr(chunks, "close", None)
-            if close:
-                close()
+                given.set_result(Answer(head[0], head[1], b"".join(parts)))
 
-    def _delete(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self._files.discard(path)
 
-    def _delete_leftovers(self) -> None:
-        """Delete what a killed process has left: only old files, since other processes may share the folder."""
-        for path in self._folder.glob("*"):
-            if path.stat().st_mtime < utc_now().timestamp() - LEFTOVER_SECONDS:
-                path.unlink(missing_ok=True)
+async def _send_file(send: Send, file: IO[bytes], written: "Future[None]") -> None:
+    """Send what the file holds, while it grows.
+
+    Raises:
+        TimeoutError: the client takes nothing any more.
+    """
+    size, is_whole = 0, False
+    while not is_whole:
+        is_written = written.done()
+        chunk = os.pread(file.fileno(), CHUNK_BYTES, size)
+        is_whole = is_written and not chunk
+        if chunk:
+            size += len(chunk)
+            async with asyncio.timeout(STALLED_SECONDS):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        elif not is_whole:
+            await asyncio.sleep(POLL_SECONDS)
+    written.result()
 
 
 def wsgi_environ(scope: Message) -> "WSGIEnvironment":

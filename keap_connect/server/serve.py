@@ -46,7 +46,7 @@ def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: 
     check_address(host, port)
     if certificate and key:
         check_certificate(certificate, key)
-    front = Front(app, settings.instance_path / "answers")
+    front = Front(app, settings.instance_path)
     server = Server(
         front,
         host,
@@ -149,5 +149,4 @@ async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
     await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
     reporting.cancel()
     await asyncio.wait({reporting}, timeout=FLUSH_SECONDS)
-    front.delete_files()
     return 0 if is_finished else 1

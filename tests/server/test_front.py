@@ -1,15 +1,14 @@
 """The front refuses what does not fit in the app's own words, and frees a thread as soon as its answer is there."""
 
 import asyncio
+import itertools
 import json
 import logging
-import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.client import HTTPResponse
+from http.client import HTTPResponse, IncompleteRead
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +30,7 @@ from tests.faults.conftest import until
 from tests.support.sandbox import Sandbox
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+LARGE_BYTES = 3_000_000
 FORM = "POST /signin HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 JSON = "POST /api/v1/accounts HTTP/1.1\r\nContent-Type: application/json\r\n"
 
@@ -102,7 +102,7 @@ def called() -> list[str]:
 def fronted(
     settings: Settings, gate: threading.Event, called: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Fronted]:
-    """Give the app with a view that waits, one with a large answer, and one that fails half-way."""
+    """Give the app with views that wait, have a large answer, or fail half-way."""
     app = create_app(settings)
 
     def add(path: str, answer: Callable[[], Iterator[bytes]]) -> None:
@@ -117,11 +117,14 @@ def fronted(
         yield b"waited"
 
     def large() -> Iterator[bytes]:
-        yield from [b"x" * 100_000] * 30
+        yield from [b"x" * 100_000] * (LARGE_BYTES // 100_000)
 
     def fails() -> Iterator[bytes]:
-        yield from [b"x" * 100_000] * 20
+        yield b"half"
         raise RuntimeError("half-way")
+
+    def endless() -> Iterator[bytes]:
+        yield from itertools.repeat(b"x" * 100_000, 100_000)
 
     def headers() -> Iterator[bytes]:
         yield f"Host X-Real={request.headers['X-Real']}".encode() if len(request.headers) == 2 else b"more"
@@ -129,18 +132,17 @@ def fronted(
     add("/headers", stream_with_context(headers))
     add("/waits", waits)
     add("/large", large)
+    add("/large-and-waits", lambda: itertools.chain(large(), waits()))
+    add("/endless", endless)
     add("/fails", fails)
-    running = Fronted(app, tmp_path / "answers", settings.port, settings.public_url.removeprefix("http://"))
+    add("/large-and-fails", lambda: itertools.chain(large(), fails()))
+    running = Fronted(app, tmp_path, settings.port, settings.public_url.removeprefix("http://"))
     running.start()
     yield running
     gate.set()
     running.stop()
     with app.app_context():
         db.engine.dispose()
-
-
-def temporary_files(folder: Path) -> list[Path]:
-    return list((folder / "answers").glob("*"))
 
 
 REFUSALS = {
@@ -280,52 +282,50 @@ def test_a_request_that_completes_while_the_process_ends_is_refused(fronted: Fro
 
 
 @pytest.mark.proves("F70")
-def test_a_large_answer_waits_for_its_reader_in_a_file(
-    fronted: Fronted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_large_answer_arrives_while_it_is_made_and_waits_for_slow_readers_in_a_file(
+    fronted: Fronted, gate: threading.Event, tmp_path: Path
 ):
-    monkeypatch.setattr(front_module, "FILE_SECONDS", 0.1)
     not_reading = [fronted.send("GET /large HTTP/1.1\r\n\r\n") for _ in range(front_module.THREADS + 4)]
 
     assert fronted.ask("GET / HTTP/1.1\r\n\r\n").status == 200
-    read = fronted.ask("GET /large HTTP/1.1\r\n\r\n")
+    reading = HTTPResponse(fronted.send("GET /large-and-waits HTTP/1.1\r\n\r\n"))
+    reading.begin()
+    first = reading.read(900_000)
+    assert fronted.finish(seconds=0.05) is False
+    gate.set()
 
-    assert read.body == "x" * 3_000_000
-    assert read.headers["Content-Length"] == "3000000"
-    until(lambda: not temporary_files(tmp_path))
-    assert answer_to(not_reading[0]).body == "x" * 3_000_000
-
-
-def test_what_a_killed_process_left_is_deleted_and_nothing_newer(fronted: Fronted, settings: Settings, tmp_path: Path):
-    folder = tmp_path / "answers"
-    for name, age_seconds in (("old", front_module.LEFTOVER_SECONDS + 60), ("new", 0)):
-        fronted.ask("GET /large HTTP/1.1\r\n\r\n")
-        (folder / name).write_bytes(b"")
-        os.utime(folder / name, (time.time() - age_seconds,) * 2)
-
-    Front(create_app(settings), folder)
-
-    assert not (folder / "old").exists()
-    assert (folder / "new").exists()
+    assert first + reading.read() == b"x" * LARGE_BYTES + b"waited"
+    assert fronted.finish(seconds=60) is True
+    assert answer_to(not_reading[0]).body == "x" * LARGE_BYTES
+    assert not any(path.is_file() and path.stat().st_size > 1_000_000 for path in tmp_path.rglob("*"))
 
 
-def test_an_answer_that_fails_half_way_does_not_look_complete(fronted: Fronted, tmp_path: Path):
+@pytest.mark.proves("F70")
+def test_a_client_that_stops_reading_is_cut_off(fronted: Fronted, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(front_module, "STALLED_SECONDS", 0.1)
+    client = fronted.send("GET /endless HTTP/1.1\r\n\r\n")
+
+    until(lambda: fronted.front._writing)
+    until(lambda: not fronted.front._writing)  # the app stops, too
+    with pytest.raises(IncompleteRead):
+        answer_to(client)
+
+
+def test_an_answer_that_fails_half_way_does_not_look_complete(fronted: Fronted):
     assert fronted.ask("GET /fails HTTP/1.1\r\n\r\n").status == 500
-    assert temporary_files(tmp_path) == []
+    assert fronted.ask("GET /large-and-fails HTTP/1.0\r\n\r\n").status == 500
+    with pytest.raises(IncompleteRead):
+        fronted.ask("GET /large-and-fails HTTP/1.1\r\n\r\n")
 
 
 @pytest.mark.proves("F83")
-def test_it_says_whether_the_app_has_finished(
-    fronted: Fronted, gate: threading.Event, called: list[str], tmp_path: Path
-):
-    assert fronted.ask("GET /large HTTP/1.1\r\n\r\n").status == 200
+def test_it_says_whether_the_app_has_finished(fronted: Fronted, gate: threading.Event, called: list[str]):
     fronted.send("GET /waits HTTP/1.1\r\n\r\n")
     until(lambda: "/waits" in called)
 
     assert fronted.finish(seconds=0.05) is False
     gate.set()
     assert fronted.finish(seconds=60) is True
-    fronted.front.delete_files()
-    assert temporary_files(tmp_path) == []
 
 
 @pytest.mark.proves("F94", "R98")
