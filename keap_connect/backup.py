@@ -59,12 +59,13 @@ def back_up(file: Path) -> None:
     if not database.exists():  # SQLite would make an empty one
         raise BackupRefused(f"The database {database}, which DATABASE_URL names, does not exist.")
     part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{PART}")
-    with _in_words(f"The backup {file} was not made"), _emptied(part):
+    with in_words(f"The backup {file} was not made"), _emptied(part):
         part.touch(0o600, exist_ok=False)  # SQLite would make it readable for others where the umask allows that
         with db.engine.connect() as connection:
+            find_revisions(connection, "The database")  # a backup of one that was moved would hold nothing new
             connection.exec_driver_sql("VACUUM INTO ?", (str(part),))
-        with _opened(part) as engine:
-            _check_file(engine, "The backup")
+        with opened(part) as engine:
+            refuse_damaged(engine, "The backup")
             with engine.connect() as connection:
                 _check_tables(connection, f"{database}")
         sync(part)
@@ -87,10 +88,10 @@ def restore(file: Path) -> Restored:
         raise BackupRefused(f"{file} is the database itself and not a backup.")
     if file.exists() and not file.is_file():
         raise BackupRefused(f"{file} is not a file.")
-    with _in_words(f"{file} was not restored"), keep_others_out(database) as lock, _emptied(part):
+    with in_words(f"{file} was not restored"), keep_others_out(database) as lock, _emptied(part):
         _copy(file, part)
-        with _opened(part) as engine:
-            _check_file(engine, f"{file}")
+        with opened(part) as engine:
+            refuse_damaged(engine, f"{file}")
             is_older = _check_and_pause(engine, f"{file}")
         sync(part)
         kept = lock.read()
@@ -111,7 +112,7 @@ def pause_restored() -> bool:
     Raises:
         BackupRefused: this program cannot use the database.
     """
-    with _in_words("The database cannot be checked"):
+    with in_words("The database cannot be checked"):
         return _check_and_pause(db.engine, "The database")
 
 
@@ -131,7 +132,7 @@ def dump_lines(file: Path) -> list[str]:
         "set -e",
         "umask 077",
         f"trap {shlex.quote(f'rm -f {name}{PART}')} EXIT",
-        f"pg_dump --format=custom --file={name}{PART} --dbname={_without_password()}",
+        f"pg_dump --format=custom --file={name}{PART} --dbname={shlex.quote(without_password(_url()))}",
         f"pg_restore --file=/dev/null {name}{PART}",
         f"mv {name}{PART} {name}",
     ]
@@ -154,21 +155,26 @@ def restore_lines(file: Path) -> list[str]:
                 "The database that DATABASE_URL names is not empty. Make a new one with createdb, name that in "
                 "DATABASE_URL, and keep the old one aside."
             )
-        others = connection.scalar(
-            text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                # An ordinary role sees only these columns of other roles' rows. A background process has no user.
-                "AND usesysid IS NOT NULL AND pid <> pg_backend_pid()"
-            )
-        )
-    if others:
-        raise TemporarilyUnavailable(f"{others} other connections use this database: end those processes first.")
+        refuse_in_use(connection)
     return [
         "set -e",
-        f"pg_restore --exit-on-error --single-transaction --no-owner --dbname={_without_password()} "
+        f"pg_restore --exit-on-error --single-transaction --no-owner --dbname={shlex.quote(without_password(_url()))} "
         f"{shlex.quote(str(file))}",
         "./keap-connect database restored",
     ]
+
+
+def refuse_in_use(connection: Connection) -> None:
+    """Raise TemporarilyUnavailable if another connection uses a PostgreSQL database."""
+    others = connection.scalar(
+        text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            # An ordinary role sees only these columns of other roles' rows. A background process has no user.
+            "AND usesysid IS NOT NULL AND pid <> pg_backend_pid()"
+        )
+    )
+    if others:
+        raise TemporarilyUnavailable(f"{others} other connections use this database: end those processes first.")
 
 
 def _refuse_pooler(connection: Connection) -> None:
@@ -188,11 +194,11 @@ def _url() -> URL:
     return make_url(services().settings.database_url)
 
 
-def _without_password() -> str:
-    url = _url().set(drivername="postgresql").difference_update_query(SECRET_OPTIONS)
+def without_password(url: URL) -> str:
+    url = url.set(drivername="postgresql").difference_update_query(SECRET_OPTIONS)
     # Without this, SQLAlchemy writes *** for the password.
     bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
-    return shlex.quote(bare.render_as_string(hide_password=False))
+    return bare.render_as_string(hide_password=False)
 
 
 def _refuse_to_overwrite(file: Path) -> None:
@@ -201,7 +207,7 @@ def _refuse_to_overwrite(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _in_words(what_failed: str) -> Iterator[None]:
+def in_words(what_failed: str) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
@@ -227,7 +233,7 @@ def _delete(database: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Engine]:
+def opened(file: Path) -> Iterator[Engine]:
     engine = create_engine(URL.create("sqlite", database=str(file)), poolclass=NullPool, hide_parameters=True)
     try:
         yield engine
@@ -245,7 +251,7 @@ def _copy(file: Path, part: Path) -> None:
             shutil.copyfile(f"{file}{suffix}", f"{part}{suffix}")
 
 
-def _check_file(engine: Engine, name: str) -> None:
+def refuse_damaged(engine: Engine, name: str) -> None:
     if damage := find_damage(engine):
         raise BackupRefused(f"{name} is damaged ({damage}).")
 

@@ -22,6 +22,8 @@ from keap_connect.services import services
 
 VERSION = "0.1.0"  # of this program, as in pyproject.toml
 KEY_CHECK = "key_check"
+# In the place of the revision, so that no version of this program uses the database: `database copy` writes them.
+MOVED, UNFINISHED = "moved to ", "copy of "
 KEY_CHECK_TEXT = "the keys of this ring open what is stored here"
 
 
@@ -62,9 +64,14 @@ def find_revisions(connection: Connection, name: str) -> tuple[str | None, str |
     """Return the revision of a database, None for one without our tables, and the one that this program needs.
 
     Raises:
-        SettingsError: it is newer than this program.
+        SettingsError: it is newer than this program, or `database copy` took it out of service.
     """
     present = MigrationContext.configure(connection).get_current_revision()
+    if present and present.startswith(MOVED):
+        place = present.removeprefix(MOVED)
+        raise SettingsError([f"{name} was moved to {place}, and is not used again: name that one in DATABASE_URL."])
+    if present and present.startswith(UNFINISHED):
+        raise SettingsError([f"{name} is an unfinished copy: run `database copy` again, with the old DATABASE_URL."])
     known = _list_revisions(current_app.extensions["migrate"].directory)
     if present and present not in known:
         raise SettingsError(

@@ -9,7 +9,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from email.errors import MessageError
 from email.headerregistry import Address, AddressHeader, HeaderRegistry
@@ -177,6 +177,18 @@ class Settings:
         if "https_proxy" in chosen:  # programs accept both spellings
             chosen.setdefault("HTTPS_PROXY", chosen["https_proxy"])
         return _Reader(_written_by_make_run(chosen) | chosen, [DOTENV] if written else []).settings()
+
+    def with_database(self, url: str) -> "Settings":
+        """Return these settings for another database.
+
+        Raises:
+            SettingsError: the URL is wrong.
+        """
+        reader = _Reader({"DATABASE_URL": url})
+        made = replace(self, database_url=reader.database_url())
+        if reader.problems:
+            raise SettingsError(reader.problems)
+        return made
 
 
 def read_dotenv(path: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from tests.support.sandbox import Sandbox
 from tests.support.server import free_port, serve
 from tests.support.visitor import Visitor
 
-pytest_plugins = ["tests.support.browser", "tests.support.postgres", "tests.support.oidc_provider"]
+pytest_plugins = [f"tests.support.{name}" for name in ("browser", "postgres", "oidc_provider", "drills")]
 
 ADMIN_EMAIL = "admin@example.com"
 ADMIN_PASSWORD = "canary-password of the admin"
@@ -196,11 +196,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
     return MovedClock(monkeypatch)
 
 
-def migrate(url: str) -> None:
-    """Bring an empty database to the newest revision."""
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring an empty database to the newest revision, or to an older one."""
     os.environ.setdefault("FLASK_SKIP_DOTENV", "1")
     environ = {"PORT": "5000", "SECRET_KEY": SECRET_KEY, "TOKEN_KEYS": TOKEN_KEY, "DATABASE_URL": url}
     migrating = create_app(Settings.from_env(environ), serves=False)
     with migrating.app_context():
-        upgrade(directory=str(Path(__file__).parent.parent / "migrations"))
+        upgrade(directory=str(Path(__file__).parent.parent / "migrations"), revision=revision)
         db.engine.dispose()

@@ -18,7 +18,7 @@ LAYERS = [
     {"__main__"},
     {"application"},
     {"web", "api", "cli"},
-    {"server"},
+    {"server", "database_copy"},
     {"health", "key_rotation", "emergency_stop", "backup"},
     {"jobs", "notifications"},
     {"refresh"},

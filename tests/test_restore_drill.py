@@ -2,12 +2,9 @@
 
 import base64
 import os
-import re
 import signal
 import sqlite3
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,81 +22,13 @@ from keap_connect.database import db, keep_others_out
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY
+from tests.support.drills import ROOT, Shell, documented_lines, make_due, refreshes, wait_until
 from tests.support.postgres import client_program
 from tests.support.real_server import real_server
 from tests.support.sandbox import Sandbox
 
-ROOT = Path(__file__).parent.parent
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 ACCOUNTS = 3
-PATIENCE_SECONDS = 60
-Finished = subprocess.CompletedProcess[str]
-KILLED = """
-import os, signal, sys
-from keap_connect import __main__, backup
-
-name, is_done = sys.argv.pop(1), sys.argv.pop(1) == "after"
-step = getattr(backup, name)
-
-def die(*args):
-    if is_done:
-        step(*args)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(backup, name, die)
-__main__.main()
-"""
-
-
-def documented_lines(words: str) -> str:
-    """Return the code block of docs/backup.md that has these words."""
-    chapter = (ROOT / "docs/backup.md").read_text(encoding="utf-8")
-    (found,) = (block for block in re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL) if words in block)
-    return found
-
-
-class Shell:
-    """A shell in a folder that has `./keap-connect`, with the settings of the tests."""
-
-    def __init__(self, environ: dict[str, str], folder: Path) -> None:
-        self.folder = folder
-        self.backups = folder / "backups"
-        self.backups.mkdir()
-        script = folder / "keap-connect"
-        script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m keap_connect "$@"\n')
-        script.chmod(0o755)
-        self.environ = {
-            "PATH": f"{client_program('pg_dump').parent}:{os.environ['PATH']}",
-            "FLASK_SKIP_DOTENV": "1",
-            **environ,
-            "LOG_LEVEL": "INFO",
-        }
-
-    def run(self, lines: str, **changes: str) -> Finished:
-        """Run the document's lines with another folder for the backups; they never end in a traceback."""
-        text = lines.replace("/backups/", f"{self.backups}/")
-        environ = {**self.environ, **changes}
-        done = subprocess.run(
-            ["sh", "-c", text],
-            cwd=self.folder,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
-        assert "Traceback" not in done.stdout + done.stderr
-        return done
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a command that runs until it is ended."""
-        command = [sys.executable, "-m", "keap_connect", *arguments]
-        return subprocess.Popen(command, cwd=ROOT, env=self.environ)
-
-
-@pytest.fixture
-def shell(environ: dict[str, str], tmp_path: Path) -> Shell:
-    return Shell(environ, tmp_path)
 
 
 @pytest.fixture
@@ -121,19 +50,6 @@ def store_some(app: Flask, sandbox: Sandbox) -> list[str]:
     return [TOKEN_KEY, *(token for token in pair if token)]
 
 
-def refreshes(sandbox: Sandbox) -> int:
-    """Return how many refresh tokens were presented."""
-    return len([one for one in sandbox.ledger()["presentations"] if one["kind"] == "refresh_token"])
-
-
-def make_due(database_url: str) -> None:
-    """Let every account be refreshed now."""
-    engine = sqlalchemy.create_engine(database_url)
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("UPDATE account SET next_refresh_at = '2020-01-01 00:00:00+00'"))
-    engine.dispose()
-
-
 @pytest.mark.proves("R50", "R103", "F41", "F71", "F90")
 def test_readme_restores_after_a_kill_under_load(
     app: Flask, sandbox: Sandbox, shell: Shell, database_url: str, request: pytest.FixtureRequest
@@ -145,12 +61,12 @@ def test_readme_restores_after_a_kill_under_load(
         key = issue_api_key("drill", ["tokens:read"], "test").text
         db.engine.dispose()
     with real_server(shell.environ) as server:
-        backup = shell.run(documented_lines(f"backup {name}"))
+        backup = shell.run(documented_lines("backup.md", f"backup {name}"))
         worker = shell.start("worker")
         wait_until(lambda: refreshes(sandbox) == 0 and server.ask("/api/v1/accounts/1/token", key)[0] == 200)
         make_due(database_url)
         wait_until(lambda: refreshes(sandbox) > 0)
-        running = shell.run(documented_lines(f"restore {name}"))
+        running = shell.run(documented_lines("backup.md", f"restore {name}"))
         for process in (worker, server.process):
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -167,7 +83,7 @@ def test_readme_restores_after_a_kill_under_load(
     assert [secret for secret in secrets if secret.encode() in content] == []
 
     before = refreshes(sandbox)
-    restored = shell.run(documented_lines(f"restore {name}"))
+    restored = shell.run(documented_lines("backup.md", f"restore {name}"))
     handed_out = shell.run("./keap-connect accounts token 1")
     refused = shell.run("./keap-connect worker --once")
     assert restored.returncode == 0, restored.stderr
@@ -176,7 +92,7 @@ def test_readme_restores_after_a_kill_under_load(
     assert (refused.returncode, "confirm-only-one" in refused.stderr) == (4, True)
     assert refreshes(sandbox) == before
 
-    assert shell.run(documented_lines("confirm-only-one")).returncode == 0
+    assert shell.run(documented_lines("backup.md", "confirm-only-one")).returncode == 0
     assert shell.run("./keap-connect worker --once").returncode == 0
     assert shell.run("./keap-connect doctor --json").returncode in {0, 1}
 
@@ -297,11 +213,7 @@ def test_a_restore_that_is_killed_loses_nothing_and_is_repeated(
     database = shell.folder / "keap_connect.db"
     before, there = database.read_bytes(), {"instance", "keap-connect", "backups", "saved"}
 
-    script = [sys.executable, "-c", KILLED, *killed_at, "database", "restore", str(backup)]
-    killed = subprocess.run(
-        script, env={**shell.environ, "PYTHONPATH": str(ROOT)}, timeout=PATIENCE_SECONDS, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    shell.kill_at("backup", *killed_at, "database", "restore", str(backup))
 
     (kept,) = shell.folder.glob("keap_connect.db.2*")
     assert kept.read_bytes() == before
@@ -504,11 +416,3 @@ def test_no_command_shows_a_password_of_the_database(
     for command in (("backup", str(tmp_path / "new")), ("restore", str(tmp_path / "dump"))):
         code, said = cli(unknown, "database", *command)
         assert (code, 'role "unknown" does not exist' in said, said.count("\n")) == (4, True, 1), said
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    ends = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < ends
-        time.sleep(0.05)

@@ -1,5 +1,8 @@
 """`./keap-connect database …` and `db upgrade`. `flask --app app db` has the other commands of Flask-Migrate."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -11,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from keap_connect import backup as backups
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.database import db as models
+from keap_connect.database_copy import copy_database
 from keap_connect.deployment import check_file, find_revisions
 from keap_connect.errors import DatabaseSilent, SettingsError
 from keap_connect.keap.answers import cut
@@ -26,7 +30,7 @@ NEXT = (
 UPGRADE = "It is older than this program. Before you start anything: ./keap-connect db upgrade\n"
 
 db = group("db", "The tables of the database.")
-database = group("database", "Backups of the database.")
+database = group("database", "Backups of the database, and its move to PostgreSQL.")
 file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
@@ -89,6 +93,39 @@ def restored() -> Answer:
     is_older = backups.pause_restored()
     text = f"The database is complete, and TOKEN_KEYS opens it.\n{_next(is_older)}"
     return Answer({"needs_upgrade": is_older}, text)
+
+
+@command("copy", "database copy --to postgresql://keap@db.example.com/keap", within=database, checks_database=False)
+@click.option("--to", "url", required=True, metavar="URL", help="The new database, as DATABASE_URL will name it.")
+def copy(url: str) -> Answer:
+    """Copy the SQLite database to an empty PostgreSQL database, which takes its place.
+
+    End all processes before. The old database is never used again. A copy that was interrupted is started again.
+    """
+    done = copy_database(url, _progress)
+    text = f"{done.rows} rows were copied, and every sealed value was opened. Set DATABASE_URL to {done.place}"
+    if not done.rows:
+        text = f"The copy was complete already. Set DATABASE_URL to {done.place}"
+    note = f"No key in TOKEN_KEYS opens {done.closed} of them, neither here nor there." if done.closed else ""
+    return Answer({"database": done.place, "rows": done.rows, "unreadable": done.closed}, text, note)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
+    if sys.stderr.isatty():
+        with click.progressbar(length=total, label="Copying rows", file=sys.stderr) as bar:
+            yield lambda _table, rows: bar.update(rows)
+        click.echo("Opening every sealed value …", err=True)
+        return
+    done = 0
+
+    def show_tenths(table: str, rows: int) -> None:
+        nonlocal done
+        before, done = done, done + rows
+        if done * 10 // total > before * 10 // total:
+            click.echo(f"{done * 100 // total} %: {done} of {total} rows, in {table}", err=True)
+
+    yield show_tenths
 
 
 def _next(is_older: bool) -> str:

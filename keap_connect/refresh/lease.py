@@ -137,7 +137,7 @@ def restart_waits() -> None:
         )
         now = session.scalar(select(database_clock())) or 0.0
     _clock().ahead_seconds = now - seconds_since_boot()
-    log.warning("The database's clock jumped, or the machine was started anew; %s waits begin anew.", restarted)
+    log.warning("The database's clock jumped, or it is another one than before; %s waits begin anew.", restarted)
 
 
 @dataclass

@@ -1,0 +1,210 @@
+"""Copies an SQLite database to PostgreSQL, and takes the old one out of service before the new one enters it.
+
+Which of both is in service is written in each, in the place of the revision. A copy that ended before the last step
+is started again from the beginning, since the old database may have changed meanwhile.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic import command as alembic
+from alembic.migration import MigrationContext
+from flask import Flask, current_app
+from sqlalchemy import JSON, Connection, String, Table, func, inspect, make_url, select, text
+
+from keap_connect.backup import in_words, is_sqlite, opened, refuse_damaged, refuse_in_use, without_password
+from keap_connect.database import CUT_SHORT, Base, connect_database, db, keep_others_out
+from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check
+from keap_connect.errors import BackupRefused, SettingsError, TemporarilyUnavailable
+from keap_connect.key_rotation import list_closed
+from keap_connect.models import KeyCheck
+from keap_connect.refresh.lease import restart_waits
+from keap_connect.refresh.recovery import list_kept
+from keap_connect.services import attach_services, services
+
+BATCH = 5000
+TABLES = Base.metadata.sorted_tables
+NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # for NUL, which PostgreSQL does not store
+NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+NOT_COPIED = "The database was not copied, and the old one stays in service"
+NOT_IN_SERVICE = (
+    "The old database is retired, and the copy is complete. Run the same command again: it only has to start"
+)
+# Is called with the number of all rows; gives a function that is called with a table and how many of its rows are done.
+ShowProgress = Callable[[int], AbstractContextManager[Callable[[str, int], None]]]
+
+
+@dataclass(frozen=True)
+class Copied:
+    place: str  # the URL of the new database, without its password
+    rows: int
+    closed: int  # sealed values that no key of TOKEN_KEYS opens, in both databases
+
+
+def copy_database(url: str, show: ShowProgress) -> Copied:
+    """Copy the SQLite database of this installation to an empty PostgreSQL database, and retire the old one.
+
+    Raises:
+        BackupRefused: a step failed; the message says which database is in service.
+        SettingsError: the URL is wrong, or the old database is not in service or not of this version.
+        TemporarilyUnavailable: a process uses one of both, or new pairs wait in recovery files.
+    """
+    here = services().settings
+    there = here.with_database(url)
+    if not is_sqlite() or not there.database_url.startswith("postgresql"):
+        raise BackupRefused("Only an SQLite database is copied, and only to PostgreSQL.")
+    if list_kept():
+        raise TemporarilyUnavailable("New token pairs wait in recovery files: start a worker, which stores them.")
+    target = Flask("copy")
+    attach_services(target, there)
+    connect_database(target, there.database_url)
+    place = without_password(make_url(there.database_url))
+    database = Path(os.path.realpath(make_url(here.database_url).database or ""))
+    with in_words(NOT_COPIED), _only_here(database) as source, target.app_context():
+        try:
+            return _copy(source, place, show)
+        except db.engine.dialect.loaded_dbapi.Error as problem:  # from COPY, which SQLAlchemy does not know
+            raise BackupRefused(f"{NOT_COPIED}: {problem.diag.message_primary or problem}.") from problem
+        finally:
+            db.engine.dispose()
+
+
+@contextmanager
+def _only_here(database: Path) -> Iterator[Connection]:
+    """Open the old database, which no other process opens until the end of the block."""
+    if not database.exists():
+        raise BackupRefused(f"The database {database}, which DATABASE_URL names, does not exist.")
+    with keep_others_out(database) as lock, opened(database) as engine:
+        if kept := lock.read():
+            raise BackupRefused(f"{NOT_COPIED}: {CUT_SHORT} {kept}")
+        refuse_damaged(engine, f"{database}")
+        with engine.connect() as connection:
+            yield connection
+
+
+def _copy(source: Connection, place: str, show: ShowProgress) -> Copied:
+    if not inspect(source).has_table(KeyCheck.__tablename__):
+        find_revisions(source, "The old database")
+    sealed = source.scalar(select(KeyCheck.sealed)) or b""
+    digest = hashlib.sha256(sealed).hexdigest()[:16]
+    with db.engine.connect() as connection:
+        refuse_in_use(connection)
+        revision = MigrationContext.configure(connection).get_current_revision()
+    was = MigrationContext.configure(source).get_current_revision()
+    if was == f"{MOVED}{place}" and revision and revision.startswith(UNFINISHED) and revision.endswith(digest):
+        _put_in_service(revision.removeprefix(UNFINISHED).split()[0])
+        return Copied(place, 0, 0)
+    present, newest = find_revisions(source, "The old database")
+    if present != newest or not newest:
+        raise SettingsError(["The old database is not of this version: run `./keap-connect db upgrade` first."])
+    open_key_check(sealed, "the old database")
+    mark = f"{UNFINISHED}{newest} {digest}"
+    _reserve(revision, newest, mark)
+    rows = _copy_rows(source, show)
+    closed = _check_sealed(source)
+    restart_waits()  # their ends are times on the clock of the old database
+    source.execute(text("UPDATE alembic_version SET version_num = :moved"), {"moved": f"{MOVED}{place}"})
+    source.commit()  # from here on nothing uses the old database
+    _put_in_service(newest)
+    return Copied(place, rows, closed)
+
+
+def _reserve(revision: str | None, newest: str, mark: str) -> None:
+    """Make the tables of the new database, unless an earlier try has done so, and let nobody else use them.
+
+    Raises:
+        BackupRefused: the database is not empty.
+    """
+    is_empty = revision == mark
+    with db.engine.connect() as connection:
+        if revision == newest:  # a try that was killed before it wrote its mark
+            is_empty = not any(connection.scalar(select(table).limit(1).with_only_columns(1)) for table in TABLES)
+        elif not inspect(connection).get_table_names():
+            is_empty = True
+            alembic.upgrade(current_app.extensions["migrate"].migrate.get_config(), "head")
+    if not is_empty:
+        raise BackupRefused(
+            "The new database is not empty, and no copy of the old one: make another one with createdb."
+        )
+    _write_revision(mark)
+
+
+def _write_revision(revision: str) -> None:
+    with db.engine.connect() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+def _put_in_service(newest: str) -> None:
+    with in_words(NOT_IN_SERVICE):
+        _write_revision(newest)
+
+
+def _copy_rows(source: Connection, show: ShowProgress) -> int:
+    counts = {table: source.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES}
+    writing = db.engine.execution_options(isolation_level="READ COMMITTED")
+    with writing.connect() as connection, show(sum(counts.values())) as note:
+        connection.connection.dbapi_connection.answer_seconds = None  # type: ignore[union-attr]  # it takes long
+        connection.detach()  # nobody else uses it afterwards
+        connection.execute(text("SET LOCAL timezone = 'UTC'"))  # SQLite's times have no zone
+        connection.execute(text(f"TRUNCATE {', '.join(table.name for table in TABLES)}"))
+        for table in TABLES:
+            _copy_table(source, connection, table, note)
+            _set_sequence(source, connection, table)
+            arrived = connection.scalar(select(func.count()).select_from(table))
+            if arrived != counts[table]:
+                raise BackupRefused(f"{NOT_COPIED}: {table.name} has {counts[table]} rows, and {arrived} arrived.")
+        connection.commit()
+        connection.execute(text(f"ANALYZE {', '.join(table.name for table in TABLES)}"))
+        connection.commit()
+    return sum(counts.values())
+
+
+def _copy_table(source: Connection, target: Connection, table: Table, note: Callable[[str, int], None]) -> None:
+    texts = [place for place, column in enumerate(table.columns) if isinstance(column.type, String)]
+    documents = [place for place, column in enumerate(table.columns) if isinstance(column.type, JSON)]
+    columns = ", ".join(target.dialect.identifier_preparer.format_column(column) for column in table.columns)
+    into = f"COPY {table.name} ({columns}) FROM STDIN"
+    driver = target.connection.dbapi_connection
+    # As SQLite stores them: PostgreSQL reads its times, its 0 and 1, and its JSON.
+    rows = source.execution_options(stream_results=True).exec_driver_sql(str(select(table)))
+    with driver.cursor() as cursor, cursor.copy(into.encode()) as copy:  # type: ignore[union-attr]
+        for batch in rows.partitions(BATCH):
+            for row in batch:
+                values = list(row)
+                for place in texts:
+                    if values[place] and "\0" in values[place]:
+                        values[place] = values[place].replace("\0", NO_CHARACTER)
+                for place in documents:
+                    if values[place] and r"\u0000" in values[place]:
+                        values[place] = NUL_IN_JSON.sub(rf"\1{NO_CHARACTER}", values[place])
+                copy.write_row(values)
+            note(table.name, len(batch))
+
+
+def _set_sequence(source: Connection, target: Connection, table: Table) -> None:
+    """Continue after the highest id that was ever given, also if its row is deleted: an id is never used again."""
+    column = table.autoincrement_column
+    if column is None:
+        return
+    given = source.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = :name"), {"name": table.name})
+    last = max(given or 0, source.scalar(select(func.max(column))) or 0)
+    if last:
+        sequence = func.pg_get_serial_sequence(table.name, column.name)
+        target.execute(select(func.setval(sequence, last)))
+
+
+def _check_sealed(source: Connection) -> int:
+    """Open every sealed value of the copy; return how many do not open, as they did not before."""
+    number = 0
+    for (name, column, _table, _what), key in list_closed():
+        with db.engine.connect() as connection:
+            query = select(column).where(name == key)
+            if connection.scalar(query) != source.scalar(query):
+                raise BackupRefused(f"{NOT_COPIED}: a value of {column} arrived damaged.")
+        number += 1
+    return number
