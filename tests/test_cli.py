@@ -117,7 +117,8 @@ def test_a_link_on_the_terminal_lets_somebody_choose_their_own_password(flask: F
 
     assert statuses == [404, 303]  # the newer link replaced the older one
     assert visitor.page.url.endswith("/accounts")
-    assert said(made) == "This link lets them choose a password, once, within a day."
+    assert said(made) == "This link lets them choose a password, once, within 3 days."
+    assert said(reset) == "This link lets them choose a password, once, within a day."
     assert said(nobody) == "Error: There is no admin nobody@example.com."
     assert listed.stdout.splitlines()[1].split() == ["1", "viewer", "-", ADMIN_EMAIL]
 

@@ -1,20 +1,35 @@
-"""The admins: created by command, by settings or by another admin. At least one has the role admin and a password."""
+"""The admins: created by command or by settings, or invited. At least one has the role admin and a password.
 
-from dataclasses import dataclass
-from datetime import datetime
+An invited admin has no password yet: their link lets them choose one, and until then they can do nothing.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.access.passwords import make_hash, make_password_link
+from keap_connect.access.one_time_tokens import find_one_time_token
+from keap_connect.access.passwords import make_hash, make_password_link, password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
-from keap_connect.errors import AdminNotFound, AdminRefused, LastAdmin
+from keap_connect.errors import AdminNotFound, AdminRefused, LastAdmin, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import LARGEST_ID, NOT_CHOSEN, AccountEvent, Admin, Role, SignIn
+from keap_connect.events.mailing import ADMIN_INVITATION, WRONG_EMAIL, is_address, new_mail
+from keap_connect.models import (
+    LARGEST_ID,
+    NOT_CHOSEN,
+    AccountEvent,
+    Admin,
+    OneTimeToken,
+    Role,
+    SignIn,
+    TokenPurpose,
+)
+from keap_connect.services import keyed_hash, services
 
-LONGEST_EMAIL = 254
+INVITED_FOR = timedelta(days=3)
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,17 @@ class AdminView:
     has_second_factor: bool
     sign_ins: int
     last_seen_at: datetime | None
+    # Of somebody who has not used their invitation. `invited_until` is null when its link no longer works.
+    invited_by: str | None
+    invited_until: datetime | None
+
+
+@dataclass(frozen=True)
+class MailedInvitation:
+    role: str
+    invited_by: str
+    expires_at: datetime
+    url: str = field(repr=False)
 
 
 def create_admin(
@@ -38,18 +64,49 @@ def create_admin(
     with write_transaction() as session:
         if only_first and session.scalar(select(func.count(Admin.id))):
             return None
-        return _add(session, email, password_hash, role, actor)
+        admin = _add(session, email, password_hash, role)
+        record(session, EventKind.ADMIN_CREATED, None, actor, email=email, role=role)
+        return admin
 
 
-def invite_admin(email: str, role: Role, actor: str) -> str:
+def invite_admin(email: str, role: Role, actor: str, *, is_mailed: bool = False) -> str:
     """Create an admin without a password, and return the link to set one. Raises AdminRefused."""
     email = _checked(email)
     with write_transaction() as session:
-        return _invite(session, email, role, actor)
+        return _invite(session, _add(session, email, NOT_CHOSEN, role), actor, is_mailed)
+
+
+def invite_again(admin_id: int, actor: str, *, is_mailed: bool) -> str:
+    """Make a new link, which the actor now answers for; the one before no longer works.
+
+    Raises AdminNotFound, AdminRefused.
+    """
+    with write_transaction() as session:
+        return _invite(session, _get_invited(session, admin_id), actor, is_mailed)
+
+
+def withdraw_invitation(admin_id: int, actor: str) -> None:
+    """End an invitation; nothing is left of the person. Raises AdminNotFound."""
+    with write_transaction() as session:
+        _withdraw(session, _get_invited(session, admin_id), actor)
+
+
+def find_mailed_invitation(message_id: str) -> MailedInvitation:
+    """Return what one mail says, with the same link in every attempt to send it.
+
+    Raises MailNotNeeded: the link was used or replaced, or is too old; or the invitation was withdrawn.
+    """
+    token = keyed_hash("admin invitation", message_id)
+    with read_session() as session:
+        found = find_one_time_token(session, TokenPurpose.NEW_PASSWORD, token)
+        admin = session.get(Admin, found.admin_id) if found else None
+    if found is None or admin is None or admin.invited_by is None:
+        raise MailNotNeeded("The invitation was used, withdrawn or made again, or is too old.")
+    return MailedInvitation(admin.role, admin.invited_by, found.expires_at, password_link(token))
 
 
 def invite_first_admin(email: str, actor: str) -> str | None:
-    """Create the first admin and return the link to set a password: a new link each time until one was used, then None.
+    """Invite the first admin and return the link to set a password: a new link each time until one was used, then None.
 
     After an emergency stop it returns None, too: the operator decides who may sign in again. Raises AdminRefused.
     """
@@ -58,17 +115,22 @@ def invite_first_admin(email: str, actor: str) -> str | None:
         take_turns(session, "admins")
         admins = session.scalars(select(Admin)).all()
         if not admins:
-            return _invite(session, email, Role.ADMIN, actor)
+            return _invite(session, _add(session, email, NOT_CHOSEN, Role.ADMIN), actor)
         if [(admin.email, admin.password_hash) for admin in admins] != [(email, NOT_CHOSEN)]:
             return None
         if session.scalar(select(AccountEvent.id).where(AccountEvent.kind == EventKind.EMERGENCY_STOPPED).limit(1)):
             return None
-        return make_password_link(session, admins[0])
+        return _invite(session, admins[0], actor)
 
 
 def list_admins() -> list[AdminView]:
+    link_ends = select(func.max(OneTimeToken.expires_at)).where(
+        OneTimeToken.admin_id == Admin.id,
+        OneTimeToken.purpose == TokenPurpose.NEW_PASSWORD,
+        OneTimeToken.expires_at > utc_now(),
+    )
     query = (
-        select(Admin, func.count(SignIn.id_hash), func.max(SignIn.last_seen_at))
+        select(Admin, func.count(SignIn.id_hash), func.max(SignIn.last_seen_at), link_ends.scalar_subquery())
         .outerjoin(SignIn, (SignIn.admin_id == Admin.id) & is_alive())
         .group_by(Admin.id)
         .order_by(Admin.email)
@@ -84,8 +146,10 @@ def list_admins() -> list[AdminView]:
                 has_second_factor=admin.totp_on_at is not None,
                 sign_ins=sign_ins,
                 last_seen_at=last_seen_at,
+                invited_by=admin.invited_by,
+                invited_until=invited_until if admin.invited_by else None,
             )
-            for admin, sign_ins, last_seen_at in session.execute(query)
+            for admin, sign_ins, last_seen_at, invited_until in session.execute(query)
         ]
 
 
@@ -112,6 +176,7 @@ def change_role(admin_id: int, role: Role, actor: str) -> None:
         admin = _get(session, admin_id)
         if role is not Role.ADMIN:
             _keep_one(session, admin_id)
+            _withdraw_invitations_by(session, admin, actor)
         admin.role = role
         end_all_sign_ins(session, admin_id)
         record(session, EventKind.ADMIN_ROLE_CHANGED, None, actor, email=admin.email, role=role)
@@ -122,31 +187,65 @@ def remove_admin(admin_id: int, actor: str) -> None:
     with write_transaction() as session:
         admin = _get(session, admin_id)
         _keep_one(session, admin_id)
+        _withdraw_invitations_by(session, admin, actor)
         session.execute(delete(Admin).where(Admin.id == admin_id))
         record(session, EventKind.ADMIN_REMOVED, None, actor, email=admin.email)
 
 
 def _checked(email: str) -> str:
     email = email.strip().lower()
-    if "@" not in email or len(email) > LONGEST_EMAIL or not email.isprintable():
-        raise AdminRefused("Enter an e-mail address, such as ann@example.com.")
+    if not is_address(email):
+        raise AdminRefused(WRONG_EMAIL)
     return email
 
 
-def _add(session: Session, email: str, password_hash: str, role: Role, actor: str) -> Admin:
+def _add(session: Session, email: str, password_hash: str, role: Role) -> Admin:
     take_turns(session, "admins")
-    if session.scalar(select(Admin).where(Admin.email == email)):
-        raise AdminRefused(f"{email} is an admin already.")
+    if found := session.scalar(select(Admin).where(Admin.email == email)):
+        raise AdminRefused(f"{email} is {'invited' if found.invited_by else 'an admin'} already.")
     admin = Admin(email=email, password_hash=password_hash, created_at=utc_now(), role=role)
     session.add(admin)
-    record(session, EventKind.ADMIN_CREATED, None, actor, email=email, role=role)
+    session.flush()
     return admin
 
 
-def _invite(session: Session, email: str, role: Role, actor: str) -> str:
-    admin = _add(session, email, NOT_CHOSEN, role, actor)
-    session.flush()
-    return make_password_link(session, admin)
+def _invite(session: Session, admin: Admin, actor: str, is_mailed: bool = False) -> str:
+    if is_mailed and services().settings.mail is None:
+        raise AdminRefused("This app sends no mail: SMTP_URL is not set.")
+    admin.invited_by, until = actor, utc_now() + INVITED_FOR
+    record(
+        session,
+        EventKind.ADMIN_INVITED,
+        None,
+        actor,
+        email=admin.email,
+        role=admin.role,
+        until=f"{until:%Y-%m-%d %H:%M} UTC",
+    )
+    if not is_mailed:
+        return make_password_link(session, admin, INVITED_FOR)
+    mail = new_mail(admin.email, ADMIN_INVITATION, {}, utc_now())
+    link = make_password_link(session, admin, INVITED_FOR, keyed_hash("admin invitation", mail.message_id))
+    session.add(mail)
+    return link
+
+
+def _get_invited(session: Session, admin_id: int) -> Admin:
+    admin = _get(session, admin_id)
+    if admin.invited_by is None:
+        raise AdminNotFound(f"{admin.email} has used the invitation.")
+    return admin
+
+
+def _withdraw(session: Session, admin: Admin, actor: str) -> None:
+    session.execute(delete(Admin).where(Admin.id == admin.id))
+    record(session, EventKind.ADMIN_INVITATION_WITHDRAWN, None, actor, email=admin.email)
+
+
+def _withdraw_invitations_by(session: Session, admin: Admin, actor: str) -> None:
+    """Withdraw what an admin who loses their rights has a link of: by it they could come back."""
+    for invited in session.scalars(select(Admin).where(Admin.invited_by == admin.email)).all():
+        _withdraw(session, invited, actor)
 
 
 def _get(session: Session, admin_id: int) -> Admin:

@@ -17,14 +17,24 @@ LIFETIMES = {
 }
 
 
-def issue_one_time_token(session: Session, purpose: TokenPurpose, admin_id: int) -> str:
-    """Return a new token. It replaces older ones, but not at the second step, where an admin may use two browsers."""
-    token = secrets.token_urlsafe(24)
+def issue_one_time_token(
+    session: Session,
+    purpose: TokenPurpose,
+    admin_id: int,
+    lifetime: timedelta | None = None,
+    token: str | None = None,
+) -> str:
+    """Return a new token. It replaces older ones, but not at the second step, where an admin may use two browsers.
+
+    Args:
+        token: one that is made already, of a mail.
+    """
+    token = token or secrets.token_urlsafe(24)
     now = utc_now()
     session.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= now))
     if purpose is not TokenPurpose.SECOND_STEP:
         session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id, OneTimeToken.purpose == purpose))
-    expires_at = now + LIFETIMES[purpose]
+    expires_at = now + (lifetime or LIFETIMES[purpose])
     session.add(OneTimeToken(token_hash=hash_secret(token), purpose=purpose, admin_id=admin_id, expires_at=expires_at))
     return token
 

@@ -1,6 +1,7 @@
 """Passwords of admins: verified with argon2id, throttled, changed with the old password or with a link."""
 
 import logging
+from datetime import timedelta
 
 from argon2.exceptions import VerificationError
 from sqlalchemy import select
@@ -18,7 +19,7 @@ from keap_connect.access.password_rules import check_password
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
 from keap_connect.access.throttle import count_attempt, forgive, hashed
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, CodeRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import NOT_CHOSEN, Admin, TokenPurpose
@@ -115,9 +116,14 @@ def issue_sign_in_code(email: str, actor: str) -> str:
         return issue_one_time_token(session, TokenPurpose.SIGN_IN, admin.id)
 
 
-def make_password_link(session: Session, admin: Admin) -> str:
+def make_password_link(
+    session: Session, admin: Admin, lifetime: timedelta | None = None, token: str | None = None
+) -> str:
     """Return a link for this admin; it replaces the older ones."""
-    token = issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id)
+    return password_link(issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id, lifetime, token))
+
+
+def password_link(token: str) -> str:
     return f"{services().settings.public_url}/new-password/{token}"
 
 
@@ -146,6 +152,7 @@ def redeem_password_link(token: str, password: str, address: str) -> None:
         raise
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
+        take_turns(session, "admins")  # the invitation may be withdrawn just now
         if use_one_time_token(session, TokenPurpose.NEW_PASSWORD, token) is None:
             raise PasswordLinkGone("The link was used a moment ago.")
         end_all_sign_ins(session, admin.id)
@@ -174,9 +181,16 @@ def _check_sign_in_code(admin: Admin | None, code: str, address: str) -> None:
 
 
 def _store(session: Session, admin: Admin, password_hash: str) -> None:
-    admin.password_hash = session.get_one(Admin, admin.id).password_hash = password_hash
+    stored = session.get_one(Admin, admin.id)
+    admin.password_hash = stored.password_hash = password_hash
     end_one_time_tokens(session, admin.id)
-    record(session, EventKind.PASSWORD_CHANGED, None, admin.email, email=admin.email)
+    who = {"email": admin.email}
+    if stored.invited_by:
+        details = {**who, "role": stored.role, "invited_by": stored.invited_by}
+        record(session, EventKind.ADMIN_JOINED, None, admin.email, **details)
+        stored.invited_by = None
+    else:
+        record(session, EventKind.PASSWORD_CHANGED, None, admin.email, **who)
 
 
 def _record_refusal(admin: Admin | None, address: str) -> None:

@@ -10,14 +10,13 @@ from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID, LABEL_CHARACTERS
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.invitations import (
-    EMAIL,
     LONGEST_DAYS,
-    LONGEST_EMAIL,
     LONGEST_NOTE,
     LONGEST_URL,
     USUAL_DAYS,
 )
 from keap_connect.events.history import ANNOUNCED, EventKind
+from keap_connect.events.mailing import EMAIL, LONGEST_EMAIL
 from keap_connect.models import LARGEST_ID, CredentialKind, InvitationState
 from keap_connect.notifications.sender import CANCELLED, GIVEN_UP, SENT, WAITING
 from keap_connect.refresh.alarms import ADVICE

@@ -5,7 +5,14 @@ from dataclasses import asdict
 
 import click
 
-from keap_connect.access.admins import create_admin, get_admin, invite_admin, invite_first_admin, list_admins
+from keap_connect.access.admins import (
+    INVITED_FOR,
+    create_admin,
+    get_admin,
+    invite_admin,
+    invite_first_admin,
+    list_admins,
+)
 from keap_connect.access.passwords import issue_password_link, issue_sign_in_code
 from keap_connect.access.second_factor import switch_off
 from keap_connect.cli.command import Answer, command, group, wants_json
@@ -37,9 +44,9 @@ def create(*, email: str, role: str, password_stdin: bool, with_link: bool, only
     exists = Answer({"email": address, "is_created": False}, "There is an admin already.", code=ExitCode.NOTHING_TO_DO)
     if with_link and only_first:
         link = invite_first_admin(email, Actor.COMMAND_LINE)
-        return exists if link is None else _link(link)
+        return exists if link is None else _link(link, INVITED_FOR.days)
     if with_link:
-        return _link(invite_admin(email, Role(role), Actor.COMMAND_LINE))
+        return _link(invite_admin(email, Role(role), Actor.COMMAND_LINE), INVITED_FOR.days)
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
     else:
@@ -67,7 +74,7 @@ def reset_password(email: str, second_factor_off: bool) -> Answer:
     link = issue_password_link(email, Actor.COMMAND_LINE)
     if second_factor_off:
         switch_off(get_admin(email), Actor.COMMAND_LINE)
-    return _link(link)
+    return _link(link, days=1)
 
 
 @command("sign-in-code", "admins sign-in-code --email ann@example.com", within=admins)
@@ -78,5 +85,6 @@ def sign_in_code(email: str) -> Answer:
     return Answer({"code": code}, code, "They enter it on the sign-in page with their password, once, within an hour.")
 
 
-def _link(link: str) -> Answer:
-    return Answer({"url": link}, link, "This link lets them choose a password, once, within a day.")
+def _link(link: str, days: int) -> Answer:
+    time = "a day" if days == 1 else f"{days} days"
+    return Answer({"url": link}, link, f"This link lets them choose a password, once, within {time}.")

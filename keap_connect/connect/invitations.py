@@ -23,7 +23,7 @@ from keap_connect.crypto import hash_secret
 from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.events.mailing import INVITATION, new_mail
+from keap_connect.events.mailing import INVITATION, WRONG_EMAIL, is_address, new_mail
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, Delivery, Invitation, InvitationState
@@ -34,7 +34,6 @@ LONGEST_NOTE, LONGEST_URL = 500, 2000
 CONFIRM_WITHIN = timedelta(days=7)
 EXPIRED_AT_ONCE = 200
 OPEN = (InvitationState.SENT, InvitationState.OPENED)
-LONGEST_EMAIL, EMAIL = 254, r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
 # Without a user, a backslash and a fragment, in which browsers and this program could see different hosts.
 RETURN_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[!$-;=?-\[\]_a-z~]*)?(\?[!$-;=?-\[\]_a-z~]*)?")
 
@@ -104,8 +103,8 @@ def _checked(wanted: NewInvitation) -> dict[str, str | None]:
     }
     check_names(texts["label"], texts["external_id"])
     email, note, return_url, tenant = (texts[one] for one in ("email", "note", "return_url", "expected_tenant_id"))
-    if email and (len(email) > LONGEST_EMAIL or not re.fullmatch(EMAIL, email)):
-        raise InvitationRefused("Enter an e-mail address, such as ann@example.com.", "email")
+    if email and not is_address(email):
+        raise InvitationRefused(WRONG_EMAIL, "email")
     if note and (len(note) > LONGEST_NOTE or not re.fullmatch(f"{LABEL_CHARACTERS}*", note)):
         raise InvitationRefused(
             f"The note may have at most {LONGEST_NOTE} characters, all of which can be shown.", "note"

@@ -190,6 +190,9 @@ class EventKind(StrEnum):
     LINKS_DOWNLOADED = "links_downloaded", IMPORTS, "The reconnect links of job {job} were downloaded: {count}."
 
     ADMIN_CREATED = "admin_created", PEOPLE, "Admin {email} was created."
+    ADMIN_INVITED = "admin_invited", PEOPLE, "{email} was invited with the role {role}, until {until}."
+    ADMIN_JOINED = "admin_joined", PEOPLE, "{email} used the invitation by {invited_by} and has the role {role}."
+    ADMIN_INVITATION_WITHDRAWN = "admin_invitation_withdrawn", PEOPLE, "The invitation of {email} was withdrawn."
     ADMIN_ROLE_CHANGED = "admin_role_changed", PEOPLE, "{email} got the role {role}."
     ADMIN_REMOVED = "admin_removed", PEOPLE, "{email} is no longer an admin."
     ADMIN_SIGNED_IN = "admin_signed_in", PEOPLE, "Admin {email} signed in."

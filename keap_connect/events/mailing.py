@@ -1,5 +1,6 @@
 """Which mails an event causes. They are written in its transaction, and sent by notifications/mail.py."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,10 +16,17 @@ from keap_connect.services import services
 # The channels: customers get nothing while an alarm is raised, and hold up no mail to an admin.
 MAIL, CUSTOMER_MAIL = "mail", "customer_mail"
 ALARM, DIGEST, UNSTABLE, RECONNECT, INVITATION = "alarm", "digest", "unstable", "reconnect", "invitation"
+ADMIN_INVITATION = "admin invitation"
 KINDS_OF_STATE = ("at_risk", "recovered", "reconnect_required")
 WAIT = timedelta(minutes=2)  # a change that is undone within this time sends no mail
 # More changes of state within an hour make an account unstable, until one state lasts for an hour.
 MOST_CHANGES, STEADY_AFTER = 4, timedelta(hours=1)
+LONGEST_EMAIL, EMAIL = 254, r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
+WRONG_EMAIL = "Enter an e-mail address, such as ann@example.com."
+
+
+def is_address(text: str) -> bool:
+    return len(text) <= LONGEST_EMAIL and re.fullmatch(EMAIL, text) is not None
 
 
 def plan_mails(session: Session, event: AccountEvent, announced_as: str) -> list[Delivery]:

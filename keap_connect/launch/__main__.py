@@ -139,7 +139,7 @@ def describe(place: Place, invitation: str | None) -> str:
         authority = place.certificate.with_name("ca.pem")
         lines += ["", f"The browser does not know its certificate: continue past the warning, or trust {authority}."]
     if invitation:
-        once = "chooses a password here. The link works once, within a day:"
+        once = "chooses a password here. The link works once, within 3 days:"
         lines += ["", f"The first admin, {FIRST_ADMIN}, {once}", f"  {invitation}"]
     return "\n".join([*lines, "", f"Everything is kept in {place.instance}. Ctrl-C ends it."])
 

@@ -25,6 +25,7 @@ class Admin(Base):
     password_hash: Mapped[str]
     created_at: Mapped[datetime]
     role: Mapped[str] = mapped_column(default=Role.ADMIN, server_default="admin")
+    invited_by: Mapped[str | None]  # until they have chosen a password
     # The second factor: the first correct code turns it on. `totp_step` is the 30-second time step of the last code
     # that was accepted, so that no code is accepted twice.
     totp_seed_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)

@@ -8,6 +8,7 @@ from uuid import uuid4
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from keap_connect.access.admins import find_mailed_invitation
 from keap_connect.access.mail_choices import COLUMNS, MailChoice, unsubscribe_url
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState, Cause
@@ -18,6 +19,7 @@ from keap_connect.connect.reconnect_links import make_link_for_mail, revoke_link
 from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.events.mailing import (
+    ADMIN_INVITATION,
     ALARM,
     CUSTOMER_MAIL,
     DIGEST,
@@ -32,6 +34,7 @@ from keap_connect.models import Account, Admin, CredentialKind, Delivery
 from keap_connect.notifications.digest import EVERY, read_attention, write_digests
 from keap_connect.notifications.messages import (
     Message,
+    admin_invitation_message,
     alarm_message,
     as_email,
     digest_message,
@@ -141,7 +144,14 @@ def _invitation(delivery: Delivery) -> Callable[[], Message]:
     return lambda: invitation_message(mailed_link(invitation_id, message_id))
 
 
+def _admin_invitation(delivery: Delivery) -> Callable[[], Message]:
+    message_id = delivery.message_id
+    find_mailed_invitation(message_id)
+    return lambda: admin_invitation_message(find_mailed_invitation(message_id))
+
+
 PREPARED_BY = {
+    ADMIN_INVITATION: _admin_invitation,
     ALARM: _alarm,
     DIGEST: _digest,
     UNSTABLE: _unstable,

@@ -9,6 +9,7 @@ from email.utils import format_datetime
 
 from flask import current_app
 
+from keap_connect.access.admins import MailedInvitation
 from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.clock import utc_now
@@ -186,6 +187,22 @@ def invitation_message(made: MadeInvitation) -> Message:
         after=(f"The link works once, until {_minute(invitation.expires_at)}. Do not pass it on.",),
         footer=f"You get this mail because {service} has invited you. If you did not expect it, do nothing.",
         is_for_customer=True,
+    )
+
+
+def admin_invitation_message(invitation: MailedInvitation) -> Message:
+    host = services().settings.host_name
+    return Message(
+        subject=f"You are invited to Keap Connect at {host}",
+        heading=f"You are invited to Keap Connect at {host}",
+        paragraphs=(
+            "Keap Connect keeps the Keap accounts of customers connected. Choose a password, then sign in with it and "
+            "this e-mail address.",
+        ),
+        facts=(("Invited by", invitation.invited_by), ("Your role", invitation.role)),
+        action=("Choose a password", invitation.url),
+        after=(f"The link works once, until {_minute(invitation.expires_at)}. Do not pass it on.",),
+        footer="You get this mail because an admin has invited you. If you did not expect it, do nothing.",
     )
 
 

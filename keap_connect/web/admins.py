@@ -3,11 +3,21 @@
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.access.admins import change_role, invite_admin, list_admins, remove_admin, view_admin
+from keap_connect.access.admins import (
+    INVITED_FOR,
+    change_role,
+    invite_admin,
+    invite_again,
+    list_admins,
+    remove_admin,
+    view_admin,
+    withdraw_invitation,
+)
 from keap_connect.access.passwords import issue_password_link
 from keap_connect.access.sign_ins import end_sign_ins_by
 from keap_connect.errors import FormRefused
 from keap_connect.models import Role
+from keap_connect.services import services
 from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.forms import check_password, form
 
@@ -15,23 +25,25 @@ bp = Blueprint("admins", __name__, url_prefix="/admins")
 
 
 def _list_page(errors: dict[str, str] | None = None) -> str:
-    return render_template("admins/index.html", admins=list_admins(), typed=request.form, errors=errors or {})
+    values = {"admins": list_admins(), "has_mail": services().settings.mail, "days": INVITED_FOR.days}
+    return render_template("admins/index.html", typed=request.form, errors=errors or {}, **values)
 
 
 def _page(admin_id: int, errors: dict[str, str] | None = None) -> str:
-    act = request.form.get("act", "")
-    return render_template("admins/show.html", shown=view_admin(admin_id), act=act, errors=errors or {})
+    has_mail = services().settings.mail
+    return render_template("admins/show.html", shown=view_admin(admin_id), has_mail=has_mail, errors=errors or {})
 
 
 @bp.route("", methods=["GET", "POST"])
 @open_to(Audience.ADMIN)
 @form(_list_page)
 def index() -> Response:
-    """Invite an admin, and show the link by which they choose their password."""
+    """Invite an admin, and mail or show the link by which they choose their password."""
     check_password()
-    email = request.form.get("email", "")
+    email, is_mailed = request.form.get("email", ""), request.form.get("is_mailed") == "1"
     role = Role.ADMIN if request.form.get("role") == Role.ADMIN else Role.VIEWER
-    return _show_link(email, invite_admin(email, role, actor()))
+    link = invite_admin(email, role, actor(), is_mailed=is_mailed)
+    return _say_mailed(email) if is_mailed else _show_link(email, link, INVITED_FOR.days)
 
 
 @bp.route("/<int:admin_id>", methods=["GET", "POST"])
@@ -40,8 +52,15 @@ def index() -> Response:
 def show(admin_id: int) -> Response:
     check_password()
     shown, act = view_admin(admin_id), request.form.get("act", "")
+    if act in {"invite", "mail"}:
+        link = invite_again(admin_id, actor(), is_mailed=act == "mail")
+        return _say_mailed(shown.email) if act == "mail" else _show_link(shown.email, link, INVITED_FOR.days)
+    if act == "withdraw":
+        withdraw_invitation(admin_id, actor())
+        flash(f"The invitation of {shown.email} is withdrawn, and its link no longer works.", "done")
+        return redirect(url_for("admins.index"), code=303)
     if act == "link":
-        return _show_link(shown.email, issue_password_link(shown.email, actor()))
+        return _show_link(shown.email, issue_password_link(shown.email, actor()), days=1)
     if act == "remove":
         remove_admin(admin_id, actor())
         flash(f"{shown.email} is removed and can no longer sign in.", "done")
@@ -53,9 +72,14 @@ def show(admin_id: int) -> Response:
         change_role(admin_id, Role(act), actor())
         flash(f"{shown.email} now has the role {act} and has to sign in again.", "done")
     else:
-        raise FormRefused("Choose what to change.", "act")
+        raise FormRefused("Press one of the buttons.", "act")
     return redirect(url_for("admins.show", admin_id=admin_id), code=303)
 
 
-def _show_link(email: str, link: str) -> Response:
-    return make_response(render_template("admins/link.html", email=email.strip().lower(), link=link))
+def _show_link(email: str, link: str, days: int) -> Response:
+    return make_response(render_template("admins/link.html", email=email.strip().lower(), link=link, days=days))
+
+
+def _say_mailed(email: str) -> Response:
+    flash(f"A mail with the link goes to {email.strip().lower()} within seconds.", "done")
+    return redirect(url_for("admins.index"), code=303)

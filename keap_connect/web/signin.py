@@ -30,8 +30,8 @@ def _code_page(errors: dict[str, str] | None = None) -> Response | str:
 
 
 def _new_password_page(token: str, errors: dict[str, str] | None = None) -> str:
-    email = get_owner_of_link(token).email
-    return render_template("signin/new_password.html", token=token, email=email, errors=errors or {})
+    owner = get_owner_of_link(token)
+    return render_template("signin/new_password.html", token=token, owner=owner, errors=errors or {})
 
 
 @bp.route("/signin", methods=["GET", "POST"])
@@ -75,7 +75,7 @@ def new_password(token: str) -> Response:
     Opening the link uses nothing up: mail programs and browsers open links ahead of people.
     """
     redeem_password_link(token, request.form.get("new_password", ""), _address())
-    flash("Your new password is set. Sign in with it.", "done")
+    flash("Your password is set. Sign in with it.", "done")
     return redirect(url_for("signin.sign_in"), code=303)
 
 

@@ -63,12 +63,6 @@ def make_and_list(page: Page) -> None:
     page.get_by_role("link", name="API Settings").click()
 
 
-def remove_without_password(page: Page) -> None:
-    """Ask to remove an admin, with a wrong password."""
-    page.get_by_label("Remove").check()
-    send("Apply", password="x")(page)
-
-
 def sign_in_as(email: str) -> Act:
     """Try to sign in."""
     return send("Sign in", email=email, password="not the password")
@@ -234,10 +228,12 @@ APP_FACES = [
     Face("mails stopped", f"/mail/unsubscribe/{UNSUBSCRIBE_TOKEN}", act=press("Stop these mails")),
     Face("stop mails, link gone", "/mail/unsubscribe/no-such-link", status=404),
     Face("admins", "/admins", "admin"),
-    Face("admins, refused", "/admins", "admin", 401, act=send("Send invitation", email="n@example.com", password="x")),
+    Face("admins, refused", "/admins", "admin", 401, act=send("Invite", email="n@example.com", password="x")),
     Face("an admin", "/admins/1", "admin"),
-    Face("an admin, refused", "/admins/1", "admin", 401, act=remove_without_password),
-    Face("a new admin", "/admins", "admin", act=send("Send invitation", email="n@e.example", password=ADMIN_PASSWORD)),
+    Face("an admin, refused", "/admins/1", "admin", 401, act=send("Remove", password="x")),
+    Face("a new admin", "/admins", "admin", act=send("Invite", email="n@e.example", password=ADMIN_PASSWORD)),
+    Face("an invited admin", "/admins/{invited}", "admin"),
+    Face("invitation of an admin", "/new-password/{invitation}"),
     Face("accounts of a viewer", "/accounts", "viewer"),
     Face("account of a viewer", "/accounts/{pending}", "viewer"),
     Face("setup of a viewer", "/setup", "viewer"),

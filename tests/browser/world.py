@@ -12,7 +12,7 @@ import requests
 from flask import Flask
 from sqlalchemy import insert, select, update
 
-from keap_connect.access.admins import create_admin
+from keap_connect.access.admins import create_admin, invite_admin, list_admins
 from keap_connect.access.api_keys import Scope, issue_api_key, revoke_api_key
 from keap_connect.access.passwords import ATTEMPTS_PER_EMAIL, issue_password_link, verify_password
 from keap_connect.access.second_factor import begin_second_step, prepare
@@ -179,6 +179,8 @@ def _fill_accounts(world: World) -> None:
     with write_transaction() as session:
         event = {"at": utc_now(), "kind": EventKind.REFRESHED, "actor": Actor.SYSTEM, "details": {}}
         session.execute(insert(AccountEvent), [event | {"account_id": world.accounts["active"]}] * 120)
+    world.accounts["invitation"] = invite_admin(f"{LONG[:60]}@example.com", Role.VIEWER, LONG).rpartition("/")[2]
+    world.accounts["invited"] = next(one.id for one in list_admins() if one.invited_by)
     world.accounts["ticket"] = issue_password_link(ADMIN_EMAIL, "x").rpartition("/")[2]
     issue_api_key(HOSTILE, list(Scope), LONG, account_ids=[world.accounts["active"]])
     world.accounts["key"] = issue_api_key("Nightly sync", [Scope.TOKENS_READ], ADMIN_EMAIL).row.id

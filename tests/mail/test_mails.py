@@ -10,8 +10,9 @@ from html import escape
 import pytest
 from sqlalchemy import select, update
 
-from keap_connect.access.admins import create_admin, invite_admin, remove_admin
+from keap_connect.access.admins import create_admin, invite_admin, invite_again, remove_admin, withdraw_invitation
 from keap_connect.access.mail_choices import MailChoice, choose_mails
+from keap_connect.access.passwords import get_owner_of_link
 from keap_connect.accounts.changes import erase
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.state import Cause
@@ -107,6 +108,28 @@ def text_of(mail):
 
 def link_in(mail):
     return re.search(r"/r/([0-9a-f]{64})$", text_of(mail), re.MULTILINE)[1]
+
+
+@pytest.mark.proves("R51")
+@on_sqlite
+def test_an_admin_is_invited_by_mail_unless_a_newer_link_or_a_withdrawal_comes_first(send):
+    link = invite_admin("ben@example.com", Role.VIEWER, ADMIN_EMAIL, is_mailed=True)
+    (row,) = deliveries(kind="admin invitation")
+
+    (mail,) = send()
+
+    assert (mail["To"], mail["Subject"]) == ("ben@example.com", "You are invited to Keap Connect at localhost")
+    for said in (link, f"Invited by: {ADMIN_EMAIL}", "Your role: viewer", "The link works once, until"):
+        assert said in text_of(mail)
+    assert link.rpartition("/")[2] not in json.dumps(row.payload) + row.message_id
+    admin_id = get_owner_of_link(link.rpartition("/")[2]).id
+    invite_again(admin_id, ADMIN_EMAIL, is_mailed=True)
+    invite_again(admin_id, ADMIN_EMAIL, is_mailed=True)
+    assert len(send()) == 1
+    invite_again(admin_id, ADMIN_EMAIL, is_mailed=True)
+    withdraw_invitation(admin_id, ADMIN_EMAIL)
+    assert send() == []
+    assert [one.status for one in deliveries(kind="admin invitation")] == ["sent", "cancelled", "sent", "cancelled"]
 
 
 # Alarms

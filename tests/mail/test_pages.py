@@ -58,6 +58,23 @@ def choices(app):
         return session.execute(select(Admin.has_alarm_mails, Admin.has_digest_mails)).one()
 
 
+def test_a_mailed_invitation_of_an_admin_is_not_shown(app, admin, mail_server):
+    admin.get("/admins")
+    fields = {**admin.fields("/admins"), "email": "ben@example.com", "password": ADMIN_PASSWORD}
+
+    admin.press("/admins", **fields)
+
+    assert fields["is_mailed"] == "1"
+    assert "A mail with the link goes to ben@example.com" in admin.text
+    assert "/new-password/" not in admin.page.text
+    with app.app_context():
+        Sender(app, CHANNELS).send_due()
+    assert [one["To"] for one in mail_server.mails] == ["ben@example.com"]
+    admin.get("/admins/2")
+    admin.press("/admins/2", act="invite", password=ADMIN_PASSWORD)
+    assert "/new-password/" in admin.page.text
+
+
 # The link in a mail
 
 

@@ -415,6 +415,18 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Everything was stopped: all sign-ins, passwords, links and API keys (2) ended, and refreshing is paused.",
     ),
     EventKind.ADMIN_CREATED: ({"email": "a@example.com"}, "Admin a@example.com was created."),
+    EventKind.ADMIN_INVITED: (
+        {"email": "a@example.com", "role": "viewer", "until": "2026-11-25 00:00 UTC"},
+        "a@example.com was invited with the role viewer, until 2026-11-25 00:00 UTC.",
+    ),
+    EventKind.ADMIN_JOINED: (
+        {"email": "a@example.com", "role": "viewer", "invited_by": "b@example.com"},
+        "a@example.com used the invitation by b@example.com and has the role viewer.",
+    ),
+    EventKind.ADMIN_INVITATION_WITHDRAWN: (
+        {"email": "a@example.com"},
+        "The invitation of a@example.com was withdrawn.",
+    ),
     EventKind.ADMIN_SIGNED_IN: ({"email": "a@example.com"}, "Admin a@example.com signed in."),
     EventKind.ADMIN_SIGN_IN_REFUSED: ({"email": "a@example.com"}, "A sign-in of a@example.com was refused."),
     EventKind.ADMIN_SIGNED_OUT: ({"email": "a@example.com"}, "Admin a@example.com signed out."),
