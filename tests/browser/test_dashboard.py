@@ -191,6 +191,24 @@ def test_keys_search_move_and_open_but_not_while_somebody_types_or_when_switched
     expect(link.nth(0)).to_be_focused()
 
 
+def test_each_page_shows_the_keys_that_it_has(admin: Person):
+    admin.open("/admins")
+    admin.page.keyboard.press("j")
+    admin.page.keyboard.press("Enter")
+    admin.sees(ADMIN_EMAIL)
+    admin.page.keyboard.press("?")
+    expect(admin.page.locator("#keys dt:visible")).to_have_text(["u", "?"])
+    admin.press("Close")
+    admin.page.keyboard.press("u")
+    admin.sees("Admins")
+
+    admin.press("Keys")
+    expect(admin.page.locator("#keys dt:visible")).to_have_text(["j, k", "?"])
+
+    admin.open("/setup")
+    expect(admin.page.locator("[data-keys]")).to_be_hidden()
+
+
 def test_coming_back_from_an_account_leads_to_the_same_filter_and_the_same_account(admin: Person):
     admin.open("/accounts?q=acme&state=active")
     admin.follow("Acme Plumbing")
