@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 KEY_BEGINS = re.compile(r"kc_([0-9a-f]{16})_[0-9a-f]{8}")
 KEY_NAMES = {"api_key", "apikey", "api-key", "access_token", "authorization", "key", "token"}
 KEY_IN_URL = "An API key does not belong in a URL, where logs keep it. Send it in a header, and revoke this one."
-OPEN_TO_ANYONE = {"api.openapi", "api.reference"}
+OPEN_TO_ANYONE = {"api.openapi", "api.reference", "api.reference_of_group"}
 
 
 def check_key() -> None:

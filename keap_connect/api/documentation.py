@@ -1,5 +1,6 @@
 """The OpenAPI document, made by apispec from the declarations and schemas, and the page that shows it."""
 
+import json
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -7,9 +8,11 @@ from typing import Any, NamedTuple
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import Response, render_template
+from flask import Response, abort, render_template
+from markupsafe import Markup, escape
 from marshmallow import Schema
 
+from keap_connect.api.examples import example_of
 from keap_connect.api.operations import OPERATIONS, Operation, bp, json_answer
 from keap_connect.api.schemas import ACCOUNT_NAME, Error, WebhookMessage
 from keap_connect.events.history import ANNOUNCED
@@ -87,16 +90,28 @@ def openapi() -> Response:
 @bp.get("/docs")
 def reference() -> str:
     public_url = services().settings.public_url
-    written = document(public_url)
-    groups = {group: [_show(OPERATIONS[f"api.{name}"], written) for name in names] for group, names in ORDER.items()}
-    answers = [shape for listed in groups.values() for one in listed for shape in one["answers"].values()]
+    groups = {group: [OPERATIONS[f"api.{name}"] for name in names] for group, names in ORDER.items()}
     return render_template(
         "api/reference.html",
         public_url=public_url,
         groups=groups,
-        shapes=_list_shapes(written, answers),
-        error_fields=_list_shapes(written, ["Error"])["Error"],
+        path_of=_path,
+        error_fields=_list_shapes(document(public_url), ["Error"])["Error"],
+        error=_as_json(example_of(Error())),
         errors=MEANINGS,
+    )
+
+
+@bp.get("/docs/<group>")
+def reference_of_group(group: str) -> str:
+    """Show the operations of one group, with the objects that they return."""
+    if group.capitalize() not in ORDER:
+        abort(404)
+    written = document(services().settings.public_url)
+    operations = [_show(OPERATIONS[f"api.{name}"], written) for name in ORDER[group.capitalize()]]
+    shapes = _list_shapes(written, [one["answer"] for one in operations])
+    return render_template(
+        "api/group.html", group=group.capitalize(), groups=ORDER, operations=operations, shapes=shapes
     )
 
 
@@ -117,7 +132,7 @@ def document(public_url: str) -> dict[str, Any]:
     spec.components.security_scheme("apiKey", {"type": "http", "scheme": "bearer"})
     spec.components.schema("Error", schema=Error)
     for status, meaning in MEANINGS.items():
-        answer = {"description": meaning, **_json("Error")}
+        answer = {"description": meaning, **_json("Error", example_of(Error()) if status == 409 else None)}
         if status in HEADERS:
             answer["headers"] = {HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
         spec.components.response(f"Error{status}", answer)
@@ -128,7 +143,10 @@ def document(public_url: str) -> dict[str, Any]:
     spec.components.schema("WebhookMessage", schema=WebhookMessage)
     received = {"description": "Any status from 200 to 299 takes it; all others let it be sent again."}
     message = {
-        "requestBody": {"required": True, **_json({"$ref": "#/components/schemas/WebhookMessage"})},
+        "requestBody": {
+            "required": True,
+            **_json({"$ref": "#/components/schemas/WebhookMessage"}, example_of(WebhookMessage())),
+        },
         "responses": {"2XX": received},
     }
     spec.options["webhooks"] = {
@@ -170,16 +188,25 @@ def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
         "description": declared.description,
         "security": [{"apiKey": [str(declared.scope)]}],
         "parameters": parameters,
-        **({"requestBody": {"required": True, **_json(declared.body)}} if declared.body.fields else {}),
+        **({"requestBody": {"required": True, **_described(declared, declared.body)}} if declared.body.fields else {}),
         "responses": {
-            str(declared.status): {"description": "Done.", **_json(declared.answer)},
+            str(declared.status): {"description": "Done.", **_described(declared, declared.answer)},
             **{str(status): f"Error{status}" for status in sorted(refusals)},
         },
     }
 
 
-def _json(schema: Schema | str | dict[str, str]) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": schema}}}
+def _described(declared: Operation, schema: Schema) -> dict[str, Any]:
+    return _json(schema, example_of(schema, declared.name))
+
+
+def _json(schema: Schema | str | dict[str, str], example: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema} | ({"example": example} if example else {})}}
+
+
+def _as_json(example: dict[str, Any]) -> Markup:
+    """Return it for a page, with quotes as they are: escaped, they would be a third of it."""
+    return Markup(str(escape(json.dumps(example, indent=2))).replace("&#34;", '"'))  # noqa: S704
 
 
 def _show(declared: Operation, written: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +229,10 @@ def _show(declared: Operation, written: dict[str, Any]) -> dict[str, Any]:
         "scope": declared.scope,
         "description": declared.description,
         "inputs": inputs,
-        "answers": {declared.status: type(declared.answer).__name__},
+        "request": _as_json(example_of(declared.body, declared.name)) if declared.body.fields else None,
+        "status": declared.status,
+        "answer": type(declared.answer).__name__,
+        "example": _as_json(example_of(declared.answer, declared.name)),
     }
 
 

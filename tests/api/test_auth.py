@@ -81,7 +81,7 @@ def test_every_operation_declares_its_scope_and_stands_in_the_inventory(app: Fla
     routes = {rule.endpoint for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/")}
 
     assert {name: declared.scope for name, declared in OPERATIONS.items()} == {n: r[3] for n, r in INVENTORY.items()}
-    assert routes == {*INVENTORY, "api.openapi", "api.reference"}
+    assert routes == {*INVENTORY, "api.openapi", "api.reference", "api.reference_of_group"}
 
 
 def test_an_operation_that_declares_nothing_is_open_to_nobody(app: Flask, program: Program, monkeypatch):
@@ -122,7 +122,7 @@ def test_no_answer_holds_a_refresh_token_or_our_own_secrets_and_none_is_kept(
             secrets.add(open_refresh_token(get_account(account_id)) or "none")
         answers.append(ask(program, name))
     kept = [answer.headers["Cache-Control"] for answer in answers if answer.headers["Cache-Control"] != "no-store"]
-    answers += [program.get(path) for path in ("/api/openapi.json", "/api/docs", "/metrics")]
+    answers += [program.get(path) for path in ("/api/openapi.json", "/api/docs", "/api/docs/tokens", "/metrics")]
 
     told = "".join(answer.text for answer in answers)
     assert len(secrets) >= 4

@@ -3,6 +3,7 @@
 import re
 
 import hypothesis
+import jsonschema_rs
 import pytest
 import schemathesis
 from flask import Flask
@@ -48,14 +49,36 @@ def test_every_operation_answers_as_the_document_says(
     assert len(asked) == 24
 
 
-def test_the_page_for_people_tells_every_operation_and_the_shape_of_every_answer(program: Program):
-    document, page = program.get("/api/openapi.json").json(), program.get("/api/docs").text
+def test_each_example_is_what_its_schema_allows(program: Program):
+    document = program.get("/api/openapi.json").json()
+
+    operations = [one for path in document["paths"].values() for one in path.values()]
+    shown = [(one["operationId"], one.get("requestBody"), *one["responses"].values()) for one in operations]
+    shown += [(kind, one["post"]["requestBody"]) for kind, one in document["webhooks"].items()]
+    shown.append(("errors", document["components"]["responses"]["Error409"]))
+    checked = set()
+    for name, *bodies in shown:
+        for content in (body["content"]["application/json"] for body in bodies if body and "content" in body):
+            schema = {**content["schema"], "components": document["components"]}
+            jsonschema_rs.validator_for(schema, validate_formats=True).validate(content["example"])
+            checked.add(name)
+    assert checked == {name for name, *_ in shown}
+
+
+def test_the_pages_for_people_tell_every_operation_and_the_shape_of_every_answer(program: Program):
+    document, overview = program.get("/api/openapi.json").json(), program.get("/api/docs").text
+    groups = [program.get(f"/api/docs/{tag['name'].lower()}").text for tag in document["tags"]]
+    page = "".join(groups)
 
     told = [one for operations in document["paths"].values() for one in operations.values()]
     assert {f"api.{one['operationId']}" for one in told} == set(OPERATIONS)
     for one in told:
         assert f'<h2 id="{one["operationId"]}">{one["summary"]}</h2>'.replace("'", "&#39;") in page
         assert one["security"] == [{"apiKey": [OPERATIONS[f"api.{one['operationId']}"].scope]}]
-    links, targets = (set(re.findall(pattern, page)) for pattern in (r'href="#(\w+)"', r'id="(\w+)"'))
-    assert {"get_token", "Account", "Token", "errors"} <= links <= targets
+    for one in groups:
+        links, targets = (set(re.findall(pattern, one)) for pattern in (r'href="#(\w+)"', r'id="(\w+)"'))
+        assert {"main", "calls"} < links <= targets
+    linked = re.findall(r'href="(/api/docs/\w+)#(\w+)"', overview)
+    assert {f"api.{name}" for _, name in linked} == set(OPERATIONS)
+    assert [name for path, name in linked if f'id="{name}"' not in program.get(path).text] == []
     assert page.index('id="get_token"') < page.index('id="list_accounts"') < page.index('id="list_events"')

@@ -8,6 +8,7 @@ from playwright.sync_api import Page
 
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.state import AccountState
+from keap_connect.api.documentation import ORDER
 from keap_connect.connect.endings import Ending
 from keap_connect.web.bulk import ACTS
 from keap_connect.web.ending_words import WORDS
@@ -199,6 +200,7 @@ APP_FACES = [
     Face("change a webhook", "/webhooks/1/edit", "admin"),
     Face("error 404, no such webhook", "/webhooks/999999", "admin", 404),
     Face("reference of the token API", "/api/docs"),
+    *[Face(f"reference of the token API, {group}", f"/api/docs/{group.lower()}") for group in ORDER],
     *[Face(f"document, {name}", f"/help/{name}", "viewer") for name in ("README.md", "docs/jobs.md", "docs/pages.md")],
     Face("error 404, no such document", "/help/docs/../requirements.in", "viewer", 404),
     Face("sign-in", "/signin?next=/accounts"),

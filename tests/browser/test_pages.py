@@ -59,6 +59,7 @@ TEMPLATES = ROOT / "templates"
 # The page for another host name is shown under that name only: tests/web/test_headers.py.
 NEVER_ALONE = {
     "layout.html",
+    "api/layout.html",
     "signin/form.html",
     "macros/ui.html",
     "macros/icons.html",
