@@ -147,11 +147,7 @@ def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
         old, now = session.get_one(APIKey, key_id, with_for_update=True), utc_now()
         if not _view(old).is_usable:
             raise APIKeyUnfit("This key is revoked or has expired: create a new one.", "overlap")
-        is_rotated = (
-            AccountEvent.kind == EventKind.API_KEY_ROTATED,
-            AccountEvent.details["old_id"].as_integer() == key_id,
-        )
-        if session.scalar(select(AccountEvent.id).where(*is_rotated).limit(1)):  # it ends earlier than it was to
+        if key_id in _rotated_ids(session):  # it ends earlier than it was to
             raise APIKeyUnfit("This key was rotated already: rotate the newer key, or create one.", "overlap")
         lifetime = old.expires_at - old.created_at if old.expires_at else None
         expires_at = now + lifetime if lifetime else None
@@ -178,6 +174,17 @@ def list_api_keys() -> list[APIKeyView]:
     """Return all keys, the revoked ones too, newest first."""
     with read_session() as session:
         return [_view(key) for key in session.scalars(select(APIKey).order_by(APIKey.id.desc()))]
+
+
+def list_rotated_ids() -> set[int]:
+    """Return the keys that a newer one takes the place of."""
+    with read_session() as session:
+        return _rotated_ids(session)
+
+
+def _rotated_ids(session: Session) -> set[int]:
+    old_id = AccountEvent.details["old_id"].as_integer()
+    return set(session.scalars(select(old_id).where(AccountEvent.kind == EventKind.API_KEY_ROTATED)))
 
 
 def get_api_key(key_id: int) -> APIKeyView:

@@ -250,6 +250,13 @@ def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountV
         return [view_of(row, ours) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]
 
 
+def title_accounts(ids: Collection[int]) -> dict[int, str]:
+    """Return the titles by id, of those that there are."""
+    query = select(Account.id, Account.title).where(Account.id.in_(ids))
+    with read_session() as session:
+        return {account_id: title or NAMELESS for account_id, title in session.execute(query)}
+
+
 def list_refreshable_ids() -> list[int]:
     """Return the ids of the accounts that have a refresh token, soonest expiry first."""
     refreshable = select(Account.id).where(Account.refresh_token_sealed.is_not(None))

@@ -1,21 +1,25 @@
 """The API keys by which programs use the token API."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
 from keap_connect.access.api_keys import (
+    APIKeyView,
     IssuedKey,
     Scope,
     get_api_key,
     issue_api_key,
     list_api_keys,
+    list_rotated_ids,
     revoke_api_key,
     rotate_api_key,
 )
-from keap_connect.accounts.directory import list_accounts_after
+from keap_connect.accounts.directory import list_accounts_after, title_accounts
 from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
 from keap_connect.errors import AccountAmbiguous, AccountNotFound, APIKeyUnfit
@@ -24,7 +28,7 @@ from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("api_keys", __name__, url_prefix="/api-keys")
-MOST_ENDED_KEYS = 10
+MOST_ENDED_KEYS, SHOWN_ACCOUNTS = 10, 10
 LIFETIMES = {"30": "30 days", "90": "90 days", "365": "1 year", "": "Never"}
 OVERLAPS = {"0": "At once", "1": "After 1 hour", "24": "After 1 day", "168": "After 7 days"}
 MEANINGS = {
@@ -62,7 +66,8 @@ def index() -> str:
     keys = list_api_keys()
     ended = [key for key in keys if not key.is_usable]
     usable = [key for key in keys if key.is_usable]
-    return render_template("api_keys/index.html", keys=usable + ended[:MOST_ENDED_KEYS])
+    shown = usable + ended[:MOST_ENDED_KEYS]
+    return render_template("api_keys/index.html", keys=shown, rotated=list_rotated_ids(), **_names(shown))
 
 
 @bp.route("/new", methods=["GET", "POST"])
@@ -111,7 +116,12 @@ def _show_issued(issued: IssuedKey) -> Response:
     account_ids = key.account_ids or [account.id for account in list_accounts_after(0, 1).accounts]
     account = account_ids[0] if account_ids else "ACCOUNT"  # there is none yet
     url = services().settings.public_url + path.format(account) if path else None
-    return make_response(render_template("api_keys/issued.html", key=key, text=issued.text, url=url))
+    return make_response(render_template("api_keys/issued.html", key=key, text=issued.text, url=url, **_names([key])))
+
+
+def _names(keys: Iterable[APIKeyView]) -> dict[str, Any]:
+    ids = {one for key in keys for one in (key.account_ids or [])[:SHOWN_ACCOUNTS]}
+    return {"titles": title_accounts(ids), "shown_accounts": SHOWN_ACCOUNTS}
 
 
 def _expires_at() -> datetime | None:

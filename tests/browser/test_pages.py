@@ -60,6 +60,7 @@ TEMPLATES = ROOT / "templates"
 NEVER_ALONE = {
     "layout.html",
     "api/layout.html",
+    "api_keys/_accounts.html",
     "signin/form.html",
     "macros/ui.html",
     "macros/icons.html",

@@ -9,7 +9,9 @@ from flask import Flask
 
 from keap_connect.access.api_keys import list_api_keys, rotate_api_key, verify_api_key
 from keap_connect.clock import utc_now
+from keap_connect.database import write_transaction
 from keap_connect.errors import APIKeyRefused, APIKeyUnfit
+from keap_connect.models import Account
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
@@ -90,10 +92,15 @@ def test_a_key_may_be_for_some_accounts(app: Flask, admin: Visitor, sandbox: San
         store_account(sandbox, "ef789")
 
     key = make(admin, accounts=" 1, external:dentist ef789", lifetime="")
+    with app.app_context(), write_transaction() as session:
+        session.delete(session.get_one(Account, 3))
 
+    assert "Accounts ab123 , cd456 , No. 3, which is erased Last used" in [admin.get("/api-keys"), admin.text][1]
+    make(admin)
+    assert "Accounts all, future ones included Last used" in [admin.get("/api-keys"), admin.text][1]
     with app.app_context():
         assert verify_api_key(key or "").account_ids == [1, 2, 3]
-        assert list_api_keys()[0].expires_at is None
+        assert list_api_keys()[1].expires_at is None
 
 
 @pytest.mark.proves("R72")
@@ -133,7 +140,7 @@ def test_a_new_key_comes_with_a_command_that_works(admin: Visitor, app: Flask, s
     path = "/api/v1/accounts/2/token"
     assert f"curl -H 'Authorization: Bearer {key}' '{admin.base_url}{path}'" in unescape(admin.page.text)
     assert send(visit(app), "GET", path, headers={"Authorization": f"Bearer {key}"}).status_code == 200
-    assert "It is for these accounts: 2." in admin.text
+    assert "Accounts that it may read: cd456 ." in admin.text
 
 
 @pytest.mark.proves("R58")
@@ -150,6 +157,9 @@ def test_a_rotated_key_works_beside_the_new_one_until_its_time_is_over(
 
     new = rotate(admin)
 
+    shown = admin.get("/api-keys").text
+    assert ("Replaced by a newer key" in shown, "/api-keys/2/rotate" in shown) == (True, True)
+    assert "/api-keys/1/rotate" not in shown
     assert "API key 2 (Nightly sync) takes the place of 1, which ends" in admin.get("/audit").text
     with app.app_context():
         keys = [verify_api_key(str(text)) for text in (old, new)]
