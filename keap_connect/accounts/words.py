@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from keap_connect.models import Account
 
@@ -19,7 +20,11 @@ def words_in(text: str) -> list[str]:
 
 def words_of(account: Account) -> set[str]:
     """Return the words of all names of an account, also the parts of an e-mail address."""
-    words = {word for name in NAMES for word in words_in(getattr(account, name) or "")}
+    return words_of_names(getattr(account, name) for name in NAMES)
+
+
+def words_of_names(names: Iterable[str | None]) -> set[str]:
+    words = {word for name in names for word in words_in(name or "")}
     return words | {word[found.start() :] for word in words for found in _BEGINS.finditer(word)}
 
 

@@ -24,10 +24,9 @@ ALL, ONE = "/v1/invitations", "/v1/invitations/<int:invitation_id>"
 def list_invitations(query: dict[str, Any]) -> dict[str, Any]:
     """Newest first, without their links. A key that is only for some accounts can use no invitations."""
     _check_key()
-    rows, next_cursor = invitations.list_invitations(
-        query["limit"], query["cursor"], query.get("state"), query.get("external_id")
-    )
-    return {"invitations": [_shown(row) for row in rows], "next_cursor": next_cursor}
+    state, external_id = query.get("state"), query.get("external_id")
+    found = invitations.list_invitations(query["limit"], query["cursor"], state=state, external_id=external_id)
+    return {"invitations": [_shown(row) for row in found.rows], "next_cursor": found.next_cursor}
 
 
 @Operation(

@@ -55,7 +55,7 @@ def create(expected_tenant: str | None, days: int, **wanted: Any) -> Answer:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many.")
 def list_(state: str | None, limit: int) -> Answer:
     """List invitations, the newest first, without their links."""
-    found, _ = invited.list_invitations(limit, state=state)
+    found = invited.list_invitations(limit, state=state).rows
     rows = [
         (one.id, one.state, one.expires_at, one.external_id, one.account_id, one.label or one.email) for one in found
     ]

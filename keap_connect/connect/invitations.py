@@ -10,12 +10,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.naming import LABEL_CHARACTERS, check_names, tidy_name
+from keap_connect.accounts.search import INVITATIONS, search
+from keap_connect.accounts.words import words_of_names
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow, start_flow
@@ -26,13 +29,22 @@ from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import INVITATION, WRONG_EMAIL, is_address, new_mail
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, Delivery, Invitation, InvitationState
+from keap_connect.models import (
+    LARGEST_ID,
+    Account,
+    AuthorizationFlow,
+    Delivery,
+    Invitation,
+    InvitationState,
+    InvitationWord,
+)
 from keap_connect.services import keyed_hash, services
 
 USUAL_DAYS, LONGEST_DAYS = 14, 90
 LONGEST_NOTE, LONGEST_URL = 500, 2000
 CONFIRM_WITHIN = timedelta(days=7)
 EXPIRED_AT_ONCE = 200
+MOST_COUNTED = 10_000
 OPEN = (InvitationState.SENT, InvitationState.OPENED)
 # Without a user, a backslash and a fragment, in which browsers and this program could see different hosts.
 RETURN_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[!$-;=?-\[\]_a-z~]*)?(\?[!$-;=?-\[\]_a-z~]*)?")
@@ -59,6 +71,14 @@ class MadeInvitation:
 
     row: Invitation
     url: str = field(repr=False)
+
+
+class InvitationPage(NamedTuple):
+    """Invitations, newest first, the id to go on from, None at the end, and what the search says about itself."""
+
+    rows: list[Invitation]
+    next_cursor: int | None
+    note: str
 
 
 def make_invitation(wanted: NewInvitation, actor: str) -> MadeInvitation:
@@ -91,6 +111,9 @@ def add_invitation(session: Session, wanted: NewInvitation, actor: str) -> MadeI
     token, mail = _new_token(row)
     session.add(row)
     session.flush()
+    words = sorted(words_of_names((row.label, row.external_id, row.email)))
+    if words:
+        session.execute(insert(InvitationWord), [{"word": word, "invitation_id": row.id} for word in words])
     _mail_it(session, row, mail)
     _record(session, EventKind.INVITATION_MADE, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
     return MadeInvitation(row, _url(token))
@@ -193,20 +216,34 @@ def get_invitation(invitation_id: int) -> Invitation:
 
 
 def list_invitations(
-    limit: int, before: int = 0, state: str | None = None, external_id: str | None = None
-) -> tuple[list[Invitation], int | None]:
-    """Return those with an id below `before` (0: all), newest first, and the id to go on from, None at the end."""
+    limit: int, before: int = 0, *, text: str = "", state: str | None = None, external_id: str | None = None
+) -> InvitationPage:
+    """Return those with an id below `before` (0: all) that a text finds."""
     expire_past()
-    query = select(Invitation).order_by(Invitation.id.desc()).limit(limit + 1)
-    if before:
-        query = query.where(Invitation.id < before)
+    conditions: list[ColumnElement[bool]] = [Invitation.id < before] if before else []
     if state:
-        query = query.where(Invitation.state == state)
+        conditions.append(Invitation.state == state)
     if external_id:
-        query = query.where(Invitation.external_id == external_id)
+        conditions.append(Invitation.external_id == external_id)
+    note = ""
     with read_session() as session:
+        if text:
+            ids, note = search(session, text, *conditions, index=INVITATIONS)
+            conditions = [Invitation.id.in_(ids[-limit - 1 :])]
+        query = select(Invitation).where(*conditions).order_by(Invitation.id.desc()).limit(limit + 1)
         rows = list(session.scalars(query))
-    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+    return InvitationPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, note)
+
+
+def count_invitations() -> dict[str, int]:
+    """Count those in each state, none beyond MOST_COUNTED + 1, so that a page of a million takes no longer."""
+    expire_past()
+    some = {one.value: select(Invitation.id).where(Invitation.state == one) for one in InvitationState}
+    counts = {
+        state: select(func.count()).select_from(ids.limit(MOST_COUNTED + 1).subquery()) for state, ids in some.items()
+    }
+    with read_session() as session:
+        return {state: session.scalar(count) or 0 for state, count in counts.items()}
 
 
 def open_link(token: str, *, is_seen: bool) -> Invitation:

@@ -10,6 +10,7 @@ from keap_connect.models.accounts import (
     CredentialKind,
     Invitation,
     InvitationState,
+    InvitationWord,
     ReconnectLink,
     StateCount,
 )

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, synonym
 
 from keap_connect.database import Base
 
@@ -142,6 +142,7 @@ class AccountWord(Base):
 
     word: Mapped[str] = mapped_column(_BY_CODES, primary_key=True)
     account_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), primary_key=True, index=True)
+    owner_id: Mapped[int] = synonym("account_id")
 
 
 class StateCount(Base):
@@ -247,3 +248,16 @@ class Invitation(Base):
     expires_at: Mapped[datetime]
     opened_at: Mapped[datetime | None]
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
+
+
+class InvitationWord(Base):
+    """The same for an invitation: for its label, external id and address, which never change."""
+
+    __tablename__ = "invitation_word"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    word: Mapped[str] = mapped_column(_BY_CODES, primary_key=True)
+    invitation_id: Mapped[int] = mapped_column(
+        ForeignKey("invitation.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    owner_id: Mapped[int] = synonym("invitation_id")

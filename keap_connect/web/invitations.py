@@ -12,6 +12,7 @@ from keap_connect.connect import confirming, invitations
 from keap_connect.connect.invitation_files import COLUMNS, MOST_BYTES, MOST_LINES, invite_many
 from keap_connect.connect.invitations import (
     LONGEST_DAYS,
+    MOST_COUNTED,
     USUAL_DAYS,
     MadeInvitation,
     NewInvitation,
@@ -23,6 +24,7 @@ from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.models import LARGEST_ID, InvitationState
 from keap_connect.services import services
 from keap_connect.spreadsheet import csv_line
+from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.browser_security import browser, takes_up_to
 from keap_connect.web.forms import form
@@ -57,12 +59,18 @@ def show_waiting(invitation_id: int | None) -> Response:
 @bp.get("/invitations")
 @open_to(Audience.VIEWER)
 def index() -> str:
-    state, before = request.args.get("state", ""), request.args.get("before", 0, type=int)
+    text, state = request.args.get("q", "").strip()[:LONGEST_SEARCH], request.args.get("state", "")
+    before = request.args.get("before", 0, type=int)
     if state not in {"", *InvitationState}:
         abort(404)
-    rows, older = invitations.list_invitations(SHOWN, max(0, min(before, LARGEST_ID)), state or None)
-    values = {"state": state, "states": list(InvitationState), "before": before, "older": older}
-    return render_template("invitations/index.html", invitations=rows, **values)
+    found = invitations.list_invitations(SHOWN, max(0, min(before, LARGEST_ID)), text=text, state=state)
+
+    def list_url(**changed: Any) -> str:
+        chosen: dict[str, Any] = {"q": text, "state": state, **changed}
+        return url_for("invitations.index", **{name: value or None for name, value in chosen.items()})
+
+    values = {"counts": invitations.count_invitations(), "most": MOST_COUNTED, "before": before, "list_url": list_url}
+    return render_template("invitations/index.html", found=found, query=text, state=state, **values)
 
 
 def _form(errors: dict[str, str] | None = None) -> str:

@@ -9,9 +9,11 @@ import pytest
 import requests
 from sqlalchemy import update
 
-from keap_connect.connect.invitations import get_invitation, list_invitations
+from keap_connect.connect import invitations
+from keap_connect.connect.invitations import NewInvitation, add_invitation, get_invitation, list_invitations
 from keap_connect.database import write_transaction
 from keap_connect.models import AuthorizationFlow, Invitation
+from keap_connect.web import invitations as web_invitations
 from tests.web.fixtures import World
 from tests.web.inventory import LINK_TOKEN
 
@@ -65,6 +67,40 @@ def test_an_admin_invites_confirms_resends_and_withdraws(world: World):
     assert "/invitations/1" in listed
     assert "/invitations/2" not in listed
     assert admin.get("/invitations?state=nonsense").status_code == 404
+
+
+@pytest.mark.proves("R15")
+def test_the_list_is_searched_counted_and_filtered(world: World, monkeypatch: pytest.MonkeyPatch):
+    with world.app.app_context(), write_transaction() as session:
+        for number in range(3):
+            wanted = NewInvitation(label=f"Bright Dental {number}", email=f"ann{number}@bright.example")
+            add_invitation(session, wanted, "x")
+
+    def found(**query: str) -> list[str]:
+        page = world.admin.get("/invitations", params=query).text
+        return re.findall(r'href="/invitations/(\d+)"', page)
+
+    assert found() == ["4", "3", "2", "1"]
+    assert "All <b>4</b>" in world.admin.page.text
+    assert "Sent <b>3</b>" in world.admin.page.text
+    for text, ids in {
+        "dent": ["4", "3", "2"],
+        "ann1": ["3"],
+        "bright 2": ["4"],
+        "crm:7": ["1"],
+        "#2": ["2"],
+        "x": [],
+    }.items():
+        assert found(q=text) == ids, text
+    assert found(q="dental", state="opened") == []
+    assert "in this state" in world.admin.page.text
+    assert found(q="dental", state="sent", before="4") == ["3", "2"]
+    assert 'name="state" value="sent"' in world.admin.page.text
+
+    monkeypatch.setattr(invitations, "MOST_COUNTED", 2)
+    monkeypatch.setattr(web_invitations, "MOST_COUNTED", 2)
+    found()
+    assert "Sent <b>2+</b>" in world.admin.page.text
 
 
 def send_file(world: World, content: str) -> requests.Response:
