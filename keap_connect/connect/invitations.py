@@ -46,6 +46,7 @@ CONFIRM_WITHIN = timedelta(days=7)
 EXPIRED_AT_ONCE = 200
 MOST_COUNTED = 10_000
 OPEN = (InvitationState.SENT, InvitationState.OPENED)
+UNUSED = (*OPEN, InvitationState.EXPIRED)
 # Without a user, a backslash and a fragment, in which browsers and this program could see different hosts.
 RETURN_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[!$-;=?-\[\]_a-z~]*)?(\?[!$-;=?-\[\]_a-z~]*)?")
 
@@ -134,10 +135,7 @@ def _checked(wanted: NewInvitation) -> dict[str, str | None]:
         )
     if return_url and not is_allowed_return_url(return_url):
         raise InvitationRefused("The return URL must begin with one of RETURN_ORIGINS in the settings.", "return_url")
-    if wanted.is_mailed and not email:
-        raise InvitationRefused("Enter the address that the mail goes to.", "email")
-    if wanted.is_mailed and services().settings.mail is None:
-        raise InvitationRefused("This app sends no mail: SMTP_URL is not set.", "is_mailed")
+    _check_mail(email, is_mailed=wanted.is_mailed)
     if tenant:
         texts["expected_tenant_id"] = normalize_tenant_id(tenant)
         if texts["expected_tenant_id"] is None:
@@ -145,6 +143,13 @@ def _checked(wanted: NewInvitation) -> dict[str, str | None]:
     if not 1 <= wanted.valid_days <= LONGEST_DAYS:
         raise InvitationRefused(f"An invitation is valid for 1 to {LONGEST_DAYS} days.", "valid_days")
     return texts
+
+
+def _check_mail(email: str | None, *, is_mailed: bool) -> None:
+    if is_mailed and not email:
+        raise InvitationRefused("There is no address that the mail could go to.", "email")
+    if is_mailed and services().settings.mail is None:
+        raise InvitationRefused("This app sends no mail: SMTP_URL is not set.", "is_mailed")
 
 
 def is_allowed_return_url(url: str) -> bool:
@@ -170,17 +175,38 @@ def resend(invitation_id: int, actor: str) -> MadeInvitation:
         InvitationNotFound: there is none.
         InvitationClosed: it is connected, waiting or withdrawn.
     """
-    now = utc_now()
     with write_transaction() as session:
-        row = lock_invitation(session, invitation_id)
-        if row.state not in {*OPEN, InvitationState.EXPIRED}:
-            raise InvitationClosed(f"It is {row.state}, so it gets no new link.")
-        row.state, row.opened_at = InvitationState.SENT, None
-        token, mail = _new_token(row)
-        _mail_it(session, row, mail)
-        row.sent_at, row.expires_at = now, now + (row.expires_at - row.sent_at)
-        _record(session, EventKind.INVITATION_RESENT, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
-        return MadeInvitation(row, _url(token))
+        return resend_in(session, invitation_id, actor)
+
+
+def resend_in(
+    session: Session, invitation_id: int, actor: str, *, is_mailed: bool | None = None, key: str | None = None
+) -> MadeInvitation:
+    """Do so in the caller's transaction.
+
+    Args:
+        is_mailed: whether the app sends this link and those that replace it; None leaves that as it is.
+        key: a random text that the link follows from, so that a job can show it later and stores no secret.
+
+    Raises:
+        InvitationRefused: the app cannot mail it.
+    """
+    now, row = utc_now(), lock_invitation(session, invitation_id)
+    if row.state not in UNUSED:
+        raise InvitationClosed(f"It is {row.state}, so it gets no new link.")
+    row.state, row.opened_at = InvitationState.SENT, None
+    if is_mailed is not None:
+        _check_mail(row.email, is_mailed=is_mailed)
+        row.is_mailed = is_mailed
+    token, mail = _new_token(row, key)
+    _mail_it(session, row, mail)
+    row.sent_at, row.expires_at = now, now + (row.expires_at - row.sent_at)
+    _record(session, EventKind.INVITATION_RESENT, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
+    return MadeInvitation(row, _url(token))
+
+
+def derived_url(key: str) -> str:
+    return _url(keyed_hash("invitation", key))
 
 
 def withdraw(invitation_id: int, actor: str) -> Invitation:
@@ -201,11 +227,30 @@ def withdraw(invitation_id: int, actor: str) -> Invitation:
             if row.state == InvitationState.CONNECTED:
                 raise InvitationClosed("It is connected. Disconnect its account instead.")
             if row.state != InvitationState.WITHDRAWN:
-                row.state = InvitationState.WITHDRAWN
-                _record(session, EventKind.INVITATION_WITHDRAWN, row, actor)
+                _withdraw(session, row, actor)
         break
     purge_deleted()
     return row
+
+
+def withdraw_unused(session: Session, invitation_id: int, actor: str) -> None:
+    """Withdraw an invitation that has connected nobody: the grant of somebody who waits is decided about one by one.
+
+    Raises:
+        InvitationNotFound: there is none.
+        InvitationClosed: somebody has connected by it, or it is withdrawn.
+    """
+    row = lock_invitation(session, invitation_id)
+    if row.state == InvitationState.WAITING:
+        raise InvitationClosed("Somebody has connected by it. Confirm or decline that on its page.")
+    if row.state not in UNUSED:
+        raise InvitationClosed(f"It is {row.state} already.")
+    _withdraw(session, row, actor)
+
+
+def _withdraw(session: Session, row: Invitation, actor: str) -> None:
+    row.state = InvitationState.WITHDRAWN
+    _record(session, EventKind.INVITATION_WITHDRAWN, row, actor)
 
 
 def get_invitation(invitation_id: int) -> Invitation:
@@ -233,6 +278,28 @@ def list_invitations(
         query = select(Invitation).where(*conditions).order_by(Invitation.id.desc()).limit(limit + 1)
         rows = list(session.scalars(query))
     return InvitationPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, note)
+
+
+def list_invitation_ids(after: int, limit: int, text: str, state: str) -> tuple[list[int], int | None]:
+    """Return the ids above `after` that a text finds, in this state if one is given; and the id to go on from."""
+    conditions = [Invitation.id > after, *([Invitation.state == state] if state else ())]
+    with read_session() as session:
+        if text:
+            ids = search(session, text, *conditions, index=INVITATIONS).ids[: limit + 1]
+        else:
+            query = select(Invitation.id).where(*conditions).order_by(Invitation.id).limit(limit + 1)
+            ids = list(session.scalars(query))
+    return ids[:limit], ids[limit - 1] if len(ids) > limit else None
+
+
+def count_matching(text: str, state: str) -> tuple[int, str]:
+    """Return how many invitations `list_invitations` lists on all its pages, and what the search says about itself."""
+    conditions = [Invitation.state == state] if state else []
+    with read_session() as session:
+        if text:
+            found = search(session, text, *conditions, index=INVITATIONS)
+            return len(found.ids), found.note
+        return session.scalar(select(func.count(Invitation.id)).where(*conditions)) or 0, ""
 
 
 def count_invitations() -> dict[str, int]:
@@ -281,7 +348,7 @@ def find_usable(session: Session, flow: AuthorizationFlow) -> Invitation | None:
     A flow may end after its invitation has expired, but not after that was used, withdrawn or got a newer link.
     """
     row = session.get(Invitation, flow.invitation_id or 0, with_for_update=True)
-    is_usable = row is not None and row.state in {*OPEN, InvitationState.EXPIRED} and row.sent_at <= flow.started_at
+    is_usable = row is not None and row.state in UNUSED and row.sent_at <= flow.started_at
     return row if is_usable else None
 
 
@@ -365,10 +432,11 @@ def mailed_link(invitation_id: int, message_id: str) -> MadeInvitation:
     return MadeInvitation(row, _url(token))
 
 
-def _new_token(row: Invitation) -> tuple[str, Delivery | None]:
+def _new_token(row: Invitation, key: str | None = None) -> tuple[str, Delivery | None]:
     """Return the secret of a new link, and the mail that takes it to the customer, if the app sends it."""
     mail = new_mail(row.email, INVITATION, {}, utc_now()) if row.email and is_sent_by_mail(row) else None
-    token = keyed_hash("invitation", mail.message_id) if mail else secrets.token_urlsafe(32)
+    key = mail.message_id if mail else key
+    token = keyed_hash("invitation", key) if key else secrets.token_urlsafe(32)
     row.token_hash = hash_secret(token)
     return token, mail
 

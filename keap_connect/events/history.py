@@ -98,7 +98,7 @@ class EventKind(StrEnum):
     EXTERNAL_ID_CHANGED = "external_id_changed", ACCOUNTS, "The external id was changed from {before} to {after}."
     TOKEN_REVEALED = "token_revealed", ACCOUNTS, "The access token was shown."
     DISCONNECTED = "disconnected", ACCOUNTS, "Disconnected: the tokens are deleted."
-    BULK_STARTED = "bulk_started", ACCOUNTS, "A job for many accounts started: {what}. Job {job}, accounts: {count}."
+    BULK_STARTED = "bulk_started", ACCOUNTS, "A job for many {of} started: {what}. Job {job}, {of}: {count}."
     ERASED = "erased", ACCOUNTS, "Erased: the account, its tokens, its names and its history are gone."
 
     REFRESHED = "refreshed", REFRESHING, "Refreshed: new tokens are stored.", STORES_PAIR
@@ -187,7 +187,7 @@ class EventKind(StrEnum):
     JOB_STOPPED = "job_stopped", IMPORTS, "Job {job} was stopped; items that were not done: {count}."
     EXPORTED = "exported", IMPORTS, "All accounts were exported, without tokens: {count}."
     SELECTION_EXPORTED = "selection_exported", IMPORTS, "Selected accounts were exported, without tokens: {count}."
-    LINKS_DOWNLOADED = "links_downloaded", IMPORTS, "The reconnect links of job {job} were downloaded: {count}."
+    LINKS_DOWNLOADED = "links_downloaded", IMPORTS, "The links of job {job} were downloaded: {count}."
 
     ADMIN_CREATED = "admin_created", PEOPLE, "Admin {email} was created."
     ADMIN_INVITED = "admin_invited", PEOPLE, "{email} was invited with the role {role}, until {until}."
@@ -242,6 +242,7 @@ WITHOUT_DETAILS = {
     "person": "a person Keap has not named yet",
     "reason": "",
     "now": "",
+    "of": "accounts",
     "again": "; it is tried again before it counts",  # the second refusal says " again"
 }
 ANNOUNCED_AS = {

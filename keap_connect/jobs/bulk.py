@@ -1,7 +1,7 @@
-"""The jobs that do one thing to many accounts: to those that were ticked in the list, or to all that match its filter.
+"""The jobs that do one thing to many accounts or invitations: those ticked in a list, or all that match its filter.
 
-The accounts of a filter become items part by part: when the runner has done some, it makes the next. Accounts that are
-connected later are not among them, and there are never more than were confirmed.
+Those of a filter become items part by part: when the runner has done some, it makes the next. What is connected or made
+later is not among them, and there are never more than were confirmed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.changes import disconnect_locked, rename
 from keap_connect.accounts.directory import list_accounts_after, load_account
 from keap_connect.accounts.naming import tidy_name
+from keap_connect.connect import invitations
 from keap_connect.connect.reconnect_links import add_derived_link, derived_url
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AccountChanged, MailNotNeeded
+from keap_connect.errors import AccountChanged, JobNotFound, MailNotNeeded
 from keap_connect.events.history import EventKind, record
 from keap_connect.events.mailing import ask_to_reconnect
 from keap_connect.jobs.records import (
@@ -29,7 +30,7 @@ from keap_connect.jobs.records import (
     make_job,
     view_job,
 )
-from keap_connect.models import Account, Job, JobItem, JobKind
+from keap_connect.models import OF_INVITATIONS, Account, Invitation, Job, JobItem, JobKind
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.spreadsheet import csv_line
 
@@ -40,8 +41,14 @@ BULK = {
     JobKind.REFRESH: "refresh now",
     JobKind.LABEL: "set the label",
     JobKind.DISCONNECT: "disconnect",
+    JobKind.INVITATION_LINKS: "make new links",
+    JobKind.INVITATION_MAILS: "send new links by mail",
+    JobKind.WITHDRAW: "withdraw",
 }
-LINK_COLUMNS = ("name", "address", "link", "account_id", "account")
+LINK_COLUMNS = {
+    JobKind.LINKS: ("name", "address", "link", "account_id", "account"),
+    JobKind.INVITATION_LINKS: ("name", "address", "link", "invitation", "external_id"),
+}
 
 
 def start_bulk(
@@ -56,48 +63,59 @@ def start_bulk(
     """Make the job and return its id.
 
     Args:
-        count: how many accounts a person was told it is for.
-        ids: the accounts; without them, `matching` has the `text` and `state` of a filter.
+        count: how many accounts or invitations a person saw it is for.
+        ids: of these; without them, `matching` has the `text` and `state` of a filter.
         work: what each item needs besides its account.
     """
+    row = Invitation if kind in OF_INVITATIONS else Account
     with write_transaction() as session:
-        there = select(Account.id).where(Account.id.in_(ids)).order_by(Account.id)
-        found = session.scalars(there).all() if ids else []
+        found = session.scalars(select(row.id).where(row.id.in_(ids)).order_by(row.id)).all() if ids else []
         rest = None
         if matching is not None:
-            last = session.scalar(select(func.max(Account.id))) or 0
+            last = session.scalar(select(func.max(row.id))) or 0
             in_state = {"state": matching["state"], **(work or {})}
             rest = {**matching, "after": 0, "last": last, "left": count, "work": in_state}
-        job_id = make_job(session, kind, actor, _items(found, 1, work or {}), rest=rest)
-        record(session, EventKind.BULK_STARTED, None, actor, what=BULK[kind], count=count, job=job_id)
+        job_id = make_job(session, kind, actor, _items(kind, found, 1, work or {}), rest=rest)
+        of = f"{row.__tablename__}s"
+        record(session, EventKind.BULK_STARTED, None, actor, what=BULK[kind], of=of, count=count, job=job_id)
         return job_id
 
 
 def add_next_items(job_id: int) -> None:
     """Turn the next accounts of a job's filter into items."""
     with read_session() as session:
-        rest = session.get_one(Job, job_id).rest
+        job = session.get_one(Job, job_id)
+        kind, rest = JobKind(job.kind), job.rest
         number = session.scalar(select(func.max(JobItem.number)).where(JobItem.job_id == job_id)) or 0
     if rest is None:
         return
-    page = list_accounts_after(rest["after"], ROWS_AT_ONCE, state=rest["state"], text=rest["text"])
-    ids = [one.id for one in page.accounts if one.id <= rest["last"]][: rest["left"]]
+    if kind in OF_INVITATIONS:
+        found, cursor = invitations.list_invitation_ids(rest["after"], ROWS_AT_ONCE, rest["text"], rest["state"])
+    else:
+        page = list_accounts_after(rest["after"], ROWS_AT_ONCE, state=rest["state"], text=rest["text"])
+        found, cursor = [one.id for one in page.accounts], page.next_cursor
+    ids = [one for one in found if one <= rest["last"]][: rest["left"]]
     with write_transaction() as session:
         job = session.get_one(Job, job_id, with_for_update=True)
         if job.finished_at is None and job.rest == rest:  # or it was stopped
             left = rest["left"] - len(ids)
-            has_more = left > 0 and page.next_cursor is not None and page.next_cursor < rest["last"]
-            job.rest = {**rest, "after": page.next_cursor, "left": left} if has_more else None
-            add_items(session, job.id, _items(ids, number + 1, rest["work"]))
+            has_more = left > 0 and cursor is not None and cursor < rest["last"]
+            job.rest = {**rest, "after": cursor, "left": left} if has_more else None
+            add_items(session, job.id, _items(kind, ids, number + 1, rest["work"]))
 
 
-def _items(ids: Sequence[int], first: int, work: Mapping[str, str]) -> dict[int, NewItem]:
+def _items(kind: JobKind, ids: Sequence[int], first: int, work: Mapping[str, str]) -> dict[int, NewItem]:
+    if kind in OF_INVITATIONS:
+        return {number: NewItem({"invitation": one}, {"invitation": one}) for number, one in enumerate(ids, first)}
     return {number: NewItem({**work, "account": one}, {}, one) for number, one in enumerate(ids, first)}
 
 
 def act_on(job: Job, work: dict[str, Any]) -> Finish:
     """Refresh one account if the job is for that; what is returned does the other things."""
-    account_id, kind = int(work["account"]), JobKind(job.kind)
+    kind = JobKind(job.kind)
+    if kind in OF_INVITATIONS:
+        return lambda session: (None, _change_invitation(session, kind, int(work["invitation"]), job.made_by))
+    account_id = int(work["account"])
     if kind is JobKind.REFRESH:
         refresh_account(account_id, job.made_by)
 
@@ -120,6 +138,18 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
     return finish
 
 
+def _change_invitation(session: Session, kind: JobKind, invitation_id: int, actor: str) -> Mapping[str, Any]:
+    if kind is JobKind.WITHDRAW:
+        invitations.withdraw_unused(session, invitation_id, actor)
+        return {}
+    if kind is JobKind.INVITATION_MAILS:
+        invitations.resend_in(session, invitation_id, actor, is_mailed=True)
+        return {"note": "Its mail will be sent."}
+    key = str(uuid4())
+    invitations.resend_in(session, invitation_id, actor, is_mailed=False, key=key)
+    return {"key": key}
+
+
 def _check_unchanged(account: Account, job: Job, work: dict[str, Any]) -> None:
     if account.connected_at > job.made_at:
         raise AccountChanged("It was connected again since the job began.")
@@ -131,22 +161,27 @@ def links_csv(job_id: int, actor: str) -> Iterator[str]:
     """Record the download in the history, and return a CSV file of the links that a job made, in pieces.
 
     Raises:
-        JobNotFound.
+        JobNotFound: also if the job is for something else.
     """
     view = view_job(job_id)
-    if view.job.kind == JobKind.LINKS:
-        with write_transaction() as session:
-            record(session, EventKind.LINKS_DOWNLOADED, None, actor, job=job_id, count=view.done)
-    return _link_lines(job_id)
+    if view.job.kind not in LINK_COLUMNS:
+        raise JobNotFound(f"Job {job_id} makes no links.")
+    with write_transaction() as session:
+        record(session, EventKind.LINKS_DOWNLOADED, None, actor, job=job_id, count=view.done)
+    return _link_lines(view.job)
 
 
-def _link_lines(job_id: int) -> Iterator[str]:
-    yield csv_line(LINK_COLUMNS)
+def _link_lines(job: Job) -> Iterator[str]:
+    yield csv_line(LINK_COLUMNS[JobKind(job.kind)])
     after = 0
-    while found := list_items(job_id, ItemOutcome.DONE, ROWS_AT_ONCE, after):
+    while found := list_items(job.id, ItemOutcome.DONE, ROWS_AT_ONCE, after):
         after = found[-1][0].number
         yield "".join(
-            csv_line((one.person_name, one.person_email, derived_url(item.details["key"]), one.id, one.title))
-            for item, one in found
-            if one is not None and "key" in item.details
+            csv_line(_link_cells(one, item.details["key"])) for item, one in found if one and "key" in item.details
         )
+
+
+def _link_cells(one: Account | Invitation, key: str) -> tuple[object, ...]:
+    if isinstance(one, Invitation):
+        return one.label, one.email, invitations.derived_url(key), one.id, one.external_id
+    return one.person_name, one.person_email, derived_url(key), one.id, one.title

@@ -15,13 +15,16 @@ from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import JobNotFound
 from keap_connect.events.deleting import MOST_AT_ONCE
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import LARGEST_ID, Account, Job, JobItem, JobKind
+from keap_connect.models import LARGEST_ID, Account, Invitation, Job, JobItem, JobKind
 from keap_connect.services import services
 from keap_connect.spreadsheet import csv_line
 
 KEPT_FOR = timedelta(days=7)  # after its end
 ROWS_AT_ONCE = 500
-CSV_COLUMNS = ("number", "outcome", "column", "problem", "note", "external_id", "label", "tenant_id", "account_id")
+CSV_COLUMNS = (
+    *("number", "outcome", "column", "problem", "note", "external_id", "label", "tenant_id", "account_id"),
+    "invitation",
+)
 # What the work of one item is made of. A `Step` calls Keap, in no transaction; it raises TemporarilyUnavailable if the
 # item is to be tried again later. The `Finish` that it returns writes to the account in the transaction that ends the
 # item. It returns the details to show, and the account's id, or None to leave the item's own. Any other
@@ -103,14 +106,15 @@ def list_jobs(kinds: Sequence[JobKind], most: int) -> list[JobView]:
 
 def list_items(
     job_id: int, outcome: ItemOutcome | None, most: int, after: int = 0
-) -> list[tuple[JobItem, Account | None]]:
-    """Return items with this outcome, or with any, in their order, and the account of each."""
-    query = select(JobItem, Account).outerjoin(Account, Account.id == JobItem.account_id)
+) -> list[tuple[JobItem, Account | Invitation | None]]:
+    """Return items with this outcome, or with any, in their order, and the account or invitation of each."""
+    query = select(JobItem, Account, Invitation).outerjoin(Account, Account.id == JobItem.account_id)
+    query = query.outerjoin(Invitation, Invitation.id == JobItem.details["invitation"].as_integer())
     query = query.where(JobItem.job_id == job_id, JobItem.number > after).order_by(JobItem.number).limit(most)
     if outcome is not None:
         query = query.where(JobItem.outcome == outcome)
     with read_session() as session:
-        return [(item, account) for item, account in session.execute(query)]
+        return [(item, account or invitation) for item, account, invitation in session.execute(query)]
 
 
 def items_csv(job_id: int, outcome: ItemOutcome | None) -> Iterator[str]:

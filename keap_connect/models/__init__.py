@@ -15,7 +15,7 @@ from keap_connect.models.accounts import (
     StateCount,
 )
 from keap_connect.models.events import AccountEvent
-from keap_connect.models.jobs import IMPORTS, ImportedToken, Job, JobItem, JobKind
+from keap_connect.models.jobs import IMPORTS, OF_INVITATIONS, ImportedToken, Job, JobItem, JobKind
 from keap_connect.models.notifications import Counter, Delivery, WebhookEndpoint
 from keap_connect.models.operations import (
     CLIENT_REFUSED,

@@ -249,6 +249,10 @@ class Invitation(Base):
     opened_at: Mapped[datetime | None]
     account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
 
+    @property
+    def title(self) -> str:
+        return self.label or self.email or f"Invitation {self.id}"
+
 
 class InvitationWord(Base):
     """The same for an invitation: for its label, external id and address, which never change."""

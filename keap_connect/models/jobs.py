@@ -18,9 +18,13 @@ class JobKind(StrEnum):
     REFRESH = "refresh"
     LABEL = "label"
     DISCONNECT = "disconnect"
+    INVITATION_LINKS = "invitation_links"
+    INVITATION_MAILS = "invitation_mails"
+    WITHDRAW = "withdraw"
 
 
 IMPORTS = (JobKind.IMPORT, JobKind.IMPORT_CHECK)  # their items are the lines of a file
+OF_INVITATIONS = (JobKind.INVITATION_LINKS, JobKind.INVITATION_MAILS, JobKind.WITHDRAW)
 
 
 class Job(Base):

@@ -1,13 +1,16 @@
-"""One thing for many accounts: those that were ticked in the list, or all that match its filter."""
+"""One thing for many accounts or invitations: those that were ticked in the list, or all that match its filter."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.accounts.directory import PAGE_SIZE, count_matching
+from keap_connect.accounts import directory
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.accounts.naming import check_names, tidy_name
+from keap_connect.connect import invitations
 from keap_connect.errors import FormRefused
 from keap_connect.jobs.bulk import start_bulk
 from keap_connect.models import LARGEST_ID, JobKind
@@ -16,59 +19,88 @@ from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.exports import as_download
 from keap_connect.web.forms import check_password, form
+from keap_connect.web.invitations import SHOWN
 
-bp = Blueprint("bulk", __name__, url_prefix="/accounts/bulk")
+bp = Blueprint("bulk", __name__)
 EXPORT = "export"
+BY_MAIL = {JobKind.LINKS: JobKind.MAILS, JobKind.INVITATION_LINKS: JobKind.INVITATION_MAILS}
+
+
+@dataclass(frozen=True)
+class List:
+    """A list with boxes to tick, what can be done with its rows, and how many rows of it a filter finds."""
+
+    noun: str
+    endpoint: str
+    page_size: int
+    acts: tuple[str, ...]
+    count: Callable[[str, str], tuple[int, str]]
+
+
 ACTS = (JobKind.LINKS, JobKind.REFRESH, JobKind.LABEL, JobKind.DISCONNECT, EXPORT)
+INVITATION_ACTS = (JobKind.INVITATION_LINKS, JobKind.WITHDRAW)
+LISTS = {
+    "accounts": List("account", "accounts.index", directory.PAGE_SIZE, ACTS, directory.count_matching),
+    "invitations": List("invitation", "invitations.index", SHOWN, INVITATION_ACTS, invitations.count_matching),
+}
 
 
-def _chosen() -> tuple[list[int], dict[str, str], int, str]:
+def _chosen(rows: List) -> tuple[list[int], dict[str, str], int, str]:
     """Return the ticked ids, the filter of the list, how many match it, and why nobody can choose all of these.
 
     The number is 0 unless a whole page was ticked.
     """
-    ids = sorted({one for one in request.values.getlist("account", type=int) if 0 < one <= LARGEST_ID})
+    ids = sorted({one for one in request.values.getlist(rows.noun, type=int) if 0 < one <= LARGEST_ID})
     matching = {"text": request.values.get("q", "").strip()[:LONGEST_SEARCH]}
     matching["state"] = request.values.get("state", "")[:LONGEST_SEARCH]
-    count, note = count_matching(**matching) if len(ids) >= PAGE_SIZE else (0, "")
+    count, note = rows.count(matching["text"], matching["state"]) if len(ids) >= rows.page_size else (0, "")
     why = f"All that match cannot be chosen. {note}" if note else ""
     return ids, matching, count if count > len(ids) and not why else 0, why
 
 
-def _page(errors: dict[str, str] | None = None) -> Response | str:
-    ids, matching, count, why_not_all = _chosen()
+def _can_mail(rows: List) -> bool:
+    settings = services().settings
+    return settings.mails_customers if rows.noun == "account" else settings.mail is not None
+
+
+def _page(of: str, errors: dict[str, str] | None = None) -> Response | str:
+    rows = LISTS[of]
+    ids, matching, count, why_not_all = _chosen(rows)
     act = request.values.get("act", "")
-    if act not in ACTS or not ids:
-        return _back_to_the_list(matching)
+    if act not in rows.acts or not ids:
+        return _back_to_the_list(rows, matching)
     return render_template(
-        "accounts/bulk.html",
+        "jobs/bulk.html",
+        of=of,
+        rows=rows,
         act=act,
         ids=ids,
         matching=matching,
         count=count,
         why_not_all=why_not_all,
-        takes_all=request.form.get("which") == "all",
-        label=request.form.get("label", ""),
-        can_mail=services().settings.mails_customers,
+        typed=request.form,
+        can_mail=_can_mail(rows),
         errors=errors or {},
     )
 
 
-def _back_to_the_list(matching: dict[str, str]) -> Response:
-    flash("Tick the accounts first.", "attention")
+def _back_to_the_list(rows: List, matching: dict[str, str]) -> Response:
+    flash(f"Tick the {rows.noun}s first.", "attention")
     chosen: dict[str, Any] = {"q": matching["text"] or None, "state": matching["state"] or None}
-    return redirect(url_for("accounts.index", **chosen), code=303)
+    return redirect(url_for(rows.endpoint, **chosen), code=303)
 
 
-@bp.route("", methods=["GET", "POST"])
+@bp.route("/accounts/bulk", methods=["GET", "POST"], defaults={"of": "accounts"})
+@bp.route("/invitations/bulk", methods=["GET", "POST"], defaults={"of": "invitations"})
 @open_to(Audience.ADMIN)
 @form(_page)
-def choose() -> Response:
+def choose(of: str) -> Response:
     """Ask what is meant, and do it in a job; an export is a download."""
-    ids, matching, count, why_not_all = _chosen()
+    rows = LISTS[of]
+    ids, matching, count, why_not_all = _chosen(rows)
     act = request.form.get("act", "")
-    if act not in ACTS or not ids:
-        return _back_to_the_list(matching)
+    if act not in rows.acts or not ids:
+        return _back_to_the_list(rows, matching)
     if why_not_all and request.form.get("which") == "all":
         raise FormRefused(why_not_all, "which")
     takes_all = count > 0 and request.form.get("which") == "all"
@@ -79,11 +111,11 @@ def choose() -> Response:
         check_names(label=tidy_name(work["label"]))
     if act == JobKind.DISCONNECT and request.form.get("count", "").strip() != str(number):
         raise FormRefused(f"Type {number}, the number of accounts.", "count")
-    is_mailed = request.form.get("how") == "mail" and services().settings.mails_customers
-    if act in (JobKind.DISCONNECT, EXPORT) or (act == JobKind.LINKS and not is_mailed):
+    is_mailed = act in BY_MAIL and request.form.get("how") == "mail" and _can_mail(rows)
+    if act in (JobKind.DISCONNECT, EXPORT) or (act in BY_MAIL and not is_mailed):
         check_password()
     if act == EXPORT:
         return as_download(export_csv(actor(), **({**matching} if takes_all else {"only": ids}), count=number))
-    kind = JobKind.MAILS if act == JobKind.LINKS and is_mailed else JobKind(act)
+    kind = BY_MAIL[JobKind(act)] if is_mailed else JobKind(act)
     chosen = {"matching": matching} if takes_all else {"ids": ids}
     return redirect(url_for("jobs.show", job_id=start_bulk(kind, actor(), number, work=work, **chosen)), code=303)

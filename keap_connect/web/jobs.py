@@ -1,14 +1,17 @@
 """The page of a job: how far it is, what became of its items, and a button that stops it."""
 
-from flask import Blueprint, flash, redirect, render_template, request, stream_with_context, url_for
+from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask import Response as FlaskResponse
 from werkzeug.wrappers import Response
 
-from keap_connect.jobs.bulk import BULK, links_csv
+from keap_connect.jobs.bulk import BULK, LINK_COLUMNS, links_csv
 from keap_connect.jobs.records import ItemOutcome, items_csv, list_items, stop_job, view_job
 from keap_connect.jobs.runner import at_once
+from keap_connect.models import OF_INVITATIONS
 from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.web.auth import Audience, actor, open_to
+from keap_connect.web.exports import as_download, ask_for_password
+from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("jobs", __name__, url_prefix="/jobs/<int:job_id>")
 MOST_SHOWN = 40  # of each outcome; the page stays under 60 kB
@@ -24,6 +27,8 @@ def show(job_id: int) -> str:
         view=view,
         shown=shown,
         is_bulk=view.job.kind in BULK,
+        of_invitations=view.job.kind in OF_INVITATIONS,
+        makes_links=view.job.kind in LINK_COLUMNS,
         has_worker=bool(list_workers()),
         minutes_left=-(-view.waiting // (60 * at_once(view.job))),
     )
@@ -35,18 +40,22 @@ def download(job_id: int) -> FlaskResponse:
     """Return all items as CSV, or only the refused ones."""
     view_job(job_id)
     outcome = ItemOutcome.REFUSED if request.args.get("only") == ItemOutcome.REFUSED else None
-    answer = FlaskResponse(stream_with_context(items_csv(job_id, outcome)), mimetype="text/csv")
-    answer.headers["Content-Disposition"] = f'attachment; filename="job-{job_id}{f"-{outcome}" if outcome else ""}.csv"'
-    return answer
+    return as_download(items_csv(job_id, outcome), f"job-{job_id}{f'-{outcome}' if outcome else ''}")
 
 
-@bp.get("/links.csv")
+def _links_form(job_id: int, errors: dict[str, str] | None = None) -> str:
+    view_job(job_id)
+    lead = "A CSV file of name, address and link. Anybody who has a link can use it, once."
+    return ask_for_password("Download the links", lead, (url_for("jobs.show", job_id=job_id), "The job"), errors)
+
+
+@bp.route("/links", methods=["GET", "POST"])
 @open_to(Audience.ADMIN)
+@form(_links_form)
 def links(job_id: int) -> FlaskResponse:
-    """Return the reconnect links that the job made, with whom they are for."""
-    answer = FlaskResponse(stream_with_context(links_csv(job_id, actor())), mimetype="text/csv")
-    answer.headers["Content-Disposition"] = f'attachment; filename="reconnect-links-{job_id}.csv"'
-    return answer
+    """Return the links that the job made, with whom they are for."""
+    check_password()
+    return as_download(links_csv(job_id, actor()), f"links-{job_id}")
 
 
 @bp.post("/stop")

@@ -96,8 +96,8 @@ document.addEventListener("click", async ({ target }) => {
   }, 1000);
 });
 
-// data-back: a link to the list leads to the page of it that was seen last in this tab, and to the same account there.
+// data-back: a link to the list leads to the page of it that was seen last in this tab, and to the same row there.
 for (const link of document.querySelectorAll("[data-back]")) {
-  link.href = sessionStorage.getItem("list") ?? link.href;
+  link.href = sessionStorage.getItem(link.pathname) ?? link.href;
   link.addEventListener("click", () => sessionStorage.setItem("returns", "1"));
 }

@@ -27,7 +27,7 @@ const ACTS = {
   "/": ["[type=search]", (field) => field.focus()],
   j: [`:is(${ROW}) a`, () => move(1)],
   k: [`:is(${ROW}) a`, () => move(-1)],
-  x: ["[name=account][type=checkbox]", () => document.activeElement.closest("tr")?.querySelector("[name=account]")?.click()],
+  x: [".one-line [type=checkbox]", () => document.activeElement.closest("tr")?.querySelector("[type=checkbox]")?.click()],
   u: [".trail a", (link) => link.click()],
   "?": ["#keys", show],
 };

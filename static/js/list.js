@@ -1,9 +1,9 @@
-// The list of accounts: ticking a whole page, and coming back to the account that was opened.
+// A list, of accounts or of invitations: ticking a whole page, and coming back to the row that was opened.
 
 const links = () => [...document.querySelectorAll(".one-line td a")];
-const boxes = () => [...document.querySelectorAll("[name=account]")];
+const boxes = () => [...document.querySelectorAll(".one-line [type=checkbox]")];
 
-sessionStorage.setItem("list", location.pathname + location.search);
+sessionStorage.setItem(location.pathname, location.pathname + location.search);
 if (sessionStorage.getItem("returns")) links().find((one) => one.href === sessionStorage.getItem("opened"))?.focus();
 sessionStorage.removeItem("returns");
 document.addEventListener("click", ({ target }) => {
@@ -13,9 +13,10 @@ document.addEventListener("click", ({ target }) => {
 const ticked = document.getElementById("ticked");
 const tickAll = document.querySelector("[data-tick]");
 if (tickAll) {
+  const none = ticked.textContent;
   const say = () => {
     const count = boxes().filter((one) => one.checked).length;
-    ticked.textContent = count ? `${count} ticked:` : "Ticked accounts:";
+    ticked.textContent = count ? `${count} ticked:` : none;
   };
   tickAll.hidden = false;
   tickAll.addEventListener("click", () => {

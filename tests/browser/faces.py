@@ -10,7 +10,7 @@ from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.state import AccountState
 from keap_connect.api.documentation import ORDER
 from keap_connect.connect.endings import Ending
-from keap_connect.web.bulk import ACTS
+from keap_connect.web.bulk import ACTS, INVITATION_ACTS
 from keap_connect.web.ending_words import WORDS
 from tests.browser.world import ACCOUNTS, HOSTILE, INVITATIONS, LINK_TOKEN, LONG, RECOVERY_CODE, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD
@@ -117,6 +117,9 @@ APP_FACES = [
         act=send("Disconnect", password="x", count="2"),
     ),
     Face("job for many accounts, hostile name", "/jobs/3", "admin"),
+    Face("links of a job", "/jobs/3/links", "admin"),
+    Face("links of a job, refused", "/jobs/3/links", "admin", 401, act=send("Download", password="x")),
+    *[Face(f"invitations, {act}", f"/invitations/bulk?act={act}&invitation=1", "admin") for act in INVITATION_ACTS],
     Face("job for many accounts, running", "/jobs/4", "admin"),
     Face("journeys", "/accounts/journeys", "admin"),
     Face("journeys, not found", f"/accounts/journeys?{urlencode({'reference': HOSTILE})}", "admin"),
@@ -179,6 +182,8 @@ APP_FACES = [
     Face("result, to be confirmed", "/connect/invited", "returning"),
     Face("invitations", "/invitations", "admin"),
     Face("invitations of a viewer", "/invitations", "viewer"),
+    Face("invitations, searched", f"/invitations?{urlencode({'q': LONG[:100]})}", "admin"),
+    Face("invitations, not found", f"/invitations?{urlencode({'q': HOSTILE})}", "admin"),
     Face("invitations, the last ones", "/invitations?before=9", "admin"),
     Face("invitations, none in this state", "/invitations?state=expired", "admin"),
     Face("new invitation", "/invitations/new", "admin"),

@@ -203,7 +203,6 @@ NO_PAGES = {
     "connect.callback",
     "audit.download",
     "jobs.download",
-    "jobs.links",
     *FOR_PROGRAMS,
 }
 NO_PAGES_OF_THE_SANDBOX = {"static", "control.health", "rest_api.call"}

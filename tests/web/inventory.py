@@ -137,7 +137,7 @@ ADDRESSES = {
     "imports.file": "/import/file",
     "jobs.show": "/jobs/1",
     "jobs.download": "/jobs/1/items.csv",
-    "jobs.links": "/jobs/1/links.csv",
+    "jobs.links": "/jobs/1/links",
     "jobs.stop": "/jobs/1/stop",
     "bulk.choose": "/accounts/bulk",
     "exports.accounts": "/export",

@@ -368,10 +368,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.JOB_STOPPED: ({"job": 4, "count": 3}, "Job 4 was stopped; items that were not done: 3."),
     EventKind.EXPORTED: ({"count": 3}, "All accounts were exported, without tokens: 3."),
     EventKind.SELECTION_EXPORTED: ({"count": 3}, "Selected accounts were exported, without tokens: 3."),
-    EventKind.LINKS_DOWNLOADED: ({"job": 4, "count": 3}, "The reconnect links of job 4 were downloaded: 3."),
+    EventKind.LINKS_DOWNLOADED: ({"job": 4, "count": 3}, "The links of job 4 were downloaded: 3."),
     EventKind.BULK_STARTED: (
-        {"what": "disconnect", "count": 3, "job": 4},
-        "A job for many accounts started: disconnect. Job 4, accounts: 3.",
+        {"what": "withdraw", "of": "invitations", "count": 3, "job": 4},
+        "A job for many invitations started: withdraw. Job 4, invitations: 3.",
     ),
     EventKind.CLIENT_CHECKED: (
         {"reason": "Keap knows the client."},

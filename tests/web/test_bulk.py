@@ -13,6 +13,7 @@ from keap_connect.accounts import search
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
+from keap_connect.connect.invitations import NewInvitation, add_invitation
 from keap_connect.connect.merging import merge
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ClientMisconfigured
@@ -22,8 +23,9 @@ from keap_connect.jobs import bulk, runner
 from keap_connect.jobs.records import ItemOutcome, list_items, stop_job, view_job
 from keap_connect.jobs.runner import PAUSE, JobRunner, _open, _settle
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, Account, AccountEvent, Delivery, Job, JobItem
+from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, Account, AccountEvent, Delivery, Invitation, Job, JobItem
 from keap_connect.refresh.alarms import raise_alarm
+from keap_connect.web.invitations import SHOWN
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
 
@@ -190,7 +192,9 @@ def test_links_are_a_file_of_name_address_and_link_and_each_link_works(
         JobRunner(app).do_due()
         items = [(item.work_sealed, item.details) for item, _ in list_items(job_id, None, 9)]
 
-    rows = list(csv.DictReader(admin.get(f"/jobs/{job_id}/links.csv").text.splitlines()))
+    admin.get(f"/jobs/{job_id}/links")
+    assert "password is wrong" in admin.press(f"/jobs/{job_id}/links", password="x").text
+    rows = list(csv.DictReader(admin.press(f"/jobs/{job_id}/links", password=ADMIN_PASSWORD).text.splitlines()))
 
     assert [(row["name"], row["address"], row["account_id"]) for row in rows] == [
         ("Ann Lee", "ann@example.com", str(one)) for one in ids
@@ -392,3 +396,115 @@ def test_a_ticked_account_that_is_connected_again_keeps_its_new_tokens(
             left = session.scalars(select(Account.id).where(Account.refresh_token_sealed.is_not(None))).all()
 
     assert left == ids[:1]
+
+
+@pytest.fixture
+def invite(app: Flask) -> Callable[..., list[int]]:
+    """Give the function that makes invitations."""
+
+    def make(count: int, state: str = "sent", **wanted: str) -> list[int]:
+        with app.app_context(), write_transaction() as session:
+            rows = [
+                add_invitation(session, NewInvitation(f"Company {n}", **wanted), ADMIN_EMAIL).row for n in range(count)
+            ]
+            for row in rows:
+                row.state = state
+            return [row.id for row in rows]
+
+    return make
+
+
+def press_for_invitations(app: Flask, admin: Visitor, act: str, ids: list[int], **fields: str) -> int:
+    """Tick invitations, press a button above the list and confirm; return the id of the job, which is done."""
+    admin.get("/invitations/bulk", params={"act": act, "invitation": ids, "state": fields.pop("state", "")})
+    admin.press("/invitations/bulk", invitation=ids, **fields)  # type: ignore[arg-type]
+    assert "/jobs/" in admin.page.url, admin.text
+    with app.app_context():
+        JobRunner(app).do_due()
+    return int(admin.page.url.rpartition("/")[2])
+
+
+def outcomes(app: Flask, job_id: int) -> list[tuple[int, str | None, str]]:
+    with app.app_context():
+        items = list_items(job_id, None, 99)
+    return [(item.details["invitation"], item.outcome, item.details.get("problem", "")[:24]) for item, _ in items]
+
+
+def states(app: Flask) -> list[str]:
+    with app.app_context(), read_session() as session:
+        return list(session.scalars(select(Invitation.state).order_by(Invitation.id)))
+
+
+@pytest.mark.proves("R15")
+@on_sqlite
+def test_new_links_of_invitations_are_a_file_and_the_links_before_end(
+    app: Flask, admin: Visitor, new_visitor: Callable[[], Visitor], invite: Callable[..., list[int]]
+):
+    (expired,), (used,) = invite(1, "expired", email="ann@example.com", external_id="crm:1"), invite(1, "connected")
+    with app.app_context(), read_session() as session:
+        before = session.get_one(Invitation, expired).token_hash
+
+    job_id = press_for_invitations(app, admin, "invitation_links", [expired, used], password=ADMIN_PASSWORD)
+
+    page = admin.get(f"/jobs/{job_id}").text
+    assert "1 invitation done, 1 failed." in page
+    assert f'href="/invitations/{expired}"' in page
+    assert outcomes(app, job_id) == [(expired, "done", ""), (used, "refused", "It is connected, so it g")]
+    admin.get(f"/jobs/{job_id}/links")
+    (row,) = csv.DictReader(admin.press(f"/jobs/{job_id}/links", password=ADMIN_PASSWORD).text.splitlines())
+    link = row.pop("link")
+    assert row == {
+        "name": "Company 0",
+        "address": "ann@example.com",
+        "invitation": str(expired),
+        "external_id": "crm:1",
+    }
+    assert "Connect Keap" in new_visitor().get(link).text
+    with app.app_context(), read_session() as session:
+        assert session.get_one(Invitation, expired).token_hash != before
+        assert session.scalars(select(AccountEvent.details).where(AccountEvent.kind == "bulk_started")).one()["of"] == (
+            "invitations"
+        )
+
+
+@on_sqlite
+@pytest.mark.parametrize("environ", [MAILS | {"CUSTOMER_MAIL": "off"}], indirect=True)
+def test_invitations_are_sent_again_by_mail_to_those_with_an_address(
+    app: Flask, admin: Visitor, invite: Callable[..., list[int]]
+):
+    (mailed,), (without,) = invite(1, email="ann@example.com"), invite(1)
+
+    job_id = press_for_invitations(app, admin, "invitation_links", [mailed, without], how="mail")
+
+    assert outcomes(app, job_id) == [(mailed, "done", ""), (without, "refused", "There is no address that")]
+    with app.app_context(), read_session() as session:
+        mails = session.execute(select(Delivery.recipient, Delivery.payload)).all()
+        assert session.get_one(Invitation, mailed).is_mailed
+    assert [tuple(one) for one in mails] == [("ann@example.com", {"invitation": mailed})]
+
+
+@pytest.mark.proves("R15")
+@on_sqlite
+def test_all_invitations_that_match_are_withdrawn_but_those_that_connected_somebody(
+    app: Flask, admin: Visitor, invite: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    ids, late = invite(SHOWN + 3), invite(1, "opened")
+    with app.app_context(), write_transaction() as session:
+        session.get_one(Invitation, ids[0]).state = "connected"
+    whole_page = {"act": "withdraw", "invitation": ids[3:], "state": "sent"}
+    assert f"All {SHOWN + 2} that match" in admin.get("/invitations/bulk", params=whole_page).text
+    with app.app_context(), write_transaction() as session:
+        session.get_one(Invitation, ids[1]).state = "expired"  # it leaves the filter
+    admin.press("/invitations/bulk", invitation=ids[3:], which="all")  # type: ignore[arg-type]
+    with app.app_context(), write_transaction() as session:
+        bulk.add_next_items(int(admin.page.url.rpartition("/")[2]))
+        session.get_one(Invitation, ids[2]).state = "waiting"  # a grant came meanwhile
+    with app.app_context():
+        JobRunner(app).do_due()
+
+    job_id = int(admin.page.url.rpartition("/")[2])
+    assert states(app) == ["connected", "expired", "waiting", *["withdrawn"] * (SHOWN), *["opened"] * len(late)]
+    assert [one for one in outcomes(app, job_id) if one[1] != "done"] == [
+        (ids[2], "refused", "Somebody has connected b")
+    ]

@@ -62,6 +62,7 @@ FORMS = {
     "setup.check": {},
     "imports.one": {},
     "imports.file": {},
+    "jobs.links": {"password": ADMIN_PASSWORD},
     "jobs.stop": {},
     "bulk.choose": {"act": "label", "account": "1", "label": "Another name"},
     "exports.accounts": {"password": ADMIN_PASSWORD},
@@ -82,11 +83,12 @@ OTHER_ANSWERS = {
     "imports.one": 401,
     "imports.file": 401,
     "exports.accounts": 200,
+    "jobs.links": 404,
     "mail.index": 200,
     "mail.end": 200,
 }
 # Those that find nothing to do: nothing is incomplete or sent, no code was asked for, no second factor is on, the
-# message waits already, and no file was chosen.
+# message waits already, no file was chosen, and the job makes no links.
 IDLE = {
     "mail.index",
     "accounts.complete",
@@ -97,6 +99,7 @@ IDLE = {
     "profile.recovery_codes",
     "webhooks.redeliver",
     "invitations.file",
+    "jobs.links",
 }
 SHOW_A_SECRET_ONCE = {
     "reveal.access_token",
