@@ -16,8 +16,9 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.flows import start_flow
 from keap_connect.crypto import hash_secret
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import LinkGone
+from keap_connect.errors import LinkGone, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.events.mailing import ask_to_reconnect
 from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
 from keap_connect.services import keyed_hash, services
 
@@ -60,6 +61,27 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
         if made.used_at or made.revoked_at:
             raise LinkGone("The link of this mail was used or revoked.")
         return MadeLink(_url(token), made.expires_at)
+
+
+def mail_link(account_id: int) -> str:
+    """Send the account's person a mail with a link, in the place of one that waits; return the address.
+
+    Raises:
+        AccountNotFound: there is none.
+        MailNotNeeded: the app cannot write to this person, or need not.
+    """
+    with write_transaction() as session:
+        return mail_link_in(session, account_id)
+
+
+def mail_link_in(session: Session, account_id: int) -> str:
+    """Do so in the caller's transaction."""
+    account = load_account(session, account_id)
+    if not services().settings.mails_customers:
+        raise MailNotNeeded("This app writes to no customers: SMTP_URL is not set, or CUSTOMER_MAIL is off.")
+    if account.person_email is None or not ask_to_reconnect(session, account):
+        raise MailNotNeeded("It need not be reconnected, or its person's address is not known.")
+    return account.person_email
 
 
 def add_derived_link(session: Session, account_id: int, key: str, actor: str) -> None:

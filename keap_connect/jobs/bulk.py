@@ -15,11 +15,10 @@ from keap_connect.accounts.changes import disconnect_locked, rename
 from keap_connect.accounts.directory import list_accounts_after, load_account
 from keap_connect.accounts.naming import tidy_name
 from keap_connect.connect import invitations
-from keap_connect.connect.reconnect_links import add_derived_link, derived_url
+from keap_connect.connect.reconnect_links import add_derived_link, derived_url, mail_link_in
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AccountChanged, JobNotFound, MailNotNeeded
+from keap_connect.errors import AccountChanged, JobNotFound
 from keap_connect.events.history import EventKind, record
-from keap_connect.events.mailing import ask_to_reconnect
 from keap_connect.jobs.records import (
     ROWS_AT_ONCE,
     Finish,
@@ -131,9 +130,9 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
             account = load_account(session, account_id, lock=True)
             _check_unchanged(account, job, work)
             disconnect_locked(session, account, job.made_by)
-        if kind is JobKind.MAILS and not ask_to_reconnect(session, load_account(session, account_id)):
-            raise MailNotNeeded("It need not be reconnected, or its person's address is not known.")
-        return None, {"note": "Its mail will be sent."} if kind is JobKind.MAILS else {}
+        if kind is JobKind.MAILS:
+            return None, {"note": f"Its mail goes to {mail_link_in(session, account_id)}."}
+        return None, {}
 
     return finish
 

@@ -52,6 +52,7 @@ def _page(account_id: int, errors: dict[str, str] | None = None) -> str:
         history=list_events(Search(account_id=account_id), before),
         is_newest=before is None,
         refreshing=read_refreshing(),
+        can_mail=services().settings.mails_customers and account.person_email,
     )
 
 

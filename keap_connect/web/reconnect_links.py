@@ -8,14 +8,14 @@ from keap_connect.accounts.directory import view_account
 from keap_connect.connect.flows import find_flow
 from keap_connect.connect.invitations import start_by_invitation_again
 from keap_connect.connect.reconnect_links import (
-    LINK_LIFE,
     check_link,
+    mail_link,
     make_link,
     revoke_link,
     start_by_link,
     start_by_link_again,
 )
-from keap_connect.errors import AccountNotFound, LinkGone
+from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.web.auth import Audience, actor, open_to
 from keap_connect.web.browser_security import browser, read_cookie
 
@@ -24,11 +24,16 @@ bp = Blueprint("reconnect_links", __name__)
 
 @bp.post("/accounts/<int:account_id>/reconnect-links")
 @open_to(Audience.ADMIN)
-def create(account_id: int) -> str:
-    made = make_link(account_id, actor())
-    return render_template(
-        "accounts/reconnect_link.html", account=view_account(account_id), link=made.url, days=LINK_LIFE.days
-    )
+def create(account_id: int) -> Response:
+    """Send a link by mail, or show it once."""
+    if request.form.get("how") != "mail":
+        values = {"account": view_account(account_id), "made": make_link(account_id, actor())}
+        return make_response(render_template("accounts/reconnect_link.html", **values))
+    try:
+        flash(f"A mail with the link is sent to {mail_link(account_id)} within seconds.", "done")
+    except MailNotNeeded as reason:
+        flash(f"No mail was sent. {reason}", "attention")
+    return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
 @bp.post("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke")

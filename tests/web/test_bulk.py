@@ -261,6 +261,28 @@ def test_links_by_mail_go_to_those_who_must_reconnect_and_take_the_place_of_wait
 
 
 @on_sqlite
+@pytest.mark.parametrize("environ", [MAILS], indirect=True)
+def test_one_link_is_mailed_by_the_app_or_shown_with_a_ready_text(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]]
+):
+    (lost,) = add(1, person_email="ann@example.com", refused_at=utc_now())
+    (well,) = add(1, person_email="ben@example.com")
+
+    admin.get(f"/accounts/{lost}")
+    page = admin.press(f"/accounts/{lost}/reconnect-links", how="mail").text
+    assert "A mail with the link is sent to ann@example.com" in page
+    assert "Mail reconnect link" not in admin.get(f"/accounts/{well}").text
+    assert "No mail was sent." in admin.press(f"/accounts/{well}/reconnect-links", how="mail").text
+    with app.app_context(), read_session() as session:
+        mails = select(Delivery.recipient, Delivery.status).where(Delivery.channel == CUSTOMER_MAIL)
+        assert session.execute(mails.order_by(Delivery.id)).all()[-1] == ("ann@example.com", "waiting")
+
+    page = admin.press(f"/accounts/{well}/reconnect-links").text
+    assert 'href="mailto:ben@example.com?subject=Reconnect%20Company%20' in page
+    assert re.search(rf"please reconnect Company {well} with .*: open this link, .*{admin.base_url}/r/", page)
+
+
+@on_sqlite
 def test_a_disconnect_spares_what_was_connected_again_and_what_came_into_the_state_later(
     app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ):
