@@ -4,8 +4,6 @@ import base64
 from datetime import timedelta
 from pathlib import Path
 
-from flask_migrate import upgrade
-
 from bench.bare_loop import CLIENT_ID, CLIENT_SECRET
 from keap_connect.accounts.credentials import replace_credential
 from keap_connect.application import create_app
@@ -13,10 +11,9 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
+from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
-
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
 def environ(database_url: str, token_endpoint: str, instance_path: Path) -> dict[str, str]:
@@ -42,7 +39,7 @@ def fill(settings: Settings, refresh_tokens: list[str]) -> None:
     """Lay the tables out and store one due account for each refresh token."""
     app = create_app(settings, serves=False)
     with app.app_context():
-        upgrade(directory=str(MIGRATIONS))
+        upgrade()
         with write_transaction() as session:
             session.add_all([_due(number, token) for number, token in enumerate(refresh_tokens, 1)])
         prepare_to_serve(settings)

@@ -22,10 +22,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import requests
-from flask_migrate import upgrade
 from sqlalchemy import Connection
 
-from bench.accounts import MIGRATIONS, environ
+from bench.accounts import environ
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.state import Ours, standing_of
@@ -35,6 +34,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db
 from keap_connect.refresh.due import claim_due, lag_seconds
+from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import services
 from keap_connect.settings import Settings
@@ -160,7 +160,7 @@ def _install(url: str, accounts: int, instance: Path, stack: ExitStack) -> Insta
     settings = Settings.from_env(values)
     app = create_app(settings, serves=False)
     with app.app_context():
-        upgrade(directory=str(MIGRATIONS))
+        upgrade()
         started = time.monotonic()
         with db.engine.connect() as connection:
             _fill(connection, accounts)

@@ -24,15 +24,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from flask_migrate import upgrade
 from sqlalchemy import insert
 
-from bench.accounts import MIGRATIONS, environ
+from bench.accounts import environ
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
+from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import services
 from keap_connect.settings import Settings
@@ -202,7 +202,7 @@ def fill(settings: Settings, accounts: int, refresh_token: str | None) -> str:
     """Lay the tables out, store accounts whose tokens hold, and return a key for them."""
     app = create_app(settings, serves=False)
     with app.app_context():
-        upgrade(directory=str(MIGRATIONS))
+        upgrade()
         with write_transaction() as session:
             session.execute(insert(Account), [_row(number) for number in range(1, accounts + 1)])
             if refresh_token:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 from flask import Flask, current_app
-from flask_migrate import Migrate  # type: ignore[import-untyped]
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
     Connection,
@@ -54,7 +53,6 @@ NAMING_CONVENTION = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-MIGRATIONS = str(Path(__file__).parent.parent / "migrations")  # found from any folder
 BUSY_SECONDS = 10  # how long a writer waits for another
 DEADLOCK = "40P01"  # PostgreSQL's code
 # No statement and no silent network may block a thread forever. Each transaction sets it: a pooler in transaction
@@ -123,7 +121,6 @@ class Base(DeclarativeBase):
 
 
 db = SQLAlchemy(metadata=Base.metadata)
-migrate = Migrate()
 
 
 def connect_database(app: Flask, url: str) -> None:
@@ -143,7 +140,6 @@ def connect_database(app: Flask, url: str) -> None:
         options["connect_args"] = {**limits, "prepare_threshold": None}
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
-    migrate.init_app(app, db, directory=MIGRATIONS, render_as_batch=True)
     with app.app_context():
         event.listen(db.engine, "handle_error", _note_trouble)
         if is_postgresql:

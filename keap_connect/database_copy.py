@@ -12,9 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alembic import command as alembic
-from alembic.migration import MigrationContext
-from flask import Flask, current_app
+from flask import Flask
 from sqlalchemy import JSON, Connection, String, Table, func, inspect, make_url, select, text
 
 from keap_connect.backup import in_words, is_sqlite, opened, refuse_damaged, refuse_in_use, without_password
@@ -25,6 +23,7 @@ from keap_connect.key_rotation import list_closed
 from keap_connect.models import KeyCheck
 from keap_connect.refresh.lease import restart_waits
 from keap_connect.refresh.recovery import list_kept
+from keap_connect.revisions import read_revision, upgrade
 from keap_connect.services import attach_services, services
 
 BATCH = 5000
@@ -94,8 +93,8 @@ def _copy(source: Connection, place: str, show: ShowProgress) -> Copied:
     digest = hashlib.sha256(sealed).hexdigest()[:16]
     with db.engine.connect() as connection:
         refuse_in_use(connection)
-        revision = MigrationContext.configure(connection).get_current_revision()
-    was = MigrationContext.configure(source).get_current_revision()
+        revision = read_revision(connection)
+    was = read_revision(source)
     if was == f"{MOVED}{place}" and revision and revision.startswith(UNFINISHED) and revision.endswith(digest):
         _put_in_service(revision.removeprefix(UNFINISHED).split()[0])
         return Copied(place, 0, 0)
@@ -126,7 +125,7 @@ def _reserve(revision: str | None, newest: str, mark: str) -> None:
             is_empty = not any(connection.scalar(select(table).limit(1).with_only_columns(1)) for table in TABLES)
         elif not inspect(connection).get_table_names():
             is_empty = True
-            alembic.upgrade(current_app.extensions["migrate"].migrate.get_config(), "head")
+            upgrade()
     if not is_empty:
         raise BackupRefused(
             "The new database is not empty, and no copy of the old one: make another one with createdb."

@@ -3,12 +3,8 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from flask import current_app
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 
@@ -18,6 +14,7 @@ from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.answers import cut
 from keap_connect.models import KeyCheck
+from keap_connect.revisions import list_revisions, read_revision
 from keap_connect.services import services
 
 VERSION = "0.1.0"  # of this program, as in pyproject.toml
@@ -66,24 +63,18 @@ def find_revisions(connection: Connection, name: str) -> tuple[str | None, str |
     Raises:
         SettingsError: it is newer than this program, or `database copy` took it out of service.
     """
-    present = MigrationContext.configure(connection).get_current_revision()
+    present = read_revision(connection)
     if present and present.startswith(MOVED):
         place = present.removeprefix(MOVED)
         raise SettingsError([f"{name} was moved to {place}, and is not used again: name that one in DATABASE_URL."])
     if present and present.startswith(UNFINISHED):
         raise SettingsError([f"{name} is an unfinished copy: run `database copy` again, with the old DATABASE_URL."])
-    known = _list_revisions(current_app.extensions["migrate"].directory)
+    known = list_revisions()
     if present and present not in known:
         raise SettingsError(
             [f"{name} is newer than this program: it is at revision {cut(present)}. Install the version that made it."]
         )
-    return present, known[0]
-
-
-@cache
-def _list_revisions(directory: str) -> list[str]:
-    """Return the revisions of this program, newest first. To read them takes as long as all other checks together."""
-    return [revision.revision for revision in ScriptDirectory(directory).walk_revisions()]
+    return present, known[-1]
 
 
 def check_file(most_bytes: int | None = None) -> None:

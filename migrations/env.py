@@ -5,12 +5,10 @@ every row that refers to it by ON DELETE CASCADE, silently.
 """
 
 from alembic import context
-from flask import current_app
 
-from keap_connect.database import Base
+from keap_connect.database import Base, db
 
-migrate = current_app.extensions["migrate"]
-engine = migrate.db.engine.execution_options(writes=True)
+engine = db.engine.execution_options(writes=True)
 is_sqlite = engine.dialect.name == "sqlite"
 if not is_sqlite:
     engine = engine.execution_options(isolation_level="READ COMMITTED")
@@ -26,7 +24,7 @@ with engine.connect() as connection:
         connection=connection,
         target_metadata=Base.metadata,
         transactional_ddl=True,
-        **migrate.configure_args,
+        render_as_batch=True,
     )
     try:
         with context.begin_transaction():

@@ -12,12 +12,12 @@ import pytest
 import sqlalchemy
 from argon2 import PasswordHasher
 from flask import Flask
-from flask_migrate import upgrade
 
 from keap_connect import services
 from keap_connect.access.admins import create_admin
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
+from keap_connect.revisions import upgrade
 from keap_connect.settings import Settings
 from tests.support.quick_apps import make_apps_quickly
 from tests.support.sandbox import Sandbox
@@ -202,5 +202,5 @@ def migrate(url: str, revision: str = "head") -> None:
     environ = {"PORT": "5000", "SECRET_KEY": SECRET_KEY, "TOKEN_KEYS": TOKEN_KEY, "DATABASE_URL": url}
     migrating = create_app(Settings.from_env(environ), serves=False)
     with migrating.app_context():
-        upgrade(directory=str(Path(__file__).parent.parent / "migrations"), revision=revision)
+        upgrade(revision)
         db.engine.dispose()

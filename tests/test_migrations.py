@@ -10,17 +10,17 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from flask_migrate import downgrade, upgrade
 from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, insert, select
 
 from keap_connect.answer_limit import LimitedConnection
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
 from keap_connect.models import AccountEvent, AuthorizationFlow
+from keap_connect.revisions import MIGRATIONS, upgrade
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
+from tests.support.older_tables import downgrade
 
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
 REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
 HEAD = REVISIONS[-1]
 # What columns hold that take only some values.
@@ -75,11 +75,11 @@ def inside_the_app(database_url, tmp_path):
 
 
 def go_up(revision="head", folder=MIGRATIONS):
-    upgrade(directory=str(folder), revision=revision)
+    upgrade(revision, folder)
 
 
 def go_down(revision="base", folder=MIGRATIONS):
-    downgrade(directory=str(folder), revision=revision)
+    downgrade(revision, folder)
 
 
 def revision_now():

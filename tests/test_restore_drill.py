@@ -12,7 +12,6 @@ import psycopg
 import pytest
 import sqlalchemy
 from flask import Flask
-from flask_migrate import downgrade  # type: ignore[import-untyped]
 
 from keap_connect.access.api_keys import issue_api_key
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
@@ -22,7 +21,8 @@ from keap_connect.database import db, keep_others_out
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY
-from tests.support.drills import ROOT, Shell, documented_lines, make_due, refreshes, wait_until
+from tests.support.drills import Shell, documented_lines, make_due, refreshes, wait_until
+from tests.support.older_tables import downgrade
 from tests.support.postgres import client_program
 from tests.support.real_server import real_server
 from tests.support.sandbox import Sandbox
@@ -345,7 +345,7 @@ def test_an_older_backup_is_restored_upgraded_and_presents_nothing_until_confirm
 ):
     old = create_app(Settings.from_env({**environ, "DATABASE_URL": f"sqlite:///{backup}"}), serves=False)
     with old.app_context():
-        downgrade(directory=str(ROOT / "migrations"), revision=revision)
+        downgrade(revision)
         db.engine.dispose()
 
     code, said = cli(app, "database", "restore", str(backup))

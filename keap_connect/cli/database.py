@@ -1,4 +1,4 @@
-"""`./keap-connect database …` and `db upgrade`. `flask --app app db` has the other commands of Flask-Migrate."""
+"""`./keap-connect database …` and `db upgrade`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from alembic import command as alembic
-from alembic.util import CommandError
-from flask import current_app
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from keap_connect import backup as backups
+from keap_connect import revisions
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.database import db as models
 from keap_connect.database_copy import copy_database
@@ -41,11 +39,11 @@ def upgrade() -> Answer:
         check_file()
         with models.engine.connect() as connection:
             _, newest = find_revisions(connection, "The database")
-        alembic.upgrade(current_app.extensions["migrate"].migrate.get_config(), "head")
-    except (DBAPIError, CommandError) as problem:
-        reason = str(problem.orig if isinstance(problem, DBAPIError) else problem)
+        revisions.upgrade()
+    except DBAPIError as problem:
         kind = DatabaseSilent if isinstance(problem, OperationalError) else SettingsError
-        raise kind([f"The database could not be brought up to date: {cut(reason, 1000)}"]) from problem
+        reason = cut(str(problem.orig), 1000)
+        raise kind([f"The database could not be brought up to date: {reason}"]) from problem
     return Answer({"revision": newest}, "The database is up to date.")
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from flask_migrate import upgrade
 from playwright.sync_api import Page, sync_playwright
 
 from keap_connect.access.admins import create_admin
@@ -21,6 +20,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db
+from keap_connect.revisions import upgrade
 from keap_connect.settings import Settings
 from tests.browser.person import Person
 from tests.browser.seed import DAY, HOUR, add_account, add_worker
@@ -71,7 +71,7 @@ def running_app(sandbox: Sandbox, folder: Path) -> Iterator[tuple[Settings, int,
     """Serve the app with varied accounts; give its settings, the account to show, and an admin's session."""
     settings = settings_for(sandbox, folder / "keap_connect.db")
     with create_app(settings, serves=False).app_context():
-        upgrade(directory=str(ROOT / "migrations"))
+        upgrade()
         db.engine.dispose()
     app = create_app(settings)
     with serve(app, settings.port), app.app_context():

@@ -1,0 +1,40 @@
+"""The revisions of the tables, in migrations/. Alembic is loaded only to change tables: each start would wait."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from keap_connect.errors import SettingsError
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+def read_revision(connection: Connection) -> str | None:
+    """Return the revision of a database; None for one without our tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def list_revisions() -> list[str]:
+    """Return the revisions that this program knows, oldest first; the name of each file begins with its own."""
+    return sorted(file.name[:4] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def upgrade(revision: str = "head", folder: Path = MIGRATIONS) -> None:
+    """Bring the database of the current app to a revision.
+
+    Raises:
+        SettingsError, DBAPIError: it failed, and the database is as it was before.
+    """
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    try:
+        command.upgrade(config, revision)
+    except CommandError as problem:
+        raise SettingsError([f"The database could not be brought up to date: {problem}"]) from problem
