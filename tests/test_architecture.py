@@ -26,8 +26,8 @@ LAYERS = [
     {"accounts"},
     {"events"},
     {"keap", "models", "services", "logs"},
-    {"settings", "crypto", "database", "durable_files", "spreadsheet"},
-    {"errors", "clock", "signals", "answer_limit", "counters", "background"},
+    {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters"},
+    {"errors", "clock", "signals", "answer_limit", "background"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.
 PROGRAMS = {"launch": {"settings", "durable_files", "errors", "signals"}, "sandbox": set()}

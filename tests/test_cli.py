@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from keap_connect import counters
 from keap_connect.access import admins, passwords
 from keap_connect.access.api_keys import verify_api_key
 from keap_connect.accounts.changes import disconnect
@@ -25,6 +26,7 @@ from keap_connect.cli import output
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import APIKeyRefused
+from keap_connect.health.figures import read_health
 from keap_connect.models import Account
 from keap_connect.refresh import alarms
 from keap_connect.refresh.serving import refresh_account
@@ -238,12 +240,20 @@ def test_disconnect_asks_first_and_then_forgets(flask: Flasks, app: Flask):
 
 
 def test_refreshing_all_names_those_that_fail(app: Flask, sandbox: Sandbox):
+    counters.take()  # of other tests
     runner = app.test_cli_runner()
     done = runner.invoke(args=["accounts", "refresh", "--all"])
     sandbox.fault("html_503")
     failed = runner.invoke(args=["accounts", "refresh", "--all"])
     unclear = [runner.invoke(args=["accounts", "refresh", *arguments]).exit_code for arguments in ([], ["1", "--all"])]
 
+    with app.app_context():
+        health = read_health()
+    assert [sum(values) for values in zip(*((one.refreshed, one.failed) for one in health.hours), strict=True)] == [
+        1,
+        1,
+    ]
+    assert sum(health.leads) == 1
     assert (done.exit_code, done.stdout.endswith("All are refreshed.\n")) == (0, True)
     assert (failed.exit_code, "Account 1: Keap answered 503 (an HTML page)." in failed.stdout) == (4, True)
     assert unclear == [2, 2]

@@ -7,6 +7,7 @@ days that an unused refresh token lives. Jitter spreads accounts that were conne
 import random
 from datetime import datetime, timedelta
 
+from keap_connect.accounts.state import refresh_token_ends_at
 from keap_connect.models import Account
 
 USE_NOTED_EVERY = timedelta(hours=1)  # how often `last_used_at` is written
@@ -35,6 +36,15 @@ def next_refresh_at(account: Account, now: datetime) -> datetime | None:
     # A token that lives less than twice as long as the lead is refreshed after half of its life.
     lead = min(AHEAD_OF_EXPIRY + _jitter(timedelta(hours=1)), (expires_at - now) / 2)
     return max(min(expires_at - lead, idle_at), now + SOONEST_REFRESH)
+
+
+def deadline_of(account: Account, now: datetime) -> datetime | None:
+    """Return what a refresh has to be before: the end of an access token that jobs use, else of the refresh token."""
+    if account.needs_first_refresh:
+        return None  # nobody knows how old an imported refresh token is
+    if account.last_used_at is None or account.last_used_at <= now - USED_LATELY:
+        return refresh_token_ends_at(account)
+    return account.access_token_expires_at
 
 
 def back_off_seconds(failures: int, retry_after_seconds: int | None = None) -> float:

@@ -8,7 +8,7 @@ and once a day, since an older version, or another program, may have changed onl
 
 import logging
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from datetime import timedelta
@@ -30,9 +30,10 @@ from keap_connect.accounts.state import (
 )
 from keap_connect.accounts.words import NAMES, title_key_of, words_of
 from keap_connect.clock import utc_now
+from keap_connect.counters import bucket_of
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.events.history import Actor, EventKind, acting_from, record
-from keap_connect.models import Account, AccountWord, Registration, StateCount
+from keap_connect.models import Account, AccountWord, CredentialKind, Registration, StateChange, StateCount
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ ROWS_TO_ADD_UP = 100
 LATE = timedelta(seconds=30)  # the worker looks every few seconds
 # A pair whose date is further ahead than this was stored while a clock was wrong.
 FAR_AHEAD = timedelta(hours=1)
+# Of the time from "reconnect required" to the next grant, in seconds.
+AGAIN_LIMITS = (3600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0, 1_209_600.0, 2_592_000.0)
 # A connection that recovers has an event of its own.
 EVENT_OF_STATE = {
     AccountState.AT_RISK: EventKind.AT_RISK,
@@ -57,6 +60,7 @@ class _Touched:
     """The accounts that a transaction adds, changes and deletes; `renamed` are those whose words may be others."""
 
     accounts: set[Account] = field(default_factory=set)
+    added: set[Account] = field(default_factory=set)
     renamed: set[Account] = field(default_factory=set)
     deleted: set[Account] = field(default_factory=set)
 
@@ -112,11 +116,13 @@ def _store_states(session: Session) -> None:
     before = Counter(_place(account) for account in touched.accounts | touched.deleted)
     touched.accounts -= touched.deleted
     ours, now = registration(session), utc_now()
-    changed = []
+    changed, changes = [], ["lost gone" for one in touched.deleted if _is_alive(one.state)]
     for account in sorted(touched.accounts, key=lambda one: one.id):
         standing = standing_of(account, now, ours)
         changed += [(account, account.state)] if account.state != standing.state else []
+        changes += _gain_or_loss(account, standing, is_new=account in touched.added)
         _store(account, standing)
+    session.add_all(StateChange(at=now, change=change) for change in changes)
     counts = Counter(_place(account) for account in touched.accounts)
     counts.subtract(before)
     for (state, cause), number in counts.items():
@@ -133,7 +139,8 @@ def _store_states(session: Session) -> None:
 
 def _note_touched(session: Session) -> _Touched:
     touched: _Touched = session.info.setdefault(_TOUCHED, _Touched())
-    touched.renamed.update(one for one in session.new if isinstance(one, Account))
+    touched.added.update(one for one in session.new if isinstance(one, Account))
+    touched.renamed.update(touched.added)
     touched.accounts.update(touched.renamed)
     for changed in session.dirty:
         if isinstance(changed, Account):
@@ -157,6 +164,25 @@ def _store(account: Account, standing: Standing) -> None:
         account.state_cause = standing.cause
     if account.state_changes_at != standing.changes_at:
         account.state_changes_at = standing.changes_at
+
+
+def _is_alive(state: str | None) -> bool:
+    return state is not None and AccountState(state).is_alive
+
+
+def _gain_or_loss(account: Account, standing: Standing, *, is_new: bool) -> Iterator[str]:
+    """Yield what `StateChange` says if an account begins to work, or no longer does."""
+    if standing.state.is_alive == _is_alive(account.state):
+        return
+    if not standing.state.is_alive:
+        yield f"lost {standing.cause or standing.state}"
+    elif account.state == AccountState.RECONNECT_REQUIRED and account.state_since:
+        yield f"again {bucket_of((utc_now() - account.state_since).total_seconds(), AGAIN_LIMITS)}"
+    elif account.state is not None:
+        yield "gained back"
+    elif is_new:  # a row of an older version was gained before
+        is_imported = account.needs_first_refresh or account.kind != CredentialKind.OAUTH
+        yield "gained imported" if is_imported else "gained connected"
 
 
 def _note_change(session: Session, account: Account, old_state: str | None, why: str) -> None:

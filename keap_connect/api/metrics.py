@@ -21,7 +21,7 @@ from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.api.auth import require_key
 from keap_connect.api.errors import answer_errors
-from keap_connect.counters import BUCKETS
+from keap_connect.counters import BUCKETS, LIMITS
 from keap_connect.deployment import VERSION
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.notifications.channels import CHANNELS
@@ -50,6 +50,7 @@ COUNTERS: dict[str, tuple[str, list[str], Iterable[str]]] = {
 }
 HISTOGRAMS: dict[str, tuple[str, list[str]]] = {
     "keap_latency_seconds": ("How long calls to Keap took.", []),
+    "refresh_lead_seconds": ("The time from a refresh to the end of the token that it had to be before.", []),
     "delivery_delay_seconds": (
         "The time to the delivery of a webhook or mail, from when it may be sent, or from its first failure.",
         ["kind"],
@@ -113,10 +114,11 @@ class FromDatabase(Collector):
 
 def _histogram(name: str, meaning: str, labels: list[str], counted: dict[str, float]) -> HistogramMetricFamily:
     """Add up the buckets: each holds what is in the smaller ones, too."""
+    limits = LIMITS.get(name, BUCKETS)
     family = HistogramMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
     for values in dict.fromkeys(key.rpartition(" ")[0] for key in counted):
         prefix, total, buckets = f"{values} " if values else "", 0.0, []
-        for most in [*map(str, BUCKETS), "+Inf"]:
+        for most in [*map(str, limits), "+Inf"]:
             total += counted.get(prefix + most, 0.0)
             buckets.append((most, total))
         family.add_metric(values.split(" ") if labels else [], buckets, counted.get(f"{prefix}sum", 0.0))

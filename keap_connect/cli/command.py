@@ -3,18 +3,20 @@
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import click
 from flask.cli import AppGroup
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from keap_connect.cli.output import as_json
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, ExitCode, KeapConnectError
 from keap_connect.keap.answers import cut
+from keap_connect.refresh.heartbeat import report_counted
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 error, 2 wrong use, 3 nothing to do, 4 come back later, 5 a person must reconnect. "
@@ -76,6 +78,9 @@ def command(
                 else:
                     log.debug("A command failed.", exc_info=problem)
                     answer = _failed(KeapConnectError(FAULT.format(type(problem).__name__)))
+            if checks_database:  # the others need none, and call Keap only to look
+                with suppress(SQLAlchemyError):
+                    report_counted()
             if is_json:
                 click.echo(as_json(answer.document))
             elif answer.text:

@@ -10,7 +10,6 @@ from keap_connect.models import WebhookEndpoint
 from keap_connect.notifications.endpoints import add_endpoint, list_endpoints, send_test
 from keap_connect.notifications.sender import SENT, send_claimed
 from keap_connect.notifications.webhooks import CHANNEL
-from keap_connect.refresh.heartbeat import process_name, retire
 
 webhooks = group("webhooks", "The programs that are told of changes by webhook.")
 
@@ -52,7 +51,6 @@ def add(url: str, name: str | None, types: tuple[str, ...]) -> Answer:
 def test(webhook_id: int) -> Answer:
     """Send a test message to a webhook now, and show the answer; exit code 1 if it was not taken."""
     row = send_claimed(CHANNEL, send_test(webhook_id, is_claimed=True))
-    retire(process_name())  # writes what was counted
     document = {"id": row.id, "message_id": row.message_id, "answer": row.answer, "answer_code": row.answer_code}
     return Answer(document, row.answer or "", code=ExitCode.DONE if row.status == SENT else ExitCode.FAILED)
 

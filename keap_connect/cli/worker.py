@@ -9,7 +9,6 @@ from keap_connect.health.refreshing import read_refreshing
 from keap_connect.jobs.runner import JobRunner
 from keap_connect.notifications.channels import CHANNELS
 from keap_connect.notifications.sender import Sender
-from keap_connect.refresh.heartbeat import retire
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import check_installation
@@ -28,7 +27,6 @@ def worker(once: bool) -> Answer:
         jobs.do_due()
         run.run(until_idle=True)
         sender.send_due()
-        retire(run.name)  # writes what the sender counted
     else:
         with states, jobs, sender:
             run.run()

@@ -12,6 +12,7 @@ from keap_connect.models.accounts import (
     InvitationState,
     InvitationWord,
     ReconnectLink,
+    StateChange,
     StateCount,
 )
 from keap_connect.models.events import AccountEvent
@@ -24,9 +25,11 @@ from keap_connect.models.operations import (
     Confirmation,
     CounterOf01,
     KeyCheck,
+    Period,
     Process,
     RefreshBudget,
     Registration,
+    Span,
     Worker,
 )
 from keap_connect.models.people import (

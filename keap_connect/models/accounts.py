@@ -159,6 +159,19 @@ class StateCount(Base):
     accounts: Mapped[int]
 
 
+class StateChange(Base):
+    """That an account was gained or lost, and why, until a worker has added it to its day. Rows are only added.
+
+    `change` is "gained" or "lost" with a reason, or "again" with a limit of how long a person took to authorize again.
+    """
+
+    __tablename__ = "state_change"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    change: Mapped[str]
+
+
 class AuthorizationFlow(Base):
     """One start of an authorization, bound to the browser that started it; kept to show how it ended."""
 

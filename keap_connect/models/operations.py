@@ -1,8 +1,9 @@
 """The installation: how it recognizes its keys and its database, its workers, and what pauses refreshing."""
 
 from datetime import datetime
+from enum import StrEnum
 
-from sqlalchemy import LargeBinary, UniqueConstraint
+from sqlalchemy import JSON, LargeBinary, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from keap_connect.database import Base
@@ -110,6 +111,21 @@ class Alarm(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     raised_at: Mapped[datetime]
     reason: Mapped[str]
+
+
+class Span(StrEnum):
+    HOUR = "hour"
+    DAY = "day"
+
+
+class Period(Base):
+    """What happened in one hour or on one day, UTC, added up; refresh/figures.py writes it. Nothing of one account."""
+
+    __tablename__ = "period"
+
+    span: Mapped[str] = mapped_column(primary_key=True)
+    starts_at: Mapped[datetime] = mapped_column(primary_key=True)
+    figures: Mapped[dict[str, float]] = mapped_column(JSON)  # as counters.py names them: the name, a space, the labels
 
 
 class RefreshBudget(Base):

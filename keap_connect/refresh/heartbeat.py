@@ -16,6 +16,7 @@ from keap_connect import counters
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, take_turns, write_transaction
 from keap_connect.models import Counter, Process, Worker
+from keap_connect.refresh import figures
 from keap_connect.services import services
 
 SILENT_AFTER = timedelta(seconds=60)
@@ -46,6 +47,13 @@ def retire(name: str) -> None:
     with _reporting() as session:
         for table in (Worker, Process):
             session.execute(delete(table).where(table.name == name))
+
+
+def report_counted() -> None:
+    """Write what a process that ends has counted, such as a command."""
+    if counters.has_counted():
+        with _reporting():
+            pass
 
 
 def read_counters() -> dict[str, dict[str, float]]:
@@ -90,8 +98,11 @@ def _reporting() -> Iterator[Session]:
         with write_transaction() as session:
             yield session
             if counted:
-                take_turns(session, "counters")
-            for (name, labels), value in counted.items():
+                take_turns(session, figures.TURN)
+                figures.add_to_hours(session, counted)
+            for (_, name, labels), value in counted.items():
+                if labels.endswith(counters.LARGEST):
+                    continue  # of all time, it says nothing
                 known = update(Counter).where(Counter.name == name, Counter.labels == labels)
                 if not count_updated(session, known.values(value=Counter.value + value)):
                     session.add(Counter(name=name, labels=labels, value=value))

@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 
 from keap_connect import counters
 from keap_connect.accounts.directory import lock_accounts
+from keap_connect.accounts.schedule import deadline_of
+from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.keap.answers import Classification, Verdict, no_answer
 from keap_connect.keap.token_endpoint import refresh
@@ -158,8 +160,12 @@ def _keep(presentation: Presentation, problem: Exception) -> Attempt:
 def _write(presentations: Sequence[Presentation]) -> list[Attempt]:
     with write_transaction() as session:
         attempts = _settle_all(session, presentations)
-    for attempt in attempts:
+    now = utc_now()
+    for presentation, attempt in zip(presentations, attempts, strict=True):
         counters.count("refreshes", attempt.outcome)
+        deadline = deadline_of(presentation.lease.account, now) if attempt.outcome is Outcome.STORED else None
+        if deadline:
+            counters.observe("refresh_lead_seconds", (deadline - now).total_seconds())
     return attempts
 
 

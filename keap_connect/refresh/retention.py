@@ -8,6 +8,7 @@ from keap_connect.connect.reconnect_links import forget_past_links
 from keap_connect.database import purge_deleted
 from keap_connect.events.deleting import prune_deliveries, prune_past
 from keap_connect.events.hand_outs import rotate_hand_out_log
+from keap_connect.refresh.figures import delete_past_periods
 from keap_connect.services import services
 
 
@@ -21,5 +22,6 @@ def delete_past() -> None:
         forget_past_invitations(timedelta(days=settings.keep_links_days))
     if settings.keep_deliveries_days:
         prune_deliveries(timedelta(days=settings.keep_deliveries_days))
+    delete_past_periods()
     rotate_hand_out_log()
     purge_deleted()

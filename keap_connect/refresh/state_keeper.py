@@ -23,6 +23,7 @@ from keap_connect.accounts.stored_state import (
 from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.models import UNDERIVED
+from keap_connect.refresh.figures import add_to_days
 
 log = logging.getLogger(__name__)
 AT_ONCE = 200
@@ -50,6 +51,7 @@ class StateKeeper(Background):
         while self._is_in_haste and not self._stopping.is_set():
             self._derive_more()
         add_up_counts()
+        add_to_days()
 
     def _run(self) -> None:
         with self._app.app_context():
@@ -60,6 +62,7 @@ class StateKeeper(Background):
                         self._has_registered = True
                     if seconds_since_boot() >= self._note_due:
                         note_work()
+                        add_to_days()
                         self._note_due = seconds_since_boot() + NOTE_SECONDS
                     self._settle_due()
                     self._derive_more()

@@ -40,6 +40,10 @@ class Outcome(StrEnum):
     PAUSED = "paused"  # refused together with many others, so the account is hardly at fault
     KEPT_ASIDE = "kept_aside"  # the database refused the new pair: it waits in the recovery file
 
+    @property
+    def is_failure(self) -> bool:
+        return self in {Outcome.REFUSED, Outcome.CLIENT_REFUSED, Outcome.FAILED, Outcome.PAUSED}
+
 
 @dataclass(frozen=True)
 class NewPair:

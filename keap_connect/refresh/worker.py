@@ -20,7 +20,7 @@ from keap_connect.connect.invitations import expire_past
 from keap_connect.errors import KeapConnectError
 from keap_connect.models import CLIENT_REFUSED, Worker
 from keap_connect.refresh import alarms, recovery
-from keap_connect.refresh.circuit_breaker import ALARMS, CircuitBreaker
+from keap_connect.refresh.circuit_breaker import CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.refresh.due import claim_due, lag_seconds, reserve_calls
 from keap_connect.refresh.heartbeat import beat, process_name, retire
@@ -39,7 +39,6 @@ IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 600.0
 DELETE_PAST_SECONDS = 3600.0
-FAILURES = {Outcome.FAILED, Outcome.REFUSED, *ALARMS}
 
 
 class RefreshWorker:
@@ -120,7 +119,7 @@ class RefreshWorker:
     def _note(self, attempt: Attempt) -> None:
         with self._lock:
             self.refreshed += attempt.outcome is Outcome.STORED
-            self.failed += attempt.outcome in FAILURES or attempt.fault is not None
+            self.failed += attempt.outcome.is_failure or attempt.fault is not None
             self.faults += attempt.fault is not None
         if not attempt.is_of_pair:
             self.circuit.note(attempt)

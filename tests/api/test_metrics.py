@@ -16,6 +16,7 @@ from keap_connect.application import ROOT
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.deployment import VERSION
+from keap_connect.health.figures import read_health
 from keap_connect.models import Account, Worker
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
@@ -140,7 +141,12 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
         beat(Worker(name="host:2", started_at=utc_now(), refreshed=1, **paused))
 
     figures = _figures(app)
+    with app.app_context():
+        health = read_health()
 
+    refreshed, failed = (sum(getattr(hour, name) for hour in health.hours) for name in ("refreshed", "failed"))
+    assert (refreshed, failed) == (3, 1)
+    assert health.days[-1].accounts == {"active": 1, "at_risk": 0, "reconnect_required": 1, "disconnected": 0}
     assert figures["keap_connect_accounts", "active"] == 1
     assert figures["keap_connect_accounts", "reconnect_required"] == 1
     assert figures["keap_connect_alarm", "mass_refusal"] == 1
