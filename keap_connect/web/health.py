@@ -1,15 +1,30 @@
-"""Whether this process lives, and whether the installation is ready; discloses nothing else.
+"""The page Health; and, for programs, whether this process lives and the installation is ready, and nothing else.
 
 /healthz is for load balancers: a process that lives returns valid tokens even while no worker runs. /readyz is for
 alerts.
 """
 
-from flask import Blueprint, Response
+from datetime import UTC, datetime
 
-from keap_connect.health.refreshing import is_ready
+from flask import Blueprint, Response, render_template, request
+
+from keap_connect.health.figures import read_health
+from keap_connect.health.refreshing import is_ready, read_refreshing
 from keap_connect.web.auth import Audience, open_to
+from keap_connect.web.health_charts import list_charts
 
 bp = Blueprint("health", __name__)
+
+
+@bp.get("/health")
+@open_to(Audience.VIEWER)
+def show() -> str:
+    until = _moment(request.args.get("until", ""))
+    health = read_health(until)
+    charts = [] if health.is_empty and until is None else list_charts(health)
+    return render_template(
+        "health/show.html", health=health, charts=charts, is_newest=until is None, refreshing=read_refreshing()
+    )
 
 
 @bp.get("/healthz")
@@ -24,3 +39,11 @@ def readyz() -> Response:
     """Answer 200 when the database, the key and refreshing are in order, else 503."""
     text, status = ("ready\n", 200) if is_ready() else ("not ready\n", 503)
     return Response(text, status, mimetype="text/plain")
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

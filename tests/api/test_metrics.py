@@ -143,10 +143,13 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
     figures = _figures(app)
     with app.app_context():
         health = read_health()
+    page = world.viewer.get("/health").text
 
     refreshed, failed = (sum(getattr(hour, name) for hour in health.hours) for name in ("refreshed", "failed"))
     assert (refreshed, failed) == (3, 1)
     assert health.days[-1].accounts == {"active": 1, "at_risk": 0, "reconnect_required": 1, "disconnected": 0}
+    assert "Keap refused many." in page
+    assert page.count("<svg role=") == 3, "no call to Keap, and nobody reconnected: those charts are empty"
     assert figures["keap_connect_accounts", "active"] == 1
     assert figures["keap_connect_accounts", "reconnect_required"] == 1
     assert figures["keap_connect_alarm", "mass_refusal"] == 1

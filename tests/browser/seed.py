@@ -5,15 +5,18 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from keap_connect.accounts.credentials import forget_credential, new_account, replace_credential
-from keap_connect.accounts.state import AccountState
+from keap_connect.accounts.state import AccountState, Cause
+from keap_connect.accounts.stored_state import AGAIN_LIMITS
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.matching import Grant
+from keap_connect.counters import hour_of
 from keap_connect.database import write_transaction
 from keap_connect.events.history import Actor, EventKind
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AccountEvent, AuthorizationFlow, ReconnectLink, Worker
+from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Period, ReconnectLink, Span, Worker
+from keap_connect.refresh.figures import day_of
 from keap_connect.services import services
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -98,6 +101,29 @@ def add_worker(**facts: object) -> None:
     row = {"name": "worker-1", "started_at": now - 2 * DAY, "beat_at": now + HOUR, "refreshed": 412, "failed": 3}
     with write_transaction() as session:
         session.add(Worker(**row | facts))
+
+
+def add_figures() -> None:
+    """Store what happened in 100 hours and on 28 days, with a gap, large numbers, and every reason there is."""
+    now = utc_now()
+    hour, day = hour_of(now), day_of(now)
+    reasons = [f"lost {reason}" for reason in (*Cause, "disconnected", "gone")]
+    reasons += ["gained connected", "gained imported", "gained back"]
+    with write_transaction() as session:
+        for number in range(100):
+            if 20 <= number < 24:
+                continue
+            figures = {"refreshes stored": 41_000.0 + 997 * (number % 9), "refreshes refused": float(number % 3)}
+            figures |= {f"refresh_lead_seconds {limit}": 5000.0 for limit in ("28800.0", "86400.0", "864000.0")}
+            figures |= {"refresh_lead_seconds 0.0": 1.0, "keap_latency_seconds 0.25": 9.0}
+            figures |= {"keap_latency_seconds 0.5": 8.0 + number % 4, "keap_latency_seconds max": 0.5 + number % 7}
+            session.add(Period(span=Span.HOUR, starts_at=hour - number * HOUR, figures=figures))
+        for number in range(28):
+            figures = {reason: float(place) for place, reason in enumerate(reasons) if (number + place) % 2}
+            figures |= {"accounts active": 990_000.0 + 97 * number, "accounts disconnected": 9000.0}
+            figures |= {"accounts at_risk": float(number % 5), "accounts reconnect_required": float(number)}
+            figures |= {f"again {limit}": float(number % 3) for limit in AGAIN_LIMITS}
+            session.add(Period(span=Span.DAY, starts_at=day - number * DAY, figures=figures))
 
 
 def sealed_grant(ref: str, identity: Identity) -> bytes:

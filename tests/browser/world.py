@@ -50,7 +50,7 @@ from keap_connect.notifications.endpoints import add_endpoint, change_endpoint, 
 from keap_connect.settings import Settings
 from keap_connect.web.ending_words import WORDS
 from keap_connect.web.jobs import MOST_SHOWN
-from tests.browser.seed import HOUR, add_account, add_flow, add_link, add_worker, sealed_grant
+from tests.browser.seed import HOUR, add_account, add_figures, add_flow, add_link, add_worker, sealed_grant
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.support.sandbox import EVE, PERSON_IDS, Sandbox, basic
 from tests.support.server import free_port, serve
@@ -139,6 +139,7 @@ def open_world(sandbox: Sandbox, folder: Path, empty_sqlite: Path) -> Iterator[W
             _send_mails(world)
             _throttle()
             _trouble_the_worker()
+            add_figures()
         with world.apps["one"].app_context():
             add_account("Acme Plumbing", "ab101", f"{'a.long.name.of.somebody' * 2} Doe")
         yield world

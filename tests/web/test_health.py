@@ -88,7 +88,7 @@ def test_an_alarm_turns_it_red_and_every_page_and_command_says_the_same(admin: V
             alarms.raise_alarm(session, name, "This is why.")
 
     run = app.test_cli_runner().invoke
-    pages = [admin.get(path).text for path in ("/accounts", "/setup", "/accounts/1")]
+    pages = [admin.get(path).text for path in ("/accounts", "/setup", "/accounts/1", "/health")]
     figures = admin.get("/metrics").text
     doctor, status, shown = (run(args=[*words]) for words in (["doctor"], ["refreshing", "status"], SHOW))
 
