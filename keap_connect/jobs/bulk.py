@@ -5,6 +5,7 @@ later is not among them, and there are never more than were confirmed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -150,10 +151,11 @@ def _change_invitation(session: Session, kind: JobKind, invitation_id: int, acto
 
 
 def _check_unchanged(account: Account, job: Job, work: dict[str, Any]) -> None:
-    if account.connected_at > job.made_at:
-        raise AccountChanged("It was connected again since the job began.")
-    if work.get("state") and account.state_since and account.state_since > job.made_at:
-        raise AccountChanged("It came into another state since the job began.")
+    seen_at = datetime.fromisoformat(work["seen_at"]) if "seen_at" in work else job.made_at
+    if account.connected_at > seen_at:
+        raise AccountChanged("It was connected again since this was asked for.")
+    if work.get("state") and account.state_since and account.state_since > seen_at:
+        raise AccountChanged("It came into another state since this was asked for.")
 
 
 def links_csv(job_id: int, actor: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -10,6 +11,7 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts import directory
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.accounts.naming import check_names, tidy_name
+from keap_connect.clock import utc_now
 from keap_connect.connect import invitations
 from keap_connect.errors import FormRefused
 from keap_connect.jobs.bulk import start_bulk
@@ -79,6 +81,7 @@ def _page(of: str, errors: dict[str, str] | None = None) -> Response | str:
         count=count,
         why_not_all=why_not_all,
         typed=request.form,
+        now=utc_now(),
         can_mail=_can_mail(rows),
         errors=errors or {},
     )
@@ -88,6 +91,14 @@ def _back_to_the_list(rows: List, matching: dict[str, str]) -> Response:
     flash(f"Tick the {rows.noun}s first.", "attention")
     chosen: dict[str, Any] = {"q": matching["text"] or None, "state": matching["state"] or None}
     return redirect(url_for(rows.endpoint, **chosen), code=303)
+
+
+def _seen_at() -> datetime:
+    """Return when the page that asks was opened; now, if somebody sends another text or a later time."""
+    try:
+        return min(datetime.fromisoformat(request.form.get("seen_at", "")), utc_now())
+    except (TypeError, ValueError):  # without a time zone, it cannot be compared
+        return utc_now()
 
 
 @bp.route("/accounts/bulk", methods=["GET", "POST"], defaults={"of": "accounts"})
@@ -109,6 +120,8 @@ def choose(of: str) -> Response:
     if act == JobKind.LABEL:
         work["label"] = request.form.get("label", "")
         check_names(label=tidy_name(work["label"]))
+    if act == JobKind.DISCONNECT:
+        work["seen_at"] = _seen_at().isoformat()
     if act == JobKind.DISCONNECT and request.form.get("count", "").strip() != str(number):
         raise FormRefused(f"Type {number}, the number of accounts.", "count")
     is_mailed = act in BY_MAIL and request.form.get("how") == "mail" and _can_mail(rows)

@@ -406,18 +406,27 @@ def test_an_item_that_fails_or_whose_account_is_merged_ends_and_the_others_are_d
 def test_a_ticked_account_that_is_connected_again_keeps_its_new_tokens(
     app: Flask, admin: Visitor, add: Callable[..., list[int]]
 ):
-    ids = add(2, refused_at=utc_now())
-    choose(admin, "disconnect", ids)
-    confirm(admin, ids, count="2", password=ADMIN_PASSWORD)
-    with app.app_context():
-        with write_transaction() as session:
+    ids = add(3, refused_at=utc_now())
+
+    def connect_again(account_id: int) -> None:
+        with app.app_context(), write_transaction() as session:
             grant = TokenResponse("a-fresh-access-token", "a-fresh-refresh", utc_now() + DAY)
-            replace_credential(session.get_one(Account, ids[0]), grant)
+            replace_credential(session.get_one(Account, account_id), grant)
+
+    choose(admin, "disconnect", ids)
+    connect_again(ids[0])
+    admin.press("/accounts/bulk", account=ids, count="3", password="x")  # type: ignore[arg-type]
+    job_id = confirm(admin, ids, count="3", password=ADMIN_PASSWORD)
+    connect_again(ids[1])
+    with app.app_context():
         JobRunner(app).do_due()
+        job, refused = view_job(job_id), list_items(job_id, ItemOutcome.REFUSED, 9)
         with read_session() as session:
             left = session.scalars(select(Account.id).where(Account.refresh_token_sealed.is_not(None))).all()
 
-    assert left == ids[:1]
+    assert left == ids[:2]
+    assert (job.done, job.refused) == (1, 2)
+    assert {item.details["problem"] for item, _ in refused} == {"It was connected again since this was asked for."}
 
 
 @pytest.fixture
