@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import delete, false, or_, update
+from sqlalchemy import delete, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -97,11 +97,14 @@ def erase(account_id: int, actor: str) -> None:
         AccountNotFound: there is none.
     """
     flow = AuthorizationFlow
+    names_it = or_(flow.account_id == account_id, flow.reconnects_account_id == account_id)
     with write_transaction() as session:
+        # The flows before the account, as what stores or confirms a grant locks them: else both could wait forever.
+        session.scalars(select(flow.id).where(names_it).order_by(flow.id).with_for_update()).all()
         account = load_account(session, account_id, lock=True)
         session.execute(
             update(flow)
-            .where(or_(flow.account_id == account_id, flow.reconnects_account_id == account_id))
+            .where(names_it)
             .values(pending_grant_sealed=None, pending_until=None, code_verifier_sealed=None, keap_said=None)
         )
         if account.tenant_id is not None:  # a check of a file may have named it before it was an account
