@@ -22,9 +22,10 @@ from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound, SealBroken
-from keap_connect.models import AccountEvent, Delivery, Invitation
+from keap_connect.models import AccountEvent, Delivery, Invitation, InvitationWord, WebhookEndpoint
 from keap_connect.notifications.endpoints import add_endpoint
 from keap_connect.refresh.retention import delete_past
+from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.settings import Settings
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
@@ -578,7 +579,9 @@ class TestForwardedLink:
 
 
 @sqlite_only
-def test_an_invitation_that_nobody_used_expires_is_announced_once_and_is_deleted_later(app: Flask, clock: MovedClock):
+def test_an_invitation_that_nobody_used_expires_is_announced_once_and_is_deleted_later(
+    app: Flask, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+):
     add_endpoint("https://example.com/hook", None, ["invitation.expired"], "x")
     invite(valid_days=1)
     invite(valid_days=90)
@@ -590,11 +593,18 @@ def test_an_invitation_that_nobody_used_expires_is_announced_once_and_is_deleted
     assert [state(1), state(2)] == ["expired", "sent"]
     assert [one["data"]["invitation_id"] for one in announced()] == [1]
     assert invitations.resend(1, "x").row.expires_at == get_invitation(1).sent_at + timedelta(days=1)
+    for _ in range(3):
+        make_invitation(NewInvitation(label="Acme", valid_days=1), "x")
+    make_invitation(NewInvitation(valid_days=90), "x")
+    monkeypatch.setattr(invitations, "DELETED_AT_ONCE", 2)
     clock.advance(days=32)
     delete_past()
-    with pytest.raises(InvitationNotFound):
-        get_invitation(1)
-    assert state(2) == "sent"
+    for gone in (1, 3, 4, 5):
+        with pytest.raises(InvitationNotFound):
+            get_invitation(gone)
+    assert [state(2), state(6)] == ["sent", "sent"]
+    with read_session() as session:
+        assert session.scalars(select(InvitationWord.word)).all() == []
 
 
 @sqlite_only
