@@ -134,7 +134,7 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
         # Stored before the next call to Keap, during which the process may die.
         with write_transaction() as session:
             grant = Grant(classified.token_response, Identity(), keap.registration)
-            flow = _keep_pending(session, flow, grant)
+            flow = keep_pending(session, flow, grant)
         identify_and_store(flow)
 
 
@@ -177,7 +177,7 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
         match = match_grant(session, grant, wanted)
         end_flow(session, flow.id, match.ending, match.account_id)
         if match.ending is Ending.DECISION_PENDING:
-            _keep_pending(session, flow, grant, utc_now() + DECISION_TIME)
+            keep_pending(session, flow, grant, utc_now() + DECISION_TIME)
         elif identity is None or wanted is not None:
             use_up(session, flow)
         if match.ending is not Ending.DECISION_PENDING:
@@ -202,7 +202,7 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
         return
     if waits and not is_connected:
         end_flow(session, flow.id, Ending.CONFIRMATION_PENDING, None)
-        _keep_pending(session, flow, grant, until)
+        keep_pending(session, flow, grant, until)
     else:
         match = match_grant(session, grant, invitation=None if waits else invitation)
         revoke_open_links(session, match.account_id)
@@ -210,14 +210,14 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
         if waits:
             session.get_one(AuthorizationFlow, flow.id, populate_existing=True).pending_until = until
     if waits and invitation is not None:
-        note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None)
+        note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None, until)
 
 
 def _lock_known(session: Session, grant: Grant) -> Account | None:
     return find_by_identity(lock_accounts(session, is_of(grant.identity)).values(), grant.identity)
 
 
-def _keep_pending(
+def keep_pending(
     session: Session, flow: AuthorizationFlow, grant: Grant, until: datetime | None = None
 ) -> AuthorizationFlow:
     stored = session.get_one(AuthorizationFlow, flow.id, populate_existing=True)

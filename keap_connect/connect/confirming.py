@@ -5,28 +5,39 @@ has it already, and what waits is whether it is the account of this invitation.
 """
 
 import logging
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.schedule import next_refresh_at
+from keap_connect.accounts.state import state_of
+from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
-from keap_connect.connect.callback import open_pending
+from keap_connect.connect.callback import keep_pending, open_pending
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
-from keap_connect.connect.invitations import OPEN, find_waiting, get_invitation, lock_invitation
-from keap_connect.connect.matching import is_of, match_grant, use_invitation
+from keap_connect.connect.invitations import (
+    OPEN,
+    find_waiting,
+    get_invitation,
+    lock_invitation,
+    must_wait,
+    note_waiting,
+)
+from keap_connect.connect.matching import Grant, Match, is_of, match_grant, use_invitation
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import purge_deleted, read_session, write_or_retry, write_transaction
 from keap_connect.errors import InvitationClosed, SealBroken
-from keap_connect.events.history import EventKind, record
-from keap_connect.keap.user_info import Identity
+from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.keap.user_info import Identity, ask_identity
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invitation, InvitationState
+from keap_connect.services import services
 
 log = logging.getLogger(__name__)
+ACCESS_TOKEN_LIFE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -91,20 +102,12 @@ def confirm(invitation_id: int, actor: str) -> Invitation:
         if known is not None and (grant is None or _is_newer(known, came_at)):
             if grant is None and _has_changed_person(session, known, came_at):
                 raise InvitationClosed("The account was connected by another person since then. Decline it.")
-            use_invitation(session, invitation, known)
-            end_flow(session, flow.id, Ending.RECONNECTED, known.id)
-            flow.person_signed_in_at = utc_now()  # what is connected is not by the grant of this flow
+            _give_to_connected(session, flow, invitation, known)
             return
         if grant is None:
             raise InvitationClosed("The account no longer exists.")
-        match = match_grant(session, grant, invitation=invitation)
-        account = session.get_one(Account, match.account_id)
-        account.connected_at = came_at
-        if account.refresh_token_issued_at is not None:
-            account.refresh_token_issued_at = came_at  # Keap counts its 45 days from when it gave the grant
-            account.next_refresh_at = next_refresh_at(account, utc_now())
-        revoke_open_links(session, account.id)
-        end_flow(session, flow.id, match.ending, account.id)
+        match = _store_late(session, grant, came_at, invitation)
+        end_flow(session, flow.id, match.ending, match.account_id)
 
     get_invitation(invitation_id)
     write_or_retry(store)
@@ -135,6 +138,79 @@ def _lock_waiting(session: Session, invitation_id: int) -> tuple[AuthorizationFl
     if flow is None or invitation.state != InvitationState.WAITING:
         raise InvitationClosed("Nobody waits to be confirmed.")
     return flow, invitation
+
+
+def list_waiting() -> set[int]:
+    """Return the flows of the last day whose grant waits in them and may be of somebody whom Keap has not named."""
+    flow, now = AuthorizationFlow, utc_now()
+    waits = flow.ending == Ending.CONFIRMATION_PENDING, flow.pending_until > now, flow.account_id.is_(None)
+    with read_session() as session:
+        return set(session.scalars(select(flow.id).where(*waits, flow.ended_at > now - ACCESS_TOKEN_LIFE)))
+
+
+def identify_waiting(flow_id: int) -> None:
+    """Ask Keap again whose a grant is that waits; it is stored now if its invitation asks for no confirmation of that.
+
+    Else it waits as before, and says who it is. Who is connected already gets it at once.
+    """
+    with read_session() as session:
+        flow = session.get(AuthorizationFlow, flow_id)
+    grant = open_pending(flow) if flow else None
+    if flow is None or grant is None or grant.identity.is_complete:
+        return
+    identity = ask_identity(services().keap, grant.token_response.access_token, grant.token_response.tenant_id)
+    if not identity.is_complete:
+        return
+    named = replace(grant, identity=identity)
+
+    def store(session: Session) -> None:
+        stored = session.get(AuthorizationFlow, flow_id, with_for_update=True)
+        invitation = session.get(Invitation, flow.invitation_id or 0, with_for_update=True)
+        is_same = stored is not None and stored.pending_grant_sealed == flow.pending_grant_sealed
+        if stored is None or not is_same or invitation is None or invitation.state != InvitationState.WAITING:
+            return  # somebody has decided meanwhile
+        came_at, until = stored.ended_at or utc_now(), stored.pending_until or utc_now()
+        known = next(iter(lock_accounts(session, is_of(identity)).values()), None)
+        ended_at = known.disconnected_at if known else None
+        owner = known if ended_at is None else None
+        if not must_wait(invitation, identity) and (ended_at is None or ended_at <= came_at):
+            if owner is not None and _is_newer(owner, came_at):
+                _give_to_connected(session, stored, invitation, owner)
+            else:
+                match = _store_late(session, named, came_at, invitation)
+                end_flow(session, flow_id, match.ending, match.account_id)
+            return
+        if owner is None:
+            keep_pending(session, stored, named, until)
+        else:
+            if not _is_newer(owner, came_at):
+                _store_late(session, named, came_at, None)
+            end_flow(session, flow_id, Ending.CONFIRMATION_PENDING, owner.id)
+            session.get_one(AuthorizationFlow, flow_id, populate_existing=True).pending_until = until
+        note_waiting(session, invitation, identity, owner.id if owner else None, until)
+
+    write_or_retry(store)
+
+
+def _store_late(session: Session, grant: Grant, came_at: datetime, invitation: Invitation | None) -> Match:
+    """Store a grant that had waited, with the date on which it came."""
+    match = match_grant(session, grant, invitation=invitation)
+    account = session.get_one(Account, match.account_id)
+    account.connected_at = came_at
+    if account.refresh_token_issued_at is not None:
+        account.refresh_token_issued_at = came_at  # Keap counts its 45 days from when it gave the grant
+        account.next_refresh_at = next_refresh_at(account, utc_now())
+    revoke_open_links(session, account.id)
+    return match
+
+
+def _give_to_connected(session: Session, flow: AuthorizationFlow, invitation: Invitation, account: Account) -> None:
+    """End an invitation with an account that has this grant, or a newer one, already."""
+    use_invitation(session, invitation, account)
+    if state_of(account, utc_now(), registration(session)).is_alive:
+        record(session, EventKind.INVITATION_FITS, account.id, Actor.SYSTEM, invitation=invitation.id)
+    end_flow(session, flow.id, Ending.RECONNECTED, account.id)
+    flow.person_signed_in_at = utc_now()  # what is connected is not by the grant of this flow
 
 
 def _is_newer(account: Account, came_at: datetime) -> bool:

@@ -67,7 +67,7 @@ def identify_pending(account_id: int) -> int:
     if account.needs_first_refresh:  # it must not end a connection that works
         raise TemporarilyUnavailable("Its first refresh comes first: it shows whether the imported pair works.")
     identity = ask_identity(services().keap, access_token, account.tenant_id)
-    if identity.keap_user_id is None or identity.tenant_id is None:
+    if not identity.is_complete:
         raise TemporarilyUnavailable("Keap did not say who this account belongs to. Its tokens are kept.")
 
     def store(session: Session) -> int:

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -359,10 +359,12 @@ def must_wait(invitation: Invitation, identity: Identity) -> bool:
     return invitation.needs_confirmation or (expected is not None and expected != identity.tenant_id)
 
 
-def note_waiting(session: Session, invitation: Invitation, identity: Identity, account_id: int | None) -> None:
+def note_waiting(
+    session: Session, invitation: Invitation, identity: Identity, account_id: int | None, until: datetime
+) -> None:
     """Record that a grant waits; `account_id` is the account of the same person and tenant if there is one already."""
     invitation.state = InvitationState.WAITING
-    details = {"tenant_id": identity.tenant_id, "until": f"{utc_now() + CONFIRM_WITHIN:%Y-%m-%d %H:%M} UTC"}
+    details = {"tenant_id": identity.tenant_id, "until": f"{until:%Y-%m-%d %H:%M} UTC"}
     _record(session, EventKind.INVITATION_WAITING, invitation, Actor.CUSTOMER, account_id=account_id, **details)
 
 

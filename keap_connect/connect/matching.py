@@ -92,7 +92,7 @@ def match_grant(
         return match
     if known:
         return _store(session, grant, known, Ending.RECONNECTED, invitation=invitation)
-    if identity.keap_user_id is None or identity.tenant_id is None:
+    if not identity.is_complete:
         pending = new_account(session, identity.tenant_id, identity.keap_user_id)
         pending.reconnects_account_id = wanted.id if wanted else None
         return _store(session, grant, pending, Ending.CONNECTED_PENDING, EventKind.CONNECTED, invitation=invitation)

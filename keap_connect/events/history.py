@@ -149,6 +149,11 @@ class EventKind(StrEnum):
         "Invitation {invitation} got a new link, which works until {until}; the one before no longer works.",
     )
     INVITATION_USED = "invitation_used", INVITATIONS, "Invitation {invitation} was used."
+    INVITATION_FITS = (
+        "invitation_fits",
+        INVITATIONS,
+        "This account, which was connected already, is that of invitation {invitation}.",
+    )
     EXTERNAL_ID_NOT_SET = (
         "external_id_not_set",
         INVITATIONS,
@@ -260,6 +265,7 @@ ANNOUNCED_AS = {
     EventKind.MOVED_AWAY: "account.disconnected",
     EventKind.CONNECTION_FAILED: "connection.failed",
     EventKind.RECONNECT_FAILED: "connection.failed",
+    EventKind.INVITATION_FITS: "account.reconnected",
     EventKind.INVITATION_WAITING: "invitation.waiting",
     EventKind.INVITATION_EXPIRED: "invitation.expired",
     EventKind.REFRESHING_PAUSED: "refreshing.paused",

@@ -30,6 +30,11 @@ class Identity:
     person_email: str | None = None
     business_name: str | None = None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether Keap named tenant and person, which together are the key of an account."""
+        return self.tenant_id is not None and self.keap_user_id is not None
+
 
 @dataclass(frozen=True)
 class _Answer:
@@ -71,7 +76,7 @@ def get_identity(keap: KeapSettings, access_token: str) -> Identity:
         )
     if user.body:
         identity = _identity(user, _first_answer(keap, access_token, COMPANY_PATHS), None)
-        if identity.tenant_id and identity.keap_user_id:
+        if identity.is_complete:
             return identity
     raise TemporarilyUnavailable("Keap did not say whose token or key this is. Try again in a minute.")
 

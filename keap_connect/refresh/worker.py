@@ -7,15 +7,18 @@ accounts are claimed in the order of expiry.
 import gc
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from operator import itemgetter
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.callback import complete_interrupted
+from keap_connect.connect.confirming import identify_waiting, list_waiting
 from keap_connect.connect.flows import forget_past
-from keap_connect.connect.identifying import list_unidentified
+from keap_connect.connect.identifying import identify_pending, list_unidentified
 from keap_connect.connect.invitations import expire_past
 from keap_connect.errors import KeapConnectError
 from keap_connect.models import CLIENT_REFUSED, Worker
@@ -39,6 +42,8 @@ IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 600.0
 DELETE_PAST_SECONDS = 3600.0
+# What asks, the id of the account or of the flow, and the generation of the account's pair.
+Question = tuple[Callable[[int], object], int, int]
 
 
 class RefreshWorker:
@@ -55,7 +60,7 @@ class RefreshWorker:
         self._beat_due = self._deletion_due = self._nameless_due = 0.0
         self._nameless: set[tuple[int, int]] = set()  # pending accounts with a tenant, as they were listed last
         self._probe = alarms.Probe()
-        self._asked: dict[tuple[int, int], float] = {}  # when, of pending accounts and the generation of their pairs
+        self._asked: dict[Question, float] = {}  # when
         self._trouble: str | None = None  # why nothing could be leased lately
 
     def stop(self) -> None:
@@ -138,15 +143,16 @@ class RefreshWorker:
         return min(max(rate // 60, 1), MOST_CLAIMED) if rate else MOST_CLAIMED
 
     def _identify_pending(self) -> None:
-        """Ask Keap who owns each pending account; ask again after a while."""
+        """Ask Keap who owns each pending account and each waiting grant; ask again after a while."""
         now = seconds_since_boot()
         if now >= self._nameless_due:
             self._nameless_due, self._nameless = now + ASK_AGAIN_SECONDS, list_unidentified(has_tenant=True)
-        found = list_unidentified() | self._nameless
+        found: set[Question] = {(identify_pending, *one) for one in list_unidentified() | self._nameless}
+        found |= {(identify_waiting, flow_id, 0) for flow_id in list_waiting()}
         self._asked = {one: at for one, at in self._asked.items() if one in found and at > now - ASK_AGAIN_SECONDS}
-        for one in sorted(found - self._asked.keys())[:MOST_IDENTIFIED]:
+        for one in sorted(found - self._asked.keys(), key=itemgetter(1, 2))[:MOST_IDENTIFIED]:
             self._asked[one] = now
-            self.pool.identify(one[0])
+            self.pool.identify(*one[:2])
 
     def _do_maintenance(self) -> None:
         """Write that this worker lives; at intervals, check the installation, and delete what is old."""

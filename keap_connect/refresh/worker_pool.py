@@ -101,9 +101,9 @@ class WorkerPool:
         for presentation in presentations:
             self._callers.submit(self._present, presentation)
 
-    def identify(self, account_id: int) -> None:
-        """Ask Keap in a thread whose a pending account is."""
-        self._callers.submit(self._identify, account_id)
+    def identify(self, ask: Callable[[int], object], number: int) -> None:
+        """Ask Keap in a thread whose a pending account is, or the grant of a flow."""
+        self._callers.submit(self._identify, ask, number)
 
     def _build_lease(self, account: Account) -> Lease | None:
         try:
@@ -139,15 +139,15 @@ class WorkerPool:
                 account = presentation.lease.account
                 self._report(account.id, attempt)
                 if attempt.outcome is Outcome.STORED and account.is_pending:
-                    self.identify(account.id)
+                    self.identify(identify_pending, account.id)
         with self._changed:
             self.under_way -= len(presentations)
             if self.under_way == 0:
                 self._changed.notify()
 
-    def _identify(self, account_id: int) -> None:
-        with self._reported(account_id, "identified"):
-            identify_pending(account_id)
+    def _identify(self, ask: Callable[[int], object], number: int) -> None:
+        with self._reported(number if ask is identify_pending else f"of flow {number}", "identified"):
+            ask(number)
 
     def _report(self, account_id: int, attempt: Attempt) -> None:
         with self._reported(account_id):
@@ -156,7 +156,7 @@ class WorkerPool:
                 raise attempt.fault
 
     @contextlib.contextmanager
-    def _reported(self, account_id: int, what: str = "refreshed") -> Iterator[None]:
+    def _reported(self, account_id: int | str, what: str = "refreshed") -> Iterator[None]:
         """Log any error, which must not end the thread."""
         try:
             yield

@@ -549,9 +549,72 @@ class TestForwardedLink:
         waiting = confirming.view_waiting(1)
         assert waiting is not None
         assert waiting.tenant_id == "ef789"
+        with write_transaction() as session:
+            session.execute(update(WebhookEndpoint).values(types=["account.reconnected"]))
         is_confirmed = decide(1, "x").state == "connected"
         assert stored.account().external_id == ("crm:7" if is_confirmed else None)
         assert is_confirmed == (decide is confirming.confirm)
+        told = [one["data"] for one in announced() if one["type"] == "account.reconnected"]
+        named = [(one["account_id"], one["external_id"], one["invitation_id"]) for one in told]
+        assert named == ([(1, "crm:7", 1)] if is_confirmed else [])
+        assert ("invitation_fits" in stored.history(1)) == is_confirmed
+
+    @pytest.fixture
+    def unnamed(self, link: str, new_visitor: Callable[[], Visitor], sandbox: Sandbox) -> Visitor:
+        """Give Cleo, who has used the link while Keap did not say who he is."""
+        sandbox.fault("html_503", "api")
+        sandbox.fault("missing_scope")
+        person = new_visitor()
+        follow(person, link, person=CLEO_MARSH, tenant="ef789")
+        assert heading_of(person) == CHECKED
+        waiting = confirming.view_waiting(1)
+        assert waiting is not None
+        assert waiting.person_email is None
+        sandbox.clear_faults()
+        return person
+
+    @pytest.mark.parametrize(
+        ("link", "is_stored"),
+        [({"needs_confirmation": True}, False), ({"expected_tenant_id": "ef789"}, True)],
+        indirect=["link"],
+    )
+    @sqlite_only
+    def test_whom_keap_does_not_name_is_asked_about_again_and_stored_if_nobody_must_confirm(
+        self, app: Flask, unnamed: Visitor, stored: Stored, is_stored: bool
+    ):
+        until, tokens = stored.flows()[-1].pending_until, stored.held_tokens()
+
+        RefreshWorker(app).run(until_idle=True)
+
+        if is_stored:
+            assert (state(), stored.owner(1), stored.account().external_id) == ("connected", ("ef789", CLEO), "crm:7")
+            assert (stored.tokens(1), confirming.list_waiting()) == (tuple(tokens), set())
+            return
+        waiting = confirming.view_waiting(1)
+        assert waiting is not None
+        assert (waiting.person_email, waiting.until, stored.accounts()) == (CLEO_MARSH, until, [])
+        assert stored.held_tokens() == tokens
+        assert [one["data"]["tenant_id"] for one in announced()] == [None, "ef789"]
+        confirming.confirm(1, "x")
+        assert stored.owner(1) == ("ef789", CLEO)
+
+    @pytest.mark.parametrize("meanwhile", ["", "newer", "disconnected"])
+    @sqlite_only
+    def test_whom_keap_names_late_gets_the_grant_unless_a_newer_one_is_there_or_the_account_has_ended(
+        self, unnamed: Visitor, stored: Stored, clock: MovedClock, meanwhile: str
+    ):
+        clock.advance(minutes=-1 if not meanwhile else 1)
+        stored.place("ef789", CLEO_MARSH)
+        clock.advance(minutes=2)
+        if meanwhile == "disconnected":
+            disconnect(1, "x")
+        before = stored.tokens(1)
+
+        for flow_id in confirming.list_waiting():
+            confirming.identify_waiting(flow_id)
+
+        assert (stored.tokens(1) == before, state()) == (bool(meanwhile), "waiting")
+        assert (stored.flows()[-1].account_id is None) == (meanwhile == "disconnected")
 
     @pytest.mark.parametrize("meanwhile", ["disconnected", "another person"])
     @sqlite_only

@@ -510,6 +510,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Invitation 4 got a new link, which works until 2026-12-01 09:00 UTC; the one before no longer works.",
     ),
     EventKind.INVITATION_USED: ({"invitation": 4}, "Invitation 4 was used."),
+    EventKind.INVITATION_FITS: (
+        {"invitation": 3},
+        "This account, which was connected already, is that of invitation 3.",
+    ),
     EventKind.EXTERNAL_ID_NOT_SET: (
         {"invitation": 4, "external_id": "acme", "holder": "account 2 has it"},
         "Invitation 4 gives the external id acme, which was not set: account 2 has it.",
