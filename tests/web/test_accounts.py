@@ -88,8 +88,8 @@ def test_one_account_is_listed_with_what_an_admin_wants_to_know(admin: Visitor, 
     facts = ("Active", "Acme Plumbing", "ab123", "Ann Lee", "ann.lee@example.com", "in 24 h", "45 d left")
     assert [fact for fact in facts if fact not in admin.text] == []
     assert "1 account" in admin.text
-    for whole in ("Acme Plumbing, ab123, No. 1", "Ann Lee, ann.lee@example.com"):  # where the list cuts it
-        assert f'<div title="{whole}">' in admin.page.text
+    for whole in ("Acme Plumbing, ab123, No. 1", "ann.lee@example.com"):  # where the list cuts it
+        assert f' title="{whole}">' in admin.page.text
 
 
 @pytest.fixture
