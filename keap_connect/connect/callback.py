@@ -27,7 +27,7 @@ from keap_connect.connect.flows import (
     record_failure,
 )
 from keap_connect.connect.invitations import CONFIRM_WITHIN, find_usable, must_wait, note_waiting
-from keap_connect.connect.matching import Grant, find_by_identity, is_of, match_grant
+from keap_connect.connect.matching import Grant, find_by_identity, has_newer_grant, is_of, match_grant
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
@@ -41,6 +41,7 @@ from keap_connect.services import services
 
 log = logging.getLogger(__name__)
 DECISION_TIME = timedelta(minutes=10)
+ACCESS_TOKEN_LIFE = timedelta(days=1)  # so long Keap can be asked whose a grant is
 
 
 def receive_callback(response: AuthorizationResponse, browser: str | None) -> str:
@@ -72,7 +73,7 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
         KeapBusy: too many requests wait for Keap.
     """
     flow = find_flow(ref, browser)
-    if flow is not None and ending_of(flow) is Ending.INTERRUPTED:
+    if flow is not None and ending_of(flow) in {Ending.INTERRUPTED, Ending.IDENTITY_PENDING}:
         with keap_call_slot():
             identify_and_store(flow)
         flow = find_flow(ref, browser)
@@ -157,10 +158,11 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
 
     def store(session: Session) -> None:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
-        if stored is None or (identity is not None and stored.pending_until is not None):
+        waited = stored is not None and stored.ending == Ending.IDENTITY_PENDING
+        if stored is None or (identity is not None and stored.pending_until is not None and not waited):
             return  # somebody else has completed it meanwhile, and its grant waits for a decision
         grant = open_pending(stored)
-        if grant is None:
+        if grant is None or (waited and identity is not None and not identity.is_complete):
             return
         wanted = None
         if identity is not None:
@@ -170,17 +172,22 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
                 return
             # Two people may use one link at the same time: the second grant is stored as if there were no link.
             wanted = stored.reconnects_account_id if still_works(session, flow) else None
-        if wanted is None and services().settings.is_by_invitation and _lock_known(session, grant) is None:
+        is_by_invitation = services().settings.is_by_invitation
+        if (wanted is None and is_by_invitation and _lock_known(session, grant) is None) or (
+            waited and _came_too_late(session, stored, grant)
+        ):
             end_flow(session, flow.id, Ending.LINK_GONE, None)  # its link was used, or its account is erased
             record_failure(session, stored, Ending.LINK_GONE)
             return
-        match = match_grant(session, grant, wanted)
+        match = match_grant(session, grant, wanted, adds_nameless=not is_by_invitation)
         end_flow(session, flow.id, match.ending, match.account_id)
         if match.ending is Ending.DECISION_PENDING:
             keep_pending(session, flow, grant, utc_now() + DECISION_TIME)
-        elif identity is None or wanted is not None:
-            use_up(session, flow)
-        if match.ending is not Ending.DECISION_PENDING:
+        elif match.ending is Ending.IDENTITY_PENDING:
+            keep_pending(session, flow, grant, utc_now() + ACCESS_TOKEN_LIFE)
+        else:
+            if identity is None or wanted is not None:
+                use_up(session, flow)
             revoke_open_links(session, match.account_id)
 
     write_or_retry(store)
@@ -211,6 +218,16 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
             session.get_one(AuthorizationFlow, flow.id, populate_existing=True).pending_until = until
     if waits and invitation is not None:
         note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None, until)
+
+
+def _came_too_late(session: Session, flow: AuthorizationFlow, grant: Grant) -> bool:
+    """Whether an account that a grant is for was connected or disconnected while the grant waited to be named."""
+    came_at = flow.ended_at or utc_now()
+    accounts = lock_accounts(session, is_of(grant.identity), Account.id == (flow.reconnects_account_id or 0))
+    return any(
+        has_newer_grant(one, came_at) or (one.disconnected_at is not None and one.disconnected_at > came_at)
+        for one in accounts.values()
+    )
 
 
 def _lock_known(session: Session, grant: Grant) -> Account | None:

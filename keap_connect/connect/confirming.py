@@ -6,7 +6,7 @@ has it already, and what waits is whether it is the account of this invitation.
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,7 +16,7 @@ from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import state_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
-from keap_connect.connect.callback import keep_pending, open_pending
+from keap_connect.connect.callback import ACCESS_TOKEN_LIFE, identify_and_store, keep_pending, open_pending
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
 from keap_connect.connect.invitations import (
@@ -27,7 +27,7 @@ from keap_connect.connect.invitations import (
     must_wait,
     note_waiting,
 )
-from keap_connect.connect.matching import Grant, Match, is_of, match_grant, use_invitation
+from keap_connect.connect.matching import Grant, Match, has_newer_grant, is_of, match_grant, use_invitation
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import purge_deleted, read_session, write_or_retry, write_transaction
 from keap_connect.errors import InvitationClosed, SealBroken
@@ -37,7 +37,6 @@ from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invita
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
-ACCESS_TOKEN_LIFE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def confirm(invitation_id: int, actor: str) -> Invitation:
             and (grant is None or known.disconnected_at > came_at)
         ):
             raise InvitationClosed("The account was disconnected after this person had allowed it. Decline it.")
-        if known is not None and (grant is None or _is_newer(known, came_at)):
+        if known is not None and (grant is None or has_newer_grant(known, came_at)):
             if grant is None and _has_changed_person(session, known, came_at):
                 raise InvitationClosed("The account was connected by another person since then. Decline it.")
             _give_to_connected(session, flow, invitation, known)
@@ -143,9 +142,11 @@ def _lock_waiting(session: Session, invitation_id: int) -> tuple[AuthorizationFl
 def list_waiting() -> set[int]:
     """Return the flows of the last day whose grant waits in them and may be of somebody whom Keap has not named."""
     flow, now = AuthorizationFlow, utc_now()
-    waits = flow.ending == Ending.CONFIRMATION_PENDING, flow.pending_until > now, flow.account_id.is_(None)
+    waits = (flow.ending == Ending.CONFIRMATION_PENDING) & flow.account_id.is_(None)
+    waits |= flow.ending == Ending.IDENTITY_PENDING
+    is_recent = flow.pending_until > now, flow.ended_at > now - ACCESS_TOKEN_LIFE
     with read_session() as session:
-        return set(session.scalars(select(flow.id).where(*waits, flow.ended_at > now - ACCESS_TOKEN_LIFE)))
+        return set(session.scalars(select(flow.id).where(waits, *is_recent)))
 
 
 def identify_waiting(flow_id: int) -> None:
@@ -155,6 +156,9 @@ def identify_waiting(flow_id: int) -> None:
     """
     with read_session() as session:
         flow = session.get(AuthorizationFlow, flow_id)
+    if flow is not None and flow.ending == Ending.IDENTITY_PENDING:
+        identify_and_store(flow)
+        return
     grant = open_pending(flow) if flow else None
     if flow is None or grant is None or grant.identity.is_complete:
         return
@@ -174,7 +178,7 @@ def identify_waiting(flow_id: int) -> None:
         ended_at = known.disconnected_at if known else None
         owner = known if ended_at is None else None
         if not must_wait(invitation, identity) and (ended_at is None or ended_at <= came_at):
-            if owner is not None and _is_newer(owner, came_at):
+            if owner is not None and has_newer_grant(owner, came_at):
                 _give_to_connected(session, stored, invitation, owner)
             else:
                 match = _store_late(session, named, came_at, invitation)
@@ -183,7 +187,7 @@ def identify_waiting(flow_id: int) -> None:
         if owner is None:
             keep_pending(session, stored, named, until)
         else:
-            if not _is_newer(owner, came_at):
+            if not has_newer_grant(owner, came_at):
                 _store_late(session, named, came_at, None)
             end_flow(session, flow_id, Ending.CONFIRMATION_PENDING, owner.id)
             session.get_one(AuthorizationFlow, flow_id, populate_existing=True).pending_until = until
@@ -211,11 +215,6 @@ def _give_to_connected(session: Session, flow: AuthorizationFlow, invitation: In
         record(session, EventKind.INVITATION_FITS, account.id, Actor.SYSTEM, invitation=invitation.id)
     end_flow(session, flow.id, Ending.RECONNECTED, account.id)
     flow.person_signed_in_at = utc_now()  # what is connected is not by the grant of this flow
-
-
-def _is_newer(account: Account, came_at: datetime) -> bool:
-    """Whether an account got a better grant since then; an import that was not refreshed yet may not work at all."""
-    return account.connected_at > came_at and account.refused_at is None and not account.needs_first_refresh
 
 
 def _has_changed_person(session: Session, account: Account, since: datetime) -> bool:

@@ -21,6 +21,8 @@ class Ending(StrEnum):
     CONFIRMATION_PENDING = "confirmation_pending"
     CONFIRMATION_DECLINED = "confirmation_declined"
     CONFIRMATION_EXPIRED = "confirmation_expired"
+    # It waits until Keap says whose it is: CONNECT_MODE=invitation, and it was to reconnect an account.
+    IDENTITY_PENDING = "identity_pending"
     # Keap, or the person there, said no.
     DENIED = "denied"
     KEAP_ERROR = "keap_error"

@@ -17,6 +17,7 @@ LATELY = timedelta(hours=1)
 WAITS = {
     Ending.DECISION_PENDING: "another Keap account waits for a decision",
     Ending.CONFIRMATION_PENDING: "waits until who connected is confirmed",
+    Ending.IDENTITY_PENDING: "waits until Keap says whose account it is",
 }
 
 

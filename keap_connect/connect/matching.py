@@ -51,14 +51,19 @@ class Grant:
 
 @dataclass(frozen=True)
 class Match:
-    """The account that a grant is stored in; with `DECISION_PENDING` the one to reconnect, which is unchanged."""
+    """The account that a grant is stored in; with an ending that waits, the one to reconnect, which is unchanged."""
 
     ending: Ending
     account_id: int
 
 
 def match_grant(
-    session: Session, grant: Grant, reconnects_account_id: int | None = None, invitation: Invitation | None = None
+    session: Session,
+    grant: Grant,
+    reconnects_account_id: int | None = None,
+    invitation: Invitation | None = None,
+    *,
+    adds_nameless: bool = True,
 ) -> Match:
     """Store a grant in the account that it belongs to; the account of an invitation gets its names.
 
@@ -68,6 +73,7 @@ def match_grant(
       is merged into B if A is pending and does not work.
     - another tenant: A does not change. The account of that (tenant, person) gets the pair; without one, the grant
       waits until the person decides.
+    - nobody: it gets a pending account; without `adds_nameless` the grant waits.
 
     Raises:
         IntegrityError: the same (tenant, person) was stored at the same moment; call this again.
@@ -92,6 +98,8 @@ def match_grant(
         return match
     if known:
         return _store(session, grant, known, Ending.RECONNECTED, invitation=invitation)
+    if not identity.is_complete and wanted and not adds_nameless:
+        return Match(Ending.IDENTITY_PENDING, wanted.id)
     if not identity.is_complete:
         pending = new_account(session, identity.tenant_id, identity.keap_user_id)
         pending.reconnects_account_id = wanted.id if wanted else None
@@ -178,3 +186,8 @@ def _store(
     if not grant.token_response.has_full_scope:
         record(session, EventKind.SCOPE_CHANGED, account.id, Actor.SYSTEM, scope=grant.token_response.scope)
     return Match(ending, account.id)
+
+
+def has_newer_grant(account: Account, came_at: datetime) -> bool:
+    """Whether an account got a better grant since then; an import that was not refreshed yet may not work at all."""
+    return account.connected_at > came_at and account.refused_at is None and not account.needs_first_refresh

@@ -87,6 +87,16 @@ ENDINGS = (
         "connected before: then it stays connected.",
         "If that is a mistake, ask {service}.",
     ),
+    EndingWords(
+        Ending.IDENTITY_PENDING,
+        200,
+        "attention",
+        "Keap has not named your account yet",
+        (
+            "You have nothing more to do. The access you allowed is stored encrypted, and not used yet. For a day we "
+            "ask Keap again which account it is, and connect it as soon as Keap answers.",
+        ),
+    ),
     _attention(
         Ending.DENIED,
         "Keap says: access denied",

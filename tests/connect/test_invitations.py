@@ -267,6 +267,45 @@ def test_two_at_one_reconnect_link_are_no_door_to_a_new_account(
     assert (len(stored.accounts()), stored.flows()[0].pending_grant_sealed) == (1, None)
 
 
+@pytest.mark.proves("R15", "R28")
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
+@pytest.mark.parametrize("meanwhile", ["", "connected again", "disconnected", "another person", "nothing for a day"])
+@sqlite_only
+def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock, meanwhile: str
+):
+    stored.place("ab123", ANN_LEE)
+    link = urlsplit(make_link(1, "x").url).path
+    before = stored.tokens(1)
+    sandbox.fault("html_503", "api")
+    sandbox.fault("missing_scope")
+    follow(visitor, link, person=BEN_ORTIZ if meanwhile == "another person" else ANN_LEE)
+    assert_ended(visitor, Ending.IDENTITY_PENDING, 200, "Keap has not named your account yet")
+    assert (len(stored.accounts()), stored.tokens(1)) == (1, before)
+    held = stored.held_tokens()
+    clock.advance(minutes=1)
+    if meanwhile in {"connected again", "another person"}:
+        with write_transaction() as session:
+            match_grant(session, stored.grant("ab123", ANN_LEE), 1)
+    if meanwhile == "disconnected":
+        disconnect(1, "x")
+    after = stored.tokens(1)
+    if meanwhile != "nothing for a day":
+        sandbox.clear_faults()
+    else:
+        clock.advance(days=1, minutes=1)
+        forget_past()
+
+    for flow_id in confirming.list_waiting():
+        confirming.identify_waiting(flow_id)
+
+    assert len(stored.accounts()) == 1
+    is_stored = meanwhile == ""
+    assert stored.tokens(1) == (tuple(held) if is_stored else after)
+    ending = {"": Ending.RECONNECTED, "nothing for a day": Ending.KEAP_TROUBLE}.get(meanwhile, Ending.LINK_GONE)
+    assert (stored.flows()[-1].ending, stored.flows()[-1].pending_grant_sealed) == (ending, None)
+
+
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
 @sqlite_only
 def test_who_reconnects_an_account_that_is_erased_meanwhile_makes_no_new_one(
