@@ -191,6 +191,14 @@ class Settings:
         return made
 
 
+def read_supervisor() -> tuple[str, float]:
+    """Return the socket where systemd wants to hear of this process, or "", and within how many seconds each time.
+
+    Source: sd_notify(3), sd_watchdog_enabled(3).
+    """
+    return os.environ.get("NOTIFY_SOCKET", ""), int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+
+
 def read_dotenv(path: Path) -> dict[str, str]:
     """Return what a file like `.env` sets; nothing if the file does not exist.
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"connect", "access", "deployment"},
     {"accounts"},
     {"events"},
-    {"keap", "models", "services", "logs"},
+    {"keap", "models", "services", "logs", "supervisor"},
     {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters"},
     {"errors", "clock", "signals", "answer_limit", "background"},
 ]

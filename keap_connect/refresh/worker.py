@@ -34,6 +34,7 @@ from keap_connect.refresh.storing import Outcome
 from keap_connect.refresh.worker_pool import WorkerPool
 from keap_connect.services import services
 from keap_connect.signals import on_stop
+from keap_connect.supervisor import ALIVE, ENDING, READY, report
 
 log = logging.getLogger(__name__)
 MOST_CLAIMED = 256  # at once; with a limit, what may be sent in a second
@@ -71,6 +72,7 @@ class RefreshWorker:
         """Work until stopped; with until_idle, until nothing is due."""
         gc.freeze()  # what was loaded so far stays, and scanning it again and again costs time
         with on_stop(lambda _sign: self.stop()), self.pool:
+            report(READY)
             while not self._stopping.is_set():
                 try:
                     if self._refresh_due():
@@ -83,6 +85,7 @@ class RefreshWorker:
                 if until_idle:
                     break
                 self._stopping.wait(IDLE_SECONDS)
+            report(ENDING)
         try:
             retire(self.name)
         except SQLAlchemyError:
@@ -159,6 +162,7 @@ class RefreshWorker:
         now = seconds_since_boot()
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
+            report(ALIVE)  # also while the database does not answer: a restart would not help
             if check_instance() and now >= self._deletion_due:  # a copy is recognized by its events
                 self._deletion_due = now + DELETE_PAST_SECONDS
                 delete_past()

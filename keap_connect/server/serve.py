@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,13 +23,15 @@ from keap_connect.errors import SettingsError
 from keap_connect.refresh.heartbeat import beat_as_server, process_name, retire
 from keap_connect.refresh.recovery import wait_for_pairs_in_memory
 from keap_connect.server.front import Front
-from keap_connect.settings import Settings
+from keap_connect.settings import Settings, read_supervisor
 from keap_connect.signals import stop_signals
+from keap_connect.supervisor import ALIVE, ENDING, READY, report
 
 log = logging.getLogger(__name__)
 STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still stored
 FLUSH_SECONDS = 2.0
 REPORT_SECONDS = 15.0
+LOOK_SECONDS = 0.05
 # Granian closes a connection that sends no complete headers for so long: silent, slow and idle ones.
 HEADER_MILLISECONDS = 30_000
 HEADER_BYTES = 64 * 1024  # of the headers of one request, which are kept until they are complete
@@ -130,6 +133,22 @@ async def keep_reporting(app: Flask) -> None:
         await asyncio.to_thread(write, lambda: retire(process_name()))
 
 
+async def keep_supervisor_informed(host: str, port: int) -> None:
+    """Report that the server takes connections, and then at intervals that the event loop runs."""
+    path, seconds = read_supervisor()
+    is_listening = not path
+    while not is_listening:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            is_listening = True
+        await asyncio.sleep(LOOK_SECONDS)
+    report(READY)
+    while seconds:
+        report(ALIVE)
+        await asyncio.sleep(seconds / 2)
+
+
 async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
     """Return the exit code, 1 if requests were cut off or the server ended by itself."""
     is_ending = asyncio.Event()
@@ -138,15 +157,19 @@ async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
     serving = asyncio.create_task(server.serve())
     ending = asyncio.create_task(is_ending.wait())
     reporting = asyncio.create_task(keep_reporting(app))
+    settings = app.extensions["keap_connect"].settings
+    informing = asyncio.create_task(keep_supervisor_informed(settings.host, settings.port))
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
     if not is_ending.is_set():
         log.error("The server ended by itself.", exc_info=serving.exception())
         return 1
+    report(ENDING)
     server.stop()  # type: ignore[no-untyped-call]  # takes no more connections, and closes the idle ones
     is_finished = await front.finish(STOP_SECONDS)
     if not is_finished:
         log.error("Requests were still running after %.0f seconds; they were cut off.", STOP_SECONDS)
     await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
     reporting.cancel()
+    informing.cancel()
     await asyncio.wait({reporting}, timeout=FLUSH_SECONDS)
     return 0 if is_finished else 1
