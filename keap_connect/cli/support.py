@@ -8,7 +8,7 @@ from keap_connect.errors import SettingsError
 from keap_connect.health.support import support_text, support_text_without_app
 
 
-@command("support", "support > support.txt", checks_database=False, speaks_json=False, with_appcontext=False)
+@command("support", "support --json", checks_database=False, with_appcontext=False)
 @click.pass_context
 def support(ctx: click.Context) -> Answer:
     """Print versions, settings without secrets, checks and last failures, for whoever helps you.
@@ -18,6 +18,8 @@ def support(ctx: click.Context) -> Answer:
     try:
         app = ctx.ensure_object(ScriptInfo).load_app()
     except SettingsError as refusal:
-        return Answer(text=support_text_without_app(refusal.problems))
-    with app.app_context():
-        return Answer(text=support_text(None, {}))
+        text = support_text_without_app(refusal.problems)
+    else:
+        with app.app_context():
+            text = support_text(None, {})
+    return Answer({"text": text}, text)
