@@ -23,11 +23,20 @@ def list_revisions() -> list[str]:
 
 
 def upgrade(revision: str = "head", folder: Path = MIGRATIONS) -> None:
-    """Bring the database of the current app to a revision.
+    """Bring the database of the current app to a revision, by default the newest.
 
     Raises:
         SettingsError, DBAPIError: it failed, and the database is as it was before.
     """
+    _change("upgrade", revision, folder)
+
+
+def downgrade(revision: str, folder: Path = MIGRATIONS) -> None:
+    """Undo the revisions after this one; raises as `upgrade` does."""
+    _change("downgrade", revision, folder)
+
+
+def _change(what: str, revision: str, folder: Path) -> None:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
@@ -35,6 +44,6 @@ def upgrade(revision: str = "head", folder: Path = MIGRATIONS) -> None:
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     try:
-        command.upgrade(config, revision)
+        getattr(command, what)(config, revision)
     except CommandError as problem:
-        raise SettingsError([f"The database could not be brought up to date: {problem}"]) from problem
+        raise SettingsError([f"The tables could not be changed to revision {revision}: {problem}"]) from problem

@@ -16,10 +16,9 @@ from keap_connect.answer_limit import LimitedConnection
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
 from keap_connect.models import AccountEvent, AuthorizationFlow
-from keap_connect.revisions import MIGRATIONS, upgrade
+from keap_connect.revisions import MIGRATIONS, downgrade, upgrade
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
-from tests.support.older_tables import downgrade
 
 REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
 HEAD = REVISIONS[-1]

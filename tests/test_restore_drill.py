@@ -18,11 +18,11 @@ from keap_connect.accounts.credentials import open_access_token, open_refresh_to
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
 from keap_connect.database import db, keep_others_out
+from keap_connect.revisions import downgrade
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY
 from tests.support.drills import Shell, documented_lines, make_due, refreshes, wait_until
-from tests.support.older_tables import downgrade
 from tests.support.postgres import client_program
 from tests.support.real_server import real_server
 from tests.support.sandbox import Sandbox

@@ -1,4 +1,4 @@
-"""`./keap-connect database …` and `db upgrade`."""
+"""`./keap-connect database …` and `db …`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -35,16 +35,29 @@ file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type
 @command("upgrade", "db upgrade", within=db, checks_database=False)
 def upgrade() -> Answer:
     """Bring the tables up to this version; run it once before a new version starts."""
+    newest = _migrate(revisions.upgrade, "head", "The database could not be brought up to date")
+    return Answer({"revision": newest}, "The database is up to date.")
+
+
+@command("downgrade", "db downgrade 0014", within=db, checks_database=False)
+@click.argument("revision")
+def downgrade(revision: str) -> Answer:
+    """Take the tables back to those of an older version; what only newer versions know is deleted."""
+    _migrate(revisions.downgrade, revision, "The tables could not be taken back")
+    return Answer({"revision": revision}, f"The tables are those of revision {revision}.")
+
+
+def _migrate(change: Callable[[str], None], revision: str, failed: str) -> str | None:
+    """Change the tables, and return the revision that this program needs."""
     try:
         check_file()
         with models.engine.connect() as connection:
             _, newest = find_revisions(connection, "The database")
-        revisions.upgrade()
+        change(revision)
     except DBAPIError as problem:
         kind = DatabaseSilent if isinstance(problem, OperationalError) else SettingsError
-        reason = cut(str(problem.orig), 1000)
-        raise kind([f"The database could not be brought up to date: {reason}"]) from problem
-    return Answer({"revision": newest}, "The database is up to date.")
+        raise kind([f"{failed}: {cut(str(problem.orig), 1000)}"]) from problem
+    return newest
 
 
 @command(
