@@ -13,7 +13,7 @@ from werkzeug.routing import Map
 from tests.support.markup import Markup
 from tests.web.direct import send
 from tests.web.fixtures import World
-from tests.web.inventory import AUDIENCES, routes
+from tests.web.inventory import AUDIENCES, address, routes
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PAGES_DOC = Path(__file__).parents[2] / "docs" / "pages.md"
@@ -96,6 +96,27 @@ def test_each_page_can_be_reached_by_links_and_no_link_is_a_dead_end(world: Worl
 
     assert refused == {}
     assert set(AUDIENCES) - seen - FROM_OUTSIDE - IN_OTHER_STATES == set()
+
+
+def test_each_page_says_what_it_is_for_and_links_to_the_document_about_it(world: World):
+    mute, helps = [], dict[str, str]()
+    for endpoint, methods in routes(world.app).items():
+        who = {"anyone": "anonymous", "browser": "customer"}.get(AUDIENCES.get(endpoint, ""), "admin")
+        page = send(world.visitor(who), "GET", address(endpoint, world.account_id, world.held_ref))
+        if "GET" not in methods or page.status_code != 200 or not page.headers["Content-Type"].startswith("text/html"):
+            continue
+        markup = Markup.of(page.text)
+        (head,) = [one for one in markup.elements if one["class"] == "page-head-text"]
+        mute += [endpoint] if not any(one.text.strip() for one in markup.inside(head, "p")) else []
+        if who == "admin":
+            (helps[endpoint],) = [one["href"] for one in markup.all("a") if one.text == "Help"]
+
+    assert mute == ["documents.show"]
+    assert [endpoint for endpoint, path in helps.items() if path == "/help/docs/README.md"] == ["documents.show"]
+    for path, _, heading in {one.partition("#") for one in helps.values()}:
+        assert not heading or f'id="{heading}"' in send(world.viewer, "GET", path).text
+        assert send(world.viewer, "GET", path).status_code == 200
+    assert len(helps) >= 30
 
 
 def test_each_route_stands_in_the_docs_with_its_methods_and_audience(app: Flask):
