@@ -11,10 +11,12 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
+from keap_connect.accounts.credentials import forget_credential
+from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken
-from keap_connect.models import Account, Admin, AuthorizationFlow, JobItem, KeyCheck, WebhookEndpoint
+from keap_connect.models import Account, Admin, AuthorizationFlow, CredentialKind, JobItem, KeyCheck, WebhookEndpoint
 from keap_connect.refresh.heartbeat import list_without_first_key
 from keap_connect.refresh.recovery import list_kept
 from keap_connect.services import services
@@ -81,6 +83,23 @@ def list_closed() -> Iterator[tuple[Column, Any]]:
                     cipher.open(sealed, table, key, what)
                 except SealBroken:
                     yield column, key
+
+
+def drop_closed() -> int:
+    """Delete the tokens that no key opens, and return of how many accounts; these must be reconnected then.
+
+    The key check is sealed anew last: until then no process starts.
+    """
+    ids = sorted({int(key) for column, key in list_closed() if column[2] == "account"})
+    for first in range(0, len(ids), BATCH):
+        with write_transaction() as session:
+            chosen = select(Account).where(Account.id.in_(ids[first : first + BATCH])).with_for_update()
+            for account in session.scalars(chosen):
+                forget_credential(account)
+                # So its state says that there is no refresh token.
+                account.kind, account.access_token_expires_at = CredentialKind.ACCESS_TOKEN_ONLY, utc_now()
+    _reseal_check()
+    return len(ids)
 
 
 def _reseal_column(column: Column, closed: set[str]) -> int:

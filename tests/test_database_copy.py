@@ -1,4 +1,4 @@
-"""The move from SQLite to PostgreSQL: docs/growing.md, and what may go wrong on the way (R50, R103)."""
+"""The move from SQLite to PostgreSQL: docs/growing.md, and what may go wrong on the way (R41, R103)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def all_rows(app: Flask) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-@pytest.mark.proves("R50")
+@pytest.mark.proves("R41")
 def test_every_kind_of_value_arrives(move: Move):
     hostile = {"business_name": "Nul\0 “é” \\N\t\n\\u0000", "state_changes_at": None, "lease_owner": None}
     with plain_engine(move.old).begin() as connection:
@@ -129,7 +129,7 @@ def test_every_kind_of_value_arrives(move: Move):
 USES = (("worker", "--once"), ("accounts", "list"), ("db", "upgrade"), ("doctor",), ("database", "backup", "new.db"))
 
 
-@pytest.mark.proves("R50", "R103")
+@pytest.mark.proves("R41", "R103")
 def test_growing_md_moves_the_accounts_and_the_old_database_presents_nothing(
     app: Flask, sandbox: Sandbox, shell: Shell, new_url: str
 ):
@@ -157,7 +157,7 @@ def test_growing_md_moves_the_accounts_and_the_old_database_presents_nothing(
     assert refreshes(sandbox) == 2
 
 
-@pytest.mark.proves("R50")
+@pytest.mark.proves("R41")
 @pytest.mark.parametrize(
     "killed_at", ["before _reserve", "after _reserve", "after _copy_rows", "before _put_in_service"]
 )
@@ -183,7 +183,7 @@ def test_a_copy_that_is_killed_is_repeated(move: Move, shell: Shell, sandbox: Sa
     assert run(move.old, "database", "copy", "--to", move.url)[0] == 1
 
 
-@pytest.mark.proves("R50")
+@pytest.mark.proves("R41")
 def test_a_step_that_fails_leaves_the_old_database_in_service(
     move: Move, new_database: Callable[[], str], tmp_path: Path, environ: dict[str, str], sandbox: Sandbox
 ):

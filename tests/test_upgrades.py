@@ -1,4 +1,4 @@
-"""docs/upgrading.md: from each version to this one, beside the old processes, and back (R50, F42)."""
+"""docs/upgrading.md: from each version to this one, beside the old processes, and back (R42, F42)."""
 
 import re
 import threading
@@ -57,7 +57,7 @@ def pairs() -> list[tuple[str | None, str | None]]:
     return [(open_access_token(one), open_refresh_token(one)) for one in accounts]
 
 
-@pytest.mark.proves("R50", "F42")
+@pytest.mark.proves("F42")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_version_is_upgraded_and_goes_back_with_all_tokens(upgraded: Flask, old_url: str, version: str):
     load(version, old_url)
@@ -87,7 +87,7 @@ def test_each_version_is_upgraded_and_goes_back_with_all_tokens(upgraded: Flask,
         assert pairs() == before
 
 
-@pytest.mark.proves("R50")
+@pytest.mark.proves("F42")
 def test_an_old_process_goes_on_beside_every_revision_since_0_1_0(upgraded: Flask, old_url: str):
     load("0.1.0", old_url)
     old, engine, first = MetaData(), create_engine(old_url), revision_of("0.1.0")
@@ -110,7 +110,7 @@ def key_of(table: sqlalchemy.Table, row: dict[str, object]) -> list[sqlalchemy.C
 
 
 @pytest.mark.long
-@pytest.mark.proves("R50")
+@pytest.mark.proves("R42")
 def test_no_token_call_fails_while_all_processes_are_restarted(environ: dict[str, str], sandbox: Sandbox):
     app = create_app(Settings.from_env(environ))
     with app.app_context():
@@ -163,7 +163,7 @@ def test_no_token_call_fails_while_all_processes_are_restarted(environ: dict[str
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.proves("R50")
+@pytest.mark.proves("F42")
 def test_upgrading_md_upgrades_and_goes_back(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "old.db"
     load("0.1.0", f"sqlite:///{path}")

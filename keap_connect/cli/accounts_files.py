@@ -1,4 +1,4 @@
-"""`./keap-connect accounts import` and `export`: many accounts at once, as CSV."""
+"""`./keap-connect accounts import`, `export` and `ask-to-reconnect`: many accounts at once."""
 
 import sys
 from typing import BinaryIO, TextIO
@@ -6,16 +6,21 @@ from typing import BinaryIO, TextIO
 import click
 from flask import current_app
 
+from keap_connect.accounts.directory import count_matching
 from keap_connect.accounts.exporting import export_csv
+from keap_connect.accounts.state import AccountState
 from keap_connect.cli.accounts import accounts
-from keap_connect.cli.command import Answer, command
+from keap_connect.cli.command import Answer, command, confirm
 from keap_connect.cli.output import table
 from keap_connect.connect.import_files import COLUMNS, MOST_BYTES
-from keap_connect.errors import ExitCode
+from keap_connect.errors import ExitCode, MailOff
 from keap_connect.events.history import Actor
+from keap_connect.jobs.bulk import start_bulk
 from keap_connect.jobs.imports import start_import
 from keap_connect.jobs.records import ItemOutcome, JobView, list_items
 from keap_connect.jobs.runner import JobRunner
+from keap_connect.models import JobKind
+from keap_connect.services import services
 
 SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id", "updates")
 
@@ -50,6 +55,32 @@ def export(file: TextIO) -> Answer:
     for piece in export_csv(Actor.COMMAND_LINE):
         file.write(piece)
     return Answer()
+
+
+@command(
+    "ask-to-reconnect",
+    *("accounts ask-to-reconnect --state reconnect_required", "accounts ask-to-reconnect acme --state at_risk --yes"),
+    within=accounts,
+)
+@click.argument("text", default="")
+@click.option("--state", type=click.Choice([state.value for state in AccountState]), required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def ask_to_reconnect(text: str, state: str, yes: bool) -> Answer:
+    """Mail a reconnect link to the customers of all accounts in a state that need one; a worker does it.
+
+    TEXT searches them. Accounts at risk need one if they were connected with another client id.
+    """
+    if not services().settings.mails_customers:
+        raise MailOff("CUSTOMER_MAIL is off. Set it, SMTP_URL and MAIL_FROM, and restart.")
+    count, why_not = count_matching(text, state)
+    if why_not:
+        raise click.UsageError(f"Not all that match can be chosen. {why_not}")
+    if not count:
+        return Answer({"job": None, "accounts": 0}, "No account matches.", code=ExitCode.NOTHING_TO_DO)
+    if not yes:
+        confirm(f"Write to the customers of {count} accounts?")
+    job = start_bulk(JobKind.MAILS, Actor.COMMAND_LINE, count, matching={"text": text, "state": state})
+    return Answer({"job": job, "accounts": count}, f"Accounts: {count}. A worker writes the mails: see /jobs/{job}.")
 
 
 def _result(view: JobView, dry_run: bool) -> Answer:

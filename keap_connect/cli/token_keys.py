@@ -1,7 +1,11 @@
 """`./keap-connect token-keys …`: the keys that seal what is stored."""
 
+import click
+
 from keap_connect.cli.command import Answer, command, group
+from keap_connect.deployment import connected, find_revisions
 from keap_connect.errors import ExitCode
+from keap_connect.key_rotation import drop_closed
 from keap_connect.key_rotation import reseal as reseal_all
 from keap_connect.services import services
 
@@ -25,3 +29,16 @@ def reseal() -> Answer:
         "\n".join(f"The older keys must stay. {reason}" for reason in done.reasons),
         ExitCode.FAILED if done.reasons else ExitCode.DONE if done.resealed else ExitCode.NOTHING_TO_DO,
     )
+
+
+@command("drop-unreadable", "token-keys drop-unreadable --yes", within=token_keys, checks_database=False)
+@click.confirmation_option(prompt="Delete the tokens that no key in TOKEN_KEYS opens, for good?")
+def drop_unreadable() -> Answer:
+    """Delete the tokens that no key in TOKEN_KEYS opens, when their key is lost; these accounts must be reconnected.
+
+    Before, put a new key into TOKEN_KEYS. Nothing else starts until this was done.
+    """
+    with connected() as connection:
+        find_revisions(connection, "The database")
+    number = drop_closed()
+    return Answer({"accounts": number}, f"Accounts that must be reconnected: {number}.")

@@ -97,9 +97,14 @@ def _to_admins(
         yield new_mail(address, kind, payload, event.at + WAIT, account_id=event.account_id)
 
 
+def may_be_asked(state: str | None, cause: str | None) -> bool:
+    """Whether a customer may be asked to reconnect an account: it has to be, or it must move to another client id."""
+    return state == "reconnect_required" or cause == "other_registration"
+
+
 def ask_to_reconnect(session: Session, account: Account) -> bool:
     """Write the mail with a reconnect link in the place of one that waits; return False if the account needs none."""
-    if account.state != "reconnect_required" or not account.person_email:
+    if not may_be_asked(account.state, account.state_cause) or not account.person_email:
         return False
     now = utc_now()
     _cancel_reconnect_mails(session, account.id, now, "An admin asked for a newer one.")

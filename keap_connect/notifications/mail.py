@@ -27,6 +27,7 @@ from keap_connect.events.mailing import (
     MAIL,
     RECONNECT,
     UNSTABLE,
+    may_be_asked,
     may_get,
     new_mail,
 )
@@ -112,7 +113,7 @@ def _reconnect(delivery: Delivery) -> Callable[[], Message]:
     if not services().settings.mails_customers:
         raise MailNotNeeded("CUSTOMER_MAIL is off.")
     account = view_account(delivery.account_id or 0)
-    if account.state is not AccountState.RECONNECT_REQUIRED:
+    if not may_be_asked(account.state, account.state_cause):
         raise MailNotNeeded("The account does not have to be reconnected any longer.")
     since = datetime.fromisoformat(delivery.payload["since"])
     return lambda: reconnect_message(

@@ -25,6 +25,7 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.events.history import EventKind, record
+from keap_connect.events.mailing import ask_to_reconnect
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, Admin, CredentialKind, Delivery, Invitation, Role, WebhookEndpoint
@@ -471,6 +472,21 @@ def test_an_account_that_works_is_not_mailed_even_if_no_event_said_so(send, cloc
     clock.advance(seconds=121)
 
     assert [mail for mail in send() if mail["To"] == CUSTOMER] == []
+
+
+@on_sqlite
+@pytest.mark.proves("F96")
+def test_a_customer_of_another_client_id_is_mailed_only_if_an_admin_asks(send, clock):
+    account_id = connect()
+    change(account_id, client_id="another client")
+    clock.advance(seconds=121)
+    assert [mail for mail in send() if mail["To"] == CUSTOMER] == []
+
+    with write_transaction() as session:
+        assert ask_to_reconnect(session, session.get_one(Account, account_id))
+
+    (mail,) = [mail for mail in send() if mail["To"] == CUSTOMER]
+    check_link(link_in(mail))
 
 
 @on_sqlite
