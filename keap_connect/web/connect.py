@@ -164,10 +164,12 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
     words = WORDS[ending]
     account = view_account(flow.account_id) if flow and flow.account_id and ending.is_success else None
     is_open = flow is not None and ending is not Ending.LINK_GONE
+    # To open this page again asks Keap again.
+    link = request.path if ending is Ending.IDENTITY_PENDING else url_for("connect.your_accounts")
     page = render_template(
         "connect/result.html",
         ending=words,
-        next_url=_again_url(flow if is_open else None) if words.next_is_post else url_for("connect.your_accounts"),
+        next_url=_again_url(flow if is_open else None) if words.next_is_post else link,
         account=account,
         return_url=return_link(flow.invitation_id) if flow and ending.is_success else None,
         keap_said=flow.keap_said if flow else None,

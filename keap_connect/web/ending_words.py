@@ -80,12 +80,16 @@ ENDINGS = (
         "You chose another Keap account than the one to reconnect. The access you allowed was kept for ten minutes and "
         "is deleted now.",
     ),
-    _attention(
+    EndingWords(
         Ending.CONFIRMATION_DECLINED,
+        200,
+        "attention",
         "Your Keap account was not connected",
-        "{service} did not accept this connection. The access you allowed is deleted here, unless the account had been "
-        "connected before: then it stays connected.",
-        "If that is a mistake, ask {service}.",
+        (
+            "{service} expected another Keap account. The access you allowed is deleted here; an account that was "
+            "connected before stays connected.",
+            "If that is a mistake, ask {service}. To choose another Keap account, use your link again.",
+        ),
     ),
     EndingWords(
         Ending.IDENTITY_PENDING,
@@ -96,6 +100,8 @@ ENDINGS = (
             "You have nothing more to do. The access you allowed is stored encrypted, and not used yet. For a day we "
             "ask Keap again which account it is, and connect it as soon as Keap answers.",
         ),
+        "Look again",
+        next_is_post=False,
     ),
     _attention(
         Ending.DENIED,

@@ -47,13 +47,15 @@ def use(token: str) -> Response:
     except LinkGone:
         return show_gone()
     if found.state == InvitationState.WAITING:
-        return show_waiting(found.id)
+        return show_waiting(found.id, is_by_link=True)
     values = {"token": token, "invitation": found, "return_url": return_link(found.id)}
     return make_response(render_template("connect/invitation.html", **values))
 
 
-def show_waiting(invitation_id: int | None) -> Response:
-    return make_response(render_template("connect/waiting.html", return_url=return_link(invitation_id)))
+def show_waiting(invitation_id: int | None, *, is_by_link: bool = False) -> Response:
+    """Say that somebody must confirm who connected; who only opens the link may be somebody else."""
+    values = {"return_url": return_link(invitation_id), "is_by_link": is_by_link}
+    return make_response(render_template("connect/waiting.html", **values))
 
 
 @bp.get("/invitations")

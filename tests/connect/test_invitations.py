@@ -281,6 +281,7 @@ def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
     sandbox.fault("missing_scope")
     follow(visitor, link, person=BEN_ORTIZ if meanwhile == "another person" else ANN_LEE)
     assert_ended(visitor, Ending.IDENTITY_PENDING, 200, "Keap has not named your account yet")
+    assert next_steps(visitor) == [urlsplit(visitor.page.url).path]
     assert (len(stored.accounts()), stored.tokens(1)) == (1, before)
     held = stored.held_tokens()
     clock.advance(minutes=1)
@@ -390,6 +391,7 @@ class TestForwardedLink:
             cleo.session.post(cleo.base_url + path, data={**form, "choice": choice})
         visitor.get(link)
         assert (heading_of(visitor), stored.accounts(), state()) == (CHECKED, [], "waiting")
+        assert ("If it was you" in visitor.text, "You have nothing more to do. " in visitor.text) == (True, False)
         assert stored.held_tokens()
 
     @pytest.mark.proves("R28")
