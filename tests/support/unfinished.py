@@ -12,7 +12,7 @@ UNFINISHED = {
     "body": FORM + b"Content-Length: 60000\r\n\r\nemail=",
     "body of the API": b"POST /api/v1/accounts HTTP/1.1\r\nHost: %s\r\nContent-Length: 60000\r\n\r\n{",
     "chunks": FORM + b"Transfer-Encoding: chunked\r\n\r\n6\r\nemail=\r\n1\r\n",
-    "answer not read": b"GET /api/docs HTTP/1.1\r\nHost: %s\r\n\r\n" * 40,
+    "answer not read": b"GET /api/openapi.json HTTP/1.1\r\nHost: %s\r\n\r\n" * 40,
 }
 
 
