@@ -114,7 +114,7 @@ ADDRESSES = (
         LAST_NAMES,
     ),
     *("/accounts?q=quixote", "/accounts?q=dental", "/accounts?q=dental+ann", "/accounts?q=xylophone"),
-    *("/accounts/7", "/readyz", "/metrics", "/setup"),
+    *("/accounts/7", "/readyz", "/metrics", "/setup", "/health"),
     *("/audit", "/audit?kind=at_risk", "/audit?kind=connected", "/audit?kind=refreshed", "/audit?account=7"),
     *("/audit?who=xylophone", f"/audit?{DAYS}", f"/audit?{DAYS}&kind=at_risk"),
     # Each finds as many of few as of many.

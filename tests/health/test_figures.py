@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from keap_connect import counters
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.accounts.schedule import deadline_of
+from keap_connect.accounts.stored_state import settle
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
@@ -21,7 +22,7 @@ from keap_connect.refresh.figures import add_to_days
 from keap_connect.refresh.heartbeat import beat, read_counters, report_counted
 from keap_connect.refresh.retention import delete_past
 from keap_connect.settings import Settings
-from tests.accounts.test_stored_state import add, change
+from tests.accounts.test_stored_state import add, change, plainly
 from tests.conftest import MovedClock
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -109,6 +110,16 @@ def test_each_gain_and_loss_is_counted_once_with_its_reason(clock: MovedClock):
     assert lost == {"refused": 1, "disconnected": 1, "gone": 1}
     assert alive(health) == sum(gained.values()) - sum(lost.values()) == 2
     assert health.waits == [0, 1, 0, 0, 0, 0, 0, 0]
+
+
+@on_sqlite
+def test_a_row_that_an_older_version_wrote_is_no_gain():
+    one = add()
+    plainly(one, state=None)
+    settle([one])
+    add_to_days()
+
+    assert read_health().days[-1].gained == {"connected": 1}
 
 
 def test_a_transaction_that_fails_and_an_addition_that_fails_count_nothing(monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta, timezone
+from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
@@ -11,15 +13,18 @@ from sqlalchemy import update
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.clock import utc_now
+from keap_connect.counters import hour_of
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import write_transaction
 from keap_connect.health.refreshing import LONGEST_LAG_SECONDS
-from keap_connect.models import Account, Worker
+from keap_connect.models import Account, Period, Span, Worker
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.settings import Settings
+from keap_connect.web.template_filters import iso
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.markup import Markup
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
@@ -200,3 +205,30 @@ def test_grants_of_another_client_id_are_at_risk_everywhere_and_end_in_409(
 
     assert (ended.status_code, ended.json["error"], ended.json["is_retryable"]) == (409, "reconnect_required", False)
     assert ended.json["reconnect_url"] == f"{settings.public_url}/reconnect/1"
+
+
+def test_the_hours_that_an_address_asks_for_are_shown_if_they_are_kept(admin: Visitor, app: Flask, clock: MovedClock):
+    if utc_now().minute > 50:
+        clock.advance(minutes=10)  # no hour ends meanwhile
+    hour = hour_of(utc_now())
+    in_india = (hour - timedelta(hours=36)).astimezone(timezone(timedelta(hours=5.5))).isoformat()
+    assert "No figures yet" in admin.get("/health").text
+    with app.app_context(), write_transaction() as session:
+        for hours in range(24 * 14):
+            session.add(
+                Period(span=Span.HOUR, starts_at=hour - timedelta(hours=hours), figures={"refreshes stored": 1})
+            )
+
+    for until, first, links in (
+        ("", 23, ["Earlier hours"]),
+        ("x", 23, ["Earlier hours"]),
+        ("0001-01-01T00:00:00+14:00", 23, ["Earlier hours"]),
+        ("9999-12-31", 23, ["Earlier hours", "The last hours"]),
+        ("2001-01-01", 335, ["The last hours"]),
+        (in_india, 60, ["Earlier hours", "The last hours"]),
+    ):
+        page = Markup.of(admin.get(f"/health?{urlencode({'until': until})}").text)
+
+        shown = [one["datetime"] for one in page.all("time") if one.parents[-1].name == "th"]
+        assert shown == [iso(hour - timedelta(hours=first - number)) for number in range(24)], until
+        assert [one.text for one in page.all("a") if one.text.endswith(" hours")] == links
