@@ -13,7 +13,7 @@ def paths(drawing: Drawing) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("most", "end"), [(0, 1), (0.003, 0.005), (0.11, 0.15), (1, 1), (1.51, 2), (60, 100), (412, 500), (1e6, 1e6)]
+    ("most", "end"), [(0, 1), (0.004, 0.005), (0.11, 0.15), (1, 1), (1.51, 2), (60, 100), (412, 500), (1e6, 1e6)]
 )
 def test_a_scale_ends_at_a_round_number(most: float, end: float):
     assert round_up(most) == pytest.approx(end)
