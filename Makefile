@@ -68,6 +68,7 @@ proofs: $(VENV)/test.stamp ## Print which requirements and faults have a test
 
 requirements: $(VENV)/test.stamp ## Compile requirements*.in into requirements*.txt, with hashes
 	@$(COMPILE) --output-file requirements-uv.txt requirements-uv.in
+	@$(COMPILE) --output-file requirements-image.txt requirements-image.in
 	@$(COMPILE) --output-file requirements.txt requirements.in
 	@$(COMPILE) --output-file requirements-dev.txt requirements-dev.in
 	@$(COMPILE) --output-file requirements-bench.txt --constraint requirements-dev.txt requirements-bench.in

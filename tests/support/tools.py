@@ -1,4 +1,4 @@
-"""promtool and logrotate, which check the files in deploy/.
+"""promtool, logrotate, Docker Compose and Caddy, which check the files in deploy/.
 
 `python -m tests.support.tools` installs what is missing where that is allowed, and `make test` runs it first; tests of
 the others are skipped.
@@ -13,7 +13,7 @@ import pytest
 from tests.support.packages import install_by_apt
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"
-PACKAGES = {"promtool": "prometheus", "logrotate": "logrotate"}
+PACKAGES = {"promtool": "prometheus", "logrotate": "logrotate", "docker-compose": "docker-compose", "caddy": "caddy"}
 
 
 def find_tool(name: str) -> str:
