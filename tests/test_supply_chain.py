@@ -4,6 +4,7 @@ import json
 import math
 import re
 import subprocess
+import sys
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -13,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-LISTS = ("requirements.in", "requirements-dev.in", "requirements-bench.in", "requirements-uv.in")
+LISTS = tuple(f"requirements{part}.in" for part in ("", "-dev", "-bench", "-uv", "-image"))
 COMPILED = tuple(name.replace(".in", ".txt") for name in LISTS)
 LOWEST_PYTHON = {"python_version": "3.11", "python_full_version": "3.11.0"}
 NPM_LOCK = "tests/support/oidc_provider/package-lock.json"
@@ -114,6 +115,34 @@ def test_the_lists_are_whole_for_the_lowest_python(name: str, system: str) -> No
     }
 
     assert missing == set(), "run `make requirements`"
+
+
+@pytest.mark.long
+@pytest.mark.proves("R93")
+@pytest.mark.parametrize("python", ["3.11.0", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize(
+    ("platform", "lacking"),
+    [
+        ("x86_64-manylinux_2_28", None),
+        ("aarch64-manylinux_2_28", None),
+        ("aarch64-apple-darwin", None),
+        # The gaps that README names; a package without wheels there.
+        ("x86_64-apple-darwin", "argon2-cffi-bindings"),
+        ("x86_64-unknown-linux-musl", "pycurl"),
+        ("x86_64-pc-windows-msvc", "uvloop"),
+    ],
+)
+def test_wheels_of_the_app_are_there_for_each_python_and_platform(platform: str, lacking: str | None, python: str):
+    target = ["--only-binary", ":all:", "--python-version", python, "--python-platform", platform]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", *target, "requirements.txt"]
+
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    if lacking is None:
+        assert ended.returncode == 0, ended.stderr
+    else:
+        assert f"{lacking}==" in " ".join(ended.stderr.split())
+        assert "has no usable wheels" in " ".join(ended.stderr.split())
 
 
 def pinned_for(name: str, environment: dict[str, str]) -> list[Requirement]:
