@@ -12,11 +12,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import requests
+from flask import Flask
 
+from keap_connect.refresh import worker
 from keap_connect.server.serve import keep_supervisor_informed
 from keap_connect.supervisor import ALIVE, ENDING, READY
 from tests.support.real_server import ROOT
@@ -49,12 +52,11 @@ class Supervisor:
         """Count what has come and what comes within so many seconds after the last one."""
         self._socket.settimeout(seconds)
         count = 0
-        while True:
-            try:
-                self._socket.recv(1000)
-            except TimeoutError:
-                return count
-            count += 1
+        with suppress(TimeoutError):
+            while self._socket.recv(1000):
+                count += 1
+        self._socket.settimeout(PATIENCE_SECONDS)
+        return count
 
     def close(self) -> None:
         self._socket.close()
@@ -165,3 +167,40 @@ def test_an_event_loop_that_hangs_is_not_said_to_be_alive(supervisor: Supervisor
         thread.join()
 
     assert later == 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_worker_that_hangs_is_not_said_to_be_alive(
+    app: Flask, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(supervisor.path))
+    monkeypatch.setattr(worker, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.0)
+    hangs, goes_on, first_look = threading.Event(), threading.Event(), [True]
+
+    def claim_and_hang(*_: object, **__: object) -> list[int]:
+        if not first_look:
+            hangs.set()
+            goes_on.wait(PATIENCE_SECONDS)
+        first_look.clear()
+        return []
+
+    monkeypatch.setattr(worker, "claim_due", claim_and_hang)
+    running = worker.RefreshWorker(app)
+
+    def work() -> None:
+        with app.app_context():
+            running.run()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert supervisor.wait_for(ALIVE) == [READY, ALIVE]
+    hangs.wait(PATIENCE_SECONDS)
+    supervisor.hear_all(0.01)
+    later = supervisor.hear_all(0.2)
+    running.stop()
+    goes_on.set()
+    thread.join()
+
+    assert later == 0
+    assert supervisor.wait_for(ENDING)
