@@ -1,4 +1,4 @@
-"""`./keap-connect support`: the text for whoever helps with this installation."""
+"""`./keap-connect support`: the text for those who help with this installation."""
 
 import click
 from flask.cli import ScriptInfo
@@ -11,7 +11,7 @@ from keap_connect.health.support import support_text, support_text_without_app
 @command("support", "support --json", checks_database=False, with_appcontext=False)
 @click.pass_context
 def support(ctx: click.Context) -> Answer:
-    """Print versions, settings without secrets, checks and last failures, for whoever helps you.
+    """Print versions, settings without secrets, checks and last failures, for those who help you.
 
     It works with wrong settings and without a database too, sends no secret anywhere, and changes nothing.
     """

@@ -1,4 +1,4 @@
-"""The text for whoever helps with an installation: what it is, how it is set, and what failed lately.
+"""The text for those who help with an installation: what it is, how it is set, and what failed lately.
 
 It holds no secret and nothing of customers: what is not named here is not in it. Accounts are numbers.
 """
@@ -93,7 +93,7 @@ def support_text(address: str | None, headers: Mapping[str, str]) -> str:
     shown = {name: _say(show(services().settings)) for name, show in SETTINGS.items()}
     seen = {"client address": address, **{name: headers.get(name) for name in HEADERS}}
     findings = [
-        f"{finding.health:<9}  {finding.subject}" + ("" if finding.subject in QUOTING else f": {finding.sentence}")
+        f"{finding.subject}: {finding.health}. {'' if finding.subject in QUOTING else finding.sentence}"
         for finding in examine(most_bytes=0)
     ]
     return "\n\n".join(
@@ -120,7 +120,7 @@ def _program() -> str:
     return _section(
         f"Keap Connect {VERSION}",
         {"time here": utc_now(), "Python": sys.version.partition(" ")[0], "system": platform.platform()},
-    ) + fill(", ".join(packages), WIDTH, initial_indent="\n  ", subsequent_indent="  ")
+    ) + fill(", ".join(packages), WIDTH, initial_indent="\n  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _database() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The page with the text for whoever helps with this installation."""
+"""The page with the text for those who help with this installation."""
 
 from flask import Blueprint, render_template, request
 

@@ -82,7 +82,7 @@ def test_the_page_shows_versions_addresses_checks_and_what_this_process_warned_o
     assert "X-Forwarded-For    203.0.113.9" in text
     assert "198.51.100.7" not in text
     assert "accounts active" in text
-    assert "keys: TOKEN_KEYS opens what is stored." in text
+    assert "keys: well. TOKEN_KEYS opens what is stored." in text
     assert "WARNING keap_connect.test: A line of the log and more" in text
 
 
