@@ -16,7 +16,7 @@ from tests.support.postgres import client_program
 from tests.support.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 Finished = subprocess.CompletedProcess[str]
 KILLED = """
 import importlib, os, signal, sys
