@@ -14,7 +14,7 @@ WORKERS ?= 3
 test test-long: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long bench bench-dashboard bench-refresh bench-token screenshots lighthouse lint types proofs requirements clean
+.PHONY: help run test test-long bench bench-dashboard bench-refresh bench-scale bench-token screenshots lighthouse lint types proofs requirements clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-dashboard: $(VENV)/test.stamp ## Measure pages and lists of 1,000,000 acco
 
 bench-refresh: $(VENV)/test.stamp ## Measure the sweep beside a bare loop, 5 minutes a round (N=10000 ROUNDS=1)
 	@$(PY) -m bench.refresh
+
+bench-scale: $(VENV)/test.stamp ## Measure disk, memory, and more processes, for docs/sizing.md (PROCESSES=1,2,4)
+	@$(PY) -m bench.scale
 
 bench-token: .venv-bench/bench.stamp ## Measure the token endpoint beside a bare route and two libraries (ROUNDS=5)
 	@.venv-bench/bin/python -m bench.token

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import requests
+from flask import Flask
 from sqlalchemy import Connection
 
 from bench.accounts import environ
@@ -158,14 +159,9 @@ def _install(url: str, accounts: int, instance: Path, stack: ExitStack) -> Insta
     port = free_port()
     values = {**environ(url, "http://127.0.0.1:1", instance), "PORT": str(port), "API_RATE_PER_MINUTE": "10000000"}
     settings = Settings.from_env(values)
-    app = create_app(settings, serves=False)
+    started = time.monotonic()
+    app = fill_database(settings, accounts)
     with app.app_context():
-        upgrade()
-        started = time.monotonic()
-        with db.engine.connect() as connection:
-            _fill(connection, accounts)
-        recount()
-        prepare_to_serve(settings)
         create_admin(EMAIL, PASSWORD)
         key = issue_api_key("bench", [Scope.ACCOUNTS_READ, Scope.METRICS_READ], "bench").text
         db.engine.dispose()
@@ -184,6 +180,19 @@ def _install(url: str, accounts: int, instance: Path, stack: ExitStack) -> Insta
         LAST_NAMES: f"/accounts?sort=account&before=1~{accounts + 1}~",
     }
     return Installation(accounts, settings, environment, server, visitor, key, pages)
+
+
+def fill_database(settings: Settings, accounts: int) -> Flask:
+    """Make the tables and store accounts in them; return the app."""
+    app = create_app(settings, serves=False)
+    with app.app_context():
+        upgrade()
+        with db.engine.connect() as connection:
+            _fill(connection, accounts)
+        recount()
+        prepare_to_serve(settings)
+        db.engine.dispose()
+    return app
 
 
 def _wait_for(is_done: Callable[[], bool]) -> None:
