@@ -138,10 +138,10 @@ class AccountWord(Base):
     """A word of an account's names, in lower case and without accents: the search finds its beginning."""
 
     __tablename__ = "account_word"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (Index(None, "account_id", "word"), {"sqlite_with_rowid": False})
 
     word: Mapped[str] = mapped_column(_BY_CODES, primary_key=True)
-    account_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), primary_key=True, index=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), primary_key=True)
     owner_id: Mapped[int] = synonym("account_id")
 
 
