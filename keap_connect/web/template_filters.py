@@ -21,7 +21,7 @@ def relative_time(moment: datetime) -> str:
         if abs(seconds) >= size:
             amount = f"{int((max(-seconds, seconds + size / 24)) // size)} {unit}"
             return f"in {amount}" if seconds > 0 else f"{amount} ago"
-    return "now" if abs(seconds) < 10 else "in a moment" if seconds > 0 else "a moment ago"
+    return "now" if abs(seconds) < 10 else "in a moment" if seconds > 0 else "just now"
 
 
 def iso(moment: datetime) -> str:
