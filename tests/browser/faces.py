@@ -243,6 +243,7 @@ APP_FACES = [
     Face("a new admin", "/admins", "admin", act=send("Invite", email="n@e.example", password=ADMIN_PASSWORD)),
     Face("an invited admin", "/admins/{invited}", "admin"),
     Face("invitation of an admin", "/new-password/{invitation}"),
+    Face("new link for an admin", "/admins/{invited}", "admin", act=send("Make a new link", password=ADMIN_PASSWORD)),
     Face("accounts of a viewer", "/accounts", "viewer"),
     Face("account of a viewer", "/accounts/{pending}", "viewer"),
     Face("setup of a viewer", "/setup", "viewer"),
