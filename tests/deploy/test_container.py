@@ -38,8 +38,8 @@ PATIENCE_SECONDS = 120
 
 
 def copied() -> list[str]:
-    """Return the tracked files that .containerignore leaves in."""
-    lines = (ROOT / ".containerignore").read_text(encoding="utf-8").splitlines()
+    """Return the tracked files that .dockerignore leaves in."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     kept = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
     assert {name for name in kept if not (ROOT / name).exists()} == set()
