@@ -103,21 +103,8 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 
 def register_pages(app: Flask) -> None:
-    pages = (
-        connect,
-        reconnect_links,
-        signin,
-        profile,
-        accounts,
-        reveal,
-        admins,
-        api_keys,
-        audit,
-        setup,
-        support,
-        imports,
-    )
-    for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, health, well_known, documents):
+    pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
+    for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, support, health, well_known, documents):
         app.register_blueprint(page.bp)
     show_errors(app)
     add_filters(app)
