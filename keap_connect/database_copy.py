@@ -87,20 +87,20 @@ def _only_here(database: Path) -> Iterator[Connection]:
 
 
 def _copy(source: Connection, place: str, show: ShowProgress) -> Copied:
-    if not inspect(source).has_table(KeyCheck.__tablename__):
-        find_revisions(source, "The old database")
-    sealed = source.scalar(select(KeyCheck.sealed)) or b""
+    is_retired = read_revision(source) == f"{MOVED}{place}"
+    if not is_retired:
+        _check_version(source)
+    sealed = source.scalar(select(KeyCheck.sealed))
+    if sealed is None:
+        raise BackupRefused("The old database has never been used: name the new one in DATABASE_URL.")
     digest = hashlib.sha256(sealed).hexdigest()[:16]
     with db.engine.connect() as connection:
         refuse_in_use(connection)
         revision = read_revision(connection)
-    was = read_revision(source)
-    if was == f"{MOVED}{place}" and revision and revision.startswith(UNFINISHED) and revision.endswith(digest):
+    if is_retired and revision and revision.startswith(UNFINISHED) and revision.endswith(digest):
         _put_in_service(revision.removeprefix(UNFINISHED).split()[0])
         return Copied(place, 0, 0)
-    present, newest = find_revisions(source, "The old database")
-    if present != newest or not newest:
-        raise SettingsError(["The old database is not of this version: run `./keap-connect db upgrade` first."])
+    newest = _check_version(source)
     open_key_check(sealed, "the old database")
     mark = f"{UNFINISHED}{newest} {digest}"
     _reserve(revision, newest, mark)
@@ -111,6 +111,14 @@ def _copy(source: Connection, place: str, show: ShowProgress) -> Copied:
     source.commit()  # from here on nothing uses the old database
     _put_in_service(newest)
     return Copied(place, rows, closed)
+
+
+def _check_version(source: Connection) -> str:
+    """Return the revision of the old database, which must be the one that this program needs, and in service."""
+    present, newest = find_revisions(source, "The old database")
+    if present != newest or not newest:
+        raise SettingsError(["The old database is not of this version: run `./keap-connect db upgrade` first."])
+    return newest
 
 
 def _reserve(revision: str | None, newest: str, mark: str) -> None:

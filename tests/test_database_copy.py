@@ -219,8 +219,11 @@ def test_a_step_that_fails_leaves_the_old_database_in_service(
     change(move.old, "UPDATE account SET generation = 3000000000")
     refused("out of range for type integer")
     change(move.old, "UPDATE account SET generation = 1, refresh_token_sealed = x'00'")
+    (tmp_path / "other.db").touch()
     other = create_app(Settings.from_env({**environ, "DATABASE_URL": f"sqlite:///{tmp_path}/other.db"}), serves=False)
+    assert "not of this version" in run(other, "database", "copy", "--to", move.url)[1]
     assert run(other, "db", "upgrade")[0] == 0
+    assert "never been used" in run(other, "database", "copy", "--to", move.url)[1]
     with other.app_context():
         check_deployment()
         db.engine.dispose()
