@@ -22,7 +22,7 @@ from keap_connect.key_rotation import list_closed
 from keap_connect.revisions import downgrade, read_revision, upgrade
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
-from tests.support.drills import Shell, documented_lines, wait_until
+from tests.support.drills import ROOT, Shell, documented_lines, wait_until
 from tests.support.filled_versions import ENVIRON, FOLDER, NAMES, load, revision_of
 from tests.support.real_server import RealServer, real_server
 from tests.support.sandbox import Sandbox
@@ -176,5 +176,9 @@ def test_upgrading_md_upgrades_and_goes_back(environ: dict[str, str], tmp_path: 
 
     assert ["customer-3" in done.stdout for done in listed] == [False, True, False], listed
     assert ["run `./keap-connect db upgrade`" in done.stderr for done in listed] == [True, False, True]
+    rows = re.findall(
+        r"^\| ([0-9.]+) \| `(\d+)` \|$", (ROOT / "docs/upgrading.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert dict(rows) == {version: revision_of(version) for version in VERSIONS}
     with create_engine(f"sqlite:///{path}", poolclass=sqlalchemy.NullPool).connect() as connection:
         assert read_revision(connection) == revision_of("0.1.0")
