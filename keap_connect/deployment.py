@@ -17,7 +17,7 @@ from keap_connect.models import KeyCheck
 from keap_connect.revisions import list_revisions, read_revision
 from keap_connect.services import services
 
-VERSION = "0.1.0"  # of this program, as in pyproject.toml
+VERSION = "0.2.0"  # of this program, as in pyproject.toml
 KEY_CHECK = "key_check"
 # In the place of the revision, so that no version of this program uses the database: `database copy` writes them.
 MOVED, UNFINISHED = "moved to ", "copy of "

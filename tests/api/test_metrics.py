@@ -164,6 +164,7 @@ def test_metrics_tell_of_accounts_alarms_lag_and_workers(app: Flask, world: Worl
     assert (figures[f"{delay}_count", "webhook"], figures[f"{delay}_sum", "webhook"]) == (4, 1_000_007.31)
     assert figures["keap_connect_build_info", VERSION] == 1
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+    assert f"\n## {VERSION}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert not [names for names in figures if "host:1" in names]
     restricted = new_program("metrics:read", account_ids=[world.account_id])
     only_own = _figures_of(restricted.get("/metrics"))
