@@ -106,6 +106,7 @@ class Front:
         self._in_app = 0  # requests that have a thread or wait for one
         self._waiting = 0
         self._awaited: dict[Hashable, asyncio.Task[None]] = {}
+        self._is_ending = False
         self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far, oldest first
         self._arriving_bytes = 0
         self._writing = set[Future[None]]()
@@ -114,6 +115,8 @@ class Front:
         environ = wsgi_environ(scope)
         try:
             environ["wsgi.input"] = io.BytesIO(await self._receive(environ, receive))
+            if self._is_ending:
+                raise ServerBusy("This process is ending. Nothing was done.")
             if self._in_app >= THREADS + QUEUE:
                 raise ServerBusy("Too many requests are waiting. Nothing was done.")
         except ClientGone:
@@ -185,7 +188,8 @@ class Front:
             return is_over()
 
     async def finish(self, seconds: float) -> bool:
-        """Return whether the app answered all requests within so many seconds, also those that still come meanwhile."""
+        """Refuse further requests, and return whether the app answered the others within so many seconds."""
+        self._is_ending = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
         while (is_busy := self._in_app + self._waiting + len(self._writing)) and loop.time() < ends:

@@ -165,15 +165,15 @@ async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
         log.error("The server ended by itself.", exc_info=serving.exception())
         return 1
     report(ENDING)
-    # Takes no more connections, closes the idle ones, and each other one after the answer to the request that is on
-    # its way: no client that was accepted is turned away.
-    server.stop()  # type: ignore[no-untyped-call]
     ends = seconds_since_boot() + STOP_SECONDS
-    is_finished = await front.finish(STOP_SECONDS)
-    await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
-    is_finished = is_finished and await front.finish(ends - seconds_since_boot())
+    # Takes no more connections, closes the idle ones, and each other one after its answer. A request that is on its way
+    # is answered meanwhile; one that comes later is refused.
+    server.stop()  # type: ignore[no-untyped-call]
+    await asyncio.wait({serving}, timeout=FLUSH_SECONDS)
+    is_finished = await front.finish(ends - seconds_since_boot())
     if not is_finished:
         log.error("Requests were still running after %.0f seconds; they were cut off.", STOP_SECONDS)
+    await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
     reporting.cancel()
     informing.cancel()
     await asyncio.wait({reporting}, timeout=FLUSH_SECONDS)
