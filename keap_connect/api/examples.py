@@ -98,6 +98,18 @@ OF_OPERATION: dict[str, dict[str, Any]] = {
     "withdraw_invitation": {"state": "withdrawn"},
     "confirm_invitation": {"state": "connected", "opened_at": LATER, "account_id": 7},
     "decline_invitation": {"state": "opened", "opened_at": LATER},
+    # Another customer: a program that tries all examples would give the first one a token that Keap does not know.
+    "import_account": {
+        "external_id": "dentist",
+        "label": "Bright Dental",
+        "title": "Bright Dental",
+        "business_name": "Bright Dental",
+        "tenant_id": "cd456",
+        "person_name": "Dan Moore",
+        "person_email": "dan@example.com",
+        "access_token": "the-access-token-of-cd456",
+        "refresh_token": "the-refresh-token-of-cd456",
+    },
     "disconnect": {
         "state": "disconnected",
         "next_step": "No tokens are stored. Press Reconnect to connect this Keap account again.",
