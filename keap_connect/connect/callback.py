@@ -166,7 +166,7 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
             return
         wanted = None
         if identity is not None:
-            grant = replace(grant, identity=identity)
+            grant = replace(grant, identity=identity, came_at=stored.ended_at if waited else None)
             if flow.invitation_id is not None:
                 _store_invited(session, flow, grant)
                 return

@@ -12,7 +12,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import lock_accounts
-from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import state_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
@@ -198,13 +197,8 @@ def identify_waiting(flow_id: int) -> None:
 
 def _store_late(session: Session, grant: Grant, came_at: datetime, invitation: Invitation | None) -> Match:
     """Store a grant that had waited, with the date on which it came."""
-    match = match_grant(session, grant, invitation=invitation)
-    account = session.get_one(Account, match.account_id)
-    account.connected_at = came_at
-    if account.refresh_token_issued_at is not None:
-        account.refresh_token_issued_at = came_at  # Keap counts its 45 days from when it gave the grant
-        account.next_refresh_at = next_refresh_at(account, utc_now())
-    revoke_open_links(session, account.id)
+    match = match_grant(session, replace(grant, came_at=came_at), invitation=invitation)
+    revoke_open_links(session, match.account_id)
     return match
 
 

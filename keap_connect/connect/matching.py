@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import person_of
+from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import state_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
@@ -29,11 +30,12 @@ from keap_connect.services import services
 
 @dataclass(frozen=True)
 class Grant:
-    """A token response and whose it is; `registration` is that of the settings when it came, if it had to wait."""
+    """A token response and whose it is; if it had to wait, when it came, and the registration of the settings then."""
 
     token_response: TokenResponse = field(repr=False)
     identity: Identity
     registration: tuple[str, str] | None = None
+    came_at: datetime | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=datetime.isoformat)
@@ -44,9 +46,9 @@ class Grant:
         token_response = TokenResponse(**values["token_response"])
         expires_at = datetime.fromisoformat(values["token_response"]["expires_at"])
         client_id, token_url = values.get("registration") or services().keap.registration
-        return cls(
-            replace(token_response, expires_at=expires_at), Identity(**values["identity"]), (client_id, token_url)
-        )
+        came_at = datetime.fromisoformat(values["came_at"]) if values.get("came_at") else None
+        identity = Identity(**values["identity"])
+        return cls(replace(token_response, expires_at=expires_at), identity, (client_id, token_url), came_at)
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,11 @@ def _store(
     replace_credential(account, grant.token_response)
     if grant.registration is not None:
         account.client_id, account.token_url = grant.registration
+    if grant.came_at is not None:
+        account.connected_at = grant.came_at
+        if account.refresh_token_issued_at is not None:
+            account.refresh_token_issued_at = grant.came_at  # Keap counts its 45 days from when it gave the grant
+            account.next_refresh_at = next_refresh_at(account, utc_now())
     if invitation is not None:
         details["invitation"] = invitation.id
         use_invitation(session, invitation, account)  # first, so that what is announced has the external id

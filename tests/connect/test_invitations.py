@@ -307,6 +307,33 @@ def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
     assert (stored.flows()[-1].ending, stored.flows()[-1].pending_grant_sealed) == (ending, None)
 
 
+@pytest.mark.proves("R28")
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
+@sqlite_only
+def test_of_two_grants_that_wait_for_one_account_the_newer_stays_with_its_date(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock
+):
+    stored.place("ab123", ANN_LEE)
+    link = urlsplit(make_link(1, "x").url).path
+    sandbox.fault("html_503", "api")
+    sandbox.fault("missing_scope")
+    follow(visitor, link)
+    clock.advance(minutes=5)
+    follow(visitor, link)
+    came_at, held = utc_now(), stored.held_tokens()
+    clock.advance(hours=12)
+    sandbox.clear_faults()
+
+    for flow_id in sorted(confirming.list_waiting()):
+        confirming.identify_waiting(flow_id)
+
+    assert stored.tokens(1) == tuple(held)
+    assert [flow.ending for flow in stored.flows()] == [Ending.RECONNECTED] * 2
+    account = stored.account()
+    assert account.connected_at == account.refresh_token_issued_at
+    assert abs(account.connected_at - came_at) < timedelta(minutes=1)
+
+
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
 @sqlite_only
 def test_who_reconnects_an_account_that_is_erased_meanwhile_makes_no_new_one(
