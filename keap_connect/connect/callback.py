@@ -174,7 +174,7 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
             wanted = stored.reconnects_account_id if still_works(session, flow) else None
         is_by_invitation = services().settings.is_by_invitation
         if (wanted is None and is_by_invitation and _lock_known(session, grant) is None) or (
-            waited and _came_too_late(session, stored, grant)
+            waited and _came_too_late(session, grant, wanted)
         ):
             end_flow(session, flow.id, Ending.LINK_GONE, None)  # its link was used, or its account is erased
             record_failure(session, stored, Ending.LINK_GONE)
@@ -220,14 +220,14 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
         note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None, until)
 
 
-def _came_too_late(session: Session, flow: AuthorizationFlow, grant: Grant) -> bool:
-    """Whether an account that a grant is for was connected or disconnected while the grant waited to be named."""
-    came_at = flow.ended_at or utc_now()
-    accounts = lock_accounts(session, is_of(grant.identity), Account.id == (flow.reconnects_account_id or 0))
-    return any(
-        has_newer_grant(one, came_at) or (one.disconnected_at is not None and one.disconnected_at > came_at)
-        for one in accounts.values()
-    )
+def _came_too_late(session: Session, grant: Grant, wanted_id: int | None) -> bool:
+    """Whether the account that would get a grant was connected or disconnected while the grant waited."""
+    locked = lock_accounts(session, is_of(grant.identity), Account.id == (wanted_id or 0))
+    account = find_by_identity(locked.values(), grant.identity) or locked.get(wanted_id or 0)
+    if account is None or grant.came_at is None:
+        return False
+    is_over = account.disconnected_at is not None and account.disconnected_at > grant.came_at
+    return is_over or has_newer_grant(account, grant.came_at)
 
 
 def _lock_known(session: Session, grant: Grant) -> Account | None:

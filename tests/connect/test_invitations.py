@@ -334,6 +334,32 @@ def test_of_two_grants_that_wait_for_one_account_the_newer_stays_with_its_date(
     assert abs(account.connected_at - came_at) < timedelta(minutes=1)
 
 
+@pytest.mark.proves("R28")
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
+@sqlite_only
+def test_named_late_another_person_gets_the_grant_though_the_account_to_reconnect_has_a_newer_one(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock
+):
+    for person in (ANN_LEE, BEN_ORTIZ):
+        stored.place("ab123", person)
+    link = urlsplit(make_link(1, "x").url).path
+    sandbox.fault("html_503", "api")
+    sandbox.fault("missing_scope")
+    follow(visitor, link, person=BEN_ORTIZ)
+    held = stored.held_tokens()
+    clock.advance(minutes=1)
+    with write_transaction() as session:
+        match_grant(session, stored.grant("ab123", ANN_LEE), 1)
+    of_ann = stored.tokens(1)
+    sandbox.clear_faults()
+
+    for flow_id in confirming.list_waiting():
+        confirming.identify_waiting(flow_id)
+
+    assert (stored.tokens(1), stored.tokens(2)) == (of_ann, tuple(held))
+    assert stored.mixed_up() == []
+
+
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
 @sqlite_only
 def test_who_reconnects_an_account_that_is_erased_meanwhile_makes_no_new_one(
