@@ -138,14 +138,26 @@ def _lock_waiting(session: Session, invitation_id: int) -> tuple[AuthorizationFl
     return flow, invitation
 
 
-def list_waiting() -> set[int]:
-    """Return the flows of the last day whose grant waits in them and may be of somebody whom Keap has not named."""
+def list_waiting() -> list[int]:
+    """Return the flows of the last day whose grant waits and is of somebody whom Keap has not named.
+
+    First come those that wait for nothing else, and so are the most urgent.
+    """
     flow, now = AuthorizationFlow, utc_now()
-    waits = (flow.ending == Ending.CONFIRMATION_PENDING) & flow.account_id.is_(None)
-    waits |= flow.ending == Ending.IDENTITY_PENDING
+    is_nameless = flow.ending == Ending.IDENTITY_PENDING
+    waits = is_nameless | (flow.ending == Ending.CONFIRMATION_PENDING) & flow.account_id.is_(None)
     is_recent = flow.pending_until > now, flow.ended_at > now - ACCESS_TOKEN_LIFE
     with read_session() as session:
-        return set(session.scalars(select(flow.id).where(waits, *is_recent)))
+        found = session.scalars(select(flow).where(waits, *is_recent).order_by(~is_nameless, flow.id)).all()
+    return [one.id for one in found if _is_unnamed(one)]
+
+
+def _is_unnamed(flow: AuthorizationFlow) -> bool:
+    try:
+        grant = open_pending(flow)
+    except SealBroken:
+        return False
+    return grant is not None and not grant.identity.is_complete
 
 
 def identify_waiting(flow_id: int) -> None:

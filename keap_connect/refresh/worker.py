@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from operator import itemgetter
+from math import inf
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
@@ -61,7 +61,7 @@ class RefreshWorker:
         self._beat_due = self._deletion_due = self._nameless_due = 0.0
         self._nameless: set[tuple[int, int]] = set()  # pending accounts with a tenant, as they were listed last
         self._probe = alarms.Probe()
-        self._asked: dict[Question, float] = {}  # when
+        self._asked: dict[Question, float] = {}  # when; -inf: never
         self._trouble: str | None = None  # why nothing could be leased lately
 
     def stop(self) -> None:
@@ -150,10 +150,12 @@ class RefreshWorker:
         now = seconds_since_boot()
         if now >= self._nameless_due:
             self._nameless_due, self._nameless = now + ASK_AGAIN_SECONDS, list_unidentified(has_tenant=True)
-        found: set[Question] = {(identify_pending, *one) for one in list_unidentified() | self._nameless}
-        found |= {(identify_waiting, flow_id, 0) for flow_id in list_waiting()}
-        self._asked = {one: at for one, at in self._asked.items() if one in found and at > now - ASK_AGAIN_SECONDS}
-        for one in sorted(found - self._asked.keys(), key=itemgetter(1, 2))[:MOST_IDENTIFIED]:
+        found: list[Question] = [(identify_waiting, flow_id, 0) for flow_id in list_waiting()]
+        found += [(identify_pending, *one) for one in sorted(list_unidentified() | self._nameless)]
+        self._asked = {one: self._asked.get(one, -inf) for one in found}
+        due = [one for one in found if self._asked[one] <= now - ASK_AGAIN_SECONDS]
+        # However many there are, each has its turn: first those that were never asked about, grants that wait first.
+        for one in sorted(due, key=self._asked.__getitem__)[:MOST_IDENTIFIED]:
             self._asked[one] = now
             self.pool.identify(*one[:2])
 

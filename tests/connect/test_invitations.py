@@ -24,6 +24,7 @@ from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound, SealBroken
 from keap_connect.models import AccountEvent, Delivery, Invitation, InvitationWord, WebhookEndpoint
 from keap_connect.notifications.endpoints import add_endpoint
+from keap_connect.refresh import worker
 from keap_connect.refresh.retention import delete_past
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.settings import Settings
@@ -431,6 +432,7 @@ class TestForwardedLink:
         waiting = confirming.view_waiting(1)
         assert waiting is not None
         assert (waiting.tenant_id, waiting.person_email) == ("ef789", CLEO_MARSH)
+        assert confirming.list_waiting() == []  # Keap has nothing to say about it
         (payload,) = announced()
         assert payload["type"] == "invitation.waiting"
         data = payload["data"]
@@ -682,7 +684,7 @@ class TestForwardedLink:
 
         if is_stored:
             assert (state(), stored.owner(1), stored.account().external_id) == ("connected", ("ef789", CLEO), "crm:7")
-            assert (stored.tokens(1), confirming.list_waiting()) == (tuple(tokens), set())
+            assert (stored.tokens(1), confirming.list_waiting()) == (tuple(tokens), [])
             return
         waiting = confirming.view_waiting(1)
         assert waiting is not None
@@ -733,6 +735,25 @@ class TestForwardedLink:
         assert (stored.account().external_id, state()) == ("crm:8", "waiting")
         confirming.decline(1, "x")
         assert "Their account keeps its grant." in stored.events()[-1].details["grant"]
+
+
+@sqlite_only
+def test_however_many_accounts_and_grants_are_unnamed_keap_is_asked_about_each_in_turn(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[int] = []
+    beats = iter(range(0, 10_000, 400))
+    ours = RefreshWorker(app)
+    monkeypatch.setattr(ours.pool, "identify", lambda _ask, number: asked.append(number))
+    monkeypatch.setattr(worker, "MOST_IDENTIFIED", 1)
+    monkeypatch.setattr(worker, "list_unidentified", lambda *, has_tenant=False: {(1, 1), (2, 1), (3, 1)})
+    monkeypatch.setattr(worker, "list_waiting", lambda: [9])
+    monkeypatch.setattr(worker, "seconds_since_boot", beats.__next__)
+
+    for _ in range(8):
+        ours._identify_pending()
+
+    assert asked == [9, 1, 2, 3, 9, 1, 2, 3]
 
 
 @sqlite_only
