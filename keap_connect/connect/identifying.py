@@ -123,7 +123,8 @@ def _move(session: Session, pending: Account, account: Account | None, identity:
         kind = EventKind.MOVED_HERE
         granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
         if account is None or not imported:
-            match = match_grant(session, Grant(granted, identity), pending.reconnects_account_id)
+            grant = Grant(granted, identity, came_at=pending.connected_at)
+            match = match_grant(session, grant, pending.reconnects_account_id)
             account = session.get_one(Account, match.account_id)
         else:
             take_identity(account, identity)

@@ -220,6 +220,24 @@ def test_a_pending_account_keeps_its_names_and_its_invitation_when_keap_says_who
     assert get_invitation(1).account_id == known
 
 
+@pytest.mark.proves("R28")
+@sqlite_only
+def test_of_two_pending_accounts_of_one_person_the_newer_grant_stays(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock
+):
+    stored.place("ab123", ANN_LEE)
+    sandbox.fault("html_503", "api")
+    for _ in range(2):
+        clock.advance(minutes=5)
+        follow(visitor, invite())
+    newer = stored.tokens(3)
+    clock.advance(hours=1)
+    sandbox.clear_faults()
+
+    assert [identify_pending(2), identify_pending(3)] == [1, 1]
+    assert stored.tokens(1) == newer
+
+
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
 @sqlite_only
 def test_without_an_invitation_the_door_is_closed_and_reconnecting_works(
