@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from keap_connect.accounts.credentials import forget_credential
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
-from keap_connect.errors import SealBroken
+from keap_connect.errors import SealBroken, SettingsError, TemporarilyUnavailable
 from keap_connect.models import Account, Admin, AuthorizationFlow, CredentialKind, JobItem, KeyCheck, WebhookEndpoint
 from keap_connect.refresh.heartbeat import list_without_first_key
 from keap_connect.refresh.recovery import list_kept
@@ -26,6 +26,11 @@ MOST_ROUNDS = 3
 OTHERS_FIRST = (
     "These processes seal with another key, or have not said with which one: {}. Restart every process with the new "
     "TOKEN_KEYS first. One that was killed counts for a minute."
+)
+
+THEY_HAVE_THE_KEY = (
+    "Nothing was deleted: these processes seal with another key, or have not said with which one: {}. Do not end them: "
+    "search for their key. One that was killed counts for a minute."
 )
 
 Column = tuple[InstrumentedAttribute[Any], InstrumentedAttribute[bytes | None], str, str]
@@ -85,12 +90,25 @@ def list_closed() -> Iterator[tuple[Column, Any]]:
                     yield column, key
 
 
-def drop_closed() -> int:
+def drop_closed(may_be_all: bool) -> int:
     """Delete the tokens that no key opens, and return of how many accounts; these must be reconnected then.
 
     The key check is sealed anew last: until then no process starts.
+
+    Raises:
+        SettingsError: no stored value opens, as with a mistyped key, and `may_be_all` is false.
+        TemporarilyUnavailable: a living process seals with another key.
     """
-    ids = sorted({int(key) for column, key in list_closed() if column[2] == "account"})
+    if others := list_without_first_key():
+        raise TemporarilyUnavailable(THEY_HAVE_THE_KEY.format(", ".join(others[:5])))
+    closed = list(list_closed())
+    if closed and not may_be_all:
+        with read_session() as session:
+            stored = sum(session.scalar(select(func.count(sealed))) or 0 for _, sealed, _, _ in COLUMNS)
+        if len(closed) >= stored:
+            reason = "Nothing was deleted: TOKEN_KEYS opens none of the stored values, as if it were mistyped."
+            raise SettingsError([f"{reason} If every copy of the old key is gone, add --all."])
+    ids = sorted({int(key) for column, key in closed if column[2] == "account"})
     for first in range(0, len(ids), BATCH):
         with write_transaction() as session:
             chosen = select(Account).where(Account.id.in_(ids[first : first + BATCH])).with_for_update()

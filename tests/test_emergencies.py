@@ -24,6 +24,7 @@ from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import APIKeyRefused
 from keap_connect.jobs.runner import JobRunner
 from keap_connect.models import Account, AccountEvent, Delivery
+from keap_connect.refresh.heartbeat import beat_as_server, process_name, retire
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import MovedClock
@@ -107,9 +108,18 @@ def test_a_lost_key_ends_in_a_mail_to_every_customer_and_a_key_that_is_there_los
 ):
     store_some(start(), sandbox)
     assert "reconnected: 0." in run(start(**MAIL), "token-keys", "drop-unreadable", "--yes")[1]
+    with start().app_context():
+        beat_as_server()
     app = start(**MAIL, TOKEN_KEYS=OTHER_KEY)
     code, said = run(app, "worker", "--once")
     assert (code, "TOKEN_KEYS does not open" in said) == (1, True), said
+    code, said = run(app, "token-keys", "drop-unreadable", "--all", "--yes")
+    assert (code, "Do not end them" in said) == (4, True), said
+    with app.app_context():
+        retire(process_name())
+    code, said = run(app, "token-keys", "drop-unreadable", "--yes")
+    assert (code, "opens none of the stored values" in said) == (1, True), said
+    assert states(app) == {("active", None): 3}
 
     drill(app, "drop-unreadable")
 

@@ -31,14 +31,15 @@ def reseal() -> Answer:
     )
 
 
-@command("drop-unreadable", "token-keys drop-unreadable --yes", within=token_keys, checks_database=False)
+@command("drop-unreadable", "token-keys drop-unreadable --all --yes", within=token_keys, checks_database=False)
+@click.option("may_be_all", "--all", is_flag=True, help="Also if no stored value opens, as with a mistyped key.")
 @click.confirmation_option(prompt="Delete the tokens that no key in TOKEN_KEYS opens, for good?")
-def drop_unreadable() -> Answer:
+def drop_unreadable(may_be_all: bool) -> Answer:
     """Delete the tokens that no key in TOKEN_KEYS opens, when their key is lost; these accounts must be reconnected.
 
-    Before, put a new key into TOKEN_KEYS. Nothing else starts until this was done.
+    Before, end every process and put a new key into TOKEN_KEYS. Nothing else starts until this was done.
     """
     with connected() as connection:
         find_revisions(connection, "The database")
-    number = drop_closed()
+    number = drop_closed(may_be_all)
     return Answer({"accounts": number}, f"Accounts that must be reconnected: {number}.")
