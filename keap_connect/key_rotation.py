@@ -108,16 +108,31 @@ def drop_closed(may_be_all: bool) -> int:
         if len(closed) >= stored:
             reason = "Nothing was deleted: TOKEN_KEYS opens none of the stored values, as if it were mistyped."
             raise SettingsError([f"{reason} If every copy of the old key is gone, add --all."])
-    ids = sorted({int(key) for column, key in closed if column[2] == "account"})
+    dropped, ids = 0, sorted({int(key) for column, key in closed if column[2] == "account"})
     for first in range(0, len(ids), BATCH):
         with write_transaction() as session:
             chosen = select(Account).where(Account.id.in_(ids[first : first + BATCH])).with_for_update()
-            for account in session.scalars(chosen):
-                forget_credential(account)
-                # So its state says that there is no refresh token.
-                account.kind, account.access_token_expires_at = CredentialKind.ACCESS_TOKEN_ONLY, utc_now()
+            dropped += sum(map(_drop_still_closed, session.scalars(chosen)))
     _reseal_check()
-    return len(ids)
+    return dropped
+
+
+def _drop_still_closed(account: Account) -> bool:
+    """Delete the tokens of a locked row, unless they open, as after a reconnect since they were listed."""
+    if not (_is_closed(account, "access_token") or _is_closed(account, "refresh_token")):
+        return False
+    forget_credential(account)
+    # So its state says that there is no refresh token.
+    account.kind, account.access_token_expires_at = CredentialKind.ACCESS_TOKEN_ONLY, utc_now()
+    return True
+
+
+def _is_closed(account: Account, what: str) -> bool:
+    sealed = getattr(account, f"{what}_sealed")
+    try:
+        return bool(sealed) and not services().cipher.open(sealed, "account", account.id, what)
+    except SealBroken:
+        return True
 
 
 def _reseal_column(column: Column, closed: set[str]) -> int:

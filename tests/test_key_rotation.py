@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from keap_connect import key_rotation
 from keap_connect.access.admins import create_admin
@@ -21,7 +21,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import db, read_session, write_transaction
-from keap_connect.key_rotation import OTHERS_FIRST, reseal
+from keap_connect.key_rotation import OTHERS_FIRST, drop_closed, reseal
 from keap_connect.models import Account, Job, JobItem, Process, Worker
 from keap_connect.refresh.heartbeat import (
     SILENT_AFTER,
@@ -220,6 +220,25 @@ def test_what_does_not_open_is_left_as_it_is_and_keeps_the_old_key(start: Start)
     assert done.reasons == ["1 values do not open with any key: account:3:refresh_token."]
     with start(TOKEN_KEY + "," + NEW_KEY).app_context():
         assert open_access_token(get_account(1))
+
+
+@pytest.mark.proves("R47", "F40")
+def test_a_grant_that_is_stored_after_the_list_was_made_is_not_dropped(start: Start, monkeypatch: pytest.MonkeyPatch):
+    with start(TOKEN_KEY).app_context():
+        with write_transaction() as session:
+            before = session.get_one(Account, 3).refresh_token_sealed
+            for number in (3, 4):
+                session.get_one(Account, number).refresh_token_sealed = b"not sealed by anybody"
+
+        def reconnect() -> None:
+            with db.engine.begin() as connection:
+                connection.execute(update(Account).where(Account.id == 3).values(refresh_token_sealed=before))
+
+        before_each_transaction(monkeypatch, reconnect)
+
+        assert drop_closed(may_be_all=False) == 1
+        assert open_refresh_token(get_account(3))
+        assert get_account(4).refresh_token_sealed is None
 
 
 def before_each_transaction(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
