@@ -118,8 +118,14 @@ def drop_closed(may_be_all: bool) -> int:
 
 
 def _drop_still_closed(account: Account) -> bool:
-    """Delete the tokens of a locked row, unless they open, as after a reconnect since they were listed."""
-    if not (_is_closed(account, "access_token") or _is_closed(account, "refresh_token")):
+    """Delete what does not open of a locked row, and return whether the account must be reconnected.
+
+    It may open again, as after a reconnect since the rows were listed.
+    """
+    is_access_closed, is_refresh_closed = _is_closed(account, "access_token"), _is_closed(account, "refresh_token")
+    if is_access_closed and account.refresh_token_sealed and not is_refresh_closed:
+        account.access_token_sealed, account.next_refresh_at = None, utc_now()  # a refresh brings another one
+    if not is_refresh_closed and (account.refresh_token_sealed or not is_access_closed):
         return False
     forget_credential(account)
     # So its state says that there is no refresh token.

@@ -223,22 +223,25 @@ def test_what_does_not_open_is_left_as_it_is_and_keeps_the_old_key(start: Start)
 
 
 @pytest.mark.proves("R47", "F40")
-def test_a_grant_that_is_stored_after_the_list_was_made_is_not_dropped(start: Start, monkeypatch: pytest.MonkeyPatch):
+def test_no_refresh_token_that_opens_is_dropped(start: Start, monkeypatch: pytest.MonkeyPatch):
     with start(TOKEN_KEY).app_context():
         with write_transaction() as session:
             before = session.get_one(Account, 3).refresh_token_sealed
             for number in (3, 4):
                 session.get_one(Account, number).refresh_token_sealed = b"not sealed by anybody"
+            session.get_one(Account, 5).access_token_sealed = b"not sealed by anybody"
 
         def reconnect() -> None:
             with db.engine.begin() as connection:
                 connection.execute(update(Account).where(Account.id == 3).values(refresh_token_sealed=before))
 
-        before_each_transaction(monkeypatch, reconnect)
+        before_each_transaction(monkeypatch, reconnect)  # after the list was made
 
         assert drop_closed(may_be_all=False) == 1
         assert open_refresh_token(get_account(3))
         assert get_account(4).refresh_token_sealed is None
+        assert get_account(5).access_token_sealed is None
+        refresh_account(5, "test")
 
 
 def before_each_transaction(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
