@@ -21,8 +21,12 @@ class Background(ABC):
 
     def __exit__(self, *_exception: object) -> None:
         """Start nothing more, and wait for what is under way."""
-        self._stopping.set()
+        self.stop()
         self._thread.join()
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._stopping.set()
 
     @abstractmethod
     def _run(self) -> None: ...

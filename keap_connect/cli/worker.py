@@ -21,7 +21,8 @@ def worker(once: bool) -> Answer:
     for warning in check_installation():
         click.echo(warning, err=True)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    run, jobs, states, sender = RefreshWorker(app), JobRunner(app), StateKeeper(app), Sender(app, CHANNELS)
+    jobs, states, sender = JobRunner(app), StateKeeper(app), Sender(app, CHANNELS)
+    run = RefreshWorker(app, (jobs, states, sender))
     if once:
         states.derive_due()
         jobs.do_due()

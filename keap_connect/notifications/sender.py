@@ -105,10 +105,9 @@ class Sender(Background):
         self._paused_until: dict[Lane, float] = {}  # in seconds since boot
         self._clock_due = 0.0
 
-    def __exit__(self, *exception: object) -> None:
-        self._stopping.set()
+    def stop(self) -> None:
+        super().stop()
         self._ended.set()  # it may wait for the end of an attempt
-        super().__exit__(*exception)
 
     def send_due(self) -> None:
         with self._threads() as threads:

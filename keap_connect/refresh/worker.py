@@ -7,13 +7,14 @@ accounts are claimed in the order of expiry.
 import gc
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from math import inf
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
+from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.connect.callback import complete_interrupted
 from keap_connect.connect.confirming import identify_waiting, list_waiting
@@ -48,8 +49,10 @@ Question = tuple[Callable[[int], object], int, int]
 
 
 class RefreshWorker:
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, beside: Sequence[Background] = ()) -> None:
+        """`beside` is stopped with it, so that nothing begins while this waits for the end of what is under way."""
         self.app = app
+        self._beside = beside
         self.name = process_name()
         self.started_at = utc_now()
         self.circuit = CircuitBreaker()
@@ -67,6 +70,8 @@ class RefreshWorker:
     def stop(self) -> None:
         """Claim nothing more; what is under way is finished and stored."""
         self._stopping.set()
+        for one in self._beside:
+            one.stop()
 
     def run(self, until_idle: bool = False) -> None:
         """Work until stopped; with until_idle, until nothing is due."""

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
@@ -22,8 +23,10 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
+from keap_connect.jobs.runner import JobRunner
 from keap_connect.keap.answers import Classification
 from keap_connect.models import Account, AccountEvent, Worker
+from keap_connect.notifications.sender import Sender
 from keap_connect.refresh import alarms, circuit_breaker, refresher, serving, worker_pool
 from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.circuit_breaker import OPENS_AFTER, CircuitBreaker
@@ -65,6 +68,27 @@ def _mark(stage: Stage, account_id: int) -> str:
 
 
 # Starting, stopping, being seen
+
+
+@pytest.mark.proves("R42", "F30")
+@SQLITE
+def test_a_signal_stops_jobs_while_a_message_is_still_under_way(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    jobs_have_ended, was_in_time = threading.Event(), []
+
+    def do_jobs(jobs: JobRunner) -> None:
+        jobs._stopping.wait()
+        jobs_have_ended.set()
+
+    def get_signal(_worker: refresh_worker.RefreshWorker) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return True
+
+    monkeypatch.setattr(JobRunner, "_run", do_jobs)
+    monkeypatch.setattr(Sender, "_run", lambda _sender: was_in_time.append(jobs_have_ended.wait(5)))
+    monkeypatch.setattr(refresh_worker.RefreshWorker, "_refresh_due", get_signal)
+
+    assert app.test_cli_runner().invoke(args=["worker"]).exit_code == 0
+    assert was_in_time == [True]
 
 
 @pytest.mark.proves("R42", "F30")
