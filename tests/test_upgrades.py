@@ -17,7 +17,7 @@ from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.stored_state import derive_anew
 from keap_connect.application import create_app
 from keap_connect.database import db
-from keap_connect.deployment import check_deployment
+from keap_connect.deployment import VERSION, check_deployment
 from keap_connect.key_rotation import list_closed
 from keap_connect.revisions import downgrade, read_revision, upgrade
 from keap_connect.settings import Settings
@@ -26,7 +26,7 @@ from tests.support.drills import ROOT, Shell, documented_lines, wait_until
 from tests.support.filled_versions import ENVIRON, FOLDER, NAMES, load, revision_of
 from tests.support.real_server import RealServer, real_server
 from tests.support.sandbox import Sandbox
-from tests.test_migrations import REVISIONS, value_for
+from tests.test_migrations import HEAD, REVISIONS, value_for
 
 VERSIONS = sorted(path.stem for path in FOLDER.glob("*.sql"))
 # What an old process cannot use while the new tables are there.
@@ -180,5 +180,7 @@ def test_upgrading_md_upgrades_and_goes_back(environ: dict[str, str], tmp_path: 
         r"^\| ([0-9.]+) \| `(\d+)` \|$", (ROOT / "docs/upgrading.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert dict(rows) == {version: revision_of(version) for version in VERSIONS}
+    if "## Unreleased" not in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"):
+        assert revision_of(VERSION) == HEAD
     with create_engine(f"sqlite:///{path}", poolclass=sqlalchemy.NullPool).connect() as connection:
         assert read_revision(connection) == revision_of("0.1.0")

@@ -9,17 +9,33 @@ from pathlib import Path
 
 import psycopg
 import sqlalchemy
+from sqlalchemy import select
 
-from keap_connect.access.admins import create_admin, get_admin
+from keap_connect.access.admins import create_admin, get_admin, invite_admin
 from keap_connect.access.api_keys import issue_api_key
 from keap_connect.access.sign_ins import sign_in_admin
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.callback import keep_pending
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.flows import end_flow
+from keap_connect.connect.invitations import (
+    CONFIRM_WITHIN,
+    NewInvitation,
+    make_invitation,
+    note_waiting,
+    start_by_invitation,
+)
+from keap_connect.connect.matching import Grant
 from keap_connect.connect.reconnect_links import make_link
+from keap_connect.counters import hour_of
 from keap_connect.database import db, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.keap.user_info import Identity
+from keap_connect.models import AuthorizationFlow, Invitation, Role, StateChange
+from keap_connect.refresh.figures import add_to_days, add_to_hours
 from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
@@ -94,8 +110,28 @@ def _fill(database: Path) -> str:
         key = issue_api_key("nightly", ["tokens:read", "accounts:read"], "test").text
         sign_in_admin(get_admin("admin@example.com"), "127.0.0.1")
         make_link(1, "test")
+        invite_admin("invited@example.com", Role.VIEWER, "test")
+        make_invitation(NewInvitation("Harbor Yoga", "customer-5"), "test")
+        _let_a_grant_wait(make_invitation(NewInvitation("Elm Clinic", needs_confirmation=True), "test").url)
+        with write_transaction() as session:
+            add_to_hours(session, {(hour_of(utc_now()), "refreshes", "stored"): 4.0})
+        add_to_days()
+        with write_transaction() as session:
+            session.add(StateChange(at=utc_now(), change="lost gone"))
         db.engine.dispose()
     return key
+
+
+def _let_a_grant_wait(url: str) -> None:
+    start_by_invitation(url.rpartition("/")[2], "browser")
+    tokens = "access-token-9", "refresh-token-9", utc_now() + timedelta(days=1)
+    grant = Grant(TokenResponse(*tokens, "full|ab109.infusionsoft.com"), Identity("ab109", "1009"))
+    until = utc_now() + CONFIRM_WITHIN
+    with write_transaction() as session:
+        flow = session.scalars(select(AuthorizationFlow)).one()
+        end_flow(session, flow.id, Ending.CONFIRMATION_PENDING, None)
+        keep_pending(session, flow, grant, until)
+        note_waiting(session, session.get_one(Invitation, flow.invitation_id), grant.identity, None, until)
 
 
 def main(version: str) -> None:

@@ -1,4 +1,4 @@
--- API key: kc_23dd133806e17bf1_a992209e0a2f5cf15115635c2fa7fccbf6f16a956996a5c58652504c
+-- API key: kc_d21b95eb3d8d8e3d_8d448689be99bfde02adfc07b32b6ed3ab32dccd33f3bc2738e7400b
 BEGIN TRANSACTION;
 CREATE TABLE account (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
@@ -34,10 +34,10 @@ CREATE TABLE account (
 	CONSTRAINT uq_account_external_id UNIQUE (external_id), 
 	CONSTRAINT uq_account_tenant_id_keap_user_id UNIQUE (tenant_id, keap_user_id)
 );
-INSERT INTO "account" VALUES(1,'ab101','1001',NULL,NULL,'Bright Dental',NULL,'customer-1','2026-11-29 23:01:49.314446','2026-11-29 23:01:49.359909',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab101.infusionsoft.com',1,X'01046727DA26574CBEFBF29F5EAFD214C863CFD297463F59D285D2434669734EC6368543705D0D2E63FB357A0B3843',X'01046727DA9249AB90F8667391A0D9EE1424B497CBF079FCE86A669E4C626FBEE5BA6BD643B73C0D973A17DA58A6F48C','2026-11-30 23:01:49.340591','2026-11-29 23:01:49.359940',NULL,NULL,NULL,0,NULL,NULL,NULL,NULL,0,NULL,NULL,NULL,'2026-12-29 00:16:30.120246',NULL,0,NULL,'active',NULL,'2026-11-29 23:01:49.490438','2026-12-29 00:26:30.120246','bright dental');
-INSERT INTO "account" VALUES(2,'ab102','1002',NULL,NULL,'Müller & Söhne',NULL,'customer-2','2026-11-29 23:01:49.427829','2026-11-29 23:01:49.428963',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab102.infusionsoft.com',1,X'01046727DA67CE3BC43CE9A96D286CBD6238C45755A9D40462A963B7C27C8B7CFA0462D46957AB70AE8FEFE00B61DC',X'01046727DAF7301AA7EA2195A0BCF1520E24EFE4D9E13236A6CCF219EAD312D51D8902C99F53964F5F4A5DB725D58B2F','2026-11-30 23:01:49.428930','2026-11-29 23:01:49.428975',NULL,NULL,NULL,0,NULL,NULL,NULL,NULL,0,NULL,NULL,NULL,'2026-12-29 15:27:21.652446',NULL,0,NULL,'active',NULL,'2026-11-29 23:01:49.490482','2026-12-29 15:37:21.652446','muller & sohne');
-INSERT INTO "account" VALUES(3,'ab103','1003',NULL,NULL,'日本語',NULL,'customer-3','2026-11-29 23:01:49.438470','2026-11-29 23:01:49.439139',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab103.infusionsoft.com',1,X'01046727DA63F6B60BEDBE043EAA897BF64F998C1373D7A70145D33BE82A56EB2A4EE5F4B32E904FC3C43040C7BC2F',X'01046727DA52CB9BB97968BF0EA45840C212DBB3BDC284B376E2E832F2E8879414D48CF020C5FCD08BE9A27944764538','2026-11-30 23:01:49.439114','2026-11-29 23:01:49.439149',NULL,NULL,NULL,0,NULL,NULL,NULL,NULL,0,NULL,NULL,NULL,'2026-12-29 18:06:09.201279',NULL,0,NULL,'active',NULL,'2026-11-29 23:01:49.490513','2026-12-29 18:16:09.201279','日本語');
-INSERT INTO "account" VALUES(4,'ab104','1004',NULL,NULL,NULL,NULL,'customer-4','2026-11-29 23:01:49.440176','2026-11-29 23:01:49.440733',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab104.infusionsoft.com',1,X'01046727DAAA5B640FFF5CCA2E26F84C3B6F822C6B1C14B50AEF396AFD5E037EB8B666745A459817481B9B43BFCB2C',X'01046727DACDF6A99C2719326D223D5A71B05F02213D5199B1C57480B8B0098E5529E004B1F72189912FD3D4827F01ED','2026-11-30 23:01:49.440710','2026-11-29 23:01:49.440741',NULL,NULL,NULL,0,NULL,NULL,'2026-11-29 23:01:49.476762',NULL,2,NULL,NULL,NULL,NULL,NULL,0,NULL,'reconnect_required','refused','2026-11-29 23:01:49.476762',NULL,'ab104');
+INSERT INTO "account" VALUES(1,'ab101','1001',NULL,NULL,'Bright Dental',NULL,'customer-1','2026-11-29 23:56:03.705431','2026-11-29 23:56:03.727332',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab101.infusionsoft.com',1,X'01046727DA9E30410CF6236F9449F7F95ABA570D014780FB3FE7EAB5AD8E9DDC263C040DC4D61560B6CF257562AC63',X'01046727DA0FFC73A7A089A94F4AB1961FA56548D8789430CAAE2FCD38F8D498C55FAFC892F48EE7E4A241193EB45460','2026-11-30 23:56:03.727250','2026-11-29 23:56:03.727361',NULL,NULL,NULL,0,NULL,NULL,NULL,NULL,0,NULL,NULL,NULL,'2026-12-29 15:36:50.139168',NULL,0,NULL,'active',NULL,'2026-11-29 23:56:03.800999','2026-12-29 15:46:50.139168','bright dental');
+INSERT INTO "account" VALUES(2,'ab102','1002',NULL,NULL,'Müller & Söhne',NULL,'customer-2','2026-11-29 23:56:03.755860','2026-11-29 23:56:03.757440',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab102.infusionsoft.com',1,X'01046727DAD2F0CD73DF418BD47940EEC092DA07E42EDC7E5AE5A816DF7290435F4B4356C580B3036748DDA02323ED',X'01046727DA27F87E0480C6268DE6F48C7A9B6E4D57FE2463D8A7EAF30C659B2849401C4DDA1081C9401048C8729620A0','2026-11-30 23:56:03.757378','2026-11-29 23:56:03.757458',NULL,NULL,NULL,0,NULL,NULL,NULL,NULL,0,NULL,NULL,NULL,'2026-12-29 19:42:10.210780',NULL,0,NULL,'active',NULL,'2026-11-29 23:56:03.801052','2026-12-29 19:52:10.210780','muller & sohne');
+INSERT INTO "account" VALUES(3,'ab103','1003',NULL,NULL,'日本語',NULL,'customer-3','2026-11-29 23:56:03.772493','2026-11-29 23:56:03.786142',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab103.infusionsoft.com',1,X'01046727DA38D90E03779C9E5F5A635A2A069305E9507264053E1844EE9AA16C1C6D45B731E92BBD088E806C41B685',X'01046727DA8A666D785A4A57653EB7B37ED65E9718F97383BCBDAE7AC5A7EEE28629A009196734076E79215505070564','2026-11-30 23:56:03.786081','2026-11-29 23:56:03.786158',NULL,NULL,NULL,0,NULL,NULL,NULL,NULL,0,NULL,NULL,NULL,'2026-12-29 14:20:24.268632',NULL,0,NULL,'active',NULL,'2026-11-29 23:56:03.801091','2026-12-29 14:30:24.268632','日本語');
+INSERT INTO "account" VALUES(4,'ab104','1004',NULL,NULL,NULL,NULL,'customer-4','2026-11-29 23:56:03.788580','2026-11-29 23:56:03.797802',NULL,NULL,'oauth','client-of-the-versions','http://127.0.0.1:1/token','full|ab104.infusionsoft.com',1,X'01046727DADF2BF90F59ACA4C17DB4F84D90E5ED8E41182A25EBD4E84FA4A3881C64EF2D301D2B07A5176E7CD0AFE4',X'01046727DADF9F6E915F798AD05D1E8CEA32F5B20BA5F20A2BA18BB24B0E463733A76131938257765FD4765D3F546C9C','2026-11-30 23:56:03.797731','2026-11-29 23:56:03.797819',NULL,NULL,NULL,0,NULL,NULL,'2026-11-29 23:56:03.799804',NULL,2,NULL,NULL,NULL,NULL,NULL,0,NULL,'reconnect_required','refused','2026-11-29 23:56:03.799804',NULL,'ab104');
 CREATE TABLE account_event (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	at DATETIME NOT NULL, 
@@ -46,14 +46,18 @@ CREATE TABLE account_event (
 	actor VARCHAR NOT NULL, 
 	details JSON NOT NULL
 , pair_mark VARCHAR);
-INSERT INTO "account_event" VALUES(1,'2026-11-29 23:01:49.360161',1,'connected','customer','{}','139389c924cb6b1c');
-INSERT INTO "account_event" VALUES(2,'2026-11-29 23:01:49.429122',2,'connected','customer','{}','01f14b4cb05b5bac');
-INSERT INTO "account_event" VALUES(3,'2026-11-29 23:01:49.439237',3,'connected','customer','{}','ce9a061c41887dcf');
-INSERT INTO "account_event" VALUES(4,'2026-11-29 23:01:49.475490',4,'connected','customer','{}','220483712d3d4aec');
-INSERT INTO "account_event" VALUES(5,'2026-11-29 23:01:50.483771',NULL,'admin_created','command line','{"email": "admin@example.com", "role": "admin"}',NULL);
-INSERT INTO "account_event" VALUES(6,'2026-11-29 23:01:51.233256',NULL,'api_key_issued','test','{"key_id": 1, "name": "nightly", "scopes": "accounts:read tokens:read"}',NULL);
-INSERT INTO "account_event" VALUES(7,'2026-11-29 23:01:51.355230',NULL,'admin_signed_in','admin@example.com','{"email": "admin@example.com"}',NULL);
-INSERT INTO "account_event" VALUES(8,'2026-11-29 23:01:51.385002',1,'reconnect_link_made','test','{"until": "2026-12-06 23:01 UTC"}',NULL);
+INSERT INTO "account_event" VALUES(1,'2026-11-29 23:56:03.727592',1,'connected','customer','{}','51c66e2809491a81');
+INSERT INTO "account_event" VALUES(2,'2026-11-29 23:56:03.769877',2,'connected','customer','{}','c653d39b6a5555e1');
+INSERT INTO "account_event" VALUES(3,'2026-11-29 23:56:03.786319',3,'connected','customer','{}','46de3b04dc30de24');
+INSERT INTO "account_event" VALUES(4,'2026-11-29 23:56:03.797989',4,'connected','customer','{}','861a77aeb33444aa');
+INSERT INTO "account_event" VALUES(5,'2026-11-29 23:56:04.067097',NULL,'admin_created','command line','{"email": "admin@example.com", "role": "admin"}',NULL);
+INSERT INTO "account_event" VALUES(6,'2026-11-29 23:56:04.218940',NULL,'api_key_issued','test','{"key_id": 1, "name": "nightly", "scopes": "accounts:read tokens:read"}',NULL);
+INSERT INTO "account_event" VALUES(7,'2026-11-29 23:56:04.274627',NULL,'admin_signed_in','admin@example.com','{"email": "admin@example.com"}',NULL);
+INSERT INTO "account_event" VALUES(8,'2026-11-29 23:56:04.310415',1,'reconnect_link_made','test','{"until": "2026-12-06 23:56 UTC"}',NULL);
+INSERT INTO "account_event" VALUES(9,'2026-11-29 23:56:04.342715',NULL,'admin_invited','test','{"email": "invited@example.com", "role": "viewer", "until": "2026-12-02 23:56 UTC"}',NULL);
+INSERT INTO "account_event" VALUES(10,'2026-11-29 23:56:04.423793',NULL,'invitation_made','test','{"invitation": 1, "external_id": "customer-5", "until": "2026-12-13 23:56 UTC"}',NULL);
+INSERT INTO "account_event" VALUES(11,'2026-11-29 23:56:04.437460',NULL,'invitation_made','test','{"invitation": 2, "external_id": null, "until": "2026-12-13 23:56 UTC"}',NULL);
+INSERT INTO "account_event" VALUES(12,'2026-11-29 23:56:04.631382',NULL,'invitation.waiting','customer','{"invitation": 2, "external_id": null, "tenant_id": "ab109", "until": "2026-12-06 23:56 UTC"}',NULL);
 CREATE TABLE account_word (
 	word VARCHAR NOT NULL, 
 	account_id INTEGER NOT NULL, 
@@ -90,12 +94,13 @@ CREATE TABLE "admin" (
 	role VARCHAR DEFAULT 'admin' NOT NULL, 
 	totp_seed_sealed BLOB, 
 	totp_on_at DATETIME, 
-	totp_step INTEGER, has_alarm_mails BOOLEAN DEFAULT 1 NOT NULL, has_digest_mails BOOLEAN DEFAULT 1 NOT NULL, 
+	totp_step INTEGER, has_alarm_mails BOOLEAN DEFAULT 1 NOT NULL, has_digest_mails BOOLEAN DEFAULT 1 NOT NULL, invited_by VARCHAR, 
 	CONSTRAINT pk_admin PRIMARY KEY (id), 
 	CONSTRAINT uq_admin_email UNIQUE (email), 
 	CONSTRAINT ck_admin_role CHECK (role IN ('admin', 'viewer'))
 );
-INSERT INTO "admin" VALUES(1,'admin@example.com','$argon2id$v=19$m=19456,t=2,p=1$CniVSEGxVobz+jLuceHIyA$RLjl6gwLK4Y/CUuEwoLQoWN9Iyh4JvCISdmIZEilRN0','2026-11-29 23:01:50.483587','admin',NULL,NULL,NULL,1,1);
+INSERT INTO "admin" VALUES(1,'admin@example.com','$argon2id$v=19$m=19456,t=2,p=1$4uPxavf3mwA2H51GyL/h5w$umj5FMD7CCwDjqV/+OGlmGm/sBVkpnAnbk8FpVt23dE','2026-11-29 23:56:04.052476','admin',NULL,NULL,NULL,1,1,NULL);
+INSERT INTO "admin" VALUES(2,'invited@example.com','','2026-11-29 23:56:04.336787','viewer',NULL,NULL,NULL,1,1,'test');
 CREATE TABLE alarm (
 	name VARCHAR NOT NULL, 
 	raised_at DATETIME NOT NULL, 
@@ -106,7 +111,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0024');
+INSERT INTO "alembic_version" VALUES('0028');
 CREATE TABLE api_key (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	public_id VARCHAR NOT NULL, 
@@ -121,7 +126,7 @@ CREATE TABLE api_key (
 	last_used_at DATETIME, 
 	CONSTRAINT uq_api_key_public_id UNIQUE (public_id)
 );
-INSERT INTO "api_key" VALUES(1,'23dd133806e17bf1','30a86b68679c4892f89534f6a57ed312ddcd8d06aef9b20b2cd8f78f659d8204','nightly','accounts:read tokens:read',NULL,'2026-11-29 23:01:51.196762','test',NULL,NULL,NULL);
+INSERT INTO "api_key" VALUES(1,'d21b95eb3d8d8e3d','ff9cd1378dcb84f3aef4dc2ffe4fbdee841d021842adbcebc82a1875557dd029','nightly','accounts:read tokens:read',NULL,'2026-11-29 23:56:04.216769','test',NULL,NULL,NULL);
 CREATE TABLE "authorization_flow" (
 	id INTEGER NOT NULL, 
 	ref VARCHAR NOT NULL, 
@@ -141,12 +146,13 @@ CREATE TABLE "authorization_flow" (
 	pending_until DATETIME, 
 	reconnect_link_id INTEGER, invitation_id INTEGER, 
 	CONSTRAINT pk_authorization_flow PRIMARY KEY (id), 
-	CONSTRAINT fk_authorization_flow_reconnects_account_id_account FOREIGN KEY(reconnects_account_id) REFERENCES account (id) ON DELETE SET NULL, 
 	CONSTRAINT uq_authorization_flow_ref UNIQUE (ref), 
-	CONSTRAINT fk_authorization_flow_account_id_account FOREIGN KEY(account_id) REFERENCES account (id) ON DELETE SET NULL, 
 	CONSTRAINT uq_authorization_flow_state_hash UNIQUE (state_hash), 
+	CONSTRAINT fk_authorization_flow_reconnects_account_id_account FOREIGN KEY(reconnects_account_id) REFERENCES account (id) ON DELETE SET NULL, 
+	CONSTRAINT fk_authorization_flow_account_id_account FOREIGN KEY(account_id) REFERENCES account (id) ON DELETE SET NULL, 
 	CONSTRAINT fk_authorization_flow_reconnect_link_id_reconnect_link FOREIGN KEY(reconnect_link_id) REFERENCES reconnect_link (id) ON DELETE SET NULL
 );
+INSERT INTO "authorization_flow" VALUES(1,'rwLlrWtlgo3P9sGK','807f2ccf817da5a3772a1c59b03a9f920342f7c9c105a4c3b2e0ea33ead8d302','d4c3e8a11256ab82a4fc72560eb4a2b0e87bad820c290dd9b03616de240aa6db',NULL,NULL,'2026-11-29 23:56:04.472023','2026-11-30 00:06:04.472023',NULL,'confirmation_pending','2026-11-29 23:56:04.594603',NULL,NULL,NULL,X'01046727DA8CA05FB47125E173F8B9F5DB40C7E6707E2D55675080E668EC39CB75A3EE57C4B0A8B997773F4BA494583CB0E3EC010A82E1FD343382BF66A9D636FE87E10FD74E385E1EA53CF7BA63F1906CF69AD8DC3181553B9564C8A085ED7A69C12F5C5B6143BA76A3B5D3E6AF65CEFD0D0404489997D474DB6979C46D28C2CAA4BA72AA520D913DADD951D6630957005CD9CE9A479F6714C82AFB4107342C9986B0E045F3927D1EE2F65F755B299FD926EE468FC8250A5B224F863EEFFEB34C1045EE243858EDA1F212E0B996B023A7A2B8CBE166C0F59236F50F36D485A733380F4C1C429F7202E2F9E7790216A011E3D1D4B71E80DE231ACA637F039551870885F9A241769891B52880AECDE7E813003C3E37F683B5952E2524033878FB1A08629057374CB87BFE8001F16B53D56F3F1A1841D3D6C0A33AEA713B06D8FFB17D63914C6CF7CA8F878ADFE4FC58881B962887B2FF21408266902C4778C384AF2A2CA05883DF5CFD','2026-12-06 23:56:04.582024',NULL,2);
 CREATE TABLE checked_client (
 	id INTEGER NOT NULL, 
 	registration VARCHAR NOT NULL, 
@@ -167,7 +173,7 @@ CREATE TABLE confirmation (
 	file_born_at VARCHAR, 
 	CONSTRAINT uq_confirmation_value UNIQUE (value)
 );
-INSERT INTO "confirmation" VALUES(1,'25a5ee44baf3af4a','2026-11-29 23:01:51.111299',NULL,'localhost',NULL,NULL,'5816353','1795993305.938754457');
+INSERT INTO "confirmation" VALUES(1,'27a5adff8ee39113','2026-11-29 23:56:04.164956',NULL,'localhost',NULL,NULL,'4325782','1795996562.570905426');
 CREATE TABLE counter (
 	name VARCHAR NOT NULL, 
 	labels VARCHAR NOT NULL, 
@@ -225,6 +231,23 @@ CREATE TABLE invitation (
 	CONSTRAINT ck_invitation_state CHECK (state IN ('sent', 'opened', 'waiting', 'connected', 'expired', 'withdrawn')), 
 	CONSTRAINT fk_invitation_account_id_account FOREIGN KEY(account_id) REFERENCES account (id) ON DELETE CASCADE
 );
+INSERT INTO "invitation" VALUES(1,'16c4234337511ba99e60e25f344d437ac1d2081c2fb0884d613c2aacde6211a5','sent','Harbor Yoga','customer-5',NULL,NULL,NULL,NULL,0,0,'test','2026-11-29 23:56:04.390141','2026-11-29 23:56:04.390141','2026-12-13 23:56:04.390141',NULL,NULL);
+INSERT INTO "invitation" VALUES(2,'88bb28e1a59d40c4ff3e48aec9162098d74e353a201ec0000f134704832e8fe1','waiting','Elm Clinic',NULL,NULL,NULL,NULL,NULL,1,0,'test','2026-11-29 23:56:04.434569','2026-11-29 23:56:04.434569','2026-12-13 23:56:04.434569',NULL,NULL);
+CREATE TABLE invitation_word (
+	word VARCHAR NOT NULL, 
+	invitation_id INTEGER NOT NULL, 
+	CONSTRAINT pk_invitation_word PRIMARY KEY (word, invitation_id), 
+	CONSTRAINT fk_invitation_word_invitation_id_invitation FOREIGN KEY(invitation_id) REFERENCES invitation (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "invitation_word" VALUES('5',1);
+INSERT INTO "invitation_word" VALUES('customer',1);
+INSERT INTO "invitation_word" VALUES('harbor',1);
+INSERT INTO "invitation_word" VALUES('yoga',1);
+INSERT INTO "invitation_word" VALUES('clinic',2);
+INSERT INTO "invitation_word" VALUES('elm',2);
 CREATE TABLE job (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	kind VARCHAR NOT NULL, 
@@ -253,7 +276,7 @@ CREATE TABLE key_check (
 	sealed BLOB NOT NULL, 
 	CONSTRAINT pk_key_check PRIMARY KEY (id)
 );
-INSERT INTO "key_check" VALUES(1,X'01046727DA5962F0A38EFF5F6228AD4BE49A65CEE6DB81A04F1418E4F470A0E845DB51CA32EF32E8196FD2EDDCA488534B6A501451F3C7D58A484702DC54588B956B68BC907469B3FE845F1DE19F11');
+INSERT INTO "key_check" VALUES(1,X'01046727DA6570C887ADCE8A008DEEA31A46D5330B316B2083C685CA916F07BC00865D1AAC34ABA4E3AF11A3386BC15B4968B346F915616B605103FD80038AA7A9AA2B240844A332DB640C3E58BCE6');
 CREATE TABLE "one_time_token" (
 	token_hash VARCHAR NOT NULL, 
 	purpose VARCHAR NOT NULL, 
@@ -263,6 +286,15 @@ CREATE TABLE "one_time_token" (
 	CONSTRAINT fk_one_time_token_admin_id_admin FOREIGN KEY(admin_id) REFERENCES admin (id) ON DELETE CASCADE, 
 	CONSTRAINT ck_one_time_token_purpose CHECK (purpose IN ('new_password', 'second_step', 'sign_in'))
 );
+INSERT INTO "one_time_token" VALUES('fa8910c3a447fadff745691a4e1489d0ce8b76c03ed09a4e314ed5c5474bc407','new_password',2,'2026-12-02 23:56:04.342891');
+CREATE TABLE period (
+	span VARCHAR NOT NULL, 
+	starts_at DATETIME NOT NULL, 
+	figures JSON NOT NULL, 
+	CONSTRAINT pk_period PRIMARY KEY (span, starts_at)
+);
+INSERT INTO "period" VALUES('hour','2026-11-29 23:00:00.000000','{"refreshes stored": 4.0}');
+INSERT INTO "period" VALUES('day','2026-11-29 00:00:00.000000','{"gained connected": 3.0, "accounts active": 3.0, "accounts at_risk": 0.0, "accounts reconnect_required": 1.0, "accounts disconnected": 0.0}');
 CREATE TABLE process (
 	name VARCHAR NOT NULL, 
 	beat_at DATETIME NOT NULL, 
@@ -282,7 +314,7 @@ CREATE TABLE reconnect_link (
 	CONSTRAINT uq_reconnect_link_token_hash UNIQUE (token_hash), 
 	CONSTRAINT fk_reconnect_link_account_id_account FOREIGN KEY(account_id) REFERENCES account (id) ON DELETE CASCADE
 );
-INSERT INTO "reconnect_link" VALUES(1,1,'394b4a3ada74fa863d43edbe0189f2c77e8021bcc3522cbb0ebbe5a505f91cb8','test','2026-11-29 23:01:51.384807','2026-12-06 23:01:51.384807',NULL,NULL,NULL);
+INSERT INTO "reconnect_link" VALUES(1,1,'84ab5bffdcd8789acef4284ad1dd09318a6353451c460c74bbea799f00f502d7','test','2026-11-29 23:56:04.310223','2026-12-06 23:56:04.310223',NULL,NULL,NULL);
 CREATE TABLE recovery_code (
 	code_hash VARCHAR NOT NULL, 
 	admin_id INTEGER NOT NULL, 
@@ -314,13 +346,20 @@ CREATE TABLE sign_in (
 	CONSTRAINT fk_sign_in_account_id_account FOREIGN KEY(account_id) REFERENCES account (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_sign_in_admin_id_admin FOREIGN KEY(admin_id) REFERENCES admin (id) ON DELETE CASCADE
 );
-INSERT INTO "sign_in" VALUES('c73e7df97448d6a28f566689078e71ff6da07567e5fee0193ec3fc4841408367',1,NULL,NULL,'2026-11-29 23:01:51.255463','2026-11-29 23:01:51.255463','2026-11-30 11:01:51.255463','127.0.0.1',NULL);
+INSERT INTO "sign_in" VALUES('f036d14069ff06b9d7b710c717f75f4f2cc26a2a0d51a16f22a678af2b89a00b',1,NULL,NULL,'2026-11-29 23:56:04.230946','2026-11-29 23:56:04.230946','2026-11-30 11:56:04.230946','127.0.0.1',NULL);
 CREATE TABLE sign_in_attempt (
 	id INTEGER NOT NULL, 
 	subject VARCHAR NOT NULL, 
 	at DATETIME NOT NULL, 
 	CONSTRAINT pk_sign_in_attempt PRIMARY KEY (id)
 );
+CREATE TABLE state_change (
+	id INTEGER NOT NULL, 
+	at DATETIME NOT NULL, 
+	change VARCHAR NOT NULL, 
+	CONSTRAINT pk_state_change PRIMARY KEY (id)
+);
+INSERT INTO "state_change" VALUES(1,'2026-11-29 23:56:04.745912','lost gone');
 CREATE TABLE state_count (
 	id INTEGER NOT NULL, 
 	state VARCHAR NOT NULL, 
@@ -374,7 +413,6 @@ CREATE INDEX ix_account_by_expiry ON account (state, access_token_expires_at, id
 CREATE INDEX ix_account_by_use ON account (state, last_used_at, id);
 CREATE INDEX ix_account_state_changes_at ON account (state_changes_at);
 CREATE INDEX ix_account_broken ON account (state, state_since, id) WHERE state IN ('at_risk', 'reconnect_required');
-CREATE INDEX ix_account_word_account_id ON account_word (account_id);
 CREATE INDEX ix_delivery_order ON delivery (recipient, account_id, id) WHERE finished_at IS NULL;
 CREATE INDEX ix_delivery_recipient_id ON delivery (recipient, id);
 CREATE INDEX ix_delivery_account_id ON delivery (account_id);
@@ -391,9 +429,13 @@ CREATE INDEX ix_invitation_external_id ON invitation (external_id);
 CREATE INDEX ix_invitation_account_id ON invitation (account_id);
 CREATE INDEX ix_authorization_flow_invitation_id ON authorization_flow (invitation_id);
 CREATE INDEX ix_job_item_outcome ON job_item (job_id, outcome, number);
+CREATE INDEX ix_invitation_word_invitation_id ON invitation_word (invitation_id);
+CREATE INDEX ix_account_event_kind_at ON account_event (kind, at, id) WHERE kind <> 'refreshed';
+CREATE INDEX ix_account_word_account_id_word ON account_word (account_id, word);
 DELETE FROM "sqlite_sequence";
 INSERT INTO "sqlite_sequence" VALUES('account',4);
-INSERT INTO "sqlite_sequence" VALUES('account_event',8);
+INSERT INTO "sqlite_sequence" VALUES('account_event',12);
 INSERT INTO "sqlite_sequence" VALUES('confirmation',1);
 INSERT INTO "sqlite_sequence" VALUES('api_key',1);
+INSERT INTO "sqlite_sequence" VALUES('invitation',2);
 COMMIT;
