@@ -104,14 +104,14 @@ def open_pending(flow: AuthorizationFlow) -> Grant | None:
 
 
 def complete_interrupted() -> None:
-    """Complete one flow whose process died; only one, since Keap may be slow."""
+    """Complete one flow whose process died, or whose person Keap did not name in a day; one, since Keap may be slow."""
     flow = find_interrupted()
     if flow is None:
         return
     if flow.pending_grant_sealed is None:
         fail_flow(flow, Ending.INTERRUPTED)
         return
-    log.warning("The grant of an interrupted connection is stored now.")
+    log.warning("%s: the grant of a connection that was not completed is stored now.", flow.ref)
     try:
         identify_and_store(flow)
     except SealBroken as problem:
@@ -140,13 +140,17 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
 
 
 def identify_and_store(flow: AuthorizationFlow) -> None:
-    """Ask Keap whose the pending grant of a flow is, and store it in its account; do nothing if none is pending."""
+    """Ask Keap whose the pending grant of a flow is, and store it in its account; do nothing if none is pending.
+
+    Keap is not asked if the access token has expired while the grant waited.
+    """
     grant = open_pending(flow)
     if grant is None:
         return
-    granted = grant.token_response
+    granted, identity = grant.token_response, grant.identity
     try:
-        identity = ask_identity(services().keap, granted.access_token, granted.tenant_id)
+        if not _has_waited_long_enough(flow):
+            identity = ask_identity(services().keap, granted.access_token, granted.tenant_id)
     except TenantConflict as conflict:
         fail_flow(flow, Ending.TENANT_CONFLICT, str(conflict))
     else:
@@ -159,10 +163,11 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
     def store(session: Session) -> None:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
         waited = stored is not None and stored.ending == Ending.IDENTITY_PENDING
+        is_nameless = stored is not None and _has_waited_long_enough(stored)
         if stored is None or (identity is not None and stored.pending_until is not None and not waited):
             return  # somebody else has completed it meanwhile, and its grant waits for a decision
         grant = open_pending(stored)
-        if grant is None or (waited and identity is not None and not identity.is_complete):
+        if grant is None or (waited and identity is not None and not identity.is_complete and not is_nameless):
             return
         wanted = None
         if identity is not None:
@@ -179,14 +184,16 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
             end_flow(session, flow.id, Ending.LINK_GONE, None)  # its link was used, or its account is erased
             record_failure(session, stored, Ending.LINK_GONE)
             return
-        match = match_grant(session, grant, wanted, adds_nameless=not is_by_invitation)
+        match = match_grant(session, grant, wanted, adds_nameless=is_nameless or not is_by_invitation)
         end_flow(session, flow.id, match.ending, match.account_id)
         if match.ending is Ending.DECISION_PENDING:
             keep_pending(session, flow, grant, utc_now() + DECISION_TIME)
         elif match.ending is Ending.IDENTITY_PENDING:
             keep_pending(session, flow, grant, utc_now() + ACCESS_TOKEN_LIFE)
         else:
-            if identity is None or wanted is not None:
+            if is_nameless and match.ending is Ending.CONNECTED_PENDING:
+                _refresh_soon(session, match.account_id)
+            elif identity is None or wanted is not None:
                 use_up(session, flow)
             revoke_open_links(session, match.account_id)
 
@@ -228,6 +235,19 @@ def _came_too_late(session: Session, grant: Grant, wanted_id: int | None) -> boo
         return False
     is_over = account.disconnected_at is not None and account.disconnected_at > grant.came_at
     return is_over or has_newer_grant(account, grant.came_at)
+
+
+def _has_waited_long_enough(flow: AuthorizationFlow) -> bool:
+    """Whether a grant has waited to be named for as long as its access token lives."""
+    is_over = flow.pending_until is not None and flow.pending_until <= utc_now()
+    return is_over and flow.ending == Ending.IDENTITY_PENDING
+
+
+def _refresh_soon(session: Session, account_id: int) -> None:
+    """Let the worker refresh a pending account at once: Keap is asked whose it is with the new access token."""
+    account = session.get_one(Account, account_id)
+    if account.next_refresh_at is not None:
+        account.next_refresh_at = utc_now()
 
 
 def _lock_known(session: Session, grant: Grant) -> Account | None:

@@ -30,7 +30,6 @@ NO_BROWSER = ""  # in place of a hash
 EXPIRES_AS = {
     Ending.DECISION_PENDING: Ending.DECISION_EXPIRED,
     Ending.CONFIRMATION_PENDING: Ending.CONFIRMATION_EXPIRED,
-    Ending.IDENTITY_PENDING: Ending.KEAP_TROUBLE,
 }
 MOST_UNUSED_PER_BROWSER = 50
 MOST_UNUSED = 1_000
@@ -133,10 +132,13 @@ def forget_results(browser: str | None) -> None:
 
 
 def find_interrupted() -> AuthorizationFlow | None:
-    """Return a flow whose process died during the exchange, or after it stored the grant."""
+    """Return a flow whose process died during the exchange or with the grant, or whose person Keap has not named."""
+    now = utc_now()
+    is_nameless = (AuthorizationFlow.ending == Ending.IDENTITY_PENDING) & (AuthorizationFlow.pending_until <= now)
     has_grant = (AuthorizationFlow.ending == Ending.INTERRUPTED) & AuthorizationFlow.pending_grant_sealed.is_not(None)
     interrupted = select(AuthorizationFlow).where(
-        AuthorizationFlow.consumed_at <= utc_now() - EXCHANGE_LIFE, AuthorizationFlow.ending.is_(None) | has_grant
+        AuthorizationFlow.consumed_at <= now - EXCHANGE_LIFE,
+        AuthorizationFlow.ending.is_(None) | has_grant | is_nameless,
     )
     with read_session() as session:
         return session.scalar(interrupted.order_by(AuthorizationFlow.id).limit(1))
@@ -236,7 +238,8 @@ def _forget_past(session: Session) -> None:
         session.execute(delete(AuthorizationFlow).where(*is_past))
     # Those of invitations that wait end with their invitation (connect/invitations.py).
     waits = Invitation.id == AuthorizationFlow.invitation_id, Invitation.state == InvitationState.WAITING
-    is_undecided = AuthorizationFlow.pending_until <= now, ~select(Invitation.id).where(*waits).exists()
+    is_undecided = AuthorizationFlow.pending_until <= now, AuthorizationFlow.ending.in_(EXPIRES_AS)
+    is_undecided += (~select(Invitation.id).where(*waits).exists(),)
     for flow in session.scalars(select(AuthorizationFlow).where(*is_undecided).with_for_update()):
         ending = EXPIRES_AS[Ending(flow.ending or Ending.DECISION_PENDING)]
         end_flow(session, flow.id, ending, flow.account_id)
