@@ -73,7 +73,7 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
         KeapBusy: too many requests wait for Keap.
     """
     flow = find_flow(ref, browser)
-    if flow is not None and ending_of(flow) in {Ending.INTERRUPTED, Ending.IDENTITY_PENDING}:
+    if flow is not None and ending_of(flow) is Ending.INTERRUPTED:
         with keap_call_slot():
             identify_and_store(flow)
         flow = find_flow(ref, browser)

@@ -164,7 +164,7 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
     words = WORDS[ending]
     account = view_account(flow.account_id) if flow and flow.account_id and ending.is_success else None
     is_open = flow is not None and ending is not Ending.LINK_GONE
-    # To open this page again asks Keap again.
+    # The worker asks Keap again, and this page then says how that ended.
     link = request.path if ending is Ending.IDENTITY_PENDING else url_for("connect.your_accounts")
     page = render_template(
         "connect/result.html",

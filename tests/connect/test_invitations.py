@@ -311,6 +311,8 @@ def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
         disconnect(1, "x")
     after = stored.tokens(1)
     sandbox.clear_faults()
+    visitor.get(visitor.page.url)
+    assert stored.flows()[-1].ending == Ending.IDENTITY_PENDING  # only the worker asks Keap, however often it is opened
 
     for flow_id in confirming.list_waiting():
         confirming.identify_waiting(flow_id)
