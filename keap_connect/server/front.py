@@ -105,8 +105,8 @@ class Front:
         self._answers_at_once = app.extensions.get(AT_ONCE, False)
         self._in_app = 0  # requests that have a thread or wait for one
         self._waiting = 0
-        self._awaited: dict[Hashable, asyncio.Task[None]] = {}
         self._is_ending = False
+        self._awaited: dict[Hashable, asyncio.Task[None]] = {}
         self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far, oldest first
         self._arriving_bytes = 0
         self._writing = set[Future[None]]()
@@ -188,7 +188,7 @@ class Front:
             return is_over()
 
     async def finish(self, seconds: float) -> bool:
-        """Refuse further requests, and return whether the app answered the others within so many seconds."""
+        """Refuse what becomes complete from now on, and return whether the app answered the rest in so many seconds."""
         self._is_ending = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds

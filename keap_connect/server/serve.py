@@ -29,7 +29,8 @@ from keap_connect.signals import stop_signals
 from keap_connect.supervisor import ALIVE, ENDING, READY, report
 
 log = logging.getLogger(__name__)
-STOP_SECONDS = 35.0  # longer than one call to Keap, so that its result is still stored
+STOP_SECONDS = 35.0
+LATE_SECONDS = 4.0  # what becomes complete later is refused: a call to Keap has to end, and be stored, in STOP_SECONDS
 FLUSH_SECONDS = 2.0
 REPORT_SECONDS = 15.0
 LOOK_SECONDS = 0.05
@@ -165,15 +166,15 @@ async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
         log.error("The server ended by itself.", exc_info=serving.exception())
         return 1
     report(ENDING)
-    ends = seconds_since_boot() + STOP_SECONDS
-    # Takes no more connections, closes the idle ones, and each other one after its answer. A request that is on its way
-    # is answered meanwhile; one that comes later is refused.
+    # Takes no more connections, closes the idle ones, and each other one after the answer to the request that is on
+    # its way, so that a restart turns no client away.
     server.stop()  # type: ignore[no-untyped-call]
-    await asyncio.wait({serving}, timeout=FLUSH_SECONDS)
+    ends = seconds_since_boot() + STOP_SECONDS
+    await asyncio.wait({serving}, timeout=LATE_SECONDS)
     is_finished = await front.finish(ends - seconds_since_boot())
+    await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
     if not is_finished:
         log.error("Requests were still running after %.0f seconds; they were cut off.", STOP_SECONDS)
-    await asyncio.wait({serving}, timeout=FLUSH_SECONDS)  # the last answers are on their way
     reporting.cancel()
     informing.cancel()
     await asyncio.wait({reporting}, timeout=FLUSH_SECONDS)
