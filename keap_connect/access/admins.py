@@ -176,7 +176,7 @@ def change_role(admin_id: int, role: Role, actor: str) -> None:
         admin = _get(session, admin_id)
         if role is not Role.ADMIN:
             _keep_one(session, admin_id)
-            _withdraw_invitations_by(session, admin, actor)
+            _end_links_by(session, admin, actor)
         admin.role = role
         end_all_sign_ins(session, admin_id)
         record(session, EventKind.ADMIN_ROLE_CHANGED, None, actor, email=admin.email, role=role)
@@ -187,7 +187,7 @@ def remove_admin(admin_id: int, actor: str) -> None:
     with write_transaction() as session:
         admin = _get(session, admin_id)
         _keep_one(session, admin_id)
-        _withdraw_invitations_by(session, admin, actor)
+        _end_links_by(session, admin, actor)
         session.execute(delete(Admin).where(Admin.id == admin_id))
         record(session, EventKind.ADMIN_REMOVED, None, actor, email=admin.email)
 
@@ -242,10 +242,14 @@ def _withdraw(session: Session, admin: Admin, actor: str) -> None:
     record(session, EventKind.ADMIN_INVITATION_WITHDRAWN, None, actor, email=admin.email)
 
 
-def _withdraw_invitations_by(session: Session, admin: Admin, actor: str) -> None:
-    """Withdraw what an admin who loses their rights has a link of: by it they could come back."""
+def _end_links_by(session: Session, admin: Admin, actor: str) -> None:
+    """End what an admin who loses their rights may have a link of: by it they could come back."""
     for invited in session.scalars(select(Admin).where(Admin.invited_by == admin.email)).all():
         _withdraw(session, invited, actor)
+    # It is not stored who made a link for somebody who has a password, so all of them end.
+    joined = select(Admin.id).where(Admin.invited_by.is_(None))
+    links = OneTimeToken.purpose == TokenPurpose.NEW_PASSWORD, OneTimeToken.admin_id.in_(joined)
+    session.execute(delete(OneTimeToken).where(*links))
 
 
 def _get(session: Session, admin_id: int) -> Admin:

@@ -59,7 +59,7 @@ def show(admin_id: int) -> Response:
         withdraw_invitation(admin_id, actor())
         flash(f"The invitation of {shown.email} is withdrawn, and its link no longer works.", "done")
         return redirect(url_for("admins.index"), code=303)
-    if act == "link":
+    if act == "link" and shown.invited_by is None:  # an invitation has its own link
         return _show_link(shown.email, issue_password_link(shown.email, actor()), days=1)
     if act == "remove":
         remove_admin(admin_id, actor())

@@ -102,10 +102,22 @@ def test_who_loses_the_role_of_an_admin_leaves_no_invitation_behind(app: Flask, 
     newcomer.press("/admins", email="third@example.com", role="admin", password="a password of the new one")
     back = re.search(r'id="link" value="([^"]+)"', newcomer.page.text)[1]
 
+    act(newcomer, 1, "link", "a password of the new one")
+    back_as_another = re.search(r'id="link" value="([^"]+)"', newcomer.page.text)[1]
+
     act(admin, 2, what)
 
-    assert visit(app).get(back).status_code == 404
+    assert [visit(app).get(link).status_code for link in (back, back_as_another)] == [404, 404]
     assert "third@example.com" not in stored(app, select(Admin.email))
+
+
+@on_sqlite
+def test_somebody_who_is_invited_gets_no_password_link_beside_the_invitation(app: Flask, admin: Visitor):
+    link, newcomer = invited_by_link(app, admin)
+
+    assert "Press one of the buttons" in act(admin, 2, "link")
+
+    assert newcomer.get(link).status_code == 200
 
 
 @on_sqlite
