@@ -142,14 +142,15 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
 def identify_and_store(flow: AuthorizationFlow) -> None:
     """Ask Keap whose the pending grant of a flow is, and store it in its account; do nothing if none is pending.
 
-    Keap is not asked if the access token has expired while the grant waited.
+    Keap is not asked if the access token has expired while the grant waited, or belongs to another client id or token
+    URL than the settings name: it is sent nowhere else.
     """
     grant = open_pending(flow)
     if grant is None:
         return
     granted, identity = grant.token_response, grant.identity
     try:
-        if not _has_waited_long_enough(flow):
+        if grant.is_ours and not _has_waited_long_enough(flow):
             identity = ask_identity(services().keap, granted.access_token, granted.tenant_id)
     except TenantConflict as conflict:
         fail_flow(flow, Ending.TENANT_CONFLICT, str(conflict))

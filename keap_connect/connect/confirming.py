@@ -171,7 +171,7 @@ def identify_waiting(flow_id: int) -> None:
         identify_and_store(flow)
         return
     grant = open_pending(flow) if flow else None
-    if flow is None or grant is None or grant.identity.is_complete:
+    if flow is None or grant is None or grant.identity.is_complete or not grant.is_ours:
         return
     identity = ask_identity(services().keap, grant.token_response.access_token, grant.token_response.tenant_id)
     if not identity.is_complete:

@@ -37,6 +37,11 @@ class Grant:
     registration: tuple[str, str] | None = None
     came_at: datetime | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it came with the client id and token URL that the settings name now."""
+        return self.registration in {None, services().keap.registration}
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=datetime.isoformat)
 

@@ -382,6 +382,29 @@ def test_whom_keap_has_not_named_after_a_day_gets_a_pending_account_until_a_refr
     assert presented_twice(sandbox) == []
 
 
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}, {}], indirect=True)
+@sqlite_only
+def test_the_access_token_of_a_grant_that_waits_is_sent_to_no_server_that_the_settings_name_since_then(
+    visitor: Visitor, stored: Stored, sandbox: Sandbox, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    stored.place("ab123", ANN_LEE)
+    sandbox.fault("html_503", "api")
+    sandbox.fault("missing_scope")
+    is_reconnect = "CONNECT_MODE" in environ
+    follow(visitor, urlsplit(make_link(1, "x").url).path if is_reconnect else invite(needs_confirmation=True))
+    held = stored.held_tokens()
+    other = create_app(Settings.from_env({**environ, "KEAP_TOKEN_URL": f"{sandbox.url}/other"}))
+    for module in (callback, confirming):
+        monkeypatch.setattr(module, "ask_identity", None)
+
+    with other.app_context():
+        for flow_id in confirming.list_waiting():
+            confirming.identify_waiting(flow_id)
+        db.engine.dispose()
+
+    assert (len(held), stored.held_tokens()) == (2, held)
+
+
 @pytest.mark.proves("R28")
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
 @sqlite_only
