@@ -205,6 +205,8 @@ def record_failure(session: Session, flow: AuthorizationFlow, ending: Ending, re
 def ending_of(flow: AuthorizationFlow) -> Ending | None:
     """Return how a flow ended; None while its exchange runs."""
     now = utc_now()
+    if flow.ending in {*EXPIRES_AS, Ending.IDENTITY_PENDING} and flow.pending_until is None:
+        return Ending.LINK_GONE  # its account was erased, and the grant that waited with it
     if flow.ending in EXPIRES_AS and flow.pending_until is not None and flow.pending_until <= now:
         return EXPIRES_AS[Ending(flow.ending)]
     if flow.ending is not None:

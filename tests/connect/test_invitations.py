@@ -288,7 +288,7 @@ def test_two_at_one_reconnect_link_are_no_door_to_a_new_account(
 
 @pytest.mark.proves("R15", "R28")
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
-@pytest.mark.parametrize("meanwhile", ["", "connected again", "disconnected", "another person"])
+@pytest.mark.parametrize("meanwhile", ["", "connected again", "disconnected", "erased", "another person"])
 @sqlite_only
 def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock, meanwhile: str
@@ -309,6 +309,11 @@ def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
             match_grant(session, stored.grant("ab123", ANN_LEE), 1)
     if meanwhile == "disconnected":
         disconnect(1, "x")
+    if meanwhile == "erased":
+        erase(1, "x")
+        visitor.get(visitor.page.url)
+        assert (heading_of(visitor), stored.accounts()) == ("This link no longer works", [])
+        return
     after = stored.tokens(1)
     sandbox.clear_faults()
     visitor.get(visitor.page.url)
