@@ -11,7 +11,7 @@ from keap_connect.accounts.directory import load_account, lock_accounts
 from keap_connect.accounts.naming import check_names, tidy_name
 from keap_connect.accounts.state import never_worked
 from keap_connect.clock import utc_now
-from keap_connect.database import purge_deleted, write_transaction
+from keap_connect.database import purge_deleted, write_or_retry, write_transaction
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
@@ -98,7 +98,8 @@ def erase(account_id: int, actor: str) -> None:
     """
     flow = AuthorizationFlow
     names_it = or_(flow.account_id == account_id, flow.reconnects_account_id == account_id)
-    with write_transaction() as session:
+
+    def delete_all(session: Session) -> None:
         # The flows before the account, as what stores or confirms a grant locks them: else both could wait forever.
         session.scalars(select(flow.id).where(names_it).order_by(flow.id).with_for_update()).all()
         account = load_account(session, account_id, lock=True)
@@ -114,6 +115,8 @@ def erase(account_id: int, actor: str) -> None:
         _let_import_again(session, account)
         session.delete(account)
         record(session, EventKind.ERASED, account_id, actor)
+
+    write_or_retry(delete_all)  # its invitation may be locked by a callback that waits for the account
     purge_deleted()
 
 

@@ -1,14 +1,18 @@
 """Invitations: only a stored grant uses one up, its account has its names at once, and nobody else takes its place."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
 
+from keap_connect.accounts import changes
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
@@ -19,10 +23,11 @@ from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
 from keap_connect.connect.matching import match_grant
 from keap_connect.connect.reconnect_links import make_link
-from keap_connect.database import db, read_session, write_transaction
+from keap_connect.database import db, read_session, write_or_retry, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound, SealBroken
-from keap_connect.models import AccountEvent, Delivery, Invitation, InvitationWord, WebhookEndpoint
+from keap_connect.events.deleting import delete_history
+from keap_connect.models import Account, AccountEvent, Delivery, Invitation, InvitationWord, WebhookEndpoint
 from keap_connect.notifications.endpoints import add_endpoint
 from keap_connect.refresh import worker
 from keap_connect.refresh.retention import delete_past
@@ -876,6 +881,41 @@ def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_on
     assert [one for one in events() if one[0] != "erased"] == []
     kept = str([one.details for one in stored.events()]) + str(announced())
     assert ("crm:7" in kept, "ab123" in kept, "crm:8" in kept) == (False, False, True)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_account_is_erased_while_a_callback_locks_its_invitation_and_waits_for_it(
+    app: Flask, visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
+):
+    follow(visitor, invite())
+    both, waited = threading.Barrier(2), set()
+
+    def wait_once(who: str) -> None:
+        if who not in waited:
+            waited.add(who)
+            both.wait(30)
+
+    def delete_history_late(session: Session, account_id: int) -> None:
+        wait_once("erase")
+        delete_history(session, account_id)
+
+    def lock_both(session: Session) -> None:
+        session.execute(text("SET LOCAL deadlock_timeout = '5s'"))  # so that erasing is refused first
+        session.get(Invitation, 1, with_for_update=True)
+        wait_once("callback")
+        session.get(Account, 1, with_for_update=True)
+
+    def call_back() -> None:
+        with app.app_context():
+            write_or_retry(lock_both)
+
+    monkeypatch.setattr(changes, "delete_history", delete_history_late)
+    with ThreadPoolExecutor(1) as threads:
+        callback_done = threads.submit(call_back)
+        erase(1, "x")
+        callback_done.result(30)
+
+    assert (stored.accounts(), stored.rows("invitation")) == ([], [])
 
 
 @sqlite_only
