@@ -161,9 +161,9 @@ def _is_unnamed(flow: AuthorizationFlow) -> bool:
 
 
 def identify_waiting(flow_id: int) -> None:
-    """Ask Keap again whose a grant is that waits; it is stored now if its invitation asks for no confirmation of that.
+    """Ask Keap again whose a waiting grant is. It is stored at once, unless somebody must confirm who it is.
 
-    Else it waits as before, and says who it is. Who is connected already gets it at once.
+    Then it waits as before, and says who it is; the account of a person who is connected already gets it at once.
     """
     with read_session() as session:
         flow = session.get(AuthorizationFlow, flow_id)

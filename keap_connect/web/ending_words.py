@@ -97,8 +97,8 @@ ENDINGS = (
         "attention",
         "Keap has not named your account yet",
         (
-            "You have nothing more to do. The access you allowed is stored encrypted, and not used yet. For a day we "
-            "ask Keap again which account it is, and connect it as soon as Keap answers.",
+            "You have nothing more to do. The access you allowed is stored encrypted, and not used yet. We ask Keap "
+            "every ten minutes, for a day, whose account it is, and connect it as soon as Keap answers.",
         ),
         "Look again",
         next_is_post=False,
