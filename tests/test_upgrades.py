@@ -16,9 +16,12 @@ from keap_connect.accounts.credentials import open_access_token, open_refresh_to
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.stored_state import derive_anew
 from keap_connect.application import create_app
+from keap_connect.clock import utc_now
+from keap_connect.connect.endings import Ending
 from keap_connect.database import db
 from keap_connect.deployment import VERSION, check_deployment
 from keap_connect.key_rotation import list_closed
+from keap_connect.models import AuthorizationFlow
 from keap_connect.revisions import downgrade, read_revision, upgrade
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
@@ -85,6 +88,31 @@ def test_each_version_is_upgraded_and_goes_back_with_all_tokens(upgraded: Flask,
             assert len(connection.scalars(select(sealed).where(sealed.is_not(None))).all()) == len(NAMES)
         upgrade()
         assert pairs() == before
+
+
+@pytest.mark.proves("F42")
+def test_0_1_0_knows_every_ending_after_the_way_back(upgraded: Flask, old_url: str):
+    load("0.1.0", old_url)
+    with upgraded.app_context():
+        upgrade()
+        table, kept = AuthorizationFlow.__table__, {"pending_grant_sealed": b"sealed", "pending_until": utc_now()}
+        with db.engine.begin() as connection:
+            for ending in Ending:
+                values = {"ref": ending, "state_hash": ending, "browser_hash": "", "ending": ending, **kept}
+                connection.execute(insert(table).values(started_at=utc_now(), expires_at=utc_now(), **values))
+
+        downgrade(revision_of("0.1.0"))
+
+        with db.engine.connect() as connection:
+            columns = table.c.ref, table.c.ending, table.c.pending_grant_sealed
+            found = {ref: (ending, grant) for ref, ending, grant in connection.execute(select(*columns))}
+    new = {"confirmation_pending", "confirmation_declined", "confirmation_expired", "identity_pending"}
+    assert {found[ending] for ending in new} == {
+        (ending, None) for ending in ("decision_expired", "discarded", "keap_trouble")
+    }
+    assert {ending: found[ending] for ending in set(Ending) - new} == {
+        ending: (ending, b"sealed") for ending in set(Ending) - new
+    }
 
 
 @pytest.mark.proves("F42")

@@ -8,6 +8,13 @@ from alembic import op
 
 revision = "0023"
 down_revision = "0022"
+# What they become for the version before, which does not know them: as if nobody had decided in time.
+BEFORE = {
+    "confirmation_pending": "decision_expired",
+    "confirmation_expired": "decision_expired",
+    "confirmation_declined": "discarded",
+    "identity_pending": "keap_trouble",
+}
 STATES = "state IN ('sent', 'opened', 'waiting', 'connected', 'expired', 'withdrawn')"
 
 
@@ -47,6 +54,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    names = "ending", "pending_grant_sealed", "pending_until"
+    flow = sa.table("authorization_flow", *(sa.column(name) for name in names))
+    for ending, before in BEFORE.items():
+        of_ending = sa.update(flow).where(flow.c.ending == ending)
+        op.execute(of_ending.values(ending=before, pending_grant_sealed=None, pending_until=None))
     op.drop_index("ix_authorization_flow_invitation_id", "authorization_flow")
     op.drop_column("authorization_flow", "invitation_id")
     op.drop_table("invitation")
