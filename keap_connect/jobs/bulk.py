@@ -18,7 +18,7 @@ from keap_connect.accounts.naming import tidy_name
 from keap_connect.connect import invitations
 from keap_connect.connect.reconnect_links import add_derived_link, derived_url, mail_link_in
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AccountChanged, JobNotFound
+from keap_connect.errors import AccountChanged, InvitationClosed, JobNotFound
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.records import (
     ROWS_AT_ONCE,
@@ -45,6 +45,7 @@ BULK = {
     JobKind.INVITATION_MAILS: "send new links by mail",
     JobKind.WITHDRAW: "withdraw",
 }
+STATE_CHANGED = "Its state has changed since you opened the page."
 LINK_COLUMNS = {
     JobKind.LINKS: ("name", "address", "link", "account_id", "account"),
     JobKind.INVITATION_LINKS: ("name", "address", "link", "invitation", "external_id"),
@@ -106,7 +107,8 @@ def add_next_items(job_id: int) -> None:
 
 def _items(kind: JobKind, ids: Sequence[int], first: int, work: Mapping[str, str]) -> dict[int, NewItem]:
     if kind in OF_INVITATIONS:
-        return {number: NewItem({"invitation": one}, {"invitation": one}) for number, one in enumerate(ids, first)}
+        numbered = enumerate(ids, first)
+        return {number: NewItem({**work, "invitation": one}, {"invitation": one}) for number, one in numbered}
     return {number: NewItem({**work, "account": one}, {}, one) for number, one in enumerate(ids, first)}
 
 
@@ -114,7 +116,7 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
     """Refresh one account if the job is for that; what is returned does the other things."""
     kind = JobKind(job.kind)
     if kind in OF_INVITATIONS:
-        return lambda session: (None, _change_invitation(session, kind, int(work["invitation"]), job.made_by))
+        return lambda session: (None, _change_invitation(session, kind, job, work))
     account_id = int(work["account"])
     if kind is JobKind.REFRESH:
         refresh_account(account_id, job.made_by)
@@ -138,7 +140,13 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
     return finish
 
 
-def _change_invitation(session: Session, kind: JobKind, invitation_id: int, actor: str) -> Mapping[str, Any]:
+def _change_invitation(session: Session, kind: JobKind, job: Job, work: dict[str, Any]) -> Mapping[str, Any]:
+    invitation_id, actor = int(work["invitation"]), job.made_by
+    row = invitations.lock_invitation(session, invitation_id)
+    if row.sent_at > _seen_at(job, work):
+        raise InvitationClosed("It got a newer link after you opened the page.")
+    if work.get("state") and row.state in invitations.UNUSED and row.state != work["state"]:
+        raise InvitationClosed(STATE_CHANGED)
     if kind is JobKind.WITHDRAW:
         invitations.withdraw_unused(session, invitation_id, actor)
         return {}
@@ -151,11 +159,15 @@ def _change_invitation(session: Session, kind: JobKind, invitation_id: int, acto
 
 
 def _check_unchanged(account: Account, job: Job, work: dict[str, Any]) -> None:
-    seen_at = datetime.fromisoformat(work["seen_at"]) if "seen_at" in work else job.made_at
+    seen_at = _seen_at(job, work)
     if account.connected_at > seen_at:
-        raise AccountChanged("It was connected again since this was asked for.")
+        raise AccountChanged("It was connected again after you opened the page.")
     if work.get("state") and account.state_since and account.state_since > seen_at:
-        raise AccountChanged("It came into another state since this was asked for.")
+        raise AccountChanged(STATE_CHANGED)
+
+
+def _seen_at(job: Job, work: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(work["seen_at"]) if "seen_at" in work else job.made_at
 
 
 def links_csv(job_id: int, actor: str) -> Iterator[str]:

@@ -120,7 +120,7 @@ def choose(of: str) -> Response:
     if act == JobKind.LABEL:
         work["label"] = request.form.get("label", "")
         check_names(label=tidy_name(work["label"]))
-    if act == JobKind.DISCONNECT:
+    if act == JobKind.DISCONNECT or rows.noun == "invitation":
         work["seen_at"] = _seen_at().isoformat()
     if act == JobKind.DISCONNECT and request.form.get("count", "").strip() != str(number):
         raise FormRefused(f"Type {number}, the number of accounts.", "count")

@@ -13,7 +13,7 @@ from keap_connect.accounts import search
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
-from keap_connect.connect.invitations import NewInvitation, add_invitation
+from keap_connect.connect.invitations import NewInvitation, add_invitation, resend_in
 from keap_connect.connect.merging import merge
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ClientMisconfigured
@@ -307,7 +307,7 @@ def test_a_disconnect_spares_what_was_connected_again_and_what_came_into_the_sta
     assert spared == [well, ids[0], ids[-1]], "the job ends after as many as were confirmed"
     assert (job.done, job.total) == (PAGE_SIZE - 1, len(ids))
     assert [(item.account_id, item.details["problem"].split(" ")[2]) for item, _ in refused] == [
-        (well, "into"),
+        (well, "has"),
         (ids[0], "connected"),
     ]
 
@@ -426,7 +426,7 @@ def test_a_ticked_account_that_is_connected_again_keeps_its_new_tokens(
 
     assert left == ids[:2]
     assert (job.done, job.refused) == (1, 2)
-    assert {item.details["problem"] for item, _ in refused} == {"It was connected again since this was asked for."}
+    assert {item.details["problem"] for item, _ in refused} == {"It was connected again after you opened the page."}
 
 
 @pytest.fixture
@@ -496,6 +496,31 @@ def test_new_links_of_invitations_are_a_file_and_the_links_before_end(
         assert session.scalars(select(AccountEvent.details).where(AccountEvent.kind == "bulk_started")).one()["of"] == (
             "invitations"
         )
+
+
+@on_sqlite
+@pytest.mark.parametrize("act", ["withdraw", "invitation_links"])
+def test_a_job_spares_an_invitation_that_got_a_newer_link_or_left_the_filter(
+    app: Flask, admin: Visitor, invite: Callable[..., list[int]], act: str
+):
+    ids = invite(SHOWN + 1, "expired")
+    admin.get("/invitations/bulk", params={"act": act, "invitation": ids[1:], "state": "expired"})
+    with app.app_context(), write_transaction() as session:
+        resend_in(session, ids[0], "a program")
+        session.get_one(Invitation, ids[0]).state = "expired"  # the newer one, too
+    admin.press("/invitations/bulk", invitation=ids[1:], which="all", password=ADMIN_PASSWORD)  # type: ignore[arg-type]
+    job_id = int(admin.page.url.rpartition("/")[2])
+    with app.app_context():
+        bulk.add_next_items(job_id)
+        with write_transaction() as session:
+            session.get_one(Invitation, ids[1]).state = "opened"
+        JobRunner(app).do_due()
+
+    assert [one for one in outcomes(app, job_id) if one[1] != "done"] == [
+        (ids[0], "refused", "It got a newer link afte"),
+        (ids[1], "refused", "Its state has changed si"),
+    ]
+    assert states(app)[:2] == ["expired", "opened"]
 
 
 @on_sqlite
