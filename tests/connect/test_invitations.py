@@ -34,8 +34,10 @@ from keap_connect.refresh.retention import delete_past
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.settings import Settings
 from tests.conftest import MovedClock
+from tests.connect.test_matching import count_lock_waits
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.stored import Stored, presented_twice, token_calls
+from tests.support.drills import wait_until
 from tests.support.sandbox import ANN, CLEO, Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
@@ -476,6 +478,28 @@ def test_who_is_at_keap_when_the_invitation_is_deleted_connects_nothing(
     second.get(answer)
 
     assert (heading_of(second), stored.accounts()) == ("This link no longer works", [])
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_invitation_that_is_resent_while_it_is_deleted_stays(app: Flask):
+    invite()
+    with write_transaction() as session:
+        session.execute(update(Invitation).values(state="expired", expires_at=utc_now() - timedelta(days=1)))
+
+    def forget() -> None:
+        with app.app_context():
+            invitations.forget_past_invitations(timedelta(0))
+
+    with ThreadPoolExecutor(1) as others:
+        with write_transaction() as session:
+            invitations.resend_in(session, 1, "x")
+            session.flush()
+            deleting = others.submit(forget)
+            wait_until(lambda: count_lock_waits() > 0)
+            session.execute(update(Invitation).values(expires_at=utc_now() + timedelta(days=1)))
+        deleting.result()
+
+    assert state() == "sent"
 
 
 def heading_of_page(visitor: Visitor, path: str) -> tuple[int, str]:
