@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +39,7 @@ ARRIVING_BYTES = 64 * 1024 * 1024  # all bodies that are arriving, together
 IN_MEMORY_BYTES = 1024 * 1024  # a larger answer waits for its reader in a file
 CHUNK_BYTES = 128 * 1024
 STALLED_SECONDS = 120.0  # a reader that takes no chunk for so long is cut off
+IS_ENDING = "This process is ending. Nothing was done."
 PLAIN_CALLS = "/api/v1/accounts/"
 POLL_SECONDS = 0.02
 # Keys of the WSGI environment
@@ -110,13 +111,14 @@ class Front:
         self._arriving: dict[asyncio.Timeout, int] = {}  # the bytes of each body so far, oldest first
         self._arriving_bytes = 0
         self._writing = set[Future[None]]()
+        self._sending = 0  # large answers that their clients are still reading
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         environ = wsgi_environ(scope)
         try:
             environ["wsgi.input"] = io.BytesIO(await self._receive(environ, receive))
             if self._is_ending:
-                raise ServerBusy("This process is ending. Nothing was done.")
+                raise ServerBusy(IS_ENDING)
             if self._in_app >= THREADS + QUEUE:
                 raise ServerBusy("Too many requests are waiting. Nothing was done.")
         except ClientGone:
@@ -188,11 +190,14 @@ class Front:
             return is_over()
 
     async def finish(self, seconds: float) -> bool:
-        """Refuse what becomes complete from now on, and return whether the app answered the rest in so many seconds."""
+        """Refuse further requests, and return whether all others were answered, and large answers read, in time."""
         self._is_ending = True
         loop = asyncio.get_running_loop()
+        for limit in self._arriving:
+            if not limit.expired():
+                limit.reschedule(loop.time())
         ends = loop.time() + seconds
-        while (is_busy := self._in_app + self._waiting + len(self._writing)) and loop.time() < ends:
+        while (is_busy := self._in_app + self._waiting + len(self._writing) + self._sending) and loop.time() < ends:
             await asyncio.sleep(POLL_SECONDS)
         return not is_busy
 
@@ -203,6 +208,7 @@ class Front:
             ClientGone: the client left before its end.
             RequestEntityTooLarge: it is larger than its view accepts.
             RequestTimeout: it was not complete in time, or was refused for lack of memory.
+            ServerBusy: the process ends.
         """
         length, is_chunked = int(environ.get("CONTENT_LENGTH", 0)), environ.pop("HTTP_TRANSFER_ENCODING", None)
         most = self._more_bytes.get(environ["PATH_INFO"], self._usual_bytes)
@@ -214,6 +220,7 @@ class Front:
         limit = asyncio.timeout(BODY_SECONDS)
         try:
             async with limit:
+                self._arriving[limit] = 0
                 is_complete = False
                 while not is_complete:
                     message = await receive()
@@ -225,7 +232,7 @@ class Front:
                         raise RequestEntityTooLarge
                     self._make_room(limit, len(body))
         except TimeoutError:
-            raise RequestTimeout from None
+            raise (ServerBusy(IS_ENDING) if self._is_ending else RequestTimeout()) from None
         finally:
             self._arriving_bytes -= self._arriving.pop(limit, 0)
         environ["CONTENT_LENGTH"] = str(len(body))
@@ -236,7 +243,7 @@ class Front:
         self._arriving_bytes += size - self._arriving.get(limit, 0)
         self._arriving[limit] = size
         while self._arriving_bytes > ARRIVING_BYTES:
-            oldest = next(iter(self._arriving))
+            oldest = next(limit for limit, size in self._arriving.items() if size)
             self._arriving_bytes -= self._arriving.pop(oldest)
             oldest.reschedule(asyncio.get_running_loop().time())
 
@@ -250,7 +257,7 @@ class Front:
         file, written = answer.body
         self._writing.add(written)
         written.add_done_callback(self._writing.discard)
-        with file:
+        with file, self._counted():
             if environ["SERVER_PROTOCOL"] != "HTTP/1.1":  # without chunks, half an answer would look complete
                 await asyncio.wrap_future(written)
             await send(start)
@@ -260,6 +267,14 @@ class Front:
                 log.warning("The client %s stopped reading; its answer was cut off.", environ["REMOTE_ADDR"])
                 return  # without an end, so that Granian closes the connection
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._sending += 1
+        try:
+            yield
+        finally:
+            self._sending -= 1
 
     def _call(self, environ: "WSGIEnvironment", given: "Future[Answer]") -> None:
         """Let the app answer to the last byte, however slowly the client reads.

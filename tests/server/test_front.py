@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -271,14 +272,25 @@ def test_half_a_body_of_a_client_that_left_reaches_no_view(fronted: Fronted, cal
 
 
 @pytest.mark.proves("F83")
-def test_a_request_that_completes_while_the_process_ends_is_refused(fronted: Fronted):
+def test_a_request_that_is_not_complete_when_the_process_ends_is_refused(fronted: Fronted):
     late = fronted.send(FORM + "Content-Length: 9\r\n\r\nhalf")
     until(lambda: fronted.front._arriving_bytes)
 
     assert fronted.finish(seconds=1) is True
-    late.sendall(b"whole")
 
     assert answer_to(late).status == 503
+    assert fronted.ask(FORM + "Content-Length: 9\r\n\r\nhalfwhole").status == 503
+
+
+@pytest.mark.proves("F83")
+def test_the_end_waits_for_readers_of_large_answers(fronted: Fronted, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules[__name__], "LARGE_BYTES", 30_000_000)  # more than the sockets hold
+    reading = fronted.send("GET /large HTTP/1.1\r\n\r\n")
+    until(lambda: fronted.front._sending and not fronted.front._writing)
+
+    assert fronted.finish(seconds=0.05) is False
+    assert answer_to(reading).body == "x" * LARGE_BYTES
+    assert fronted.finish(seconds=60) is True
 
 
 @pytest.mark.proves("F70")
