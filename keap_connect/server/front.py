@@ -260,6 +260,8 @@ class Front:
         with file, self._counted():
             if environ["SERVER_PROTOCOL"] != "HTTP/1.1":  # without chunks, half an answer would look complete
                 await asyncio.wrap_future(written)
+                if not any(name == b"content-length" for name, _ in headers):
+                    headers.append((b"content-length", str(os.fstat(file.fileno()).st_size).encode()))
             await send(start)
             try:
                 await _send_file(send, file, written)

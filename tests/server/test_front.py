@@ -326,6 +326,7 @@ def test_a_client_that_stops_reading_is_cut_off(fronted: Fronted, monkeypatch: p
 def test_an_answer_that_fails_half_way_does_not_look_complete(fronted: Fronted):
     assert fronted.ask("GET /fails HTTP/1.1\r\n\r\n").status == 500
     assert fronted.ask("GET /large-and-fails HTTP/1.0\r\n\r\n").status == 500
+    assert fronted.ask("GET /large HTTP/1.0\r\n\r\n").headers["Content-Length"] == str(LARGE_BYTES)
     with pytest.raises(IncompleteRead):
         fronted.ask("GET /large-and-fails HTTP/1.1\r\n\r\n")
 
