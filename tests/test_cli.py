@@ -29,6 +29,7 @@ from keap_connect.errors import APIKeyRefused
 from keap_connect.health.figures import read_health
 from keap_connect.models import Account
 from keap_connect.refresh import alarms
+from keap_connect.refresh.heartbeat import beat_as_server, process_name, retire
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
@@ -616,3 +617,23 @@ def test_wrong_settings_are_all_named_before_any_command_runs(flask: Flasks):
     assert finished.returncode == 1
     assert "SECRET_KEY must be" in said(finished)
     assert "TOKEN_KEYS: key 1 must be" in said(finished)
+
+
+@pytest.mark.proves("F42")
+def test_a_downgrade_asks_first_and_refuses_living_processes_and_what_was_never_released(app: Flask):
+    def said_to(*arguments: str) -> tuple[int, str]:
+        done = app.test_cli_runner().invoke(args=["db", "downgrade", *arguments])
+        return done.exit_code, done.output
+
+    with app.app_context():
+        beat_as_server()
+
+    code, output = said_to("0014")
+    assert (code, "Delete what only newer versions know, for good?" in output) == (1, True), output
+    for revision in ("base", "0004"):
+        assert said_to(revision, "--yes")[1].startswith(f"Error: Nothing goes back to revision {revision}: name one of")
+    code, output = said_to("0014", "--yes")
+    assert (code, f"End these processes first: {process_name()}." in output) == (4, True), output
+    with app.app_context():
+        retire(process_name())
+    assert said_to("0014", "--yes") == (0, "The tables are those of revision 0014.\n")

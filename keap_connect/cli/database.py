@@ -13,9 +13,10 @@ from keap_connect import revisions
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.database import db as models
 from keap_connect.database_copy import copy_database
-from keap_connect.deployment import check_file, find_revisions
-from keap_connect.errors import DatabaseSilent, SettingsError
+from keap_connect.deployment import check_file, connected, find_revisions
+from keap_connect.errors import DatabaseSilent, SettingsError, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
+from keap_connect.refresh.heartbeat import list_living
 
 HOW_TO_RUN = (
     "These lines are for sh; run them with PostgreSQL's own programs. They name no password, since other "
@@ -25,6 +26,7 @@ NEXT = (
     "Refreshing is paused: the backup may hold refresh tokens that were used since. When no other installation uses "
     "the accounts: ./keap-connect refreshing confirm-only-one"
 )
+OLDEST = "0014"  # of version 0.1.0
 UPGRADE = "It is older than this program. Before you start anything: ./keap-connect db upgrade\n"
 
 db = group("db", "The tables of the database.")
@@ -39,10 +41,22 @@ def upgrade() -> Answer:
     return Answer({"revision": newest}, "The database is up to date.")
 
 
-@command("downgrade", "db downgrade 0014", within=db, checks_database=False)
+@command("downgrade", "db downgrade 0014 --yes", within=db, checks_database=False)
 @click.argument("revision")
+@click.confirmation_option(prompt="Delete what only newer versions know, for good?")
 def downgrade(revision: str) -> Answer:
-    """Take the tables back to those of an older version; what only newer versions know is deleted."""
+    """Take the tables back to those of an older version; what only newer versions know is deleted.
+
+    End all processes before. The tables of version 0.1.0, which are those of revision 0014, are the oldest.
+    """
+    known = [one for one in revisions.list_revisions() if one >= OLDEST]
+    if revision not in known:
+        raise SettingsError([f"Nothing goes back to revision {revision}: name one of {known[0]} to {known[-1]}."])
+    with connected() as connection:
+        present, newest = find_revisions(connection, "The database")
+    if present == newest and (living := list_living()):
+        names = ", ".join(sorted(living)[:5])
+        raise TemporarilyUnavailable(f"End these processes first: {names}. One that was killed counts for a minute.")
     _migrate(revisions.downgrade, revision, "The tables could not be taken back")
     return Answer({"revision": revision}, f"The tables are those of revision {revision}.")
 

@@ -72,16 +72,19 @@ def list_workers() -> list[Worker]:
         return list(session.scalars(alive))
 
 
-def list_without_first_key() -> list[str]:
-    """Return the names of the living processes that have not reported the first of TOKEN_KEYS as theirs."""
+def list_living() -> dict[str, str | None]:
+    """Return the names of the living processes, each with the key by which it seals; None if it has reported none."""
     alive_after = utc_now() - SILENT_AFTER
     with read_session() as session:
-        keys = dict(
-            session.execute(select(Process.name, Process.sealing_key).where(Process.beat_at > alive_after)).all()
-        )
+        keys = select(Process.name, Process.sealing_key).where(Process.beat_at > alive_after)
         workers = session.scalars(select(Worker.name).where(Worker.beat_at > alive_after)).all()
-    # A worker of an older version reports no key.
-    return sorted(name for name in {*keys, *workers} if keys.get(name) != services().cipher.sealing_key)
+        # A worker of an older version reports no key.
+        return {**dict.fromkeys(workers), **dict(session.execute(keys).all())}
+
+
+def list_without_first_key() -> list[str]:
+    """Return the names of the living processes that have not reported the first of TOKEN_KEYS as theirs."""
+    return sorted(name for name, key in list_living().items() if key != services().cipher.sealing_key)
 
 
 def _report(session: Session, name: str) -> None:
