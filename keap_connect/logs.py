@@ -7,6 +7,7 @@ import secrets
 from collections import deque
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import NamedTuple
 from urllib.parse import quote
 
 from flask import Flask, Request
@@ -35,8 +36,17 @@ def start_logging(level: str, form: str) -> None:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
 
 
-def last_warnings() -> list[str]:
-    """Return the newest warnings and errors of this process, oldest first, without tracebacks."""
+class KeptLine(NamedTuple):
+    """A warning or an error, without its traceback."""
+
+    at: datetime
+    level: str
+    logger: str
+    message: str
+
+
+def last_warnings() -> list[KeptLine]:
+    """Return the newest warnings and errors of this process, oldest first."""
     return list(_KEPT.lines)
 
 
@@ -65,11 +75,11 @@ class Kept(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.lines: deque[str] = deque(maxlen=MOST_KEPT)
+        self.lines: deque[KeptLine] = deque(maxlen=MOST_KEPT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
-        self.lines.append(f"{at} {record.levelname} {record.name}: {record.getMessage()}")
+        at = datetime.fromtimestamp(record.created, UTC)
+        self.lines.append(KeptLine(at, record.levelname, record.name, record.getMessage()))
 
 
 _KEPT = Kept()

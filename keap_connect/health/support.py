@@ -3,7 +3,9 @@
 It holds no secret and nothing of customers: what is not named here is not in it. Accounts are numbers.
 """
 
+import json
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -15,10 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.clock import utc_now
+from keap_connect.connect.endings import FAILURES, Ending
 from keap_connect.deployment import VERSION, connected, find_revisions
 from keap_connect.errors import SettingsError
 from keap_connect.events.history import EventKind
-from keap_connect.events.search import Search, list_events
+from keap_connect.events.search import EventView, Search, list_events
 from keap_connect.health.examination import examine
 from keap_connect.keap.answers import cut
 from keap_connect.logs import last_warnings
@@ -69,6 +72,13 @@ SETTINGS: dict[str, Shown] = {
 HEADERS = ("Host", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via")
 # Their findings quote addresses of people or of receivers.
 QUOTING = {"mail", "webhooks"}
+# Of clients (IPv4, IPv6), of people, and of servers with a password.
+ADDRESS = re.compile(
+    r"\b\d{1,3}(?:\.\d{1,3}){3}\b|(?<![\w:])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f.]*|[^\s<>\"']+@[^\s<>\"',]+", re.IGNORECASE
+)
+# Its lines have what Keap, or a stranger instead of Keap, said at a callback; the last failures say how each ended.
+STRANGERS = "keap_connect.connect.flows"
+NOT_QUOTED = "What it says may name addresses: see `./keap-connect doctor`."
 TROUBLE = (
     EventKind.REFRESH_FAILED,
     EventKind.REFRESH_REFUSED_ONCE,
@@ -93,7 +103,7 @@ def support_text(address: str | None, headers: Mapping[str, str]) -> str:
     shown = {name: _say(show(services().settings)) for name, show in SETTINGS.items()}
     seen = {"client address": address, **{name: headers.get(name) for name in HEADERS}}
     findings = [
-        f"{finding.subject}: {finding.health}. {'' if finding.subject in QUOTING else finding.sentence}"
+        f"{finding.subject}: {finding.health}. {NOT_QUOTED if finding.subject in QUOTING else finding.sentence}"
         for finding in examine(most_bytes=0)
     ]
     return "\n\n".join(
@@ -105,7 +115,7 @@ def support_text(address: str | None, headers: Mapping[str, str]) -> str:
             _section("Counts", _facts(_counts)),
             "\n".join(["Checks, also of the clocks", *(f"  {cut(line, 400)}" for line in findings)]),
             _section("Last failures", _facts(_failures)),
-            "\n".join(["Last warnings of this process", *(f"  {cut(line, 400)}" for line in last_warnings())]),
+            "\n".join(["Last warnings of this process", *(f"  {cut(line, 400)}" for line in _warnings())]),
         ]
     )
 
@@ -144,8 +154,23 @@ def _failures() -> dict[str, object]:
     found = [event for kind in TROUBLE for event in list_events(Search(kind=kind), limit=OF_EACH_KIND).events]
     found.sort(key=lambda event: event.id, reverse=True)
     return {
-        f"{_say(event.at)} no. {event.id}": f"account {event.account_id or '-'}: {event.sentence}" for event in found
+        f"{_say(event.at)} no. {event.id}": f"account {event.account_id or '-'}: {_sentence(event)}" for event in found
     }
+
+
+def _sentence(event: EventView) -> str:
+    if event.kind != EventKind.CONNECTION_FAILED:
+        return event.sentence
+    ending = json.loads(event.details)["ending"]  # the rest may be the words of a stranger, or ids of tenants
+    return f"A person could not connect: {FAILURES[Ending(ending)]}."
+
+
+def _warnings() -> list[str]:
+    return [
+        f"{at:%Y-%m-%dT%H:%M:%S%z} {level} {name}: {ADDRESS.sub('(address)', message)}"
+        for at, level, name, message in last_warnings()
+        if name != STRANGERS
+    ]
 
 
 def _facts(read: Callable[[], dict[str, object]]) -> dict[str, object]:

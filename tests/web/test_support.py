@@ -12,12 +12,14 @@ from flask.cli import ScriptInfo
 from keap_connect import logs
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.cli.command import commands
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.flows import record_failure
 from keap_connect.database import Base, db, write_transaction
 from keap_connect.deployment import VERSION
 from keap_connect.errors import SettingsError
 from keap_connect.events.history import EventKind, record
 from keap_connect.health.support import SETTINGS
-from keap_connect.models import Account
+from keap_connect.models import Account, AuthorizationFlow
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.web.fixtures import World
@@ -71,10 +73,14 @@ def of_customers() -> set[str]:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_page_shows_versions_addresses_checks_and_what_this_process_warned_of(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(logging.getLogger(), "handlers", [logs._KEPT])
     logging.getLogger("keap_connect.test").warning("A line of the log\nand more")
+    logging.getLogger("keap_connect.test").warning("%s, %s; %s", "203.0.113.77", "2001:db8::77", "canary@example.com")
+    with app.app_context(), write_transaction() as session:
+        flow = AuthorizationFlow(ref="a-ref", reconnects_account_id=None)
+        record_failure(session, flow, Ending.TENANT_CONFLICT, "canary-words ab123")
 
     text = world.admin.get("/support", headers={"X-Forwarded-For": "203.0.113.9", "X-Real-Ip": "198.51.100.7"}).text
 
@@ -83,6 +89,10 @@ def test_the_page_shows_versions_addresses_checks_and_what_this_process_warned_o
     assert "198.51.100.7" not in text
     assert "accounts active" in text
     assert "keys: well. TOKEN_KEYS opens what is stored." in text
+    assert "mail: well. What it says may name addresses" in text
+    assert "account -: A person could not connect: Keap names two different accounts.\n" in text
+    assert [one for one in ("203.0.113.77", "2001:db8", "canary") if one in text] == []
+    assert "keap_connect.test: (address), (address); (address)" in text
     assert "WARNING keap_connect.test: A line of the log and more" in text
 
 
