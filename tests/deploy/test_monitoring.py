@@ -74,7 +74,7 @@ def test_each_alert_fires_in_its_case_and_not_beside_it():
 
 
 def test_prometheus_understands_the_dashboard(tmp_path: Path):
-    replaced = [re.sub(r"\$(__rate_interval|__interval)", "5m", one) for one in expressions()[DASHBOARD]]
+    replaced = [one.replace("$__rate_interval", "5m") for one in expressions()[DASHBOARD]]  # $__interval can be empty
     rules = [{"record": f"panel:{number}", "expr": one} for number, one in enumerate(replaced)]
     path = tmp_path / "rules.yml"
     path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
