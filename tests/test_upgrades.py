@@ -90,6 +90,15 @@ def test_each_version_is_upgraded_and_goes_back_with_all_tokens(upgraded: Flask,
         assert pairs() == before
 
 
+@pytest.mark.parametrize("old_url", ["sqlite"], indirect=True)
+def test_db_upgrade_says_that_there_were_no_tables_as_in_another_folder_than_before(upgraded: Flask, tmp_path: Path):
+    first, second = (upgraded.test_cli_runner().invoke(args=["db", "upgrade"]).output for _ in range(2))
+
+    assert first.startswith("The database is up to date. There were no tables, so new ones were made in sqlite:///")
+    assert str(tmp_path / "old.db") in first
+    assert second.rstrip() == "The database is up to date."
+
+
 @pytest.mark.proves("F42")
 def test_0_1_0_knows_every_ending_after_the_way_back(upgraded: Flask, old_url: str):
     load("0.1.0", old_url)

@@ -37,8 +37,10 @@ file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type
 @command("upgrade", "db upgrade", within=db, checks_database=False)
 def upgrade() -> Answer:
     """Bring the tables up to this version; run it once before a new version starts."""
-    newest = _migrate(revisions.upgrade, "head", "The database could not be brought up to date")
-    return Answer({"revision": newest}, "The database is up to date.")
+    present, newest = _migrate(revisions.upgrade, "head", "The database could not be brought up to date")
+    place = models.engine.url.render_as_string(hide_password=True)
+    made = "" if present else f" There were no tables, so new ones were made in {place}"
+    return Answer({"revision": newest}, f"The database is up to date.{made}")
 
 
 @command("downgrade", "db downgrade 0014 --yes", within=db, checks_database=False)
@@ -61,17 +63,17 @@ def downgrade(revision: str) -> Answer:
     return Answer({"revision": revision}, f"The tables are those of revision {revision}.")
 
 
-def _migrate(change: Callable[[str], None], revision: str, failed: str) -> str | None:
-    """Change the tables, and return the revision that this program needs."""
+def _migrate(change: Callable[[str], None], revision: str, failed: str) -> tuple[str | None, str | None]:
+    """Change the tables, and return the revision that they had and the one that this program needs."""
     try:
         check_file()
         with models.engine.connect() as connection:
-            _, newest = find_revisions(connection, "The database")
+            found = find_revisions(connection, "The database")
         change(revision)
     except DBAPIError as problem:
         kind = DatabaseSilent if isinstance(problem, OperationalError) else SettingsError
         raise kind([f"{failed}: {cut(str(problem.orig), 1000)}"]) from problem
-    return newest
+    return found
 
 
 @command(
