@@ -2,6 +2,10 @@
 
 import os
 import sys
+
+# An upgrade points the link to this version's folder to another one; what this process imports later must be its own.
+sys.path[:] = [os.path.realpath(one) for one in sys.path]
+
 from functools import partial
 from typing import NoReturn
 

@@ -145,6 +145,18 @@ def test_the_command_of_a_unit_says_how_it_is(
         process.wait()
 
 
+def test_a_process_imports_from_the_version_that_it_began_with(tmp_path: Path):
+    (tmp_path / "keap-connect").symlink_to(ROOT)  # an upgrade points it to another folder
+    (tmp_path / "venv").symlink_to(sys.prefix)
+    code = "import keap_connect.__main__ as main, sys; print(*sys.path, main.click.__file__)"
+    command = [tmp_path / "venv/bin/python", "-c", code]
+
+    said = subprocess.run(command, cwd=tmp_path / "keap-connect", capture_output=True, text=True, check=True).stdout
+
+    assert os.path.realpath(sys.prefix) in said
+    assert str(tmp_path) not in said
+
+
 def test_an_event_loop_that_hangs_is_not_said_to_be_alive(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NOTIFY_SOCKET", str(supervisor.path))
     monkeypatch.setenv("WATCHDOG_USEC", "20000")
