@@ -6,6 +6,7 @@ within each day, it derives all accounts anew.
 
 import logging
 import math
+from collections.abc import Callable
 from datetime import timedelta
 
 from flask import Flask
@@ -56,24 +57,32 @@ class StateKeeper(Background):
     def _run(self) -> None:
         with self._app.app_context():
             while not self._stopping.is_set():
-                try:
-                    if not self._has_registered:
-                        store_registration()
-                        self._has_registered = True
-                    if seconds_since_boot() >= self._note_due:
-                        note_work()
-                        add_to_days()
-                        self._note_due = seconds_since_boot() + NOTE_SECONDS
-                    self._settle_due()
-                    self._derive_more()
-                    add_up_counts()
-                except SQLAlchemyError as problem:
-                    log.error("No state is stored: the database does not answer (%s).", type(problem).__name__)
-                    self._stopping.wait(IDLE_SECONDS)
-                except Exception as fault:  # the thread has to go on
-                    log.error("A fault of this program keeps states from being stored.", exc_info=fault)
-                    self._stopping.wait(IDLE_SECONDS)
+                is_note_due = seconds_since_boot() >= self._note_due
+                self._try("state", self._keep_states)
+                if is_note_due:  # last, since it may fail, or wait for another process
+                    self._try("day of the page Health", add_to_days)
                 self._stopping.wait(HASTE_SECONDS if self._is_in_haste else IDLE_SECONDS)
+
+    def _try(self, what: str, store: Callable[[], None]) -> None:
+        try:
+            store()
+        except SQLAlchemyError as problem:
+            log.error("No %s is stored: the database does not answer (%s).", what, type(problem).__name__)
+            self._stopping.wait(IDLE_SECONDS)
+        except Exception as fault:  # the thread has to go on
+            log.error("No %s is stored: this program has a fault.", what, exc_info=fault)
+            self._stopping.wait(IDLE_SECONDS)
+
+    def _keep_states(self) -> None:
+        if not self._has_registered:
+            store_registration()
+            self._has_registered = True
+        if seconds_since_boot() >= self._note_due:
+            note_work()
+            self._note_due = seconds_since_boot() + NOTE_SECONDS
+        self._settle_due()
+        self._derive_more()
+        add_up_counts()
 
     def _settle_due(self) -> None:
         while settle_due(AT_ONCE) and not self._stopping.is_set():

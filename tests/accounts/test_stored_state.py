@@ -33,6 +33,7 @@ from keap_connect.events.history import EventKind
 from keap_connect.models import UNDERIVED, Account, AccountEvent, AccountWord, Registration, StateCount
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.services import services
+from tests.support.drills import wait_until
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -214,6 +215,16 @@ def test_after_a_pause_of_all_workers_each_account_has_its_turn_before_it_is_at_
         StateKeeper(app).derive_due()
         assert (view_account(one).state, row(one).state) == (state, state)
     assert (kinds(seen), kinds(one)) == ([EventKind.AT_RISK], [EventKind.AT_RISK])
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_states_are_kept_while_no_day_can_be_added_up(app, monkeypatch):
+    monkeypatch.setattr("keap_connect.refresh.state_keeper.add_to_days", lambda: 1 / 0)
+    one = add()
+    plainly(one, failures=3, state_changes_at=utc_now())
+
+    with StateKeeper(app):
+        wait_until(lambda: row(one).state == "at_risk")
 
 
 def test_one_account_that_is_read_is_stored_right(app):
