@@ -294,13 +294,17 @@ def list_invitation_ids(after: int, limit: int, text: str, state: str) -> tuple[
 
 
 def count_matching(text: str, state: str) -> tuple[int, str]:
-    """Return how many invitations `list_invitations` lists on all its pages, and what the search says about itself."""
+    """Return how many invitations `list_invitations` lists on all its pages, and what the search says about itself.
+
+    It counts none beyond MOST_COUNTED + 1.
+    """
     conditions = [Invitation.state == state] if state else []
     with read_session() as session:
         if text:
             found = search(session, text, *conditions, index=INVITATIONS)
             return len(found.ids), found.note
-        return session.scalar(select(func.count(Invitation.id)).where(*conditions)) or 0, ""
+        ids = select(Invitation.id).where(*conditions).limit(MOST_COUNTED + 1)
+        return session.scalar(select(func.count()).select_from(ids.subquery())) or 0, ""
 
 
 def count_invitations() -> dict[str, int]:

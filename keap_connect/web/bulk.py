@@ -13,6 +13,7 @@ from keap_connect.accounts.exporting import export_csv
 from keap_connect.accounts.naming import check_names, tidy_name
 from keap_connect.clock import utc_now
 from keap_connect.connect import invitations
+from keap_connect.connect.invitations import MOST_COUNTED
 from keap_connect.errors import FormRefused
 from keap_connect.jobs.bulk import start_bulk
 from keap_connect.models import LARGEST_ID, JobKind
@@ -37,13 +38,16 @@ class List:
     page_size: int
     acts: tuple[str, ...]
     count: Callable[[str, str], tuple[int, str]]
+    most: int = LARGEST_ID  # of those that match, the oldest, at once
 
 
 ACTS = (JobKind.LINKS, JobKind.REFRESH, JobKind.LABEL, JobKind.DISCONNECT, EXPORT)
 INVITATION_ACTS = (JobKind.INVITATION_LINKS, JobKind.WITHDRAW)
 LISTS = {
     "accounts": List("account", "accounts.index", directory.PAGE_SIZE, ACTS, directory.count_matching),
-    "invitations": List("invitation", "invitations.index", SHOWN, INVITATION_ACTS, invitations.count_matching),
+    "invitations": List(
+        "invitation", "invitations.index", SHOWN, INVITATION_ACTS, invitations.count_matching, MOST_COUNTED
+    ),
 }
 
 
@@ -115,7 +119,7 @@ def choose(of: str) -> Response:
     if why_not_all and request.form.get("which") == "all":
         raise FormRefused(why_not_all, "which")
     takes_all = count > 0 and request.form.get("which") == "all"
-    number = count if takes_all else len(ids)
+    number = min(count, rows.most) if takes_all else len(ids)
     work = {}
     if act == JobKind.LABEL:
         work["label"] = request.form.get("label", "")

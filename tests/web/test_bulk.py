@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from keap_connect.accounts import search
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
+from keap_connect.connect import invitations
 from keap_connect.connect.invitations import NewInvitation, add_invitation, resend_in
 from keap_connect.connect.merging import merge
 from keap_connect.database import read_session, write_transaction
@@ -25,6 +27,7 @@ from keap_connect.jobs.runner import PAUSE, JobRunner, _open, _settle
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, Account, AccountEvent, Delivery, Invitation, Job, JobItem
 from keap_connect.refresh.alarms import raise_alarm
+from keap_connect.web.bulk import LISTS
 from keap_connect.web.invitations import SHOWN
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
@@ -496,6 +499,25 @@ def test_new_links_of_invitations_are_a_file_and_the_links_before_end(
         assert session.scalars(select(AccountEvent.details).where(AccountEvent.kind == "bulk_started")).one()["of"] == (
             "invitations"
         )
+
+
+@on_sqlite
+def test_no_more_invitations_are_counted_and_done_at_once_than_the_list_counts(
+    app: Flask, admin: Visitor, invite: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+):
+    most, ids = SHOWN + 1, invite(SHOWN + 3)
+    monkeypatch.setattr(invitations, "MOST_COUNTED", most)
+    monkeypatch.setitem(LISTS, "invitations", replace(LISTS["invitations"], most=most))
+    admin.get("/invitations/bulk", params={"act": "withdraw", "invitation": ids[3:], "state": "sent"})
+    assert f"The oldest {most} of all that match" in admin.text
+    with app.app_context():
+        assert invitations.count_matching("", "sent") == (most + 1, "")
+
+    admin.press("/invitations/bulk", invitation=ids[3:], which="all")  # type: ignore[arg-type]
+    with app.app_context():
+        JobRunner(app).do_due()
+
+    assert states(app) == [*["withdrawn"] * most, "sent", "sent"]
 
 
 @on_sqlite
