@@ -7,7 +7,7 @@ that it expects, a grant of another tenant waits in its flow; so does every gran
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -206,8 +206,14 @@ def resend_in(
     return MadeInvitation(row, _url(token))
 
 
-def derived_url(key: str) -> str:
-    return _url(keyed_hash("invitation", key))
+def working_urls(keys: Iterable[str]) -> dict[str, str]:
+    """Return the URL of each derived link that still works, by its key."""
+    tokens = {key: keyed_hash("invitation", key) for key in keys}
+    hashes = {hash_secret(token): key for key, token in tokens.items()}
+    is_open = Invitation.state.in_(OPEN), Invitation.expires_at > utc_now()
+    works = select(Invitation.token_hash).where(Invitation.token_hash.in_(hashes), *is_open)
+    with read_session() as session:
+        return {hashes[one]: _url(tokens[hashes[one]]) for one in session.scalars(works)}
 
 
 def withdraw(invitation_id: int, actor: str) -> Invitation:

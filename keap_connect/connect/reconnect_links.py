@@ -5,6 +5,7 @@ a grant, so a person who pressed Deny can use it again. Unknown, used, expired a
 """
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -94,8 +95,13 @@ def add_derived_link(session: Session, account_id: int, key: str, actor: str) ->
     _add(session, account_id, keyed_hash("reconnect link", key), actor)
 
 
-def derived_url(key: str) -> str:
-    return _url(keyed_hash("reconnect link", key))
+def working_urls(keys: Iterable[str]) -> dict[str, str]:
+    """Return the URL of each derived link that still works, by its key."""
+    tokens = {key: keyed_hash("reconnect link", key) for key in keys}
+    hashes = {hash_secret(token): key for key, token in tokens.items()}
+    works = select(ReconnectLink.token_hash).where(ReconnectLink.token_hash.in_(hashes), _is_open())
+    with read_session() as session:
+        return {hashes[one]: _url(tokens[hashes[one]]) for one in session.scalars(works)}
 
 
 def revoke_links_of_earlier_mails(session: Session, account_id: int, message_id: str) -> None:

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.changes import disconnect_locked, rename
 from keap_connect.accounts.directory import list_accounts_after, load_account
 from keap_connect.accounts.naming import tidy_name
-from keap_connect.connect import invitations
-from keap_connect.connect.reconnect_links import add_derived_link, derived_url, mail_link_in
+from keap_connect.connect import invitations, reconnect_links
+from keap_connect.connect.reconnect_links import add_derived_link, mail_link_in
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountChanged, InvitationClosed, JobNotFound
 from keap_connect.events.history import EventKind, record
@@ -171,7 +171,7 @@ def _seen_at(job: Job, work: dict[str, Any]) -> datetime:
 
 
 def links_csv(job_id: int, actor: str) -> Iterator[str]:
-    """Record the download in the history, and return a CSV file of the links that a job made, in pieces.
+    """Record the download in the history, and return a CSV file of a job's links that still work, in pieces.
 
     Raises:
         JobNotFound: also if the job is for something else.
@@ -189,12 +189,13 @@ def _link_lines(job: Job) -> Iterator[str]:
     after = 0
     while found := list_items(job.id, ItemOutcome.DONE, ROWS_AT_ONCE, after):
         after = found[-1][0].number
-        yield "".join(
-            csv_line(_link_cells(one, item.details["key"])) for item, one in found if one and "key" in item.details
-        )
+        of_key = {item.details["key"]: one for item, one in found if one and "key" in item.details}
+        links = invitations if job.kind == JobKind.INVITATION_LINKS else reconnect_links
+        urls = links.working_urls(of_key)
+        yield "".join(csv_line(_link_cells(one, urls[key])) for key, one in of_key.items() if key in urls)
 
 
-def _link_cells(one: Account | Invitation, key: str) -> tuple[object, ...]:
+def _link_cells(one: Account | Invitation, url: str) -> tuple[object, ...]:
     if isinstance(one, Invitation):
-        return one.label, one.email, invitations.derived_url(key), one.id, one.external_id
-    return one.person_name, one.person_email, derived_url(key), one.id, one.title
+        return one.label, one.email, url, one.id, one.external_id
+    return one.person_name, one.person_email, url, one.id, one.title

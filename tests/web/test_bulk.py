@@ -17,6 +17,7 @@ from keap_connect.clock import utc_now
 from keap_connect.connect import invitations
 from keap_connect.connect.invitations import NewInvitation, add_invitation, resend_in
 from keap_connect.connect.merging import merge
+from keap_connect.connect.reconnect_links import revoke_link
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ClientMisconfigured
 from keap_connect.events.history import EventKind
@@ -211,6 +212,12 @@ def test_links_are_a_file_of_name_address_and_link_and_each_link_works(
         assert session.scalar(made) == 2
         file = session.scalars(select(AccountEvent).where(AccountEvent.kind == "links_downloaded")).one()
         assert (file.actor, file.details["job"], file.details["count"]) == (ADMIN_EMAIL, job_id, 2)
+
+    with app.app_context():
+        revoke_link(ids[0], 1, ADMIN_EMAIL)
+    admin.get(f"/jobs/{job_id}/links")
+    left = admin.press(f"/jobs/{job_id}/links", password=ADMIN_PASSWORD).text
+    assert list(csv.DictReader(left.splitlines())) == rows[1:]
 
 
 @on_sqlite
@@ -494,8 +501,12 @@ def test_new_links_of_invitations_are_a_file_and_the_links_before_end(
         "external_id": "crm:1",
     }
     assert "Connect Keap" in new_visitor().get(link).text
+    with app.app_context(), write_transaction() as session:
+        newer_hash = resend_in(session, expired, "a program").row.token_hash
+    admin.get(f"/jobs/{job_id}/links")
+    assert len(admin.press(f"/jobs/{job_id}/links", password=ADMIN_PASSWORD).text.splitlines()) == 1
     with app.app_context(), read_session() as session:
-        assert session.get_one(Invitation, expired).token_hash != before
+        assert session.get_one(Invitation, expired).token_hash == newer_hash != before
         assert session.scalars(select(AccountEvent.details).where(AccountEvent.kind == "bulk_started")).one()["of"] == (
             "invitations"
         )
