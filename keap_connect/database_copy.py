@@ -7,18 +7,19 @@ is started again from the beginning, since the old database may have changed mea
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Flask
-from sqlalchemy import JSON, Connection, String, Table, func, inspect, make_url, select, text
+from sqlalchemy import JSON, Connection, String, Table, func, inspect, literal, make_url, select, text
 
 from keap_connect.backup import in_words, is_sqlite, opened, refuse_damaged, refuse_in_use, without_password
 from keap_connect.database import CUT_SHORT, Base, connect_database, db, keep_others_out
 from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check
-from keap_connect.errors import BackupRefused, SettingsError, TemporarilyUnavailable
+from keap_connect.errors import BackupRefused, KeapConnectError, SettingsError, TemporarilyUnavailable
 from keap_connect.key_rotation import list_closed
 from keap_connect.models import KeyCheck
 from keap_connect.refresh.lease import restart_waits
@@ -30,6 +31,10 @@ BATCH = 5000
 TABLES = Base.metadata.sorted_tables
 NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # for NUL, which PostgreSQL does not store
 NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+LOOKS, LOOK_SECONDS = 20, 0.1
+IS_FILLED = (
+    "The new database is not empty and holds no unfinished copy of the old one. Create an empty one with createdb."
+)
 NOT_COPIED = "The database was not copied, and the old one stays in service"
 NOT_IN_SERVICE = (
     "The old database is retired, and the copy is complete. Run the same command again: it only has to start"
@@ -126,19 +131,41 @@ def _reserve(revision: str | None, newest: str, mark: str) -> None:
 
     Raises:
         BackupRefused: the database is not empty.
+        TemporarilyUnavailable: a process uses it.
     """
-    is_empty = revision == mark
+    if revision == mark:
+        return
     with db.engine.connect() as connection:
-        if revision == newest:  # a try that was killed before it wrote its mark
-            is_empty = not any(connection.scalar(select(table).limit(1).with_only_columns(1)) for table in TABLES)
-        elif not inspect(connection).get_table_names():
-            is_empty = True
-            upgrade()
-    if not is_empty:
-        raise BackupRefused(
-            "The new database is not empty, and no copy of the old one: make another one with createdb."
-        )
+        is_filled = revision != newest and inspect(connection).get_table_names()
+    if is_filled:
+        raise BackupRefused(IS_FILLED)
+    if revision != newest:  # else an earlier try was killed before it wrote its mark
+        upgrade()
+    _refuse_filled()
     _write_revision(mark)
+    try:  # a process may have begun to use it since it had its tables
+        _refuse_filled()
+        _refuse_in_use()
+    except KeapConnectError:
+        _write_revision(newest)
+        raise
+
+
+def _refuse_filled() -> None:
+    with db.engine.connect() as connection:
+        if any(connection.scalar(select(literal(1)).select_from(table).limit(1)) for table in TABLES):
+            raise BackupRefused(IS_FILLED)
+
+
+def _refuse_in_use() -> None:
+    """Raise TemporarilyUnavailable if others use the new database; it may list our closed connections for a moment."""
+    for _ in range(LOOKS):
+        with suppress(TemporarilyUnavailable), db.engine.connect() as connection:
+            refuse_in_use(connection)
+            return
+        time.sleep(LOOK_SECONDS)
+    with db.engine.connect() as connection:
+        refuse_in_use(connection)
 
 
 def _write_revision(revision: str) -> None:

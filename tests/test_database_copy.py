@@ -1,6 +1,7 @@
 """The move from SQLite to PostgreSQL: docs/growing.md, and what may go wrong on the way (R41, R103)."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy import Engine, create_engine, insert, select, text
 
+from keap_connect import database_copy
 from keap_connect.application import create_app
 from keap_connect.database import Base, database_clock, db
 from keap_connect.deployment import check_deployment
@@ -184,6 +186,35 @@ def test_a_copy_that_is_killed_is_repeated(move: Move, shell: Shell, sandbox: Sa
 
 
 @pytest.mark.proves("R41")
+def test_a_process_that_starts_in_the_new_database_meanwhile_keeps_what_it_stores(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+):
+    write = database_copy._write_revision
+
+    def copy_while(act: Callable[[], object]) -> str:
+        def act_and_write(revision: str) -> None:
+            act()
+            monkeypatch.setattr(database_copy, "_write_revision", write)
+            write(revision)
+
+        monkeypatch.setattr(database_copy, "_write_revision", act_and_write)
+        code, said = run(move.old, "database", "copy", "--to", move.url)
+        assert code != 0
+        return said
+
+    def start() -> None:
+        with move.new.app_context():
+            check_deployment()
+            db.engine.dispose()
+
+    with ExitStack() as used:
+        new = plain_engine(move.new)
+        assert "1 other connections" in copy_while(lambda: used.enter_context(new.connect()))
+    assert "is not empty" in copy_while(start)
+    assert run(move.new, "accounts", "list")[0] == 0
+
+
+@pytest.mark.proves("R41")
 def test_a_step_that_fails_leaves_the_old_database_in_service(
     move: Move, new_database: Callable[[], str], tmp_path: Path, environ: dict[str, str], sandbox: Sandbox
 ):
@@ -228,7 +259,7 @@ def test_a_step_that_fails_leaves_the_old_database_in_service(
         check_deployment()
         db.engine.dispose()
     code, said = run(other, "database", "copy", "--to", move.url)
-    assert (code, "no copy of the old one" in said) == (1, True), said
+    assert (code, "holds no unfinished copy of the old one" in said) == (1, True), said
 
     code, said = run(move.old, "database", "copy", "--to", move.url)
     assert (code, "No key in TOKEN_KEYS opens 1 of them" in said) == (0, True), said
