@@ -6,6 +6,7 @@ from contextlib import suppress
 from keap_connect.settings import read_supervisor
 
 READY, ALIVE, ENDING = "READY=1", "WATCHDOG=1", "STOPPING=1"
+NEEDS_A_MINUTE = "EXTEND_TIMEOUT_USEC=60000000"  # from now on, to end
 
 
 def report(state: str) -> None:

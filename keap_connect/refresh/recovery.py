@@ -38,6 +38,7 @@ from keap_connect.refresh.lease import note_dead
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from keap_connect.services import services
 from keap_connect.signals import on_stop
+from keap_connect.supervisor import NEEDS_A_MINUTE, report
 
 log = logging.getLogger(__name__)
 FOLDER = "recovery"
@@ -174,6 +175,7 @@ def wait_for_pairs_in_memory() -> None:
             for file in unstored:
                 file.write_down()
             if _unstored:
+                report(NEEDS_A_MINUTE)
                 time.sleep(RETRY_SECONDS)
 
 

@@ -19,7 +19,7 @@ import pytest
 import requests
 from flask import Flask
 
-from keap_connect.refresh import worker
+from keap_connect.refresh import recovery, worker
 from keap_connect.server.serve import keep_supervisor_informed
 from keap_connect.supervisor import ALIVE, ENDING, READY
 from tests.support.real_server import ROOT
@@ -155,6 +155,26 @@ def test_a_process_imports_from_the_version_that_it_began_with(tmp_path: Path):
 
     assert os.path.realpath(sys.prefix) in said
     assert str(tmp_path) not in said
+
+
+def test_an_end_that_waits_for_a_place_for_new_tokens_asks_for_more_time(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+):
+    class FullDisk:
+        tries = 0
+
+        def write_down(self) -> None:
+            self.tries += 1
+            if self.tries == 3:
+                recovery._unstored.clear()
+
+    monkeypatch.setenv("NOTIFY_SOCKET", str(supervisor.path))
+    monkeypatch.setattr(recovery, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(recovery, "_unstored", {FullDisk()})
+
+    recovery.wait_for_pairs_in_memory()
+
+    assert supervisor.hear_all(0.01) == 2
 
 
 def test_an_event_loop_that_hangs_is_not_said_to_be_alive(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch):
