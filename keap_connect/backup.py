@@ -125,7 +125,7 @@ def dump_lines(file: Path) -> list[str]:
     """
     _refuse_to_overwrite(file)
     with connected() as connection:
-        _refuse_pooler(connection)
+        refuse_pooler(connection)
         _check_tables(connection, "The database that DATABASE_URL names")
     name = shlex.quote(str(file))
     return [
@@ -149,7 +149,7 @@ def restore_lines(file: Path) -> list[str]:
     if not file.is_file():
         raise BackupRefused(f"{file} does not exist.")
     with connected() as connection:
-        _refuse_pooler(connection)
+        refuse_pooler(connection)
         if inspect(connection).get_table_names():
             raise BackupRefused(
                 "The database that DATABASE_URL names is not empty. Make a new one with createdb, name that in "
@@ -177,7 +177,7 @@ def refuse_in_use(connection: Connection) -> None:
         raise TemporarilyUnavailable(f"{others} other connections use this database: end those processes first.")
 
 
-def _refuse_pooler(connection: Connection) -> None:
+def refuse_pooler(connection: Connection) -> None:
     """Refuse a pooler: it would give the next client of a session the empty search_path of pg_dump and pg_restore.
 
     A pooler reports another process number to its clients than the session has.
@@ -185,8 +185,8 @@ def _refuse_pooler(connection: Connection) -> None:
     reported: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
     if reported != connection.scalar(select(func.pg_backend_pid())):
         raise BackupRefused(
-            "DATABASE_URL leads through a pooler, and PostgreSQL's own programs would leave settings in its sessions "
-            "that break the app. Name the server itself in DATABASE_URL for this command."
+            "The URL of the database leads through a pooler, and PostgreSQL's own programs would leave settings in its "
+            "sessions that break the app. Name the server itself for this command."
         )
 
 

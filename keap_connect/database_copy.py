@@ -16,7 +16,15 @@ from pathlib import Path
 from flask import Flask
 from sqlalchemy import JSON, Connection, String, Table, func, inspect, literal, make_url, select, text
 
-from keap_connect.backup import in_words, is_sqlite, opened, refuse_damaged, refuse_in_use, without_password
+from keap_connect.backup import (
+    in_words,
+    is_sqlite,
+    opened,
+    refuse_damaged,
+    refuse_in_use,
+    refuse_pooler,
+    without_password,
+)
 from keap_connect.database import CUT_SHORT, Base, connect_database, db, keep_others_out
 from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check
 from keap_connect.errors import BackupRefused, KeapConnectError, SettingsError, TemporarilyUnavailable
@@ -100,6 +108,7 @@ def _copy(source: Connection, place: str, show: ShowProgress) -> Copied:
         raise BackupRefused("The old database has never been used: name the new one in DATABASE_URL.")
     digest = hashlib.sha256(sealed).hexdigest()[:16]
     with db.engine.connect() as connection:
+        refuse_pooler(connection)
         refuse_in_use(connection)
         revision = read_revision(connection)
     if is_retired and revision and revision.startswith(UNFINISHED) and revision.endswith(digest):

@@ -1,6 +1,7 @@
 """All parts at once through a real PgBouncer: no error, no wrong answer, and nothing of ours left in a session."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -115,11 +116,20 @@ def test_a_writing_transaction_has_its_time_limit_through_a_pooler_and_leaves_no
 
 @pytest.mark.proves("F92")
 @pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
-def test_backup_and_restore_do_not_go_through_a_pooler(stage: Stage, tmp_path: Path):
+def test_backup_restore_and_copy_do_not_go_through_a_pooler(
+    stage: Stage, pooled: str, empty_sqlite: Path, tmp_path: Path
+):
     """Seen: four of five queries of the app failed while pg_dump ran, since it had emptied their search_path."""
     (tmp_path / "dump").touch()
-    for command in (("backup", str(tmp_path / "new")), ("restore", str(tmp_path / "dump"))):
-        done = stage.app.test_cli_runner().invoke(args=["database", *command])
+    old_url = f"sqlite:///{shutil.copy(empty_sqlite, tmp_path / 'old.db')}"
+    old = create_app(Settings.from_env({**stage.environ, "DATABASE_URL": old_url}), serves=False)
+    commands = [
+        (stage.app, "backup", str(tmp_path / "new")),
+        (stage.app, "restore", str(tmp_path / "dump")),
+        (old, "copy", "--to", pooled),
+    ]
+    for app, *command in commands:
+        done = app.test_cli_runner().invoke(args=["database", *command])
         assert (done.exit_code, "leads through a pooler" in done.output) == (1, True), done.output
 
 
