@@ -79,7 +79,10 @@ class Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         at = datetime.fromtimestamp(record.created, UTC)
-        self.lines.append(KeptLine(at, record.levelname, record.name, record.getMessage()))
+        try:
+            self.lines.append(KeptLine(at, record.levelname, record.name, record.getMessage()))
+        except Exception:  # a library's wrong arguments must not end what it was doing
+            self.handleError(record)
 
 
 _KEPT = Kept()

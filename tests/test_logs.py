@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.events.hand_outs import attach_hand_out_log, record_hand_out
-from keap_connect.logs import TEXT, JSONLines, PlainLines, reference
+from keap_connect.logs import TEXT, JSONLines, Kept, PlainLines, reference
 from keap_connect.settings import Settings
 from tests.support.visitor import Visitor
 from tests.web.fixtures import app, environ, new_app, new_visitor  # noqa: F401
@@ -50,6 +50,13 @@ def test_what_comes_from_outside_stays_on_its_line_and_colors_nothing(formatter:
     assert len(written.splitlines()) == 1
     assert not [one for one in written if ord(one) < 32 or 126 < ord(one) < 160]
     assert "FAKE line" in written
+
+
+@pytest.mark.proves("R87")
+def test_a_line_with_wrong_arguments_raises_nothing(capsys: pytest.CaptureFixture[str]):
+    Kept().handle(record_of("%s of %s", 1))
+
+    assert "Logging error" in capsys.readouterr().err
 
 
 @pytest.mark.proves("R87")

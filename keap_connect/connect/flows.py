@@ -240,8 +240,8 @@ def _forget_past(session: Session) -> None:
         session.execute(delete(AuthorizationFlow).where(*is_past))
     # Those of invitations that wait end with their invitation (connect/invitations.py).
     waits = Invitation.id == AuthorizationFlow.invitation_id, Invitation.state == InvitationState.WAITING
-    is_undecided = AuthorizationFlow.pending_until <= now, AuthorizationFlow.ending.in_(EXPIRES_AS)
-    is_undecided += (~select(Invitation.id).where(*waits).exists(),)
+    is_over = AuthorizationFlow.pending_until <= now, AuthorizationFlow.ending.in_(EXPIRES_AS)
+    is_undecided = (*is_over, ~select(Invitation.id).where(*waits).exists())
     for flow in session.scalars(select(AuthorizationFlow).where(*is_undecided).with_for_update()):
         ending = EXPIRES_AS[Ending(flow.ending or Ending.DECISION_PENDING)]
         end_flow(session, flow.id, ending, flow.account_id)
