@@ -64,7 +64,7 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
         return MadeLink(_url(token), made.expires_at)
 
 
-def mail_link(account_id: int) -> str:
+def mail_link(account_id: int, actor: str) -> str:
     """Send the account's person a mail with a link, in the place of one that waits; return the address.
 
     Raises:
@@ -72,16 +72,17 @@ def mail_link(account_id: int) -> str:
         MailNotNeeded: the app cannot write to this person, or need not.
     """
     with write_transaction() as session:
-        return mail_link_in(session, account_id)
+        return mail_link_in(session, account_id, actor)
 
 
-def mail_link_in(session: Session, account_id: int) -> str:
+def mail_link_in(session: Session, account_id: int, actor: str) -> str:
     """Do so in the caller's transaction."""
     account = load_account(session, account_id)
     if not services().settings.mails_customers:
         raise MailNotNeeded("This app writes to no customers: SMTP_URL is not set, or CUSTOMER_MAIL is off.")
     if account.person_email is None or not ask_to_reconnect(session, account):
         raise MailNotNeeded("It need not be reconnected, or its person's address is not known.")
+    record(session, EventKind.RECONNECT_MAIL_ASKED_FOR, account_id, actor)
     return account.person_email
 
 

@@ -138,6 +138,7 @@ class EventKind(StrEnum):
     REFRESHING_RESUMED = "refreshing_resumed", REFRESHING, "Refreshing was resumed; it was paused since {since}."
     CLIENT_ACCEPTED = "client_accepted", REFRESHING, "Keap accepts the client again, so refreshing continues."
 
+    RECONNECT_MAIL_ASKED_FOR = "reconnect_mail_asked_for", LINKS, "A mail with a reconnect link was asked for."
     RECONNECT_LINK_MADE = "reconnect_link_made", LINKS, "A reconnect link was made; it works once, until {until}."
     RECONNECT_LINK_USED = "reconnect_link_used", LINKS, "The reconnect link made by {made_by} was used."
     RECONNECT_LINK_REVOKED = "reconnect_link_revoked", LINKS, "The reconnect link made by {made_by} was revoked."

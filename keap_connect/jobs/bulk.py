@@ -134,7 +134,7 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
             _check_unchanged(account, job, work)
             disconnect_locked(session, account, job.made_by)
         if kind is JobKind.MAILS:
-            return None, {"note": f"Its mail goes to {mail_link_in(session, account_id)}."}
+            return None, {"note": f"Its mail goes to {mail_link_in(session, account_id, job.made_by)}."}
         return None, {}
 
     return finish

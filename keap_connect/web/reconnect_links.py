@@ -30,7 +30,7 @@ def create(account_id: int) -> Response:
         values = {"account": view_account(account_id), "made": make_link(account_id, actor())}
         return make_response(render_template("accounts/reconnect_link.html", **values))
     try:
-        flash(f"A mail with the link is sent to {mail_link(account_id)} within seconds.", "done")
+        flash(f"A mail with the link is sent to {mail_link(account_id, actor())} within seconds.", "done")
     except MailNotNeeded as reason:
         flash(f"No mail was sent. {reason}", "attention")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)

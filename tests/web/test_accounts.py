@@ -385,6 +385,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.CONNECTION_FAILED: ({"reason": "Denied."}, "A person could not connect. Denied."),
     EventKind.RECONNECT_FAILED: ({"reason": "Denied."}, "A reconnect did not succeed. Denied."),
+    EventKind.RECONNECT_MAIL_ASKED_FOR: ({}, "A mail with a reconnect link was asked for."),
     EventKind.RECONNECT_LINK_MADE: (
         {"until": "2026-12-02 01:30 UTC"},
         "A reconnect link was made; it works once, until 2026-12-02 01:30 UTC.",

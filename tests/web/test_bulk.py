@@ -281,6 +281,10 @@ def test_one_link_is_mailed_by_the_app_or_shown_with_a_ready_text(
     admin.get(f"/accounts/{lost}")
     page = admin.press(f"/accounts/{lost}/reconnect-links", how="mail").text
     assert "A mail with the link is sent to ann@example.com" in page
+    with app.app_context(), read_session() as session:
+        asked = select(AccountEvent.account_id, AccountEvent.actor)
+        asked = asked.where(AccountEvent.kind == "reconnect_mail_asked_for")
+        assert session.execute(asked).all() == [(lost, ADMIN_EMAIL)]
     assert "Mail reconnect link" not in admin.get(f"/accounts/{well}").text
     assert "No mail was sent." in admin.press(f"/accounts/{well}/reconnect-links", how="mail").text
     with app.app_context(), read_session() as session:
