@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from keap_connect.deployment import VERSION
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
+from tests.support.drills import documented_lines
 from tests.support.real_server import ROOT
 from tests.support.sandbox import Sandbox
 from tests.support.tools import find_tool
@@ -91,6 +92,12 @@ def test_compose_starts_the_same_app_as_all_parts_after_the_migration():
         if name != "migrate":
             assert one["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
     assert [name for name, one in found.items() if "ports" in one] == ["proxy"]
+
+
+def test_an_upgrade_restarts_one_process_after_another():
+    started = re.findall(r"docker compose up .*--no-deps --wait (.*)", documented_lines("deploying.md", "migrate"))
+
+    assert started == ["worker", "web-1", "web-2"]
 
 
 @pytest.fixture
