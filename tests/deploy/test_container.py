@@ -100,6 +100,18 @@ def test_an_upgrade_restarts_one_process_after_another():
     assert started == ["worker", "web-1", "web-2"]
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_backup_is_whole_and_for_its_owner_alone(tmp_path: Path, code: int):
+    made, shell = tmp_path / "keap_connect.dump", {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    (tmp_path / "docker").write_text(f'#!/bin/sh\n[ "$3" = -T ] && printf dump; exit {code}\n')
+    (tmp_path / "docker").chmod(0o755)
+
+    subprocess.run(documented_lines("deploying.md", "pg_dump"), shell=True, cwd=tmp_path, env=shell, check=False)
+
+    assert made.exists() == (code == 0)
+    assert code or (made.read_text(), made.stat().st_mode & 0o777) == ("dump", 0o600)
+
+
 @pytest.fixture
 def documented() -> dict[str, str]:
     """Return the settings that docs/deploying.md shows, with made-up secrets."""
