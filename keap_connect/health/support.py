@@ -166,11 +166,12 @@ def _sentence(event: EventView) -> str:
 
 
 def _warnings() -> list[str]:
-    return [
+    lines = [
         f"{at:%Y-%m-%dT%H:%M:%S%z} {level} {name}: {ADDRESS.sub('(address)', message)}"
         for at, level, name, message in last_warnings()
         if name != STRANGERS
     ]
+    return lines or ["none: each process has its own, in its log"]
 
 
 def _facts(read: Callable[[], dict[str, object]]) -> dict[str, object]:

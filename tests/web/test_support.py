@@ -53,6 +53,8 @@ def test_no_secret_and_no_customer_is_in_the_text(world: World, app: Flask, sett
 
     texts = [world.admin.get("/support").text, app.test_cli_runner().invoke(args=["support"]).stdout]
 
+    assert "Last warnings of this process\n  none: each process has its own, in its log" in texts[1]
+    assert "The command has no address and no warnings of this process" in texts[0]
     for text in texts:
         assert f"account {world.account_id}: A refresh failed; the tokens are kept. Keap answered 503." in text
         shown = {name: text.partition(f"\n  {name} ")[2].partition("\n")[0].strip() for name in SETTINGS}
@@ -75,6 +77,7 @@ def of_customers() -> set[str]:
 def test_the_page_shows_versions_addresses_checks_and_what_this_process_warned_of(
     world: World, app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(logs, "_KEPT", logs.Kept())
     monkeypatch.setattr(logging.getLogger(), "handlers", [logs._KEPT])
     logging.getLogger("keap_connect.test").warning("A line of the log\nand more")
     logging.getLogger("keap_connect.test").warning("%s, %s; %s", "203.0.113.77", "2001:db8::77", "canary@example.com")
