@@ -26,7 +26,7 @@ LAYERS = [
     {"accounts"},
     {"events"},
     {"keap", "models", "services", "logs", "supervisor"},
-    {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters"},
+    {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters", "revisions"},
     {"errors", "clock", "signals", "answer_limit", "background"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.
