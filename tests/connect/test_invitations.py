@@ -718,6 +718,7 @@ class TestForwardedLink:
 
         assert waiting is not None
         assert (waiting.is_unreadable, waiting.tenant_id) == (True, None)
+        assert confirming.list_waiting() == []
         with pytest.raises(SealBroken):
             confirming.confirm(1, "x")
         assert confirming.decline(1, "x").state == "opened"
