@@ -22,6 +22,7 @@ from keap_connect.models import (
     NOT_CHOSEN,
     AccountEvent,
     Admin,
+    Delivery,
     OneTimeToken,
     Role,
     SignIn,
@@ -86,7 +87,7 @@ def invite_again(admin_id: int, actor: str, *, is_mailed: bool) -> str:
 
 
 def withdraw_invitation(admin_id: int, actor: str) -> None:
-    """End an invitation; nothing is left of the person. Raises AdminNotFound."""
+    """End an invitation; only the history still names the person. Raises AdminNotFound."""
     with write_transaction() as session:
         _withdraw(session, _get_invited(session, admin_id), actor)
 
@@ -239,6 +240,7 @@ def _get_invited(session: Session, admin_id: int) -> Admin:
 
 def _withdraw(session: Session, admin: Admin, actor: str) -> None:
     session.execute(delete(Admin).where(Admin.id == admin.id))
+    session.execute(delete(Delivery).where(Delivery.kind == ADMIN_INVITATION, Delivery.recipient == admin.email))
     record(session, EventKind.ADMIN_INVITATION_WITHDRAWN, None, actor, email=admin.email)
 
 
