@@ -53,7 +53,7 @@ def list_charts(health: Health) -> list[Chart]:
         _refreshes(health.hours),
         _distribution("Refreshed before expiry", leads, "refreshes", LEADS, health.leads),
         _answers(health.hours),
-        _accounts(health.days, "Active accounts", AccountState.DISCONNECTED, AccountState.ACTIVE),
+        _accounts(health.days, "Active and disconnected accounts", AccountState.DISCONNECTED, AccountState.ACTIVE),
         _accounts(health.days, *attention),
         _changes(health.days),
         _distribution("Time until connected again", waits, "accounts", WAITS, health.waits),
