@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from keap_connect.accounts.stored_state import derive_anew
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
+from keap_connect.connect.invitations import list_invitations
 from keap_connect.database import db
 from keap_connect.deployment import VERSION, check_deployment
 from keap_connect.key_rotation import list_closed
-from keap_connect.models import AuthorizationFlow
+from keap_connect.models import AuthorizationFlow, Invitation
 from keap_connect.revisions import downgrade, read_revision, upgrade
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
@@ -122,6 +124,22 @@ def test_0_1_0_knows_every_ending_after_the_way_back(upgraded: Flask, old_url: s
     assert {ending: found[ending] for ending in set(Ending) - new} == {
         ending: (ending, b"sealed") for ending in set(Ending) - new
     }
+
+
+@pytest.mark.proves("F42")
+def test_invitations_from_before_their_words_are_found(upgraded: Flask):
+    with upgraded.app_context():
+        upgrade("0026")
+        table, now = Invitation.__table__, utc_now()
+        usual = {"state": "sent", "needs_confirmation": False, "is_mailed": False, "made_by": "x", "made_at": now}
+        with db.engine.begin() as connection:
+            for number in range(1002):  # more than the migration reads at once
+                values = {**usual, "label": f"Company {number}", "token_hash": f"hash {number}"}
+                connection.execute(insert(table).values(sent_at=now, expires_at=now + timedelta(days=1), **values))
+
+        upgrade()
+
+        assert [one.label for one in list_invitations(9, text="1001 comp").rows] == ["Company 1001"]
 
 
 @pytest.mark.proves("F42")
