@@ -273,8 +273,8 @@ class PasswordLinkGone(KeapConnectError):
     status, code = 404, "not_found"
     heading = "This link does not work"
     advice = (
-        "A link to choose a password works once, for a day or as long as an invitation says, and a newer one ends it. "
-        "Ask an admin, or the operator of this app, for a new one."
+        "A link to choose a password works once, within a day, or until the time in the invitation. A newer link ends "
+        "it. Ask an admin, or the operator of this app, for a new one."
     )
 
 

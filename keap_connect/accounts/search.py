@@ -12,7 +12,7 @@ from keap_connect.errors import AccountNotFound
 from keap_connect.models import Account, AccountWord, Invitation, InvitationWord
 
 MOST_CANDIDATES = 2000
-TOO_MANY = f"More than {MOST_CANDIDATES:,} have a name with a word that begins so; add another word."
+TOO_MANY = f"More than {MOST_CANDIDATES:,} have a word that begins like this. Type one more word."
 
 
 class Index(NamedTuple):

@@ -153,7 +153,7 @@ class EventKind(StrEnum):
     INVITATION_FITS = (
         "invitation_fits",
         INVITATIONS,
-        "This account, which was connected already, is that of invitation {invitation}.",
+        "Invitation {invitation} is for this account, which was connected already.",
     )
     EXTERNAL_ID_NOT_SET = (
         "external_id_not_set",

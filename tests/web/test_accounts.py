@@ -513,7 +513,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.INVITATION_USED: ({"invitation": 4}, "Invitation 4 was used."),
     EventKind.INVITATION_FITS: (
         {"invitation": 3},
-        "This account, which was connected already, is that of invitation 3.",
+        "Invitation 3 is for this account, which was connected already.",
     ),
     EventKind.EXTERNAL_ID_NOT_SET: (
         {"invitation": 4, "external_id": "acme", "holder": "account 2 has it"},
