@@ -440,7 +440,7 @@ def test_a_search_looks_at_a_limited_number_and_asks_for_another_word(app, monke
     common, rare = list_accounts("ann"), list_accounts("ann number4")
 
     assert [one.id for one in common.accounts] == ids[:3]
-    assert "add another word" in common.note
+    assert "Type one more word" in common.note
     assert ([one.id for one in rare.accounts], rare.note) == ([ids[4]], "")
     assert list_accounts_after(0, 10, text="ann", only=ids[3:]).accounts[0].id == ids[3]
     sql, values = next(one for one in asked if "IS NOT NULL" in one[0] and "account_word_1" in one[0])

@@ -123,7 +123,7 @@ def test_all_that_match_are_not_offered_for_a_search_that_finds_only_a_part(
     ids = add(PAGE_SIZE + 3)
 
     page = choose(admin, "label", ids[:PAGE_SIZE], q="company")
-    assert ('name="which"' in page, "add another word" in page) == (False, True)
+    assert ('name="which"' in page, "Type one more word" in page) == (False, True)
     page = admin.press("/accounts/bulk", account=ids[:PAGE_SIZE], which="all", label="A").text  # type: ignore[arg-type]
 
     assert "cannot be chosen" in page
