@@ -35,7 +35,7 @@ def add_to_hours(session: Session, counted: Counted) -> None:
 def add_to_days() -> None:
     """Add the changes that transactions noted to their days, and write how many accounts are in each state today.
 
-    A change is deleted in the transaction that adds it, so it is counted once, whoever adds and whatever fails.
+    A change is deleted in the transaction that adds it, so it is counted once, by any worker, also after a failure.
     """
     counts = {f"accounts {state}": float(number) for state, number in count_states().items()}
     taken = select(StateChange.id).order_by(StateChange.id).limit(MOST_AT_ONCE)
