@@ -19,7 +19,7 @@ from keap_connect.accounts.stored_state import derive_anew
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.invitations import list_invitations
+from keap_connect.connect.invitation_lists import list_invitations
 from keap_connect.database import db
 from keap_connect.deployment import VERSION, check_deployment
 from keap_connect.key_rotation import list_closed

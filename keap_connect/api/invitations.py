@@ -5,7 +5,7 @@ from typing import Any
 from keap_connect.access.api_keys import Scope
 from keap_connect.api.operations import Operation, current_key
 from keap_connect.api.schemas import Invitation, InvitationFilter, InvitationList, InvitationRequest
-from keap_connect.connect import confirming, invitations
+from keap_connect.connect import confirming, invitation_lists, invitations
 from keap_connect.connect.invitations import MadeInvitation, NewInvitation
 from keap_connect.errors import KeyRestricted
 from keap_connect.models import Invitation as InvitationRow
@@ -25,7 +25,7 @@ def list_invitations(query: dict[str, Any]) -> dict[str, Any]:
     """Newest first, without their links. A key that is only for some accounts can use no invitations."""
     _check_key()
     state, external_id = query.get("state"), query.get("external_id")
-    found = invitations.list_invitations(query["limit"], query["cursor"], state=state, external_id=external_id)
+    found = invitation_lists.list_invitations(query["limit"], query["cursor"], state=state, external_id=external_id)
     return {"invitations": [_shown(row) for row in found.rows], "next_cursor": found.next_cursor}
 
 

@@ -8,6 +8,7 @@ from keap_connect.cli.command import Answer, command, group
 from keap_connect.cli.output import table
 from keap_connect.connect import confirming
 from keap_connect.connect import invitations as invited
+from keap_connect.connect.invitation_lists import list_invitations
 from keap_connect.connect.invitations import LONGEST_DAYS, USUAL_DAYS, MadeInvitation, NewInvitation
 from keap_connect.events.history import Actor
 from keap_connect.models import Invitation, InvitationState
@@ -55,7 +56,7 @@ def create(expected_tenant: str | None, days: int, **wanted: Any) -> Answer:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many.")
 def list_(state: str | None, limit: int) -> Answer:
     """List invitations, the newest first, without their links."""
-    found = invited.list_invitations(limit, state=state).rows
+    found = list_invitations(limit, state=state).rows
     rows = [
         (one.id, one.state, one.expires_at, one.external_id, one.account_id, one.label or one.email) for one in found
     ]

@@ -16,6 +16,7 @@ from keap_connect.accounts.changes import disconnect_locked, rename
 from keap_connect.accounts.directory import list_accounts_after, load_account
 from keap_connect.accounts.naming import tidy_name
 from keap_connect.connect import invitations, reconnect_links
+from keap_connect.connect.invitation_lists import list_invitation_ids
 from keap_connect.connect.reconnect_links import add_derived_link, mail_link_in
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountChanged, InvitationClosed, JobNotFound
@@ -91,7 +92,7 @@ def add_next_items(job_id: int) -> None:
     if rest is None:
         return
     if kind in OF_INVITATIONS:
-        found, cursor = invitations.list_invitation_ids(rest["after"], ROWS_AT_ONCE, rest["text"], rest["state"])
+        found, cursor = list_invitation_ids(rest["after"], ROWS_AT_ONCE, rest["text"], rest["state"])
     else:
         page = list_accounts_after(rest["after"], ROWS_AT_ONCE, state=rest["state"], text=rest["text"])
         found, cursor = [one.id for one in page.accounts], page.next_cursor

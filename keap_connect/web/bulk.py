@@ -12,8 +12,7 @@ from keap_connect.accounts import directory
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.accounts.naming import check_names, tidy_name
 from keap_connect.clock import utc_now
-from keap_connect.connect import invitations
-from keap_connect.connect.invitations import MOST_COUNTED
+from keap_connect.connect import invitation_lists
 from keap_connect.errors import FormRefused
 from keap_connect.jobs.bulk import start_bulk
 from keap_connect.models import LARGEST_ID, JobKind
@@ -46,7 +45,12 @@ INVITATION_ACTS = (JobKind.INVITATION_LINKS, JobKind.WITHDRAW)
 LISTS = {
     "accounts": List("account", "accounts.index", directory.PAGE_SIZE, ACTS, directory.count_matching),
     "invitations": List(
-        "invitation", "invitations.index", SHOWN, INVITATION_ACTS, invitations.count_matching, MOST_COUNTED
+        "invitation",
+        "invitations.index",
+        SHOWN,
+        INVITATION_ACTS,
+        invitation_lists.count_matching,
+        invitation_lists.MOST_COUNTED,
     ),
 }
 

@@ -10,9 +10,9 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.clock import utc_now
 from keap_connect.connect import confirming, invitations
 from keap_connect.connect.invitation_files import COLUMNS, MOST_BYTES, MOST_LINES, invite_many
+from keap_connect.connect.invitation_lists import MOST_COUNTED, count_invitations, list_invitations
 from keap_connect.connect.invitations import (
     LONGEST_DAYS,
-    MOST_COUNTED,
     USUAL_DAYS,
     MadeInvitation,
     NewInvitation,
@@ -65,13 +65,13 @@ def index() -> str:
     before = request.args.get("before", 0, type=int)
     if state not in {"", *InvitationState}:
         abort(404)
-    found = invitations.list_invitations(SHOWN, max(0, min(before, LARGEST_ID)), text=text, state=state)
+    found = list_invitations(SHOWN, max(0, min(before, LARGEST_ID)), text=text, state=state)
 
     def list_url(**changed: Any) -> str:
         chosen: dict[str, Any] = {"q": text, "state": state, **changed}
         return url_for("invitations.index", **{name: value or None for name, value in chosen.items()})
 
-    values = {"counts": invitations.count_invitations(), "most": MOST_COUNTED, "before": before, "list_url": list_url}
+    values = {"counts": count_invitations(), "most": MOST_COUNTED, "before": before, "list_url": list_url}
     return render_template("invitations/index.html", found=found, query=text, state=state, **values)
 
 

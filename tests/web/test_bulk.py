@@ -14,7 +14,7 @@ from keap_connect.accounts import search
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
-from keap_connect.connect import invitations
+from keap_connect.connect import invitation_lists
 from keap_connect.connect.invitations import NewInvitation, add_invitation, resend_in
 from keap_connect.connect.merging import merge
 from keap_connect.connect.reconnect_links import revoke_link
@@ -521,12 +521,12 @@ def test_no_more_invitations_are_counted_and_done_at_once_than_the_list_counts(
     app: Flask, admin: Visitor, invite: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ):
     most, ids = SHOWN + 1, invite(SHOWN + 3)
-    monkeypatch.setattr(invitations, "MOST_COUNTED", most)
+    monkeypatch.setattr(invitation_lists, "MOST_COUNTED", most)
     monkeypatch.setitem(LISTS, "invitations", replace(LISTS["invitations"], most=most))
     admin.get("/invitations/bulk", params={"act": "withdraw", "invitation": ids[3:], "state": "sent"})
     assert f"The oldest {most} of all that match" in admin.text
     with app.app_context():
-        assert invitations.count_matching("", "sent") == (most + 1, "")
+        assert invitation_lists.count_matching("", "sent") == (most + 1, "")
 
     admin.press("/invitations/bulk", invitation=ids[3:], which="all")  # type: ignore[arg-type]
     with app.app_context():

@@ -9,8 +9,9 @@ import pytest
 import requests
 from sqlalchemy import update
 
-from keap_connect.connect import invitations
-from keap_connect.connect.invitations import NewInvitation, add_invitation, get_invitation, list_invitations
+from keap_connect.connect import invitation_lists
+from keap_connect.connect.invitation_lists import list_invitations
+from keap_connect.connect.invitations import NewInvitation, add_invitation, get_invitation
 from keap_connect.database import write_transaction
 from keap_connect.models import AuthorizationFlow, Invitation
 from keap_connect.web import invitations as web_invitations
@@ -97,7 +98,7 @@ def test_the_list_is_searched_counted_and_filtered(world: World, monkeypatch: py
     assert found(q="dental", state="sent", before="4") == ["3", "2"]
     assert 'name="state" value="sent"' in world.admin.page.text
 
-    monkeypatch.setattr(invitations, "MOST_COUNTED", 2)
+    monkeypatch.setattr(invitation_lists, "MOST_COUNTED", 2)
     monkeypatch.setattr(web_invitations, "MOST_COUNTED", 2)
     found()
     assert "Sent <b>2+</b>" in world.admin.page.text
