@@ -100,6 +100,10 @@ def _only_here(database: Path) -> Iterator[Connection]:
 
 
 def _copy(source: Connection, place: str, show: ShowProgress) -> Copied:
+    with db.engine.connect() as connection:
+        refuse_pooler(connection)
+        refuse_in_use(connection)
+        revision = read_revision(connection)
     is_retired = read_revision(source) == f"{MOVED}{place}"
     if not is_retired:
         _check_version(source)
@@ -107,10 +111,6 @@ def _copy(source: Connection, place: str, show: ShowProgress) -> Copied:
     if sealed is None:
         raise BackupRefused("The old database has never been used: name the new one in DATABASE_URL.")
     digest = hashlib.sha256(sealed).hexdigest()[:16]
-    with db.engine.connect() as connection:
-        refuse_pooler(connection)
-        refuse_in_use(connection)
-        revision = read_revision(connection)
     if is_retired and revision and revision.startswith(UNFINISHED) and revision.endswith(digest):
         _put_in_service(revision.removeprefix(UNFINISHED).split()[0])
         return Copied(place, 0, 0)

@@ -13,7 +13,7 @@ import sqlalchemy
 from argon2 import PasswordHasher
 from flask import Flask
 
-from keap_connect import services
+from keap_connect import counters, services
 from keap_connect.access.admins import create_admin
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
@@ -40,6 +40,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; programs d
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The tests of faults also pass where the provider makes good lost answers."""
     parser.addoption("--old-refresh-token-works", default="never", help="a position of the sandbox's switch")
+
+
+@pytest.fixture(autouse=True)
+def nothing_counted() -> None:
+    """Forget what other tests of this process counted: a command would report it."""
+    counters.take()
 
 
 @pytest.fixture(scope="session", autouse=True)

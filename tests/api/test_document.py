@@ -8,6 +8,7 @@ import pytest
 import schemathesis
 from flask import Flask
 from limits import RateLimitItemPerMinute
+from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 
 from keap_connect.access import rate_limits
@@ -42,7 +43,12 @@ def test_every_operation_answers_as_the_document_says(
         @hypothesis.given(case=found.ok().as_strategy())
         @QUICKLY
         def answers(case: schemathesis.Case) -> None:
-            case.call_and_validate(headers=headers)
+            answer = case.call(headers=headers)
+            # The tokens of the import's example are none of Keap's: its account cannot be refreshed.
+            waits = answer.status_code == 503 and "retry-after" in answer.headers
+            allowed = [not_a_server_error] if waits else []
+            sent = {"headers": dict(headers)}
+            case.validate_response(answer, excluded_checks=allowed, headers=headers, transport_kwargs=sent)
 
         answers()
 

@@ -76,7 +76,7 @@ def add_flow(
         ending=ending,
         ended_at=now if ending else None,
         account_id=account_id,
-        pending_until=now + HOUR if ending == Ending.DECISION_PENDING else None,
+        pending_until=now + HOUR if ending in {Ending.DECISION_PENDING, Ending.IDENTITY_PENDING} else None,
     )
     for name, value in facts.items():
         setattr(flow, name, value)
