@@ -42,7 +42,7 @@ class Chart:
 
     @property
     def scale(self) -> str:
-        return f"{self.drawing.top:,.9g} {self.unit}"
+        return f"{self.unit}, up to {self.drawing.top:,.9g}"
 
 
 def list_charts(health: Health) -> list[Chart]:
