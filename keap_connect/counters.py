@@ -13,9 +13,8 @@ from keap_connect.clock import utc_now
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0)
 LIMITS = {"refresh_lead_seconds": (0.0, 600.0, 3600.0, 14_400.0, 28_800.0, 86_400.0, 864_000.0)}
 LARGEST = "max"  # the label of the largest value of a histogram
-Counted = defaultdict[
-    tuple[datetime, str, str], float
-]  # by hour, name, and the labels' values with spaces between them
+# By hour, name, and the labels' values with spaces between them.
+Counted = defaultdict[tuple[datetime, str, str], float]
 
 _lock = threading.Lock()
 _counted: Counted = defaultdict(float)
