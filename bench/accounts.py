@@ -1,6 +1,7 @@
 """A migrated database full of due accounts, stored as the app itself stores a grant."""
 
 import base64
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from keap_connect.models import Account
 from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
+from tests.support import postgres
 
 
 def environ(database_url: str, token_endpoint: str, instance_path: Path) -> dict[str, str]:
@@ -65,3 +67,15 @@ def _due(number: int, refresh_token: str) -> Account:
     replace_credential(account, TokenResponse("a" * 32, refresh_token, now, "full|ab123.infusionsoft.com"))
     account.access_token_expires_at = account.last_used_at = account.next_refresh_at = now - timedelta(seconds=60)
     return account
+
+
+def start_postgres(folder: Path, stack: ExitStack) -> postgres.PostgresServer:
+    """Start a PostgreSQL server that waits for the disk, as in earnest; it ends with the stack."""
+    (folder / "postgres").mkdir(mode=0o700)
+    folder.chmod(0o711)  # PostgreSQL may run as another user
+    postgres.OPTIONS.update(fsync="on", full_page_writes="on")
+    database = postgres.PostgresServer(folder / "postgres")
+    database.create()
+    database.start()
+    stack.callback(database.stop)
+    return database

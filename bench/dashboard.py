@@ -25,7 +25,7 @@ import requests
 from flask import Flask
 from sqlalchemy import Connection, update
 
-from bench.accounts import environ
+from bench.accounts import environ, start_postgres
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.state import Ours, standing_of
@@ -40,7 +40,6 @@ from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import services
 from keap_connect.settings import Settings
-from tests.support import postgres
 from tests.support.server import free_port
 from tests.support.visitor import Visitor
 
@@ -152,7 +151,6 @@ def main() -> None:
     """Measure, and print one table for each database."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         folder = Path(name)
-        folder.chmod(0o711)  # PostgreSQL may run as another user
         for kind in DATABASES:
             urls = _new_databases(kind, folder, stack)
             pair = [_install(url, number, folder / f"{kind}-{number}", stack) for url, number in urls]
@@ -168,12 +166,7 @@ def main() -> None:
 def _new_databases(kind: str, folder: Path, stack: ExitStack) -> list[tuple[str, int]]:
     if kind == "sqlite":
         return [(f"sqlite:///{folder / f'{number}.db'}", number) for number in (FEW, MANY)]
-    (folder / "postgres").mkdir(mode=0o700)
-    postgres.OPTIONS.update(fsync="on", full_page_writes="on")
-    database = postgres.PostgresServer(folder / "postgres")
-    database.create()
-    database.start()
-    stack.callback(database.stop)
+    database = start_postgres(folder, stack)
     return [(database.new_database(), number) for number in (FEW, MANY)]
 
 

@@ -20,7 +20,7 @@ import psutil
 import psycopg
 
 from bench import refresh, token
-from bench.accounts import environ
+from bench.accounts import environ, start_postgres
 from bench.dashboard import fill_database
 from keap_connect.settings import Settings
 from tests.support import postgres
@@ -43,13 +43,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         folder = Path(name)
-        (folder / "postgres").mkdir(mode=0o700)
-        folder.chmod(0o711)  # PostgreSQL may run as another user
-        postgres.OPTIONS.update(fsync="on", full_page_writes="on")
-        database = postgres.PostgresServer(folder / "postgres")
-        database.create()
-        database.start()
-        stack.callback(database.stop)
+        database = start_postgres(folder, stack)
         print("\n".join(_disk(database, folder)), flush=True)
         print("\n".join(_tokens(database, folder)), flush=True)
     with refresh.bench() as ours:

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import requests
 from sqlalchemy import insert
 
-from bench.accounts import environ
+from bench.accounts import environ, start_postgres
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
@@ -36,7 +36,6 @@ from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import services
 from keap_connect.settings import Settings
-from tests.support import postgres
 from tests.support.server import free_port
 from tests.support.unfinished import unfinished
 
@@ -136,13 +135,7 @@ def speed_kept_during_a_slow_refresh(folder: Path) -> float:
 
 def start(folder: Path, stack: ExitStack) -> dict[str, Server]:
     """Start everything that is measured."""
-    (folder / "postgres").mkdir(mode=0o700)
-    folder.chmod(0o711)  # PostgreSQL may run as another user
-    postgres.OPTIONS.update(fsync="on", full_page_writes="on")
-    database = postgres.PostgresServer(folder / "postgres")
-    database.create()
-    database.start()
-    stack.callback(database.stop)
+    database = start_postgres(folder, stack)
     servers = {BARE: stack.enter_context(peer("bare", folder))}
     for label, url, accounts in (
         (OURS, f"sqlite:///{folder / 'few.db'}", FEW),
