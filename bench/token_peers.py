@@ -141,10 +141,7 @@ def authlib() -> Flask:
 
     pair = {"token_type": "bearer", "access_token": "a" * 32, "refresh_token": "r" * 32}
     expires_at = int(time.time()) + 86000
-    _fill(
-        app,
-        [OAuth2Token(name="keap", user_id=n, expires_at=expires_at, **pair) for n in range(1, ACCOUNTS + 1)],
-    )
+    _fill(app, [OAuth2Token(name="keap", user_id=n, expires_at=expires_at, **pair) for n in range(1, ACCOUNTS + 1)])
     return app
 
 

@@ -242,10 +242,7 @@ def keep_others_out(database: Path) -> Iterator[TextIO]:
 
     The block gets the lock file. While that is not empty, it names the copy of the database before a restore, and no
     process opens the database after the block either. Processes on other hosts, of version 0.1.0 and of other programs,
-    such as `sqlite3`, are not noticed.
-
-    Raises:
-        TemporarilyUnavailable: a process uses the database.
+    such as `sqlite3`, are not noticed. Raises TemporarilyUnavailable: a process uses the database.
     """
     try:
         lock = _lock_beside(database, fcntl.LOCK_EX)

@@ -111,11 +111,7 @@ def check_writable() -> None:
 
 
 def find_damage(engine: Engine) -> str | None:
-    """Return in SQLite's words what is damaged in a file.
-
-    Raises:
-        OperationalError: the file is missing or in use.
-    """
+    """Return in SQLite's words what is damaged in a file. Raises OperationalError: the file is missing or in use."""
     try:
         with engine.connect() as connection:
             found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())

@@ -67,10 +67,7 @@ class AccountNotFound(KeapConnectError):
     """There is no such account, or the caller may not know of it."""
 
     status, code = 404, "not_found"
-    heading, advice = (
-        "There is no such account",
-        "{} Accounts that Keap names as one are merged.",
-    )
+    heading, advice = ("There is no such account", "{} Accounts that Keap names as one are merged.")
 
 
 class AccountAmbiguous(KeapConnectError):

@@ -179,11 +179,7 @@ class Settings:
         return _Reader(_written_by_make_run(chosen) | chosen, [DOTENV] if written else []).settings()
 
     def with_database(self, url: str) -> "Settings":
-        """Return these settings for another database.
-
-        Raises:
-            SettingsError: the URL is wrong.
-        """
+        """Return these settings for another database. Raises SettingsError: the URL is wrong."""
         reader = _Reader({"DATABASE_URL": url})
         made = replace(self, database_url=reader.database_url())
         if reader.problems:

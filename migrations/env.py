@@ -21,10 +21,7 @@ with engine.connect() as connection:
         driver.answer_seconds = None  # changing a large table takes long
         connection.detach()  # nobody else uses it afterwards
     context.configure(
-        connection=connection,
-        target_metadata=Base.metadata,
-        transactional_ddl=True,
-        render_as_batch=True,
+        connection=connection, target_metadata=Base.metadata, transactional_ddl=True, render_as_batch=True
     )
     try:
         with context.begin_transaction():

@@ -34,12 +34,7 @@ def test_a_json_line_says_when_how_grave_who_and_what():
     reference.reset(token)
 
     assert datetime.fromisoformat(line.pop("time")) <= datetime.now(UTC)
-    assert line == {
-        "level": "WARNING",
-        "logger": "keap_connect.test",
-        "message": "1 of Ann",
-        "reference": "8f3a21c0",
-    }
+    assert line == {"level": "WARNING", "logger": "keap_connect.test", "message": "1 of Ann", "reference": "8f3a21c0"}
 
 
 @pytest.mark.proves("R87", "F68")

@@ -18,11 +18,7 @@ LIFETIMES = {
 
 
 def issue_one_time_token(
-    session: Session,
-    purpose: TokenPurpose,
-    admin_id: int,
-    lifetime: timedelta | None = None,
-    token: str | None = None,
+    session: Session, purpose: TokenPurpose, admin_id: int, lifetime: timedelta | None = None, token: str | None = None
 ) -> str:
     """Return a new token. It replaces older ones, but not at the second step, where an admin may use two browsers.
 

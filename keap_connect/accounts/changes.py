@@ -91,10 +91,7 @@ def disconnect_locked(session: Session, account: Account, actor: str) -> None:
 def erase(account_id: int, actor: str) -> None:
     """Delete an account with its tokens, names, links, sign-ins and history; one event records it.
 
-    A refresh in flight cannot bring it back, and its id is never used again.
-
-    Raises:
-        AccountNotFound: there is none.
+    A refresh in flight cannot bring it back, and its id is never used again. Raises AccountNotFound: there is none.
     """
     flow = AuthorizationFlow
     names_it = or_(flow.account_id == account_id, flow.reconnects_account_id == account_id)

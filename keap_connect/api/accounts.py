@@ -6,14 +6,7 @@ from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.directory import AccountView, list_accounts_after, view_account
 from keap_connect.api.operations import Operation, current_key
-from keap_connect.api.schemas import (
-    Account,
-    AccountChange,
-    AccountFilter,
-    AccountList,
-    Import,
-    ReconnectLink,
-)
+from keap_connect.api.schemas import Account, AccountChange, AccountFilter, AccountList, Import, ReconnectLink
 from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.connect.reconnect_links import MadeLink, make_link
 from keap_connect.errors import KeyRestricted
@@ -43,13 +36,7 @@ def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     return {"accounts": found.accounts, "next_cursor": found.next_cursor, "warning": found.note or None}
 
 
-@Operation(
-    "GET",
-    "/v1/accounts/<account>",
-    scope=Scope.ACCOUNTS_READ,
-    summary="Show an account",
-    answer=Account(),
-)
+@Operation("GET", "/v1/accounts/<account>", scope=Scope.ACCOUNTS_READ, summary="Show an account", answer=Account())
 def show_account(account_id: int) -> AccountView:
     """Returns the state with the next step in plain words."""
     return view_account(account_id)

@@ -110,12 +110,7 @@ def last_resort(problem: Exception) -> Response:
 
 
 def _answer(
-    problem: Exception,
-    status: int,
-    code: str,
-    description: str,
-    headers: Mapping[str, str] | None = None,
-    **more: str,
+    problem: Exception, status: int, code: str, description: str, headers: Mapping[str, str] | None = None, **more: str
 ) -> Response:
     """Log the error, count it if it kept a job from its token, and build its answer."""
     if request.endpoint == "api.get_token" and (status == 409 or status >= 500):

@@ -14,12 +14,7 @@ ALL, ONE = "/v1/invitations", "/v1/invitations/<int:invitation_id>"
 
 
 @Operation(
-    "GET",
-    ALL,
-    scope=Scope.ACCOUNTS_READ,
-    summary="List invitations",
-    query=InvitationFilter(),
-    answer=InvitationList(),
+    "GET", ALL, scope=Scope.ACCOUNTS_READ, summary="List invitations", query=InvitationFilter(), answer=InvitationList()
 )
 def list_invitations(query: dict[str, Any]) -> dict[str, Any]:
     """Newest first, without their links. A key that is only for some accounts can use no invitations."""
@@ -55,12 +50,7 @@ def show_invitation(invitation_id: int) -> dict[str, Any]:
 
 
 @Operation(
-    "DELETE",
-    ONE,
-    scope=Scope.ACCOUNTS_WRITE,
-    summary="Withdraw an invitation",
-    answer=Invitation(),
-    refusals=(409,),
+    "DELETE", ONE, scope=Scope.ACCOUNTS_WRITE, summary="Withdraw an invitation", answer=Invitation(), refusals=(409,)
 )
 def withdraw_invitation(invitation_id: int) -> dict[str, Any]:
     """Its link no longer works, and a grant that waits is deleted. 409: it is connected."""

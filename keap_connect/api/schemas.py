@@ -9,12 +9,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID, LABEL_CHARACTERS, LONGEST_NAME, TENANT, TENANT_ID
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.invitations import (
-    LONGEST_DAYS,
-    LONGEST_NOTE,
-    LONGEST_URL,
-    USUAL_DAYS,
-)
+from keap_connect.connect.invitations import LONGEST_DAYS, LONGEST_NOTE, LONGEST_URL, USUAL_DAYS
 from keap_connect.events.history import ANNOUNCED, EventKind
 from keap_connect.events.mailing import EMAIL, LONGEST_EMAIL
 from keap_connect.models import LARGEST_ID, CredentialKind, InvitationState

@@ -272,11 +272,7 @@ def open_link(token: str, *, is_seen: bool) -> Invitation:
 
 
 def start_by_invitation(token: str, browser: str) -> str:
-    """Start connecting and return the authorization URL.
-
-    Raises:
-        LinkGone: the link does not work, or was used.
-    """
+    """Start connecting and return the authorization URL. Raises LinkGone: the link does not work, or was used."""
     return _start(Invitation.token_hash == hash_secret(token), browser)
 
 

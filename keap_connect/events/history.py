@@ -103,11 +103,7 @@ class EventKind(StrEnum):
 
     REFRESHED = "refreshed", REFRESHING, "Refreshed: new tokens are stored.", STORES_PAIR
     REFRESH_FAILED = "refresh_failed", REFRESHING, "A refresh failed; the tokens are kept. {reason}"
-    REFRESH_REFUSED_ONCE = (
-        "refresh_refused_once",
-        REFRESHING,
-        "Keap refused the refresh token{again}. {reason}",
-    )
+    REFRESH_REFUSED_ONCE = ("refresh_refused_once", REFRESHING, "Keap refused the refresh token{again}. {reason}")
     FIRST_REFRESH_REFUSED = (
         "first_refresh_refused",
         REFRESHING,

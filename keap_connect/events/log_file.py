@@ -34,11 +34,7 @@ class LogFile:
         self._is_torn = False
 
     def add(self, line: bytes) -> None:
-        """Write one line, which ends in a line break.
-
-        Raises:
-            OSError: the line is not written, or only in part.
-        """
+        """Write one line, which ends in a line break. Raises OSError: the line is not written, or only in part."""
         if self._is_torn:
             line = b"\n" + line
         written = os.write(self._open(), line)

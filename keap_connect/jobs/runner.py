@@ -30,10 +30,7 @@ from keap_connect.refresh.due import reserve_calls
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
-STEPS: dict[JobKind, Step] = {
-    **dict.fromkeys(IMPORTS, import_line),
-    **dict.fromkeys(BULK, act_on),
-}
+STEPS: dict[JobKind, Step] = {**dict.fromkeys(IMPORTS, import_line), **dict.fromkeys(BULK, act_on)}
 # Items of one job in a turn of at least a second; then another job has its turn. Keap stops an app at 25 calls a second
 # and 1,500 a minute, and an imported line takes two.
 AT_ONCE = 5

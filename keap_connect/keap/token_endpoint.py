@@ -43,10 +43,7 @@ def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = Non
 
 
 def refresh(
-    keap: KeapSettings,
-    refresh_token: str,
-    must_end_by: float = math.inf,
-    may_send: Callable[[], bool] | None = None,
+    keap: KeapSettings, refresh_token: str, must_end_by: float = math.inf, may_send: Callable[[], bool] | None = None
 ) -> Classification:
     """Trade a refresh token for a new pair; the old one is dead afterwards.
 

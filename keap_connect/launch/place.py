@@ -137,10 +137,7 @@ def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
     """Return what nobody has set: the folder, the files of generated secrets, and the port of the sandbox."""
     sandbox_port = value_of(environ, "SANDBOX_PORT") or choose_sandbox_port(environ, instance)
     filled = {"INSTANCE_PATH": str(instance), "SANDBOX_PORT": sandbox_port}
-    values = {
-        "SECRET_KEY": secrets.token_urlsafe(48),
-        "TOKEN_KEYS": b64encode(secrets.token_bytes(32)).decode(),
-    }
+    values = {"SECRET_KEY": secrets.token_urlsafe(48), "TOKEN_KEYS": b64encode(secrets.token_bytes(32)).decode()}
     for name, value in values.items():
         if value_of(environ, name) or value_of(environ, f"{name}_FILE"):
             continue

@@ -82,11 +82,5 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own: Ctrl-C in the terminal reaches only us, and we end it in order."""
     return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=True,
+        command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
     )

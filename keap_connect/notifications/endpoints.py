@@ -127,11 +127,7 @@ def switch_off(session: Session, endpoint: WebhookEndpoint, actor: str, reason: 
 
 
 def open_secrets(endpoint: WebhookEndpoint, now: datetime) -> list[str]:
-    """Return the secrets that are valid now, the newest first.
-
-    Raises:
-        SealBroken: one does not open.
-    """
+    """Return the secrets that are valid now, the newest first. Raises SealBroken: one does not open."""
     found = [(endpoint.secret_sealed, "secret")]
     if endpoint.old_secret_until is not None and endpoint.old_secret_until > now:
         found.append((endpoint.old_secret_sealed, "old_secret"))

@@ -123,11 +123,7 @@ def unstable_message(account: AccountView, cause: Cause | None, unsubscribe_url:
 
 
 def digest_message(
-    alarms: Sequence[Alarm],
-    troubles: Sequence[Trouble],
-    more: int,
-    notes: Sequence[str],
-    unsubscribe_url: str,
+    alarms: Sequence[Alarm], troubles: Sequence[Trouble], more: int, notes: Sequence[str], unsubscribe_url: str
 ) -> Message:
     """Return the daily digest; `more` is how many accounts need attention beside those listed."""
     count = len(troubles) + more

@@ -215,10 +215,7 @@ def replay(is_confirmed: bool = False) -> None:
     """Store the pairs in the files of dead processes, and note on their other attempts that the process is dead.
 
     A pair that is ahead of its row stays in its file, and refreshing is paused, until the operator has confirmed that
-    this is the living database.
-
-    Raises:
-        SQLAlchemyError: the database does not answer; the files stay.
+    this is the living database. Raises SQLAlchemyError: the database does not answer; the files stay.
     """
     remove_abandoned(_folder())
     with contextlib.ExitStack() as locked:

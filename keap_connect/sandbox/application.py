@@ -35,11 +35,7 @@ WORDS = {
 
 
 def create_sandbox(store_path: Path, redirect_uri_mode: RedirectURIMode = RedirectURIMode.ALLOW_LOCALHOST) -> Flask:
-    """Build the application around one store.
-
-    Raises:
-        sqlite3.Error: the store cannot be opened or written.
-    """
+    """Build the application around one store. Raises sqlite3.Error: the store cannot be opened or written."""
     app = Flask(__name__)
     world = World(store_path, redirect_uri_mode)
     app.extensions["sandbox_world"] = world

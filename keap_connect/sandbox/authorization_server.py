@@ -15,12 +15,7 @@ from oauthlib.oauth2 import (
     RequestValidator,
     TokenEndpoint,
 )
-from oauthlib.oauth2.rfc6749.errors import (
-    InvalidClientError,
-    InvalidGrantError,
-    InvalidRequestError,
-    OAuth2Error,
-)
+from oauthlib.oauth2.rfc6749.errors import InvalidClientError, InvalidGrantError, InvalidRequestError, OAuth2Error
 from oauthlib.oauth2.rfc6749.grant_types.authorization_code import code_challenge_method_s256
 from oauthlib.oauth2.rfc6749.tokens import OAuth2Token
 from werkzeug.datastructures import Authorization
@@ -77,24 +72,12 @@ class KeapRequestValidator(RequestValidator):
         return None
 
     def validate_response_type(
-        self,
-        client_id: str,
-        response_type: str,
-        client: object,
-        request: Request,
-        *args: object,
-        **kwargs: object,
+        self, client_id: str, response_type: str, client: object, request: Request, *args: object, **kwargs: object
     ) -> bool:
         return response_type == "code"
 
     def validate_scopes(
-        self,
-        client_id: str,
-        scopes: list[str],
-        client: object,
-        request: Request,
-        *args: object,
-        **kwargs: object,
+        self, client_id: str, scopes: list[str], client: object, request: Request, *args: object, **kwargs: object
     ) -> bool:
         return scopes == ["full"]
 
@@ -135,13 +118,7 @@ class KeapRequestValidator(RequestValidator):
         raise InvalidClientError("Invalid client identifier")
 
     def validate_grant_type(
-        self,
-        client_id: str,
-        grant_type: str,
-        client: object,
-        request: Request,
-        *args: object,
-        **kwargs: object,
+        self, client_id: str, grant_type: str, client: object, request: Request, *args: object, **kwargs: object
     ) -> bool:
         return True
 

@@ -70,9 +70,7 @@ class Ledger:
         """The issued tokens, oldest first; `newest` limits them to the latest ones."""
         now = self.clock.now()
         rows = self.store.rows(
-            f"{TOKENS} WHERE tenant_id = COALESCE(?, tenant_id) ORDER BY token.rowid DESC LIMIT ?",
-            tenant_id,
-            newest,
+            f"{TOKENS} WHERE tenant_id = COALESCE(?, tenant_id) ORDER BY token.rowid DESC LIMIT ?", tenant_id, newest
         )
         tokens = [token_from_row(row) for row in reversed(rows)]
         return [

@@ -42,11 +42,7 @@ Value = str | int | float | None
 
 
 class Store:
-    """Opens or creates the file.
-
-    Raises:
-        sqlite3.Error: the file cannot be opened, written, or is no database.
-    """
+    """Opens or creates the file. Raises sqlite3.Error: the file cannot be opened, written, or is no database."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()

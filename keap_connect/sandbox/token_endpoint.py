@@ -8,11 +8,7 @@ from oauthlib.oauth2.rfc6749.errors import InvalidRequestError, OAuth2Error
 
 from keap_connect.sandbox import endpoints
 from keap_connect.sandbox.answers import json_response
-from keap_connect.sandbox.authorization_server import (
-    current_authorization_server,
-    dead_code,
-    dead_refresh_token,
-)
+from keap_connect.sandbox.authorization_server import current_authorization_server, dead_code, dead_refresh_token
 from keap_connect.sandbox.calls import Presented, answer
 from keap_connect.sandbox.fault_library import Call
 from keap_connect.sandbox.grants import Kind

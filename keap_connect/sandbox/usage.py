@@ -41,11 +41,7 @@ def usage_headers(world: World, token: Token | Key | None) -> dict[str, str]:
     # On the wire the tenant's two limits stand side by side, with a bar between them.
     minute, day = count(token.tenant_id, TENANT_MINUTE, now), count(token.tenant_id, TENANT_DAY, now)
     both = tuple(f"{one}|{other}" for one, other in zip(minute, day, strict=True))
-    for family, values in (
-        ("product-throttle", throttle),
-        ("product-quota", quota),
-        ("tenant-throttle", both),
-    ):
+    for family, values in (("product-throttle", throttle), ("product-quota", quota), ("tenant-throttle", both)):
         headers |= {f"x-keap-{family}-{field}": value for field, value in zip(FIELDS, values, strict=True)}
     return headers
 

@@ -322,11 +322,7 @@ class Front:
 
 
 async def _send_file(send: Send, file: IO[bytes], written: "Future[None]") -> None:
-    """Send what the file holds, while it grows.
-
-    Raises:
-        TimeoutError: the client takes nothing any more.
-    """
+    """Send what the file holds, while it grows. Raises TimeoutError: the client takes nothing any more."""
     size, is_whole = 0, False
     while not is_whole:
         is_written = written.done()

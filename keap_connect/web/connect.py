@@ -8,13 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_sign_in, sign_in_person, sign_out
 from keap_connect.accounts.directory import list_accounts_of, view_account
-from keap_connect.connect.callback import (
-    connect_pending,
-    discard_pending,
-    find_result,
-    open_pending,
-    receive_callback,
-)
+from keap_connect.connect.callback import connect_pending, discard_pending, find_result, open_pending, receive_callback
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import FlowRefused, ending_of, forget_results, start_flow
 from keap_connect.connect.invitations import return_link

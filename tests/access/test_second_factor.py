@@ -282,11 +282,7 @@ def test_a_new_password_does_not_skip_it(
 
 @pytest.mark.proves("R86", "F68")
 def test_no_secret_of_the_door_stands_in_the_log(
-    app: Flask,
-    admin: Visitor,
-    clock: MovedClock,
-    password_link: Callable[[], str],
-    caplog: pytest.LogCaptureFixture,
+    app: Flask, admin: Visitor, clock: MovedClock, password_link: Callable[[], str], caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
     in_hand = Secured(admin)

@@ -556,12 +556,7 @@ class TestForwardedLink:
     @pytest.mark.proves("R28")
     @sqlite_only
     def test_a_second_completion_of_its_interrupted_flow_keeps_the_grant_that_waits(
-        self,
-        link: str,
-        visitor: Visitor,
-        stored: Stored,
-        clock: MovedClock,
-        monkeypatch: pytest.MonkeyPatch,
+        self, link: str, visitor: Visitor, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
     ):
         with monkeypatch.context() as dying:
             dying.setattr(callback, "identify_and_store", lambda _flow: None)
@@ -610,11 +605,7 @@ class TestForwardedLink:
 
         account = stored.account()
         assert (confirmed.state, confirmed.account_id) == ("connected", account.id)
-        assert (stored.owner(account.id), account.label, account.external_id) == (
-            ("ef789", CLEO),
-            "Acme",
-            "crm:7",
-        )
+        assert (stored.owner(account.id), account.label, account.external_id) == (("ef789", CLEO), "Acme", "crm:7")
         assert account.state == "active"
         assert account.refresh_token_issued_at is not None
         assert abs(account.refresh_token_issued_at - came_at) < timedelta(minutes=1)

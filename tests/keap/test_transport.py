@@ -30,13 +30,7 @@ from keap_connect.keap import transport, user_info
 from keap_connect.keap.answers import Verdict
 from keap_connect.keap.connectivity import check_token_endpoint
 from keap_connect.keap.token_endpoint import exchange_code, refresh
-from keap_connect.keap.transport import (
-    SIZE_CAP_BYTES,
-    Call,
-    KeapSession,
-    NoUsableAnswer,
-    allow_loopback_http,
-)
+from keap_connect.keap.transport import SIZE_CAP_BYTES, Call, KeapSession, NoUsableAnswer, allow_loopback_http
 from keap_connect.keap.user_info import ask_identity
 from keap_connect.sandbox.fault_library import network
 from keap_connect.settings import KeapSettings
@@ -161,15 +155,7 @@ grant = answering(http(BODY))
 
 @pytest.mark.proves("R20", "F19")
 @pytest.mark.parametrize(
-    "script",
-    [
-        drip_everything,
-        drip_body,
-        drip_body_of_unknown_length,
-        drip_chunks,
-        never_answer,
-        never_read,
-    ],
+    "script", [drip_everything, drip_body, drip_body_of_unknown_length, drip_chunks, never_answer, never_read]
 )
 @pytest.mark.parametrize("ask", [refresh, exchange_code])
 def test_a_call_ends_at_its_deadline_and_is_outcome_unknown(server, keap, short_deadline, script, ask):
@@ -878,10 +864,7 @@ def test_this_machine_itself_is_reached_past_the_proxy(server, keap):
         (reset_after_reading, "No usable answer came from Keap: Recv failure: Connection reset by peer."),
         (never_answer, "No usable answer came from Keap: it was not complete within the deadline."),
         (answering(b"SSH-2.0-OpenSSH_9.2\r\n"), "No usable answer came from Keap: Received HTTP/0.9 when not allowed."),
-        (
-            answering(http(BODY)[:-20]),
-            "No usable answer came from Keap: it ended 20 bytes too early.",
-        ),
+        (answering(http(BODY)[:-20]), "No usable answer came from Keap: it ended 20 bytes too early."),
     ],
     ids=["closed", "reset", "silent", "not http", "cut"],
 )

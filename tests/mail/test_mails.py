@@ -639,8 +639,7 @@ def test_a_mail_whose_sender_was_killed_before_the_commit_is_the_same_mail_again
 @on_sqlite
 @OFF
 @pytest.mark.parametrize(
-    ("answers", "status"),
-    [({"RCPT": "550 5.1.1 No such user"}, "given_up"), ({"RCPT": "450 4.2.0 Later"}, "waiting")],
+    ("answers", "status"), [({"RCPT": "550 5.1.1 No such user"}, "given_up"), ({"RCPT": "450 4.2.0 Later"}, "waiting")]
 )
 def test_what_the_mail_server_refuses_for_good_is_given_up(send, clock, mail_server, answers, status):
     mail_server.answers = answers

@@ -224,12 +224,7 @@ def test_page_faults_reach_the_decision(client: Client, sandbox: Sandbox):
 
 @pytest.mark.parametrize(
     ("schedule", "hit"),
-    [
-        ({"calls": [1, 3]}, [1, 3]),
-        ({"first": 2}, [1, 2]),
-        ({"every": 2}, [2, 4]),
-        ({}, [1, 2, 3, 4]),
-    ],
+    [({"calls": [1, 3]}, [1, 3]), ({"first": 2}, [1, 2]), ({"every": 2}, [2, 4]), ({}, [1, 2, 3, 4])],
 )
 def test_schedule_chooses_the_calls(client: Client, sandbox: Sandbox, schedule: dict[str, object], hit: list[int]):
     sandbox.fault("json_500", **schedule)

@@ -63,10 +63,7 @@ def test_json_body_is_refused_with_keaps_words(client: Client, sandbox: Sandbox,
         answer = browser.post(url, json=body, headers={"Authorization": basic()}, timeout=10)
 
     assert answer.status_code == 400
-    assert answer.json() == {
-        "error": "invalid_request",
-        "error_description": "response_type or grant_type is required",
-    }
+    assert answer.json() == {"error": "invalid_request", "error_description": "response_type or grant_type is required"}
 
 
 GOOD_CODE = "the code that was just issued"

@@ -160,10 +160,7 @@ REFUSALS = {
 @pytest.mark.proves("F70", "F77", "R97")
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_a_body_that_does_not_fit_is_refused_as_the_app_refuses(
-    fronted: Fronted,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    refusal: tuple[int, str, str],
+    fronted: Fronted, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, refusal: tuple[int, str, str]
 ):
     status, rest, code = refusal
     monkeypatch.setattr(front_module, "BODY_SECONDS", 0.1)

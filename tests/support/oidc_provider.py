@@ -111,15 +111,7 @@ def install_packages() -> None:
         if stamp.exists() and stamp.read_text() == wanted:
             return
         print("Installing the npm packages of the tests …", flush=True)
-        command = [
-            str(NODE),
-            str(NPM),
-            "ci",
-            "--no-audit",
-            "--no-fund",
-            "--ignore-scripts",
-            "--loglevel=error",
-        ]
+        command = [str(NODE), str(NPM), "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
         environ = {**os.environ, "npm_config_update_notifier": "false"}
         subprocess.run(command, cwd=FOLDER, env=environ, check=True, stdout=subprocess.DEVNULL)
         stamp.write_text(wanted)

@@ -55,25 +55,10 @@ class PostgresServer:
 
     def create(self) -> None:
         """Lay out an empty data directory."""
-        command = [
-            self._binaries / "initdb",
-            "-D",
-            self._data,
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "-E",
-            "UTF8",
-        ]
+        command = [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "--auth=trust", "-E", "UTF8"]
         command += ["--no-sync", "--no-instructions", "--locale=C.UTF-8"]
         finished = subprocess.run(
-            command,
-            env=self._environ(),
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            **self._run_as,
+            command, env=self._environ(), cwd=self._folder, capture_output=True, text=True, check=False, **self._run_as
         )
         if finished.returncode:
             raise RuntimeError(f"initdb failed:\n{finished.stdout}\n{finished.stderr}")

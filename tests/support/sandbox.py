@@ -181,11 +181,7 @@ class Sandbox:
         return _shown(page, "access_token"), _shown(page, "refresh_token")
 
     def consent(
-        self,
-        authorization_url: str,
-        person: str = "ann.lee@example.com",
-        tenant: str = "ab123",
-        allow: bool = True,
+        self, authorization_url: str, person: str = "ann.lee@example.com", tenant: str = "ab123", allow: bool = True
     ) -> str:
         """Sign in, pick a tenant, press Allow or Deny; returns the callback URL without following it."""
         decision = {"tenant_id": tenant, "decision": "allow" if allow else "deny"}

@@ -288,10 +288,7 @@ def test_an_account_page_tells_the_facts_and_the_next_step(admin: Visitor, accou
 HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.CONNECTED: ({"person": "Ann"}, "Connected by Ann."),
     EventKind.RECONNECTED: ({"person": "Ann"}, "Reconnected by Ann: new tokens, same account."),
-    EventKind.PERSON_CHANGED: (
-        {"person": "Ben", "before": "Ann"},
-        "Reconnected by Ben, who replaces Ann.",
-    ),
+    EventKind.PERSON_CHANGED: ({"person": "Ben", "before": "Ann"}, "Reconnected by Ben, who replaces Ann."),
     EventKind.OTHER_TENANT_CHOSEN: (
         {"tenant_id": "cd456"},
         "A reconnect ended at another Keap account, cd456. Nothing changed here.",
@@ -300,10 +297,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"person": "Ben"},
         "A reconnect was authorized by Ben, who has an account of their own; that one was updated instead.",
     ),
-    EventKind.DETAILS_FILLED_IN: (
-        {"tenant_id": "ab123", "person": "Ann"},
-        "Keap returned the details: ab123, Ann.",
-    ),
+    EventKind.DETAILS_FILLED_IN: ({"tenant_id": "ab123", "person": "Ann"}, "Keap returned the details: ab123, Ann."),
     EventKind.MOVED_HERE: (
         {"from_account": 7},
         "A grant of the same person, stored as account 7 before Keap said who it was, was moved here. Account 7 no "
@@ -350,10 +344,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "and no usable answer came.",
     ),
     EventKind.TOKEN_REJECTED: ({}, "A job reported that Keap refused the access token."),
-    EventKind.CREDENTIAL_REJECTED: (
-        {},
-        "A job reported that Keap refused the token or key.",
-    ),
+    EventKind.CREDENTIAL_REJECTED: ({}, "A job reported that Keap refused the token or key."),
     EventKind.IMPORTED: (
         {"credential": "a Personal Access Token", "person": "Jane"},
         "Imported: a Personal Access Token of Jane.",
@@ -390,10 +381,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         {"until": "2026-12-02 01:30 UTC"},
         "A reconnect link was made; it works once, until 2026-12-02 01:30 UTC.",
     ),
-    EventKind.RECONNECT_LINK_USED: (
-        {"made_by": "a@example.com"},
-        "The reconnect link made by a@example.com was used.",
-    ),
+    EventKind.RECONNECT_LINK_USED: ({"made_by": "a@example.com"}, "The reconnect link made by a@example.com was used."),
     EventKind.RECONNECT_LINK_REVOKED: (
         {"made_by": "a@example.com"},
         "The reconnect link made by a@example.com was revoked.",
@@ -511,10 +499,7 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Invitation 4 got a new link, which works until 2026-12-01 09:00 UTC; the one before no longer works.",
     ),
     EventKind.INVITATION_USED: ({"invitation": 4}, "Invitation 4 was used."),
-    EventKind.INVITATION_FITS: (
-        {"invitation": 3},
-        "Invitation 3 is for this account, which was connected already.",
-    ),
+    EventKind.INVITATION_FITS: ({"invitation": 3}, "Invitation 3 is for this account, which was connected already."),
     EventKind.EXTERNAL_ID_NOT_SET: (
         {"invitation": 4, "external_id": "acme", "holder": "account 2 has it"},
         "Invitation 4 gives the external id acme, which was not set: account 2 has it.",

@@ -131,11 +131,7 @@ def test_pages_hold_no_inline_code_and_load_from_here_alone(world: World):
 
 @pytest.mark.parametrize(
     ("environ", "expected"),
-    [
-        ({}, None),
-        (ON_LOCALHOST_WITH_TLS, None),
-        (ON_THE_INTERNET, "max-age=31536000; includeSubDomains"),
-    ],
+    [({}, None), (ON_LOCALHOST_WITH_TLS, None), (ON_THE_INTERNET, "max-age=31536000; includeSubDomains")],
     indirect=["environ"],
 )
 def test_https_is_demanded_for_a_year_where_there_is_https_and_never_on_localhost(
@@ -242,10 +238,7 @@ def test_a_body_without_end_is_refused_before_it_was_read(
 
 
 @pytest.mark.proves("F58")
-@pytest.mark.parametrize(
-    "host",
-    ["evil.example", "localhost.evil.example", "evil.example:80", "127.0.0.1", "a b", ""],
-)
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:80", "127.0.0.1", "a b", ""])
 def test_an_unknown_host_gets_an_answer_that_names_no_host_but_ours(visitor: Visitor, host: str):
     answer = send(visitor, "GET", "/", headers={"Host": host})
 

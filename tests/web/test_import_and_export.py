@@ -118,11 +118,7 @@ def test_token_of_a_day_says_that_its_end_is_the_latest(admin: Visitor, sandbox:
     ],
 )
 def test_what_is_refused_changes_nothing_and_is_not_shown_again(
-    admin: Visitor,
-    stored: Stored,
-    caplog: pytest.LogCaptureFixture,
-    fields: dict[str, str],
-    answer: tuple[int, str],
+    admin: Visitor, stored: Stored, caplog: pytest.LogCaptureFixture, fields: dict[str, str], answer: tuple[int, str]
 ):
     canary = {"access_token": "canary-access-token", "refresh_token": "canary-refresh-token", "label": "Kept label"}
 

@@ -115,7 +115,4 @@ def test_browsers_find_the_icon_and_the_page_to_change_a_password(visitor: Visit
         for path in ("/favicon.ico", "/.well-known/change-password")
     }
 
-    assert found == {
-        "/favicon.ico": "/static/favicon.svg",
-        "/.well-known/change-password": "/profile#change-password",
-    }
+    assert found == {"/favicon.ico": "/static/favicon.svg", "/.well-known/change-password": "/profile#change-password"}
