@@ -134,11 +134,11 @@ ADDRESSES = (
         DEEPEST,
         LAST_NAMES,
     ),
-    *("/accounts?q=quixote", "/accounts?q=dental", "/accounts?q=dental+ann", "/accounts?q=xylophone"),
+    # Each finds as many of few as of many.
+    *("/accounts?q=quixote", "/accounts?q=dental", "/accounts?q=dental+customer", "/accounts?q=xylophone"),
     *("/accounts/7", "/readyz", "/metrics", "/setup", "/health"),
     *("/audit", "/audit?kind=at_risk", "/audit?kind=connected", "/audit?kind=refreshed", "/audit?account=7"),
     *("/audit?who=xylophone", f"/audit?{DAYS}", f"/audit?{DAYS}&kind=at_risk"),
-    # Each finds as many of few as of many.
     *("/api/v1/accounts", "/api/v1/accounts?limit=100", "/api/v1/accounts?state=at_risk&limit=5"),
     *("/api/v1/accounts?q=quixote", "/api/v1/accounts?q=dental&limit=20", "/api/v1/accounts?q=dental+ann&limit=2"),
     *("/api/v1/accounts?q=dental&state=active&limit=20", "/api/v1/accounts?tenant_id=t00007"),
@@ -258,7 +258,7 @@ def _account(number: int, randomly: random.Random, now: datetime, ours: Ours) ->
         person_name=f"{first} {last}",
         person_email=f"{first}.{last}{number}@example.com",
         business_name=f"{'Quixote' if number <= 3 else last} {randomly.choice(TRADES)} {number}",
-        label=f"Customer {number}" if number % 3 == 0 else None,
+        label=f"Customer {number}" if number % 2 == 0 else None,
         external_id=f"c-{number}",
         created_at=now - 300 * DAY,
         connected_at=now - 300 * DAY,
@@ -277,11 +277,11 @@ def _account(number: int, randomly: random.Random, now: datetime, ours: Ours) ->
         next_refresh_at=now + timedelta(hours=16) - ago if number % 2 else now + 30 * DAY - ago,
         last_used_at=now - ago if number % 2 else now - 40 * DAY,
     )
-    if chance < 0.02:
+    if chance < 0.06:  # each filter fills a page, of few accounts too
         one.refused_at, one.next_refresh_at = now - 30 * DAY * randomly.random(), None
-    elif chance < 0.04:
+    elif chance < 0.12:
         one.disconnected_at, one.next_refresh_at = now - 90 * DAY * randomly.random(), None
-    elif chance < 0.05:
+    elif chance < 0.18:
         one.failures, one.failed_at = 3, now
     one.state, one.state_cause, one.state_changes_at = _standing(one, now, ours)
     one.state_since, one.title_key = one.refused_at or one.disconnected_at or now - ago, title_key_of(one)
