@@ -70,8 +70,10 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
             raise refusal
         if is_for_programs():
             return
-        # PostgreSQL stores no null character in a text.
-        if "\0" in "".join([request.path, *request.values.values()]):
+        # PostgreSQL stores no null character in a text. `request.values` would hide a field of the form behind the one
+        # of the same name in the address.
+        sent = [each for part in (request.args, request.form) for values in part.listvalues() for each in values]
+        if "\0" in "".join([request.path, *sent]):
             abort(400)
         if request.method not in {"GET", "HEAD", "OPTIONS"} and not _is_one_click():
             try:

@@ -192,6 +192,16 @@ def test_a_null_character_in_a_form_is_refused_on_both_databases(visitor: Visito
         assert answer.status_code == 400, field
 
 
+def test_a_null_character_does_not_hide_behind_a_field_of_the_same_name(visitor: Visitor):
+    visitor.get("/signin")
+    form = {**visitor.fields("/signin"), "email": ["a@example.com", "a\0b"], "password": "x" * 12}
+
+    repeated = send(visitor, "POST", "/signin", data=form)
+    behind_the_address = send(visitor, "POST", "/signin?email=a@example.com", data={**form, "email": "a\0b"})
+
+    assert (repeated.status_code, behind_the_address.status_code) == (400, 400)
+
+
 @on_sqlite
 def test_fields_that_no_form_has_are_ignored(world: World):
     extra = {"is_admin": "1", "role": "admin", "admin_id": "1", "account_id": "2", "reconnects_account_id": "2"}
