@@ -77,7 +77,7 @@ def list_events(search: Search, before: int | None = None, limit: int = PAGE_SIZ
     keys: list[InstrumentedAttribute[Any]] = [at, ids] if search.since or search.until else [ids]
     conditions: list[ColumnElement[bool]] = []
     if before is not None:
-        before = min(before, LARGEST_ID)
+        before = max(0, min(before, LARGEST_ID))
         then = select(at).where(ids <= before).order_by(ids.desc()).limit(1)  # that event may be deleted by now
         conditions.append(tuple_(*keys) < tuple_(*[then.scalar_subquery(), before][-len(keys) :]))
     order = [key.desc() for key in keys]

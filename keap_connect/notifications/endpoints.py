@@ -140,7 +140,7 @@ def list_deliveries(
     """Return a page of what was sent, or is to be sent, to an endpoint. Raises WebhookNotFound."""
     query = select(Delivery).where(Delivery.channel == "webhook", Delivery.recipient == str(endpoint_id))
     if before:
-        query = query.where(Delivery.id < before)
+        query = query.where(Delivery.id < max(0, min(before, LARGEST_ID)))
     if status:
         query = query.where(Delivery.status == status)
     with read_session() as session:

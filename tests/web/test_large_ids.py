@@ -45,3 +45,15 @@ def test_id_beyond_the_largest_is_not_found_anywhere(app: Flask, world: World):
 
     assert len(seen) > 45
     assert {one: status for one, status in seen.items() if status != 404} == {}
+
+
+@pytest.mark.proves("F102")
+@pytest.mark.parametrize("path", ["/accounts/1", "/audit", "/invitations", "/webhooks/1"])
+def test_page_before_an_id_that_no_row_can_have_is_shown(world: World, path: str):
+    numbers = (2**31, 2**63, 10**20)
+
+    shown = {
+        before: world.admin.get(f"{path}?before={before}").status_code for one in numbers for before in (one, -one)
+    }
+
+    assert set(shown.values()) == {200}, shown
