@@ -26,6 +26,7 @@ def list_events(query: dict[str, Any]) -> dict[str, Any]:
         query.get("kind"),
         visible_account_id(query["account"]) if "account" in query else None,
         only=current_key().account_ids,
+        hides_others=True,
     )
     page = list_events_after(query["cursor"], search, query["limit"])
     next_cursor = page.events[-1].id if page.events else query["cursor"]

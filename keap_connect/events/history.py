@@ -1,8 +1,9 @@
 """The history: every kind of event with its sentence, and the one function that writes events."""
 
+import re
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any
@@ -271,6 +272,12 @@ ANNOUNCED_AS = {
 }
 ANNOUNCED = tuple(dict.fromkeys(ANNOUNCED_AS.values()))
 _SENTENCES = {kind.value: kind.sentence for kind in EventKind}
+# What an event of these kinds says of another account, whose id it does not hold.
+_OF_OTHERS: dict[str, str] = {
+    EventKind.OTHER_TENANT_CHOSEN: "tenant_id",
+    EventKind.OTHER_TENANT_ANSWERED: "tenant_id",
+    EventKind.OTHER_PERSON_UPDATED: "person",
+}
 PAIR_STORED = "stored a pair"  # the key in `Session.info` of a transaction that stores new tokens
 _ANNOUNCED = "announced"  # in `Session.info`, too: the accounts and types that a transaction has announced
 # Events are deleted in the same transaction that writes one of these, or after it.
@@ -359,6 +366,15 @@ def _announce(session: Session, event: AccountEvent, kind: str) -> None:
                 due_at=event.at,
             )
         )
+
+
+def hide_others(kind: str, details: Mapping[str, Any], only: Collection[int]) -> dict[str, Any]:
+    """Return an event's details without what they say of accounts other than `only`."""
+    named = {"from_account", "to_account", _OF_OTHERS.get(kind)}
+    shown = {name: "(not shown)" if name in named and value not in only else value for name, value in details.items()}
+    if (holder := re.fullmatch("account ([0-9]+) has it", details.get("holder", ""))) and int(holder[1]) not in only:
+        shown["holder"] = "another account has it"
+    return shown
 
 
 def sentence_of(kind: str, details: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session
-from keap_connect.events.history import EventKind, sentence_of
+from keap_connect.events.history import EventKind, hide_others, sentence_of
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, AccountEvent
 from keap_connect.spreadsheet import csv_line
 
@@ -32,7 +32,7 @@ class Search:
     """Which events to find; None and "" do not narrow the search.
 
     Args:
-        only: the ids of the accounts that the caller may see.
+        only: the ids of the accounts that the caller may see. hides_others: their events say nothing of others.
         who: a part of the actor, of the e-mail address in the details, or of the network address.
         since: included. until: not included.
     """
@@ -40,6 +40,7 @@ class Search:
     kind: str | None = None
     account_id: int | None = None
     only: Collection[int] | None = None
+    hides_others: bool = False
     who: str = ""
     since: datetime | None = None
     until: datetime | None = None
@@ -121,7 +122,10 @@ def _page(
     query = query.where(*_conditions(search), *conditions).order_by(*order).limit(limit + 1)
     with read_session() as session:
         found = session.execute(query).all()
-    events = [_view(event, (title or NAMELESS) if is_there else None) for event, is_there, title in found[:limit]]
+    events = [
+        _view(event, (title or NAMELESS) if is_there else None, search.only if search.hides_others else None)
+        for event, is_there, title in found[:limit]
+    ]
     return EventPage(events, events[-1].id if len(found) > limit else None)
 
 
@@ -143,13 +147,14 @@ def _conditions(search: Search) -> Iterator[ColumnElement[bool] | TextClause]:
         yield or_(*(func.lower(place, type_=String).contains(search.who.lower(), autoescape=True) for place in places))
 
 
-def _view(event: AccountEvent, title: str | None) -> EventView:
-    details = {name: value for name, value in event.details.items() if name != "address"}
+def _view(event: AccountEvent, title: str | None, only: Collection[int] | None) -> EventView:
+    said = event.details if only is None else hide_others(event.kind, event.details, only)
+    details = {name: value for name, value in said.items() if name != "address"}
     return EventView(
         id=event.id,
         at=event.at,
         kind=event.kind,
-        sentence=sentence_of(event.kind, event.details),
+        sentence=sentence_of(event.kind, said),
         actor=event.actor,
         address=event.details.get("address"),
         account_id=event.account_id,

@@ -16,6 +16,8 @@ from keap_connect.accounts.directory import get_account
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.clock import utc_now
 from keap_connect.connect.invitations import NewInvitation, make_invitation
+from keap_connect.database import write_transaction
+from keap_connect.events.history import EventKind, record
 from keap_connect.notifications.endpoints import add_endpoint, send_test
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
@@ -152,6 +154,36 @@ def test_a_foreign_account_looks_like_a_missing_one(
     assert refused.status_code == 403
     assert refused.json()["error_description"] == "This API key is only for some accounts, so it cannot import."
     assert refused.headers["WWW-Authenticate"] == 'Bearer realm="Keap Connect", error="insufficient_scope"'
+
+
+@pytest.mark.proves("R106")
+def test_events_of_an_account_say_nothing_of_those_that_the_key_may_not_see(
+    app: Flask, new_program: NewProgram, account_id: int
+):
+    says = {
+        EventKind.OTHER_TENANT_CHOSEN: {"tenant_id": "zz999"},
+        EventKind.OTHER_TENANT_ANSWERED: {"tenant_id": "zz999"},
+        EventKind.OTHER_PERSON_UPDATED: {"person": "Zoe"},
+        EventKind.MOVED_HERE: {"from_account": 999},
+        EventKind.MOVED_AWAY: {"to_account": 999},
+        EventKind.EXTERNAL_ID_NOT_SET: {"holder": "account 999 has it", "external_id": "own", "invitation": 1},
+        EventKind.DETAILS_FILLED_IN: {"tenant_id": "ab123", "person": "Ann"},
+        EventKind.NEWER_STAYED: {"from_account": account_id},
+    }
+    with app.app_context(), write_transaction() as session:
+        for kind, details in says.items():
+            record(session, kind, account_id, "system", **details)
+
+    def sentences(**restriction: list[int]) -> str:
+        events = new_program(**restriction).get("/api/v1/events?limit=200").json()["events"]
+        return " ".join(one["sentence"] for one in events if one["kind"] in set(says))
+
+    restricted, free = sentences(account_ids=[account_id]), sentences()
+    assert re.findall("999|Zoe", restricted) == []
+    assert "gives the external id own, which was not set: another account has it." in restricted
+    assert "details: ab123, Ann." in restricted
+    assert f"stored as account {account_id} before" in restricted
+    assert len(re.findall("999|Zoe", free)) == 7
 
 
 @pytest.mark.proves("R106")
