@@ -58,6 +58,10 @@ def receive_callback(response: AuthorizationResponse, browser: str | None) -> st
     flow = find_flow_of_state(response.state, browser)
     if flow.consumed_at is not None:
         return flow.ref
+    if flow.expires_at <= utc_now():
+        if claim_flow(flow):
+            fail_flow(flow, Ending.STATE_EXPIRED)
+        return flow.ref
     if not response.error and not response.code:
         raise FlowRefused(Ending.CODE_MISSING)
     with nullcontext() if response.error else keap_call_slot():

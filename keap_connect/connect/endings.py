@@ -65,6 +65,7 @@ FAILURES = {
     Ending.CONFIRMATION_EXPIRED: "nobody confirmed in time who had connected",
     Ending.DENIED: "access was denied at Keap",
     Ending.KEAP_ERROR: "Keap sends people back with an error",
+    Ending.STATE_EXPIRED: "they came back from Keap after more than ten minutes",
     Ending.WRONG_ISSUER: "the answer names another sender than Keap",
     Ending.LINK_GONE: "the link was used or revoked meanwhile",
     Ending.CODE_REFUSED: "Keap refuses the code that it gave",

@@ -89,7 +89,7 @@ def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationF
         raise FlowRefused(Ending.STATE_MISSING)
     with read_session() as session:
         flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == hash_secret(state)))
-    if flow is None:
+    if flow is None or flow.expires_at <= utc_now() - SHOWN_FOR:  # its page is gone, and soon the flow
         raise FlowRefused(Ending.STATE_UNKNOWN)
     if not _is_browser_of(flow, browser):
         raise FlowRefused(Ending.STATE_FOREIGN)
@@ -97,18 +97,11 @@ def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationF
 
 
 def claim_flow(flow: AuthorizationFlow) -> bool:
-    """Mark the state of a flow as used, and return whether this callback is the one to act on it.
-
-    Raises:
-        FlowRefused: the flow has expired.
-    """
-    now = utc_now()
-    if flow.expires_at <= now:
-        raise FlowRefused(Ending.STATE_EXPIRED)
+    """Mark the state of a flow as used, and return whether this callback is the one to act on it."""
     claim = (
         update(AuthorizationFlow)
         .where(AuthorizationFlow.id == flow.id, AuthorizationFlow.consumed_at.is_(None))
-        .values(consumed_at=now)
+        .values(consumed_at=utc_now())
     )
     with write_transaction() as session:
         return count_updated(session, claim) == 1

@@ -13,6 +13,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.connect.endings import FAILURES, STORED, Ending
+from keap_connect.connect.journeys import list_journeys
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, next_steps
 from tests.flows.stored import Stored, token_calls
@@ -246,14 +247,26 @@ class TestCallbackIsNotWhole:
         assert_failed(visitor, Ending.STATE_UNKNOWN, 400, "This link is not known here")
 
     @pytest.mark.proves("R02")
-    def test_state_older_than_ten_minutes_is_refused(
-        self, visitor: Visitor, callback_url: str, clock: MovedClock, assert_failed: AssertFailed
+    def test_state_older_than_ten_minutes_is_refused_and_on_record(
+        self, app: Flask, visitor: Visitor, callback_url: str, clock: MovedClock, assert_failed: AssertFailed
     ):
         clock.advance(minutes=11)
 
+        for url in (callback_url, changed(callback_url, code=None), callback_url):
+            visitor.get(url)
+            assert_failed(visitor, Ending.STATE_EXPIRED, 400, "That took longer than ten minutes")
+
+        with app.app_context():
+            assert [one.outcome for one in list_journeys()] == [FAILURES[Ending.STATE_EXPIRED]]
+
+    def test_state_of_the_day_before_yesterday_is_not_known(
+        self, visitor: Visitor, callback_url: str, clock: MovedClock, assert_failed: AssertFailed
+    ):
+        clock.advance(days=2)
+
         visitor.get(callback_url)
 
-        assert_failed(visitor, Ending.STATE_EXPIRED, 400, "That took longer than ten minutes")
+        assert_failed(visitor, Ending.STATE_UNKNOWN, 400, "This link is not known here")
 
     def test_state_of_nine_minutes_is_not_too_old(self, visitor: Visitor, callback_url: str, clock: MovedClock):
         clock.advance(minutes=9, seconds=50)
