@@ -31,7 +31,7 @@ from keap_connect.jobs.records import (
     make_job,
     view_job,
 )
-from keap_connect.models import OF_INVITATIONS, Account, Invitation, Job, JobItem, JobKind
+from keap_connect.models import OF_INVITATIONS, Account, AccountEvent, Invitation, Job, JobItem, JobKind
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.spreadsheet import csv_line
 
@@ -46,6 +46,7 @@ BULK = {
     JobKind.INVITATION_MAILS: "send new links by mail",
     JobKind.WITHDRAW: "withdraw",
 }
+CONNECTS = [kind for kind in EventKind if kind.stores_pair and kind.announced_as]  # a refresh is not announced
 STATE_CHANGED = "Its state has changed since you opened the page."
 LINK_COLUMNS = {
     JobKind.LINKS: ("name", "address", "link", "account_id", "account"),
@@ -132,7 +133,7 @@ def act_on(job: Job, work: dict[str, Any]) -> Finish:
             rename(session, account, {"label": tidy_name(work["label"])}, job.made_by)
         if kind is JobKind.DISCONNECT:
             account = load_account(session, account_id, lock=True)
-            _check_unchanged(account, job, work)
+            _check_unchanged(session, account, job, work)
             disconnect_locked(session, account, job.made_by)
         if kind is JobKind.MAILS:
             return None, {"note": f"Its mail goes to {mail_link_in(session, account_id, job.made_by)}."}
@@ -159,9 +160,11 @@ def _change_invitation(session: Session, kind: JobKind, job: Job, work: dict[str
     return {"key": key}
 
 
-def _check_unchanged(account: Account, job: Job, work: dict[str, Any]) -> None:
+def _check_unchanged(session: Session, account: Account, job: Job, work: dict[str, Any]) -> None:
     seen_at = _seen_at(job, work)
-    if account.connected_at > seen_at:
+    # Not `connected_at`: of a grant that had to wait, that is when it came.
+    stored = select(AccountEvent.id).where(AccountEvent.account_id == account.id, AccountEvent.at > seen_at)
+    if session.scalar(stored.where(AccountEvent.kind.in_(CONNECTS)).limit(1)) is not None:
         raise AccountChanged("It was connected again after you opened the page.")
     if work.get("state") and account.state_since and account.state_since > seen_at:
         raise AccountChanged(STATE_CHANGED)

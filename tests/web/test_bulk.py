@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts import search
 from keap_connect.accounts.credentials import new_account, replace_credential
@@ -20,7 +21,7 @@ from keap_connect.connect.merging import merge
 from keap_connect.connect.reconnect_links import revoke_link
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ClientMisconfigured
-from keap_connect.events.history import EventKind
+from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import CUSTOMER_MAIL
 from keap_connect.jobs import bulk, runner
 from keap_connect.jobs.records import ItemOutcome, list_items, stop_job, view_job
@@ -52,6 +53,14 @@ def add(app: Flask) -> Callable[..., list[int]]:
             return [row.id for row in rows]
 
     return store
+
+
+def connect_again(session: Session, account_id: int, waited: timedelta = timedelta()) -> None:
+    """Store a grant in an account; it came so long ago, and then had to be confirmed."""
+    account = session.get_one(Account, account_id)
+    replace_credential(account, TokenResponse("a-fresh-access-token", "a-fresh-refresh", utc_now() + DAY))
+    account.connected_at -= waited
+    record(session, EventKind.RECONNECTED, account_id, Actor.CUSTOMER)
 
 
 def choose(admin: Visitor, act: str, ids: list[int], **query: object) -> str:
@@ -311,8 +320,7 @@ def test_a_disconnect_spares_what_was_connected_again_and_what_came_into_the_sta
             session.get_one(Account, well).refused_at = utc_now()  # it comes into the state
         bulk.add_next_items(job_id)
         with write_transaction() as session:
-            grant = TokenResponse("a-fresh-access-token", "a-fresh-refresh", utc_now() + DAY)
-            replace_credential(session.get_one(Account, ids[0]), grant)
+            connect_again(session, ids[0])
         JobRunner(app).do_due()
         with read_session() as session:
             spared = session.scalars(select(Account.id).where(Account.disconnected_at.is_(None))).all()
@@ -422,17 +430,14 @@ def test_a_ticked_account_that_is_connected_again_keeps_its_new_tokens(
 ):
     ids = add(3, refused_at=utc_now())
 
-    def connect_again(account_id: int) -> None:
-        with app.app_context(), write_transaction() as session:
-            grant = TokenResponse("a-fresh-access-token", "a-fresh-refresh", utc_now() + DAY)
-            replace_credential(session.get_one(Account, account_id), grant)
-
     choose(admin, "disconnect", ids)
-    connect_again(ids[0])
+    with app.app_context(), write_transaction() as session:
+        connect_again(session, ids[0], waited=DAY)
     admin.press("/accounts/bulk", account=ids, count="3", password="x")  # type: ignore[arg-type]
     job_id = confirm(admin, ids, count="3", password=ADMIN_PASSWORD)
-    connect_again(ids[1])
     with app.app_context():
+        with write_transaction() as session:
+            connect_again(session, ids[1])
         JobRunner(app).do_due()
         job, refused = view_job(job_id), list_items(job_id, ItemOutcome.REFUSED, 9)
         with read_session() as session:
