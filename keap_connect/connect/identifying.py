@@ -11,7 +11,7 @@ from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect.importing import note_in_jobs, works_well
 from keap_connect.connect.matching import Grant, find_by_identity, is_of, match_grant, take_identity
-from keap_connect.connect.merging import merge
+from keap_connect.connect.merging import merge, take_names
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import read_session, write_or_retry
 from keap_connect.errors import TemporarilyUnavailable
@@ -121,6 +121,7 @@ def _move(session: Session, pending: Account, account: Account | None, identity:
         kind = EventKind.NEWER_STAYED
     else:
         kind = EventKind.MOVED_HERE
+        take_names(session, pending, account or session.get_one(Account, pending.reconnects_account_id))
         granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
         if account is None or not imported:
             grant = Grant(granted, identity, came_at=pending.connected_at)

@@ -96,10 +96,9 @@ def match_grant(
         return _store(session, grant, known, Ending.OTHER_TENANT_UPDATED)
     if known and wanted and known is not wanted:
         if wanted.is_pending and not state_of(wanted, utc_now(), registration(session)).is_alive:
-            match = _store(session, grant, known, Ending.RECONNECTED)
             _forget_people(session, wanted)
-            merge(session, wanted, known, EventKind.NEWER_STAYED)
-            return match
+            merge(session, wanted, known, EventKind.NEWER_STAYED)  # first, so that what is announced has its names
+            return _store(session, grant, known, Ending.RECONNECTED)
         match = _store(session, grant, known, Ending.OTHER_PERSON_UPDATED)
         record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=person_of(identity))
         return match

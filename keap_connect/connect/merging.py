@@ -13,19 +13,28 @@ def merge(session: Session, pending: Account, account: Account, kind: EventKind)
     """Delete a pending account in the caller's transaction; both are locked.
 
     Args:
-        kind: the event that says what became of its grant. If that was moved, its names come first.
+        kind: the event that says what became of its grant.
     """
-    gone, was_moved = pending.id, kind is EventKind.MOVED_HERE
+    gone, external_id = pending.id, pending.external_id
     for table in (SignIn, AuthorizationFlow, ReconnectLink, Invitation, JobItem):
         session.execute(update(table).where(table.account_id == gone).values(account_id=account.id))
     # Its mails have the address of the person, who is erased with the other account. What waits is about an old state.
     mails = Delivery.account_id == gone, Delivery.channel.in_((MAIL, CUSTOMER_MAIL))
     session.execute(delete(Delivery).where(*mails, Delivery.finished_at.is_(None)))
     session.execute(update(Delivery).where(*mails).values(account_id=account.id))
-    first, second = (pending, account) if was_moved else (account, pending)
-    names = {"label": first.label or second.label, "external_id": first.external_id or second.external_id}
+    names = {"label": account.label or pending.label, "external_id": account.external_id or external_id}
     session.delete(pending)
     session.flush()  # an external id is of one row only
     rename(session, account, names, Actor.SYSTEM)
     record(session, kind, account.id, Actor.SYSTEM, from_account=gone)
-    record(session, EventKind.MOVED_AWAY, gone, Actor.SYSTEM, to_account=account.id)
+    # For webhooks: what is disconnected has no external id if that is of the other account now.
+    keys = {"tenant_id": account.tenant_id, "external_id": external_id if external_id != account.external_id else None}
+    record(session, EventKind.MOVED_AWAY, gone, Actor.SYSTEM, to_account=account.id, **keys)
+
+
+def take_names(session: Session, pending: Account, account: Account) -> None:
+    """Give an account the names of the pending one whose grant it is about to get: what is announced then has them."""
+    names = {"label": pending.label or account.label, "external_id": pending.external_id or account.external_id}
+    pending.label = pending.external_id = None
+    session.flush()  # an external id is of one row only
+    rename(session, account, names, Actor.SYSTEM)

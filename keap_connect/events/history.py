@@ -93,7 +93,8 @@ class EventKind(StrEnum):
     MOVED_AWAY = (
         "moved_away",
         ACCOUNTS,
-        "Keap said who it was: account {to_account} is of the same person. This account no longer exists.",
+        "Keap said who it was: account {to_account} is of the same person. This account no longer exists, and API keys "
+        "for it do not open the other one.",
     )
     LABEL_CHANGED = "label_changed", ACCOUNTS, "The label was changed from {before} to {after}."
     EXTERNAL_ID_CHANGED = "external_id_changed", ACCOUNTS, "The external id was changed from {before} to {after}."

@@ -46,6 +46,7 @@ ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 CLEO_MARSH = "cleo.marsh@example.com"
 USED, GONE = "This invitation was used already", "This link does not work"
 CHECKED = "Your connection is being checked"
+KEYS = ("account_id", "external_id", "tenant_id")
 BACK = "https://app.example.com/keap?step=2"
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -217,6 +218,7 @@ def test_a_pending_account_keeps_its_names_and_its_invitation_when_keap_says_who
     visitor: Visitor, stored: Stored, sandbox: Sandbox
 ):
     known = stored.place("ab123", ANN_LEE)
+    add_endpoint("https://example.com/hook", None, ["account.reconnected", "account.disconnected"], "x")
     sandbox.fault("html_503", "api")
     follow(visitor, invite(label="Acme", external_id="crm:7"))
     assert_ended(visitor, Ending.CONNECTED_PENDING, 200, "Connected; the details follow")
@@ -225,6 +227,8 @@ def test_a_pending_account_keeps_its_names_and_its_invitation_when_keap_says_who
     assert identify_pending(2) == known
     assert (stored.account().label, stored.account().external_id) == ("Acme", "crm:7")
     assert get_invitation(1).account_id == known
+    named = [(one["type"], *(one["data"][name] for name in KEYS)) for one in announced()]
+    assert named == [("account.reconnected", known, "crm:7", "ab123"), ("account.disconnected", 2, None, "ab123")]
 
 
 @pytest.mark.proves("R28")

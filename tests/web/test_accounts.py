@@ -315,7 +315,8 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     ),
     EventKind.MOVED_AWAY: (
         {"to_account": 8},
-        "Keap said who it was: account 8 is of the same person. This account no longer exists.",
+        "Keap said who it was: account 8 is of the same person. This account no longer exists, and API keys for it do "
+        "not open the other one.",
     ),
     EventKind.IMPORT_DROPPED: (
         {"from_account": 7},
