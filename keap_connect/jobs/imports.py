@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.naming import person_of
 from keap_connect.connect.import_files import read_file
 from keap_connect.connect.importing import UNPROVEN, ImportedCredential, check_at_keap, find_target, store_checked
-from keap_connect.database import write_transaction
+from keap_connect.database import take_turns, write_transaction
 from keap_connect.errors import FormRefused, ImportRefused, TenantConflict
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.records import Finish, ItemOutcome, NewItem, make_job
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import CredentialKind, Job, JobItem, JobKind
+
+PERSON = ("tenant_id", "keap_user_id")
 
 
 def start_import(content: bytes, actor: str, *, only_checks: bool, takes_unusual_keys: bool = False) -> int:
@@ -46,14 +48,16 @@ def import_line(job: Job, work: dict[str, Any]) -> Finish:
     def finish(session: Session) -> tuple[int | None, Mapping[str, Any]]:
         identity = checked.identity or Identity()
         account = find_target(session, checked).account
-        if account is not None:
-            twin = select(JobItem.number).where(
-                JobItem.account_id == account.id, JobItem.job_id == job.id, JobItem.outcome == ItemOutcome.DONE
-            )
-            if (number := session.scalar(twin)) is not None:
-                raise ImportRefused(f"It has the same Keap account and person as line {number}.")
+        is_same = [JobItem.account_id == account.id] if account else []
+        if not account and identity.is_complete and job.kind == JobKind.IMPORT_CHECK:
+            # A check makes no account, by which the next line of this person would find this one.
+            take_turns(session, f"import check {job.id}")
+            is_same = [JobItem.details[name].as_string() == getattr(identity, name) for name in PERSON]
+        twin = select(JobItem.number).where(JobItem.job_id == job.id, JobItem.outcome == ItemOutcome.DONE, *is_same)
+        if is_same and (number := session.scalar(twin.limit(1))) is not None:
+            raise ImportRefused(f"It has the same Keap account and person as line {number}.")
         details = {
-            "tenant_id": identity.tenant_id,
+            **{name: getattr(identity, name) for name in PERSON},
             "business_name": identity.business_name,
             "person": person_of(identity),
             "updates": account.title if account else None,

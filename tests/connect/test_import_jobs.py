@@ -141,6 +141,17 @@ def test_refused_lines_name_column_and_reason_and_the_others_are_imported(
     assert not any(secret in whole for secret in (*works, key, twin, "KeapAK"))
 
 
+def test_check_refuses_what_the_import_refuses_when_two_lines_are_of_one_new_person(app: Flask, sandbox: Sandbox):
+    keys = sandbox.make_key(person=BEN), sandbox.make_key(person=BEN), sandbox.make_key()
+    lines = "".join(f"personal_access_token,{key},,,,\n" for key in keys)
+
+    checked, imported = do(app, lines, only_checks=True), do(app, lines)
+
+    assert problems(checked) == problems(imported)
+    assert problems(checked) == {3: ("access_token", "It has the same Keap account and person as line 2.")}
+    assert "keap_user_id" not in "".join(items_csv(checked.job.id, None))
+
+
 @pytest.mark.proves("F91")
 def test_pair_whose_access_token_has_expired_is_stored_and_its_line_says_what_follows(
     app: Flask, stored: Stored, sandbox: Sandbox
