@@ -1,5 +1,6 @@
 """Operations on accounts: list, show, rename, import, make a reconnect link."""
 
+from functools import partial
 from typing import Any
 
 from keap_connect.access.api_keys import Scope
@@ -9,19 +10,14 @@ from keap_connect.api.operations import Operation, current_key
 from keap_connect.api.schemas import Account, AccountChange, AccountFilter, AccountList, Import, ReconnectLink
 from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.connect.reconnect_links import MadeLink, make_link
-from keap_connect.errors import KeyRestricted
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
 
+ALL, ONE = "/v1/accounts", "/v1/accounts/<account>"
+reads, writes = partial(Operation, scope=Scope.ACCOUNTS_READ), partial(Operation, scope=Scope.ACCOUNTS_WRITE)
 
-@Operation(
-    "GET",
-    "/v1/accounts",
-    scope=Scope.ACCOUNTS_READ,
-    summary="List accounts",
-    query=AccountFilter(),
-    answer=AccountList(),
-)
+
+@reads("GET", ALL, "List accounts", AccountList(), query=AccountFilter())
 def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     """Oldest first. A page begins after the last account of the previous page, whatever has changed since."""
     found = list_accounts_after(
@@ -36,20 +32,13 @@ def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     return {"accounts": found.accounts, "next_cursor": found.next_cursor, "warning": found.note or None}
 
 
-@Operation("GET", "/v1/accounts/<account>", scope=Scope.ACCOUNTS_READ, summary="Show an account", answer=Account())
+@reads("GET", ONE, "Show an account", Account())
 def show_account(account_id: int) -> AccountView:
     """Returns the state with the next step in plain words."""
     return view_account(account_id)
 
 
-@Operation(
-    "PATCH",
-    "/v1/accounts/<account>",
-    scope=Scope.ACCOUNTS_WRITE,
-    summary="Change what you call an account",
-    body=AccountChange(),
-    answer=Account(),
-)
+@writes("PATCH", ONE, "Change what you call an account", Account(), body=AccountChange())
 def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     """A field that is not sent stays; null removes it. 409: another account has this external id."""
     key = current_key()
@@ -57,15 +46,9 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
     return view_account(account_id)
 
 
-@Operation(
-    "POST",
-    "/v1/accounts",
-    scope=Scope.ACCOUNTS_WRITE,
-    summary="Import a credential",
-    body=Import(),
-    answer=Account(),
-    status=201,
-    refusals=(409,),
+# Only Keap knows whose credential it is.
+@writes(
+    "POST", ALL, "Import a credential", Account(), body=Import(), status=201, refusals=(409,), whole_keys="import"
 )
 def import_account(body: dict[str, Any]) -> AccountView:
     """We ask Keap whose it is. An existing account of the same person and tenant takes it over, so the same import
@@ -73,9 +56,6 @@ def import_account(body: dict[str, Any]) -> AccountView:
     which comes soon, shows whether it works and whose it is. 409: Keap does not know it, it cannot be a token, its
     refresh token was imported before and may be used up, the external id is taken, a pair would replace a connection
     that works and `replace` is not true, or a key is unusual and `unusual_key` is not true."""
-    key = current_key()
-    if key.account_ids is not None:
-        raise KeyRestricted("import")  # only Keap knows whose credential this is
     kind, refresh_token = CredentialKind(body["kind"]), body.get("refresh_token")
     if kind is CredentialKind.OAUTH and refresh_token is None:
         kind = CredentialKind.ACCESS_TOKEN_ONLY
@@ -90,18 +70,11 @@ def import_account(body: dict[str, Any]) -> AccountView:
         body["unusual_key"],
     )
     with keap_call_slot():
-        account_id = import_credential(credential, key.actor)
+        account_id = import_credential(credential, current_key().actor)
     return view_account(account_id)
 
 
-@Operation(
-    "POST",
-    "/v1/accounts/<account>/reconnect-links",
-    scope=Scope.ACCOUNTS_WRITE,
-    summary="Make a link for the customer to reconnect by",
-    answer=ReconnectLink(),
-    status=201,
-)
+@writes("POST", f"{ONE}/reconnect-links", "Make a link for the customer to reconnect by", ReconnectLink(), status=201)
 def create_reconnect_link(account_id: int) -> MadeLink:
     """Send it to the person who can allow access at Keap; they need no login here. It works for seven days, and
     reconnects this account once. An admin sees it on the account's page and can revoke it. It is shown only once, so

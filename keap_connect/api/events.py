@@ -9,13 +9,7 @@ from keap_connect.events.search import Search, list_events_after
 
 
 @Operation(
-    "GET",
-    "/v1/events",
-    scope=Scope.ACCOUNTS_READ,
-    summary="List events",
-    query=EventFilter(),
-    answer=EventList(),
-    refusals=(404, 409),
+    "GET", "/v1/events", "List events", EventList(), scope=Scope.ACCOUNTS_READ, query=EventFilter(), refusals=(404, 409)
 )
 def list_events(query: dict[str, Any]) -> dict[str, Any]:
     """Who did what to which account, when, and from where; oldest first. Keep `next_cursor` and ask again with it

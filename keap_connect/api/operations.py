@@ -11,6 +11,7 @@ from marshmallow import Schema
 from keap_connect.access.api_keys import APIKeyView, Scope
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.api.requests import read_body, read_query
+from keap_connect.errors import KeyRestricted
 
 View = Callable[..., Any]
 NOTHING = Schema()
@@ -23,19 +24,23 @@ class Operation:
 
     The view gets `query` and `body` as dictionaries when they are declared, and `account_id` for `<account>` in its
     path; it returns what the schema `answer` shows.
+
+    Args:
+        refusals: further statuses of errors. whole_keys: what a key for some accounts is told that it cannot do.
     """
 
     method: str
     path: str
-    _: KW_ONLY
-    scope: Scope
     summary: str
     answer: Schema
+    _: KW_ONLY
+    scope: Scope
     status: int = 200
     refusals: tuple[int, ...] = ()
     query: Schema = NOTHING
     body: Schema = NOTHING
     headers: Schema = NOTHING
+    whole_keys: str = ""
     name: str = field(init=False)
     description: str = field(init=False)
 
@@ -54,6 +59,8 @@ class Operation:
     def _read(self, values: dict[str, Any]) -> dict[str, Any]:
         query = read_query(self.query, request)
         body = read_body(self.body) if self.method != "GET" else {}
+        if self.whole_keys and current_key().account_ids is not None:
+            raise KeyRestricted(self.whole_keys)
         if "account" in values:
             values = {"account_id": visible_account_id(values["account"])}
             request.view_args = values  # an error may name the account it is about

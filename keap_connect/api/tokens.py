@@ -1,6 +1,7 @@
 """Operations on an account's tokens: get a valid one, report one that Keap refused, refresh, disconnect."""
 
 import re
+from functools import partial
 from typing import Any
 
 from flask import Response, request
@@ -16,18 +17,14 @@ from keap_connect.refresh.serving import RefreshUnderWay, ServedToken, refresh_a
 from keap_connect.refresh.timing import PATIENCE_SECONDS
 from keap_connect.server.front import WAITING, Waiting
 
+ONE = "/v1/accounts/<account>"
 LONGEST_PATIENCE_SECONDS = 25
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})(?![0-9])", re.IGNORECASE)
+reads, writes = partial(Operation, scope=Scope.TOKENS_READ), partial(Operation, scope=Scope.ACCOUNTS_WRITE)
 
 
-@Operation(
-    "GET",
-    "/v1/accounts/<account>/token",
-    scope=Scope.TOKENS_READ,
-    summary="Get an access token that is valid now",
-    query=TokenQuery(),
-    headers=PreferHeaders(),
-    answer=Token(),
+@reads(
+    "GET", f"{ONE}/token", "Get an access token that is valid now", Token(), query=TokenQuery(), headers=PreferHeaders()
 )
 def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
     """Refreshes first if it must, and waits for a refresh that is under way. Without `min_validity` any unexpired
@@ -50,14 +47,7 @@ def hand_out(served: ServedToken, key: APIKeyView, address: str | None) -> dict[
     return served.as_answer()
 
 
-@Operation(
-    "POST",
-    "/v1/accounts/<account>/token/rejected",
-    scope=Scope.TOKENS_READ,
-    summary="Report that Keap refused an access token",
-    body=Rejection(),
-    answer=RejectionTaken(),
-)
+@reads("POST", f"{ONE}/token/rejected", "Report that Keap refused an access token", RejectionTaken(), body=Rejection())
 def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
     """The current token is not returned again; the next call gets a new one. A report about an older token changes
     nothing."""
@@ -65,27 +55,14 @@ def report_token(account_id: int, body: dict[str, Any]) -> dict[str, bool]:
     return {"is_current": report_rejected(account_id, body["fingerprint"], current_key().actor)}
 
 
-@Operation(
-    "POST",
-    "/v1/accounts/<account>/refresh",
-    scope=Scope.ACCOUNTS_WRITE,
-    summary="Refresh an account now",
-    headers=PreferHeaders(),
-    answer=Account(),
-)
+@writes("POST", f"{ONE}/refresh", "Refresh an account now", Account(), headers=PreferHeaders())
 def refresh(account_id: int) -> AccountView:
     """Rarely needed: a call for a token refreshes if it must, and the worker refreshes ahead of time."""
     refresh_account(account_id, current_key().actor, patience_seconds())
     return view_account(account_id)
 
 
-@Operation(
-    "POST",
-    "/v1/accounts/<account>/disconnect",
-    scope=Scope.ACCOUNTS_WRITE,
-    summary="Forget an account's tokens",
-    answer=Account(),
-)
+@writes("POST", f"{ONE}/disconnect", "Forget an account's tokens", Account())
 def disconnect(account_id: int) -> AccountView:
     """The tokens are deleted at once. The account and its history stay, so that it can be connected again."""
     disconnect_account(account_id, current_key().actor)
