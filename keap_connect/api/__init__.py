@@ -4,7 +4,9 @@ operations.py     how an operation is declared: who may call it, what it takes, 
 auth.py           checks the key, its scope and its rate before an operation runs
 fast_path.py      answers most token calls before Flask, by the functions that the operation calls
 requests.py       reads query strings and JSON bodies by their schemas
-schemas.py        the shapes of requests and answers
+questions.py      the shapes of what a caller sends
+schemas.py        the shapes of answers
+fields.py         the kinds of fields that both have
 errors.py         the one shape of an error
 accounts.py, tokens.py, events.py, webhooks.py    the operations
 metrics.py        /metrics, for monitoring

@@ -7,7 +7,8 @@ from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.directory import AccountView, list_accounts_after, view_account
 from keap_connect.api.operations import Operation, current_key
-from keap_connect.api.schemas import Account, AccountChange, AccountFilter, AccountList, Import, ReconnectLink
+from keap_connect.api.questions import AccountChange, AccountFilter, Import
+from keap_connect.api.schemas import Account, AccountList, ReconnectLink
 from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.connect.reconnect_links import MadeLink, make_link
 from keap_connect.keap.call_slots import keap_call_slot
@@ -47,9 +48,7 @@ def update_account(account_id: int, body: dict[str, Any]) -> AccountView:
 
 
 # Only Keap knows whose credential it is.
-@writes(
-    "POST", ALL, "Import a credential", Account(), body=Import(), status=201, refusals=(409,), whole_keys="import"
-)
+@writes("POST", ALL, "Import a credential", Account(), body=Import(), status=201, refusals=(409,), whole_keys="import")
 def import_account(body: dict[str, Any]) -> AccountView:
     """We ask Keap whose it is. An existing account of the same person and tenant takes it over, so the same import
     twice makes one account. A pair whose access token has expired is stored as a pending account: its first refresh,

@@ -14,7 +14,8 @@ from marshmallow import Schema
 
 from keap_connect.api.examples import example_of
 from keap_connect.api.operations import OPERATIONS, Operation, bp, json_answer
-from keap_connect.api.schemas import ACCOUNT_NAME, Error, WebhookMessage
+from keap_connect.api.questions import ACCOUNT_NAME
+from keap_connect.api.schemas import Error, WebhookMessage
 from keap_connect.events.history import ANNOUNCED
 from keap_connect.models import LARGEST_ID
 from keap_connect.services import services

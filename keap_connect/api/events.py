@@ -4,7 +4,8 @@ from typing import Any
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.api.operations import Operation, current_key, visible_account_id
-from keap_connect.api.schemas import EventFilter, EventList
+from keap_connect.api.questions import EventFilter
+from keap_connect.api.schemas import EventList
 from keap_connect.events.search import Search, list_events_after
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.api.operations import Operation, current_key
-from keap_connect.api.schemas import Invitation, InvitationFilter, InvitationList, InvitationRequest
+from keap_connect.api.questions import InvitationFilter, InvitationRequest
+from keap_connect.api.schemas import Invitation, InvitationList
 from keap_connect.connect import confirming, invitation_lists, invitations
 from keap_connect.connect.invitations import MadeInvitation, NewInvitation
 from keap_connect.models import Invitation as InvitationRow

@@ -11,7 +11,8 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.directory import AccountView, view_account
 from keap_connect.api.operations import Operation, bp, current_key
-from keap_connect.api.schemas import Account, PreferHeaders, Rejection, RejectionTaken, Token, TokenQuery
+from keap_connect.api.questions import PreferHeaders, Rejection, TokenQuery
+from keap_connect.api.schemas import Account, RejectionTaken, Token
 from keap_connect.events.hand_outs import record_hand_out
 from keap_connect.refresh.serving import RefreshUnderWay, ServedToken, refresh_account, report_rejected, valid_token
 from keap_connect.refresh.timing import PATIENCE_SECONDS

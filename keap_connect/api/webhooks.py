@@ -5,15 +5,8 @@ from typing import Any
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.api.operations import Operation, current_key
-from keap_connect.api.schemas import (
-    Delivery,
-    DeliveryFilter,
-    DeliveryList,
-    NewWebhook,
-    Webhook,
-    WebhookChange,
-    WebhookList,
-)
+from keap_connect.api.questions import DeliveryFilter, NewWebhook, WebhookChange
+from keap_connect.api.schemas import Delivery, DeliveryList, Webhook, WebhookList
 from keap_connect.models import Delivery as DeliveryRow
 from keap_connect.models import WebhookEndpoint
 from keap_connect.notifications import endpoints
