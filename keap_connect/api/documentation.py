@@ -27,37 +27,15 @@ INTRODUCTION = (
     "again after `Retry-After` seconds."
 )
 # The most frequent calls come first.
-ORDER = {
-    "Tokens": ("get_token", "report_token"),
-    "Accounts": (
-        "list_accounts",
-        "show_account",
-        "update_account",
-        "refresh",
-        "create_reconnect_link",
-        "disconnect",
-        "import_account",
-    ),
-    "Invitations": (
-        "create_invitation",
-        "list_invitations",
-        "show_invitation",
-        "resend_invitation",
-        "withdraw_invitation",
-        "confirm_invitation",
-        "decline_invitation",
-    ),
-    "Events": ("list_events",),
-    "Webhooks": (
-        "list_webhooks",
-        "add_webhook",
-        "update_webhook",
-        "remove_webhook",
-        "test_webhook",
-        "list_deliveries",
-        "redeliver",
-    ),
+ORDERED = {
+    "Tokens": "get_token report_token",
+    "Accounts": "list_accounts show_account update_account refresh create_reconnect_link disconnect import_account",
+    "Invitations": "create_invitation list_invitations show_invitation resend_invitation withdraw_invitation "
+    "confirm_invitation decline_invitation",
+    "Events": "list_events",
+    "Webhooks": "list_webhooks add_webhook update_webhook remove_webhook test_webhook list_deliveries redeliver",
 }
+ORDER = {group: names.split() for group, names in ORDERED.items()}
 MEANINGS = {
     400: "Something in the request is missing, unknown or of the wrong form.",
     401: "There is no API key, or it is not valid.",
