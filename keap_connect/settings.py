@@ -8,27 +8,32 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
-from email.errors import MessageError
-from email.headerregistry import Address, AddressHeader, HeaderRegistry
+from email.headerregistry import Address
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
+from keap_connect.addresses import (
+    LOOPBACK_HOSTS,
+    SMTP_PORTS,
+    check_proxy,
+    host_name,
+    listening_address,
+    mail_address,
+    normal_origin,
+    split_smtp_url,
+    split_url,
+    with_driver,
+)
 from keap_connect.errors import SettingsError
 
 ROOT = Path(__file__).parent.parent  # relative paths count from here, since a command may be run from anywhere
 DOTENV = ROOT / ".env"
 ADDRESSES = "make_run.env"  # in INSTANCE_PATH: the addresses of the last `make run`
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::[0-9]{0,5})?")
 KEAP_HOSTS = {"signin.infusionsoft.com", "accounts.infusionsoft.com", "api.infusionsoft.com", "api.keap.com"}
 # Keap's host, and the path, which is the same at the sandbox.
 KEAP_URLS = {
@@ -48,10 +53,7 @@ PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-"
 LOGO_TYPES = {"png": rb"\x89PNG\r\n\x1a\n", "jpeg": rb"\xff\xd8\xff", "webp": rb"RIFF.{4}WEBP"}
 MOST_LOGO_BYTES = 50 * 1024
 REDIS_DRIVER = "redis==8.1.0"  # not in requirements.txt: few installations need it
-UNFIT_DATABASE_URL = (
-    "DATABASE_URL is not a valid address: check its host, port and options, and write @ : / ? # & in a "
-    "password as %40 %3A %2F %3F %23 %26."
-)
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class _Reader:
             secret_key=self.secret_key(),
             token_keys=self.token_keys(),
             database_url=self.database_url(),
-            host=self.host(),
+            host=self.parsed(listening_address, self.text("HOST") or "127.0.0.1") or "",
             port=port,
             sandbox_url=sandbox_url,
             instance_path=self.instance_path,
@@ -328,23 +330,19 @@ class _Reader:
             self.problems.append(f"{name} must be one of {', '.join(choices)}, not {value[:20]!r}.")
         return value.upper()
 
-    def url(self, name: str, value: str) -> SplitResult | None:
+    def parsed(self, parse: Callable[..., Parsed], *values: str | SplitResult) -> Parsed | None:
+        """Return what a function of addresses.py makes of the values; note what it finds wrong."""
         try:
-            parts = urlsplit(value)
-            has_host = host_name(parts.netloc.encode("idna").decode()) is not None
-            fits = parts.scheme in {"http", "https"} and has_host and (parts.port or True)
-        except ValueError:
-            fits = False
-        if not fits or "@" in parts.netloc or parts.query or parts.fragment:
-            self.problems.append(f"{name} must be an address like https://host/path, without user, query or fragment.")
+            return parse(*values)
+        except SettingsError as refusal:
+            self.problems += refusal.problems
             return None
-        return parts
 
     def public_url(self, port: int) -> str:
-        value = (self.text("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/")
-        parts = self.url("PUBLIC_URL", value)
+        default = f"http://localhost:{port}"
+        parts = self.parsed(split_url, "PUBLIC_URL", (self.text("PUBLIC_URL") or default).rstrip("/"))
         if parts is None:
-            return f"http://localhost:{port}"
+            return default
         if parts.path:
             self.problems.append("PUBLIC_URL must not have a path: give the app a host name of its own.")
         if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
@@ -352,37 +350,18 @@ class _Reader:
                 "PUBLIC_URL must start with https:// (Keap wants an HTTPS redirect URI; plain http is for "
                 "localhost only)."
             )
-        # Browsers send and compare it in this form.
-        host = (parts.hostname or "").rstrip(".")
-        with suppress(ValueError):
-            host = ip_address(host).compressed
-        ascii_host = host.encode("idna").decode()
-        if not host.isascii() and ascii_host.encode().decode("idna") != host:
-            self.problems.append(
-                "PUBLIC_URL: write the host name in the form that begins with xn--, as browsers show it."
-            )
-        shown = f"[{host}]" if ":" in host else ascii_host
-        has_port = parts.port and parts.port != {"http": 80, "https": 443}[parts.scheme]
-        return f"{parts.scheme}://{shown}{f':{parts.port}' if has_port else ''}"
+        return self.parsed(normal_origin, parts) or default
 
     def return_origins(self) -> frozenset[str]:
         origins = [one.strip().rstrip("/").lower() for one in (self.text("RETURN_ORIGINS") or "").split(",")]
         for origin in filter(None, origins):
-            parts = self.url("RETURN_ORIGINS", origin)
+            parts = self.parsed(split_url, "RETURN_ORIGINS", origin)
             if parts and (parts.path or (parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS)):
                 self.problems.append(
                     "RETURN_ORIGINS must be addresses without a path, separated by commas, like "
                     "https://app.example.com; http:// is for localhost only."
                 )
         return frozenset(filter(None, origins))
-
-    def host(self) -> str:
-        value = self.text("HOST") or "127.0.0.1"
-        try:
-            return str(ip_address("127.0.0.1" if value == "localhost" else value))
-        except ValueError:
-            self.problems.append(f"HOST must be an IP address to listen on, or localhost, not {value[:40]!r}.")
-            return value
 
     def keap(self, public_url: str, is_loopback: bool, port: int) -> tuple[KeapSettings, str | None]:
         client_id, client_secret = self.credential("KEAP_CLIENT_ID"), self.credential("KEAP_CLIENT_SECRET")
@@ -424,7 +403,7 @@ class _Reader:
 
     def keap_url(self, name: str, default: str, is_loopback: bool, has_client: bool) -> str:
         value = self.text(name)
-        parts = self.url(name, value) if value else None
+        parts = self.parsed(split_url, name, value) if value else None
         if value is None or parts is None:
             return default
         is_keap = parts.scheme == "https" and parts.hostname in KEAP_HOSTS and parts.port in {None, 443}
@@ -439,59 +418,31 @@ class _Reader:
 
     def keap_proxy(self) -> str | None:
         value = self.text("KEAP_PROXY")
-        try:
-            parts = urlsplit(value or "http://none:1")
-            fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port and parts.path in {"", "/"}
-        except ValueError:
-            fits = False
-        if not fits or any(sign in (value or "") for sign in "?# "):  # its text may hold a password: not quoted
-            self.problems.append(
-                "KEAP_PROXY must be http:// or https:// with host and port, like http://proxy.example.com:3128; a user "
-                "and password go before the host, with an @."
-            )
+        if value:
+            self.parsed(check_proxy, value)
         return value
 
     def mail(self) -> MailSettings | None:
         value, sender = self.text("SMTP_URL"), self.mail_sender()
         if bool(value) != bool(self.text("MAIL_FROM")):
             self.problems.append("SMTP_URL and MAIL_FROM belong together: set both, or neither for no mail.")
-        if value is None:
+        parts = self.parsed(split_smtp_url, value) if value else None
+        if parts is None:
             return None
-        try:
-            parts = urlsplit(value)
-            host, port = parts.hostname or "", parts.port or {"smtp": 587, "smtps": 465}[parts.scheme]
-            fits = host and parts.path in {"", "/"} and not parts.fragment and parts.port != 0
-            fits = fits and parts.query in ({"", "starttls=off"} if parts.scheme == "smtp" else {""})
-            fits = fits and bool(parts.username) == bool(parts.password)
-            fits = fits and value.isprintable() and " " not in value and bool(host.encode("idna"))
-            fits = fits and unquote(f"{parts.username}{parts.password}").isascii()  # SMTP has no others
-        except (ValueError, KeyError):
-            fits = False
-        if not fits:  # its text may hold a password: not quoted
-            self.problems.append(
-                "SMTP_URL must be smtp:// or smtps:// with a host, like smtps://user:password@mail.example.com:465; "
-                "write @ : / ? # in a user or password as %40 %3A %2F %3F %23, and use ASCII."
-            )
-            return None
-        is_near = host in LOOPBACK_HOSTS
-        is_off = parts.query == "starttls=off"
-        if is_off and parts.username and not is_near:
-            self.problems.append(
-                "SMTP_URL: ?starttls=off would send the password unprotected. Leave it out, or give no user."
-            )
+        host = parts.hostname or ""
         return MailSettings(
             host=host,
-            port=port,
+            port=parts.port or SMTP_PORTS[parts.scheme],
             sender=sender,
             is_tls=parts.scheme == "smtps",
-            needs_starttls=parts.scheme == "smtp" and not is_off and not is_near,
+            needs_starttls=parts.scheme == "smtp" and not parts.query and host not in LOOPBACK_HOSTS,
             user=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
 
     def mail_sender(self) -> str:
         value = self.text("MAIL_FROM") or ""
-        if value and not _address(value):
+        if value and not mail_address(value):
             self.problems.append(
                 "MAIL_FROM must be one address, perhaps with a name: Acme Sync <connect@example.com>, "
                 f"not {value[:60]!r}."
@@ -502,13 +453,13 @@ class _Reader:
         name, support_email, privacy_url = map(self.text, ("SERVICE_NAME", "SUPPORT_EMAIL", "PRIVACY_URL"))
         if name and not (name.isprintable() and len(name) <= 60):
             self.problems.append("SERVICE_NAME must be one line of at most 60 characters.")
-        if support_email and (_address(support_email) or Address()).addr_spec != support_email:
+        if support_email and (mail_address(support_email) or Address()).addr_spec != support_email:
             self.problems.append(
                 f"SUPPORT_EMAIL must be one address, like support@example.com, not {support_email[:60]!r}."
             )
         if privacy_url:
-            self.url("PRIVACY_URL", privacy_url)
-        sender = _address(mail.sender) if mail else None
+            self.parsed(split_url, "PRIVACY_URL", privacy_url)
+        sender = mail_address(mail.sender) if mail else None
         known_as = (sender and sender.display_name) or (not is_loopback and urlsplit(public_url).hostname)
         return ServiceSettings(name or known_as or ServiceSettings.name, self.logo(), support_email, privacy_url)
 
@@ -584,53 +535,7 @@ class _Reader:
 
     def database_url(self) -> str:
         value = self.text("DATABASE_URL") or f"sqlite:///{self.instance_path / 'keap_connect.db'}"
-        value = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", value)
-        if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
-            self.problems.append("DATABASE_URL must start with sqlite:/// or postgresql://.")
-            return value
-        try:
-            url = make_url(value)
-            if url.get_backend_name() == "postgresql":
-                url.get_dialect()().create_connect_args(url)
-        except (ArgumentError, ValueError):  # its text may hold the password, so it is not quoted
-            self.problems.append(UNFIT_DATABASE_URL)
-        else:
-            self.database_options(url)
-        return value
-
-    def database_options(self, url: URL) -> None:
-        known: list[str] = []  # on SQLite, options either do nothing here or take away what the app relies on
-        if url.get_backend_name() == "postgresql":
-            import psycopg  # noqa: PLC0415  (SQLite does without it)
-
-            known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
-            if not str(url.query.get("connect_timeout", "10")).isdigit():
-                self.problems.append("DATABASE_URL: connect_timeout must be a whole number of seconds.")
-        unknown = sorted(url.query.keys() - known)
-        if unknown and "@" in str(url.query):  # they may be the rest of a password with a ? in it: not quoted
-            self.problems.append(UNFIT_DATABASE_URL)
-            return
-        for name in unknown:
-            like = "".join(f" Did you mean {word}?" for word in get_close_matches(name, known, 1))
-            what = "an option that PostgreSQL does not know" if known else "an option, and SQLite takes none"
-            self.problems.append(f"DATABASE_URL has {what}: {name[:40]!r}.{like}")
-
-
-def _address(text: str) -> Address | None:
-    """Return the one address in a text, which may have a name: Acme Sync <connect@example.com>."""
-    with suppress(MessageError, ValueError, IndexError):  # the last one is a fault of the standard library
-        header = HeaderRegistry()("From", text)
-        if isinstance(header, AddressHeader) and not header.defects and len(header.addresses) == 1:
-            (address,) = header.addresses
-            is_whole = address.username and address.domain and text.isprintable()
-            return address if is_whole and address.addr_spec.isascii() else None  # few servers take another one
-    return None
-
-
-def host_name(host: str) -> str | None:
-    """Return the name in a Host header, in lower case, without port and trailing dot; None if it is no host."""
-    found = HOST.fullmatch(host.lower())
-    return found[1].strip("[]") if found else None
+        return self.parsed(with_driver, value) or value
 
 
 def _without_line_end(password: str) -> str:

@@ -27,6 +27,7 @@ LAYERS = [
     {"events"},
     {"keap", "models", "services", "logs", "supervisor"},
     {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters", "revisions"},
+    {"addresses"},
     {"errors", "clock", "signals", "answer_limit", "background"},
 ]
 # Programs of their own: `make run`, and the other party of the protocol.

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.stored_state import count_states
+from keap_connect.addresses import LOOPBACK_HOSTS, host_name
 from keap_connect.api.auth import require_key
 from keap_connect.api.errors import answer_errors
 from keap_connect.counters import BUCKETS, LIMITS
@@ -30,7 +31,6 @@ from keap_connect.refresh.heartbeat import read_counters
 from keap_connect.refresh.recovery import list_broken, list_kept
 from keap_connect.refresh.storing import Outcome
 from keap_connect.services import services
-from keap_connect.settings import LOOPBACK_HOSTS, host_name
 
 bp = Blueprint("metrics", __name__)
 answer_errors(bp)

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from keap_connect.addresses import LOOPBACK_HOSTS
 from keap_connect.clock import utc_now
 from keap_connect.health.clocks import compare
 from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.keap.connectivity import check_token_endpoint
 from keap_connect.services import services
-from keap_connect.settings import LOOPBACK_HOSTS
 
 
 def check_connectivity() -> Iterator[Finding]:

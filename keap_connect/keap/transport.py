@@ -19,9 +19,10 @@ from requests.structures import CaseInsensitiveDict
 from requests_oauthlib import OAuth2Session
 
 from keap_connect import counters
+from keap_connect.addresses import LOOPBACK_HOSTS
 from keap_connect.clock import seconds_since_boot
 from keap_connect.keap.answers import json_object
-from keap_connect.settings import LOOPBACK_HOSTS, KeapSettings
+from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
 DEADLINE_SECONDS = 30.0

@@ -13,10 +13,11 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
+from keap_connect.addresses import LOOPBACK_HOSTS
 from keap_connect.errors import KeapConnectError
 from keap_connect.server.front import REFUSAL
 from keap_connect.services import keyed_hash, services
-from keap_connect.settings import KEAP_HOSTS, LOOPBACK_HOSTS, Settings
+from keap_connect.settings import KEAP_HOSTS, Settings
 
 View = TypeVar("View", bound=Callable[..., object])
 ONE_YEAR_SECONDS = 365 * 86400

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from flask import Flask, request
 from werkzeug.exceptions import SecurityError
 
+from keap_connect.addresses import host_name
 from keap_connect.logs import reference
-from keap_connect.settings import Settings, host_name
+from keap_connect.settings import Settings
 
 log = logging.getLogger(__name__)
 ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from keap_connect.addresses import LOOPBACK_HOSTS
 from keap_connect.connect.client_check import ClientCheck, ClientStanding
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.journeys import Failures
 from keap_connect.health.refreshing import Refreshing
-from keap_connect.settings import LOOPBACK_HOSTS, Settings
+from keap_connect.settings import Settings
 
 
 class Tick(StrEnum):
