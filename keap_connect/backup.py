@@ -44,18 +44,13 @@ class Restored:
     is_older: bool  # than this program: `db upgrade` comes first
 
 
-def is_sqlite() -> bool:
-    return _url().get_backend_name() == "sqlite"
-
-
-def back_up(file: Path) -> None:
-    """Copy the SQLite database to a new file, while others may write to it.
+def back_up(database: Path, file: Path) -> None:
+    """Copy an SQLite database to a new file, while others may write to it.
 
     Raises:
         BackupRefused: it cannot be copied, is not ours, or the copy is damaged; no part of the copy stays.
     """
     _refuse_to_overwrite(file)
-    database = Path(_url().database or "")
     if not database.exists():  # SQLite would make an empty one
         raise BackupRefused(f"The database {database}, which DATABASE_URL names, does not exist.")
     part = file.with_name(f"{file.name}.{secrets.token_hex(4)}{PART}")
@@ -73,14 +68,14 @@ def back_up(file: Path) -> None:
         put_in_place(part, file)
 
 
-def restore(file: Path) -> Restored:
-    """Replace the SQLite database by a backup with refreshing paused, and keep the old one beside it.
+def restore(file: Path, database: Path) -> Restored:
+    """Replace an SQLite database by a backup with refreshing paused, and keep the old one beside it.
 
     Raises:
         BackupRefused: the file cannot be used, or the folder cannot be written; nothing was changed.
         TemporarilyUnavailable: a process uses the database; nothing was changed.
     """
-    database = Path(os.path.realpath(_url().database or ""))
+    database = Path(os.path.realpath(database))
     part = database.with_name(f"{database.name}{PART}")
     if file.resolve() == part:
         raise BackupRefused(f"A restore that was cut short left {file}. Rename it first.")

@@ -16,15 +16,7 @@ from pathlib import Path
 from flask import Flask
 from sqlalchemy import JSON, Connection, String, Table, func, inspect, literal, make_url, select, text
 
-from keap_connect.backup import (
-    in_words,
-    is_sqlite,
-    opened,
-    refuse_damaged,
-    refuse_in_use,
-    refuse_pooler,
-    without_password,
-)
+from keap_connect.backup import in_words, opened, refuse_damaged, refuse_in_use, refuse_pooler, without_password
 from keap_connect.database import CUT_SHORT, Base, connect_database, db, keep_others_out
 from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check
 from keap_connect.errors import BackupRefused, KeapConnectError, SettingsError, TemporarilyUnavailable
@@ -68,7 +60,7 @@ def copy_database(url: str, show: ShowProgress) -> Copied:
     """
     here = services().settings
     there = here.with_database(url)
-    if not is_sqlite() or not there.database_url.startswith("postgresql"):
+    if here.sqlite_file is None or there.sqlite_file:
         raise BackupRefused("Only an SQLite database is copied, and only to PostgreSQL.")
     if list_kept():
         raise TemporarilyUnavailable("New token pairs wait in recovery files: start a worker, which stores them.")
@@ -76,7 +68,7 @@ def copy_database(url: str, show: ShowProgress) -> Copied:
     attach_services(target, there)
     connect_database(target, there.database_url)
     place = without_password(make_url(there.database_url))
-    database = Path(os.path.realpath(make_url(here.database_url).database or ""))
+    database = Path(os.path.realpath(here.sqlite_file))
     with in_words(NOT_COPIED), _only_here(database) as source, target.app_context():
         try:
             return _copy(source, place, show)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
@@ -86,10 +85,10 @@ def check_file(most_bytes: int | None = None) -> None:
     Raises:
         SettingsError: one of both; nothing was changed.
     """
-    if db.engine.dialect.name != "sqlite":
+    path = services().settings.sqlite_file
+    if path is None:
         return
     check_writable()
-    path = Path(db.engine.url.database or "")
     if most_bytes is not None and path.exists() and path.stat().st_size > most_bytes:
         return
     try:
@@ -102,10 +101,8 @@ def check_file(most_bytes: int | None = None) -> None:
 
 def check_writable() -> None:
     """Raise SettingsError if this user cannot write an SQLite file, or its folder, where SQLite makes others."""
-    if db.engine.dialect.name != "sqlite":
-        return
-    path = Path(db.engine.url.database or "")
-    for place in (path, path.parent):
+    path = services().settings.sqlite_file
+    for place in (path, path.parent) if path else ():
         if place.exists() and not os.access(place, os.W_OK):
             raise SettingsError([f"{place} cannot be written by this user: give the user that runs this app access."])
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
+from sqlalchemy import make_url
 
 from keap_connect.addresses import (
     LOOPBACK_HOSTS,
@@ -157,6 +158,12 @@ class Settings:
     @property
     def host_name(self) -> str:
         return host_name(urlsplit(self.public_url).netloc) or ""
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of the database, None on PostgreSQL; a relative path counts as Flask-SQLAlchemy counts it."""
+        url = make_url(self.database_url)
+        return ROOT / "instance" / (url.database or "") if url.get_backend_name() == "sqlite" else None
 
     @property
     def is_https(self) -> bool:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from keap_connect.errors import SettingsError
 from keap_connect.settings import ADDRESSES, KEAP_HOSTS, REDIS_DRIVER, SANDBOX_CLIENT_ID, SECRETS, Settings
@@ -110,6 +111,18 @@ def test_relative_paths_count_from_the_project_wherever_a_command_is_run(tmp_pat
     assert read().database_url == f"sqlite:///{ROOT}/instance/keap_connect.db"
     assert read(AUDIT_LOG="log/audit.log").audit_log == ROOT / "log" / "audit.log"
     assert read(INSTANCE_PATH="kept").instance_path == ROOT / "kept"
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:////data/app.db", Path("/data/app.db")),
+        ("sqlite:///app.db", Path(Flask("keap_connect").instance_path) / "app.db"),  # where Flask-SQLAlchemy opens it
+        ("postgresql://keap@db/keap", None),
+    ],
+)
+def test_one_place_knows_the_file_of_the_database(url, file):
+    assert read(DATABASE_URL=url).sqlite_file == file
 
 
 @pytest.mark.parametrize("ring", [f"{KEY},{OTHER_KEY}", f" {KEY} , {OTHER_KEY} "])

@@ -25,6 +25,6 @@ def register_api(app: Flask, headers: Mapping[str, str]) -> None:
     settings: Settings = app.extensions["keap_connect"].settings
     # A token call that only reads and writes files needs no thread. It may have to wait for another server, or for the
     # reader of a pipe.
-    is_local = settings.database_url.startswith("sqlite") and settings.rate_limit_storage == "memory://"
-    app.extensions[AT_ONCE] = is_local and settings.audit_log is not None
+    is_local = settings.sqlite_file and settings.rate_limit_storage == "memory://"
+    app.extensions[AT_ONCE] = bool(is_local and settings.audit_log)
     app.wsgi_app = TokenFastPath(app, headers.items())  # type: ignore[method-assign,assignment]

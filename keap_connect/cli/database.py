@@ -17,6 +17,7 @@ from keap_connect.deployment import check_file, connected, find_revisions
 from keap_connect.errors import DatabaseSilent, SettingsError, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
 from keap_connect.refresh.heartbeat import list_living
+from keap_connect.services import services
 
 HOW_TO_RUN = (
     "These lines are for sh; run them with PostgreSQL's own programs. They name no password, since other "
@@ -86,9 +87,10 @@ def _migrate(change: Callable[[str], None], revision: str, failed: str) -> tuple
 @file_argument
 def backup(file: Path) -> Answer:
     """Copy the SQLite database to FILE while everything runs; with PostgreSQL, print the lines that do it."""
-    if not backups.is_sqlite():
+    database_file = services().settings.sqlite_file
+    if database_file is None:
         return _lines(backups.dump_lines(file))
-    backups.back_up(file)
+    backups.back_up(database_file, file)
     text = f"The backup is in {file}. Keep TOKEN_KEYS elsewhere: each is useless without the other."
     return Answer({"file": str(file), "bytes": file.stat().st_size}, text)
 
@@ -106,9 +108,10 @@ def restore(file: Path) -> Answer:
 
     End all processes before. With PostgreSQL, it prints the lines that restore FILE into an empty database.
     """
-    if not backups.is_sqlite():
+    database_file = services().settings.sqlite_file
+    if database_file is None:
         return _lines(backups.restore_lines(file))
-    done = backups.restore(file)
+    done = backups.restore(file, database_file)
     kept = str(done.kept) if done.kept else None
     text = f"{file} was restored. The database before it: {kept or 'there was none'}.\n{_next(done.is_older)}"
     return Answer({"file": str(file), "old_database": kept, "needs_upgrade": done.is_older}, text)

@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import make_url
-
 from keap_connect.health.finding import Finding, attention, well
 from keap_connect.services import services
 
@@ -21,10 +19,9 @@ SHARED = re.compile(
 
 def check_file_systems() -> Iterator[Finding]:
     settings = services().settings
-    url = make_url(settings.database_url)
-    is_file = url.get_backend_name() == "sqlite" and url.database
     folder_kind = _shared_kind(settings.instance_path)
-    file_kind = _shared_kind(Path(str(url.database))) if is_file else None
+    file = settings.sqlite_file
+    file_kind = _shared_kind(file) if file else None
     if folder_kind:
         yield attention(
             SUBJECT,
@@ -35,7 +32,7 @@ def check_file_systems() -> Iterator[Finding]:
     if file_kind:
         yield attention(
             SUBJECT,
-            f"The SQLite file {url.database} is on a network file system ({file_kind}). Its write-ahead log and its "
+            f"The SQLite file {file} is on a network file system ({file_kind}). Its write-ahead log and its "
             "locks do not work there: the file may be damaged, and stored tokens may be lost.",
             "Move it to a local disk, or use PostgreSQL.",
         )

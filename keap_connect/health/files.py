@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import make_url
-
 from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.refresh.recovery import list_broken, list_kept
 from keap_connect.services import services
@@ -89,10 +87,9 @@ def _private_paths() -> Iterator[Path]:
     yield from settings.secret_files
     if settings.audit_log and settings.audit_log.is_file():
         yield settings.audit_log
-    url = make_url(settings.database_url)
-    if url.get_backend_name() == "sqlite" and url.database:
+    if settings.sqlite_file:
         for suffix in ("", "-wal", "-shm"):
-            yield Path(url.database + suffix)
+            yield Path(f"{settings.sqlite_file}{suffix}")
 
 
 def _why_no_line_fits(path: Path) -> str | None:
