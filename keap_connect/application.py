@@ -10,8 +10,8 @@ from flask import Flask
 from keap_connect.access.rate_limits import add_rate_limits
 from keap_connect.api.application import register_api
 from keap_connect.cli import register_commands
-from keap_connect.database import connect_database
 from keap_connect.deployment import VERSION
+from keap_connect.engine import connect_database
 from keap_connect.events.hand_outs import attach_hand_out_log
 from keap_connect.keap.transport import allow_loopback_http
 from keap_connect.logs import name_requests, start_logging

@@ -18,9 +18,10 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.database import db, keep_others_out
+from keap_connect.database import db
 from keap_connect.deployment import connected, find_damage, find_revisions, open_key_check
 from keap_connect.durable_files import put_in_place, sync
+from keap_connect.engine import keep_others_out
 from keap_connect.errors import BackupRefused, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
 from keap_connect.models import Account, Alarm, KeyCheck

@@ -17,8 +17,9 @@ from flask import Flask
 from sqlalchemy import JSON, Connection, String, Table, func, inspect, literal, make_url, select, text
 
 from keap_connect.backup import in_words, opened, refuse_damaged, refuse_in_use, refuse_pooler, without_password
-from keap_connect.database import CUT_SHORT, Base, connect_database, db, keep_others_out
+from keap_connect.database import Base, db
 from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check
+from keap_connect.engine import CUT_SHORT, connect_database, keep_others_out
 from keap_connect.errors import BackupRefused, KeapConnectError, SettingsError, TemporarilyUnavailable
 from keap_connect.key_rotation import list_closed
 from keap_connect.models import KeyCheck

@@ -25,7 +25,7 @@ LAYERS = [
     {"connect", "access", "deployment"},
     {"accounts"},
     {"events"},
-    {"keap", "models", "services", "logs", "supervisor"},
+    {"keap", "models", "services", "engine", "plain_reads", "logs", "supervisor"},
     {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters", "revisions"},
     {"addresses"},
     {"errors", "clock", "signals", "answer_limit", "background"},

@@ -20,10 +20,11 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, plain_reads, read_session, write_transaction
+from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, AccountEvent, APIKey
+from keap_connect.plain_reads import plain_reads
 
 SHAPE = re.compile(r"(kc_([0-9a-f]{16})_([0-9a-f]{48}))([0-9a-f]{8})")
 LONGEST_NAME = 80

@@ -33,16 +33,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
 from keap_connect.accounts.state import ATTEMPT_SECONDS
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import (
-    count_updated,
-    database_clock,
-    plain_reads,
-    read_session,
-    seconds_since_trouble,
-    write_transaction,
-)
+from keap_connect.database import count_updated, database_clock, read_session, seconds_since_trouble, write_transaction
 from keap_connect.errors import AccountNotFound, TemporarilyUnavailable
 from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, Account, Alarm
+from keap_connect.plain_reads import plain_reads
 from keap_connect.refresh import timing
 from keap_connect.refresh.alarms import CONFIRM, MASS_REFUSAL
 

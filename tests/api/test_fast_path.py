@@ -144,7 +144,7 @@ def test_a_database_that_does_not_answer_is_left_to_the_operation(
     with app.app_context():
         db.engine.dispose()  # also closes the connections of the fast path
     monkeypatch.setattr(
-        "keap_connect.database.PlainReads._connect", fail(OperationalError("It is down.", None, OSError()))
+        "keap_connect.plain_reads.PlainReads._connect", fail(OperationalError("It is down.", None, OSError()))
     )
 
     assert program.get(PATH).status_code == 200

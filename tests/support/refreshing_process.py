@@ -29,7 +29,7 @@ from typing import Any
 
 from flask import Flask
 
-from keap_connect import clock, database
+from keap_connect import clock, database, engine
 from keap_connect.application import create_app
 from keap_connect.keap import transport
 from keap_connect.refresh import alarms, circuit_breaker, refresher, timing
@@ -184,8 +184,8 @@ def _live() -> None:
 
 
 def _set_pace(pace: float) -> None:
-    database.PRAGMAS += (f"busy_timeout={os.environ.get('BUSY_TIMEOUT_MS', '10000')}",)
-    database.STATEMENT_SECONDS = int(os.environ.get("STATEMENT_SECONDS", database.STATEMENT_SECONDS))
+    engine.PRAGMAS += (f"busy_timeout={os.environ.get('BUSY_TIMEOUT_MS', '10000')}",)
+    engine.STATEMENT_SECONDS = int(os.environ.get("STATEMENT_SECONDS", engine.STATEMENT_SECONDS))
     for name in [name for name in vars(timing) if name.endswith(("LEASE_SECONDS", "WAIT_SECONDS"))]:
         setattr(timing, name, getattr(timing, name) / pace)
     transport.DEADLINE_SECONDS /= pace

@@ -331,10 +331,10 @@ def test_a_callback_that_met_a_stopped_server_sends_nothing_and_works_once_it_is
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let SQLite wait for another writer for a moment only."""
-    from keap_connect import database
+    from keap_connect import engine
 
-    pragmas = [one for one in database.PRAGMAS if not one.startswith("busy_timeout")]
-    monkeypatch.setattr(database, "PRAGMAS", (*pragmas, "busy_timeout=50"))
+    pragmas = [one for one in engine.PRAGMAS if not one.startswith("busy_timeout")]
+    monkeypatch.setattr(engine, "PRAGMAS", (*pragmas, "busy_timeout=50"))
 
 
 @on_sqlite
