@@ -84,22 +84,15 @@ _COPIED = [
 
 @dataclass(frozen=True)
 class AccountPage:
-    """One page of the accounts found; `counts` is the number of all accounts in each state.
-
-    Args:
-        total: how many accounts the pages list; None for a search.
-        previous, next: the positions from which the pages beside this one begin; None without one.
-        note: what the search says about itself.
-        is_behind: whether the worker has not derived the states of all accounts yet.
-    """
+    """One page of the accounts found."""
 
     accounts: list[AccountView]
-    counts: dict[str, int]
-    total: int | None
-    previous: str | None
+    counts: dict[str, int]  # of all accounts, by state
+    total: int | None  # how many accounts the pages list; None for a search
+    previous: str | None  # the positions from which the pages beside this one begin; None without one
     next: str | None
-    note: str
-    is_behind: bool
+    note: str  # what the search says about itself
+    is_behind: bool  # the worker has not derived the states of all accounts yet
 
 
 class AccountList(NamedTuple):

@@ -53,15 +53,9 @@ class Ours(NamedTuple):
 
 @dataclass(frozen=True)
 class Standing:
-    """An account's state, and the next moment at which time alone may change it; None if it never does.
-
-    Args:
-        cause: of an account that is at risk or must be reconnected.
-    """
-
     state: AccountState
-    cause: Cause | None = None
-    changes_at: datetime | None = None
+    cause: Cause | None = None  # of an account that is at risk or must be reconnected
+    changes_at: datetime | None = None  # the next moment at which time alone may change the state; None if never
 
 
 # The kinds that never expire, and Keap's names for them.

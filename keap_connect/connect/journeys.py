@@ -23,11 +23,7 @@ WAITS = {
 
 @dataclass(frozen=True)
 class Journey:
-    """One flow. The account is the one that was connected, or the one to reconnect; a stranger's is unknown.
-
-    Args:
-        who: the person of the account, else the network address that a failure came from; None if unknown.
-    """
+    """One flow. The account is the one that was connected, or the one to reconnect; a stranger's is unknown."""
 
     ref: str
     started_at: datetime
@@ -35,7 +31,7 @@ class Journey:
     keap_said: str | None
     account_id: int | None
     account_title: str | None
-    who: str | None
+    who: str | None  # the person of the account, else the address that a failure came from; None if unknown
 
 
 @dataclass(frozen=True)

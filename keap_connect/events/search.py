@@ -29,21 +29,15 @@ SETTLED_AFTER = timedelta(hours=1)  # longer than any transaction; the numbers o
 
 @dataclass(frozen=True)
 class Search:
-    """Which events to find; None and "" do not narrow the search.
-
-    Args:
-        only: the ids of the accounts that the caller may see. hides_others: their events say nothing of others.
-        who: a part of the actor, of the e-mail address in the details, or of the network address.
-        since: included. until: not included.
-    """
+    """Which events to find; None and "" do not narrow the search."""
 
     kind: str | None = None
     account_id: int | None = None
-    only: Collection[int] | None = None
-    hides_others: bool = False
-    who: str = ""
-    since: datetime | None = None
-    until: datetime | None = None
+    only: Collection[int] | None = None  # the ids of the accounts that the caller may see
+    hides_others: bool = False  # the sentences say nothing of accounts that are not in `only`
+    who: str = ""  # a part of the actor, of the e-mail address in the details, or of the network address
+    since: datetime | None = None  # included
+    until: datetime | None = None  # not included
 
 
 @dataclass(frozen=True)

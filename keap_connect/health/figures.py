@@ -40,19 +40,13 @@ class Day:
 
 @dataclass(frozen=True)
 class Health:
-    """Some hours, and the last days.
-
-    Args:
-        leads: how many refreshes of these hours were how long before their deadline: by bucket.
-        waits: how many accounts of these days work again after how long: by bucket.
-        earlier: until when the hours before these last; None if they are no longer kept.
-    """
+    """Some hours, and the last days."""
 
     hours: list[Hour]
     days: list[Day]
-    leads: list[int]
-    waits: list[int]
-    earlier: datetime | None
+    leads: list[int]  # how many refreshes of these hours were how long before their deadline: by bucket
+    waits: list[int]  # how many accounts of these days work again after how long: by bucket
+    earlier: datetime | None  # until when the hours before these last; None if they are no longer kept
     is_empty: bool
 
 

@@ -49,21 +49,14 @@ FAULT = "A fault of this program ended the attempt; it is in the log."
 
 @dataclass(frozen=True)
 class Answer:
-    """How one attempt ended. `text` is stored and shown: short, without secrets and without what the recipient wrote.
-
-    Attributes:
-        code: the status of HTTP or SMTP, if there was one.
-        is_gone: no other attempt can succeed.
-        is_cancelled: nobody needs the message any more.
-        retry_after_seconds: the recipient is overloaded or away: send it nothing for so long.
-    """
+    """How one attempt ended."""
 
     is_done: bool
-    text: str
-    code: int | None = None
-    is_gone: bool = False
-    is_cancelled: bool = False
-    retry_after_seconds: float | None = None
+    text: str  # is stored and shown: short, without secrets and without what the recipient wrote
+    code: int | None = None  # the status of HTTP or SMTP, if there was one
+    is_gone: bool = False  # no other attempt can succeed
+    is_cancelled: bool = False  # nobody needs the message any more
+    retry_after_seconds: float | None = None  # the recipient is overloaded or away: send it nothing for so long
 
 
 def _note_nothing(_session: Session, _delivery: Delivery) -> None:
@@ -72,22 +65,15 @@ def _note_nothing(_session: Session, _delivery: Delivery) -> None:
 
 @dataclass(frozen=True)
 class Channel:
-    """A way to send messages.
+    """A way to send messages."""
 
-    Attributes:
-        name: as in `Delivery.channel`.
-        send: sends one message within `SEND_SECONDS`; an exception counts as a failed attempt.
-        list_lanes: returns the recipients that messages can be sent to now; None is all of them, one lane for the
-            whole channel. A lane that hangs holds up no other.
-        note: is called in the transaction that writes how an attempt ended.
-        plan: is called every minute; it writes the messages that no change causes.
-    """
-
-    name: str
-    send: Callable[[Delivery], Answer]
+    name: str  # as in `Delivery.channel`
+    send: Callable[[Delivery], Answer]  # within `SEND_SECONDS`; an exception counts as a failed attempt
+    # Returns the recipients that messages can be sent to now; None is all of them, one lane for the whole channel. A
+    # lane that hangs holds up no other.
     list_lanes: Callable[[], Sequence[str | None]] = lambda: (None,)
-    note: Callable[[Session, Delivery], None] = _note_nothing
-    plan: Callable[[], None] = lambda: None
+    note: Callable[[Session, Delivery], None] = _note_nothing  # in the transaction that writes how an attempt ended
+    plan: Callable[[], None] = lambda: None  # every minute: writes the messages that no change causes
 
 
 Lane = tuple[str, str | None]

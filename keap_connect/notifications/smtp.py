@@ -25,22 +25,14 @@ PERMANENT = 500  # codes from here on say that the same would be refused again (
 
 @dataclass(frozen=True)
 class Conversation:
-    """How it ended.
+    """How it ended."""
 
-    Args:
-        is_accepted: the server has taken the mail over.
-        is_refused: the server will never take this mail for this recipient.
-        is_server_fault: it did not get as far as the recipient, so another mail would not, either.
-        text: the last words of the server, or why there are none. code: its last code.
-        lines: all that was said, ours after ">" and the server's after "<", without the password.
-    """
-
-    is_accepted: bool
-    is_refused: bool
-    text: str
-    code: int | None = None
-    lines: list[str] = field(default_factory=list)
-    is_server_fault: bool = False
+    is_accepted: bool  # the server has taken the mail over
+    is_refused: bool  # the server will never take this mail for this recipient
+    text: str  # the last words of the server, or why there are none
+    code: int | None = None  # the server's last
+    lines: list[str] = field(default_factory=list)  # ours after ">" and the server's after "<", without the password
+    is_server_fault: bool = False  # it did not get as far as the recipient, so another mail would not, either
 
 
 class _Client(smtplib.SMTP):

@@ -51,19 +51,13 @@ HAS_WAIT = or_(Account.lease_owner.is_not(None), Account.blocked_until.is_not(No
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to present one refresh token once.
-
-    Args:
-        must_end_by: on our boot clock, counted from before the lease was acquired.
-        unknown_wait_seconds: how long after an attempt with an unknown outcome this one may be made.
-        owner: the name of the recovery file, and a random part, since a file serves one attempt after the other.
-    """
+    """The right to present one refresh token once."""
 
     account: Account
     refresh_token: str = field(repr=False)
-    must_end_by: float
-    unknown_wait_seconds: float
-    owner: str = ""
+    must_end_by: float  # on our boot clock, counted from before the lease was acquired
+    unknown_wait_seconds: float  # how long after an attempt with an unknown outcome this one may be made
+    owner: str = ""  # the name of the recovery file, and a random part, since a file serves one attempt after the other
 
 
 @dataclass(frozen=True)

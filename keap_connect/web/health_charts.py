@@ -21,20 +21,15 @@ Cell = str | int | Mapping[str, int] | None  # a mapping has numbers by reason
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, and the table of the same numbers.
-
-    Args:
-        rows: the cells of each place: an hour, a day, or a word.
-        totals: numbers by reason, by a word for all of them.
-    """
+    """A chart, and the table of the same numbers."""
 
     title: str
     about: str
     unit: str
     drawing: Drawing
     heads: Sequence[str]
-    rows: Sequence[tuple[datetime | str, Sequence[Cell]]]
-    totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rows: Sequence[tuple[datetime | str, Sequence[Cell]]]  # the cells of each place: an hour, a day, or a word
+    totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by reason, by a word for all of them
 
     @property
     def is_empty(self) -> bool:
