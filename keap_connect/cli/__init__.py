@@ -20,7 +20,6 @@ from keap_connect.cli import (  # noqa: F401  (each adds its commands)
     refreshing,
     sandbox,
     serve,
-    support,
     token_keys,
     webhooks,
     worker,
