@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 from pathlib import Path
 
 from keap_connect.clock import utc_now
@@ -33,6 +34,13 @@ def write_new(path: Path, content: bytes) -> None:
         raise
     finally:
         os.close(handle)
+
+
+def write_beside(path: Path, text: str) -> Path:
+    """Write the next content of a file to a new one beside it, and return that, for `put_in_place`. Raises OSError."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}{NEW}")
+    write_new(fresh, text.encode())
+    return fresh
 
 
 def put_in_place(fresh: Path, path: Path) -> None:

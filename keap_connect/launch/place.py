@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from keap_connect.durable_files import NEW, put_in_place, write_new
+from keap_connect.durable_files import put_in_place, write_beside
 from keap_connect.errors import SettingsError
 from keap_connect.launch import CannotRun
 from keap_connect.launch.certificate import make_certificate
@@ -58,11 +58,11 @@ def prepare() -> Place:
             advice = "choose another with SANDBOX_PORT; accounts of the sandbox must reconnect then"
             check_port(sandbox_port, ", where the sandbox is,", advice)
         # For the commands in other shells; what somebody sets takes precedence over it.
-        write_whole(
-            instance / ADDRESSES,
+        addresses = (
             "# Written by `make run`, for the commands that run beside it.\n"
-            f"PORT={settings.port}\nPUBLIC_URL={settings.public_url}\nSANDBOX_PORT={sandbox_port}\n",
+            f"PORT={settings.port}\nPUBLIC_URL={settings.public_url}\nSANDBOX_PORT={sandbox_port}\n"
         )
+        put_in_place(write_beside(instance / ADDRESSES, addresses), instance / ADDRESSES)
     return place
 
 
@@ -148,17 +148,10 @@ def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
                     f"{database} may hold accounts, but {path}, which opens their tokens, is gone: "
                     "put it back (or set TOKEN_KEYS), or move the database away."
                 )
-            write_whole(path, f"{value}\n")
+            put_in_place(write_beside(path, f"{value}\n"), path)  # a crash must not leave half a key
         path.chmod(0o600)
         filled[f"{name}_FILE"] = str(path)
     return filled
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a crash must not leave half a key."""
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}{NEW}")
-    write_new(fresh, text.encode())
-    put_in_place(fresh, path)
 
 
 def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import db, read_session, take_turns, write_transaction
-from keap_connect.durable_files import NEW, put_in_place, remove_abandoned, write_new
+from keap_connect.durable_files import put_in_place, remove_abandoned, write_beside
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import DELETED, PAIR_STORED
 from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
@@ -98,11 +98,12 @@ def confirm_only_one(actor: str) -> None:
     """
     identity = present_identity()
     try:
+        _folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         with write_transaction() as session:
             session.add(_confirmation(identity))
             session.execute(delete(CounterOf01))
             session.flush()
-            fresh = _write_beside(_newest(session))
+            fresh = write_beside(_mark_path(), str(_newest(session)))
         put_in_place(fresh, _mark_path())
     except OSError as problem:
         raise TemporarilyUnavailable(f"{_unwritable(problem)} Nothing is confirmed.") from problem
@@ -207,7 +208,7 @@ def _write_mark() -> bool:
             is_new = mark is None or mark.confirmation != newest.confirmation or mark.event_id < newest.event_id
         if newest.confirmation and is_new and (is_fit or not session.scalar(select(Account.id).limit(1))):
             remove_abandoned(folder)
-            put_in_place(_write_beside(newest), _mark_path())
+            put_in_place(write_beside(_mark_path(), str(newest)), _mark_path())
     except BlockingIOError:
         return False
     except OSError as problem:
@@ -216,13 +217,6 @@ def _write_mark() -> bool:
         if handle >= 0:
             os.close(handle)
     return True
-
-
-def _write_beside(mark: Mark) -> Path:
-    fresh = _folder() / f"{MARK}.{secrets.token_hex(4)}{NEW}"
-    fresh.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_new(fresh, str(mark).encode())
-    return fresh
 
 
 def _read_mark() -> Mark | None:
