@@ -63,11 +63,14 @@ class SealBroken(KeapConnectError):
     advice = "It was sealed with another key, or edited. It was left as it is, and other accounts are not affected."
 
 
-class AccountNotFound(KeapConnectError):
+class NotFound(KeapConnectError):
+    status, code = 404, "not_found"
+
+
+class AccountNotFound(NotFound):
     """There is no such account, or the caller may not know of it."""
 
-    status, code = 404, "not_found"
-    heading, advice = ("There is no such account", "{} Accounts that Keap names as one are merged.")
+    heading, advice = "There is no such account", "{} Accounts that Keap names as one are merged."
 
 
 class AccountAmbiguous(KeapConnectError):
@@ -150,8 +153,7 @@ class LinkGone(KeapConnectError):
     """A link is unknown, used, expired or revoked; the page does not say which."""
 
 
-class InvitationNotFound(KeapConnectError):
-    status, code = 404, "not_found"
+class InvitationNotFound(NotFound):
     heading, advice = "There is no such invitation", "It may have been deleted: KEEP_LINKS says when."
 
 
@@ -218,13 +220,11 @@ class UnusualKey(ImportRefused):
     field = "unusual_key"
 
 
-class JobNotFound(KeapConnectError):
-    status, code = 404, "not_found"
+class JobNotFound(NotFound):
     heading, advice = "There is no such job", "Its results are deleted a week after its end."
 
 
-class AdminNotFound(KeapConnectError):
-    status, code = 404, "not_found"
+class AdminNotFound(NotFound):
     heading, advice = "There is no such admin", "They may have been removed, or never existed."
 
 
@@ -250,10 +250,9 @@ class PasswordRefused(FormRefused):
     field = "new_password"
 
 
-class UnsubscribeLinkGone(KeapConnectError):
+class UnsubscribeLinkGone(NotFound):
     """The link of a mail that ends these mails is incomplete, changed, or for somebody who is no longer an admin."""
 
-    status, code = 404, "not_found"
     heading = "This link does not work"
     advice = "{} Sign in, and choose on your profile page which mails you get."
 
@@ -266,8 +265,7 @@ class MailNotNeeded(KeapConnectError):
     """A mail waits to be sent, and nobody needs it any more; the message says why."""
 
 
-class PasswordLinkGone(KeapConnectError):
-    status, code = 404, "not_found"
+class PasswordLinkGone(NotFound):
     heading = "This link does not work"
     advice = (
         "A link to choose a password works once, within a day, or until the time in the invitation. A newer link ends "
@@ -320,13 +318,11 @@ class TooManyRequests(TooOften):
         super().__init__("Too many requests. Come back later.", retry_after_seconds)
 
 
-class WebhookNotFound(KeapConnectError):
-    status, code = 404, "not_found"
+class WebhookNotFound(NotFound):
     heading, advice = "There is no such webhook", "It may have been removed."
 
 
-class DeliveryNotFound(KeapConnectError):
-    status, code = 404, "not_found"
+class DeliveryNotFound(NotFound):
     heading, advice = "There is no such delivery", "It may have been deleted: KEEP_DELIVERIES says when."
 
     def __init__(self) -> None:
@@ -356,8 +352,7 @@ class APIKeyUnfit(FormRefused):
     field = "name"
 
 
-class APIKeyNotFound(KeapConnectError):
-    status, code = 404, "not_found"
+class APIKeyNotFound(NotFound):
     heading, advice = "There is no such API key", "The address is wrong."
 
 
