@@ -61,7 +61,6 @@ class Item:
 class Message:
     """One mail. `action` is the label and the address of its one button; customers also see whom they can ask."""
 
-    subject: str
     heading: str
     paragraphs: Sequence[str]
     action: tuple[str, str]
@@ -71,6 +70,7 @@ class Message:
     after: Sequence[str] = ()
     unsubscribe_url: str | None = field(default=None, repr=False)
     is_for_customer: bool = False
+    subject: str = ""  # if it is not the heading
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,6 @@ class Trouble:
 
 def alarm_message(alarm: Alarm, unsubscribe_url: str) -> Message:
     return Message(
-        subject=ALARM_HEADING,
         heading=ALARM_HEADING,
         paragraphs=(alarm.reason, ADVICE[alarm.name]),
         facts=(("Since", _minute(alarm.raised_at)),),
@@ -108,7 +107,6 @@ def alarm_message(alarm: Alarm, unsubscribe_url: str) -> Message:
 
 def unstable_message(account: AccountView, cause: Cause | None, unsubscribe_url: str) -> Message:
     return Message(
-        subject=f"{account.title} is unstable",
         heading=f"{account.title} is unstable",
         paragraphs=(
             "The state of this account changed more than four times within an hour. You get no other mail about that "
@@ -131,7 +129,6 @@ def digest_message(
     heading = f"{count} {need} attention" if count else ALARM_HEADING if alarms else "A webhook is switched off"
     paused = [f"{ALARM_HEADING} since {_minute(one.raised_at)}. {one.reason}" for one in alarms]
     return Message(
-        subject=heading,
         heading=heading,
         paragraphs=(*paused, *notes),
         items=[_item(one) for one in troubles],
@@ -150,7 +147,7 @@ def reconnect_message(
     request = f"Please reconnect {name}"
     last = "This is the last reminder." if number == 3 else "We remind you twice at most." if number == 1 else ""
     return Message(
-        subject=f"Reminder: please reconnect {name}" if number > 1 else request,
+        subject=f"Reminder: please reconnect {name}" if number > 1 else "",
         heading=request,
         paragraphs=(
             f"{service} can no longer work with your Keap account, and needs your permission again. It takes a minute: "
@@ -168,7 +165,6 @@ def invitation_message(made: MadeInvitation) -> Message:
     service, invitation = services().settings.service.name, made.row
     request = f"Connect your Keap account with {service}"
     return Message(
-        subject=request,
         heading=request,
         paragraphs=(
             f"{service} asks for access to your Keap account. It takes a minute: sign in at Keap, pick the account, "
@@ -189,7 +185,6 @@ def invitation_message(made: MadeInvitation) -> Message:
 def admin_invitation_message(invitation: MailedInvitation) -> Message:
     host = services().settings.host_name
     return Message(
-        subject=f"You are invited to Keap Connect at {host}",
         heading=f"You are invited to Keap Connect at {host}",
         paragraphs=(
             "Keap Connect keeps the Keap accounts of customers connected. Choose a password, then sign in with it and "
@@ -218,7 +213,7 @@ def as_email(message: Message, sender: str, recipient: str, message_id: str) -> 
     logo = settings.service.logo if message.is_for_customer else None
     mail = EmailMessage(policy=MAIL_POLICY)
     mail["From"], mail["To"] = sender, recipient
-    mail["Subject"] = " ".join(message.subject.split())[:LONGEST_SUBJECT]
+    mail["Subject"] = " ".join((message.subject or message.heading).split())[:LONGEST_SUBJECT]
     mail["Date"] = format_datetime(utc_now())
     mail["Message-ID"] = f"<{message_id}@{settings.host_name}>"
     mail["Auto-Submitted"] = "auto-generated"  # so that no absence note answers it (RFC 3834)
