@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.access.one_time_tokens import find_one_time_token
-from keap_connect.access.passwords import make_hash, make_password_link, password_link
+from keap_connect.access.passwords import load_admin, make_hash, make_password_link, password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
@@ -163,12 +163,8 @@ def view_admin(admin_id: int) -> AdminView:
 
 
 def get_admin(email: str) -> Admin:
-    """Return the admin with an e-mail address, or raise AdminNotFound."""
     with read_session() as session:
-        admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
-    if admin is None:
-        raise AdminNotFound(f"There is no admin {email.strip().lower()}.")
-    return admin
+        return load_admin(session, email)
 
 
 def change_role(admin_id: int, role: Role, actor: str) -> None:

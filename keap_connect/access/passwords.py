@@ -100,7 +100,7 @@ def change_password(admin: Admin, password: str) -> None:
 def issue_password_link(email: str, actor: str) -> str:
     """Return a link to set a new password, once. It does not replace the second factor. Raises AdminNotFound."""
     with write_transaction() as session:
-        admin = _get_admin(session, email)
+        admin = load_admin(session, email)
         record(session, EventKind.NEW_PASSWORD_CODE_ISSUED, None, actor, email=admin.email)
         return make_password_link(session, admin)
 
@@ -111,7 +111,7 @@ def issue_sign_in_code(email: str, actor: str) -> str:
     It replaces neither the password nor the second factor.
     """
     with write_transaction() as session:
-        admin = _get_admin(session, email)
+        admin = load_admin(session, email)
         record(session, EventKind.SIGN_IN_CODE_ISSUED, None, actor, email=admin.email)
         return issue_one_time_token(session, TokenPurpose.SIGN_IN, admin.id)
 
@@ -165,7 +165,8 @@ def make_hash(password: str, email: str) -> str:
     return services().password_hasher.hash(password)
 
 
-def _get_admin(session: Session, email: str) -> Admin:
+def load_admin(session: Session, email: str) -> Admin:
+    """Return the admin with an e-mail address, in the caller's transaction. Raises AdminNotFound."""
     admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
     if admin is None:
         raise AdminNotFound(f"There is no admin {email.strip().lower()}.")

@@ -34,6 +34,7 @@ def check_connectivity() -> Iterator[Finding]:
             "token endpoint", f"{host} answers {answer.status}.", "Wait: Keap has a problem. See its status page."
         )
     else:
-        yield well("token endpoint", f"{host} answers{' over TLS' if answer.is_tls else ''}.")
+        is_tls = services().keap.token_url.startswith("https://")
+        yield well("token endpoint", f"{host} answers{' over TLS' if is_tls else ''}.")
     if answer.date:
         yield compare("clock", (utc_now() - answer.date).total_seconds())

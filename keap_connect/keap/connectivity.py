@@ -12,7 +12,6 @@ DEADLINE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Connectivity:
-    is_tls: bool
     status: int | None = None
     date: datetime | None = None
     problem: str | None = None  # why no usable answer came
@@ -20,19 +19,18 @@ class Connectivity:
 
 def check_token_endpoint(keap: KeapSettings) -> Connectivity:
     """Send a GET without any credential, which every token endpoint refuses. Takes 10 seconds at most."""
-    is_tls = keap.token_url.startswith("https://")
     with KeapSession(keap, Call(DEADLINE_SECONDS)) as session:
         try:
             answer = session.get(keap.token_url)
         except CertificateRefused as problem:
-            return Connectivity(is_tls, problem=f"Its certificate was not accepted: {problem}.")
+            return Connectivity(problem=f"Its certificate was not accepted: {problem}.")
         except NotSent as problem:
-            return Connectivity(is_tls, problem=f"It cannot be reached: {problem}.")
+            return Connectivity(problem=f"It cannot be reached: {problem}.")
         except NoUsableAnswer as problem:
-            return Connectivity(is_tls, problem=f"No usable answer came: {problem}.")
+            return Connectivity(problem=f"No usable answer came: {problem}.")
     if answer.is_redirect:
-        return Connectivity(is_tls, problem="It answers with a redirect, which is never followed.")
-    return Connectivity(is_tls, answer.status_code, _date(answer.headers.get("Date")))
+        return Connectivity(problem="It answers with a redirect, which is never followed.")
+    return Connectivity(answer.status_code, _date(answer.headers.get("Date")))
 
 
 def _date(text: str | None) -> datetime | None:
