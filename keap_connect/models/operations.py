@@ -85,7 +85,7 @@ class Worker(Base):
     beat_at: Mapped[datetime]
     refreshed: Mapped[int] = mapped_column(default=0)
     failed: Mapped[int] = mapped_column(default=0)
-    lag_seconds: Mapped[float] = mapped_column(default=0.0)
+    lag_seconds: Mapped[float] = mapped_column(default=0.0)  # written by 0.1.0; nothing reads it now
     paused_until: Mapped[datetime | None]
     pause_reason: Mapped[str | None]
 

@@ -26,7 +26,7 @@ from keap_connect.models import CLIENT_REFUSED, Worker
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.circuit_breaker import CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
-from keap_connect.refresh.due import claim_due, lag_seconds, reserve_calls
+from keap_connect.refresh.due import claim_due, reserve_calls
 from keap_connect.refresh.heartbeat import beat, process_name, retire
 from keap_connect.refresh.lease import notice_clock_step
 from keap_connect.refresh.refresher import Attempt
@@ -185,7 +185,6 @@ class RefreshWorker:
                     started_at=self.started_at,
                     refreshed=self.refreshed,
                     failed=self.failed,
-                    lag_seconds=lag_seconds(),
                     paused_until=paused_until,
                     pause_reason=self.circuit.reason or self._trouble,
                 )
