@@ -1,8 +1,7 @@
 """Sessions of admins and customers: the cookie has a random id, the database its hash."""
 
 import secrets
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
@@ -17,18 +16,6 @@ IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
 SEEN_EVERY = timedelta(minutes=1)
 MOST_PER_OWNER = 50
-
-
-@dataclass(frozen=True)
-class SignInView:
-    """One of an admin's sign-ins, as their page shows it. `ref` identifies it and is no secret."""
-
-    ref: str
-    address: str | None
-    browser: str | None
-    created_at: datetime
-    last_seen_at: datetime
-    is_this_one: bool
 
 
 def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None = None) -> str:
@@ -104,16 +91,12 @@ def is_alive() -> ColumnElement[bool]:
     return (SignIn.expires_at > now) & (SignIn.last_seen_at > now - IDLE_LIMIT)
 
 
-def list_sign_ins(admin_id: int, session_id: str | None) -> list[SignInView]:
-    """Return an admin's open sign-ins, last seen first; `session_id` is that of the caller."""
+def list_sign_ins(admin_id: int, session_id: str | None) -> list[tuple[SignIn, bool]]:
+    """Return an admin's open sign-ins, last seen first, and whether each is that of the caller, `session_id`."""
     own = hash_secret(session_id or "")
     query = select(SignIn).where(SignIn.admin_id == admin_id, is_alive()).order_by(SignIn.last_seen_at.desc())
     with read_session() as session:
-        found = session.scalars(query).all()
-    return [
-        SignInView(one.id_hash[:16], one.address, one.browser, one.created_at, one.last_seen_at, one.id_hash == own)
-        for one in found
-    ]
+        return [(one, one.id_hash == own) for one in session.scalars(query)]
 
 
 def end_sign_in_of(admin_id: int, ref: str) -> None:

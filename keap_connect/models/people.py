@@ -80,6 +80,11 @@ class SignIn(Base):
     last_seen_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
+    @property
+    def ref(self) -> str:
+        """What identifies it on its admin's page, and is no secret."""
+        return self.id_hash[:16]
+
 
 class SignInAttempt(Base):
     """One wrong guess, counted for each subject that it concerns, for 15 minutes."""
