@@ -44,9 +44,19 @@ class ViewerRefused(KeapConnectError):
     advice = "You can see all accounts but change nothing. Ask an admin to do it, or to make you an admin."
 
 
-def open_to(audience: Audience) -> Callable[[View], View]:
+def open_to(
+    audience: Audience, *, most_bytes: int | None = None, takes_one_click: bool = False
+) -> Callable[[View], View]:
+    """Declare who may use a view.
+
+    Args:
+        most_bytes: of a body, if it may be larger than those of other views.
+        takes_one_click: mail programs may POST to it without a form of ours: its address proves who was asked.
+    """
+    marks = {"audience": audience, "most_bytes": most_bytes, "takes_one_click": takes_one_click}
+
     def declare(view: View) -> View:
-        view.audience = audience  # type: ignore[attr-defined]
+        vars(view).update({name: mark for name, mark in marks.items() if mark is not None})
         return view
 
     return declare

@@ -2,9 +2,7 @@
 
 import hmac
 import secrets
-from collections.abc import Callable
 from io import BytesIO
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, abort, current_app, g, request, url_for
@@ -19,7 +17,6 @@ from keap_connect.server.front import REFUSAL
 from keap_connect.services import keyed_hash, services
 from keap_connect.settings import KEAP_HOSTS, Settings
 
-View = TypeVar("View", bound=Callable[..., object])
 ONE_YEAR_SECONDS = 365 * 86400
 # Keap redirects the browser between its own hosts, and Chromium applies form-action to each of them.
 KEAP_FORM_TARGETS = "https://*.infusionsoft.com https://*.keap.com https://*.thryv.com"
@@ -104,22 +101,6 @@ class RequestInMemory(Request):
 
     def _get_file_stream(self, *_sizes: object, **_about: object) -> BytesIO:
         return BytesIO()
-
-
-def takes_up_to(most_bytes: int) -> Callable[[View], View]:
-    """Declare that a view accepts larger bodies than the others."""
-
-    def declare(view: View) -> View:
-        view.most_bytes = most_bytes  # type: ignore[attr-defined]
-        return view
-
-    return declare
-
-
-def takes_one_click(view: View) -> View:
-    """Declare that mail programs may POST to a view without a form of ours: its address proves who was asked."""
-    view.takes_one_click = True  # type: ignore[attr-defined]
-    return view
 
 
 def browser() -> str:

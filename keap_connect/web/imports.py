@@ -14,7 +14,6 @@ from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import IMPORTS, CredentialKind
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.browser_security import takes_up_to
 from keap_connect.web.forms import check_password, form
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
@@ -60,8 +59,7 @@ def one() -> Response:
 
 
 @bp.route("/file", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@takes_up_to(MOST_BYTES + FORM_BYTES)
+@open_to(Audience.ADMIN, most_bytes=MOST_BYTES + FORM_BYTES)
 @form(_file_form)
 def file() -> Response:
     """Import the lines of a file, or only check them; the worker does it."""

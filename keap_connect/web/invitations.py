@@ -26,7 +26,7 @@ from keap_connect.services import services
 from keap_connect.spreadsheet import csv_line
 from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.browser_security import browser, takes_up_to
+from keap_connect.web.browser_security import browser
 from keap_connect.web.forms import form
 from keap_connect.web.reconnect_links import show_gone
 
@@ -100,8 +100,7 @@ def _file_form(errors: dict[str, str] | None = None) -> str:
 
 
 @bp.route("/invitations/file", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@takes_up_to(MOST_BYTES)
+@open_to(Audience.ADMIN, most_bytes=MOST_BYTES)
 @form(_file_form)
 def file() -> Response:
     """Invite everybody in a CSV file; the answer is a CSV file with their links, or the app mails them."""

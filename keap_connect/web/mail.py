@@ -8,7 +8,6 @@ from keap_connect.notifications.mail import send_trial
 from keap_connect.notifications.results import list_results
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, open_to, signed_in_admin
-from keap_connect.web.browser_security import takes_one_click
 
 bp = Blueprint("mail", __name__, url_prefix="/mail")
 
@@ -29,8 +28,7 @@ def index() -> str:
 
 
 @bp.route("/unsubscribe/<token>", methods=["GET", "POST"])
-@open_to(Audience.ANYONE)
-@takes_one_click
+@open_to(Audience.ANYONE, takes_one_click=True)
 def end(token: str) -> Response | str:
     """Ask by a button, since programs open the links in mails; the POST of a mail program asks nobody (RFC 8058)."""
     email, choice = read_unsubscribe(token)
