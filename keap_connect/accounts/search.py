@@ -8,6 +8,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from keap_connect.accounts.naming import NAME, parse_account_name
 from keap_connect.accounts.words import words_in
+from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound
 from keap_connect.models import Account, AccountWord, Invitation, InvitationWord
 
@@ -60,6 +61,18 @@ def search(
         return Found([], "A word of one letter finds too much: type at least two letters of a word.")
     ids, is_cut = _find_by_words(session, words, conditions, only, index)
     return Found(sorted({*number, *ids}), TOO_MANY if is_cut else "")
+
+
+def list_ids_after(index: Index, after: int, limit: int, text: str, state: str) -> tuple[list[int], int | None]:
+    """Return the ids above `after` that a text finds, in this state if one is given; and the id to go on from."""
+    rows = index.rows
+    conditions = [rows.id > after, *([rows.state == state] if state else ())]
+    with read_session() as session:
+        if text:
+            ids = search(session, text, *conditions, index=index).ids[: limit + 1]
+        else:
+            ids = list(session.scalars(select(rows.id).where(*conditions).order_by(rows.id).limit(limit + 1)))
+    return ids[:limit], ids[limit - 1] if len(ids) > limit else None
 
 
 def _find_named(session: Session, name: str, conditions: Collection[ColumnElement[bool]], index: Index) -> list[int]:

@@ -40,18 +40,6 @@ def list_invitations(
     return InvitationPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, note)
 
 
-def list_invitation_ids(after: int, limit: int, text: str, state: str) -> tuple[list[int], int | None]:
-    """Return the ids above `after` that a text finds, in this state if one is given; and the id to go on from."""
-    conditions = [Invitation.id > after, *([Invitation.state == state] if state else ())]
-    with read_session() as session:
-        if text:
-            ids = search(session, text, *conditions, index=INVITATIONS).ids[: limit + 1]
-        else:
-            query = select(Invitation.id).where(*conditions).order_by(Invitation.id).limit(limit + 1)
-            ids = list(session.scalars(query))
-    return ids[:limit], ids[limit - 1] if len(ids) > limit else None
-
-
 def count_matching(text: str, state: str) -> tuple[int, str]:
     """Return how many invitations `list_invitations` lists on all its pages, and what the search says about itself.
 

@@ -13,10 +13,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.changes import disconnect_locked, rename
-from keap_connect.accounts.directory import list_accounts_after, load_account
+from keap_connect.accounts.directory import load_account
 from keap_connect.accounts.naming import tidy_name
+from keap_connect.accounts.search import ACCOUNTS, INVITATIONS, list_ids_after
+from keap_connect.accounts.stored_state import settle_before_a_list
 from keap_connect.connect import invitations, reconnect_links
-from keap_connect.connect.invitation_lists import list_invitation_ids
 from keap_connect.connect.reconnect_links import add_derived_link, mail_link_in
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountChanged, InvitationClosed, JobNotFound
@@ -92,11 +93,10 @@ def add_next_items(job_id: int) -> None:
         number = session.scalar(select(func.max(JobItem.number)).where(JobItem.job_id == job_id)) or 0
     if rest is None:
         return
-    if kind in OF_INVITATIONS:
-        found, cursor = list_invitation_ids(rest["after"], ROWS_AT_ONCE, rest["text"], rest["state"])
-    else:
-        page = list_accounts_after(rest["after"], ROWS_AT_ONCE, state=rest["state"], text=rest["text"])
-        found, cursor = [one.id for one in page.accounts], page.next_cursor
+    index = INVITATIONS if kind in OF_INVITATIONS else ACCOUNTS
+    if index is ACCOUNTS:
+        settle_before_a_list()
+    found, cursor = list_ids_after(index, rest["after"], ROWS_AT_ONCE, rest["text"], rest["state"])
     ids = [one for one in found if one <= rest["last"]][: rest["left"]]
     with write_transaction() as session:
         job = session.get_one(Job, job_id, with_for_update=True)
