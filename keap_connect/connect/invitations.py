@@ -23,7 +23,7 @@ from keap_connect.connect.flows import end_flow, start_flow
 from keap_connect.crypto import hash_secret
 from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
-from keap_connect.events.deleting import MOST_AT_ONCE
+from keap_connect.events.deleting import DELETED_AT_ONCE, delete_in_batches
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import INVITATION, WRONG_EMAIL, is_address, new_mail
 from keap_connect.keap.token_response import normalize_tenant_id
@@ -42,7 +42,7 @@ from keap_connect.services import keyed_hash, services
 USUAL_DAYS, LONGEST_DAYS = 14, 90
 LONGEST_NOTE, LONGEST_URL = 500, 2000
 CONFIRM_WITHIN = timedelta(days=7)
-EXPIRED_AT_ONCE, DELETED_AT_ONCE = 200, 500
+EXPIRED_AT_ONCE = 200
 OPEN = (InvitationState.SENT, InvitationState.OPENED)
 UNUSED = (*OPEN, InvitationState.EXPIRED)
 # Without a user, a backslash and a fragment, in which browsers and this program could see different hosts.
@@ -342,18 +342,13 @@ def expire_past() -> None:
 
 
 def forget_past_invitations(kept_for: timedelta) -> None:
-    """Delete the oldest of those whose last day is so long ago, at most 20,000; the worker comes back."""
+    """Delete the oldest of those whose last day is so long ago, at most MOST_AT_ONCE; the worker comes back."""
     # The states that are left, since only `IN` uses the index.
     settled = [one for one in InvitationState if one is not InvitationState.WAITING]
     is_over = Invitation.expires_at <= utc_now() - kept_for, Invitation.state.in_(settled)
-    # In batches, so that other writers do not wait for long: SQLite allows one at a time.
     oldest = select(Invitation.id).where(*is_over).order_by(Invitation.expires_at).limit(DELETED_AT_ONCE)
-    for _ in range(0, MOST_AT_ONCE, DELETED_AT_ONCE):
-        with write_transaction() as session:
-            # PostgreSQL checks only the conditions of the DELETE again when it has waited for a row that was resent.
-            gone = delete(Invitation).where(Invitation.id.in_(oldest.scalar_subquery()), *is_over)
-            if not session.scalars(gone.returning(Invitation.id)).all():
-                break
+    # PostgreSQL checks only the conditions of the DELETE again when it has waited for a row that was resent.
+    delete_in_batches(delete(Invitation).where(Invitation.id.in_(oldest.scalar_subquery()), *is_over))
 
 
 def lock_invitation(session: Session, invitation_id: int) -> Invitation:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, String, cast, delete, func, select
+from sqlalchemy import ColumnElement, Delete, String, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -12,8 +12,19 @@ from keap_connect.models import AccountEvent, Delivery, Invitation, WebhookEndpo
 
 # The alarms count refusals by these rows, and an account's page shows its last weeks.
 LEAST_KEPT = timedelta(days=30)
-ROWS_AT_ONCE = 1000
+DELETED_AT_ONCE = 500
 MOST_AT_ONCE = 20_000  # of the worker, which refreshes nothing meanwhile
+
+
+def delete_in_batches(rows: Delete, most: int = MOST_AT_ONCE) -> None:
+    """Run a statement that deletes at most DELETED_AT_ONCE until nothing is left, or `most` are gone.
+
+    So other writers do not wait for long: SQLite allows one at a time.
+    """
+    for _ in range(0, most, DELETED_AT_ONCE):
+        with write_transaction() as session:
+            if not session.connection().execute(rows).rowcount:
+                break
 
 
 def count_older(age: timedelta, most: int | None = None) -> int:
@@ -40,11 +51,8 @@ def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE, most: int | N
     with write_transaction() as session:
         until = f"{utc_now() - age:%Y-%m-%d %H:%M} UTC"
         record(session, EventKind.HISTORY_PRUNED, None, actor, count=old, until=until)
-    # In batches, so that other writers do not wait for long: SQLite allows one at a time.
-    ids = select(AccountEvent.id).where(_is_older(age)).order_by(AccountEvent.id).limit(ROWS_AT_ONCE)
-    for _ in range(0, old, ROWS_AT_ONCE):
-        with write_transaction() as session:
-            session.connection().execute(delete(AccountEvent).where(AccountEvent.id.in_(ids)))
+    ids = select(AccountEvent.id).where(_is_older(age)).order_by(AccountEvent.id).limit(DELETED_AT_ONCE)
+    delete_in_batches(delete(AccountEvent).where(AccountEvent.id.in_(ids)), old)
     purge_deleted()
     return old
 
@@ -63,11 +71,8 @@ def prune_deliveries(age: timedelta) -> None:
     is_left = (Delivery.channel == "webhook") & Delivery.recipient.not_in(used)
     is_left &= Delivery.finished_at.is_(None) & (Delivery.due_at < until)
     for is_old in (Delivery.finished_at < until, is_left):
-        ids = select(Delivery.id).where(is_old).limit(ROWS_AT_ONCE)
-        for _ in range(0, MOST_AT_ONCE, ROWS_AT_ONCE):
-            with write_transaction() as session:
-                if not session.scalars(delete(Delivery).where(Delivery.id.in_(ids)).returning(Delivery.id)).all():
-                    break
+        ids = select(Delivery.id).where(is_old).limit(DELETED_AT_ONCE)
+        delete_in_batches(delete(Delivery).where(Delivery.id.in_(ids)))
 
 
 def _is_older(age: timedelta) -> ColumnElement[bool]:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.errors import JobNotFound
-from keap_connect.events.deleting import MOST_AT_ONCE
+from keap_connect.events.deleting import DELETED_AT_ONCE, delete_in_batches
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, Invitation, Job, JobItem, JobKind
 from keap_connect.services import services
@@ -147,12 +147,8 @@ def stop_in(session: Session, job_id: int, actor: str) -> None:
 
 def forget_past_jobs() -> None:
     is_past = Job.finished_at <= utc_now() - KEPT_FOR
-    # In batches, so that other writers do not wait for long: SQLite allows one at a time.
-    refs = select(JobItem.ref).where(JobItem.job_id.in_(select(Job.id).where(is_past))).limit(ROWS_AT_ONCE)
-    for _ in range(0, MOST_AT_ONCE, ROWS_AT_ONCE):
-        with write_transaction() as session:
-            if not session.scalars(delete(JobItem).where(JobItem.ref.in_(refs)).returning(JobItem.ref)).all():
-                break
+    refs = select(JobItem.ref).where(JobItem.job_id.in_(select(Job.id).where(is_past))).limit(DELETED_AT_ONCE)
+    delete_in_batches(delete(JobItem).where(JobItem.ref.in_(refs)))
     with write_transaction() as session:
         has_items = select(JobItem.ref).where(JobItem.job_id == Job.id).exists()
         session.execute(delete(Job).where(is_past, ~has_items))
