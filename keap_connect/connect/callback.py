@@ -26,7 +26,8 @@ from keap_connect.connect.flows import (
     open_code_verifier,
     record_failure,
 )
-from keap_connect.connect.invitations import CONFIRM_WITHIN, find_usable, must_wait, note_waiting
+from keap_connect.connect.invitations import CONFIRM_WITHIN
+from keap_connect.connect.invited import find_usable, must_wait, note_waiting
 from keap_connect.connect.matching import Grant, find_by_identity, has_newer_grant, is_of, match_grant
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction

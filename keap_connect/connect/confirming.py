@@ -18,14 +18,8 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.callback import ACCESS_TOKEN_LIFE, identify_and_store, keep_pending, open_pending
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
-from keap_connect.connect.invitations import (
-    OPEN,
-    find_waiting,
-    get_invitation,
-    lock_invitation,
-    must_wait,
-    note_waiting,
-)
+from keap_connect.connect.invitations import OPEN, find_waiting, get_invitation, lock_invitation
+from keap_connect.connect.invited import must_wait, note_waiting
 from keap_connect.connect.matching import Grant, Match, has_newer_grant, is_of, match_grant, use_invitation
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import purge_deleted, read_session, write_or_retry, write_transaction

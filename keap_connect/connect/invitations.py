@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
@@ -19,7 +19,7 @@ from keap_connect.accounts.naming import LABEL_CHARACTERS, check_names, tidy_nam
 from keap_connect.accounts.words import words_of_names
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.flows import end_flow, start_flow
+from keap_connect.connect.flows import end_flow
 from keap_connect.crypto import hash_secret
 from keap_connect.database import purge_deleted, read_session, write_transaction
 from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
@@ -27,7 +27,6 @@ from keap_connect.events.deleting import DELETED_AT_ONCE, delete_in_batches
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import INVITATION, WRONG_EMAIL, is_address, new_mail
 from keap_connect.keap.token_response import normalize_tenant_id
-from keap_connect.keap.user_info import Identity
 from keap_connect.models import (
     LARGEST_ID,
     Account,
@@ -106,7 +105,7 @@ def add_invitation(session: Session, wanted: NewInvitation, actor: str) -> MadeI
     if words:
         session.execute(insert(InvitationWord), [{"word": word, "invitation_id": row.id} for word in words])
     _mail_it(session, row, mail)
-    _record(session, EventKind.INVITATION_MADE, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
+    record_about(session, EventKind.INVITATION_MADE, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
     return MadeInvitation(row, _url(token))
 
 
@@ -149,15 +148,6 @@ def is_allowed_return_url(url: str) -> bool:
     return f"{parts.scheme}://{parts.netloc}".lower() in services().settings.return_origins
 
 
-def return_link(invitation_id: int | None) -> str | None:
-    """Return where the customer goes back to, if that is known and still allowed. It names the invitation, no more."""
-    with read_session() as session:
-        row = session.get(Invitation, invitation_id or 0)
-    if row is None or not row.return_url or not is_allowed_return_url(row.return_url):
-        return None
-    return f"{row.return_url}{'&' if '?' in row.return_url else '?'}invitation={row.id}"
-
-
 def resend(invitation_id: int, actor: str) -> MadeInvitation:
     """Make a new link, which works for as long as the first one did. The one before no longer works.
 
@@ -191,7 +181,7 @@ def resend_in(
     token, mail = _new_token(row, key)
     _mail_it(session, row, mail)
     row.sent_at, row.expires_at = now, now + (row.expires_at - row.sent_at)
-    _record(session, EventKind.INVITATION_RESENT, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
+    record_about(session, EventKind.INVITATION_RESENT, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
     return MadeInvitation(row, _url(token))
 
 
@@ -246,7 +236,7 @@ def withdraw_unused(session: Session, invitation_id: int, actor: str) -> None:
 
 def _withdraw(session: Session, row: Invitation, actor: str) -> None:
     row.state = InvitationState.WITHDRAWN
-    _record(session, EventKind.INVITATION_WITHDRAWN, row, actor)
+    record_about(session, EventKind.INVITATION_WITHDRAWN, row, actor)
 
 
 def get_invitation(invitation_id: int) -> Invitation:
@@ -254,56 +244,6 @@ def get_invitation(invitation_id: int) -> Invitation:
     expire_past()
     with read_session() as session:
         return lock_invitation(session, invitation_id)
-
-
-def open_link(token: str, *, is_seen: bool) -> Invitation:
-    """Return the invitation of a link, and note that it was opened if a person sees the answer.
-
-    Raises:
-        LinkGone: the link is unknown, expired, withdrawn, or replaced by a newer one.
-    """
-    row = _find(Invitation.token_hash == hash_secret(token))
-    if row.state == InvitationState.SENT and is_seen:
-        with write_transaction() as session:
-            row = lock_invitation(session, row.id)
-            if row.state == InvitationState.SENT:
-                row.state, row.opened_at = InvitationState.OPENED, utc_now()
-    return row
-
-
-def start_by_invitation(token: str, browser: str) -> str:
-    """Start connecting and return the authorization URL. Raises LinkGone: the link does not work, or was used."""
-    return _start(Invitation.token_hash == hash_secret(token), browser)
-
-
-def start_by_invitation_again(flow: AuthorizationFlow, browser: str) -> str:
-    """Start again with the invitation that started a flow of this browser. Raises LinkGone."""
-    return _start(and_(Invitation.id == flow.invitation_id, Invitation.sent_at <= flow.started_at), browser)
-
-
-def find_usable(session: Session, flow: AuthorizationFlow) -> Invitation | None:
-    """Return the invitation that started a flow if it may still be used, locked until the transaction ends.
-
-    A flow may end after its invitation has expired, but not after that was used, withdrawn or got a newer link.
-    """
-    row = session.get(Invitation, flow.invitation_id or 0, with_for_update=True)
-    is_usable = row is not None and row.state in UNUSED and row.sent_at <= flow.started_at
-    return row if is_usable else None
-
-
-def must_wait(invitation: Invitation, identity: Identity) -> bool:
-    """Whether somebody must confirm first that this is the person who was invited."""
-    expected = invitation.expected_tenant_id
-    return invitation.needs_confirmation or (expected is not None and expected != identity.tenant_id)
-
-
-def note_waiting(
-    session: Session, invitation: Invitation, identity: Identity, account_id: int | None, until: datetime
-) -> None:
-    """Record that a grant waits; `account_id` is the account of the same person and tenant if there is one already."""
-    invitation.state = InvitationState.WAITING
-    details = {"tenant_id": identity.tenant_id, "until": f"{until:%Y-%m-%d %H:%M} UTC"}
-    _record(session, EventKind.INVITATION_WAITING, invitation, Actor.CUSTOMER, account_id=account_id, **details)
 
 
 def find_waiting(session: Session, invitation_id: int) -> AuthorizationFlow | None:
@@ -338,7 +278,7 @@ def expire_past() -> None:
                 continue  # it came meanwhile: the condition of a row that was locked sees no newer flows
             why = "nobody used it" if row.state in OPEN else "nobody confirmed in time who had connected"
             row.state = InvitationState.EXPIRED
-            _record(session, EventKind.INVITATION_EXPIRED, row, Actor.SYSTEM, why=why)
+            record_about(session, EventKind.INVITATION_EXPIRED, row, Actor.SYSTEM, why=why)
 
 
 def forget_past_invitations(kept_for: timedelta) -> None:
@@ -371,7 +311,7 @@ def mailed_link(invitation_id: int, message_id: str) -> MadeInvitation:
         LinkGone: the invitation was used or ended, or has a newer link.
     """
     token = keyed_hash("invitation", message_id)
-    row = _find(and_(Invitation.id == invitation_id, Invitation.token_hash == hash_secret(token)))
+    row = get_by_link(and_(Invitation.id == invitation_id, Invitation.token_hash == hash_secret(token)))
     if row.state not in OPEN:
         raise LinkGone("The invitation was used.")
     return MadeInvitation(row, _url(token))
@@ -392,14 +332,8 @@ def _mail_it(session: Session, row: Invitation, mail: Delivery | None) -> None:
         session.add(mail)
 
 
-def _start(which: ColumnElement[bool], browser: str) -> str:
-    row = _find(which)
-    if row.state not in OPEN:
-        raise LinkGone("The invitation was used.")
-    return start_flow(browser, invitation_id=row.id)
-
-
-def _find(which: ColumnElement[bool]) -> Invitation:
+def get_by_link(which: ColumnElement[bool]) -> Invitation:
+    """Return the invitation of a link. Raises LinkGone: the link is unknown, expired, withdrawn, or replaced."""
     with read_session() as session:
         row = session.scalar(select(Invitation).where(which))
     is_closed = row is None or row.state in {InvitationState.EXPIRED, InvitationState.WITHDRAWN}
@@ -408,7 +342,7 @@ def _find(which: ColumnElement[bool]) -> Invitation:
     return row
 
 
-def _record(
+def record_about(
     session: Session, kind: EventKind, row: Invitation, actor: str, account_id: int | None = None, **details: object
 ) -> None:
     record(session, kind, account_id, actor, invitation=row.id, external_id=row.external_id, **details)

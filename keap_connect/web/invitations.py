@@ -11,15 +11,8 @@ from keap_connect.clock import utc_now
 from keap_connect.connect import confirming, invitations
 from keap_connect.connect.invitation_files import COLUMNS, MOST_BYTES, MOST_LINES, invite_many
 from keap_connect.connect.invitation_lists import MOST_COUNTED, count_invitations, list_invitations
-from keap_connect.connect.invitations import (
-    LONGEST_DAYS,
-    USUAL_DAYS,
-    MadeInvitation,
-    NewInvitation,
-    open_link,
-    return_link,
-    start_by_invitation,
-)
+from keap_connect.connect.invitations import LONGEST_DAYS, USUAL_DAYS, MadeInvitation, NewInvitation
+from keap_connect.connect.invited import open_link, return_link, start_by_invitation
 from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.models import LARGEST_ID, InvitationState
 from keap_connect.services import services

@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.directory import view_account
 from keap_connect.connect.flows import find_flow
-from keap_connect.connect.invitations import start_by_invitation_again
+from keap_connect.connect.invited import start_by_invitation_again
 from keap_connect.connect.reconnect_links import (
     check_link,
     mail_link,
