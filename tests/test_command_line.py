@@ -71,9 +71,11 @@ def test_the_executable_runs_from_any_folder_and_says_what_to_do_in_a_bare_clone
     (tmp_path / "keap-connect").chmod(0o755)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link").symlink_to(tmp_path / "keap-connect")
+    for name in ("click.py", "keap_connect.py"):  # a stranger's, or another version's
+        (tmp_path / "elsewhere" / name).write_text("raise SystemExit('imported from the current folder')")
 
-    def run() -> subprocess.CompletedProcess[str]:
-        command = [tmp_path / "elsewhere" / "link", "--help"]
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [tmp_path / "elsewhere" / "link", *words, "--help"]
         return subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False)
 
     bare = run()
@@ -81,7 +83,7 @@ def test_the_executable_runs_from_any_folder_and_says_what_to_do_in_a_bare_clone
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
-    made = run()
+    made, sandbox = run(), run("sandbox")
 
     assert (bare.returncode, bare.stderr) == (
         1,
@@ -89,3 +91,4 @@ def test_the_executable_runs_from_any_folder_and_says_what_to_do_in_a_bare_clone
     )
     assert (made.returncode, made.stderr) == (0, "")
     assert made.stdout.startswith("Usage: ./keap-connect")
+    assert (sandbox.returncode, sandbox.stderr) == (0, "")

@@ -17,4 +17,5 @@ from keap_connect.cli.command import commands
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def sandbox(arguments: tuple[str, ...]) -> None:
-    sys.exit(subprocess.call([sys.executable, "-m", "keap_connect.sandbox", *arguments]))  # noqa: S603
+    like_us = ["-P"] * sys.flags.safe_path
+    sys.exit(subprocess.call([sys.executable, *like_us, "-m", "keap_connect.sandbox", *arguments]))  # noqa: S603
