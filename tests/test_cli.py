@@ -201,10 +201,11 @@ def test_one_account_is_shown_with_its_history_and_without_its_tokens(flask: Fla
 
 
 def test_token_prints_the_token_and_nothing_else(flask: Flasks, app: Flask):
-    printed = flask("accounts", "token", "1", LOG_LEVEL="DEBUG")
+    printed = flask("accounts", "token", "1", LOG_LEVEL="DEBUG", AUDIT_LOG="-")
 
     assert (printed.returncode, printed.stdout) == (0, f"{access_token(app)}\n")
     assert printed.stdout.strip() not in printed.stderr
+    assert '"event": "hand_out"' in printed.stderr
 
 
 def test_refresh_stores_a_new_pair_and_says_so(flask: Flasks, app: Flask):

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import sys
 
 from flask import Flask, current_app
 
 from keap_connect.clock import utc_now
 from keap_connect.errors import HandOutUnrecorded
+from keap_connect.events.history import Actor
 from keap_connect.events.log_file import LogFile
 from keap_connect.settings import Settings
 
@@ -35,8 +37,10 @@ def record_hand_out(
         "key_id": key_id,
         "address": address,
     }
+    # The standard output of a command is the token itself.
+    standard = sys.stderr if actor == Actor.COMMAND_LINE else sys.stdout
     try:
-        current_app.extensions["keap_connect_audit"].add(json.dumps(line).encode() + b"\n")
+        current_app.extensions["keap_connect_audit"].add(json.dumps(line).encode() + b"\n", standard)
     except (OSError, ValueError) as problem:  # ValueError: standard output is closed
         log.critical("The audit log cannot be written (%s); no token is handed out.", problem)
         raise HandOutUnrecorded("The hand-out cannot be written into the audit log.") from problem

@@ -9,6 +9,7 @@ import threading
 from datetime import UTC, date, datetime, timedelta
 from glob import escape
 from pathlib import Path
+from typing import TextIO
 
 from keap_connect.clock import seconds_since_boot, utc_now
 
@@ -33,28 +34,31 @@ class LogFile:
         self._looked_at = 0.0
         self._is_torn = False
 
-    def add(self, line: bytes) -> None:
-        """Write one line, which ends in a line break. Raises OSError: the line is not written, or only in part."""
+    def add(self, line: bytes, standard: TextIO | None = None) -> None:
+        """Write one line, which ends in a line break. Raises OSError: the line is not written, or only in part.
+
+        Args:
+            standard: takes the place of standard output.
+        """
         if self._is_torn:
             line = b"\n" + line
-        written = os.write(self._open(), line)
+        handle = (standard or sys.stdout).fileno() if self._path is None else self._open(self._path)
+        written = os.write(handle, line)
         self._is_torn = written != len(line)
         if self._is_torn:
             raise OSError("the disk is full")
 
-    def _open(self) -> int:
+    def _open(self, path: Path) -> int:
         """Return the handle. A file that was moved or deleted is created again within a second."""
-        if self._path is None:
-            return sys.stdout.fileno()
         now = seconds_since_boot()
         if self._handle >= 0 and now - self._looked_at < LOOK_EVERY_SECONDS:
             return self._handle
         with self._lock:
             if utc_now().date() != self._rotated_on:
                 self.rotate()
-            if self._handle < 0 or not self._is_there(self._path):
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                fresh = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if self._handle < 0 or not self._is_there(path):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 if self._handle >= 0:
                     os.dup2(fresh, self._handle)  # keeps the number, which another thread may be about to write to
                     os.close(fresh)
