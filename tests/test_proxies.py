@@ -9,29 +9,34 @@ import shutil
 import socket
 import sqlite3
 import ssl
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import trustme
+import urllib3
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
+from keap_connect.connect.import_files import MOST_BYTES
 from keap_connect.database import db, write_transaction
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
+from tests.keap.raw_server import RawServer, answering, http
+from tests.support.drills import wait_until
 from tests.support.proxies import HOST, KINDS, Kind, run_proxy
-from tests.support.real_server import real_server
+from tests.support.real_server import SHIPPED, RealServer, real_server
 
 Headers = Iterable[tuple[str, str]]
 MOST_GUESSES = 61  # 30 in each of two minutes, and one
@@ -46,6 +51,7 @@ class Installation:
     database: Path
     audit_log: Path
     key: str
+    environ: dict[str, str]
 
     def addresses_in_history(self, kind: str) -> set[str]:
         """Return the addresses of all events of a kind."""
@@ -79,7 +85,7 @@ def installation(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -
             replace_credential(new_account(session, "ab123", "1"), granted)
         db.engine.dispose()
     with real_server(environ) as server:
-        yield Installation(server.port, database, folder / "audit.log", key)
+        yield Installation(server.port, database, folder / "audit.log", key, environ)
 
 
 @dataclass
@@ -99,10 +105,17 @@ class Client:
         self._connection.close()
 
     def ask(
-        self, path: str, headers: Headers = (), host: str = HOST, form: dict[str, str] | None = None
+        self,
+        path: str,
+        headers: Headers = (),
+        host: str = HOST,
+        form: dict[str, str] | None = None,
+        file: bytes | None = None,
     ) -> tuple[int, str]:
         """Send a request, on one connection as long as it lasts, and return status and body."""
-        body = urlencode(form).encode() if form else b""
+        body, kind = urlencode(form or {}).encode(), "application/x-www-form-urlencoded"
+        if form and file:
+            body, kind = urllib3.encode_multipart_formdata({**form, "file": ("accounts.csv", file)})
         connection = self._connection
         if connection.sock is None:
             plain = socket.create_connection(("127.0.0.1", self.port), 30, source_address=(self.address, 0))
@@ -110,7 +123,7 @@ class Client:
         connection.putrequest("POST" if form else "GET", path, skip_host=True)
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         own = [("Host", host), ("Cookie", cookie), ("Content-Length", str(len(body)))]
-        for name, value in [*own, ("Content-Type", "application/x-www-form-urlencoded"), *headers]:
+        for name, value in [*own, ("Content-Type", kind), *headers]:
             connection.putheader(name, value)
         connection.endheaders(body)
         answer = connection.getresponse()
@@ -124,11 +137,12 @@ class Client:
         """Show a wrong key."""
         return self.ask("/api/v1/accounts", [("Authorization", "Bearer kc_guess"), *headers])[0]
 
-    def press(self, page: str, action: str, headers: Headers = (), **typed: str) -> int:
-        """Send a form with the token that a page gives."""
+    def press(self, page: str, action: str, headers: Headers = (), file: bytes | None = None, **typed: str) -> int:
+        """Send a form with the token that a page gives, and perhaps a file; its answer is `page`."""
         token = re.findall(r'name="csrf_token" value="([^"]+)"', self.ask(page)[1])[0]
         own = [("Origin", f"https://{HOST}"), *headers]
-        return self.ask(action, own, form={"csrf_token": token, **typed})[0]
+        status, self.page = self.ask(action, own, form={"csrf_token": token, **typed}, file=file)
+        return status
 
 
 NewClient = Callable[[], Client]
@@ -151,14 +165,19 @@ def proxy_port(
     kind: Kind = request.param
     if kind.program is None:
         pytest.skip(f"there is no {kind.name} here: install {kind.package}")
-    with run_proxy(kind, authority, installation.app_port, tmp_path_factory.mktemp(kind.name)) as port:
+    ports = installation.app_port, installation.app_port
+    with run_proxy(kind, authority, ports, tmp_path_factory.mktemp(kind.name)) as port:
         yield port
 
 
+@pytest.fixture(scope="module")
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+
+
 @pytest.fixture
-def new_client(proxy_port: int, authority: trustme.CA) -> Iterator[NewClient]:
+def new_client(proxy_port: int, tls: ssl.SSLContext) -> Iterator[NewClient]:
     """Give the function that makes a client of the proxy."""
-    tls = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
     with ExitStack() as opened:
         yield lambda: opened.enter_context(closing(Client(proxy_port, tls, next(addresses))))
 
@@ -264,3 +283,108 @@ def test_probes_answer_without_a_host(installation: Installation):
 
     assert answer.startswith(b"HTTP/1.0 200")
     assert answer.endswith(b"ok\n")
+
+
+@pytest.mark.proves("F101")
+def test_the_largest_file_to_import_gets_through(new_client: NewClient):
+    admin = new_client()
+    admin.press("/signin", "/signin", email=ADMIN_EMAIL, password=ADMIN_PASSWORD, next="")
+    columns = b"kind,access_token,refresh_token\n"
+
+    admin.press("/import/file", "/import/file", file=columns.ljust(MOST_BYTES, b"\n"), choice="check")
+
+    assert "The file has 0 lines" in admin.page
+
+
+# With two servers
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    if found.program is None:
+        pytest.skip(f"there is no {found.name} here: install {found.package}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def servers(installation: Installation) -> Iterator[list[RealServer]]:
+    """Give two servers; a test that restarts one puts the new one into its place."""
+    environ = {**installation.environ, "API_RATE_PER_MINUTE": "0"}
+    running = [RealServer(environ, SHIPPED) for _ in range(2)]
+    try:
+        for one in running:
+            one.wait_until_it_listens()
+        yield running
+    finally:
+        for one in running:
+            one.process.terminate()
+            one.process.wait()
+
+
+@pytest.fixture
+def shared_port(kind: Kind, servers: list[RealServer], authority: trustme.CA, tmp_path: Path) -> Iterator[int]:
+    """Give the port of a proxy in front of the two servers."""
+    with run_proxy(kind, authority, (servers[0].port, servers[1].port), tmp_path) as port:
+        yield port
+
+
+@pytest.mark.proves("R42")
+def test_no_token_call_fails_while_one_server_after_the_other_is_restarted(
+    shared_port: int, servers: list[RealServer], installation: Installation, tls: ssl.SSLContext
+):
+    statuses: list[int] = []
+    failures: list[str] = []
+    is_over = threading.Event()
+
+    def call() -> None:
+        with closing(Client(shared_port, tls, next(addresses))) as job:
+            while not is_over.is_set():
+                try:
+                    token = job.ask("/api/v1/accounts/1/token", [("Authorization", f"Bearer {installation.key}")])
+                    statuses.append(token[0])
+                except (OSError, HTTPException) as problem:
+                    failures.append(repr(problem))
+                    return
+
+    def wait_for_calls() -> None:
+        before = len(statuses)
+        wait_until(lambda: len(statuses) > before + 20 or bool(failures))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    try:
+        wait_for_calls()
+        for place, old in enumerate(list(servers)):
+            assert old.end() == 0
+            wait_for_calls()
+            servers[place] = RealServer(old.environ, SHIPPED, old.port)
+            servers[place].wait_until_it_listens()
+        wait_for_calls()
+    finally:
+        is_over.set()
+        for caller in callers:
+            caller.join()
+
+    assert (set(statuses), failures) == ({200}, [])
+
+
+def test_an_unanswered_get_is_repeated_at_the_other_server_and_a_post_is_not(
+    kind: Kind, authority: trustme.CA, tls: ssl.SSLContext, tmp_path: Path
+):
+    def ask(form: dict[str, str] | None = None) -> int:
+        with closing(Client(port, tls, next(addresses))) as client:
+            return client.ask("/", form=form)[0]
+
+    with (
+        RawServer() as silent,
+        RawServer(answering(http(b"{}"))) as well,
+        run_proxy(kind, authority, (silent.port, well.port), tmp_path) as port,
+    ):
+        reads = [ask() for _ in range(4)]
+        writes = [ask({"a": "b"}) for _ in range(4)]
+
+    sent = [[request.split()[0] for request in server.requests] for server in (silent, well)]
+    assert (reads, b"GET" in sent[0]) == ([200] * 4, True)
+    assert (set(writes), [*sent[0], *sent[1]].count(b"POST")) == ({200, 502}, 4)

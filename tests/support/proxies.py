@@ -73,15 +73,18 @@ KINDS = (
 
 
 @contextmanager
-def run_proxy(kind: Kind, authority: trustme.CA, app_port: int, folder: Path) -> Iterator[int]:
-    """Run one in front of the app, with the settings there, and give its port."""
+def run_proxy(kind: Kind, authority: trustme.CA, ports: tuple[int, int], folder: Path) -> Iterator[int]:
+    """Run one in front of two servers, with the settings there, and give its port."""
     port = free_port()
     certificate = authority.issue_cert(HOST)
     files = {"pem": certificate.cert_chain_pems[0], "key": certificate.private_key_pem}
     for ending, file in {**files, "both.pem": certificate.private_key_and_cert_chain_pem}.items():
         file.write_to_path(str(folder / f"{HOST}.{ending}"))
     settings = _documented_settings(kind)
-    replaced = {kind.listens: kind.listens_here, "127.0.0.1:5000": f"127.0.0.1:{app_port}", "/etc/ssl": str(folder)}
+    # Without a digit for the servers: what replaces the first might look like the second.
+    servers = {f"127.0.0.1:500{number}": f"127.0.0.1:SERVER_{name}" for number, name in enumerate("AB")}
+    here = {f"SERVER_{name}": str(port) for name, port in zip("AB", ports, strict=True)}
+    replaced = {kind.listens: kind.listens_here, **servers, **here, "/etc/ssl": str(folder)}
     for shown, here in replaced.items():
         assert shown in settings, f"the settings for {kind.name} do not contain {shown!r}"
         settings = settings.replace(shown, here)

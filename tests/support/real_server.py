@@ -23,8 +23,9 @@ PATIENCE_SECONDS = 300
 class RealServer:
     """A running server."""
 
-    def __init__(self, environ: Mapping[str, str], command: list[str]) -> None:
-        self.port = free_port()
+    def __init__(self, environ: Mapping[str, str], command: list[str], port: int = 0) -> None:
+        self.port = port or free_port()
+        self.environ = environ
         self.host = urlsplit(environ["PUBLIC_URL"]).netloc
         inside = {"LOG_LEVEL": "WARNING", **environ, "PORT": str(self.port), "GRANIAN_PORT": str(self.port)}
         inside = {"PATH": os.environ["PATH"], "FLASK_SKIP_DOTENV": "1", **inside}
