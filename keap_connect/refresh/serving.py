@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
@@ -46,6 +47,7 @@ MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its dat
 # However slow Keap is, the other threads of a web process stay free for tokens that need no refresh, and for people.
 _places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)
 _probe = Probe()
+ENDING = "keap_connect.ending"  # an extension of the app once too little time is left to wait for Keap's answer
 
 
 class RefreshUnderWay(Exception):
@@ -247,6 +249,8 @@ def _is_done(situation: Situation, caller: _Caller) -> bool:
 
 def _refresh(situation: Situation, caller: _Caller) -> bool:
     """Present the refresh token; return False if somebody else has the lease."""
+    if ENDING in current_app.extensions:
+        raise TemporarilyUnavailable("This process is ending, so no refresh begins. Try again.", 5)
     unknown_wait = _unknown_wait(situation, caller)
     _check_block(situation, caller, unknown_wait)
     is_probe = situation.client_refusal is not None and caller.replaced_generation is None

@@ -24,6 +24,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTim
 
 from keap_connect.clock import seconds_since_boot
 from keap_connect.errors import ServerBusy
+from keap_connect.refresh.serving import ENDING
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -190,8 +191,12 @@ class Front:
             return is_over()
 
     async def finish(self, seconds: float) -> bool:
-        """Refuse further requests, and return whether all others were answered, and large answers read, in time."""
+        """Refuse further requests, and return whether all others were answered, and large answers read, in time.
+
+        Callers that wait, for a thread or for somebody else's refresh, begin no refresh any more.
+        """
         self._is_ending = True
+        self._app.extensions[ENDING] = True
         loop = asyncio.get_running_loop()
         for limit in self._arriving:
             if not limit.expired():

@@ -21,7 +21,9 @@ from granian.server.embed import Server
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
+from keap_connect.clock import utc_now
 from keap_connect.database import db
+from keap_connect.refresh import serving
 from keap_connect.server import front as front_module
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
@@ -335,6 +337,32 @@ def test_it_says_whether_the_app_has_finished(fronted: Fronted, gate: threading.
 
     assert fronted.finish(seconds=0.05) is False
     gate.set()
+    assert fronted.finish(seconds=60) is True
+
+
+@pytest.mark.proves("F83", "R42")
+def test_a_caller_that_waits_when_the_process_ends_begins_no_refresh(
+    fronted: Fronted, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    """Else the process would be killed before Keap answers, and the new pair would be lost."""
+    monkeypatch.setattr(serving, "_places", threading.BoundedSemaphore(1))
+    with fronted.app.app_context():
+        key = issue_api_key("jobs", [Scope.TOKENS_READ], "x").text
+        ids = [store_account(sandbox, tenant, access_token_expires_at=utc_now()) for tenant in ("ab123", "cd456")]
+    waits = f"Authorization: Bearer {key}\r\nPrefer: wait=25\r\n\r\n"
+    sandbox.hold("refresh")
+    first = fronted.send(f"GET /api/v1/accounts/{ids[0]}/token HTTP/1.1\r\n{waits}")
+    sandbox.wait_held(1)
+    second = fronted.send(f"GET /api/v1/accounts/{ids[1]}/token HTTP/1.1\r\n{waits}")
+    until(lambda: fronted.front._waiting)
+
+    assert fronted.finish(seconds=0) is False
+    sandbox.release()
+
+    assert answer_to(first).status == 200
+    refused = answer_to(second)
+    assert (refused.status, "ending" in json.loads(refused.body)["error_description"]) == (503, True)
+    assert len([one for one in sandbox.ledger()["presentations"] if one["kind"] == "refresh_token"]) == 1
     assert fronted.finish(seconds=60) is True
 
 
