@@ -12,7 +12,7 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from keap_connect.errors import SealBroken
+from keap_connect.errors import SealBroken, SealingKeyUnknown
 
 VERSION = b"\x01"
 NONCE_BYTES = 12
@@ -36,13 +36,14 @@ class TokenCipher:
         """Decrypt what `seal` made for the same context.
 
         Raises:
-            SealBroken: no key of the ring opens it in this context.
+            SealingKeyUnknown: no key of the ring has sealed it.
+            SealBroken: it does not open in this context.
         """
         name = _joined(context)
         header, nonce = sealed[:5], sealed[5 : 5 + NONCE_BYTES]
         cipher = self._ring.get(header[1:])
         if cipher is None or header[:1] != VERSION:
-            raise SealBroken(f"{name} was sealed with a key that is not in TOKEN_KEYS.")
+            raise SealingKeyUnknown(f"{name} was sealed with a key that is not in TOKEN_KEYS.")
         try:
             return cipher.decrypt(nonce, sealed[5 + NONCE_BYTES :], header + name.encode()).decode()
         except (InvalidTag, ValueError):  # ValueError: not even the nonce is whole

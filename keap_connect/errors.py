@@ -63,6 +63,10 @@ class SealBroken(KeapConnectError):
     advice = "It was sealed with another key, or edited. It was left as it is, and other accounts are not affected."
 
 
+class SealingKeyUnknown(SealBroken):
+    """TOKEN_KEYS lacks the key that sealed it, or another version of this program did."""
+
+
 class NotFound(KeapConnectError):
     status, code = 404, "not_found"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keap_connect.health.finding import Finding, attention, well, wrong
-from keap_connect.refresh.recovery import list_broken, list_kept
+from keap_connect.refresh.recovery import list_broken, list_closed, list_kept
 from keap_connect.services import services
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -27,11 +27,18 @@ def check_modes() -> Iterator[Finding]:
 
 
 def check_recovery() -> Iterator[Finding]:
-    kept, broken = list_kept(), list_broken()
-    if kept:
+    kept, broken, closed = list_kept(), list_broken(), list_closed()
+    for path, reason in list(closed.items())[:5]:
         yield wrong(
             "recovery",
-            f"New token pairs that wait in files because the database did not store them: {len(kept)}.",
+            f"{path.name}: {reason} Its account is not refreshed until they are stored.",
+            "Put that key back into TOKEN_KEYS, or start that version again: a worker then stores them. If every copy "
+            "of the key is gone, let this customer reconnect.",
+        )
+    if waiting := len(kept) - len(closed):
+        yield wrong(
+            "recovery",
+            f"New token pairs that wait in files because the database did not store them: {waiting}.",
             "Repair the database and start a worker: it stores them first. Delete nothing in instance/recovery.",
         )
     if broken:

@@ -29,12 +29,12 @@ from keap_connect.clock import seconds_since_boot
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import read_session, write_transaction
 from keap_connect.durable_files import NEW, remove_abandoned, sync, write_all
-from keap_connect.errors import SealBroken, TemporarilyUnavailable
+from keap_connect.errors import SealBroken, SealingKeyUnknown, TemporarilyUnavailable
 from keap_connect.events.history import EventKind
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, AccountEvent
 from keap_connect.refresh import alarms, timing
-from keap_connect.refresh.lease import note_dead
+from keap_connect.refresh.lease import hold, note_dead
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from keap_connect.services import services
 from keap_connect.signals import on_stop
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 FOLDER = "recovery"
 FILE_BYTES = 64 * 1024
 RETRY_SECONDS = 1.0
+NOT_OPEN = (ValueError, KeyError, TypeError, SealBroken)  # the content of a file was cut short or edited
 
 
 class RecoveryUnavailable(TemporarilyUnavailable):
@@ -56,6 +57,18 @@ class PairAhead(Exception):
 
 class NoAccount(Exception):
     """The account of a kept pair is not in this database, and was not erased or merged: an old backup was restored."""
+
+
+@dataclass(frozen=True)
+class ClosedPair:
+    """A kept pair that this process cannot open, but one with another key or of another version can."""
+
+    account_id: int
+    generation: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"The new tokens of account {self.account_id} cannot be read: {self.why}."
 
 
 class RecoveryFile:
@@ -166,6 +179,7 @@ class _Watcher:
 
 _watcher = _Watcher()
 _unstored: set[RecoveryFile] = set()  # their pairs are neither stored nor written
+_reported_closed: set[Path] = set()
 
 
 def wait_for_pairs_in_memory() -> None:
@@ -215,7 +229,10 @@ def replay(is_confirmed: bool = False) -> None:
     """Store the pairs in the files of dead processes, and note on their other attempts that the process is dead.
 
     A pair that is ahead of its row stays in its file, and refreshing is paused, until the operator has confirmed that
-    this is the living database. Raises SQLAlchemyError: the database does not answer; the files stay.
+    this is the living database. One that this process cannot open stays, too, and its account is not refreshed.
+
+    Raises:
+        SQLAlchemyError: the database does not answer; the files stay.
     """
     remove_abandoned(_folder())
     with contextlib.ExitStack() as locked:
@@ -224,12 +241,11 @@ def replay(is_confirmed: bool = False) -> None:
             with _reported(path):
                 handle = locked.enter_context(_locked(path))
                 try:
-                    _store_kept(path, handle, is_confirmed)
+                    if _store_kept(path, handle, is_confirmed):
+                        abandoned[path] = handle
                 except PairAhead as ahead:
                     with write_transaction() as session:
                         alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, str(ahead))
-                else:
-                    abandoned[path] = handle
         if not abandoned:
             return
         with write_transaction() as session:
@@ -262,8 +278,19 @@ def list_kept() -> list[Path]:
     return [path for path in sorted(_folder().glob("*.pair")) if _first_byte(path).strip(b"\0")]
 
 
+def list_closed() -> dict[Path, str]:
+    """Return those of the files with a pair that this process cannot open, and why."""
+    closed = {}
+    for path in list_kept():
+        with contextlib.suppress(OSError, *NOT_OPEN):  # it was stored meanwhile, or `replay` puts it aside
+            kept = _opened(path.read_bytes().rstrip(b"\0"))
+            if isinstance(kept, ClosedPair):
+                closed[path] = str(kept)
+    return closed
+
+
 def list_broken() -> list[Path]:
-    """Return the files that did not open."""
+    """Return the files that were put aside."""
     return sorted(_folder().glob("*.broken"))
 
 
@@ -285,29 +312,50 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _store_kept(path: Path, handle: int, is_confirmed: bool) -> None:
+def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
+    """Store the pair in a file, if there is one; return False if it must wait for a process that can open it."""
     content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
     if not content:
-        return
+        return True
     try:
-        pair = _opened(content)
-    except (ValueError, KeyError, SealBroken) as problem:
+        kept = _opened(content)
+    except NOT_OPEN as problem:
         log.critical(
             "The recovery file %s does not open (%s); it is renamed to *.broken.", path, type(problem).__name__
         )
         path.rename(path.with_suffix(".broken"))
-        return
+        return True
     try:
-        _store(pair, is_confirmed)
+        if isinstance(kept, ClosedPair):
+            return not _hold(kept, path)
+        _store(kept, is_confirmed)
     except NoAccount:
         # A customer who connects now may get the number of that account, so the file does not wait for an answer.
         log.critical(
             "The recovery file %s has tokens of account %s, which this database does not have: it is put aside. If no "
             "newer database is put back, this customer has to connect again.",
             path,
-            pair.account_id,
+            kept.account_id,
         )
         path.rename(path.with_suffix(".broken"))
+    return True
+
+
+def _hold(closed: ClosedPair, path: Path) -> bool:
+    """Let nobody present the token that was used to get a pair; return False if its account has another one by now."""
+    with write_transaction() as session:
+        account = session.get(Account, closed.account_id, with_for_update=True)
+        is_late = account is None or account.disconnected_at is not None or account.generation > closed.generation
+        if account is not None and not is_late:
+            hold(session, account, path.stem)
+    if is_late:
+        if not _is_known(closed.account_id):
+            raise NoAccount
+        return False
+    if path not in _reported_closed:
+        _reported_closed.add(path)
+        log.critical("The recovery file %s waits, and its account is not refreshed. %s", path, closed)
+    return True
 
 
 def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
@@ -377,12 +425,21 @@ def _sealed(cipher: TokenCipher, pair: NewPair) -> bytes:
     return json.dumps({**header, "sealed": b64encode(sealed).decode()}).encode()
 
 
-def _opened(content: bytes) -> NewPair:
+def _opened(content: bytes) -> NewPair | ClosedPair:
+    """Read a file. Raises one of NOT_OPEN."""
     kept = json.loads(content)
     account_id, generation = int(kept["account_id"]), int(kept["generation"])
-    granted = json.loads(services().cipher.open(b64decode(kept["sealed"]), "recovery", account_id, generation))
-    granted["expires_at"] = datetime.fromisoformat(granted["expires_at"])
-    return NewPair(account_id, generation, TokenResponse(**granted), str(kept["actor"]))
+    sealed, actor = b64decode(kept["sealed"]), str(kept["actor"])
+    try:
+        opened = services().cipher.open(sealed, "recovery", account_id, generation)
+    except SealingKeyUnknown:
+        return ClosedPair(account_id, generation, "TOKEN_KEYS lacks the key that sealed them")
+    try:
+        granted = json.loads(opened)
+        granted["expires_at"] = datetime.fromisoformat(granted["expires_at"])
+        return NewPair(account_id, generation, TokenResponse(**granted), actor)
+    except (ValueError, KeyError, TypeError):  # it is whole, since its seal opened
+        return ClosedPair(account_id, generation, "another version of this program wrote them")
 
 
 def _folder() -> Path:

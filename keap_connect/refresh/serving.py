@@ -36,7 +36,7 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, CredentialKind
 from keap_connect.refresh import recovery, timing
 from keap_connect.refresh.alarms import Probe
-from keap_connect.refresh.lease import Situation, look
+from keap_connect.refresh.lease import HOLD, Situation, look
 from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.storing import Outcome
 from keap_connect.services import services
@@ -44,6 +44,9 @@ from keap_connect.services import services
 log = logging.getLogger(__name__)
 DISCONNECTED = "This account was disconnected; its tokens are forgotten."
 MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
+ON_HOLD = (
+    "Its new tokens are in a recovery file that cannot be stored yet: ./keap-connect doctor on that host says why."
+)
 # However slow Keap is, the other threads of a web process stay free for tokens that need no refresh, and for people.
 _places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)
 _probe = Probe()
@@ -299,17 +302,23 @@ def _check(situation: Situation) -> None:
 def _unknown_wait(situation: Situation, caller: _Caller) -> float:
     """Return how long the token must wait after an attempt whose outcome nobody knows."""
     account = situation.account
-    if _lasts(account, max(caller.wanted_seconds, timing.RUNS_SHORT_SECONDS)):
+    if _is_on_hold(account) or _lasts(account, max(caller.wanted_seconds, timing.RUNS_SHORT_SECONDS)):
         return timing.UNASKED_WAIT_SECONDS
     if account.lease_owner and recovery.is_locked(account.lease_owner):
         return timing.LOCKED_WAIT_SECONDS
     return timing.UNKNOWN_OUTCOME_WAIT_SECONDS
 
 
+def _is_on_hold(account: Account) -> bool:
+    return account.lease_owner is not None and account.lease_owner.endswith(HOLD)
+
+
 def _check_block(situation: Situation, caller: _Caller, unknown_wait: float) -> None:
     """Raise what keeps the token from being presented now, with the seconds that this will last."""
     account = situation.account
     if situation.unknown_seconds is not None and situation.unknown_seconds < unknown_wait:
+        if _is_on_hold(account):
+            raise TemporarilyUnavailable(ON_HOLD, timing.COME_BACK_WHEN_PAUSED_SECONDS)
         words = "Nobody knows yet how the last refresh ended, so the refresh token rests before it is tried again."
         raise TemporarilyUnavailable(words, int(unknown_wait - situation.unknown_seconds) + 1)
     if situation.blocked_seconds > 0:

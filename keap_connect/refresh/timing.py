@@ -7,6 +7,9 @@ UNKNOWN_OUTCOME_WAIT_SECONDS = 120.0
 # its recovery file locked, callers wait this long; the worker, for whom the token is never urgent, a day.
 LOCKED_WAIT_SECONDS = 900.0
 UNASKED_WAIT_SECONDS = 86_400.0
+# While a new pair waits in a recovery file that cannot be stored, the hold of its account is written this often, since
+# an older version presents the used token UNKNOWN_OUTCOME_WAIT_SECONDS after the last time.
+HOLD_SECONDS = 20.0
 # While its access token lasts longer than this, a refresh token with an unknown outcome waits as if nobody needed it.
 RUNS_SHORT_SECONDS = 1800.0
 # Keap sometimes refuses a token that is valid, so a refusal counts only when it comes twice, this far apart.

@@ -7,18 +7,32 @@ import stat
 import subprocess
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 
+from keap_connect.accounts.credentials import open_refresh_token
+from keap_connect.accounts.directory import get_account
+from keap_connect.accounts.state import AccountState
+from keap_connect.clock import utc_now
+from keap_connect.crypto import TokenCipher
 from keap_connect.database import read_session
+from keap_connect.health.files import check_recovery
+from keap_connect.keap import token_endpoint
+from keap_connect.keap.token_response import TokenResponse
 from keap_connect.refresh import recovery, refresher
 from keap_connect.refresh.serving import refresh_account
+from keap_connect.refresh.storing import NewPair
+from keap_connect.services import services
+from tests.conftest import TOKEN_KEY
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
+OTHER_KEY = b64encode(bytes(range(32, 64))).decode()
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -238,19 +252,109 @@ def test_a_kept_pair_obeys_the_fence(stage: Stage, outage: Outage, meanwhile: st
 
 @SQLITE
 @pytest.mark.proves("R30")
-def test_a_recovery_file_that_does_not_open_is_put_aside_and_said_loudly(stage: Stage):
-    (account_id,) = stage.add_accounts()
-    stage.recovery_folder.mkdir(parents=True, exist_ok=True)
-    (stage.recovery_folder / "0.pair").write_bytes(
-        b'{"account_id": 1, "generation": 1, "actor": "x", "sealed": "AAAA"}'
-    )
+@pytest.mark.parametrize("damage", ["cut short", "edited", "nonsense"])
+def test_a_recovery_file_that_does_not_open_is_put_aside_and_said_loudly(stage: Stage, damage: str):
+    account_id, other = stage.add_accounts(2)
+    kept = _keep_a_pair(stage, account_id)
+    content = kept.read_bytes()
+    damaged = {"cut short": content[:-9], "edited": content.replace(b'"generation": 1', b'"generation": 2')}
+    kept.write_bytes(damaged.get(damage, b"[]"))
     (process,) = stage.start(1)
 
-    assert process.ask("refresh", account_id)["ok"]
+    assert process.ask("refresh", other)["ok"]
 
-    assert (stage.recovery_folder / "0.broken").exists()
+    assert kept.with_suffix(".broken").exists()
     assert "CRITICAL" in stage.logs()
     assert "does not open" in stage.logs()
+
+
+def _keep_a_pair(
+    stage: Stage, account_id: int, key: str = TOKEN_KEY, version: type[TokenResponse] = TokenResponse
+) -> Path:
+    """Refresh behind the app's back, as a process does that keeps the new pair and dies; return its file."""
+    with stage.app.app_context():
+        account = get_account(account_id)
+        answer = token_endpoint.refresh(services().keap, open_refresh_token(account) or "")
+    pair = NewPair(account_id, account.generation, version(**vars(answer.token_response)), "test")
+    kept = stage.recovery_folder / "0123456789abcdef.pair"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(recovery._sealed(TokenCipher((b64decode(key),)), pair))
+    stage.change(account_id, lease_owner="0123456789abcdef:01234567", lease_ends=1.0, attempted_at=utc_now())
+    return kept
+
+
+@SQLITE
+@pytest.mark.proves("R30", "R47", "F40")
+def test_a_kept_pair_waits_for_its_key_and_the_used_token_is_not_presented(stage: Stage):
+    stage.sandbox.switch(family_revocation=True)
+    account_id, other = stage.add_accounts(2)
+    kept = _keep_a_pair(stage, account_id, OTHER_KEY)
+    (process,) = stage.start(1, PACE=PACE)
+
+    assert process.ask("sweep")["refreshed"] == 1
+    for patience in (0, 3):  # longer than a used token rests when nobody knows about it
+        refused = process.ask("valid_token", account_id, patience_seconds=patience)
+        assert "recovery file that cannot be stored" in refused["message"]
+
+    assert stage.is_reconciled(other)
+    assert len(stage.presentations()) == 2
+    assert stage.state(account_id) is AccountState.AT_RISK
+    assert stage.logs().count("TOKEN_KEYS lacks the key") == 1
+    with stage.app.app_context():
+        assert stage.kept_files() == [kept]
+        assert ["TOKEN_KEYS lacks the key" in one.sentence for one in check_recovery()] == [True]
+
+    (knowing,) = stage.start(1, TOKEN_KEYS=f"{TOKEN_KEY},{OTHER_KEY}")
+    knowing.ask("sweep")
+
+    assert (stage.is_reconciled(account_id), stage.kept_files()) == (True, [])
+    assert stage.state(account_id) is AccountState.ACTIVE
+    assert len(stage.presentations()) == 2
+
+
+@dataclass(frozen=True)
+class _NewerResponse(TokenResponse):
+    """What a later version reads of an answer."""
+
+    device: str | None = None
+
+
+@SQLITE
+@pytest.mark.proves("R30")
+def test_a_kept_pair_of_another_version_waits_for_it_and_the_worker_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    account_id, other = stage.add_accounts(2)
+    kept = _keep_a_pair(stage, account_id, version=_NewerResponse)
+    (process,) = stage.start(1)
+
+    assert process.ask("sweep")["refreshed"] == 1
+    assert process.ask("refresh", account_id)["error"] == "TemporarilyUnavailable"
+
+    assert (stage.is_reconciled(other), stage.kept_files()) == (True, [kept])
+    assert "another version of this program wrote them" in stage.logs()
+    monkeypatch.setattr(recovery, "TokenResponse", _NewerResponse)
+    with stage.app.app_context():
+        recovery.replay()
+    assert (stage.is_reconciled(account_id), stage.kept_files()) == (True, [])
+    assert len(stage.presentations()) == 2
+
+
+@SQLITE
+@pytest.mark.parametrize("meanwhile", ["reconnected", "disconnected"])
+def test_a_kept_pair_that_cannot_be_opened_is_deleted_once_its_account_needs_it_no_more(stage: Stage, meanwhile: str):
+    (account_id,) = stage.add_accounts()
+    kept = _keep_a_pair(stage, account_id, OTHER_KEY)
+    with stage.app.app_context():
+        recovery.replay()
+        assert kept.exists()
+        if meanwhile == "reconnected":
+            stage.reconnect(account_id)
+        else:
+            stage.disconnect(account_id)
+        recovery.replay()
+
+    assert not list(kept.parent.glob(f"{kept.stem}.*"))
 
 
 @SQLITE
