@@ -45,7 +45,9 @@ log = logging.getLogger(__name__)
 PAUSES_ALL = Alarm.name != literal_column(f"'{CLIENT_REFUSED}'")  # no parameter: `PlainReads` would have to know it
 IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
 LENGTH_OF_FILE_NAME = 16
-HOLD = ":hold"  # what the owner of a lease ends with whose recovery file has the new pair, and cannot be stored yet
+# What the owner of a lease ends with whose recovery file has the new pair, and is not stored yet: the process that finds
+# it cannot open it, or the operator was asked whether this is the living database.
+CLOSED, AHEAD = ":closed", ":ahead"
 # The same words as the index has; with others, a database reads the whole table.
 HAS_WAIT = or_(Account.lease_owner.is_not(None), Account.blocked_until.is_not(None))
 
@@ -251,9 +253,9 @@ def note_dead(session: Session, recovery_files: Sequence[str]) -> None:
     session.execute(dead)
 
 
-def hold(session: Session, account: Account, recovery_file: str) -> None:
-    """Let nobody present the token of a locked row for a day: it was used to get the pair in the recovery file."""
-    now, owner = session.scalar(select(database_clock())) or 0.0, recovery_file + HOLD
+def hold(session: Session, account: Account, owner: str) -> None:
+    """Let nobody present the token of a locked row for a day: it was used to get the pair in the owner's file."""
+    now = session.scalar(select(database_clock())) or 0.0
     if account.lease_owner != owner or abs(now - (account.lease_ends or 0.0)) > timing.HOLD_SECONDS:
         account.lease_owner, account.lease_ends, account.blocked_until = owner, now, None
         account.outcome_unknown_since = account.outcome_unknown_since or account.attempted_at or utc_now()

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+import socket
 import threading
 import time
 from base64 import b64decode, b64encode
@@ -34,7 +35,7 @@ from keap_connect.events.history import EventKind
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account, AccountEvent
 from keap_connect.refresh import alarms, timing
-from keap_connect.refresh.lease import hold, note_dead
+from keap_connect.refresh.lease import AHEAD, CLOSED, hold, note_dead
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from keap_connect.services import services
 from keap_connect.signals import on_stop
@@ -228,8 +229,9 @@ def give_back(files: Iterable[RecoveryFile]) -> None:
 def replay(is_confirmed: bool = False) -> None:
     """Store the pairs in the files of dead processes, and note on their other attempts that the process is dead.
 
-    A pair that is ahead of its row stays in its file, and refreshing is paused, until the operator has confirmed that
-    this is the living database. One that this process cannot open stays, too, and its account is not refreshed.
+    A pair that is ahead of its row stays in its file, and refreshing is paused, until the operator has confirmed, on
+    whichever host, that this is the living database. One that this process cannot open stays, too. Nobody presents the
+    tokens that were used to get them.
 
     Raises:
         SQLAlchemyError: the database does not answer; the files stay.
@@ -240,12 +242,8 @@ def replay(is_confirmed: bool = False) -> None:
         for path in sorted(_folder().glob("*.pair")):
             with _reported(path):
                 handle = locked.enter_context(_locked(path))
-                try:
-                    if _store_kept(path, handle, is_confirmed):
-                        abandoned[path] = handle
-                except PairAhead as ahead:
-                    with write_transaction() as session:
-                        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, str(ahead))
+                if _store_kept(path, handle, is_confirmed):
+                    abandoned[path] = handle
         if not abandoned:
             return
         with write_transaction() as session:
@@ -313,7 +311,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
-    """Store the pair in a file, if there is one; return False if it must wait for a process that can open it."""
+    """Store the pair in a file, if there is one; return False if it must wait."""
     content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
     if not content:
         return True
@@ -328,7 +326,12 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
     try:
         if isinstance(kept, ClosedPair):
             return not _hold(kept, path)
-        _store(kept, is_confirmed)
+        try:
+            _store(kept, is_confirmed)
+        except PairAhead as ahead:
+            if not _is_confirmed(kept, path, str(ahead)):
+                return False
+            _store(kept, is_confirmed=True)
     except NoAccount:
         # A customer who connects now may get the number of that account, so the file does not wait for an answer.
         log.critical(
@@ -347,7 +350,7 @@ def _hold(closed: ClosedPair, path: Path) -> bool:
         account = session.get(Account, closed.account_id, with_for_update=True)
         is_late = account is None or account.disconnected_at is not None or account.generation > closed.generation
         if account is not None and not is_late:
-            hold(session, account, path.stem)
+            hold(session, account, path.stem + CLOSED)
     if is_late:
         if not _is_known(closed.account_id):
             raise NoAccount
@@ -356,6 +359,18 @@ def _hold(closed: ClosedPair, path: Path) -> bool:
         _reported_closed.add(path)
         log.critical("The recovery file %s waits, and its account is not refreshed. %s", path, closed)
     return True
+
+
+def _is_confirmed(ahead: NewPair, path: Path, reason: str) -> bool:
+    """Return whether the operator has confirmed, on whichever host; until then, nobody presents the used token."""
+    owner = path.stem + AHEAD
+    with write_transaction() as session:
+        account = session.get_one(Account, ahead.account_id, with_for_update=True)
+        if account.lease_owner == owner and not alarms.is_raised(session, alarms.UNKNOWN_INSTANCE):
+            return True
+        hold(session, account, owner)
+        alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, reason)
+    return False
 
 
 def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
@@ -381,8 +396,8 @@ def _store(pair: NewPair, is_confirmed: bool = False) -> None:
         outcome = store_granted(session, account, pair, is_confirmed)
     if outcome is Outcome.AHEAD:
         raise PairAhead(
-            f"A recovery file has tokens of account {pair.account_id} that are newer than those of this database: a "
-            "backup was restored."
+            f"A recovery file on the host {socket.gethostname()} has tokens of account {pair.account_id} that are "
+            "newer than those of this database: a backup was restored."
         )
     if outcome is Outcome.LATE and not _is_known(pair.account_id):
         raise NoAccount

@@ -36,7 +36,7 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, CredentialKind
 from keap_connect.refresh import recovery, timing
 from keap_connect.refresh.alarms import Probe
-from keap_connect.refresh.lease import HOLD, Situation, look
+from keap_connect.refresh.lease import AHEAD, CLOSED, Situation, look
 from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.storing import Outcome
 from keap_connect.services import services
@@ -44,9 +44,7 @@ from keap_connect.services import services
 log = logging.getLogger(__name__)
 DISCONNECTED = "This account was disconnected; its tokens are forgotten."
 MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
-ON_HOLD = (
-    "Its new tokens are in a recovery file that cannot be stored yet: ./keap-connect doctor on that host says why."
-)
+ON_HOLD = "Its new tokens are in a recovery file that is not stored yet: ./keap-connect doctor on its host says why."
 # However slow Keap is, the other threads of a web process stay free for tokens that need no refresh, and for people.
 _places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)
 _probe = Probe()
@@ -310,7 +308,7 @@ def _unknown_wait(situation: Situation, caller: _Caller) -> float:
 
 
 def _is_on_hold(account: Account) -> bool:
-    return account.lease_owner is not None and account.lease_owner.endswith(HOLD)
+    return account.lease_owner is not None and account.lease_owner.endswith((CLOSED, AHEAD))
 
 
 def _check_block(situation: Situation, caller: _Caller, unknown_wait: float) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.clock import seconds_since_boot
 from keap_connect.errors import SettingsError
 from keap_connect.refresh.heartbeat import beat_as_server, process_name, retire
-from keap_connect.refresh.recovery import wait_for_pairs_in_memory
+from keap_connect.refresh.recovery import replay, wait_for_pairs_in_memory
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings, read_supervisor
 from keap_connect.signals import stop_signals
@@ -118,7 +118,7 @@ def raise_file_limit() -> int:
 
 
 async def keep_reporting(app: Flask) -> None:
-    """Write at intervals that this process lives, and at the end that it does not."""
+    """Write at intervals that this process lives, and at the end that it does not; store what dead ones left."""
 
     def write(report: Callable[[], None]) -> None:
         try:
@@ -130,6 +130,7 @@ async def keep_reporting(app: Flask) -> None:
     try:
         while True:
             await asyncio.to_thread(write, beat_as_server)
+            await asyncio.to_thread(write, replay)
             await asyncio.sleep(REPORT_SECONDS)
     except asyncio.CancelledError:
         await asyncio.to_thread(write, lambda: retire(process_name()))

@@ -2,6 +2,7 @@
 
 import html
 import shutil
+import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
-from tests.faults.conftest import Stage, program, token_response, until
+from tests.faults.conftest import Stage, program, start_elsewhere, token_response, until
 from tests.support.postgres import PostgresServer, client_program
 from tests.support.sandbox import ANN
 from tests.web.direct import visit
@@ -357,12 +358,37 @@ def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confi
     before = len(living.presentations())
 
     living.start(1)[0].ask("sweep")
-    assert "A recovery file has tokens of account 1 that are newer" in _alarms_there(living)[0]
+    words = f"A recovery file on the host {socket.gethostname()} has tokens of account 1 that are newer"
+    assert words in _alarms_there(living)[0]
     assert (kept.exists(), living.row(1).generation, len(living.presentations())) == (True, generation, before)
     with living.app.app_context():
         clone_guard.confirm_only_one("test")
     assert (kept.exists(), living.row(1).generation) == (False, generation + 3)
     assert _alarms_there(living) == []
+    assert living.is_reconciled(1)
+
+
+def test_a_kept_pair_of_another_host_is_stored_there_and_the_used_token_is_not_presented_here(
+    living: Stage, tmp_path: Path
+):
+    living.sandbox.switch(family_revocation=True)
+    generation, before = living.row(1).generation, len(living.presentations())
+    kept = _keep_a_pair(living, 1, generation + 2)
+    (there,) = living.start(1)
+    there.ask("sweep")
+    here = create_app(Settings.from_env({**living.environ, "INSTANCE_PATH": str(tmp_path / "here")}), serves=False)
+    with here.app_context():
+        clone_guard.confirm_only_one("test")
+        db.engine.dispose()
+
+    assert (_alarms_there(living), kept.exists(), living.row(1).generation) == ([], True, generation)
+    worker = start_elsewhere(living, tmp_path, PACE=60)
+    worker.ask("sweep")
+    assert "recovery file that is not stored" in worker.ask("refresh", 1)["message"]
+    assert len(living.presentations()) == before
+
+    there.ask("sweep")
+    assert (kept.exists(), living.row(1).generation, _alarms_there(living)) == (False, generation + 3, [])
     assert living.is_reconciled(1)
 
 

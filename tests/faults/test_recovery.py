@@ -30,6 +30,7 @@ from keap_connect.refresh.storing import NewPair
 from keap_connect.services import services
 from tests.conftest import TOKEN_KEY
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
+from tests.support.real_server import real_server
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
 OTHER_KEY = b64encode(bytes(range(32, 64))).decode()
@@ -294,7 +295,7 @@ def test_a_kept_pair_waits_for_its_key_and_the_used_token_is_not_presented(stage
     assert process.ask("sweep")["refreshed"] == 1
     for patience in (0, 3):  # longer than a used token rests when nobody knows about it
         refused = process.ask("valid_token", account_id, patience_seconds=patience)
-        assert "recovery file that cannot be stored" in refused["message"]
+        assert "recovery file that is not stored" in refused["message"]
 
     assert stage.is_reconciled(other)
     assert len(stage.presentations()) == 2
@@ -338,6 +339,18 @@ def test_a_kept_pair_of_another_version_waits_for_it_and_the_worker_goes_on(
         recovery.replay()
     assert (stage.is_reconciled(account_id), stage.kept_files()) == (True, [])
     assert len(stage.presentations()) == 2
+
+
+@SQLITE
+@pytest.mark.proves("R30")
+def test_a_web_process_stores_what_a_dead_process_left_before_anybody_asks(stage: Stage):
+    (account_id,) = stage.add_accounts()
+    _keep_a_pair(stage, account_id)
+
+    with real_server(stage.environ):
+        until(lambda: not stage.kept_files())
+
+    assert stage.is_reconciled(account_id)
 
 
 @SQLITE
