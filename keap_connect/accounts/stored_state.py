@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 MOST_BEFORE_A_LIST = 100
 ROWS_TO_ADD_UP = 100
 LATE = timedelta(seconds=30)  # the worker looks every few seconds
-# A pair whose date is further ahead than this was stored while a clock was wrong.
+# What has a date further ahead than this was written while a clock was wrong.
 FAR_AHEAD = timedelta(hours=1)
 # Of the time from "reconnect required" to the next grant, in seconds.
 AGAIN_LIMITS = (3600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0, 1_209_600.0, 2_592_000.0)
@@ -240,7 +240,7 @@ def settle(ids: Collection[int], *, is_anew: bool = False) -> None:
             touched.renamed.update(accounts)
             for account in accounts:
                 if _is_future_dated(account):
-                    account.next_refresh_at = utc_now()
+                    _correct_dates(account)
 
 
 def derive_anew(after: int, most: int) -> int | None:
@@ -269,9 +269,19 @@ def derive_anew(after: int, most: int) -> int | None:
 
 
 def _is_future_dated(account: Account) -> bool:
-    """Whether a pair was stored while a clock was ahead: by its dates it would be refreshed after Keap ended it."""
-    now, issued_at, due_at = utc_now(), account.refresh_token_issued_at, account.next_refresh_at
-    return issued_at is not None and issued_at > now + FAR_AHEAD and due_at is not None and due_at > now
+    """Whether a pair, a failure or a claim was stored while a clock was ahead: by its dates it is due too late."""
+    now, due_at = utc_now(), account.next_refresh_at
+    is_due_later = due_at is not None and due_at > now
+    of_past = [account.failed_at, account.claimed_until, account.refresh_token_issued_at if is_due_later else None]
+    return any(moment is not None and moment > now + FAR_AHEAD for moment in of_past)
+
+
+def _correct_dates(account: Account) -> None:
+    """Make an account due now. The date of its pair stays: only Keap knows the true one."""
+    now = utc_now()
+    account.next_refresh_at = account.next_refresh_at and min(account.next_refresh_at, now)
+    account.failed_at = account.failed_at and min(account.failed_at, now)
+    account.claimed_until = None
 
 
 def count_places(only: Collection[int] | None = None) -> dict[tuple[AccountState, Cause | None], int]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, and_, case, false, or_, select, update
 from sqlalchemy.orm import aliased
 
+from keap_connect.accounts.stored_state import FAR_AHEAD
 from keap_connect.clock import utc_now
 from keap_connect.database import database_clock, read_session, take_turns, write_transaction
 from keap_connect.models import Account, RefreshBudget
@@ -29,7 +30,7 @@ def claim_due(most: int, *, takes_unproven: bool = True) -> list[Account]:
     now = utc_now()
     is_due = (Account.next_refresh_at <= now, _is_unclaimed(now), *_is_presentable())
     first = select(Account.id).where(Account.needs_first_refresh, *is_due).order_by(Account.next_refresh_at, Account.id)
-    is_taken = or_(_other.lease_ends > database_clock(), _other.claimed_until > now)
+    is_taken = or_(_other.lease_ends > database_clock(), _other.claimed_until.between(now, now + FAR_AHEAD))
     under_way = select(_other.id).where(_other.needs_first_refresh, _other.refused_at.is_(None), is_taken)
     is_next = and_(~under_way.exists(), Account.id == first.limit(1).scalar_subquery())
     due = (
@@ -88,7 +89,8 @@ def reserve_calls(calls: int) -> float:
 
 
 def _is_unclaimed(now: datetime) -> ColumnElement[bool]:
-    return or_(Account.claimed_until.is_(None), Account.claimed_until <= now)
+    # A claim that is far ahead is from before the clock was set back.
+    return or_(Account.claimed_until.is_(None), ~Account.claimed_until.between(now, now + FAR_AHEAD))
 
 
 def _is_presentable() -> tuple[ColumnElement[bool], ...]:

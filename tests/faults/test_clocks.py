@@ -12,6 +12,7 @@ from keap_connect.accounts.stored_state import derive_anew
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Account
+from keap_connect.refresh.due import claim_due, lag_seconds
 from tests.faults.conftest import Stage, open_nursery, start_elsewhere, until
 from tests.support.faketime import shifted_clock
 
@@ -238,6 +239,56 @@ def test_pairs_stored_while_the_clock_was_ahead_are_refreshed_before_keap_lets_t
     assert all(row.access_token_expires_at < utc_now() + timedelta(days=2) for row in rows)
     assert all(row.refresh_token_issued_at <= utc_now() for row in rows)
     assert stage.is_reconciled(*ids)
+
+
+@SQLITE
+@pytest.mark.proves("R38", "F43")
+@pytest.mark.parametrize("fault", ["html_503", "refused_although_valid"])
+def test_a_failure_noted_while_the_clock_was_ahead_delays_no_refresh(stage: Stage, fault: str):
+    (account_id,) = stage.add_accounts()
+    stage.sandbox.fault(fault, "refresh", first=1)
+    (ahead,) = stage.start(1, CLOCK_SHIFT_SECONDS=DAY, PACE=PACE)
+    ahead.ask("sweep")
+    stage.change(account_id, claimed_until=utc_now() + timedelta(days=1))
+    until(lambda: not stage.is_held(account_id))
+    with stage.app.app_context():
+        derive_anew(0, 1)  # as a worker does at its start, and when the clock is set back
+
+    stage.start(1)[0].ask("sweep")
+
+    assert len(stage.presentations()) == 2
+    assert stage.is_reconciled(account_id)
+
+
+@pytest.mark.proves("R38", "F43")
+def test_failures_of_accounts_that_nobody_refreshes_are_dated_right_and_make_nothing_due(stage: Stage):
+    (account_id,) = stage.add_accounts()
+    tomorrow = utc_now() + timedelta(days=1)
+    stage.change(account_id, refused_at=utc_now(), failed_at=tomorrow, next_refresh_at=None)
+
+    with stage.app.app_context():
+        derive_anew(0, 1)
+
+    row = stage.row(account_id)
+    assert row.failed_at <= utc_now()
+    assert row.next_refresh_at is None
+
+
+@pytest.mark.proves("R38", "F43")
+def test_a_claim_from_before_the_clock_was_set_back_hides_no_account(stage: Stage):
+    usual, imported, later = stage.add_accounts(3)
+    stage.change(usual, imported, later, next_refresh_at=utc_now() - timedelta(seconds=100))
+    stage.change(imported, later, needs_first_refresh=True)
+    stage.change(usual, imported, later, claimed_until=utc_now() + timedelta(days=1))
+
+    with stage.app.app_context():
+        lag = lag_seconds()
+        claimed = [account.id for account in claim_due(10)]
+        again = claim_due(10)
+
+    assert lag >= 100
+    assert claimed == [usual, imported]
+    assert again == []
 
 
 @SQLITE
