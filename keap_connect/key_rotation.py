@@ -17,7 +17,7 @@ from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken, SettingsError, TemporarilyUnavailable
 from keap_connect.models import Account, Admin, AuthorizationFlow, CredentialKind, JobItem, KeyCheck, WebhookEndpoint
-from keap_connect.refresh.heartbeat import list_without_first_key
+from keap_connect.refresh.heartbeat import list_living, list_without_first_key
 from keap_connect.refresh.recovery import list_kept
 from keap_connect.services import services
 
@@ -31,6 +31,10 @@ OTHERS_FIRST = (
 THEY_HAVE_THE_KEY = (
     "Nothing was deleted: these processes seal with another key, or have not said with which one: {}. Do not end them: "
     "search for their key. One that was killed counts for a minute."
+)
+STILL_RUN = (
+    "Nothing was deleted: these processes run, and their TOKEN_KEYS may have an older key, too, which opens what these "
+    "cannot: {}. Compare their TOKEN_KEYS, then end them. One that was killed counts for a minute."
 )
 
 Column = tuple[InstrumentedAttribute[Any], InstrumentedAttribute[bytes | None], str, str]
@@ -97,10 +101,12 @@ def drop_closed(may_be_all: bool) -> int:
 
     Raises:
         SettingsError: no stored value opens, as with a mistyped key, and `may_be_all` is false.
-        TemporarilyUnavailable: a living process seals with another key.
+        TemporarilyUnavailable: a process lives, and may have the key.
     """
     if others := list_without_first_key():
         raise TemporarilyUnavailable(THEY_HAVE_THE_KEY.format(", ".join(others[:5])))
+    if living := sorted(list_living()):
+        raise TemporarilyUnavailable(STILL_RUN.format(", ".join(living[:5])))
     closed = list(list_closed())
     if closed and not may_be_all:
         with read_session() as session:
