@@ -38,7 +38,8 @@ class TokenResponse:
     @classmethod
     def from_body(cls, body: Mapping[str, object], sent_at: datetime) -> "TokenResponse | None":
         """Build it from a parsed answer, or return None when the answer is not a usable grant."""
-        access_token, refresh_token = body.get("access_token"), body.get("refresh_token")
+        # An empty refresh token says no more than none.
+        access_token, refresh_token = body.get("access_token"), body.get("refresh_token") or None
         token_type, scope = body.get("token_type") or "bearer", body.get("scope")
         if not _is_token(access_token) or body.get("error"):
             return None

@@ -157,7 +157,6 @@ UNUSABLE_GRANTS = [
     (200, PAIR | {"access_token": ""}),
     (200, PAIR | {"access_token": 12345}),
     (200, PAIR | {"access_token": ["a"]}),
-    (200, PAIR | {"refresh_token": ""}),
     (200, PAIR | {"refresh_token": 12345}),
     (200, PAIR | {"token_type": "mac"}),
     (200, {name: PAIR[name] for name in PAIR if name != "access_token"}),
