@@ -59,6 +59,8 @@ def protect_browsers(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def check_request() -> None:
+        if REFUSAL in request.environ:  # its page looks nobody up: the thread of all refusals waits for no database
+            g.admin = g.person = None
         if request.routing_exception:  # the router answers 404 or 405, with the right methods
             return
         most_bytes = getattr(app.view_functions.get(request.endpoint or ""), "most_bytes", None)

@@ -18,6 +18,7 @@ from flask import Flask, Response, request, stream_with_context
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
+from sqlalchemy import event
 
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.application import create_app
@@ -177,6 +178,21 @@ def test_a_body_that_does_not_fit_is_refused_as_the_app_refuses(
     assert told["error"] == code
     assert f"{told['request_id']}: " in caplog.text
     assert f"({status}) at POST /api/v1/accounts from 127.0.0.1" in caplog.text
+
+
+@pytest.mark.proves("R97", "F33")
+@pytest.mark.parametrize("path", ["/signin", "/nowhere"])
+def test_a_refusal_asks_the_database_nothing(fronted: Fronted, monkeypatch: pytest.MonkeyPatch, path: str):
+    """One thread writes all of them, and a database that hangs would hold it for half a minute each time."""
+    asked: list[str] = []
+    with fronted.app.app_context():
+        event.listen(db.engine, "before_cursor_execute", lambda _connection, _cursor, sql, *_: asked.append(sql))
+    cookies = "; ".join(f"{name}={'a' * 43}" for name in ("admin", "person"))
+    form = FORM.replace("/signin", path)
+
+    assert fronted.ask(f"{form}Cookie: {cookies}\r\nContent-Length: 99999999\r\n\r\n").status in {404, 413}
+
+    assert asked == []
 
 
 @pytest.mark.proves("R97")
