@@ -86,10 +86,19 @@ class Trouble:
     """When the database last failed for this process; the start of the process counts as a failure."""
 
     last_at = seconds_since_boot()
+    connected_at = 0.0  # when PostgreSQL last accepted a connection of this process
 
 
 def seconds_since_trouble() -> float:
     return seconds_since_boot() - Trouble.last_at
+
+
+def may_be_another_since(moment: float) -> bool:
+    """Whether the database may have been replaced since a moment on the boot clock, as by a failover.
+
+    A connection does not outlive that, so either a connection was opened since, or a pooler's answer was an error.
+    """
+    return max(Trouble.last_at, Trouble.connected_at) >= moment
 
 
 @contextmanager

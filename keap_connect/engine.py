@@ -60,7 +60,9 @@ def connect_database(app: Flask, url: str) -> None:
             from keap_connect.answer_limit import LimitedConnection  # noqa: PLC0415  (SQLite does without it)
 
             def connect(_: Dialect, _record: object, args: list[Any], options: dict[str, Any]) -> DBAPIConnection:
-                return cast("DBAPIConnection", LimitedConnection.connect(*args, **options))
+                connection = LimitedConnection.connect(*args, **options)
+                Trouble.connected_at = seconds_since_boot()
+                return cast("DBAPIConnection", connection)
 
             event.listen(db.engine, "do_connect", connect)
             event.listen(db.engine, "begin", _limit_statements)

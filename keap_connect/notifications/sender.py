@@ -27,7 +27,7 @@ from keap_connect.events.mailing import ALARM, MAIL
 from keap_connect.keap.answers import cut
 from keap_connect.models import Alarm, Delivery
 from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
-from keap_connect.refresh.clone_guard import check_before_first_lease
+from keap_connect.refresh.clone_guard import check_before_lease
 
 log = logging.getLogger(__name__)
 # How long to wait after each attempt, in seconds: 48 hours in all. A tenth more or less is random.
@@ -125,7 +125,7 @@ class Sender(Background):
 
     def _submit_due(self, threads: ThreadPoolExecutor) -> int:
         """Claim and submit what is due and has room; return how much that was."""
-        check_before_first_lease()  # a copy must not send what the original wrote
+        check_before_lease()  # a copy must not send what the original wrote
         now = seconds_since_boot()
         if now >= self._clock_due:
             self._clock_due = now + CLOCK_SECONDS

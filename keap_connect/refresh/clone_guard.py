@@ -15,6 +15,7 @@ import os
 import secrets
 import threading
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from flask import Flask, current_app
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import db, read_session, take_turns, write_transaction
+from keap_connect.database import db, may_be_another_since, read_session, take_turns, write_transaction
 from keap_connect.durable_files import put_in_place, remove_abandoned, write_beside
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import DELETED, PAIR_STORED
@@ -76,18 +77,35 @@ def check_instance() -> bool:
     return True
 
 
-def check_before_first_lease() -> None:
-    """Check once in the life of a process that may refresh or send, and store what earlier processes left.
+def check_before_lease() -> bool:
+    """Check before this process refreshes or sends for the first time, and each time that the database may be another.
+
+    It also stores what earlier processes left. Without a reason to check, it asks nobody.
+
+    Returns:
+        False if this check found that refreshing is not allowed. From then on the alarm in the database says so.
 
     Raises:
-        SQLAlchemyError: the database does not answer; nothing was lost.
+        SQLAlchemyError, TemporarilyUnavailable: the database does not answer; nothing was lost.
     """
     marker = current_app.extensions[MARK]
-    with marker.checking:  # the others wait, and then need no check
-        if not marker.is_checked:
-            check_instance()
+    asked_at = seconds_since_boot()
+    if not may_be_another_since(marker.checked_at):
+        return True
+    with marker.checking:
+        if marker.failed_at > asked_at:  # those who waited for a check that failed do not try one after the other
+            raise TemporarilyUnavailable("The database does not answer.", 5)
+        if not may_be_another_since(marker.checked_at):
+            return True
+        began_at = seconds_since_boot()
+        try:
+            is_allowed = check_instance()
             recovery.replay()
-            marker.is_checked = True
+        except SQLAlchemyError:
+            marker.failed_at = seconds_since_boot()
+            raise
+        marker.checked_at = began_at  # what happens during the check is a reason for another one
+        return is_allowed
 
 
 def confirm_only_one(actor: str) -> None:
@@ -261,7 +279,8 @@ class Marker:
         self.checking = threading.Lock()
         self._timer: threading.Timer | None = None
         self._next_at = 0.0
-        self.is_checked = False  # whether this process has checked before its first lease
+        # On the boot clock: when this process began its last check before a lease, and when one last failed.
+        self.checked_at = self.failed_at = -inf
 
     def note(self) -> None:
         with self._lock:

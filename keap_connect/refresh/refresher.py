@@ -22,7 +22,7 @@ from keap_connect.keap.answers import Classification, Verdict, no_answer
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
 from keap_connect.refresh import alarms, recovery
-from keap_connect.refresh.clone_guard import check_before_first_lease
+from keap_connect.refresh.clone_guard import check_before_lease
 from keap_connect.refresh.lease import Lease, acquire_leases, build_lease, is_still_held
 from keap_connect.refresh.storing import (
     OTHER_TENANT,
@@ -98,14 +98,14 @@ def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
 
     Raises:
         SQLAlchemyError: the leases could not be written.
-        RecoveryUnavailable: no recovery file could be allocated.
+        TemporarilyUnavailable: the database does not answer, or no recovery file could be allocated.
     """
-    if not leases:
+    if not leases or not check_before_lease():
         return []
-    check_before_first_lease()
     files = {f"{file.path.stem}:{secrets.token_hex(4)}": file for file in recovery.allocate(len(leases))}
     try:
         acquired = acquire_leases([replace(lease, owner=owner) for lease, owner in zip(leases, files, strict=True)])
+        check_before_lease()  # these may have gone to another database; an alarm forbids at the last check to send
     except Exception:
         # The database may have failed at the commit, with the leases written: whoever finds the files ends them.
         for file in files.values():

@@ -168,9 +168,10 @@ class RefreshWorker:
         """Write that this worker lives; at intervals, check the installation, and delete what is old."""
         now = seconds_since_boot()
         if now >= self._beat_due:
-            self._beat_due = now + BEAT_SECONDS
             report(ALIVE)  # also while the database does not answer: a restart would not help
-            if check_instance() and now >= self._deletion_due:  # a copy is recognized by its events
+            is_allowed = check_instance()  # after an outage, before anything is claimed
+            self._beat_due = now + BEAT_SECONDS
+            if is_allowed and now >= self._deletion_due:  # a copy is recognized by its events
                 self._deletion_due = now + DELETE_PAST_SECONDS
                 delete_past()
             pause = self.circuit.paused_seconds() or (BEAT_SECONDS if self._trouble else 0.0)

@@ -6,13 +6,17 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from pathlib import Path
+from threading import Lock, Semaphore
 
 import psycopg
 import pytest
 from sqlalchemy import delete, event, func, insert, make_url, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
@@ -26,9 +30,10 @@ from keap_connect.events.deleting import LEAST_KEPT, prune_history
 from keap_connect.events.history import EventKind, record
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
-from keap_connect.refresh import alarms, clone_guard, identity, recovery
-from keap_connect.refresh.serving import valid_token
-from keap_connect.refresh.storing import NewPair
+from keap_connect.refresh import alarms, clone_guard, identity, recovery, refresher
+from keap_connect.refresh.serving import refresh_account, valid_token
+from keap_connect.refresh.storing import NewPair, Outcome
+from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.api.fixtures import Program
@@ -281,6 +286,95 @@ def test_a_failover_that_lost_commits_is_asked_about(living: Stage):
     with living.app.app_context(), write_transaction() as session:
         record(session, EventKind.ADMIN_SIGNED_OUT, None, "test", email="x")
     _asks(living, clone_guard.OLD_DATABASE)
+
+
+@POSTGRESQL
+@pytest.mark.parametrize("first", ["a caller", "the worker"])
+def test_a_process_that_runs_presents_nothing_after_a_failover_that_lost_commits(
+    living: Stage, postgres: PostgresServer, first: str
+):
+    postgres.keep_copy()
+    with living.app.app_context():
+        refresh_account(1, "test")
+        until(lambda: _mark(living).split()[1:2] == [str(_newest_pair(living))])
+        before = len(living.presentations())
+
+        postgres.fail_over()
+        if first == "a caller":
+            with pytest.raises(TemporarilyUnavailable, match="Refreshing is paused"):
+                refresh_account(1, "test")
+        else:
+            worker = RefreshWorker(living.app)
+            worker._beat_due = inf  # it has checked a moment ago, before the failover
+            worker.run(until_idle=True)
+
+    assert len(living.presentations()) == before
+    assert clone_guard.OLD_DATABASE in _alarms_there(living)[0]
+
+
+@POSTGRESQL
+def test_nothing_is_sent_under_a_lease_that_went_to_another_database_than_the_check(
+    living: Stage, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+):
+    as_in_copy, acquire = living.row(1), refresher.acquire_leases
+    postgres.keep_copy()
+    with living.app.app_context():
+        refresh_account(1, "test")
+        until(lambda: _mark(living).split()[1:2] == [str(_newest_pair(living))])
+        before = len(living.presentations())
+
+        monkeypatch.setattr(refresher, "acquire_leases", lambda leases: postgres.fail_over() or acquire(leases))
+        attempt = refresher.refresh_once(as_in_copy, "test")
+
+    assert (attempt.outcome, len(living.presentations())) == (Outcome.NOT_SENT, before)
+    assert clone_guard.OLD_DATABASE in _alarms_there(living)[0]
+
+
+def test_refreshes_without_a_new_connection_and_without_trouble_check_nothing(
+    living: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    with living.app.app_context():
+        for _ in range(3):  # until each connection that this needs is open
+            refresh_account(1, "test")
+        monkeypatch.setattr(clone_guard, "check_instance", lambda: pytest.fail("it checks"))
+        refresh_account(1, "test")
+
+
+@SQLITE
+def test_those_who_wait_for_a_check_that_fails_do_not_try_one_after_the_other(
+    living: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    waiting = Semaphore(0)
+    checks: list[str] = []
+
+    class Turn:
+        lock = Lock()
+
+        def __enter__(self) -> None:
+            waiting.release()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    def fail() -> bool:
+        checks.append("a check")
+        for _ in range(4):
+            assert waiting.acquire(timeout=60)
+        raise OperationalError("SELECT 1", {}, Exception("away"))
+
+    def ask() -> None:
+        with living.app.app_context():
+            clone_guard.check_before_lease()
+
+    monkeypatch.setattr(clone_guard, "check_instance", fail)
+    monkeypatch.setattr(living.app.extensions[clone_guard.MARK], "checking", Turn())
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask) for _ in range(4)]
+
+    assert checks == ["a check"]
+    failures = sorted(type(each.exception()).__name__ for each in asked)
+    assert failures == ["OperationalError", *3 * ["TemporarilyUnavailable"]]
 
 
 def test_an_event_with_another_value_is_asked_about(living: Stage):

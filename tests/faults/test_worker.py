@@ -814,6 +814,28 @@ def test_after_a_day_without_keap_all_recover_inside_the_limit_and_soonest_first
 # Whether this is the living installation
 
 
+@SQLITE
+@pytest.mark.proves("R41", "F89")
+def test_a_check_that_an_outage_cut_short_is_made_again_before_anything_is_claimed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    checks: list[str] = []
+
+    def fail_once() -> bool:
+        checks.append("a check")
+        if len(checks) == 1:
+            raise OperationalError("SELECT 1", {}, Exception("away"))
+        return check_instance()
+
+    monkeypatch.setattr(refresh_worker, "check_instance", fail_once)
+    worker = refresh_worker.RefreshWorker(app)
+    with app.app_context():
+        worker.run(until_idle=True)
+        worker.run(until_idle=True)
+
+    assert len(checks) == 2
+
+
 @pytest.mark.proves("R41")
 def test_processes_that_start_together_take_the_database_for_no_backup(stage: Stage):
     stage.add_accounts()

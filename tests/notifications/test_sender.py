@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 
 import pytest
 from flask import Flask, current_app
@@ -384,7 +385,7 @@ def test_a_copy_sends_nothing_of_the_original_even_before_its_worker_has_refresh
     write_delivery()
     check_instance()
     (services().settings.instance_path / MARK).write_text("another-confirmation 0\n")
-    app.extensions[MARK].is_checked = False  # as in a process that starts
+    app.extensions[MARK].checked_at = -inf  # as in a process that starts
     script = Script()
 
     script.run()

@@ -43,6 +43,7 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._data = folder / "data"
+        self._standby = folder / "standby"
         self._log = folder / "log"
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,6 +100,19 @@ class PostgresServer:
         finally:
             for each in stopped:
                 each.resume()
+
+    def keep_copy(self) -> None:
+        """Copy all data, as a standby has them that gets no later commit."""
+        self.stop()
+        subprocess.run(["cp", "-a", self._data, self._standby], check=True)
+        self.start()
+
+    def fail_over(self) -> None:
+        """Let the copy take over, as in a failover that loses what was committed since."""
+        self.kill()
+        shutil.rmtree(self._data)
+        self._standby.rename(self._data)
+        self.start()
 
     def new_database(self, copy_of: str | None = None) -> str:
         """Make a database, empty or like the one of a URL that nobody uses now; return its SQLAlchemy URL."""
