@@ -17,6 +17,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, take_turns, write_transaction
 from keap_connect.models import Counter, Process, Worker
 from keap_connect.refresh import figures
+from keap_connect.refresh.lease import notice_clock_step
 from keap_connect.services import services
 
 SILENT_AFTER = timedelta(seconds=60)
@@ -37,7 +38,8 @@ def beat(worker: Worker) -> None:
 
 
 def beat_as_server() -> None:
-    """Write that this process, which is no worker, lives."""
+    """Write that this process, which is no worker, lives, and look whether the database's clock jumped."""
+    notice_clock_step()
     with _reporting() as session:
         _report(session, process_name())
 

@@ -127,7 +127,7 @@ def restart_waits() -> None:
             .execution_options(synchronize_session=False),
         )
         now = session.scalar(select(database_clock())) or 0.0
-    _clock().ahead_seconds = now - seconds_since_boot()
+    _clock().note(now - seconds_since_boot())
     log.warning("The database's clock jumped, or it is another one than before; %s waits begin anew.", restarted)
 
 
@@ -136,6 +136,11 @@ class _Clock:
     """How far the database's clock was ahead of our boot clock when this process last compared them."""
 
     ahead_seconds: float | None = None
+    known_since: float | None = None  # on our boot clock
+
+    def note(self, ahead_seconds: float) -> None:
+        self.ahead_seconds = ahead_seconds
+        self.known_since = self.known_since or seconds_since_boot()
 
 
 def _clock() -> _Clock:
@@ -150,7 +155,7 @@ def _has_jumped(now: float, asked_at: float) -> bool:
     if known is not None and (least > known + timing.JUMP_SECONDS or most < known - timing.JUMP_SECONDS):
         return True
     if most - least < timing.JUMP_SECONDS:
-        _clock().ahead_seconds = least
+        _clock().note(least)
     return False
 
 
@@ -182,7 +187,7 @@ def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
         terms = {
             "lease_seconds": timing.LEASE_SECONDS,
             "block_seconds": timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
-            "had_no_trouble": seconds_since_trouble() >= timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
+            "had_no_trouble": _seconds_without_trouble() >= timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
             "now": now,
             "unknown_at": now + ATTEMPT_SECONDS,
             "clock_expected": None if ahead is None else seconds_since_boot() + ahead,
@@ -289,7 +294,13 @@ def _wait_after_trouble(account: Account) -> float:
     """
     if account.attempt_fingerprint is None or account.lease_owner is None:
         return 0.0
-    return max(timing.UNKNOWN_OUTCOME_WAIT_SECONDS - seconds_since_trouble(), 0.0)
+    return max(timing.UNKNOWN_OUTCOME_WAIT_SECONDS - _seconds_without_trouble(), 0.0)
+
+
+def _seconds_without_trouble() -> float:
+    """Return for how long the database has not failed for this process, and no jump of its clock was overlooked."""
+    known_since = _clock().known_since
+    return 0.0 if known_since is None else min(seconds_since_trouble(), seconds_since_boot() - known_since)
 
 
 def _is_past(

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from sqlalchemy import select
 
+from keap_connect import database
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import derive_anew
+from keap_connect.application import create_app
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import write_transaction
+from keap_connect.database import database_clock, db, read_session, write_transaction
+from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.models import Account
 from keap_connect.refresh.due import claim_due, lag_seconds
+from keap_connect.refresh.heartbeat import beat_as_server
+from keap_connect.refresh.serving import valid_token
+from keap_connect.settings import Settings
 from tests.faults.conftest import Stage, open_nursery, start_elsewhere, until
 from tests.support.faketime import shifted_clock
 
@@ -188,6 +195,54 @@ def test_nothing_is_sent_under_a_lease_that_the_clock_of_the_database_has_ended(
 
     assert "Nothing was sent" in stopped.hear()[0]["message"]
     assert stage.presentations() == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.proves("F82", "R26")
+def test_a_process_that_never_looked_at_the_clock_takes_no_lease_that_seems_to_have_ended(
+    stage: Stage, clock_shim: Callable[[float], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It may have handed out stored tokens for days."""
+    monkeypatch.setattr(database.Trouble, "last_at", -1e9)
+    (account_id,) = stage.add_accounts()
+    (stopped,) = stage.start(1)
+    here = create_app(Settings.from_env({**stage.environ, "INSTANCE_PATH": str(tmp_path / "another host")}))
+    stage.sandbox.hold("refresh", where="after")
+    stopped.tell("refresh", account_id)
+    stage.sandbox.wait_held(1)
+    stopped.freeze()
+    stage.sandbox.release()
+
+    clock_shim(3600)
+    with here.app_context():
+        with pytest.raises(TemporarilyUnavailable, match="rests before it is tried again"):
+            valid_token(account_id, "job", patience_seconds=0)
+        db.engine.dispose()
+    stopped.thaw()
+
+    assert stopped.hear()[0]["ok"]
+    assert len(stage.presentations()) == 1
+    assert stage.is_reconciled(account_id)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.proves("F82")
+def test_a_server_looks_at_the_clock_of_the_database_also_if_it_refreshes_nothing(
+    stage: Stage, clock_shim: Callable[[float], None]
+):
+    (account_id,) = stage.add_accounts()
+    here = create_app(Settings.from_env(stage.environ))
+    with here.app_context():
+        beat_as_server()
+        with read_session() as session:
+            ends = session.execute(select(database_clock())).scalar_one() + 60
+        stage.change(account_id, lease_owner="another", lease_ends=ends)
+        clock_shim(3600)
+        beat_as_server()
+        db.engine.dispose()
+
+    assert stage.row(account_id).lease_owner is None
+    assert stage.is_held(account_id)
 
 
 @SQLITE

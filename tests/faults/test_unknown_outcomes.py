@@ -14,7 +14,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refresh import recovery, timing
+from keap_connect.refresh import lease, recovery, timing
 from keap_connect.refresh.lease import build_lease, note_dead, notice_clock_step, restart_waits
 from keap_connect.refresh.refresher import Presentation, prepare
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
@@ -32,14 +32,16 @@ PACE = 60  # lease 1 s, doubt wait 2 s, wait while the recovery file is locked 1
 def inside_the_app(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     monkeypatch.setattr(database.Trouble, "last_at", -1e9)
     with stage.app.app_context():
+        notice_clock_step()
+        monkeypatch.setattr(lease._clock(), "known_since", -1e9)
         yield stage.app
 
 
 def attempt_of_unknown_outcome(stage: Stage, account_id: int, seconds_ago: float, holder: str) -> Presentation:
     """Lease an account, and never say how that ended."""
-    lease = build_lease(stage.row(account_id))
-    assert lease
-    (presentation,) = prepare([lease], "holder")
+    wanted = build_lease(stage.row(account_id))
+    assert wanted
+    (presentation,) = prepare([wanted], "holder")
     if holder == "on another host":
         presentation.file.path.unlink()
     ends = stage.row(account_id).lease_ends

@@ -7,7 +7,7 @@ PACE                  divides the waits of the refresher, so that a test need no
 CRASH_AT, FREEZE_AT   a step of a refresh at which the process kills or stops itself, such as `after_lease`
 NO_MEMORY_AT          a step of a refresh at which it runs out of memory, once
 CLOCK_SHIFT_SECONDS   how far its clock is off; the command `clock` moves it while it runs
-AGE_SECONDS           for how long it has known the database to answer
+AGE_SECONDS           for how long it has known the database to answer, and its clock
 BUSY_TIMEOUT_MS       how long SQLite waits for another writer
 STATEMENT_SECONDS     how long PostgreSQL lets a statement, or a silence in a transaction, last
 LEAST_REFUSED         from how many refused accounts on refreshing is paused
@@ -32,7 +32,7 @@ from flask import Flask
 from keap_connect import clock, database, engine
 from keap_connect.application import create_app
 from keap_connect.keap import transport
-from keap_connect.refresh import alarms, circuit_breaker, refresher, timing
+from keap_connect.refresh import alarms, circuit_breaker, lease, refresher, timing
 from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.lease import look
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
@@ -167,12 +167,15 @@ def _be_born(environ: dict[str, str], handles: list[int]) -> None:
 
 
 def _live() -> None:
-    database.Trouble.last_at = clock.seconds_since_boot() - float(os.environ.get("AGE_SECONDS", "0"))
+    born_at = clock.seconds_since_boot() - float(os.environ.get("AGE_SECONDS", "0"))
+    database.Trouble.last_at = born_at
     _set_pace(float(os.environ.get("PACE", "1")))
     clock.datetime = ShiftedDatetime  # type: ignore[misc]
     ShiftedDatetime.shift = timedelta(seconds=float(os.environ.get("CLOCK_SHIFT_SECONDS", "0")))
     alarms.LEAST_REFUSED = int(os.environ.get("LEAST_REFUSED", alarms.LEAST_REFUSED))
     life = Life(create_app())
+    with life.app.app_context():
+        lease._clock().known_since = born_at
     with os.fdopen(0) as commands, os.fdopen(1, "w") as answers:
         _at(os.environ.get("CRASH_AT", ""), partial(_send_ourselves, signal.SIGKILL))
         _at(os.environ.get("FREEZE_AT", ""), partial(_send_ourselves, signal.SIGSTOP))
