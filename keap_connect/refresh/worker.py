@@ -161,8 +161,9 @@ class RefreshWorker:
         due = [one for one in found if self._asked[one] <= now - ASK_AGAIN_SECONDS]
         # However many there are, each has its turn: first those that were never asked about, grants that wait first.
         for one in sorted(due, key=self._asked.__getitem__)[:MOST_IDENTIFIED]:
+            if not self.pool.identify(*one[:2]):
+                break
             self._asked[one] = now
-            self.pool.identify(*one[:2])
 
     def _do_maintenance(self) -> None:
         """Write that this worker lives; at intervals, check the installation, and delete what is old."""

@@ -27,6 +27,7 @@ from keap_connect.refresh.storing import Outcome, note_unreadable
 
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
+QUESTIONS_AT_ONCE = 4  # whose an account is; in threads of their own, since refreshing must not wait for the answers
 LEASED_AT_ONCE = 2 * CALLS_AT_ONCE  # with more, leases would end before their turn while Keap is slow
 LEASED_TOGETHER = CALLS_AT_ONCE
 START_SECONDS = 30.0
@@ -45,15 +46,17 @@ class WorkerPool:
         self._app, self._circuit, self._note = app, circuit, note
         self.under_way = 0  # leased, and not settled yet
         self._leased = 0  # and Keap not called yet
+        self._asking = 0
         self._changed = threading.Condition()
         self._granted: SimpleQueue[Presentation] = SimpleQueue()
 
     def __enter__(self) -> None:
         self._callers = ThreadPoolExecutor(CALLS_AT_ONCE, initializer=self._enter_app)
+        self._askers = ThreadPoolExecutor(QUESTIONS_AT_ONCE, initializer=self._enter_app)
         self._writer = ThreadPoolExecutor(1, initializer=self._enter_app)
         # All threads start now: one that cannot be started later would leave leases that nobody ends.
-        all_run = threading.Barrier(CALLS_AT_ONCE + 2)
-        for pool in [*[self._callers] * CALLS_AT_ONCE, self._writer]:
+        all_run = threading.Barrier(CALLS_AT_ONCE + QUESTIONS_AT_ONCE + 2)
+        for pool in [*[self._callers] * CALLS_AT_ONCE, *[self._askers] * QUESTIONS_AT_ONCE, self._writer]:
             pool.submit(all_run.wait, START_SECONDS)
         all_run.wait(START_SECONDS)
 
@@ -63,8 +66,8 @@ class WorkerPool:
     def __exit__(self, *_exception: object) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self.under_way == 0)
-        self._callers.shutdown()
-        self._writer.shutdown()
+        for pool in (self._callers, self._writer, self._askers):  # the first two may still ask
+            pool.shutdown()
 
     def wait_for_room(self, seconds: float) -> int:
         """Return how many accounts may be submitted; 0 if there was no room within the time."""
@@ -101,9 +104,14 @@ class WorkerPool:
         for presentation in presentations:
             self._callers.submit(self._present, presentation)
 
-    def identify(self, ask: Callable[[int], object], number: int) -> None:
-        """Ask Keap in a thread whose a pending account is, or the grant of a flow."""
-        self._callers.submit(self._identify, ask, number)
+    def identify(self, ask: Callable[[int], object], number: int) -> bool:
+        """Ask Keap in a thread whose a pending account is, or the grant of a flow; return False if none is free."""
+        with self._changed:
+            if self._asking == QUESTIONS_AT_ONCE:
+                return False
+            self._asking += 1
+        self._askers.submit(self._identify, ask, number)
+        return True
 
     def _build_lease(self, account: Account) -> Lease | None:
         try:
@@ -139,7 +147,7 @@ class WorkerPool:
                 account = presentation.lease.account
                 self._report(account.id, attempt)
                 if attempt.outcome is Outcome.STORED and account.is_pending:
-                    self.identify(identify_pending, account.id)
+                    self.identify(identify_pending, account.id)  # if no thread is free, the worker asks later
         with self._changed:
             self.under_way -= len(presentations)
             if self.under_way == 0:
@@ -148,6 +156,8 @@ class WorkerPool:
     def _identify(self, ask: Callable[[int], object], number: int) -> None:
         with self._reported(number if ask is identify_pending else f"of flow {number}", "identified"):
             ask(number)
+        with self._changed:
+            self._asking -= 1
 
     def _report(self, account_id: int, attempt: Attempt) -> None:
         with self._reported(account_id):

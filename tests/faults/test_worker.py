@@ -35,7 +35,7 @@ from keap_connect.refresh.due import CLAIMED_FOR, claim_due, lag_seconds, reserv
 from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.refresh.refresher import Attempt
 from keap_connect.refresh.serving import refresh_account, valid_token
-from keap_connect.refresh.worker_pool import CALLS_AT_ONCE
+from keap_connect.refresh.worker_pool import CALLS_AT_ONCE, QUESTIONS_AT_ONCE
 from keap_connect.settings import KeapSettings
 from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, program, until
@@ -809,6 +809,41 @@ def test_after_a_day_without_keap_all_recover_inside_the_limit_and_soonest_first
     out_of_place = [pair for pair in zip(first_tries, in_order, strict=True) if abs(pair[0] - pair[1]) > CALLS_AT_ONCE]
     assert out_of_place == []
     _check_rate(stage, per_second=10)
+
+
+@SQLITE
+@pytest.mark.proves("R36")
+def test_questions_that_keap_does_not_answer_hold_up_no_refresh(stage: Stage):
+    ids = stage.add_accounts(3)
+    answer = threading.Event()
+    worker = refresh_worker.RefreshWorker(stage.app)
+
+    with stage.app.app_context(), worker.pool:
+        try:
+            taken = [worker.pool.identify(lambda _number: answer.wait(60), number) for number in range(20)]
+            worker.pool.submit(stage.rows())
+            until(lambda: all(row.refreshed_at for row in stage.rows()), timeout=30)
+        finally:
+            answer.set()
+
+    assert taken == [True] * QUESTIONS_AT_ONCE + [False] * (20 - QUESTIONS_AT_ONCE)
+    assert stage.is_reconciled(*ids)
+
+
+@SQLITE
+@pytest.mark.proves("R36")
+def test_a_question_for_which_no_thread_is_free_is_asked_later(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    account_id = stage.add_pending_account()
+    worker = refresh_worker.RefreshWorker(stage.app)
+    with stage.app.app_context():
+        monkeypatch.setattr(worker.pool, "identify", lambda *_: False)
+        worker._identify_pending()
+        asked: list[int] = []
+        monkeypatch.setattr(worker.pool, "identify", lambda _ask, number: bool(asked.append(number)) or True)
+        worker._identify_pending()
+        worker._identify_pending()
+
+    assert asked == [account_id]
 
 
 # Whether this is the living installation
