@@ -26,7 +26,7 @@ from keap_connect.models import CLIENT_REFUSED, Worker
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.circuit_breaker import CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
-from keap_connect.refresh.due import claim_due, reserve_calls
+from keap_connect.refresh.due import CLAIMED_FOR, claim_due, reserve_calls
 from keap_connect.refresh.heartbeat import beat, process_name, retire
 from keap_connect.refresh.lease import notice_clock_step
 from keap_connect.refresh.refresher import Attempt
@@ -42,6 +42,8 @@ MOST_CLAIMED = 256  # at once; with a limit, what may be sent in a second
 MOST_IDENTIFIED = 5  # with each beat: Keap allows 25 calls a second, and each takes up to four
 IDLE_SECONDS = 2.0
 BEAT_SECONDS = 5.0
+# What was claimed when nothing could be leased is due again within this time, and meets a trouble that lasts.
+TROUBLE_SECONDS = CLAIMED_FOR.total_seconds() + 2 * BEAT_SECONDS
 ASK_AGAIN_SECONDS = 600.0
 DELETE_PAST_SECONDS = 3600.0
 # What asks, the id of the account or of the flow, and the generation of the account's pair.
@@ -66,6 +68,7 @@ class RefreshWorker:
         self._probe = alarms.Probe()
         self._asked: dict[Question, float] = {}  # when; -inf: never
         self._trouble: str | None = None  # why nothing could be leased lately
+        self._trouble_ends = 0.0
 
     def stop(self) -> None:
         """Claim nothing more; what is under way is finished and stored."""
@@ -86,7 +89,7 @@ class RefreshWorker:
                     log.error("The database does not answer (%s); trying again.", type(problem).__name__)
                 except (KeapConnectError, OSError) as problem:
                     log.error("Nothing is refreshed: %s", problem)
-                    self._trouble = str(problem)
+                    self._trouble, self._trouble_ends = str(problem), seconds_since_boot() + TROUBLE_SECONDS
                 if until_idle:
                     break
                 self._stopping.wait(IDLE_SECONDS)
@@ -168,6 +171,8 @@ class RefreshWorker:
     def _do_maintenance(self) -> None:
         """Write that this worker lives; at intervals, check the installation, and delete what is old."""
         now = seconds_since_boot()
+        if now >= self._trouble_ends:
+            self._trouble = None
         if now >= self._beat_due:
             report(ALIVE)  # also while the database does not answer: a restart would not help
             is_allowed = check_instance()  # after an outage, before anything is claimed

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState
-from keap_connect.clock import utc_now
+from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
@@ -172,6 +172,32 @@ def test_a_worker_tells_what_it_does_and_is_missed_when_it_falls_silent(stage: S
     stage.start(1)[0].ask("sweep")
     with stage.app.app_context(), read_session() as session:
         assert session.scalar(text("SELECT count(*) FROM worker")) <= 1
+
+
+@SQLITE
+@pytest.mark.proves("F86")
+def test_a_worker_reports_a_passing_trouble_only_until_what_it_had_claimed_is_due_again(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    def report_after(seconds: float) -> tuple[bool, str | None]:
+        monkeypatch.setattr(refresh_worker, "seconds_since_boot", lambda: seconds_since_boot() + seconds)
+        with app.app_context():
+            worker._beat_due = 0.0
+            worker._do_maintenance()
+            (seen,) = list_workers()
+        return seen.paused_until is not None, seen.pause_reason
+
+    def fail() -> bool:
+        raise TemporarilyUnavailable("The disk is full.")
+
+    worker = refresh_worker.RefreshWorker(app)
+    with monkeypatch.context() as patch, app.app_context():
+        patch.setattr(worker, "_refresh_due", fail)
+        worker.run(until_idle=True)
+
+    assert report_after(0) == (True, "The disk is full.")
+    assert report_after(CLAIMED_FOR.total_seconds()) == (True, "The disk is full.")
+    assert report_after(refresh_worker.TROUBLE_SECONDS) == (False, None)
 
 
 # One bad account, or many
