@@ -70,8 +70,10 @@ def reserve_calls(calls: int) -> float:
     now = database_clock()
     spread = calls * 60.0 / per_minute
     start = case((RefreshBudget.next_call > now, RefreshBudget.next_call), else_=now)
-    # A reservation further ahead than an hour is from before the clock was set back.
-    start = case((RefreshBudget.next_call > now + 3600.0, now), else_=start)
+    # Each process waits for the calls that it reserved: a second of them, or five. What 120 processes cannot have
+    # reserved is from before the clock was set back, or before a reboot.
+    most_ahead = 120 * max(1.0, 5 * 60.0 / per_minute)
+    start = case((RefreshBudget.next_call > now + most_ahead, now), else_=start)
     statement = (
         update(RefreshBudget)
         .values(next_call=start + spread)

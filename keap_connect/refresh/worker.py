@@ -120,7 +120,7 @@ class RefreshWorker:
         interval = 60.0 / rate if rate else 0.0
         submitted = 0
         while submitted < len(accounts):
-            self._stopping.wait(max(starts_at + submitted * interval - seconds_since_boot(), 0.0))
+            self._wait_until(starts_at + submitted * interval)
             room = self.pool.wait_for_room(BEAT_SECONDS)
             if self._stopping.is_set() or self.circuit.stopped_at > looked_at:
                 break  # what was claimed and not leased is due again in a minute
@@ -131,6 +131,11 @@ class RefreshWorker:
             self._trouble = None
             self._do_maintenance()
         return True
+
+    def _wait_until(self, moment: float) -> None:
+        """Wait for a moment on the boot clock, or for the end of this worker; report meanwhile that it lives."""
+        while (seconds := moment - seconds_since_boot()) > 0 and not self._stopping.wait(min(seconds, BEAT_SECONDS)):
+            self._do_maintenance()
 
     def _note(self, attempt: Attempt) -> None:
         with self._lock:

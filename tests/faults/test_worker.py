@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import database_clock, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.runner import JobRunner
 from keap_connect.keap.answers import Classification
-from keap_connect.models import Account, AccountEvent, Worker
+from keap_connect.models import Account, AccountEvent, RefreshBudget, Worker
 from keap_connect.notifications.sender import Sender
 from keap_connect.refresh import alarms, circuit_breaker, refresher, serving, worker_pool
 from keap_connect.refresh import worker as refresh_worker
@@ -627,6 +627,35 @@ def test_the_budget_spreads_the_calls_of_all_workers(stage: Stage):
     assert first < 0.5
     assert second == pytest.approx(6.0, abs=0.5)  # 60 calls at 600 a minute
     assert third == pytest.approx(12.0, abs=0.5)
+
+
+@pytest.mark.proves("R37", "F88")
+def test_what_was_reserved_before_a_reboot_holds_up_no_call(stage: Stage):
+    """Within the first hour after the start of the machine; SQLite's clock begins there."""
+    with stage.app.app_context():
+        reserve_calls(1)
+        with write_transaction() as session:
+            session.execute(update(RefreshBudget).values(next_call=database_clock() + 3000))
+        first, second = reserve_calls(1), reserve_calls(1)
+
+    assert first == 0
+    assert second < 1
+
+
+def test_a_worker_that_waits_for_its_calls_reports_that_it_lives(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    worker = refresh_worker.RefreshWorker(app)
+    beats: list[str] = []
+
+    def beat() -> None:
+        beats.append("a beat")
+        if len(beats) == 3:
+            worker.stop()
+
+    monkeypatch.setattr(refresh_worker, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "_do_maintenance", beat)
+    worker._wait_until(seconds_since_boot() + 3600)
+
+    assert len(beats) == 3
 
 
 @pytest.mark.proves("R37")
