@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.errors import SettingsError
-from keap_connect.settings import ADDRESSES, KEAP_HOSTS, REDIS_DRIVER, SANDBOX_CLIENT_ID, SECRETS, Settings
+from keap_connect.settings import ADDRESSES, KEAP_HOSTS, SANDBOX_CLIENT_ID, SECRETS, Settings
 
 ROOT = Path(__file__).parent.parent
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -414,16 +414,6 @@ def test_the_sandbox_may_stand_on_another_port():
     settings = read(KEAP_AUTHORIZE_URL="http://127.0.0.1:7000/app/oauth/authorize")
 
     assert settings.sandbox_url == "http://127.0.0.1:7000"
-
-
-def test_redis_without_its_driver_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("keap_connect.settings.find_spec", lambda _: None)
-
-    assert problems_of(RATE_LIMIT_STORAGE="redis://127.0.0.1") == [
-        "RATE_LIMIT_STORAGE names Redis, and its driver is not installed: "
-        f".venv/bin/python -m pip install {REDIS_DRIVER}"
-    ]
-    assert f"\n{REDIS_DRIVER}  # " in (ROOT / "requirements-dev.in").read_text()
 
 
 # The way to Keap
