@@ -4,40 +4,36 @@ The kernel drops what arrives at our end, by a filter on each socket: a client g
 end, and PostgreSQL does not learn that its client is gone. No rights are needed, but Linux is.
 """
 
-import contextlib
 import ctypes
 import socket
 import struct
 import sys
 import threading
-from select import select
-from typing import Self
+from functools import partial
 
 import pytest
 from sqlalchemy import URL
+
+from tests.support.relay import Relay, connect_unix
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 KEEP_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # a program of one instruction: return 0
 FILTER = struct.pack("HP", 1, ctypes.addressof(KEEP_NOTHING))
 
 
-class Line:
+class Line(Relay):
     """Leads from a TCP port on loopback to PostgreSQL's Unix socket, until the end of a `with` block."""
 
     def __init__(self, direct: URL) -> None:
         if sys.platform != "linux":
             pytest.skip("only Linux has socket filters")
-        self._server = f"{direct.query['host']}/.s.PGSQL.5432"
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        server = f"{direct.query['host']}/.s.PGSQL.5432"
+        super().__init__(socket.create_server(("127.0.0.1", 0)), partial(connect_unix, server))
         host, port = self._listening.getsockname()
         self.url = direct.set(host=host, port=port, query={}).render_as_string(hide_password=False)
         self.is_cut = threading.Event()
-        self._other_end: dict[socket.socket, socket.socket] = {}  # replaced, not changed, by other threads
         self._lost: list[socket.socket] = []
         self._last, self._is_last_delivered = b"", False
-        self._is_closed = False
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run)
 
     def cut(self) -> None:
         """From now on all packets vanish."""
@@ -53,49 +49,15 @@ class Line:
         """Let new connections pass; what was cut is lost for good."""
         self._listening.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._is_closed = True
-        self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self._thread.join()
-        for each in (self._listening, *self._other_end, *self._lost):
+        super().__exit__()
+        for each in self._lost:
             each.close()
 
-    def _run(self) -> None:
-        while not self._is_closed:
-            readable, _, _ = select([self._listening, *self._other_end], [], [])
-            with self._lock:
-                for one in readable:
-                    if one is self._listening:
-                        self._accept()
-                    elif one in self._other_end:
-                        self._pass_on(one)
-
-    def _accept(self) -> None:
-        if self._is_closed:
-            return
-        client, _ = self._listening.accept()
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(self._server)
-        self._other_end |= {client: server, server: client}
-
-    def _pass_on(self, one: socket.socket) -> None:
-        other, content = self._other_end[one], b""
-        with contextlib.suppress(ConnectionError):
-            content = one.recv(65536)
-        if not content:
-            for each in (one, other):
-                del self._other_end[each]
-                each.close()
-            return
+    def _pass_on(self, one: socket.socket, other: socket.socket, content: bytes) -> None:
         is_last = bool(self._last) and self._last in content
         if not is_last or self._is_last_delivered:
-            with contextlib.suppress(ConnectionError):
-                other.sendall(content)
+            super()._pass_on(one, other, content)
         if is_last:
             self._cut()
 
