@@ -1,18 +1,37 @@
-"""What each app makes at its start, made once for all apps of a test process: compiled templates and URL builders."""
+"""What each app makes at its start, or at first use, made once for all apps of a test process.
+
+These are the compiled templates, the routes with their URL builders, and the SQL of each statement.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 from jinja2 import FileSystemBytecodeCache
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
+
+MOST_STATEMENTS = 2000
 
 
 class RememberedRule(Rule):
-    """Compiles the builder of a URL once; the same path has the same one in every app."""
+    """Reads a path, and compiles the builder of its URLs, once; the same path has the same ones in every app."""
 
+    _read: ClassVar[dict[object, dict[str, object]]] = {}
     _builders: ClassVar[dict[object, Callable[..., tuple[str, str]]]] = {}
+
+    def compile(self) -> None:
+        key = (self.rule, self.subdomain, self.merge_slashes, repr(self.defaults))
+        if key not in self._read:
+            super().compile()
+            names = ("_parts", "_trace", "_converters", "arguments")
+            self._read[key] = {name: vars(self)[name] for name in names}
+        vars(self).update(self._read[key])
+        self._build = self._compile_builder(False).__get__(self, None)
+        self._build_unknown = self._compile_builder(True).__get__(self, None)
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
         key = (tuple(self._trace), repr(self.defaults), append_unknown)
@@ -25,3 +44,17 @@ def make_apps_quickly(folder: Path) -> None:
     """Let all apps of this process share what they compile; templates in files of a folder, by their content."""
     Flask.url_rule_class = RememberedRule
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": FileSystemBytecodeCache(str(folder))}
+    _share_statements()
+
+
+def _share_statements() -> None:
+    """Let one cache serve all engines: with the same kind of database they make the same SQL of a statement."""
+    statements: LRUCache[Any, Any] = LRUCache(MOST_STATEMENTS)
+    make_engine = SQLAlchemy._make_engine
+
+    def make_sharing_engine(self: SQLAlchemy, key: str | None, options: dict[str, Any], app: Flask) -> Any:
+        return make_engine(self, key, {**options, "execution_options": {"compiled_cache": statements}}, app)
+
+    SQLAlchemy._make_engine = make_sharing_engine
+    DefaultDialect.__eq__ = lambda one, other: type(one) is type(other)  # the dialect is a part of the cache's key
+    DefaultDialect.__hash__ = lambda one: hash(type(one))
