@@ -1,5 +1,6 @@
 """The settings of the running app, and the tools that are made from them once."""
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -29,8 +30,15 @@ PASSWORD_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism
 
 
 def attach_services(app: Flask, settings: Settings) -> None:
-    dummy_hash = PASSWORD_HASHER.hash(secrets.token_urlsafe())
-    app.extensions["keap_connect"] = Services(settings, TokenCipher(settings.token_keys), PASSWORD_HASHER, dummy_hash)
+    services = Services(settings, TokenCipher(settings.token_keys), PASSWORD_HASHER, make_dummy_hash(PASSWORD_HASHER))
+    app.extensions["keap_connect"] = services
+
+
+def make_dummy_hash(hasher: PasswordHasher) -> str:
+    """Return a hash of no password, which costs nothing to make and as much to verify as a real one."""
+    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    salt, digest = (base64.b64encode(secrets.token_bytes(length)) for length in (hasher.salt_len, hasher.hash_len))
+    return f"$argon2id$v=19${cost}${salt.decode().rstrip('=')}${digest.decode().rstrip('=')}"
 
 
 def services() -> Services:
