@@ -117,36 +117,36 @@ class Settings:
     secret_key: str = field(repr=False)
     token_keys: tuple[bytes, ...] = field(repr=False)
     database_url: str = field(repr=False)
-    host: str = "127.0.0.1"
-    port: int = 5000
-    sandbox_url: str | None = None
-    instance_path: Path = Path("instance")
-    instance_id: str | None = None
-    refresh_rate_per_minute: int = 600
-    trusted_proxies: int = 0
-    api_rate_per_minute: int = 6000
-    rate_limit_storage: str = field(default="memory://", repr=False)
-    audit_log: Path | None = Path("instance/audit.log")
+    host: str
+    port: int
+    sandbox_url: str | None
+    instance_path: Path
+    instance_id: str | None
+    refresh_rate_per_minute: int
+    trusted_proxies: int
+    api_rate_per_minute: int
+    rate_limit_storage: str = field(repr=False)
+    audit_log: Path | None
     # For how long things are kept; 0 keeps them for good.
-    keep_events_days: int = 400
-    keep_journeys_days: int = 30
-    keep_links_days: int = 30
-    keep_audit_logs_days: int = 90
-    keep_deliveries_days: int = 30
-    has_private_webhooks: bool = False  # webhooks may go to private addresses
-    log_level: str = "INFO"
-    log_format: str = "TEXT"
-    has_unused_proxy: bool = False  # the environment names a proxy, and calls to Keap do not use it
-    requires_two_factor: bool = False
-    admin_email: str | None = None
-    admin_password: str | None = field(default=None, repr=False)
-    mail: MailSettings | None = None  # without it, nobody gets mail
-    mails_customers: bool = False
-    service: ServiceSettings = ServiceSettings()
-    is_by_invitation: bool = False  # nobody connects an account without one
-    return_origins: frozenset[str] = frozenset()  # where customers may go back to: scheme, host and port
+    keep_events_days: int
+    keep_journeys_days: int
+    keep_links_days: int
+    keep_audit_logs_days: int
+    keep_deliveries_days: int
+    has_private_webhooks: bool  # webhooks may go to private addresses
+    log_level: str
+    log_format: str
+    has_unused_proxy: bool  # the environment names a proxy, and calls to Keap do not use it
+    requires_two_factor: bool
+    admin_email: str | None
+    admin_password: str | None = field(repr=False)
+    mail: MailSettings | None  # without it, nobody gets mail
+    mails_customers: bool
+    service: ServiceSettings
+    is_by_invitation: bool  # nobody connects an account without one
+    return_origins: frozenset[str]  # where customers may go back to: scheme, host and port
     # Where secrets were read from; the doctor checks the modes of these files.
-    secret_files: tuple[Path, ...] = field(default=(), compare=False)
+    secret_files: tuple[Path, ...] = field(compare=False)
 
     @property
     def is_loopback(self) -> bool:
@@ -249,7 +249,7 @@ class _Reader:
         admin_email, admin_password = self.text("ADMIN_EMAIL"), self.text("ADMIN_PASSWORD", _without_line_end)
         if bool(admin_email) != bool(admin_password):
             self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
-        mail, mails_customers = self.mail(), self.choice("CUSTOMER_MAIL", ("ON", "OFF"), default="OFF") == "ON"
+        mail, mails_customers = self.mail(), self.switch("CUSTOMER_MAIL")
         if mails_customers and self.text("SMTP_URL") is None:
             self.problems.append("CUSTOMER_MAIL=on needs SMTP_URL and MAIL_FROM: without them there is no mail.")
         settings = Settings(
@@ -273,11 +273,11 @@ class _Reader:
             keep_links_days=self.days("KEEP_LINKS", default=30),
             keep_audit_logs_days=self.days("KEEP_AUDIT_LOGS", default=90),
             keep_deliveries_days=self.days("KEEP_DELIVERIES", default=30, least=3),
-            has_private_webhooks=self.choice("WEBHOOK_PRIVATE_TARGETS", ("ON", "OFF"), default="OFF") == "ON",
+            has_private_webhooks=self.switch("WEBHOOK_PRIVATE_TARGETS"),
             log_level=self.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"),
             log_format=self.choice("LOG_FORMAT", ("JSON", "TEXT"), default="TEXT" if is_loopback else "JSON"),
             has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,
-            requires_two_factor=self.choice("REQUIRE_TWO_FACTOR", ("ON", "OFF"), default="OFF") == "ON",
+            requires_two_factor=self.switch("REQUIRE_TWO_FACTOR"),
             admin_email=admin_email,
             admin_password=admin_password,
             mail=mail,
@@ -334,6 +334,9 @@ class _Reader:
         if value.upper() not in choices:
             self.problems.append(f"{name} must be one of {', '.join(choices)}, not {value[:20]!r}.")
         return value.upper()
+
+    def switch(self, name: str) -> bool:
+        return self.choice(name, ("ON", "OFF"), default="OFF") == "ON"
 
     def parsed(self, parse: Callable[..., Parsed], *values: str | SplitResult) -> Parsed | None:
         """Return what a function of addresses.py makes of the values; note what it finds wrong."""
@@ -399,7 +402,7 @@ class _Reader:
             api_url=urls["KEAP_API_URL"].rstrip("/"),
             redirect_uri=f"{public_url}/callback",
             issuer=self.text("KEAP_ISSUER"),
-            uses_pkce=self.choice("KEAP_PKCE", ("ON", "OFF"), default="OFF") == "ON",
+            uses_pkce=self.switch("KEAP_PKCE"),
             proxy=self.keap_proxy(),
             authorities_file=self.certificates("SSL_CERT_FILE")[0],
             further_authorities=self.certificates("KEAP_CA_FILE")[1],
