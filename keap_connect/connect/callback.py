@@ -28,7 +28,7 @@ from keap_connect.connect.flows import (
 )
 from keap_connect.connect.invitations import CONFIRM_WITHIN
 from keap_connect.connect.invited import find_usable, must_wait, note_waiting
-from keap_connect.connect.matching import Grant, find_by_identity, has_newer_grant, is_of, match_grant
+from keap_connect.connect.matching import Grant, Match, find_by_identity, is_of, match_grant, was_disconnected
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
@@ -37,7 +37,7 @@ from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AuthorizationFlow
+from keap_connect.models import AuthorizationFlow
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -104,8 +104,10 @@ def discard_pending(flow: AuthorizationFlow) -> None:
 
 def open_pending(flow: AuthorizationFlow) -> Grant | None:
     """Return the pending grant of a flow. Raises SealBroken."""
-    sealed = flow.pending_grant_sealed
-    return Grant.from_json(services().cipher.open(sealed, "flow", flow.ref, "held_grant")) if sealed else None
+    if flow.pending_grant_sealed is None:
+        return None
+    came_at = (flow.ended_at if flow.pending_until else flow.consumed_at) or flow.started_at
+    return Grant.from_json(services().cipher.open(flow.pending_grant_sealed, "flow", flow.ref, "held_grant"), came_at)
 
 
 def complete_interrupted() -> None:
@@ -145,10 +147,13 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
 
 
 def identify_and_store(flow: AuthorizationFlow) -> None:
-    """Ask Keap whose the pending grant of a flow is, and store it in its account; do nothing if none is pending.
+    """Ask Keap whose the pending grant of a flow is, and store it where it belongs; do nothing if none is pending.
 
     Keap is not asked if the access token has expired while the grant waited, or belongs to another client id or token
     URL than the settings name: it is sent nowhere else.
+
+    Raises:
+        TenantConflict: Keap named two tenants for a grant that somebody decides about.
     """
     grant = open_pending(flow)
     if grant is None:
@@ -158,50 +163,42 @@ def identify_and_store(flow: AuthorizationFlow) -> None:
         if grant.is_ours and not _has_waited_long_enough(flow):
             identity = ask_identity(services().keap, granted.access_token, granted.tenant_id)
     except TenantConflict as conflict:
+        if flow.ending == Ending.CONFIRMATION_PENDING:
+            raise
         fail_flow(flow, Ending.TENANT_CONFLICT, str(conflict))
     else:
         _store(flow, identity)
 
 
 def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
-    """Store a pending grant where it belongs; without an identity, where the person decided."""
+    """Store the pending grant of a flow, as it was read, where it belongs; without an identity, the person decided."""
 
     def store(session: Session) -> None:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
-        waited = stored is not None and stored.ending == Ending.IDENTITY_PENDING
-        is_nameless = stored is not None and _has_waited_long_enough(stored)
-        if stored is None or (identity is not None and stored.pending_until is not None and not waited):
-            return  # somebody else has completed it meanwhile, and its grant waits for a decision
-        grant = open_pending(stored)
-        if grant is None or (waited and identity is not None and not identity.is_complete and not is_nameless):
+        if stored is None or stored.pending_grant_sealed != flow.pending_grant_sealed:
+            return  # somebody else has completed it meanwhile
+        grant, is_nameless = open_pending(stored), _has_waited_long_enough(stored)
+        waits_on = stored.pending_until is not None and identity is not None and not identity.is_complete
+        if grant is None or (waits_on and not is_nameless):
             return
-        wanted = None
         if identity is not None:
-            grant = replace(grant, identity=identity, came_at=stored.ended_at if waited else None)
-            if flow.invitation_id is not None:
-                _store_invited(session, flow, grant)
+            grant = replace(grant, identity=identity)
+            if stored.invitation_id is not None:
+                _store_invited(session, stored, grant)
                 return
-            # Two people may use one link at the same time: the second grant is stored as if there were no link.
-            wanted = stored.reconnects_account_id if still_works(session, flow) else None
-        is_by_invitation = services().settings.is_by_invitation
-        if (wanted is None and is_by_invitation and _lock_known(session, grant) is None) or (
-            waited and _came_too_late(session, grant, wanted)
-        ):
-            end_flow(session, flow.id, Ending.LINK_GONE, None)  # its link was used, or its account is erased
-            record_failure(session, stored, Ending.LINK_GONE)
-            return
-        match = match_grant(session, grant, wanted, adds_nameless=is_nameless or not is_by_invitation)
-        end_flow(session, flow.id, match.ending, match.account_id)
+        # Two people may use one link at the same time: the second grant is stored as if there were no link.
+        wanted = stored.reconnects_account_id if identity is not None and still_works(session, stored) else None
+        adds = not services().settings.is_by_invitation or (is_nameless and wanted is not None)
+        match = match_grant(session, grant, wanted, adds=adds, agreed_at=None if identity else utc_now())
+        end_with(session, stored, match)
         if match.ending is Ending.DECISION_PENDING:
-            keep_pending(session, flow, grant, utc_now() + DECISION_TIME)
+            keep_pending(session, stored, grant, utc_now() + DECISION_TIME)
         elif match.ending is Ending.IDENTITY_PENDING:
-            keep_pending(session, flow, grant, utc_now() + ACCESS_TOKEN_LIFE)
-        else:
-            if is_nameless and match.ending is Ending.CONNECTED_PENDING:
-                _refresh_soon(session, match.account_id)
-            elif identity is None or wanted is not None:
-                use_up(session, flow)
-            revoke_open_links(session, match.account_id)
+            keep_pending(session, stored, grant, utc_now() + ACCESS_TOKEN_LIFE)
+        elif match.ending is Ending.LINK_GONE:
+            record_failure(session, stored, Ending.LINK_GONE)  # its link was used, or its account has ended
+        elif wanted == match.account_id or (match.is_stored and not is_nameless and (wanted or identity is None)):
+            use_up(session, stored)
 
     write_or_retry(store)
 
@@ -209,14 +206,15 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
 def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
     """Store the grant of somebody who came by an invitation, or let it wait until it is confirmed who that is.
 
-    An account that is connected already always gets the fresh grant: Keap may have ended the old one.
+    An account that is connected already gets the fresh grant at once: Keap may have ended the old one.
     """
+    waited, until = flow.pending_until is not None, flow.pending_until or utc_now() + CONFIRM_WITHIN
     invitation = find_usable(session, flow)
-    known = _lock_known(session, grant)
+    known = find_by_identity(lock_accounts(session, is_of(grant.identity)).values(), grant.identity)
     is_connected = known is not None and known.disconnected_at is None
-    waits = invitation is not None and must_wait(invitation, grant.identity)
-    until = utc_now() + CONFIRM_WITHIN
-    if invitation is None and not is_connected:
+    has_ended = known is not None and was_disconnected(known, grant.came_at)
+    waits = invitation is not None and (must_wait(invitation, grant.identity) or (waited and has_ended))
+    if (invitation is None and not is_connected) or (has_ended and not waited):
         end_flow(session, flow.id, Ending.LINK_GONE, None)
         record_failure(session, flow, Ending.LINK_GONE)
         return
@@ -225,39 +223,26 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
         keep_pending(session, flow, grant, until)
     else:
         match = match_grant(session, grant, invitation=None if waits else invitation)
-        revoke_open_links(session, match.account_id)
-        end_flow(session, flow.id, Ending.CONFIRMATION_PENDING if waits else match.ending, match.account_id)
+        end_with(session, flow, replace(match, ending=Ending.CONFIRMATION_PENDING) if waits else match)
         if waits:
-            session.get_one(AuthorizationFlow, flow.id, populate_existing=True).pending_until = until
+            flow.pending_until = until
     if waits and invitation is not None:
         note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None, until)
 
 
-def _came_too_late(session: Session, grant: Grant, wanted_id: int | None) -> bool:
-    """Whether the account that would get a grant was connected or disconnected while the grant waited."""
-    locked = lock_accounts(session, is_of(grant.identity), Account.id == (wanted_id or 0))
-    account = find_by_identity(locked.values(), grant.identity) or locked.get(wanted_id or 0)
-    if account is None or grant.came_at is None:
-        return False
-    is_over = account.disconnected_at is not None and account.disconnected_at > grant.came_at
-    return is_over or has_newer_grant(account, grant.came_at)
+def end_with(session: Session, flow: AuthorizationFlow, match: Match) -> None:
+    """End a flow as its grant was matched; the links of an account that got it no longer work."""
+    end_flow(session, flow.id, match.ending, match.account_id)
+    if match.is_stored and match.account_id:
+        revoke_open_links(session, match.account_id)
+    elif match.ending.is_success:
+        flow.person_signed_in_at = utc_now()  # what is connected is not by the grant of this flow
 
 
 def _has_waited_long_enough(flow: AuthorizationFlow) -> bool:
     """Whether a grant has waited to be named for as long as its access token lives."""
     is_over = flow.pending_until is not None and flow.pending_until <= utc_now()
     return is_over and flow.ending == Ending.IDENTITY_PENDING
-
-
-def _refresh_soon(session: Session, account_id: int) -> None:
-    """Let the worker refresh a pending account at once: Keap is asked whose it is with the new access token."""
-    account = session.get_one(Account, account_id)
-    if account.next_refresh_at is not None:
-        account.next_refresh_at = utc_now()
-
-
-def _lock_known(session: Session, grant: Grant) -> Account | None:
-    return find_by_identity(lock_accounts(session, is_of(grant.identity)).values(), grant.identity)
 
 
 def keep_pending(

@@ -5,29 +5,24 @@ has it already, and what waits is whether it is the account of this invitation.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import lock_accounts
-from keap_connect.accounts.state import state_of
-from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
-from keap_connect.connect.callback import ACCESS_TOKEN_LIFE, identify_and_store, keep_pending, open_pending
+from keap_connect.connect.callback import ACCESS_TOKEN_LIFE, end_with, identify_and_store, open_pending
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
 from keap_connect.connect.invitations import OPEN, find_waiting, get_invitation, lock_invitation
-from keap_connect.connect.invited import must_wait, note_waiting
-from keap_connect.connect.matching import Grant, Match, has_newer_grant, is_of, match_grant, use_invitation
-from keap_connect.connect.reconnect_links import revoke_open_links
+from keap_connect.connect.matching import Match, fit_invitation, match_grant
 from keap_connect.database import purge_deleted, read_session, write_or_retry, write_transaction
 from keap_connect.errors import InvitationClosed, SealBroken
-from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.keap.user_info import Identity, ask_identity
+from keap_connect.events.history import EventKind, record
+from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invitation, InvitationState
-from keap_connect.services import services
 
 log = logging.getLogger(__name__)
 
@@ -80,26 +75,15 @@ def confirm(invitation_id: int, actor: str) -> Invitation:
 
     def store(session: Session) -> None:
         flow, invitation = _lock_waiting(session, invitation_id)
-        came_at = flow.ended_at or utc_now()
         record(session, EventKind.INVITATION_CONFIRMED, None, actor, invitation=invitation_id)
         grant = open_pending(flow)
-        which = is_of(grant.identity) if grant else Account.id == flow.account_id
-        known = next(iter(lock_accounts(session, which).values()), None)
-        if (
-            known is not None
-            and known.disconnected_at is not None
-            and (grant is None or known.disconnected_at > came_at)
-        ):
-            raise InvitationClosed("The account was disconnected after this person had allowed it. Decline it.")
-        if known is not None and (grant is None or has_newer_grant(known, came_at)):
-            if grant is None and _has_changed_person(session, known, came_at):
-                raise InvitationClosed("The account was connected by another person since then. Decline it.")
-            _give_to_connected(session, flow, invitation, known)
-            return
         if grant is None:
-            raise InvitationClosed("The account no longer exists.")
-        match = _store_late(session, grant, came_at, invitation)
-        end_flow(session, flow.id, match.ending, match.account_id)
+            match = _match_connected(session, flow, invitation)
+        else:
+            match = match_grant(session, grant, invitation=invitation)
+        if match.account_id is None:
+            raise InvitationClosed("The account was disconnected after this person had allowed it. Decline it.")
+        end_with(session, flow, match)
 
     get_invitation(invitation_id)
     write_or_retry(store)
@@ -123,6 +107,20 @@ def decline(invitation_id: int, actor: str) -> Invitation:
         record(session, EventKind.INVITATION_DECLINED, None, actor, invitation=invitation_id, **details)
     purge_deleted()
     return get_invitation(invitation_id)
+
+
+def _match_connected(session: Session, flow: AuthorizationFlow, invitation: Invitation) -> Match:
+    """End an invitation with the account that got the grant of this flow when it came."""
+    account = lock_accounts(session, Account.id == flow.account_id).get(flow.account_id or 0)
+    if account is None:
+        raise InvitationClosed("The account no longer exists.")
+    if account.disconnected_at is not None:
+        return Match(Ending.LINK_GONE, None)
+    changes = AccountEvent.account_id == account.id, AccountEvent.kind == EventKind.PERSON_CHANGED
+    if session.scalar(select(AccountEvent.id).where(*changes, AccountEvent.at > flow.ended_at).limit(1)) is not None:
+        raise InvitationClosed("The account was connected by another person since then. Decline it.")
+    fit_invitation(session, invitation, account)
+    return Match(Ending.RECONNECTED, account.id)
 
 
 def _lock_waiting(session: Session, invitation_id: int) -> tuple[AuthorizationFlow, Invitation]:
@@ -161,62 +159,5 @@ def identify_waiting(flow_id: int) -> None:
     """
     with read_session() as session:
         flow = session.get(AuthorizationFlow, flow_id)
-    if flow is not None and flow.ending == Ending.IDENTITY_PENDING:
+    if flow is not None and _is_unnamed(flow):
         identify_and_store(flow)
-        return
-    grant = open_pending(flow) if flow else None
-    if flow is None or grant is None or grant.identity.is_complete or not grant.is_ours:
-        return
-    identity = ask_identity(services().keap, grant.token_response.access_token, grant.token_response.tenant_id)
-    if not identity.is_complete:
-        return
-    named = replace(grant, identity=identity)
-
-    def store(session: Session) -> None:
-        stored = session.get(AuthorizationFlow, flow_id, with_for_update=True)
-        invitation = session.get(Invitation, flow.invitation_id or 0, with_for_update=True)
-        is_same = stored is not None and stored.pending_grant_sealed == flow.pending_grant_sealed
-        if stored is None or not is_same or invitation is None or invitation.state != InvitationState.WAITING:
-            return  # somebody has decided meanwhile
-        came_at, until = stored.ended_at or utc_now(), stored.pending_until or utc_now()
-        known = next(iter(lock_accounts(session, is_of(identity)).values()), None)
-        ended_at = known.disconnected_at if known else None
-        owner = known if ended_at is None else None
-        if not must_wait(invitation, identity) and (ended_at is None or ended_at <= came_at):
-            if owner is not None and has_newer_grant(owner, came_at):
-                _give_to_connected(session, stored, invitation, owner)
-            else:
-                match = _store_late(session, named, came_at, invitation)
-                end_flow(session, flow_id, match.ending, match.account_id)
-            return
-        if owner is None:
-            keep_pending(session, stored, named, until)
-        else:
-            if not has_newer_grant(owner, came_at):
-                _store_late(session, named, came_at, None)
-            end_flow(session, flow_id, Ending.CONFIRMATION_PENDING, owner.id)
-            session.get_one(AuthorizationFlow, flow_id, populate_existing=True).pending_until = until
-        note_waiting(session, invitation, identity, owner.id if owner else None, until)
-
-    write_or_retry(store)
-
-
-def _store_late(session: Session, grant: Grant, came_at: datetime, invitation: Invitation | None) -> Match:
-    """Store a grant that had waited, with the date on which it came."""
-    match = match_grant(session, replace(grant, came_at=came_at), invitation=invitation)
-    revoke_open_links(session, match.account_id)
-    return match
-
-
-def _give_to_connected(session: Session, flow: AuthorizationFlow, invitation: Invitation, account: Account) -> None:
-    """End an invitation with an account that has this grant, or a newer one, already."""
-    use_invitation(session, invitation, account)
-    if state_of(account, utc_now(), registration(session)).is_alive:
-        record(session, EventKind.INVITATION_FITS, account.id, Actor.SYSTEM, invitation=invitation.id)
-    end_flow(session, flow.id, Ending.RECONNECTED, account.id)
-    flow.person_signed_in_at = utc_now()  # what is connected is not by the grant of this flow
-
-
-def _has_changed_person(session: Session, account: Account, since: datetime) -> bool:
-    changes = AccountEvent.account_id == account.id, AccountEvent.kind == EventKind.PERSON_CHANGED
-    return session.scalar(select(AccountEvent.id).where(*changes, AccountEvent.at > since).limit(1)) is not None

@@ -6,11 +6,18 @@ from sqlalchemy.orm import Session, aliased
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import get_account, lock_accounts
 from keap_connect.accounts.naming import person_of
-from keap_connect.accounts.state import state_of
-from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect.importing import note_in_jobs, works_well
-from keap_connect.connect.matching import Grant, find_by_identity, is_of, match_grant, take_identity
+from keap_connect.connect.matching import (
+    Grant,
+    find_by_identity,
+    has_moved_on,
+    has_newer_grant,
+    is_of,
+    match_grant,
+    take_identity,
+    was_disconnected,
+)
 from keap_connect.connect.merging import merge, take_names
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import read_session, write_or_retry
@@ -18,7 +25,7 @@ from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AccountEvent, CredentialKind, SignIn
+from keap_connect.models import Account, AccountEvent, SignIn
 from keap_connect.services import services
 
 UNUSED = {
@@ -96,6 +103,11 @@ def _settle(
     # Whoever signed in by this grant is that person, and may now see all of that person's accounts.
     signed_in = update(SignIn).where(SignIn.account_id == pending.id)
     session.execute(signed_in.values(keap_user_id=identity.keap_user_id))
+    grant = _grant_of(pending, identity)
+    if grant is None:
+        return pending.id
+    if wanted is not None and has_moved_on(session, wanted, grant):
+        wanted = pending.reconnects_account_id = None
     if known is None and (wanted is None or wanted.tenant_id not in {None, identity.tenant_id}):
         take_identity(pending, identity)
         pending.reconnects_account_id = None
@@ -103,46 +115,43 @@ def _settle(
         record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
         note_in_jobs(session, pending.id, _named(identity))
         return pending.id
-    return _move(session, pending, known, identity)
+    return _move(session, pending, known, grant)
 
 
-def _move(session: Session, pending: Account, account: Account | None, identity: Identity) -> int:
-    """Store the pending grant where it belongs, unless a better one is there, and merge the rows."""
+def _grant_of(pending: Account, identity: Identity) -> Grant | None:
     access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
     if access_token is None or expires_at is None:
-        return pending.id
+        return None
+    granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
+    return Grant(granted, identity, came_at=pending.connected_at)
+
+
+def _move(session: Session, pending: Account, account: Account | None, grant: Grant) -> int:
+    """Store the pending grant where it belongs, unless a better one is there, and merge the rows."""
     imported, replaces = _import_of(session, pending)
     is_proven = account is not None and not account.needs_first_refresh and account.refused_at is None
-    if account and account.disconnected_at and account.disconnected_at > pending.connected_at:
+    if account and was_disconnected(account, grant.came_at):
         kind = EventKind.GRANT_DROPPED
     elif account and is_proven and imported and works_well(session, account) and not replaces:
         kind = EventKind.IMPORT_DROPPED
-    elif account and is_proven and _lasts(session, account) and account.connected_at > pending.connected_at:
+    elif account and has_newer_grant(session, account, grant):
         kind = EventKind.NEWER_STAYED
     else:
         kind = EventKind.MOVED_HERE
         take_names(session, pending, account or session.get_one(Account, pending.reconnects_account_id))
-        granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
         if account is None or not imported:
-            grant = Grant(granted, identity, came_at=pending.connected_at)
             match = match_grant(session, grant, pending.reconnects_account_id)
             account = session.get_one(Account, match.account_id)
         else:
-            take_identity(account, identity)
-            replace_credential(account, granted)
+            take_identity(account, grant.identity)
+            replace_credential(account, grant.token_response)
         revoke_open_links(session, account.id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
     revoke_open_links(session, pending.id)
     result = {"updates": account.title} if kind is EventKind.MOVED_HERE else {"note": UNUSED[kind]}
-    note_in_jobs(session, pending.id, {**_named(identity), **result})
+    note_in_jobs(session, pending.id, {**_named(grant.identity), **result})
     merge(session, pending, account, kind)
     return account.id
-
-
-def _lasts(session: Session, account: Account) -> bool:
-    """Whether an account works, and not only for a day by an access token alone."""
-    is_alive = state_of(account, utc_now(), registration(session)).is_alive
-    return is_alive and account.kind != CredentialKind.ACCESS_TOKEN_ONLY
 
 
 def _import_of(session: Session, pending: Account) -> tuple[bool, bool]:

@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, and_
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
+from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import start_flow
 from keap_connect.connect.invitations import (
     OPEN,
@@ -61,10 +62,11 @@ def find_usable(session: Session, flow: AuthorizationFlow) -> Invitation | None:
     """Return the invitation that started a flow if it may still be used, locked until the transaction ends.
 
     A flow may end after its invitation has expired, but not after that was used, withdrawn or got a newer link.
+    An invitation that waits may be used by the flow whose grant waits for it.
     """
     row = session.get(Invitation, flow.invitation_id or 0, with_for_update=True)
-    is_usable = row is not None and row.state in UNUSED and row.sent_at <= flow.started_at
-    return row if is_usable else None
+    states = (InvitationState.WAITING,) if flow.ending == Ending.CONFIRMATION_PENDING else UNUSED
+    return row if row is not None and row.state in states and row.sent_at <= flow.started_at else None
 
 
 def must_wait(invitation: Invitation, identity: Identity) -> bool:

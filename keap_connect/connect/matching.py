@@ -1,12 +1,14 @@
-"""Which account a fresh grant belongs to. No account mixes the grants of two people, and no grant is lost.
+"""Which account a grant belongs to. No account mixes the grants of two people, and no grant is lost.
 
-A callback, a decision about another tenant, and a pending account whose details come later all use the same rule.
+A callback, a decision about another tenant, a confirmation, and a pending account whose details come later all use the
+same rule. What counts is when a grant came, not when it is stored: it takes the place of no newer one, and connects no
+account that was disconnected since then.
 """
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, false, select, update
@@ -24,18 +26,28 @@ from keap_connect.connect.merging import merge
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AuthorizationFlow, Delivery, Invitation, InvitationState, SignIn
+from keap_connect.models import (
+    Account,
+    AuthorizationFlow,
+    CredentialKind,
+    Delivery,
+    Invitation,
+    InvitationState,
+    SignIn,
+)
 from keap_connect.services import services
+
+CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A token response and whose it is; if it had to wait, when it came, and the registration of the settings then."""
+    """A token response, whose it is, when it came, and the registration of the settings then."""
 
     token_response: TokenResponse = field(repr=False)
     identity: Identity
     registration: tuple[str, str] | None = None
-    came_at: datetime | None = None
+    came_at: datetime = field(default_factory=utc_now)
 
     @property
     def is_ours(self) -> bool:
@@ -46,22 +58,28 @@ class Grant:
         return json.dumps(asdict(self), default=datetime.isoformat)
 
     @classmethod
-    def from_json(cls, text: str) -> "Grant":
+    def from_json(cls, text: str, came_at: datetime) -> "Grant":
+        """Read a grant; `came_at` is of one that version 0.2.0 kept without it."""
         values = json.loads(text)
         token_response = TokenResponse(**values["token_response"])
         expires_at = datetime.fromisoformat(values["token_response"]["expires_at"])
         client_id, token_url = values.get("registration") or services().keap.registration
-        came_at = datetime.fromisoformat(values["came_at"]) if values.get("came_at") else None
+        came_at = datetime.fromisoformat(values["came_at"]) if values.get("came_at") else came_at
         identity = Identity(**values["identity"])
         return cls(replace(token_response, expires_at=expires_at), identity, (client_id, token_url), came_at)
 
 
 @dataclass(frozen=True)
 class Match:
-    """The account that a grant is stored in; with an ending that waits, the one to reconnect, which is unchanged."""
+    """The account that a grant belongs to; with an ending that waits, the one to reconnect; None if no account gets it.
+
+    Args:
+        is_stored: False if the account did not change: it waits for something, or has a newer grant.
+    """
 
     ending: Ending
-    account_id: int
+    account_id: int | None
+    is_stored: bool = False
 
 
 def match_grant(
@@ -70,17 +88,25 @@ def match_grant(
     reconnects_account_id: int | None = None,
     invitation: Invitation | None = None,
     *,
-    adds_nameless: bool = True,
+    adds: bool = True,
+    agreed_at: datetime | None = None,
 ) -> Match:
     """Store a grant in the account that it belongs to; the account of an invitation gets its names.
 
     A reconnect of account A, where Keap names:
     - the same tenant and person: A gets the pair.
     - the same tenant and another person: A changes to that person. If they have an account B, B gets the pair, and A
-      is merged into B if A is pending and does not work.
+      is merged into B if A is pending and does not work. If A has a newer grant, or was disconnected since this one
+      came, A does not change, and this one gets an account of its own.
     - another tenant: A does not change. The account of that (tenant, person) gets the pair; without one, the grant
       waits until the person decides.
-    - nobody: it gets a pending account; without `adds_nameless` the grant waits.
+    - nobody: it gets a pending account; if it may not add one, it waits.
+
+    The account of the (tenant, person) keeps a newer grant, and is not connected if it was disconnected since then.
+
+    Args:
+        adds: whether the grant may get a new account.
+        agreed_at: when the person decided about the account, if that was after the grant came.
 
     Raises:
         IntegrityError: the same (tenant, person) was stored at the same moment; call this again.
@@ -89,6 +115,8 @@ def match_grant(
     is_wanted = Account.id == reconnects_account_id if reconnects_account_id else false()
     locked = lock_accounts(session, is_of(identity), is_wanted)
     known, wanted = find_by_identity(locked.values(), identity), locked.get(reconnects_account_id or 0)
+    if known and was_disconnected(known, agreed_at or grant.came_at):
+        return Match(Ending.LINK_GONE, None)
     if wanted and wanted.tenant_id and identity.tenant_id and wanted.tenant_id != identity.tenant_id:
         record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=identity.tenant_id)
         if known is None:
@@ -104,8 +132,12 @@ def match_grant(
         return match
     if known:
         return _store(session, grant, known, Ending.RECONNECTED, invitation=invitation)
-    if not identity.is_complete and wanted and not adds_nameless:
+    if not identity.is_complete and wanted and not adds:
         return Match(Ending.IDENTITY_PENDING, wanted.id)
+    if identity.is_complete and wanted and has_moved_on(session, wanted, grant):
+        wanted = None
+    if not adds and (wanted is None or not identity.is_complete):
+        return Match(Ending.LINK_GONE, None)
     if not identity.is_complete:
         pending = new_account(session, identity.tenant_id, identity.keap_user_id)
         pending.reconnects_account_id = wanted.id if wanted else None
@@ -181,24 +213,57 @@ def _store(
     invitation: Invitation | None = None,
     **details: Any,
 ) -> Match:
+    if has_newer_grant(session, account, grant):  # Keap may have ended this one
+        if invitation is not None:
+            fit_invitation(session, invitation, account)
+        return Match(Ending.RECONNECTED, account.id)
+    granted, now = grant.token_response, utc_now()
     take_identity(account, grant.identity)
-    replace_credential(account, grant.token_response)
+    replace_credential(account, granted)
     if grant.registration is not None:
         account.client_id, account.token_url = grant.registration
-    if grant.came_at is not None:
-        account.connected_at = grant.came_at
-        if account.refresh_token_issued_at is not None:
-            account.refresh_token_issued_at = grant.came_at  # Keap counts its 45 days from when it gave the grant
-            account.next_refresh_at = next_refresh_at(account, utc_now())
+    account.connected_at = grant.came_at
+    if account.refresh_token_issued_at is not None:
+        account.refresh_token_issued_at = grant.came_at  # Keap counts its 45 days from when it gave the grant
+        is_unasked = account.is_pending and granted.expires_at <= now  # a new access token lets Keap say whose it is
+        account.next_refresh_at = now if is_unasked else next_refresh_at(account, now)
     if invitation is not None:
         details["invitation"] = invitation.id
         use_invitation(session, invitation, account)  # first, so that what is announced has the external id
     record(session, kind, account.id, Actor.CUSTOMER, person=person_of(grant.identity), **details)
-    if not grant.token_response.has_full_scope:
-        record(session, EventKind.SCOPE_CHANGED, account.id, Actor.SYSTEM, scope=grant.token_response.scope)
-    return Match(ending, account.id)
+    if not granted.has_full_scope:
+        record(session, EventKind.SCOPE_CHANGED, account.id, Actor.SYSTEM, scope=granted.scope)
+    return Match(ending, account.id, is_stored=True)
 
 
-def has_newer_grant(account: Account, came_at: datetime) -> bool:
-    """Whether an account got a better grant since then; an import that was not refreshed yet may not work at all."""
-    return account.connected_at > came_at and account.refused_at is None and not account.needs_first_refresh
+def fit_invitation(session: Session, invitation: Invitation, account: Account) -> None:
+    """End an invitation with an account that has its grant, or a newer one, already."""
+    use_invitation(session, invitation, account)
+    if state_of(account, utc_now(), registration(session)).is_alive:
+        record(session, EventKind.INVITATION_FITS, account.id, Actor.SYSTEM, invitation=invitation.id)
+
+
+def was_disconnected(account: Account, since: datetime) -> bool:
+    return account.disconnected_at is not None and _is_later(account.disconnected_at, since)
+
+
+def has_newer_grant(session: Session, account: Account, grant: Grant) -> bool:
+    """Whether an account got another grant after this one came, which works, and for no shorter time.
+
+    An import that was not refreshed yet may not work at all.
+    """
+    is_newer = account.access_token_sealed is not None and _is_later(account.connected_at, grant.came_at)
+    if not is_newer or account.needs_first_refresh:
+        return False
+    lasts = account.kind != CredentialKind.ACCESS_TOKEN_ONLY or not grant.token_response.refresh_token
+    return lasts and state_of(account, utc_now(), registration(session)).is_alive
+
+
+def _is_later(moment: datetime, came_at: datetime) -> bool:
+    """Whether something happened after a grant came; a date that is ahead of now is of a clock that was wrong."""
+    return came_at < moment <= utc_now() + CLOCKS_DIFFER
+
+
+def has_moved_on(session: Session, account: Account, grant: Grant) -> bool:
+    """Whether an account was connected or disconnected after a grant came."""
+    return was_disconnected(account, grant.came_at) or has_newer_grant(session, account, grant)
