@@ -21,7 +21,7 @@ from keap_connect.accounts.directory import get_account, list_accounts, view_acc
 from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import database_clock, db, write_transaction
+from keap_connect.database import database_clock, db, read_session, write_transaction
 from keap_connect.errors import (
     AccountDisconnected,
     AccountNotFound,
@@ -267,6 +267,26 @@ def test_nothing_is_sent_under_a_lease_when_the_database_says_so_at_the_last_che
             session.get_one(Account, account).lease_ends = session.scalar(select(database_clock()))
 
     assert not lease.is_still_held(wanted)
+
+
+@pytest.mark.proves("F82")
+def test_a_slow_commit_is_no_jump_of_the_clock(account, monkeypatch):
+    """Else it would be taken for one, and all waits would begin anew again and again."""
+    delays = []
+
+    @contextlib.contextmanager
+    def commit_slowly():
+        with write_transaction() as session:
+            yield session
+        delays.append(2 * timing.JUMP_SECONDS)
+
+    monkeypatch.setattr(lease, "write_transaction", commit_slowly)
+    monkeypatch.setattr(lease, "seconds_since_boot", lambda: seconds_since_boot() + sum(delays))
+    lease.restart_waits()
+
+    with read_session() as session:
+        ahead = session.scalar(select(database_clock())) - seconds_since_boot()
+    assert lease._clock().ahead_seconds == pytest.approx(ahead, abs=timing.JUMP_SECONDS)
 
 
 @pytest.mark.proves("R28")

@@ -127,7 +127,8 @@ def restart_waits() -> None:
             .execution_options(synchronize_session=False),
         )
         now = session.scalar(select(database_clock())) or 0.0
-    _clock().note(now - seconds_since_boot())
+        ahead_seconds = now - seconds_since_boot()  # before the commit, which may take long
+    _clock().note(ahead_seconds)
     log.warning("The database's clock jumped, or it is another one than before; %s waits begin anew.", restarted)
 
 
