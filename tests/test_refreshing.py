@@ -269,6 +269,20 @@ def test_nothing_is_sent_under_a_lease_when_the_database_says_so_at_the_last_che
     assert not lease.is_still_held(wanted)
 
 
+@pytest.mark.proves("F85")
+def test_use_does_not_put_off_a_refresh_that_is_due_at_once(account):
+    """As after a refusal that came late."""
+    due_at = utc_now() - timedelta(seconds=1)
+    with write_transaction() as session:
+        row = session.get_one(Account, account)
+        row.next_refresh_at, row.last_used_at = due_at, utc_now() - timedelta(hours=2)
+
+    valid_token(account, "job")
+
+    assert get_account(account).last_used_at > due_at
+    assert get_account(account).next_refresh_at == due_at
+
+
 @pytest.mark.proves("F82")
 def test_a_slow_commit_is_no_jump_of_the_clock(account, monkeypatch):
     """Else it would be taken for one, and all waits would begin anew again and again."""

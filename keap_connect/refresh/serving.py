@@ -390,6 +390,8 @@ def _note_used(account: Account) -> None:
             if current is not None:
                 current.last_used_at = now
                 if current.failures == 0 and current.refusals == 0:
-                    current.next_refresh_at = next_refresh_at(current, now)
+                    due_at, was_due_at = next_refresh_at(current, now), current.next_refresh_at
+                    # It may be due at once for another reason, such as a late refusal.
+                    current.next_refresh_at = min(due_at, was_due_at) if due_at and was_due_at else due_at
     except SQLAlchemyError:
         log.warning("The use of account %s could not be noted; its token is served all the same.", account.id)
