@@ -25,6 +25,7 @@ from pathlib import Path
 
 from flask import Flask, current_app
 from sqlalchemy import exists, or_, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.clock import seconds_since_boot
 from keap_connect.crypto import TokenCipher
@@ -62,14 +63,14 @@ class NoAccount(Exception):
 
 @dataclass(frozen=True)
 class ClosedPair:
-    """A kept pair that this process cannot open, but one with another key or of another version can."""
+    """A kept pair that this process cannot store, but one with another key or of another version can."""
 
     account_id: int
     generation: int
     why: str
 
     def __str__(self) -> str:
-        return f"The new tokens of account {self.account_id} cannot be read: {self.why}."
+        return f"The new tokens of account {self.account_id} cannot be stored: {self.why}."
 
 
 class RecoveryFile:
@@ -332,6 +333,11 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
             if not _is_confirmed(kept, path, str(ahead)):
                 return False
             _store(kept, is_confirmed=True)
+        except (SQLAlchemyError, NoAccount):
+            raise
+        except Exception as fault:  # of this program: it must not end the worker, which has other accounts
+            why = f"a fault of this program ({type(fault).__name__})"
+            return not _hold(ClosedPair(kept.account_id, kept.generation, why), path)
     except NoAccount:
         # A customer who connects now may get the number of that account, so the file does not wait for an answer.
         log.critical(

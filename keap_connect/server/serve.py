@@ -126,6 +126,8 @@ async def keep_reporting(app: Flask) -> None:
                 report()
         except SQLAlchemyError as problem:
             log.warning("This process could not report itself (%s).", type(problem).__name__)
+        except Exception:  # the next report must come all the same: others rely on it
+            log.exception("A fault of this program kept this process from reporting itself.")
 
     try:
         while True:

@@ -21,6 +21,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import read_session
+from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.health.files import check_recovery
 from keap_connect.keap import token_endpoint
 from keap_connect.keap.token_response import TokenResponse
@@ -338,6 +339,25 @@ def test_a_kept_pair_of_another_version_waits_for_it_and_the_worker_goes_on(
     with stage.app.app_context():
         recovery.replay()
     assert (stage.is_reconciled(account_id), stage.kept_files()) == (True, [])
+    assert len(stage.presentations()) == 2
+
+
+@SQLITE
+@pytest.mark.proves("R30", "F86")
+def test_a_fault_with_one_kept_pair_keeps_only_its_account_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    faulty, other = stage.add_accounts(2)
+    kept = _keep_a_pair(stage, faulty)
+    with stage.app.app_context():
+        with monkeypatch.context() as patch:
+            patch.setattr(recovery, "store_granted", _stumble)
+            recovery.replay()
+            with pytest.raises(TemporarilyUnavailable, match="recovery file that is not stored"):
+                refresh_account(faulty, "test")
+            refresh_account(other, "test")
+        assert stage.kept_files() == [kept]
+        recovery.replay()
+
+    assert (stage.is_reconciled(faulty, other), stage.kept_files()) == (True, [])
     assert len(stage.presentations()) == 2
 
 
