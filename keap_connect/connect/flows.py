@@ -230,7 +230,8 @@ def _forget_past(session: Session) -> None:
     session.execute(delete(AuthorizationFlow).where(is_unused, AuthorizationFlow.expires_at <= now - UNUSED_KEPT_FOR))
     if days := services().settings.keep_journeys_days:
         is_past = AuthorizationFlow.expires_at <= now - timedelta(days=days), AuthorizationFlow.pending_until.is_(None)
-        session.execute(delete(AuthorizationFlow).where(*is_past))
+        has_no_grant = AuthorizationFlow.pending_grant_sealed.is_(None)  # else it is completed after a long outage
+        session.execute(delete(AuthorizationFlow).where(*is_past, has_no_grant))
     # Those of invitations that wait end with their invitation (connect/invitations.py).
     waits = Invitation.id == AuthorizationFlow.invitation_id, Invitation.state == InvitationState.WAITING
     is_over = AuthorizationFlow.pending_until <= now, AuthorizationFlow.ending.in_(EXPIRES_AS)
@@ -253,7 +254,8 @@ def _prune(session: Session, browser_hash: str) -> None:
 
 def _forget_oldest(session: Session, most: int, which: ColumnElement[bool]) -> None:
     oldest = select(AuthorizationFlow.id).where(which).order_by(AuthorizationFlow.id.desc()).offset(most)
-    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.id.in_(oldest.scalar_subquery())))
+    # PostgreSQL checks only the conditions of the DELETE again when it has waited for a flow that was claimed.
+    session.execute(delete(AuthorizationFlow).where(AuthorizationFlow.id.in_(oldest.scalar_subquery()), which))
 
 
 def _is_browser_of(flow: AuthorizationFlow, browser: str | None) -> bool:

@@ -1,24 +1,29 @@
 """Grants that are stored later than they came: none takes the place of a newer one, ends a disconnect, or is lost."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from keap_connect.accounts.changes import disconnect
 from keap_connect.clock import utc_now
-from keap_connect.connect import callback, confirming
+from keap_connect.connect import callback, confirming, flows
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
 from keap_connect.connect.matching import match_grant
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import write_transaction
 from keap_connect.keap.user_info import Identity, ask_identity
+from keap_connect.models import AuthorizationFlow
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
+from tests.connect.test_matching import count_lock_waits
 from tests.flows.endings import heading_of, next_steps
 from tests.flows.stored import Stored
+from tests.support.drills import wait_until
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
@@ -334,3 +339,38 @@ def test_dates_that_a_wrong_clock_wrote_stop_no_reconnect(
     new_visitor().connect()
 
     assert (stored.tokens(1) == before, stored.flows()[0].ending) == (False, "reconnected")
+
+
+@pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
+@sqlite_only
+def test_an_outage_that_is_longer_than_journeys_are_kept_loses_no_grant(
+    stored: Stored, interrupt: Callable, complete: Callable, clock: MovedClock
+):
+    held = interrupt("/connect")
+    clock.advance(days=2)
+
+    flows.forget_past()
+    complete()
+
+    assert stored.tokens(1) == tuple(held)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_journey_that_comes_back_while_it_is_dropped_as_unused_stays(
+    app: Flask, stored: Stored, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(flows, "MOST_UNUSED_PER_BROWSER", 1)
+    flows.start_flow("browser")
+
+    def start() -> None:
+        with app.app_context():
+            flows.start_flow("browser")
+
+    with ThreadPoolExecutor(1) as others:
+        with write_transaction() as session:
+            session.execute(update(AuthorizationFlow).values(consumed_at=utc_now()))  # its callback has come
+            starting = others.submit(start)
+            wait_until(lambda: count_lock_waits() > 0)
+        starting.result()
+
+    assert [flow.consumed_at is None for flow in stored.flows()] == [False, True]
