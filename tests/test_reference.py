@@ -39,5 +39,8 @@ def test_each_metric_is_there_with_its_help(app: Flask):
     with app.app_context():
         registry.register(FromDatabase())
         families = list(registry.collect())
+        for_some_accounts = [name_of(family) for family in FromDatabase([1]).collect()]
 
     assert section("Metrics") == {name_of(family): family.documentation for family in families}
+    first, _, _ = "\n".join(section("Metrics")).partition("\nkeap_connect_lag_seconds")
+    assert first.splitlines() == for_some_accounts
