@@ -39,7 +39,7 @@ def check_recovery() -> Iterator[Finding]:
         yield wrong(
             "recovery",
             f"New token pairs that wait in files because the database did not store them: {waiting}.",
-            "Repair the database and start a worker: it stores them first. Delete nothing in instance/recovery.",
+            "Repair the database and start a worker: it stores them first. Delete nothing in INSTANCE_PATH/recovery.",
         )
     if broken:
         yield wrong(
