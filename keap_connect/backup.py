@@ -27,6 +27,7 @@ from keap_connect.keap.answers import cut
 from keap_connect.models import Account, Alarm, KeyCheck
 from keap_connect.refresh import alarms
 from keap_connect.services import services
+from keap_connect.settings import ROOT
 
 SECRET_OPTIONS = ("password", "sslpassword", "oauth_client_secret")  # libpq's
 PART = ".part"  # what the name of a copy ends with until it is whole
@@ -156,7 +157,7 @@ def restore_lines(file: Path) -> list[str]:
         "set -e",
         f"pg_restore --exit-on-error --single-transaction --no-owner --dbname={shlex.quote(without_password(_url()))} "
         f"{shlex.quote(str(file))}",
-        "./keap-connect database restored",
+        f"{shlex.quote(str(ROOT / 'keap-connect'))} database restored",
     ]
 
 

@@ -23,7 +23,7 @@ from keap_connect.revisions import downgrade
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY
-from tests.support.drills import Shell, documented_lines, make_due, refreshes, wait_until
+from tests.support.drills import ROOT, Shell, documented_lines, make_due, refreshes, wait_until
 from tests.support.postgres import client_program
 from tests.support.real_server import real_server
 from tests.support.sandbox import Sandbox
@@ -89,6 +89,8 @@ def test_readme_restores_after_a_kill_under_load(
     refused = shell.run("./keap-connect worker --once")
     assert restored.returncode == 0, restored.stderr
     assert "confirm-only-one" in restored.stdout
+    if not is_sqlite:
+        assert f"\n{ROOT}/keap-connect database restored" in (shell.backups / "restore.sh").read_text()
     assert (handed_out.returncode, handed_out.stdout.strip()) == (0, secrets[1])
     assert (refused.returncode, "confirm-only-one" in refused.stderr) == (4, True)
     assert refreshes(sandbox) == before

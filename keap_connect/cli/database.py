@@ -80,7 +80,7 @@ def _migrate(change: Callable[[str], None], revision: str, failed: str) -> tuple
 @command(
     "backup",
     "database backup /backups/keap_connect.db",
-    "database backup /backups/keap_connect.dump > backup.sh && sh backup.sh   # PostgreSQL",
+    "database backup /backups/keap_connect.dump > /backups/backup.sh && sh /backups/backup.sh   # PostgreSQL",
     within=database,
     checks_database=False,
 )
@@ -98,7 +98,7 @@ def backup(file: Path) -> Answer:
 @command(
     "restore",
     "database restore /backups/keap_connect.db",
-    "database restore /backups/keap_connect.dump > restore.sh && sh restore.sh   # PostgreSQL",
+    "database restore /backups/keap_connect.dump > /backups/restore.sh && sh /backups/restore.sh   # PostgreSQL",
     within=database,
     checks_database=False,
 )

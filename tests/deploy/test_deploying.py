@@ -39,7 +39,7 @@ from tests.support.server import free_port
 from tests.test_supply_chain import tracked_files
 
 OLD, NEW, LINK = "keap-connect-0.2.0", "keap-connect-0.3.0", "keap-connect"
-PLACES = ("/opt/", "/etc/systemd/", "/var/lib/")
+PLACES = ("/opt/", "/etc/systemd/", "/var/lib/", "/backups")
 SETTINGS = {
     "PUBLIC_URL": "https://connect.example.com",
     "INSTANCE_ID": "connect-example",
@@ -139,14 +139,14 @@ class Machine:
             (folder / ".venv" / stamp).touch()
         return folder
 
-    def run(self, lines: str) -> subprocess.CompletedProcess[str]:
-        """Run lines of the document, with its folders and ports on this machine."""
+    def run(self, lines: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """Run lines of a document, with its folders and ports on this machine; the last of them may be a shell."""
         for place in PLACES:
-            lines = lines.replace(place, f"{self.root}{place}")
+            lines, typed = (text.replace(place, f"{self.root}{place}") for text in (lines, typed))
         for shown, port in self._ports.items():
             lines = lines.replace(f"@{shown}", f"@{port}")
         how = {"env": {"PATH": self._path, "PYTHONDONTWRITEBYTECODE": "1"}, "capture_output": True, "text": True}
-        return subprocess.run(["sh", "-c", lines], cwd=self.root / "opt", check=False, **how)
+        return subprocess.run(["sh", "-c", lines], input=typed, cwd=self.root / "opt", check=False, **how)
 
     def store_account(self) -> None:
         """Store an account with a token that holds, and make a key for it."""
@@ -264,6 +264,11 @@ def test_the_lines_for_systemd_install_upgrade_and_go_back(machine: Machine):
     assert again.stderr.splitlines()[-1] == "Error: you@example.com is invited already."
     machine.store_account()
     assert machine.is_served()
+
+    backup = documented_lines("backup.md", "runuser"), documented_lines("backup.md", "backup /backups/keap_connect.db")
+    done = machine.run(*backup)
+    assert done.returncode == 0, done.stderr
+    assert (machine.root / "backups/keap_connect.db").stat().st_mode & 0o777 == 0o600
 
     upgrade = documented_lines("deploying.md", "cp --preserve")
     program = machine.unpack(NEW) / ".venv/bin/python"
