@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from flask import Flask
@@ -18,6 +19,7 @@ from keap_connect.connect.importing import REFUSED, UNPROVEN
 from keap_connect.database import read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import JobNotFound
+from keap_connect.events import deleting
 from keap_connect.events.history import EventKind
 from keap_connect.jobs import records, runner
 from keap_connect.jobs.bulk import start_bulk
@@ -373,8 +375,9 @@ def test_results_go_with_the_account_and_after_a_week(
 
     assert account.tenant_id not in str(stored.rows("job_item"))
     clock.advance(seconds=KEPT_FOR.total_seconds() + 60)
-    monkeypatch.setattr(records, "MOST_AT_ONCE", 2)
-    monkeypatch.setattr(records, "ROWS_AT_ONCE", 1)
+    for module in (deleting, records):
+        monkeypatch.setattr(module, "DELETED_AT_ONCE", 1)
+    monkeypatch.setattr(records, "delete_in_batches", partial(deleting.delete_in_batches, most=2))
     forget_past_jobs()
     assert (len(stored.rows("job_item")), len(stored.rows("job"))) == (2, 1), "the rest follows an hour later"
     forget_past_jobs()
