@@ -1,10 +1,11 @@
 """What all tests share: the sandbox as a real program, the app on a real port, both databases, people and a clock."""
 
 import base64
+import gc
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -40,6 +41,17 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; programs d
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The tests of faults also pass where the provider makes good lost answers."""
     parser.addoption("--old-refresh-token-works", default="never", help="a position of the sandbox's switch")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let Python look for garbage only in what the tests make: what is imported for them stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
