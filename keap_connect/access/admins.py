@@ -56,9 +56,7 @@ class MailedInvitation:
     url: str = field(repr=False)
 
 
-def create_admin(
-    email: str, password: str, *, role: Role = Role.ADMIN, actor: str = Actor.COMMAND_LINE, only_first: bool = False
-) -> Admin | None:
+def create_admin(email: str, password: str, *, role: Role = Role.ADMIN, only_first: bool = False) -> Admin | None:
     """Create an admin; with only_first, return None when there is one already. Raises PasswordRefused, AdminRefused."""
     email = _checked(email)
     password_hash = make_hash(password, email)
@@ -66,7 +64,7 @@ def create_admin(
         if only_first and session.scalar(select(func.count(Admin.id))):
             return None
         admin = _add(session, email, password_hash, role)
-        record(session, EventKind.ADMIN_CREATED, None, actor, email=email, role=role)
+        record(session, EventKind.ADMIN_CREATED, None, Actor.COMMAND_LINE, email=email, role=role)
         return admin
 
 
