@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 PAUSES_ALL = Alarm.name != literal_column(f"'{CLIENT_REFUSED}'")  # no parameter: `PlainReads` would have to know it
 IS_NOT_PAUSED = ~select(Alarm.name).where(PAUSES_ALL).exists()
 LENGTH_OF_FILE_NAME = 16
-# What the owner of a lease ends with whose recovery file has the new pair, and is not stored yet: the process that finds
-# it cannot open it, or the operator was asked whether this is the living database.
+# What the owner of a lease ends with whose recovery file has the new pair, and is not stored yet: the process that
+# finds it cannot open it, or the operator was asked whether this is the living database.
 CLOSED, AHEAD = ":closed", ":ahead"
 # The same words as the index has; with others, a database reads the whole table.
 HAS_WAIT = or_(Account.lease_owner.is_not(None), Account.blocked_until.is_not(None))
