@@ -74,6 +74,23 @@ def _postgresql_clock(*_: object, **__: object) -> str:
     return "EXTRACT(EPOCH FROM clock_timestamp())::float8"
 
 
+class server_start(FunctionElement[float]):  # noqa: N801
+    """When PostgreSQL started: another server, also behind a pooler, has another value. SQLite always has the same."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(server_start, "sqlite")
+def _sqlite_start(*_: object, **__: object) -> str:
+    return "0.0"
+
+
+@compiles(server_start, "postgresql")
+def _postgresql_start(*_: object, **__: object) -> str:
+    return "EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8"
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {datetime: UTCDateTime}  # noqa: RUF012
@@ -87,6 +104,7 @@ class Trouble:
 
     last_at = seconds_since_boot()
     connected_at = 0.0  # when PostgreSQL last accepted a connection of this process
+    server_start = 0.0  # of the server that answered last
 
 
 def seconds_since_trouble() -> float:
@@ -96,9 +114,16 @@ def seconds_since_trouble() -> float:
 def may_be_another_since(moment: float) -> bool:
     """Whether the database may have been replaced since a moment on the boot clock, as by a failover.
 
-    A connection does not outlive that, so either a connection was opened since, or a pooler's answer was an error.
+    A connection does not outlive that, so another one was opened since; behind a pooler, `note_server` notices it.
     """
     return max(Trouble.last_at, Trouble.connected_at) >= moment
+
+
+def note_server(start: float) -> None:
+    """Note which server answered: through a pooler, a connection may lead to another one than before."""
+    if Trouble.server_start not in (0.0, start):
+        Trouble.connected_at = seconds_since_boot()
+    Trouble.server_start = start
 
 
 @contextmanager

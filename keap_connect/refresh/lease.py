@@ -33,7 +33,15 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_refresh_token
 from keap_connect.accounts.state import ATTEMPT_SECONDS
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import count_updated, database_clock, read_session, seconds_since_trouble, write_transaction
+from keap_connect.database import (
+    count_updated,
+    database_clock,
+    note_server,
+    read_session,
+    seconds_since_trouble,
+    server_start,
+    write_transaction,
+)
 from keap_connect.errors import AccountNotFound, TemporarilyUnavailable
 from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, Account, Alarm
 from keap_connect.plain_reads import plain_reads
@@ -82,7 +90,8 @@ def look(account_id: int) -> Situation:
         found = session.execute(_SITUATION, {"sought": account_id}).one_or_none() if account_id <= LARGEST_ID else None
     if found is None:
         raise AccountNotFound(f"There is no account {account_id}.")
-    account, now, client_refusal, pause_reason = found
+    account, now, start, client_refusal, pause_reason = found
+    note_server(start)
     if _has_jumped(now, asked_at) or (account.lease_ends or 0) > now + timing.LONGEST_LEASE_AHEAD:
         restart_waits()
         return look(account_id)
@@ -99,12 +108,13 @@ def notice_clock_step() -> None:
     is_first = _clock().ahead_seconds is None
     asked_at = seconds_since_boot()
     with read_session() as session:
-        now = session.scalar(select(database_clock())) or 0.0
+        now, start = session.execute(select(database_clock(), server_start())).one()
         is_ahead = or_(
             Account.lease_ends > now + timing.LONGEST_LEASE_AHEAD,
             Account.blocked_until > now + timing.LONGEST_BLOCK_AHEAD,
         )
         has_step = is_first and session.scalar(select(Account.id).where(HAS_WAIT, is_ahead).limit(1)) is not None
+    note_server(start)
     if has_step or _has_jumped(now, asked_at):
         restart_waits()
 
@@ -319,6 +329,7 @@ _PAUSE_REASON = case(  # how many others were refused is not for every caller to
 _SITUATION = select(
     Account,
     database_clock(),
+    server_start(),
     select(Alarm.reason).where(Alarm.name == CLIENT_REFUSED).scalar_subquery(),
     select(_PAUSE_REASON).where(PAUSES_ALL).order_by(Alarm.raised_at).limit(1).scalar_subquery(),
 ).where(Account.id == bindparam("sought"))

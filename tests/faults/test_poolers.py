@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.answer_limit import LimitedConnection
 from keap_connect.application import create_app
-from keap_connect.database import db
-from keap_connect.refresh import recovery
+from keap_connect.database import db, read_session
+from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.refresh import clone_guard, recovery
+from keap_connect.refresh.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.api.fixtures import Program
 from tests.conftest import migrate
@@ -95,6 +97,39 @@ def test_all_parts_work_through_a_pooler(stage: Stage, pooled: str):
 @pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
 def test_all_parts_work_through_a_pooler_for_longer(stage: Stage, pooled: str):
     _work_through(stage, pooled, accounts=300, servers=2, callers=24, calls=1000, commands=COMMANDS * 3)
+
+
+@pytest.mark.proves("F89", "F92")
+@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
+def test_a_failover_behind_a_pooler_is_noticed_also_if_no_connection_of_ours_fails(
+    stage: Stage, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+):
+    (account_id,) = stage.add_accounts()
+
+    def is_back() -> bool:
+        with suppress(OperationalError):
+            return stage.row(account_id) is not None
+        return False
+
+    with stage.app.app_context():
+        refresh_account(account_id, "test")
+        postgres.keep_copy()
+        until(is_back)
+        refresh_account(account_id, "test")
+        with read_session() as session:
+            newest = str(clone_guard._newest(session))
+        mark = Path(stage.environ["INSTANCE_PATH"]) / clone_guard.MARK
+        until(lambda: mark.read_text() == newest)
+        postgres.fail_over()
+        until(is_back)
+        # As in a process that was idle meanwhile: PgBouncer has kept its connections.
+        monkeypatch.setattr(database.Trouble, "last_at", 0.0)
+        monkeypatch.setattr(database.Trouble, "connected_at", 0.0)
+
+        with pytest.raises(TemporarilyUnavailable, match="Refreshing is paused"):
+            refresh_account(account_id, "test")
+
+    assert len(stage.presentations()) == 2
 
 
 @pytest.mark.proves("F92")
