@@ -5,10 +5,11 @@ shows the same result.
 """
 
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from flask import current_app
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import lock_accounts
@@ -79,7 +80,7 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
     """
     flow = find_flow(ref, browser)
     if flow is not None and ending_of(flow) is Ending.INTERRUPTED:
-        with keap_call_slot():
+        with keap_call_slot(), suppress(SealBroken):  # another process may have its key
             identify_and_store(flow)
         flow = find_flow(ref, browser)
     return flow if flow is not None and flow.consumed_at is not None else None
@@ -111,18 +112,28 @@ def open_pending(flow: AuthorizationFlow) -> Grant | None:
 
 
 def complete_interrupted() -> None:
-    """Complete one flow whose process died, or whose person Keap did not name in a day; one, since Keap may be slow."""
-    flow = find_interrupted()
+    """Complete one flow whose process died, or whose person Keap did not name in a day; one, since Keap may be slow.
+
+    A grant that does not open here is left to the other processes for a day.
+    """
+    now, unreadable = utc_now(), current_app.extensions.setdefault("keap_connect.unreadable_grants", {})
+    flow = find_interrupted([flow_id for flow_id, until in unreadable.items() if until > now])
     if flow is None:
         return
     if flow.pending_grant_sealed is None:
         fail_flow(flow, Ending.INTERRUPTED)
         return
-    log.warning("%s: the grant of a connection that was not completed is stored now.", flow.ref)
     try:
+        open_pending(flow)
+        log.warning("%s: the grant of a connection that was not completed is stored now.", flow.ref)
         identify_and_store(flow)
     except SealBroken as problem:
-        fail_flow(flow, Ending.INTERRUPTED, str(problem))
+        until = (flow.pending_until or flow.consumed_at or now) + ACCESS_TOKEN_LIFE
+        if until <= now:
+            fail_flow(flow, Ending.INTERRUPTED, str(problem))
+            return
+        unreadable[flow.id] = until
+        log.error("%s: its grant does not open: %s It is kept: another process may have its key.", flow.ref, problem)
 
 
 def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:

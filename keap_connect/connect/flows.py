@@ -7,6 +7,7 @@ to Keap, so ten copies of one callback lead to one exchange.
 import hmac
 import logging
 import secrets
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -124,14 +125,19 @@ def forget_results(browser: str | None) -> None:
         session.execute(update(AuthorizationFlow).where(*theirs).values(browser_hash=NO_BROWSER))
 
 
-def find_interrupted() -> AuthorizationFlow | None:
-    """Return a flow whose process died during the exchange or with the grant, or whose person Keap has not named."""
+def find_interrupted(but: Collection[int] = ()) -> AuthorizationFlow | None:
+    """Return a flow whose process died during the exchange or with the grant, or whose person Keap has not named.
+
+    Args:
+        but: the ids of flows to leave out.
+    """
     now = utc_now()
     is_nameless = (AuthorizationFlow.ending == Ending.IDENTITY_PENDING) & (AuthorizationFlow.pending_until <= now)
     has_grant = (AuthorizationFlow.ending == Ending.INTERRUPTED) & AuthorizationFlow.pending_grant_sealed.is_not(None)
     interrupted = select(AuthorizationFlow).where(
         AuthorizationFlow.consumed_at <= now - EXCHANGE_LIFE,
         AuthorizationFlow.ending.is_(None) | has_grant | is_nameless,
+        AuthorizationFlow.id.not_in(but),
     )
     with read_session() as session:
         return session.scalar(interrupted.order_by(AuthorizationFlow.id).limit(1))

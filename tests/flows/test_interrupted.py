@@ -3,10 +3,15 @@
 import pytest
 from flask import Flask
 
+from keap_connect.application import create_app
 from keap_connect.connect import callback
+from keap_connect.connect.endings import Ending
+from keap_connect.database import db
+from keap_connect.errors import SealBroken
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
+from tests.flows.endings import assert_ended
 from tests.flows.stored import Stored, token_calls
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
@@ -75,14 +80,42 @@ def test_a_process_that_comes_back_late_stores_nothing_twice(app: Flask, stored:
 
 
 @pytest.mark.usefixtures("result_path")
-def test_a_grant_that_does_not_open_ends_the_journey_and_stops_no_worker(app: Flask, stored: Stored, clock: MovedClock):
+def test_a_worker_that_lacks_the_key_of_a_grant_leaves_it_to_the_others_for_a_day(
+    app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def lack_key(*_: object) -> None:
+        raise SealBroken("It was sealed with a key that is not in TOKEN_KEYS.")
+
+    clock.advance(seconds=91)
+    other = create_app(app.extensions["keap_connect"].settings)
+    with other.app_context(), monkeypatch.context() as lacking:
+        lacking.setattr(callback, "open_pending", lack_key)
+        for _ in range(3):
+            callback.complete_interrupted()
+        db.engine.dispose()
+    assert len([record for record in caplog.records if "another process may have its key" in record.message]) == 1
+
+    with app.app_context():
+        callback.complete_interrupted()
+
+    assert stored.flows()[0].ending == "connected"
+
+
+def test_a_grant_that_does_not_open_ends_the_journey_after_a_day_and_stops_no_worker(
+    app: Flask, visitor: Visitor, stored: Stored, clock: MovedClock, result_path: str
+):
     with app.app_context():
         stored.edit_kept_grant()
         clock.advance(seconds=91)
+        RefreshWorker(app).run(until_idle=True)
+        visitor.get(result_path)
+        assert_ended(visitor, Ending.INTERRUPTED, 503, "The connection was interrupted")
+        assert stored.flows()[0].pending_grant_sealed
+        clock.advance(days=1)
 
         RefreshWorker(app).run(until_idle=True)
 
-    assert stored.flows()[0].ending == "interrupted"
+    assert (stored.flows()[0].ending, stored.flows()[0].pending_grant_sealed) == ("interrupted", None)
 
 
 @pytest.mark.proves("R102")
