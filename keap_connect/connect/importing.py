@@ -24,7 +24,7 @@ from keap_connect.accounts.credentials import (
 )
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import check_names, person_of, tidy_name
-from keap_connect.accounts.state import KEYS, AccountState, never_worked, state_of
+from keap_connect.accounts.state import KEYS, never_worked, state_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect.matching import find_by_identity, is_of, take_identity
@@ -245,10 +245,11 @@ def works_well(session: Session, account: Account) -> bool:
     """Whether a pair is stored that an imported one should not replace unless somebody says so.
 
     Of the imported one only the access token was checked. Another program may have used its refresh token; then the
-    account would be lost at its next refresh.
+    account would be lost at its next refresh. So one that is at risk stays, too, unless Keap has refused it, or it is
+    of another client and not refreshed.
     """
-    is_active = state_of(account, utc_now(), registration(session)) is AccountState.ACTIVE
-    return account.kind == CredentialKind.OAUTH and is_active and not (account.failures or account.refusals)
+    is_alive = state_of(account, utc_now(), registration(session)).is_alive
+    return account.kind == CredentialKind.OAUTH and is_alive and is_ours(account) and not account.refusals
 
 
 def store_checked(session: Session, checked: Checked, actor: str) -> int:

@@ -149,9 +149,33 @@ class TestKnownAccount:
         assert stored.rows() == before
         assert import_credential(replace(credential, replaces=True), ADMIN) == account_id
 
-    @pytest.mark.parametrize("trouble", ["refused_at", "failures", "refusals"])
-    def test_one_that_does_not_work_well_takes_a_pair(self, trouble: str, stored: Stored, sandbox: Sandbox):
-        account_id = stored.place(**{trouble: datetime.now(UTC) if trouble == "refused_at" else 1})
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            {"failures": 1},
+            {"failures": 5},
+            {"access_token_expires_at": datetime.now(UTC) - HOUR, "next_refresh_at": datetime.now(UTC) - HOUR},
+            {"outcome_unknown_since": datetime.now(UTC)},
+        ],
+    )
+    def test_one_that_keap_has_not_refused_is_not_given_up_because_its_refresh_fails(
+        self, trouble: dict[str, object], stored: Stored, sandbox: Sandbox
+    ):
+        stored.place(**trouble)
+        before = stored.tokens(1)
+
+        with pytest.raises(WouldReplace, match="connected already, and works"):
+            import_credential(bring(sandbox, OAUTH), ADMIN)
+
+        assert stored.tokens(1) == before
+
+    @pytest.mark.parametrize(
+        "trouble", [{"refused_at": datetime.now(UTC)}, {"refusals": 1}, {"client_id": "an-app-before-this-one"}]
+    )
+    def test_one_that_is_not_refreshed_or_was_refused_takes_a_pair(
+        self, trouble: dict[str, object], stored: Stored, sandbox: Sandbox
+    ):
+        account_id = stored.place(**trouble)
 
         assert import_credential(bring(sandbox, OAUTH), ADMIN) == account_id
 
