@@ -285,7 +285,6 @@ def test_probes_answer_without_a_host(installation: Installation):
     assert answer.endswith(b"ok\n")
 
 
-@pytest.mark.proves("F101")
 def test_the_largest_file_to_import_gets_through(new_client: NewClient):
     admin = new_client()
     admin.press("/signin", "/signin", email=ADMIN_EMAIL, password=ADMIN_PASSWORD, next="")

@@ -244,7 +244,7 @@ def machine() -> Iterator[Machine]:
         made.close()
 
 
-@pytest.mark.proves("R42", "R93")
+@pytest.mark.proves("R42", "R93", "F42")
 def test_the_lines_for_systemd_install_upgrade_and_go_back(machine: Machine):
     units = ("keap-connect-web", "keap-connect-worker")
     env = machine.unpack(OLD) / ".env"
@@ -331,7 +331,7 @@ def calls_of_docker(folder: Path) -> list[str]:
     return lines
 
 
-@pytest.mark.proves("R50", "R92")
+@pytest.mark.proves("R50", "F42")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_lines_for_containers_upgrade_back_up_and_restore(
     compose: Shell, server: str, sandbox: Sandbox, tmp_path: Path
