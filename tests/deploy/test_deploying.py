@@ -202,7 +202,7 @@ class Machine:
         return 0
 
     def _start(self, name: str) -> None:
-        (folder := self.root / f"notify-{len(self.calls)}-{name}").mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="notify-", dir=self.root))
         (folder / "unit").write_text(self._units[_file_of(name)].replace("%i", name.partition("@")[2]))
         service, told = service_of(folder / "unit"), Supervisor(folder)
         environ = dict([service["Environment"].split("=")]) if "Environment" in service else {}
