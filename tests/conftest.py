@@ -25,7 +25,9 @@ from tests.support.sandbox import Sandbox
 from tests.support.server import free_port, serve
 from tests.support.visitor import Visitor
 
-pytest_plugins = [f"tests.support.{name}" for name in ("browser", "postgres", "oidc_provider", "drills")]
+pytest_plugins = [
+    f"tests.support.{name}" for name in ("browser", "postgres", "oidc_provider", "ready_commands", "drills")
+]
 
 ADMIN_EMAIL = "admin@example.com"
 ADMIN_PASSWORD = "canary-password of the admin"

@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -49,14 +48,14 @@ Flasks = Callable[..., Finished]
 
 
 @pytest.fixture
-def flask(environ: dict[str, str]) -> Flasks:
+def flask(environ: dict[str, str], ready_command: list[str]) -> Flasks:
     """Give the function that runs `./keap-connect …` in the environment of the tests."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
-    command, elsewhere = [sys.executable, "-m", "keap_connect"], Path(environ["INSTANCE_PATH"]).parent
+    elsewhere = Path(environ["INSTANCE_PATH"]).parent
 
     def run(*arguments: str, typed: str = "", **changes: str) -> Finished:
-        inside = {**outside, **environ, "LOG_LEVEL": "INFO", "PYTHONPATH": str(ROOT), **changes}
-        return subprocess.run([*command, *arguments], env=inside, input=typed, cwd=elsewhere, check=False, **HOW_TO_RUN)
+        inside, command = {**outside, **environ, "LOG_LEVEL": "INFO", **changes}, [*ready_command, *arguments]
+        return subprocess.run(command, env=inside, input=typed, cwd=elsewhere, check=False, **HOW_TO_RUN)
 
     return run
 

@@ -219,10 +219,10 @@ def test_no_token_call_fails_while_all_processes_are_restarted(environ: dict[str
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.proves("F42")
-def test_upgrading_md_upgrades_and_goes_back(environ: dict[str, str], tmp_path: Path):
+def test_upgrading_md_upgrades_and_goes_back(environ: dict[str, str], tmp_path: Path, ready_command: list[str]):
     path = tmp_path / "old.db"
     load("0.1.0", f"sqlite:///{path}")
-    shell = Shell({**environ, **ENVIRON, "DATABASE_URL": f"sqlite:///{path}"}, tmp_path)
+    shell = Shell({**environ, **ENVIRON, "DATABASE_URL": f"sqlite:///{path}"}, tmp_path, ready_command)
 
     listed = [
         shell.run(lines + "./keap-connect accounts list")

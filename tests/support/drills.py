@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,12 +47,12 @@ def documented_lines(document: str, words: str) -> str:
 class Shell:
     """A shell in a folder that has `./keap-connect`, with the settings of the tests."""
 
-    def __init__(self, environ: dict[str, str], folder: Path) -> None:
+    def __init__(self, environ: dict[str, str], folder: Path, command: list[str]) -> None:
         self.folder = folder
         self.backups = folder / "backups"
         self.backups.mkdir()
         script = folder / "keap-connect"
-        script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m keap_connect "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         script.chmod(0o755)
         self.environ = {
             "PATH": f"{client_program('pg_dump').parent}:{os.environ['PATH']}",
@@ -89,8 +90,8 @@ class Shell:
 
 
 @pytest.fixture
-def shell(environ: dict[str, str], tmp_path: Path) -> Shell:
-    return Shell(environ, tmp_path)
+def shell(environ: dict[str, str], tmp_path: Path, ready_command: list[str]) -> Shell:
+    return Shell(environ, tmp_path, ready_command)
 
 
 def refreshes(sandbox: Sandbox) -> int:

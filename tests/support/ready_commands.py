@@ -1,0 +1,84 @@
+"""Commands that start in a tenth of the processor time: a program has imported them, and forks a process for each.
+
+Such a command has its own environment, folder, files and exit code. What is different is how it starts, and signals to
+the program that waits for it do not reach it: tests of those start `python -m keap_connect`.
+
+`python -m tests.support.ready_commands SOCKET` is that program. `ready_client.py` asks it.
+"""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def ready_command() -> Iterator[list[str]]:
+    """Give what to type in place of `./keap-connect`."""
+    with tempfile.TemporaryDirectory(prefix="commands-") as folder:
+        path = f"{folder}/socket"
+        server = [sys.executable, "-m", "tests.support.ready_commands", path]
+        with subprocess.Popen(server, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == b"ready\n"
+            yield [sys.executable, "-I", "-S", str(Path(__file__).with_name("ready_client.py")), path]
+            program.terminate()
+
+
+def _wait_for_order(path: str) -> None:
+    """Return in a process that is to run a command, and nowhere else."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        print("ready", flush=True)
+        while True:
+            asking, _ = listening.accept()
+            if os.fork() == 0:
+                break
+            asking.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with asking:
+        _, files, *_ = socket.recv_fds(asking, 1, 3)
+        order = json.loads(asking.makefile().read())
+        command = os.fork()
+        if command == 0:
+            asking.close()
+            _prepare(order, files)
+            return
+        for each in (0, 1, 2, *files):
+            os.close(each)
+        _, status = os.waitpid(command, 0)
+        asking.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _prepare(order: dict[str, Any], files: list[int]) -> None:
+    for number, each in enumerate(files):
+        os.dup2(each, number)
+        os.close(each)
+    os.environ.clear()
+    os.environ.update(order["environ"])
+    os.chdir(order["folder"])
+    resource.setrlimit(resource.RLIMIT_FSIZE, order["most_bytes"])
+    sys.argv[1:] = order["arguments"]
+
+
+if __name__ == "__main__":
+    from keap_connect import __main__ as command_line
+    from keap_connect import clock, database
+
+    _wait_for_order(sys.argv[1])
+    database.Trouble.last_at = clock.seconds_since_boot()  # as at the start of any process
+    command_line.main()
