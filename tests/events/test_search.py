@@ -139,7 +139,7 @@ def test_the_file_holds_all_events_and_no_formula(monkeypatch):
 
 
 def test_pruning_takes_old_events_only_and_says_so(clock, monkeypatch):
-    monkeypatch.setattr(deleting, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(deleting, "DELETED_AT_ONCE", 2)
     clock.advance(days=-401)
     for _ in range(5):
         tell(EventKind.REFRESHED)

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
-from keap_connect import database
+from keap_connect import engine
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.answer_limit import LimitedConnection
@@ -137,7 +137,7 @@ def test_a_failover_behind_a_pooler_is_noticed_also_if_no_connection_of_ours_fai
 def test_a_writing_transaction_has_its_time_limit_through_a_pooler_and_leaves_none_behind(
     stage: Stage, pooled: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(database, "STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(engine, "STATEMENT_SECONDS", 1)
 
     with (
         stage.app.app_context(),
