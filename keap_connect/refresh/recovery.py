@@ -54,7 +54,10 @@ class RecoveryUnavailable(TemporarilyUnavailable):
 
 
 class PairAhead(Exception):
-    """The kept pair is newer than its row: a backup was restored, and this pair may be the only living one."""
+    """The operator has to confirm that this is the living database before a kept pair is stored.
+
+    It is newer than its row, as after a restored backup, or the operator was asked for another reason.
+    """
 
 
 class NoAccount(Exception):
@@ -400,11 +403,13 @@ def _store(pair: NewPair, is_confirmed: bool = False) -> None:
     with write_transaction() as session:
         account = session.get(Account, pair.account_id, with_for_update=True)
         outcome = store_granted(session, account, pair, is_confirmed)
-    if outcome is Outcome.AHEAD:
-        raise PairAhead(
-            f"A recovery file on the host {socket.gethostname()} has tokens of account {pair.account_id} that are "
-            "newer than those of this database: a backup was restored."
-        )
+        # In a copy, the living database would miss it.
+        is_asked = not is_confirmed and alarms.is_raised(session, alarms.UNKNOWN_INSTANCE)
+        if outcome is Outcome.AHEAD or (is_asked and outcome is not Outcome.LATE):
+            raise PairAhead(  # and store nothing
+                f"A recovery file on the host {socket.gethostname()} has tokens of account {pair.account_id} that are "
+                "newer than those of this database: a backup was restored."
+            )
     if outcome is Outcome.LATE and not _is_known(pair.account_id):
         raise NoAccount
     log.warning("A kept pair of account %s was taken from its recovery file: %s.", pair.account_id, outcome)

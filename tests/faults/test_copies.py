@@ -462,6 +462,22 @@ def test_a_kept_pair_that_is_ahead_of_a_restored_row_is_kept_and_stored_on_confi
     assert living.is_reconciled(1)
 
 
+def test_a_copy_takes_no_kept_pair_from_the_living_database(living: Stage, tmp_path: Path):
+    """Both are used with the same folder, as when somebody looks into a backup."""
+    generation = living.row(1).generation
+    kept = _keep_a_pair(living, 1, generation)
+    mark = clone_guard.Mark(_mark(living).split()[0], 1_000_000, "x")
+    (_folder(living) / clone_guard.MARK).write_text(str(mark))
+
+    living.start(1)[0].ask("sweep")
+    assert [clone_guard.OLD_DATABASE in alarm for alarm in _alarms_there(living)] == [True]
+    assert (kept.exists(), living.row(1).generation) == (True, generation)
+    with living.app.app_context():
+        clone_guard.confirm_only_one("test")
+
+    assert (kept.exists(), living.row(1).generation, living.is_reconciled(1)) == (False, generation + 1, True)
+
+
 def test_a_kept_pair_of_another_host_is_stored_there_and_the_used_token_is_not_presented_here(
     living: Stage, tmp_path: Path
 ):
