@@ -158,7 +158,9 @@ class Stage:
         """Return what all processes logged."""
         return "".join(process.log.read_text() for process in self.processes)
 
-    def add_accounts(self, number: int = 1, expires_in_seconds: float = -60, tenant_id: str = "ab123") -> list[int]:
+    def add_accounts(
+        self, number: int = 1, expires_in_seconds: float = -60, tenant_id: str = "ab123", is_due: bool = True
+    ) -> list[int]:
         """Store grants that the sandbox issued; by default their access token has expired."""
         grants = self.sandbox.grant(tenant_id, ANN, number)
         accounts = []
@@ -168,7 +170,8 @@ class Stage:
                 replace_credential(account, token_response(grant))
                 account.access_token_expires_at = utc_now() + timedelta(seconds=expires_in_seconds)
                 account.last_used_at = utc_now()
-                account.next_refresh_at = utc_now()
+                if is_due:
+                    account.next_refresh_at = utc_now()
                 accounts.append(account)
         return [account.id for account in accounts]
 

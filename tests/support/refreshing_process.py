@@ -169,7 +169,7 @@ def _be_born(environ: dict[str, str], handles: list[int]) -> None:
 def _live() -> None:
     born_at = clock.seconds_since_boot() - float(os.environ.get("AGE_SECONDS", "0"))
     database.Trouble.last_at = born_at
-    _set_pace(float(os.environ.get("PACE", "1")))
+    set_pace(float(os.environ.get("PACE", "1")))
     clock.datetime = ShiftedDatetime  # type: ignore[misc]
     ShiftedDatetime.shift = timedelta(seconds=float(os.environ.get("CLOCK_SHIFT_SECONDS", "0")))
     alarms.LEAST_REFUSED = int(os.environ.get("LEAST_REFUSED", alarms.LEAST_REFUSED))
@@ -186,7 +186,8 @@ def _live() -> None:
         life.rest()
 
 
-def _set_pace(pace: float) -> None:
+def set_pace(pace: float) -> None:
+    """Divide the waits of this process."""
     engine.PRAGMAS += (f"busy_timeout={os.environ.get('BUSY_TIMEOUT_MS', '10000')}",)
     engine.STATEMENT_SECONDS = int(os.environ.get("STATEMENT_SECONDS", engine.STATEMENT_SECONDS))
     for name in [name for name in vars(timing) if name.endswith(("LEASE_SECONDS", "WAIT_SECONDS"))]:

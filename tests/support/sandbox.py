@@ -72,6 +72,10 @@ class Sandbox:
         self._launch()
 
     @property
+    def port(self) -> int:
+        return self._port
+
+    @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
