@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
-from keap_connect import engine
+from keap_connect import database, engine
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.answer_limit import LimitedConnection
