@@ -30,7 +30,7 @@ def start_logging(level: str, form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JSONLines() if form == "JSON" else PlainLines(TEXT))
     logging.basicConfig(handlers=[handler, _KEPT])
-    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+    logging.getLogger("alembic.runtime").setLevel(logging.WARNING)
     logging.getLogger().setLevel(level)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
