@@ -74,6 +74,8 @@ def reseal() -> Resealed:
     reasons = [f"{len(closed)} values do not open with any key: {', '.join(sorted(closed)[:5])}."] if closed else []
     if found:
         reasons.append("Something still seals with an older key: restart every process with the new TOKEN_KEYS first.")
+    if others := list_without_first_key():  # it was started meanwhile
+        reasons.append(OTHERS_FIRST.format(", ".join(others[:5])))
     if list_kept():
         reasons.append("New token pairs wait in recovery files: start a worker, which stores them.")
     if not reasons:

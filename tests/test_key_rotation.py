@@ -155,6 +155,24 @@ def test_nothing_is_sealed_again_before_all_living_processes_have_the_new_key(st
 
 
 @pytest.mark.proves("R47")
+def test_the_old_key_must_stay_if_a_process_with_it_was_started_meanwhile(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    old, both = start(TOKEN_KEY), start(f"{NEW_KEY},{TOKEN_KEY}")
+
+    def start_another() -> None:
+        with old.app_context():
+            beat_as_server()
+
+    with both.app_context():
+        with monkeypatch.context() as patch:
+            before_each_transaction(patch, start_another)
+            assert reseal().reasons == [OTHERS_FIRST.format(process_name())]
+        retire(process_name())
+        assert reseal().reasons == []
+
+
+@pytest.mark.proves("R47")
 def test_the_server_reports_its_key_while_it_runs(start: Start):
     app = start(TOKEN_KEY)
 
