@@ -201,6 +201,9 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
         wanted = stored.reconnects_account_id if identity is not None and still_works(session, stored) else None
         adds = not services().settings.is_by_invitation or (is_nameless and wanted is not None)
         match = match_grant(session, grant, wanted, adds=adds, agreed_at=None if identity else utc_now())
+        used = match.is_stored and not is_nameless and (wanted is not None or identity is None)
+        if used or (match.ending.is_success and match.account_id == wanted):
+            use_up(session, stored)  # before the open links of the account are revoked
         end_with(session, stored, match)
         if match.ending is Ending.DECISION_PENDING:
             keep_pending(session, stored, grant, utc_now() + DECISION_TIME)
@@ -208,8 +211,6 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
             keep_pending(session, stored, grant, utc_now() + ACCESS_TOKEN_LIFE)
         elif match.ending is Ending.LINK_GONE:
             record_failure(session, stored, Ending.LINK_GONE)  # its link was used, or its account has ended
-        elif wanted == match.account_id or (match.is_stored and not is_nameless and (wanted or identity is None)):
-            use_up(session, stored)
 
     write_or_retry(store)
 
