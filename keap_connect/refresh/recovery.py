@@ -25,7 +25,7 @@ from pathlib import Path
 
 from flask import Flask, current_app
 from sqlalchemy import exists, or_, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from keap_connect.clock import seconds_since_boot
 from keap_connect.crypto import TokenCipher
@@ -328,19 +328,7 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
         path.rename(path.with_suffix(".broken"))
         return True
     try:
-        if isinstance(kept, ClosedPair):
-            return not _hold(kept, path)
-        try:
-            _store(kept, is_confirmed)
-        except PairAhead as ahead:
-            if not _is_confirmed(kept, path, str(ahead)):
-                return False
-            _store(kept, is_confirmed=True)
-        except (SQLAlchemyError, NoAccount):
-            raise
-        except Exception as fault:  # of this program: it must not end the worker, which has other accounts
-            why = f"a fault of this program ({type(fault).__name__})"
-            return not _hold(ClosedPair(kept.account_id, kept.generation, why), path)
+        return _store_or_hold(kept, path, is_confirmed)
     except NoAccount:
         # A customer who connects now may get the number of that account, so the file does not wait for an answer.
         log.critical(
@@ -353,21 +341,65 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
     return True
 
 
+def _store_or_hold(kept: NewPair | ClosedPair, path: Path, is_confirmed: bool) -> bool:
+    """Store a pair, or hold its account and return False. A fault must not end the worker, which has other accounts."""
+    if isinstance(kept, NewPair):
+        try:
+            return _store_or_ask(kept, path, is_confirmed)
+        except Exception as fault:
+            if not _is_of_one_pair(fault):
+                raise
+            why = f"a fault of this program ({type(fault).__name__})"
+            kept = ClosedPair(kept.account_id, kept.generation, why)
+    try:
+        return not _hold(kept, path)
+    except Exception as fault:
+        if not _is_of_one_pair(fault):
+            raise
+        _report_closed(path, kept, "its account cannot be held")
+        return False
+
+
+def _is_of_one_pair(fault: Exception) -> bool:
+    """Whether the next file may be stored in spite of a fault; else the database failed."""
+    if isinstance(fault, SQLAlchemyError):
+        is_of_value = isinstance(fault, StatementError) and not isinstance(fault, DBAPIError)
+        return is_of_value or isinstance(fault, IntegrityError | DataError)
+    return not isinstance(fault, NoAccount)
+
+
+def _store_or_ask(pair: NewPair, path: Path, is_confirmed: bool) -> bool:
+    """Store a pair; if it is ahead of its row, return False until the operator has confirmed."""
+    try:
+        _store(pair, is_confirmed)
+    except PairAhead as ahead:
+        if not _is_confirmed(pair, path, str(ahead)):
+            return False
+        _store(pair, is_confirmed=True)
+    return True
+
+
 def _hold(closed: ClosedPair, path: Path) -> bool:
     """Let nobody present the token that was used to get a pair; return False if its account has another one by now."""
     with write_transaction() as session:
         account = session.get(Account, closed.account_id, with_for_update=True)
         is_late = account is None or account.disconnected_at is not None or account.generation > closed.generation
         if account is not None and not is_late:
-            hold(session, account, path.stem + CLOSED)
+            # One about which the operator was asked keeps saying so: the answer may be there.
+            is_asked = account.lease_owner == path.stem + AHEAD
+            hold(session, account, path.stem + (AHEAD if is_asked else CLOSED))
     if is_late:
         if not _is_known(closed.account_id):
             raise NoAccount
         return False
+    _report_closed(path, closed, "its account is not refreshed")
+    return True
+
+
+def _report_closed(path: Path, closed: ClosedPair, follows: str) -> None:
     if path not in _reported_closed:
         _reported_closed.add(path)
-        log.critical("The recovery file %s waits, and its account is not refreshed. %s", path, closed)
-    return True
+        log.critical("The recovery file %s waits, and %s. %s", path, follows, closed)
 
 
 def _is_confirmed(ahead: NewPair, path: Path, reason: str) -> bool:

@@ -11,6 +11,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
@@ -25,9 +26,9 @@ from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.health.files import check_recovery
 from keap_connect.keap import token_endpoint
 from keap_connect.keap.token_response import TokenResponse
-from keap_connect.refresh import recovery, refresher
+from keap_connect.refresh import alarms, recovery, refresher
 from keap_connect.refresh.serving import refresh_account
-from keap_connect.refresh.storing import NewPair
+from keap_connect.refresh.storing import NewPair, Outcome
 from keap_connect.services import services
 from tests.conftest import TOKEN_KEY
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
@@ -344,12 +345,22 @@ def test_a_kept_pair_of_another_version_waits_for_it_and_the_worker_goes_on(
 
 @SQLITE
 @pytest.mark.proves("R30", "F86")
-def test_a_fault_with_one_kept_pair_keeps_only_its_account_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        KeyError("a fault"),
+        sqlalchemy.exc.DataError("", {}, Exception()),
+        sqlalchemy.exc.StatementError("", "", {}, None),
+    ],
+)
+def test_a_fault_with_one_kept_pair_keeps_only_its_account_waiting(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Exception
+):
     faulty, other = stage.add_accounts(2)
     kept = _keep_a_pair(stage, faulty)
     with stage.app.app_context():
         with monkeypatch.context() as patch:
-            patch.setattr(recovery, "store_granted", _stumble)
+            patch.setattr(recovery, "store_granted", Mock(side_effect=fault))
             recovery.replay()
             with pytest.raises(TemporarilyUnavailable, match="recovery file that is not stored"):
                 refresh_account(faulty, "test")
@@ -359,6 +370,43 @@ def test_a_fault_with_one_kept_pair_keeps_only_its_account_waiting(stage: Stage,
 
     assert (stage.is_reconciled(faulty, other), stage.kept_files()) == (True, [])
     assert len(stage.presentations()) == 2
+
+
+@SQLITE
+@pytest.mark.proves("R30", "F86")
+def test_a_fault_before_or_after_the_question_about_a_pair_that_is_ahead_ends_no_worker(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    faulty, other = stage.add_accounts(2)
+    kept = _keep_a_pair(stage, faulty)
+    stage.change(faulty, generation=stage.row(faulty).generation - 1)
+    with stage.app.app_context():
+        for faulty_part in (alarms, "raise_alarm"), (recovery, "hold"):
+            with monkeypatch.context() as patch:
+                patch.setattr(*faulty_part, _stumble)
+                recovery.replay()
+                refresh_account(other, "test")
+        recovery.replay()
+        assert stage.alarms() == [alarms.UNKNOWN_INSTANCE]
+        alarms.resume([alarms.UNKNOWN_INSTANCE], "test")  # the operator confirms on another host
+        with monkeypatch.context() as patch:
+            patch.setattr(recovery, "store_granted", Mock(side_effect=[Outcome.AHEAD, KeyError("a fault")]))
+            recovery.replay()
+        assert (stage.kept_files(), stage.alarms()) == ([kept], [])
+        recovery.replay()
+
+    assert (stage.is_reconciled(faulty, other), stage.kept_files(), stage.alarms()) == (True, [], [])
+    assert len(stage.presentations()) == 3
+
+
+@SQLITE
+def test_a_failing_database_is_no_fault_with_one_kept_pair(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    (account_id,) = stage.add_accounts()
+    _keep_a_pair(stage, account_id)
+    away = sqlalchemy.exc.OperationalError("", {}, Exception())
+    monkeypatch.setattr(recovery, "store_granted", Mock(side_effect=away))
+    with stage.app.app_context(), pytest.raises(sqlalchemy.exc.OperationalError):
+        recovery.replay()
 
 
 @SQLITE
