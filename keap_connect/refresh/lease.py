@@ -194,6 +194,8 @@ def acquire_leases(leases: Sequence[Lease]) -> list[Lease]:
     """
     with write_transaction() as session:
         connection = session.connection()  # SQLite waits here for other writers, so the clock is read afterwards
+        if connection.dialect.name == "postgresql":
+            note_server(connection.scalar(_SERVER) or 0.0)  # that of these leases, for the check after them
         ahead, now = _clock().ahead_seconds, utc_now()
         terms = {
             "lease_seconds": timing.LEASE_SECONDS,
@@ -370,6 +372,7 @@ _ACQUIRING = (
         ),
     )
 )
+_SERVER = select(server_start())
 _OWNERS = select(Account.lease_owner).where(Account.id.in_(bindparam("sought", expanding=True)))
 _STILL_HELD = select(Account.id).where(
     *_THIS_PAIR, Account.lease_owner == bindparam("owner"), Account.lease_ends > database_clock(), IS_NOT_PAUSED

@@ -25,7 +25,9 @@ from keap_connect.application import create_app
 from keap_connect.database import db, read_session
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.refresh import clone_guard, recovery
+from keap_connect.refresh.refresher import refresh_once
 from keap_connect.refresh.serving import refresh_account
+from keap_connect.refresh.storing import Outcome
 from keap_connect.settings import Settings
 from tests.api.fixtures import Program
 from tests.conftest import migrate
@@ -101,8 +103,9 @@ def test_all_parts_work_through_a_pooler_for_longer(stage: Stage, pooled: str):
 
 @pytest.mark.proves("F89", "F92")
 @pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
+@pytest.mark.parametrize("when", ["before a look at the account", "between that and the lease"])
 def test_a_failover_behind_a_pooler_is_noticed_also_if_no_connection_of_ours_fails(
-    stage: Stage, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, when: str
 ):
     (account_id,) = stage.add_accounts()
 
@@ -126,6 +129,8 @@ def test_a_failover_behind_a_pooler_is_noticed_also_if_no_connection_of_ours_fai
         monkeypatch.setattr(database.Trouble, "last_at", 0.0)
         monkeypatch.setattr(database.Trouble, "connected_at", 0.0)
 
+        if when == "between that and the lease":
+            assert refresh_once(stage.row(account_id), "test").outcome is Outcome.NOT_SENT
         with pytest.raises(TemporarilyUnavailable, match="Refreshing is paused"):
             refresh_account(account_id, "test")
 
