@@ -63,7 +63,7 @@ class RefreshWorker:
         self.pool = WorkerPool(app, self.circuit, self._note)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._beat_due = self._deletion_due = self._nameless_due = 0.0
+        self._beat_due = self._replay_due = self._deletion_due = self._nameless_due = 0.0
         self._nameless: set[tuple[int, int]] = set()  # pending accounts with a tenant, as they were listed last
         self._probe = alarms.Probe()
         self._asked: dict[Question, float] = {}  # when; -inf: never
@@ -102,7 +102,6 @@ class RefreshWorker:
     def _refresh_due(self) -> bool:
         """Claim and submit one batch; return False if nothing was due or under way."""
         self._do_maintenance()
-        recovery.replay()
         notice_clock_step()
         looked_at = seconds_since_boot()
         most = self._allowed()
@@ -174,7 +173,7 @@ class RefreshWorker:
             self._asked[one] = now
 
     def _do_maintenance(self) -> None:
-        """Write that this worker lives; at intervals, check the installation, and delete what is old."""
+        """Write that this worker lives; at intervals, check the installation, store kept pairs, delete what is old."""
         now = seconds_since_boot()
         if now >= self._trouble_ends:
             self._trouble = None
@@ -201,3 +200,6 @@ class RefreshWorker:
                     pause_reason=self.circuit.reason or self._trouble,
                 )
             )
+        if now >= self._replay_due:
+            recovery.replay()  # until it succeeds, nothing is claimed
+            self._replay_due = now + BEAT_SECONDS

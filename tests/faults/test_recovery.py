@@ -15,18 +15,21 @@ from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
+from sqlalchemy import update
 
 from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.clock import utc_now
 from keap_connect.crypto import TokenCipher
-from keap_connect.database import read_session
+from keap_connect.database import database_clock, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.health.files import check_recovery
 from keap_connect.keap import token_endpoint
 from keap_connect.keap.token_response import TokenResponse
+from keap_connect.models import RefreshBudget
 from keap_connect.refresh import alarms, recovery, refresher
+from keap_connect.refresh.due import reserve_calls
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.refresh.storing import NewPair, Outcome
 from keap_connect.services import services
@@ -407,6 +410,26 @@ def test_a_failing_database_is_no_fault_with_one_kept_pair(stage: Stage, monkeyp
     monkeypatch.setattr(recovery, "store_granted", Mock(side_effect=away))
     with stage.app.app_context(), pytest.raises(sqlalchemy.exc.OperationalError):
         recovery.replay()
+
+
+@SQLITE
+@pytest.mark.proves("R30")
+def test_a_worker_that_waits_for_its_calls_stores_what_a_dead_process_left(stage: Stage):
+    claimed, other = stage.add_accounts(2)
+    stage.change(other, next_refresh_at=None)
+    with stage.app.app_context():
+        reserve_calls(1)
+        with write_transaction() as session:
+            session.execute(update(RefreshBudget).values(next_call=database_clock() + 300))
+    (worker,) = stage.start(1, REFRESH_RATE_PER_MINUTE=60)
+    worker.ask("work")
+    until(lambda: stage.row(claimed).claimed_until)
+
+    _keep_a_pair(stage, other)
+
+    until(lambda: stage.is_reconciled(other))
+    until(lambda: not stage.kept_files())
+    assert len(stage.presentations()) == 1
 
 
 @SQLITE
