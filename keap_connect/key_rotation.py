@@ -18,7 +18,7 @@ from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken, SettingsError, TemporarilyUnavailable
 from keap_connect.models import Account, Admin, AuthorizationFlow, CredentialKind, JobItem, KeyCheck, WebhookEndpoint
 from keap_connect.refresh.heartbeat import list_living, list_without_first_key
-from keap_connect.refresh.recovery import list_kept
+from keap_connect.refresh.recovery import list_kept, replay
 from keap_connect.services import services
 
 BATCH = 200
@@ -104,11 +104,13 @@ def drop_closed(may_be_all: bool) -> int:
     Raises:
         SettingsError: no stored value opens, as with a mistyped key, and `may_be_all` is false.
         TemporarilyUnavailable: a process lives, and may have the key.
+        SQLAlchemyError: the database does not answer.
     """
     if others := list_without_first_key():
         raise TemporarilyUnavailable(THEY_HAVE_THE_KEY.format(", ".join(others[:5])))
     if living := sorted(list_living()):
         raise TemporarilyUnavailable(STILL_RUN.format(", ".join(living[:5])))
+    replay()  # a row that does not open may get a pair that opens
     closed = list(list_closed())
     if closed and not may_be_all:
         with read_session() as session:

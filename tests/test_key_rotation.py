@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -21,8 +22,11 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import db, read_session, write_transaction
+from keap_connect.durable_files import write_all
+from keap_connect.keap.token_response import TokenResponse
 from keap_connect.key_rotation import OTHERS_FIRST, drop_closed, reseal
 from keap_connect.models import Account, Job, JobItem, Process, Worker
+from keap_connect.refresh import recovery
 from keap_connect.refresh.heartbeat import (
     SILENT_AFTER,
     beat,
@@ -32,6 +36,7 @@ from keap_connect.refresh.heartbeat import (
     retire,
 )
 from keap_connect.refresh.serving import refresh_account
+from keap_connect.refresh.storing import NewPair
 from keap_connect.server.serve import keep_reporting
 from keap_connect.services import services
 from keap_connect.settings import Settings
@@ -260,6 +265,22 @@ def test_no_refresh_token_that_opens_is_dropped(start: Start, monkeypatch: pytes
         assert get_account(4).refresh_token_sealed is None
         assert get_account(5).access_token_sealed is None
         refresh_account(5, "test")
+
+
+@pytest.mark.proves("R30", "R47", "F40")
+def test_a_pair_that_a_dead_process_kept_is_stored_before_what_does_not_open_is_dropped(start: Start):
+    with start(TOKEN_KEY).app_context():
+        with write_transaction() as session:
+            session.get_one(Account, 3).refresh_token_sealed = b"not sealed by anybody"
+        granted = TokenResponse("access", "refresh", utc_now() + timedelta(days=1), "full")
+        (file,) = recovery.allocate(1)
+        write_all(
+            file.handle, recovery._sealed(services().cipher, NewPair(3, get_account(3).generation, granted, "test"))
+        )
+        file.abandon()
+
+        assert drop_closed(may_be_all=False) == 0
+        assert open_refresh_token(get_account(3)) == "refresh"
 
 
 def before_each_transaction(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
