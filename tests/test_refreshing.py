@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event, select
 
 from keap_connect import database
+from keap_connect.accounts import schedule
 from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import (
     fingerprint,
@@ -281,6 +282,23 @@ def test_use_does_not_put_off_a_refresh_that_is_due_at_once(account):
 
     assert get_account(account).last_used_at > due_at
     assert get_account(account).next_refresh_at == due_at
+
+
+@pytest.mark.proves("R37")
+def test_a_used_account_keeps_the_time_of_its_refresh(account, monkeypatch):
+    """Were the jitter drawn anew with each use, the earliest time would stay, and accounts would be due together."""
+
+    def use_with(jitter):
+        monkeypatch.setattr(schedule.random, "random", lambda: jitter)
+        with write_transaction() as session:
+            session.get_one(Account, account).last_used_at = None
+        valid_token(account, "job")
+        return get_account(account).next_refresh_at
+
+    first = use_with(0.0)
+
+    assert first < utc_now() + timedelta(days=1)  # it was idle before
+    assert use_with(0.9) == first
 
 
 @pytest.mark.proves("F82")

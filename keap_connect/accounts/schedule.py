@@ -14,6 +14,7 @@ USE_NOTED_EVERY = timedelta(hours=1)  # how often `last_used_at` is written
 USED_LATELY = timedelta(days=7)
 # If the outcome of a refresh is unknown, the old access token then nearly always works until it is known.
 AHEAD_OF_EXPIRY = timedelta(hours=8)
+MOST_JITTER = timedelta(hours=1)  # of an account that jobs use
 IDLE_REFRESH = timedelta(days=30)
 SOONEST_REFRESH = timedelta(minutes=1)  # however short the life of Keap's tokens, not all the time
 BACK_OFF_SECONDS = 30.0
@@ -34,7 +35,7 @@ def next_refresh_at(account: Account, now: datetime) -> datetime | None:
     if account.last_used_at is None or account.last_used_at <= now - USED_LATELY or expires_at is None:
         return idle_at
     # A token that lives less than twice as long as the lead is refreshed after half of its life.
-    lead = min(AHEAD_OF_EXPIRY + _jitter(timedelta(hours=1)), (expires_at - now) / 2)
+    lead = min(AHEAD_OF_EXPIRY + _jitter(MOST_JITTER), (expires_at - now) / 2)
     return max(min(expires_at - lead, idle_at), now + SOONEST_REFRESH)
 
 

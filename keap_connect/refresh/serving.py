@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.credentials import fingerprint, is_ours, open_access_token
 from keap_connect.accounts.directory import load_account
-from keap_connect.accounts.schedule import is_use_noted, next_refresh_at
+from keap_connect.accounts.schedule import MOST_JITTER, is_use_noted, next_refresh_at
 from keap_connect.accounts.state import KEYS, AccountState, Ours, state_of
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
@@ -391,7 +391,9 @@ def _note_used(account: Account) -> None:
                 current.last_used_at = now
                 if current.failures == 0 and current.refusals == 0:
                     due_at, was_due_at = next_refresh_at(current, now), current.next_refresh_at
-                    # It may be due at once for another reason, such as a late refusal.
-                    current.next_refresh_at = min(due_at, was_due_at) if due_at and was_due_at else due_at
+                    # It may be due at once for another reason, such as a late refusal. And were the jitter drawn anew
+                    # with each use, the earliest time would stay, which is nearly the same for all accounts.
+                    if due_at is None or was_due_at is None or was_due_at > due_at + MOST_JITTER:
+                        current.next_refresh_at = due_at
     except SQLAlchemyError:
         log.warning("The use of account %s could not be noted; its token is served all the same.", account.id)
