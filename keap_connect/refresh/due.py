@@ -71,8 +71,8 @@ def reserve_calls(calls: int) -> float:
     spread = calls * 60.0 / per_minute
     start = case((RefreshBudget.next_call > now, RefreshBudget.next_call), else_=now)
     # Each process waits for the calls that it reserved: a second of them, or five. What 120 processes cannot have
-    # reserved is from before the clock was set back, or before a reboot.
-    most_ahead = 120 * max(1.0, 5 * 60.0 / per_minute)
+    # reserved, or what is more than an hour ahead, is from before the clock was set back, or before a reboot.
+    most_ahead = min(120 * max(1.0, 5 * 60.0 / per_minute), 3600.0)
     start = case((RefreshBudget.next_call > now + most_ahead, now), else_=start)
     statement = (
         update(RefreshBudget)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
@@ -27,7 +28,7 @@ from keap_connect.jobs.runner import JobRunner
 from keap_connect.keap.answers import Classification
 from keap_connect.models import Account, AccountEvent, RefreshBudget, Worker
 from keap_connect.notifications.sender import Sender
-from keap_connect.refresh import alarms, circuit_breaker, refresher, serving, worker_pool
+from keap_connect.refresh import alarms, circuit_breaker, due, refresher, serving, worker_pool
 from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.circuit_breaker import OPENS_AFTER, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
@@ -640,6 +641,20 @@ def test_what_was_reserved_before_a_reboot_holds_up_no_call(stage: Stage):
 
     assert first == 0
     assert second < 1
+
+
+def test_with_a_low_rate_what_was_reserved_before_a_reboot_holds_up_calls_for_an_hour_at_most(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(due, "services", lambda: Mock(**{"settings.refresh_rate_per_minute": 1}))
+    with stage.app.app_context():
+        reserve_calls(1)
+        with write_transaction() as session:
+            session.execute(update(RefreshBudget).values(next_call=database_clock() + 3700))
+        first, second = reserve_calls(1), reserve_calls(1)
+
+    assert first == 0
+    assert second == pytest.approx(60.0, abs=1)
 
 
 def test_a_worker_that_waits_for_its_calls_reports_that_it_lives(app: Flask, monkeypatch: pytest.MonkeyPatch):
