@@ -6,6 +6,8 @@ from sqlalchemy.orm import Session, aliased
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import get_account, lock_accounts
 from keap_connect.accounts.naming import person_of
+from keap_connect.accounts.state import AccountState, state_of
+from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect.importing import note_in_jobs, works_well
 from keap_connect.connect.matching import (
@@ -25,7 +27,7 @@ from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import Account, AccountEvent, SignIn
+from keap_connect.models import Account, AccountEvent, CredentialKind, SignIn
 from keap_connect.services import services
 
 UNUSED = {
@@ -130,9 +132,12 @@ def _move(session: Session, pending: Account, account: Account | None, grant: Gr
     """Store the pending grant where it belongs, unless a better one is there, and merge the rows."""
     imported, replaces = _import_of(session, pending)
     is_proven = account is not None and not account.needs_first_refresh and account.refused_at is None
+    is_surer = False  # a pair that comes here was refreshed; a key or an access token alone does not last longer
+    if account and pending.kind == CredentialKind.OAUTH:
+        is_surer = state_of(account, utc_now(), registration(session)) is AccountState.AT_RISK
     if account and was_disconnected(account, grant.came_at):
         kind = EventKind.GRANT_DROPPED
-    elif account and is_proven and imported and works_well(session, account) and not replaces:
+    elif account and is_proven and imported and works_well(session, account) and not (replaces or is_surer):
         kind = EventKind.IMPORT_DROPPED
     elif account and has_newer_grant(session, account, grant):
         kind = EventKind.NEWER_STAYED

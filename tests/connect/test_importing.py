@@ -585,12 +585,19 @@ class TestExpiredAccessToken:
 
     @pytest.mark.parametrize(
         ("case", "event"),
-        [("works", "import_dropped"), ("works, and replace", "moved_here"), ("was refused", "moved_here")],
+        [
+            ("works", "import_dropped"),
+            ("works, and replace", "moved_here"),
+            ("was refused", "moved_here"),
+            ("at risk", "moved_here"),
+        ],
     )
-    def test_account_of_the_same_person_gets_it_unless_it_works(
+    def test_account_of_the_same_person_gets_it_unless_it_works_without_doubt(
         self, case: str, event: str, expired: ImportedCredential, stored: Stored
     ):
-        known = stored.place(external_id="old", refused_at=datetime.now(UTC) if case == "was refused" else None)
+        now = datetime.now(UTC)
+        facts = {"was refused": {"refused_at": now}, "at risk": {"outcome_unknown_since": now}}
+        known = stored.place(external_id="old", **facts.get(case, {}))
         before = stored.tokens(known)
         pending = import_credential(replace(expired, replaces=case.endswith("replace")), ADMIN)
 
