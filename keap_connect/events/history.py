@@ -375,6 +375,8 @@ def hide_others(kind: str, details: Mapping[str, Any], only: Collection[int]) ->
     shown = {name: "(not shown)" if name in named and value not in only else value for name, value in details.items()}
     if (holder := re.fullmatch("account ([0-9]+) has it", details.get("holder", ""))) and int(holder[1]) not in only:
         shown["holder"] = "another account has it"
+    if details.get("ending") == "tenant_conflict":  # one of the two tenants may be another account's
+        shown["reason"] = str(details.get("reason", "")).partition(".")[0] + "."
     return shown
 
 

@@ -15,6 +15,7 @@ from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.api.operations import OPERATIONS
 from keap_connect.clock import utc_now
+from keap_connect.connect.endings import Ending
 from keap_connect.connect.invitations import NewInvitation, make_invitation
 from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
@@ -169,6 +170,10 @@ def test_events_of_an_account_say_nothing_of_those_that_the_key_may_not_see(
         EventKind.EXTERNAL_ID_NOT_SET: {"holder": "account 999 has it", "external_id": "own", "invitation": 1},
         EventKind.DETAILS_FILLED_IN: {"tenant_id": "ab123", "person": "Ann"},
         EventKind.NEWER_STAYED: {"from_account": account_id},
+        EventKind.RECONNECT_FAILED: {
+            "ending": Ending.TENANT_CONFLICT,
+            "reason": "Keap names two different accounts. Keap named two accounts for one grant: ab123 and zz999.",
+        },
     }
     with app.app_context(), write_transaction() as session:
         for kind, details in says.items():
@@ -183,7 +188,8 @@ def test_events_of_an_account_say_nothing_of_those_that_the_key_may_not_see(
     assert "gives the external id own, which was not set: another account has it." in restricted
     assert "details: ab123, Ann." in restricted
     assert f"stored as account {account_id} before" in restricted
-    assert len(re.findall("999|Zoe", free)) == 7
+    assert "did not succeed. Keap names two different accounts." in restricted
+    assert len(re.findall("999|Zoe", free)) == 8
 
 
 @pytest.mark.proves("R106")
