@@ -82,7 +82,7 @@ def _find_named(session: Session, name: str, conditions: Collection[ColumnElemen
         return []
     if not hasattr(index.rows, column):
         return []
-    named = select(index.rows.id).where(getattr(index.rows, column) == value, *conditions)
+    named = select(index.rows.id).where(getattr(index.rows, column) == value, *conditions).order_by(index.rows.id)
     return list(session.scalars(named.limit(MOST_CANDIDATES)))
 
 

@@ -606,3 +606,19 @@ def test_all_invitations_that_match_are_withdrawn_but_those_that_connected_someb
     assert [one for one in outcomes(app, job_id) if one[1] != "done"] == [
         (ids[2], "refused", "Somebody has connected b")
     ]
+
+
+def test_a_filter_by_the_name_of_a_tenant_takes_every_account_once_in_whatever_order_they_are_stored(
+    app: Flask, add: Callable[..., list[int]]
+):
+    ids = add(5, tenant_id="ab123")
+    with app.app_context():
+        with write_transaction() as session:
+            for number, account in enumerate(session.scalars(select(Account).where(Account.id.in_(ids)))):
+                account.keap_user_id = str(9 - number)
+        found, cursor = [], 0
+        while cursor is not None:
+            some, cursor = search.list_ids_after(search.ACCOUNTS, cursor, 2, "tenant:ab123", "")
+            found += some
+
+    assert found == ids
