@@ -29,7 +29,15 @@ from keap_connect.connect.flows import (
 )
 from keap_connect.connect.invitations import CONFIRM_WITHIN
 from keap_connect.connect.invited import find_usable, must_wait, note_waiting
-from keap_connect.connect.matching import Grant, Match, find_by_identity, is_of, match_grant, was_disconnected
+from keap_connect.connect.matching import (
+    Grant,
+    Match,
+    find_by_identity,
+    has_moved_on,
+    is_of,
+    match_grant,
+    was_disconnected,
+)
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import SealBroken, TenantConflict
@@ -38,7 +46,7 @@ from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.keap.user_info import Identity, ask_identity
-from keap_connect.models import AuthorizationFlow
+from keap_connect.models import Account, AuthorizationFlow
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -199,7 +207,11 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
                 return
         # Two people may use one link at the same time: the second grant is stored as if there were no link.
         wanted = stored.reconnects_account_id if identity is not None and still_works(session, stored) else None
-        adds = not services().settings.is_by_invitation or (is_nameless and wanted is not None)
+        is_open = not services().settings.is_by_invitation
+        if is_nameless and wanted and not is_open:
+            account = lock_accounts(session, Account.id == wanted).get(wanted)
+            wanted = None if account is None or has_moved_on(session, account, grant) else wanted
+        adds = is_open or (is_nameless and wanted is not None)
         match = match_grant(session, grant, wanted, adds=adds, agreed_at=None if identity else utc_now())
         used = match.is_stored and not is_nameless and (wanted is not None or identity is None)
         if used or (match.ending.is_success and match.account_id == wanted):

@@ -291,6 +291,32 @@ def test_a_pending_account_that_is_named_late_takes_no_account_over_that_changed
     assert stored.account(2).reconnects_account_id is None
 
 
+@pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
+@pytest.mark.parametrize("meanwhile", ["", "connected again", "disconnected"])
+@sqlite_only
+def test_by_invitation_one_that_is_never_named_is_kept_unless_the_account_to_reconnect_changed_since_then(
+    stored: Stored, new_visitor: Callable[[], Visitor], sandbox: Sandbox, clock: MovedClock, meanwhile: str
+):
+    stored.place()
+    link = link_to()
+    sandbox.fault("html_503", "api")
+    sandbox.fault("missing_scope")
+    new_visitor().connect(action=link, page=link)
+    clock.advance(minutes=1)
+    if meanwhile == "disconnected":
+        disconnect(1, "x")
+    elif meanwhile:
+        connect_again(stored, wanted=1)
+    before = stored.tokens(1)
+    clock.advance(days=1)
+
+    callback.complete_interrupted()
+
+    assert stored.tokens(1) == before
+    assert end(stored) == (("link_gone", None) if meanwhile else ("connected_pending", 2))
+    assert len(stored.accounts()) == (1 if meanwhile else 2)
+
+
 @sqlite_only
 def test_a_grant_that_an_older_version_kept_came_when_its_flow_says(
     stored: Stored, interrupt: Callable, complete: Callable, monkeypatch: pytest.MonkeyPatch
