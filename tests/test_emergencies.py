@@ -29,7 +29,7 @@ from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY, MovedClock
 from tests.support import postgres
-from tests.support.drills import documented_lines, refreshes
+from tests.support.drills import documented_lines, refreshes, wait_until
 from tests.support.postgres import PostgresServer, client_program
 from tests.support.sandbox import CLIENT_ID, Sandbox
 
@@ -280,7 +280,7 @@ def test_postgresql_goes_back_to_a_moment(
     recovery = {
         "restore_command": f"cp {archive}/%f %p",
         "recovery_target_time": moment,
-        "recovery_target_action": "promote",
+        "recovery_target_action": "pause",  # what `promote` does at once waits until this test goes on
     }
     with (second / "data" / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
         file.writelines(f"{name} = '{value}'\n" for name, value in recovery.items())
@@ -291,7 +291,14 @@ def test_postgresql_goes_back_to_a_moment(
             shutil.chown(path, "nobody")
 
     with running(restored):
-        app = start(DATABASE_URL=url.replace(str(first), str(second)))
+        url = url.replace(str(first), str(second))
+        app = start(DATABASE_URL=url)
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+            code, said = run(app, "database", "restored")
+            assert (code, "read-only transaction" in said) == (1, True), said
+            wait_until(lambda: connection.execute("SELECT pg_get_wal_replay_pause_state() = 'paused'").fetchone()[0])
+            connection.execute("SELECT pg_wal_replay_resume()")
+            wait_until(lambda: not connection.execute("SELECT pg_is_in_recovery()").fetchone()[0])
         assert run(app, "database", "restored")[0] == 0
         assert run(app, "worker", "--once")[0] == 4
         assert refreshes(sandbox) == 0
