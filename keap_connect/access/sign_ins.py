@@ -3,14 +3,14 @@
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
+from keap_connect.models import Account, AccountEvent, Admin, AuthorizationFlow, SignIn
 
 IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
@@ -29,24 +29,42 @@ def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None 
 def sign_in_person(flow: AuthorizationFlow) -> str | None:
     """Open a session for the customer who has just authorized; None if the flow has opened one before.
 
-    The customer may see the account they connected and all others of the same Keap user.
+    The customer may see the account they connected and all others of the same Keap user. If another person has
+    reconnected that account since, those are not theirs.
     """
     with write_transaction() as session:
+        # Locked, so that nobody else reconnects it meanwhile.
+        account = session.get(Account, flow.account_id, with_for_update=True) if flow.account_id else None
         claimed = count_updated(
             session,
             update(AuthorizationFlow)
             .where(
                 AuthorizationFlow.id == flow.id,
                 AuthorizationFlow.person_signed_in_at.is_(None),
-                AuthorizationFlow.account_id.is_not(None),
+                AuthorizationFlow.account_id == flow.account_id,
                 AuthorizationFlow.ended_at > utc_now() - timedelta(minutes=10),
+                ~_is_of_another(),
             )
-            .values(person_signed_in_at=utc_now()),
+            .values(person_signed_in_at=utc_now())
+            .execution_options(synchronize_session=False),
         )
-        account = session.get(Account, flow.account_id) if flow.account_id else None
     if claimed != 1 or account is None:
         return None
     return _open(SignIn(account_id=account.id, keap_user_id=account.keap_user_id))
+
+
+def is_of_another(flow: AuthorizationFlow) -> bool:
+    """Whether another person has reconnected the account that a flow connected."""
+    with read_session() as session:
+        return session.scalar(select(_is_of_another()).where(AuthorizationFlow.id == flow.id)) is True
+
+
+def _is_of_another() -> ColumnElement[bool]:
+    return exists().where(
+        AccountEvent.account_id == AuthorizationFlow.account_id,
+        AccountEvent.kind == EventKind.PERSON_CHANGED,
+        AccountEvent.at > AuthorizationFlow.ended_at,
+    )
 
 
 def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin | None:

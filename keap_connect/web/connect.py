@@ -6,7 +6,7 @@ from flask import Blueprint, Response, abort, flash, make_response, redirect, re
 from werkzeug.wrappers import Response as AnyResponse
 
 from keap_connect.access.rate_limits import rate_limits
-from keap_connect.access.sign_ins import end_sign_in, sign_in_person, sign_out
+from keap_connect.access.sign_ins import end_sign_in, is_of_another, sign_in_person, sign_out
 from keap_connect.accounts.directory import list_accounts_of, view_account
 from keap_connect.connect.callback import connect_pending, discard_pending, find_result, open_pending, receive_callback
 from keap_connect.connect.endings import Ending
@@ -165,6 +165,7 @@ def _show_ending(ending: Ending, flow: AuthorizationFlow | None = None) -> AnyRe
         ending=words,
         next_url=_again_url(flow if is_open else None) if words.next_is_post else link,
         account=account,
+        with_person=flow is not None and not is_of_another(flow),
         return_url=return_link(flow.invitation_id) if flow and ending.is_success else None,
         keap_said=flow.keap_said if flow else None,
         reference=None if ending.is_success else flow.ref if flow else reference.get(),

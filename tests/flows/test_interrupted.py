@@ -1,5 +1,7 @@
 """A process that dies while Keap tells whose a fresh grant is: it was stored before, and goes where it belongs."""
 
+from collections.abc import Iterator
+
 import pytest
 from flask import Flask
 
@@ -34,6 +36,13 @@ def result_path(visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatc
     return f"/connect/{flow.ref}"
 
 
+@pytest.fixture
+def in_app(app: Flask) -> Iterator[None]:
+    """Let the test itself do what a process of the app does."""
+    with app.app_context():
+        yield
+
+
 def test_the_person_who_reloads_finds_the_account_connected(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock, result_path: str
 ):
@@ -63,6 +72,22 @@ def test_the_worker_connects_the_account_of_a_person_who_went_away(
 
     assert stored.account().person_email == "ann.lee@example.com"
     assert len(token_calls(sandbox)) == 1
+
+
+@pytest.mark.usefixtures("in_app")
+def test_the_person_who_returns_after_another_has_reconnected_the_account_is_not_signed_in(
+    visitor: Visitor, admin: Visitor, stored: Stored, clock: MovedClock, result_path: str
+):
+    clock.advance(seconds=91)
+    callback.complete_interrupted()
+    admin.reconnect(stored.account().id, person="ben.ortiz@example.com", tenant="ab123")
+    assert stored.account().person_email == "ben.ortiz@example.com"
+
+    visitor.get(result_path)
+
+    assert_ended(visitor, Ending.CONNECTED, 200, "Your Keap account is connected", "Acme Plumbing")
+    assert "Ben" not in visitor.text
+    assert "No account here yet" in visitor.get("/your-accounts").text
 
 
 @pytest.mark.usefixtures("result_path")
