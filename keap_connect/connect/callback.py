@@ -32,6 +32,7 @@ from keap_connect.connect.invited import find_usable, must_wait, note_waiting
 from keap_connect.connect.matching import (
     Grant,
     Match,
+    date_of_new_grant,
     find_by_identity,
     has_moved_on,
     is_of,
@@ -160,7 +161,8 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
             return
         # Stored before the next call to Keap, during which the process may die.
         with write_transaction() as session:
-            grant = Grant(classified.token_response, Identity(), keap.registration)
+            came_at = date_of_new_grant(session)
+            grant = Grant(classified.token_response, Identity(), keap.registration, came_at)
             flow = keep_pending(session, flow, grant)
         identify_and_store(flow)
 

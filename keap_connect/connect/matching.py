@@ -28,6 +28,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import (
     Account,
+    AccountEvent,
     AuthorizationFlow,
     CredentialKind,
     Delivery,
@@ -241,6 +242,13 @@ def fit_invitation(session: Session, invitation: Invitation, account: Account) -
     use_invitation(session, invitation, account)
     if state_of(account, utc_now(), registration(session)).is_alive:
         record(session, EventKind.INVITATION_FITS, account.id, Actor.SYSTEM, invitation=invitation.id)
+
+
+def date_of_new_grant(session: Session) -> datetime:
+    """Return now, or the latest date that a host whose clock is ahead has written: a fresh grant came after that."""
+    now = utc_now()
+    is_ahead = AccountEvent.at > now, AccountEvent.at <= now + CLOCKS_DIFFER, AccountEvent.kind != EventKind.REFRESHED
+    return session.scalar(select(AccountEvent.at).where(*is_ahead).order_by(AccountEvent.at.desc()).limit(1)) or now
 
 
 def was_disconnected(account: Account, since: datetime) -> bool:

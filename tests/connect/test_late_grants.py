@@ -367,6 +367,27 @@ def test_dates_that_a_wrong_clock_wrote_stop_no_reconnect(
     assert (stored.tokens(1) == before, stored.flows()[0].ending) == (False, "reconnected")
 
 
+@pytest.mark.parametrize("way", ["link", "invitation", "open door"])
+@pytest.mark.parametrize("before", ["connected", "disconnected"])
+@sqlite_only
+def test_a_fresh_grant_is_stored_though_the_clock_of_the_host_before_was_ahead(
+    stored: Stored, new_visitor: Callable[[], Visitor], clock: MovedClock, before: str, way: str
+):
+    clock.advance(seconds=40)
+    new_visitor().connect()
+    if before == "disconnected":
+        disconnect(1, "x")
+    older = stored.tokens(1)
+    clock.advance(seconds=-40)
+    action = {"link": link_to, "invitation": lambda: invite(label="Acme"), "open door": lambda: "/connect"}[way]()
+
+    for _ in range(1 if way == "invitation" else 2):  # the second comes to an account with a date ahead
+        new_visitor().connect(action=action, page=page_of(action))
+        assert (stored.tokens(1) == older, stored.flows()[-1].ending) == (False, "reconnected")
+        older = stored.tokens(1)
+        action = link_to() if way == "link" else action
+
+
 @pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
 @sqlite_only
 def test_an_outage_that_is_longer_than_journeys_are_kept_loses_no_grant(
