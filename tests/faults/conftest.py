@@ -211,6 +211,8 @@ class Stage:
         if "next_refresh_at" in values:
             values["claimed_until"] = None
         with self.app.app_context(), write_transaction() as session:
+            rows = select(Account.id).where(Account.id.in_(account_ids))
+            session.execute(rows.order_by(Account.id).with_for_update())  # as everybody who locks several rows
             session.execute(update(Account).where(Account.id.in_(account_ids)).values(**values))
 
     def state(self, account_id: int) -> AccountState:
