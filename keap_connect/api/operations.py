@@ -26,7 +26,7 @@ class Operation:
     path; it returns what the schema `answer` shows.
 
     Args:
-        refusals: further statuses of errors. whole_keys: what a key for some accounts is told that it cannot do.
+        refusals: further statuses of errors. whole_keys: what a key for some accounts may not do, in words.
     """
 
     method: str

@@ -268,7 +268,7 @@ def has_newer_grant(session: Session, account: Account, grant: Grant) -> bool:
 
 
 def _is_later(moment: datetime, came_at: datetime) -> bool:
-    """Whether something happened after a grant came; a date that is ahead of now is of a clock that was wrong."""
+    """Whether something happened after a grant came. A date ahead of now was written by a wrong clock."""
     return came_at < moment <= utc_now() + CLOCKS_DIFFER
 
 

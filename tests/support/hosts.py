@@ -26,7 +26,7 @@ from sqlalchemy import URL
 from tests.support.real_server import PATIENCE_SECONDS, ROOT
 from tests.support.relay import Relay, connect_unix
 
-# A socket belongs to the namespace that it was made in, whoever uses it.
+# A socket belongs to the namespace that it was made in, also when another process uses it.
 AGENT = """
 import socket, sys
 tests = socket.socket(fileno=int(sys.argv[1]))

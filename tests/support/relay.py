@@ -1,4 +1,4 @@
-"""Passes bytes between whoever connects to a listening socket and a server: from one network to another."""
+"""Passes bytes between those who connect to a listening socket and a server: from one network to another."""
 
 import contextlib
 import socket
