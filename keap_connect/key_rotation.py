@@ -18,7 +18,8 @@ from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken, SettingsError, TemporarilyUnavailable
 from keap_connect.models import Account, Admin, AuthorizationFlow, CredentialKind, JobItem, KeyCheck, WebhookEndpoint
 from keap_connect.refresh.heartbeat import list_living, list_without_first_key
-from keap_connect.refresh.recovery import list_kept, replay
+from keap_connect.refresh.recovery import list_kept
+from keap_connect.refresh.replaying import replay
 from keap_connect.services import services
 
 BATCH = 200

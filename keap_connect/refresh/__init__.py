@@ -4,6 +4,7 @@ lease.py            who may present a token now; committed before anything is se
 refresher.py        lease, send, store: for one account or many
 storing.py          what an answer of Keap changes in the account's row
 recovery.py         keeps a new pair that the database refused, encrypted, in a file that was allocated before
+replaying.py        stores the pairs in these files
 serving.py          returns a valid access token, waiting for somebody else's refresh if it must
 worker.py           refreshes what is due (due.py), in the threads of worker_pool.py, and pauses with circuit_breaker.py
 alarms.py           what pauses refreshing: mass refusals, a refused client, a copy of the installation

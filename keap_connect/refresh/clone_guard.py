@@ -29,7 +29,7 @@ from keap_connect.durable_files import put_in_place, remove_abandoned, write_bes
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import DELETED, PAIR_STORED
 from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
-from keap_connect.refresh import alarms, recovery
+from keap_connect.refresh import alarms, replaying
 from keap_connect.refresh.identity import CHANGES, list_changes, present_identity
 from keap_connect.services import services
 
@@ -100,7 +100,7 @@ def check_before_lease() -> bool:
         began_at = seconds_since_boot()
         try:
             is_allowed = check_instance()
-            recovery.replay()
+            replaying.replay()
         except SQLAlchemyError:
             marker.failed_at = seconds_since_boot()
             raise
@@ -126,7 +126,7 @@ def confirm_only_one(actor: str) -> None:
     except OSError as problem:
         raise TemporarilyUnavailable(f"{_unwritable(problem)} Nothing is confirmed.") from problem
     # Before anybody may present the tokens of the rows: those were used to get the kept pairs.
-    recovery.replay(is_confirmed=True)
+    replaying.replay(is_confirmed=True)
     alarms.resume([alarms.UNKNOWN_INSTANCE], actor)
 
 

@@ -24,6 +24,7 @@ from keap_connect.models import Account
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.clone_guard import check_before_lease
 from keap_connect.refresh.lease import Lease, acquire_leases, build_lease, is_still_held
+from keap_connect.refresh.replaying import keep
 from keap_connect.refresh.storing import (
     OTHER_TENANT,
     NewPair,
@@ -49,7 +50,7 @@ class Presentation:
     actor: str
     answer: Classification = FAULT
     fault: Exception | None = None
-    is_for_replay = False  # `recovery.replay` decides what becomes of the new pair
+    is_for_replay = False  # `replaying.replay` decides what becomes of the new pair
 
     @property
     def new_pair(self) -> NewPair | None:
@@ -151,7 +152,7 @@ def _keep(presentation: Presentation, problem: Exception) -> Attempt:
     log.error("The answer for account %s could not be stored (%s).", account_id, name)
     fault = presentation.fault or (None if isinstance(problem, SQLAlchemyError) else problem)
     if pair := presentation.new_pair:
-        presentation.file.keep(pair)
+        keep(presentation.file, pair)
         return Attempt(Outcome.KEPT_ASIDE, KEPT_ASIDE, fault=fault)
     presentation.file.abandon()
     return Attempt(Outcome.FAILED, "The database did not answer.", fault=fault)

@@ -34,7 +34,7 @@ from keap_connect.errors import (
 )
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, CredentialKind
-from keap_connect.refresh import recovery, timing
+from keap_connect.refresh import recovery, replaying, timing
 from keap_connect.refresh.alarms import Probe
 from keap_connect.refresh.lease import AHEAD, CLOSED, Situation, look
 from keap_connect.refresh.refresher import Attempt, refresh_once
@@ -227,7 +227,7 @@ def _refreshed(situation: Situation, caller: _Caller) -> Account:
             words = f"Refreshing is paused. {situation.pause_reason}"
             raise TemporarilyUnavailable(words, timing.COME_BACK_WHEN_PAUSED_SECONDS)
         if situation.unknown_seconds is not None:
-            recovery.replay()  # its process may be dead and have left the new pair
+            replaying.replay()  # its process may be dead and have left the new pair
             situation = look(account_id)
             if _is_done(situation, caller):
                 break

@@ -23,7 +23,7 @@ from keap_connect.connect.identifying import identify_pending, list_unidentified
 from keap_connect.connect.invitations import expire_past
 from keap_connect.errors import KeapConnectError
 from keap_connect.models import CLIENT_REFUSED, Worker
-from keap_connect.refresh import alarms, recovery
+from keap_connect.refresh import alarms, replaying
 from keap_connect.refresh.circuit_breaker import CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.refresh.due import CLAIMED_FOR, claim_due, reserve_calls
@@ -201,5 +201,5 @@ class RefreshWorker:
                 )
             )
         if now >= self._replay_due:
-            recovery.replay()  # until it succeeds, nothing is claimed
+            replaying.replay()  # until it succeeds, nothing is claimed
             self._replay_due = now + BEAT_SECONDS

@@ -22,7 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from keap_connect.clock import seconds_since_boot
 from keap_connect.errors import SettingsError
 from keap_connect.refresh.heartbeat import beat_as_server, process_name, retire
-from keap_connect.refresh.recovery import replay, wait_for_pairs_in_memory
+from keap_connect.refresh.recovery import wait_for_pairs_in_memory
+from keap_connect.refresh.replaying import replay
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings, read_supervisor
 from keap_connect.signals import stop_signals

@@ -30,7 +30,7 @@ from keap_connect.events.deleting import LEAST_KEPT, prune_history
 from keap_connect.events.history import EventKind, record
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.models import Account, AccountEvent, Confirmation, CounterOf01
-from keap_connect.refresh import alarms, clone_guard, identity, recovery, refresher
+from keap_connect.refresh import alarms, clone_guard, identity, recovery, refresher, replaying
 from keap_connect.refresh.serving import refresh_account, valid_token
 from keap_connect.refresh.storing import NewPair, Outcome
 from keap_connect.refresh.worker import RefreshWorker
@@ -524,7 +524,7 @@ def test_a_kept_pair_of_a_living_process_that_is_ahead_is_stored_on_confirmation
     with living.app.app_context():
         (file,) = recovery.allocate(1)
         file.guard(pair)
-        file.keep(pair)
+        replaying.keep(file, pair)
 
     _confirm_the_pair_of_a_row_that_is_behind(living)
     assert living.row(1).generation == generation + 3
@@ -534,7 +534,7 @@ def _confirm_the_pair_of_a_row_that_is_behind(stage: Stage) -> None:
     with stage.app.app_context():
 
         def is_noticed() -> bool:
-            recovery.replay()
+            replaying.replay()
             return stage.alarms() == [alarms.UNKNOWN_INSTANCE]
 
         until(is_noticed)
@@ -572,7 +572,7 @@ def test_a_kept_pair_without_its_account_is_put_aside_until_the_newer_database_i
     _edit(living, table.insert().values(row))
     kept.with_suffix(".broken").rename(kept)
     with living.app.app_context():
-        recovery.replay()
+        replaying.replay()
     assert (kept.exists(), living.row(1).generation) == (False, generation + 1)
     assert living.is_reconciled(1)
 
@@ -588,7 +588,7 @@ def test_a_kept_pair_of_an_account_that_ended_here_is_deleted(living: Stage, how
             (other,) = living.add_accounts(tenant_id="cd456")
             with write_transaction() as session:
                 merge(session, session.get_one(Account, 1), session.get_one(Account, other), EventKind.NEWER_STAYED)
-        recovery.replay()
+        replaying.replay()
 
     assert not list(kept.parent.glob(f"{kept.stem}.*"))
 

@@ -28,7 +28,7 @@ from keap_connect.health.files import check_recovery
 from keap_connect.keap import token_endpoint
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import RefreshBudget
-from keap_connect.refresh import alarms, recovery, refresher
+from keap_connect.refresh import alarms, recovery, refresher, replaying
 from keap_connect.refresh.due import reserve_calls
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.refresh.storing import NewPair, Outcome
@@ -59,7 +59,7 @@ def test_a_fault_of_our_own_between_answer_and_commit_loses_no_pair(stage: Stage
     (account_id,) = stage.add_accounts()
     with stage.app.app_context(), monkeypatch.context() as patch:
         patch.setattr(refresher, "store_granted", _stumble)
-        patch.setattr(recovery, "store_granted", _stumble)
+        patch.setattr(replaying, "store_granted", _stumble)
         with pytest.raises(KeyError):
             refresh_account(account_id, "test")
         until(stage.kept_files)
@@ -153,7 +153,7 @@ FULL_DISK = """
 import errno, sys
 from pathlib import Path
 from keap_connect.__main__ import main
-from keap_connect.refresh import recovery, refresher
+from keap_connect.refresh import recovery, refresher, replaying
 
 def refuse(*_):
     raise KeyError("a fault")
@@ -164,7 +164,7 @@ def write(handle, content, write_all=recovery.write_all):
     write_all(handle, content)
 
 full = sys.argv.pop(1)
-refresher.store_granted = recovery.store_granted = refuse
+refresher.store_granted = replaying.store_granted = refuse
 recovery.write_all = write
 main()
 """
@@ -341,7 +341,7 @@ def test_a_kept_pair_of_another_version_waits_for_it_and_the_worker_goes_on(
     assert "another version of this program wrote them" in stage.logs()
     monkeypatch.setattr(recovery, "TokenResponse", _NewerResponse)
     with stage.app.app_context():
-        recovery.replay()
+        replaying.replay()
     assert (stage.is_reconciled(account_id), stage.kept_files()) == (True, [])
     assert len(stage.presentations()) == 2
 
@@ -363,13 +363,13 @@ def test_a_fault_with_one_kept_pair_keeps_only_its_account_waiting(
     kept = _keep_a_pair(stage, faulty)
     with stage.app.app_context():
         with monkeypatch.context() as patch:
-            patch.setattr(recovery, "store_granted", Mock(side_effect=fault))
-            recovery.replay()
+            patch.setattr(replaying, "store_granted", Mock(side_effect=fault))
+            replaying.replay()
             with pytest.raises(TemporarilyUnavailable, match="recovery file that is not stored"):
                 refresh_account(faulty, "test")
             refresh_account(other, "test")
         assert stage.kept_files() == [kept]
-        recovery.replay()
+        replaying.replay()
 
     assert (stage.is_reconciled(faulty, other), stage.kept_files()) == (True, [])
     assert len(stage.presentations()) == 2
@@ -387,16 +387,16 @@ def test_a_fault_before_or_after_the_question_about_a_pair_that_is_ahead_ends_no
         for faulty_part in (alarms, "raise_alarm"), (recovery, "hold"):
             with monkeypatch.context() as patch:
                 patch.setattr(*faulty_part, _stumble)
-                recovery.replay()
+                replaying.replay()
                 refresh_account(other, "test")
-        recovery.replay()
+        replaying.replay()
         assert stage.alarms() == [alarms.UNKNOWN_INSTANCE]
         alarms.resume([alarms.UNKNOWN_INSTANCE], "test")  # the operator confirms on another host
         with monkeypatch.context() as patch:
-            patch.setattr(recovery, "store_granted", Mock(side_effect=[Outcome.AHEAD, KeyError("a fault")]))
-            recovery.replay()
+            patch.setattr(replaying, "store_granted", Mock(side_effect=[Outcome.AHEAD, KeyError("a fault")]))
+            replaying.replay()
         assert (stage.kept_files(), stage.alarms()) == ([kept], [])
-        recovery.replay()
+        replaying.replay()
 
     assert (stage.is_reconciled(faulty, other), stage.kept_files(), stage.alarms()) == (True, [], [])
     assert len(stage.presentations()) == 3
@@ -407,9 +407,9 @@ def test_a_failing_database_is_no_fault_with_one_kept_pair(stage: Stage, monkeyp
     (account_id,) = stage.add_accounts()
     _keep_a_pair(stage, account_id)
     away = sqlalchemy.exc.OperationalError("", {}, Exception())
-    monkeypatch.setattr(recovery, "store_granted", Mock(side_effect=away))
+    monkeypatch.setattr(replaying, "store_granted", Mock(side_effect=away))
     with stage.app.app_context(), pytest.raises(sqlalchemy.exc.OperationalError):
-        recovery.replay()
+        replaying.replay()
 
 
 @SQLITE
@@ -450,13 +450,13 @@ def test_a_kept_pair_that_cannot_be_opened_is_deleted_once_its_account_needs_it_
     (account_id,) = stage.add_accounts()
     kept = _keep_a_pair(stage, account_id, OTHER_KEY)
     with stage.app.app_context():
-        recovery.replay()
+        replaying.replay()
         assert kept.exists()
         if meanwhile == "reconnected":
             stage.reconnect(account_id)
         else:
             stage.disconnect(account_id)
-        recovery.replay()
+        replaying.replay()
 
     assert not list(kept.parent.glob(f"{kept.stem}.*"))
 
@@ -467,7 +467,7 @@ def test_a_file_being_allocated_is_not_taken_for_one_of_a_dead_process(stage: St
 
     def replay_by_another_process_first(handle: int, how: int) -> None:
         monkeypatch.setattr("keap_connect.refresh.recovery.fcntl.flock", lock)
-        recovery.replay()
+        replaying.replay()
         lock(handle, how)
 
     monkeypatch.setattr("keap_connect.refresh.recovery.fcntl.flock", replay_by_another_process_first)
@@ -490,7 +490,7 @@ def test_new_files_of_processes_that_ended_are_deleted_and_no_others(stage: Stag
 
     with locked.open() as file, stage.app.app_context():
         fcntl.flock(file, fcntl.LOCK_EX)
-        recovery.replay()
+        replaying.replay()
 
     assert set(folder.iterdir()) == {locked, young}
 

@@ -15,7 +15,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
-from keap_connect.refresh import recovery, refresher
+from keap_connect.refresh import recovery, refresher, replaying
 from keap_connect.refresh.lease import build_lease
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from tests.faults.conftest import Stage, until
@@ -147,7 +147,7 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
     assert len(recovery.list_kept()) == 3
     for each in presentations:
         os.close(each.file.handle)  # as when the process ends
-    recovery.replay()
+    replaying.replay()
     assert recovery.list_kept() == []
     assert stage.is_reconciled(*ids)
 
