@@ -549,7 +549,7 @@ def test_kept_pairs_are_stored_before_anybody_may_refresh_again(living: Stage, m
     with living.app.app_context():
         with write_transaction() as session:
             alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, "It may be a copy.")
-        monkeypatch.setattr(recovery, "replay", lambda is_confirmed: paused_by.extend(living.alarms()))
+        monkeypatch.setattr(replaying, "replay", lambda is_confirmed: paused_by.extend(living.alarms()))
         clone_guard.confirm_only_one("test")
 
     assert (paused_by, living.alarms()) == ([alarms.UNKNOWN_INSTANCE], [])

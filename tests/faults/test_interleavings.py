@@ -44,7 +44,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.transport import Call, Cancelled
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, AccountEvent, StateCount
-from keap_connect.refresh import alarms, recovery, refresher
+from keap_connect.refresh import alarms, recovery, refresher, replaying
 from keap_connect.refresh.lease import look
 from keap_connect.refresh.serving import report_rejected, valid_token
 from keap_connect.refresh.timing import CONFIRM_WAIT_SECONDS, UNKNOWN_OUTCOME_WAIT_SECONDS
@@ -170,7 +170,7 @@ class Interleavings(RuleBasedStateMachine):
         database.Trouble.last_at = 0.0
         self.patch.setattr(refresher, "refresh", self._refresh)
         self.patch.setattr(alarms, "LEAST_REFUSED", 1000)
-        self.patch.setattr(recovery, "threading", SimpleNamespace(Thread=AtOnce, Lock=threading.Lock))
+        self.patch.setattr(replaying, "threading", SimpleNamespace(Thread=AtOnce))
         self.patch.setattr(recovery.RecoveryFile, "guard", lambda _slot, _pair: None)
 
     def teardown(self) -> None:

@@ -384,7 +384,7 @@ def test_a_fault_before_or_after_the_question_about_a_pair_that_is_ahead_ends_no
     kept = _keep_a_pair(stage, faulty)
     stage.change(faulty, generation=stage.row(faulty).generation - 1)
     with stage.app.app_context():
-        for faulty_part in (alarms, "raise_alarm"), (recovery, "hold"):
+        for faulty_part in (alarms, "raise_alarm"), (replaying, "hold"):
             with monkeypatch.context() as patch:
                 patch.setattr(*faulty_part, _stumble)
                 replaying.replay()

@@ -117,7 +117,7 @@ def test_a_fault_with_one_pair_of_a_group_keeps_that_one_aside_and_stores_the_ot
         return store_granted(session, account, pair, is_confirmed)
 
     with monkeypatch.context() as patch:
-        for module in (refresher, recovery):
+        for module in (refresher, replaying):
             patch.setattr(module, "store_granted", stumble)
         attempts = refresher.settle(presentations)
         assert [stage.row(each).generation for each in ids] == [2, 1, 2]
