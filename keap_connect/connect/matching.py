@@ -268,7 +268,7 @@ def has_newer_grant(session: Session, account: Account, grant: Grant) -> bool:
 
 
 def _is_later(moment: datetime, came_at: datetime) -> bool:
-    """Whether something happened after a grant came. A date ahead of now was written by a wrong clock."""
+    """Whether something happened after a grant came. A date in the future was written by a wrong clock."""
     return came_at < moment <= utc_now() + CLOCKS_DIFFER
 
 
