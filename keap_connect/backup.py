@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, func, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, make_url, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
@@ -21,7 +21,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db
 from keap_connect.deployment import connected, find_damage, find_revisions, open_key_check
 from keap_connect.durable_files import put_in_place, sync
-from keap_connect.engine import keep_others_out
+from keap_connect.engine import is_pooled, keep_others_out
 from keap_connect.errors import BackupRefused, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
 from keap_connect.models import Account, Alarm, KeyCheck
@@ -175,12 +175,8 @@ def refuse_in_use(connection: Connection) -> None:
 
 
 def refuse_pooler(connection: Connection) -> None:
-    """Refuse a pooler: it would give the next client of a session the empty search_path of pg_dump and pg_restore.
-
-    A pooler reports another process number to its clients than the session has.
-    """
-    reported: int = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-    if reported != connection.scalar(select(func.pg_backend_pid())):
+    """Refuse a pooler: it would give the next client of a session the empty search_path of pg_dump and pg_restore."""
+    if is_pooled(connection):
         raise BackupRefused(
             "The URL of the database leads through a pooler, and PostgreSQL's own programs would leave settings in its "
             "sessions that break the app. Name the server itself for this command."

@@ -27,6 +27,8 @@ CONNECTION_LIMITS: dict[str, int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
 }
+# A pooler gives each transaction another session, which does not know the statements that were prepared before.
+PREPARE_AFTER = 5
 PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",  # a lost commit would be a used refresh token
@@ -50,7 +52,6 @@ def connect_database(app: Flask, url: str) -> None:
         options["isolation_level"] = "AUTOCOMMIT"
         named = make_url(url).query
         limits = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
-        # A pooler gives each transaction another session, which does not know the statements prepared here.
         options["connect_args"] = {**limits, "prepare_threshold": None}
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
@@ -65,7 +66,8 @@ def connect_database(app: Flask, url: str) -> None:
                 return cast("DBAPIConnection", connection)
 
             event.listen(db.engine, "do_connect", connect)
-            event.listen(db.engine, "begin", _limit_statements)
+            event.listen(db.engine, "connect", _note_pooler)
+            event.listen(db.engine, "begin", _begin_on_postgresql)
             writing = db.engine.execution_options(limits_statements=True, isolation_level="READ COMMITTED")
         else:
             prepare_sqlite(db.engine)
@@ -73,8 +75,24 @@ def connect_database(app: Flask, url: str) -> None:
         app.extensions["keap_connect.writing"] = writing  # made once: making it takes longer than many statements
 
 
-def _limit_statements(connection: Connection) -> None:
-    if connection.get_execution_options().get("limits_statements", False):
+def _note_pooler(connection: Any, _record: object) -> None:
+    """Note whether a pooler is in between: it gives its clients another process number than the session's, or none."""
+    (number,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    connection.is_pooled = number != connection.info.backend_pid
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Whether a connection to PostgreSQL leads through a pooler."""
+    pooled: bool = connection.connection.dbapi_connection.is_pooled  # type: ignore[union-attr]
+    return pooled
+
+
+def _begin_on_postgresql(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("limits_statements", False)
+    # Not for pages: PostgreSQL may choose one plan for all states and dates, which is bad for some.
+    threshold = PREPARE_AFTER if writes and not is_pooled(connection) else None
+    connection.connection.dbapi_connection.prepare_threshold = threshold  # type: ignore[union-attr]
+    if writes:
         limit = f"= '{STATEMENT_SECONDS}s'"
         connection.exec_driver_sql(
             f"SET LOCAL statement_timeout {limit}; SET LOCAL idle_in_transaction_session_timeout {limit}"
