@@ -214,7 +214,7 @@ def list_accounts_after(
         only: the ids that the caller may see; None for all.
     """
     settle_before_a_list()
-    conditions: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = [Account.id > cursor] if cursor else []
     if only is not None:
         conditions.append(Account.id.in_(only))
     if tenant_id is not None:
@@ -226,9 +226,9 @@ def list_accounts_after(
     note = ""
     with read_session() as session:
         if text:
-            ids, note = search(session, text, *conditions, only=only)
-            conditions = [Account.id.in_([one for one in ids if one > cursor][: limit + 1])]
-        query = select(Account).where(*conditions, Account.id > cursor)
+            ids, note = search(session, text, *conditions, only=only, most=limit + 1)
+            conditions = [Account.id.in_(ids)]
+        query = select(Account).where(*conditions)
         rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
         ours, pause_step = registration(session), _pause_step(session)
     views = [view_of(row, ours, pause_step=pause_step) for row in rows[:limit]]

@@ -39,6 +39,7 @@ def search(
     *conditions: ColumnElement[bool],
     only: Collection[int] | None = None,
     index: Index = ACCOUNTS,
+    most: int = MOST_CANDIDATES,
 ) -> Found:
     """Find those that have, for each word of a text, a word in their names that begins with it.
 
@@ -47,6 +48,7 @@ def search(
     Args:
         conditions: of the rows to find.
         only: the ids that the caller may see; None for all.
+        most: how many ids the caller needs, the smallest ones.
     """
     typed = text.strip()
     if typed.startswith("#") or (":" in typed and NAME.fullmatch(typed)):
@@ -59,7 +61,7 @@ def search(
         return Found([], "Type letters or digits of a name, an address or an id.")
     if all(len(word) == 1 and word.isascii() for word in words):  # elsewhere a name may have one character
         return Found([], "A word of one letter finds too much: type at least two letters of a word.")
-    ids, is_cut = _find_by_words(session, words, conditions, only, index)
+    ids, is_cut = _find_by_words(session, words, conditions, only=only, index=index, most=most)
     return Found(sorted({*number, *ids}), TOO_MANY if is_cut else "")
 
 
@@ -69,7 +71,7 @@ def list_ids_after(index: Index, after: int, limit: int, text: str, state: str) 
     conditions = [rows.id > after, *([rows.state == state] if state else ())]
     with read_session() as session:
         if text:
-            ids = search(session, text, *conditions, index=index).ids[: limit + 1]
+            ids = search(session, text, *conditions, index=index, most=limit + 1).ids[: limit + 1]
         else:
             ids = list(session.scalars(select(rows.id).where(*conditions).order_by(rows.id).limit(limit + 1)))
     return ids[:limit], ids[limit - 1] if len(ids) > limit else None
@@ -90,8 +92,10 @@ def _find_by_words(
     session: Session,
     words: Sequence[str],
     conditions: Collection[ColumnElement[bool]],
+    *,
     only: Collection[int] | None,
     index: Index,
+    most: int,
 ) -> tuple[list[int], bool]:
     """Return the ids, and whether more than the most candidates have the rarest word."""
     table, other = index.words, aliased(index.words)
@@ -105,13 +109,15 @@ def _find_by_words(
         .limit(MOST_CANDIDATES)
         .subquery()
     )
-    query = select(candidates.c.id).distinct()
+    # The smallest first, so that a database need not look at all of them once it has found the most.
+    found = select(candidates.c.id).distinct().subquery()
+    query = select(found.c.id).order_by(found.c.id).limit(most)
     for word in numbers.keys() - {rarest}:
         # A scalar: PostgreSQL would turn EXISTS into a join, and read all rows that have the other word.
-        has_word = select(other.word).where(other.owner_id == candidates.c.id, _begins(other.word, word)).limit(1)
+        has_word = select(other.word).where(other.owner_id == found.c.id, _begins(other.word, word)).limit(1)
         query = query.where(has_word.scalar_subquery().is_not(None))
     if conditions:
-        query = query.join(index.rows, index.rows.id == candidates.c.id).where(*conditions)
+        query = query.join(index.rows, index.rows.id == found.c.id).where(*conditions)
     # Without the ORM, which takes longer than the database.
     return list(session.connection().scalars(query)), numbers[rarest] > MOST_CANDIDATES
 

@@ -17,7 +17,7 @@ from keap_connect.spreadsheet import csv_line
 
 PAGE_SIZE = 50
 ROWS_AT_ONCE = 1000
-MOST_LOOKED_AT = 10_000  # for a text, which no index finds
+MOST_LOOKED_AT = 4000  # for a text, which no index finds
 # The words of the index: with others, SQLite would not read it.
 IS_RARE = text(f"account_event.kind <> '{EventKind.REFRESHED}'")
 COLUMNS = ("at", "event", "what", "who", "from", "account", "details")

@@ -406,7 +406,10 @@ def test_who_looks_for_deliveries_reads_their_index_and_neither_all_that_waits_n
     create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
     same = {"kind": "x", "payload": {}, "message_id": "x", "created_at": utc_now(), "due_at": utc_now()}
     with write_transaction() as session:
-        for lane in ({"channel": "webhook", "recipient": "1"}, {"channel": "customer_mail", "recipient": "c@example.com"}):
+        for lane in (
+            {"channel": "webhook", "recipient": "1"},
+            {"channel": "customer_mail", "recipient": "c@example.com"},
+        ):
             session.connection().execute(insert(Delivery), [{**lane, "account_id": one, **same} for one in range(2000)])
     event.listen(db.engine, "before_cursor_execute", hear)
     for lane in (("webhook", "1"), ("mail", None)):
@@ -420,7 +423,9 @@ def test_who_looks_for_deliveries_reads_their_index_and_neither_all_that_waits_n
         connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
         if connection.dialect.name == "postgresql":
             explain = "EXPLAIN "
-            connection.exec_driver_sql("ANALYZE delivery; SET LOCAL enable_seqscan = off")  # a small table is read whole
+            connection.exec_driver_sql(
+                "ANALYZE delivery; SET LOCAL enable_seqscan = off"
+            )  # a small table is read whole
         plans = [str(connection.exec_driver_sql(explain + statement, given).all()) for statement, given in said]  # type: ignore[arg-type]
     found = [re.findall(r"ix_delivery_\w+|Join", plan) for plan in plans]
     assert [names[0] for names in found[:3]] == first
