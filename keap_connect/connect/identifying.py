@@ -1,7 +1,7 @@
 """Asking Keap again whose a pending account is; its grant is then stored where it belongs."""
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from keap_connect.accounts.credentials import is_ours, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import get_account, lock_accounts
@@ -35,20 +35,19 @@ UNUSED = {
     EventKind.IMPORT_DROPPED: "Not used: a connection of the same person works already.",
     EventKind.NEWER_STAYED: "Not used: a newer connection of the same person works already.",
 }
-_indexed = aliased(Account)
 
 
 def list_unidentified(*, has_tenant: bool = False) -> set[tuple[int, int]]:
     """Return id and generation of the pending accounts whose access token could say whose they are.
 
     Args:
-        has_tenant: those with a tenant and without a person. It reads an index of all accounts.
+        has_tenant: those with a tenant and without a person.
     """
     works = Account.access_token_expires_at > utc_now(), Account.disconnected_at.is_(None)
     is_sound = Account.refused_at.is_(None), Account.refusals == 0, Account.outcome_unknown_since.is_(None)
-    nameless = Account.id.in_(select(_indexed.id).where(_indexed.keap_user_id.is_(None)))
+    lacks = Account.keap_user_id if has_tenant else Account.tenant_id
     pending = select(Account.id, Account.generation).where(
-        nameless if has_tenant else Account.tenant_id.is_(None), ~Account.needs_first_refresh, *works, *is_sound
+        lacks.is_(None), ~Account.needs_first_refresh, *works, *is_sound
     )
     with read_session() as session:
         return {(account_id, generation) for account_id, generation in session.execute(pending)}
@@ -150,6 +149,7 @@ def _move(session: Session, pending: Account, account: Account | None, grant: Gr
         else:
             take_identity(account, grant.identity)
             replace_credential(account, grant.token_response)
+            account.connected_at = grant.came_at  # a grant that came since is newer
         revoke_open_links(session, account.id)
         account.refresh_token_issued_at = pending.refresh_token_issued_at
     revoke_open_links(session, pending.id)

@@ -12,12 +12,14 @@ from keap_connect.accounts.changes import disconnect
 from keap_connect.clock import utc_now
 from keap_connect.connect import callback, confirming, flows
 from keap_connect.connect.identifying import identify_pending
+from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
 from keap_connect.connect.matching import match_grant
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import write_transaction
 from keap_connect.keap.user_info import Identity, ask_identity
 from keap_connect.models import AuthorizationFlow
+from keap_connect.refresh.serving import valid_token
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
 from tests.connect.test_matching import count_lock_waits
@@ -386,6 +388,24 @@ def test_a_fresh_grant_is_stored_though_the_clock_of_the_host_before_was_ahead(
         assert (stored.tokens(1) == older, stored.flows()[-1].ending) == (False, "reconnected")
         older = stored.tokens(1)
         action = link_to() if way == "link" else action
+
+
+@sqlite_only
+def test_a_fresh_grant_takes_the_place_of_an_imported_pair_that_was_named_after_it_came(
+    stored: Stored, sandbox: Sandbox, interrupt: Callable, complete: Callable, clock: MovedClock
+):
+    access_token, refresh_token = sandbox.generate_token(tenant="ab123")
+    sandbox.advance(25 * 3600)
+    stored.set(stored.place(), refused_at=utc_now(), next_refresh_at=None)
+    pending = import_credential(ImportedCredential(access_token, refresh_token), "admin@example.com")
+    clock.advance(seconds=5)
+    held = interrupt("/connect")
+
+    valid_token(pending, "job")
+    identify_pending(pending)
+    complete()
+
+    assert stored.tokens(1) == tuple(held)
 
 
 @pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
