@@ -124,13 +124,7 @@ def match_grant(
             return Match(Ending.DECISION_PENDING, wanted.id)
         return _store(session, grant, known, Ending.OTHER_TENANT_UPDATED)
     if known and wanted and known is not wanted:
-        if wanted.is_pending and not state_of(wanted, utc_now(), registration(session)).is_alive:
-            _forget_people(session, wanted)
-            merge(session, wanted, known, EventKind.NEWER_STAYED)  # first, so that what is announced has its names
-            return _store(session, grant, known, Ending.RECONNECTED)
-        match = _store(session, grant, known, Ending.OTHER_PERSON_UPDATED)
-        record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=person_of(identity))
-        return match
+        return _store_in_other(session, grant, known, wanted)
     if known:
         return _store(session, grant, known, Ending.RECONNECTED, invitation=invitation)
     if not identity.is_complete and wanted and not adds:
@@ -202,6 +196,19 @@ def use_invitation(session: Session, invitation: Invitation, account: Account) -
         holder = f"account {other_id} has it" if other_id else f"this account has {account.external_id} already"
         details = {"external_id": invitation.external_id, "invitation": invitation.id, "holder": holder}
         record(session, EventKind.EXTERNAL_ID_NOT_SET, account.id, Actor.SYSTEM, **details)
+
+
+def _store_in_other(session: Session, grant: Grant, known: Account, wanted: Account) -> Match:
+    """Store a grant in the account of its person, though another one was to be reconnected."""
+    if wanted.is_pending and not state_of(wanted, utc_now(), registration(session)).is_alive:
+        _forget_people(session, wanted)
+        merge(session, wanted, known, EventKind.NEWER_STAYED)  # first, so that what is announced has its names
+        return _store(session, grant, known, Ending.RECONNECTED)
+    match = _store(session, grant, known, Ending.OTHER_PERSON_UPDATED)
+    if match.is_stored:
+        person = person_of(grant.identity)
+        record(session, EventKind.OTHER_PERSON_UPDATED, wanted.id, Actor.CUSTOMER, person=person)
+    return match
 
 
 def _store(
