@@ -255,7 +255,7 @@ def _prune(session: Session, browser_hash: str) -> None:
     _forget_oldest(session, MOST_UNUSED_PER_BROWSER - 1, is_unused & (AuthorizationFlow.browser_hash == browser_hash))
     _forget_oldest(session, MOST_UNUSED - 1, is_unused)
     has_ended = AuthorizationFlow.ended_at.is_not(None) & AuthorizationFlow.pending_until.is_(None)
-    _forget_oldest(session, MOST_ENDED, has_ended)
+    _forget_oldest(session, MOST_ENDED, has_ended & AuthorizationFlow.pending_grant_sealed.is_(None))
 
 
 def _forget_oldest(session: Session, most: int, which: ColumnElement[bool]) -> None:
