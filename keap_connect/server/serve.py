@@ -121,22 +121,22 @@ def raise_file_limit() -> int:
 async def keep_reporting(app: Flask) -> None:
     """Write at intervals that this process lives, and at the end that it does not; store what dead ones left."""
 
-    def write(report: Callable[[], None]) -> None:
+    def write(work: Callable[[], None], what: str) -> None:
         try:
             with app.app_context():
-                report()
+                work()
         except SQLAlchemyError as problem:
-            log.warning("This process could not report itself (%s).", type(problem).__name__)
+            log.warning("This process could not %s (%s).", what, type(problem).__name__)
         except Exception:  # the next report must come all the same: others rely on it
-            log.exception("A fault of this program kept this process from reporting itself.")
+            log.exception("A fault of this program: this process could not %s.", what)
 
     try:
         while True:
-            await asyncio.to_thread(write, beat_as_server)
-            await asyncio.to_thread(write, replay)
+            await asyncio.to_thread(write, beat_as_server, "report itself")
+            await asyncio.to_thread(write, replay, "store kept token pairs")
             await asyncio.sleep(REPORT_SECONDS)
     except asyncio.CancelledError:
-        await asyncio.to_thread(write, lambda: retire(process_name()))
+        await asyncio.to_thread(write, lambda: retire(process_name()), "report its end")
 
 
 async def keep_supervisor_informed(host: str, port: int) -> None:
