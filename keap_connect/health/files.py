@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keap_connect.health.finding import Finding, attention, well, wrong
-from keap_connect.refresh.recovery import list_broken, list_closed, list_kept
+from keap_connect.refresh.recovery import list_broken, list_closed, list_kept, list_unreadable
 from keap_connect.services import services
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -27,7 +27,7 @@ def check_modes() -> Iterator[Finding]:
 
 
 def check_recovery() -> Iterator[Finding]:
-    kept, broken, closed = list_kept(), list_broken(), list_closed()
+    kept, broken, closed, unreadable = list_kept(), list_broken(), list_closed(), list_unreadable()
     for path, reason in list(closed.items())[:5]:
         yield wrong(
             "recovery",
@@ -38,8 +38,15 @@ def check_recovery() -> Iterator[Finding]:
     if waiting := len(kept) - len(closed):
         yield wrong(
             "recovery",
-            f"New token pairs that wait in files because the database did not store them: {waiting}.",
-            "Repair the database and start a worker: it stores them first. Delete nothing in INSTANCE_PATH/recovery.",
+            f"New token pairs that wait in files, and are not in the database yet: {waiting}.",
+            "If refreshing is paused, end the pause as it says. Else see the log, repair the database and start a "
+            "worker: it stores them first. Delete nothing in INSTANCE_PATH/recovery.",
+        )
+    if unreadable:
+        yield wrong(
+            "recovery",
+            f"Recovery files that this user cannot read and write: {len(unreadable)}, such as {unreadable[0]}.",
+            "Give them to the user of the processes (chown): a worker then stores what is in them.",
         )
     if broken:
         yield wrong(
@@ -48,7 +55,7 @@ def check_recovery() -> Iterator[Finding]:
             "The log says why. Put the key that sealed them back into TOKEN_KEYS, or put the newer database back. Then "
             "rename them from .broken to .pair.",
         )
-    if not kept and not broken:
+    if not (kept or broken or unreadable):
         yield well("recovery", "No token pair waits in a file.")
 
 

@@ -223,6 +223,11 @@ def list_broken() -> list[Path]:
     return sorted(folder_of_files().glob("*.broken"))
 
 
+def list_unreadable() -> list[Path]:
+    """Return the files that another user owns, as after a copy: nobody stores what may be in them."""
+    return [path for path in sorted(folder_of_files().glob("*.pair")) if not os.access(path, os.R_OK | os.W_OK)]
+
+
 def _first_byte(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

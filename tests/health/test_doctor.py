@@ -23,6 +23,7 @@ from keap_connect.health.clocks import check_database_clock, compare
 from keap_connect.health.finding import Health
 from keap_connect.health.proxies import mark_of
 from keap_connect.models import Account, Alarm, Worker
+from keap_connect.refresh import recovery
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import prepare_to_serve
@@ -240,6 +241,21 @@ def test_files_that_are_closed_and_redis_away_are_found(app: Flask, monkeypatch:
 
     assert (code, set(found)) == (1, {"files", "rate limits"})
     assert "/nowhere" in found["files"][0]["sentence"]
+
+
+@on_sqlite
+def test_a_recovery_file_of_another_user_is_found(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
+    folder.mkdir()
+    (folder / "a.pair").write_bytes(b"\0")
+    monkeypatch.setattr(recovery.os, "access", lambda *_: False)  # root may read all
+
+    code, found = examined(app)
+
+    assert (code, [one["sentence"] for one in found["recovery"]]) == (
+        1,
+        [f"Recovery files that this user cannot read and write: 1, such as {folder / 'a.pair'}."],
+    )
 
 
 @on_sqlite
