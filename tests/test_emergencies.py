@@ -143,11 +143,11 @@ def test_a_lost_host_is_restored_on_another_one(start: Start, sandbox: Sandbox, 
     assert run(app, "database", "backup", str(folder / "keap_connect.db"))[0] == 0
     elsewhere = start(INSTANCE_PATH=str(tmp_path / "new"), DATABASE_URL=f"sqlite:///{tmp_path}/new.db")
 
-    restore, confirm = documented_lines("emergencies.md", "database restore /").splitlines()
+    restore = documented_lines("emergencies.md", "database restore /")
     assert run(elsewhere, *shlex.split(restore.replace("/backups", str(folder)))[1:])[0] == 0
     assert run(elsewhere, "worker", "--once")[0] == 4
     assert refreshes(sandbox) == 0
-    assert run(elsewhere, *shlex.split(confirm)[1:])[0] == 0
+    drill(elsewhere, "confirm-only-one")
     assert run(elsewhere, "worker", "--once")[0] == 0
     assert refreshes(sandbox) == 3
 
@@ -299,10 +299,10 @@ def test_postgresql_goes_back_to_a_moment(
             wait_until(lambda: connection.execute("SELECT pg_get_wal_replay_pause_state() = 'paused'").fetchone()[0])
             connection.execute("SELECT pg_wal_replay_resume()")
             wait_until(lambda: not connection.execute("SELECT pg_is_in_recovery()").fetchone()[0])
-        assert run(app, "database", "restored")[0] == 0
+        drill(app, "database restored")
         assert run(app, "worker", "--once")[0] == 4
         assert refreshes(sandbox) == 0
-        drill(app, "database restored")
+        drill(app, "confirm-only-one")
         assert run(app, "worker", "--once")[0] == 0
         with app.app_context():
             db.engine.dispose()
