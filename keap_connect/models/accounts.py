@@ -51,6 +51,7 @@ class Account(Base):
         CheckConstraint(
             "kind IN ('oauth', 'access_token_only', 'personal_access_token', 'service_account_key')", name="kind"
         ),
+        Index("ix_account_keap_user_id", "keap_user_id", "id"),
         Index("ix_account_waits", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
         # Each list reads its rows from one of these, in the order in which it shows them.
         Index("ix_account_state", "state", "id"),

@@ -10,7 +10,7 @@ from sqlalchemy import delete, event, func, select, update
 
 from keap_connect.accounts import directory, search
 from keap_connect.accounts.changes import change_account, disconnect, erase
-from keap_connect.accounts.directory import list_accounts, list_accounts_after, view_account
+from keap_connect.accounts.directory import list_accounts, list_accounts_after, list_accounts_of, view_account
 from keap_connect.accounts.ordering import Order, SortKey
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState
@@ -452,3 +452,21 @@ def test_a_search_looks_at_a_limited_number_and_asks_for_another_word(app, monke
             connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # a table of few rows is read whole
         plan = str(connection.exec_driver_sql(explain + sql, values).all())
     assert "ix_account_word_account_id_word" in plan, plan
+
+
+def test_the_accounts_of_a_person_are_found_without_reading_all(app):
+    ids = [add(tenant_id=f"t{number}", keap_user_id=str(number % 50)) for number in range(200)]
+    asked = []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: asked.append((sql, values)))
+
+    mine = list_accounts_of(ids[7], "7")
+
+    assert [one.id for one in mine] == ids[7::50]
+    sql, values = next(one for one in asked if "ORDER BY account.id" in one[0])
+    with write_transaction() as session:
+        connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
+        if connection.dialect.name == "postgresql":
+            explain = "EXPLAIN "
+            connection.exec_driver_sql("ANALYZE account; SET LOCAL enable_seqscan = off")  # few rows are read whole
+        plan = str(connection.exec_driver_sql(explain + sql, values).all())
+    assert "ix_account_keap_user_id" in plan, plan
