@@ -89,7 +89,7 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
     """
     flow = find_flow(ref, browser)
     if flow is not None and ending_of(flow) is Ending.INTERRUPTED:
-        with keap_call_slot(), suppress(SealBroken):  # another process may have its key
+        with keap_call_slot(), suppress(SealBroken):  # another process may open it
             identify_and_store(flow)
         flow = find_flow(ref, browser)
     return flow if flow is not None and flow.consumed_at is not None else None
@@ -117,7 +117,11 @@ def open_pending(flow: AuthorizationFlow) -> Grant | None:
     if flow.pending_grant_sealed is None:
         return None
     came_at = (flow.ended_at if flow.pending_until else flow.consumed_at) or flow.started_at
-    return Grant.from_json(services().cipher.open(flow.pending_grant_sealed, "flow", flow.ref, "held_grant"), came_at)
+    opened = services().cipher.open(flow.pending_grant_sealed, "flow", flow.ref, "held_grant")
+    try:
+        return Grant.from_json(opened, came_at)
+    except (ValueError, KeyError, TypeError):  # it is whole, since its seal opened
+        raise SealBroken(f"Another version of this program wrote the grant of {flow.ref}.") from None
 
 
 def complete_interrupted() -> None:
@@ -142,7 +146,7 @@ def complete_interrupted() -> None:
             fail_flow(flow, Ending.INTERRUPTED, str(problem))
             return
         unreadable[flow.id] = until
-        log.error("%s: its grant does not open: %s It is kept: another process may have its key.", flow.ref, problem)
+        log.error("%s: its grant does not open: %s It is kept: another process may open it.", flow.ref, problem)
 
 
 def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:

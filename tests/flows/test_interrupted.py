@@ -1,12 +1,13 @@
 """A process that dies while Keap tells whose a fresh grant is: it was stored before, and goes where it belongs."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 from flask import Flask
 
 from keap_connect.application import create_app
-from keap_connect.connect import callback
+from keap_connect.connect import callback, confirming, matching
 from keap_connect.connect.endings import Ending
 from keap_connect.database import db
 from keap_connect.errors import SealBroken
@@ -19,6 +20,13 @@ from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
 pytestmark = pytest.mark.proves("R28", "F29")
+
+
+@dataclass
+class _OlderResponse:
+    """What a version knew that had no date of expiry."""
+
+    access_token: str
 
 
 def die(*_: object) -> None:
@@ -118,9 +126,27 @@ def test_a_worker_that_lacks_the_key_of_a_grant_leaves_it_to_the_others_for_a_da
         for _ in range(3):
             callback.complete_interrupted()
         db.engine.dispose()
-    assert len([record for record in caplog.records if "another process may have its key" in record.message]) == 1
+    assert len([record for record in caplog.records if "another process may open it" in record.message]) == 1
 
     with app.app_context():
+        callback.complete_interrupted()
+
+    assert stored.flows()[0].ending == "connected"
+
+
+@pytest.mark.usefixtures("result_path")
+def test_a_grant_of_another_version_waits_for_it_and_stops_no_worker(
+    app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+):
+    clock.advance(seconds=91)
+    with app.app_context():
+        with monkeypatch.context() as older:
+            older.setattr(matching, "TokenResponse", _OlderResponse)
+            RefreshWorker(app).run(until_idle=True)
+            assert confirming.list_waiting() == []
+        assert stored.flows()[0].pending_grant_sealed
+
+        app.extensions.pop("keap_connect.unreadable_grants")  # the process of the right version looks first
         callback.complete_interrupted()
 
     assert stored.flows()[0].ending == "connected"
