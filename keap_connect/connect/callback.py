@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flask import current_app
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import (
+    STATE_LIFE,
     FlowRefused,
     claim_flow,
     end_flow,
@@ -41,7 +43,7 @@ from keap_connect.connect.matching import (
 )
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
-from keap_connect.errors import SealBroken, TenantConflict
+from keap_connect.errors import KeapConnectError, SealBroken, TenantConflict
 from keap_connect.keap.answers import Classification, Verdict
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.keap.call_slots import keap_call_slot
@@ -127,10 +129,10 @@ def open_pending(flow: AuthorizationFlow) -> Grant | None:
 def complete_interrupted() -> None:
     """Complete one flow whose process died, or whose person Keap did not name in a day; one, since Keap may be slow.
 
-    A grant that does not open here is left to the other processes for a day.
+    A grant that does not open here is left to the other processes for a day; one with a fault has its turn again later.
     """
-    now, unreadable = utc_now(), current_app.extensions.setdefault("keap_connect.unreadable_grants", {})
-    flow = find_interrupted([flow_id for flow_id, until in unreadable.items() if until > now])
+    now, put_off = utc_now(), current_app.extensions.setdefault("keap_connect.grants_put_off", {})
+    flow = find_interrupted([flow_id for flow_id, until in put_off.items() if until > now])
     if flow is None:
         return
     if flow.pending_grant_sealed is None:
@@ -145,8 +147,13 @@ def complete_interrupted() -> None:
         if until <= now:
             fail_flow(flow, Ending.INTERRUPTED, str(problem))
             return
-        unreadable[flow.id] = until
+        put_off[flow.id] = until
         log.error("%s: its grant does not open: %s It is kept: another process may open it.", flow.ref, problem)
+    except (SQLAlchemyError, KeapConnectError):
+        raise
+    except Exception as fault:  # it must not end the worker, which has other accounts
+        put_off[flow.id] = now + STATE_LIFE
+        log.error("%s: a fault of this program; its grant is kept.", flow.ref, exc_info=fault)
 
 
 def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) -> None:

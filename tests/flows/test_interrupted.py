@@ -146,8 +146,26 @@ def test_a_grant_of_another_version_waits_for_it_and_stops_no_worker(
             assert confirming.list_waiting() == []
         assert stored.flows()[0].pending_grant_sealed
 
-        app.extensions.pop("keap_connect.unreadable_grants")  # the process of the right version looks first
+        app.extensions.pop("keap_connect.grants_put_off")  # the process of the right version looks first
         callback.complete_interrupted()
+
+    assert stored.flows()[0].ending == "connected"
+
+
+@pytest.mark.usefixtures("result_path")
+def test_a_fault_with_one_grant_stops_no_worker_and_the_grant_has_its_turn_again(
+    app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    clock.advance(seconds=91)
+    with app.app_context():
+        with monkeypatch.context() as faulty:
+            faulty.setattr(callback, "ask_identity", die)
+            for _ in range(2):
+                RefreshWorker(app).run(until_idle=True)
+        assert len([record for record in caplog.records if "its grant is kept" in record.message]) == 1
+        clock.advance(seconds=601)
+
+        RefreshWorker(app).run(until_idle=True)
 
     assert stored.flows()[0].ending == "connected"
 
