@@ -11,6 +11,7 @@ from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.refresh.recovery import list_broken, list_closed, list_kept, list_unreadable
 from keap_connect.services import services
 
+MOST_NAMED = 5
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 LITTLE_BYTES = 1_000_000_000
 TOO_FEW_BYTES = 50_000_000
@@ -28,14 +29,16 @@ def check_modes() -> Iterator[Finding]:
 
 def check_recovery() -> Iterator[Finding]:
     kept, broken, closed, unreadable = list_kept(), list_broken(), list_closed(), list_unreadable()
-    for path, reason in list(closed.items())[:5]:
+    for path, reason in list(closed.items())[:MOST_NAMED]:
         yield wrong(
             "recovery",
             f"{path.name}: {reason} Its account is not refreshed until they are stored.",
             "Put that key back into TOKEN_KEYS, or start that version again: a worker then stores them. If every copy "
             "of the key is gone, let this customer reconnect.",
         )
-    if waiting := len(kept) - len(closed):
+    if len(closed) > MOST_NAMED:
+        yield wrong("recovery", f"Further files like these: {len(closed) - MOST_NAMED}.", "Do the same.")
+    if waiting := len(set(kept) - closed.keys()):
         yield wrong(
             "recovery",
             f"New token pairs that wait in files, and are not in the database yet: {waiting}.",
@@ -51,7 +54,7 @@ def check_recovery() -> Iterator[Finding]:
     if broken:
         yield wrong(
             "recovery",
-            f"Recovery files were put aside ({len(broken)}): {', '.join(path.name for path in broken[:5])}.",
+            f"Recovery files were put aside ({len(broken)}): {', '.join(path.name for path in broken[:MOST_NAMED])}.",
             "The log says why. Put the key that sealed them back into TOKEN_KEYS, or put the newer database back. Then "
             "rename them from .broken to .pair.",
         )

@@ -162,6 +162,23 @@ def put_a_file_aside(app: Flask) -> str:
 
 
 @on_sqlite
+def test_pairs_that_are_not_named_are_counted(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    folder = app.extensions["keap_connect"].settings.instance_path / "recovery"
+    closed = {folder / f"{number}.pair": "It is closed." for number in range(7)}
+    monkeypatch.setattr(files, "list_kept", lambda: [*closed, folder / "waits.pair"])
+    monkeypatch.setattr(files, "list_closed", lambda: closed)
+
+    with app.app_context():
+        sentences = [finding.sentence for finding in files.check_recovery()]
+
+    assert sentences[4].startswith("4.pair: It is closed.")
+    assert sentences[5:] == [
+        "Further files like these: 2.",
+        "New token pairs that wait in files because the database did not store them: 1.",
+    ]
+
+
+@on_sqlite
 @pytest.mark.parametrize(
     ("harm", "is_wrong"),
     [
