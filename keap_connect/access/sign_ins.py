@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Account, AccountEvent, Admin, AuthorizationFlow, SignIn
 
@@ -32,7 +32,8 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
     The customer may see the account they connected and all others of the same Keap user. If another person has
     reconnected that account since, those are not theirs.
     """
-    with write_transaction() as session:
+
+    def claim(session: Session) -> Account | None:
         # Locked, so that nobody else reconnects it meanwhile.
         account = session.get(Account, flow.account_id, with_for_update=True) if flow.account_id else None
         claimed = count_updated(
@@ -48,9 +49,10 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
             .values(person_signed_in_at=utc_now())
             .execution_options(synchronize_session=False),
         )
-    if claimed != 1 or account is None:
-        return None
-    return _open(SignIn(account_id=account.id, keap_user_id=account.keap_user_id))
+        return account if claimed == 1 else None
+
+    account = write_or_retry(claim)  # who erases the account locks its flows first
+    return _open(SignIn(account_id=account.id, keap_user_id=account.keap_user_id)) if account else None
 
 
 def is_of_another(flow: AuthorizationFlow) -> bool:

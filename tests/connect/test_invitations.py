@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, text, update
+from sqlalchemy import Update, select, text, update
 from sqlalchemy.orm import Session
 
+from keap_connect.access import sign_ins
 from keap_connect.accounts import changes
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.application import create_app
@@ -23,11 +24,19 @@ from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
 from keap_connect.connect.matching import match_grant
 from keap_connect.connect.reconnect_links import make_link
-from keap_connect.database import db, read_session, write_or_retry, write_transaction
+from keap_connect.database import count_updated, db, read_session, write_or_retry, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExternalIdTaken, FormRefused, InvitationClosed, InvitationNotFound, SealBroken
 from keap_connect.events.deleting import delete_history
-from keap_connect.models import Account, AccountEvent, Delivery, Invitation, InvitationWord, WebhookEndpoint
+from keap_connect.models import (
+    Account,
+    AccountEvent,
+    AuthorizationFlow,
+    Delivery,
+    Invitation,
+    InvitationWord,
+    WebhookEndpoint,
+)
 from keap_connect.notifications.endpoints import add_endpoint
 from keap_connect.refresh import worker
 from keap_connect.refresh.retention import delete_past
@@ -935,6 +944,35 @@ def test_an_account_is_erased_while_a_callback_locks_its_invitation_and_waits_fo
         callback_done.result(30)
 
     assert (stored.accounts(), stored.rows("invitation")) == ([], [])
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_person_is_signed_in_though_another_transaction_locks_their_flow_and_waits_for_the_account(
+    app: Flask, visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
+):
+    follow(visitor, invite())
+    (flow,) = stored.flows()
+    with app.app_context(), write_transaction() as session:
+        session.get_one(AuthorizationFlow, flow.id).person_signed_in_at = None
+    both = threading.Barrier(2)
+
+    def wait_and_update(session: Session, statement: Update) -> int:
+        monkeypatch.setattr(sign_ins, "count_updated", count_updated)
+        both.wait(30)
+        return count_updated(session, statement)
+
+    def lock_both() -> None:
+        with app.app_context(), write_transaction() as session:
+            session.execute(text("SET LOCAL deadlock_timeout = '5s'"))  # so that the sign-in is refused first
+            session.get(AuthorizationFlow, flow.id, with_for_update=True)
+            both.wait(30)
+            session.get(Account, 1, with_for_update=True)
+
+    monkeypatch.setattr(sign_ins, "count_updated", wait_and_update)
+    with ThreadPoolExecutor(1) as threads:
+        locked = threads.submit(lock_both)
+        assert sign_ins.sign_in_person(flow)
+        locked.result(30)
 
 
 @sqlite_only
