@@ -66,7 +66,7 @@ exec "$INSTALL" --directory "$@\"""",
     "runuser": """
 [ "$1 $2 $3" = "-u keap-connect --" ] && [ -d ROOT/user ] || exit 64
 shift 3
-exec env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 "$@\"""",
+exec env -i PATH="$PATH" "$@\"""",
     "systemctl": """
 exec PYTHON -c '
 import json, socket, sys
@@ -124,12 +124,14 @@ class Machine:
             process.wait()
 
     def unpack(self, name: str) -> Path:
-        """Put this version into a folder, with an environment that `make` finds to be finished."""
+        """Put this version, compiled, into a folder, with an environment that `make` finds to be finished."""
         folder = self.root / "opt" / name
         for file in tracked_files():
             if not file.startswith(("tests/", "bench/")):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / file, folder / file)
+                shutil.copy2(ROOT / file, folder / file)  # with its time: Python compares it with what is compiled
+        for compiled in ROOT.glob("keap_connect/**/__pycache__"):
+            shutil.copytree(compiled, folder / compiled.relative_to(ROOT))
         for unit in (folder / "deploy/systemd").iterdir():
             unit.write_text(f"# {name}\n{unit.read_text(encoding='utf-8')}", encoding="utf-8")
         (folder / ".venv/bin").mkdir(parents=True)
@@ -145,7 +147,7 @@ class Machine:
             lines, typed = (text.replace(place, f"{self.root}{place}") for text in (lines, typed))
         for shown, port in self._ports.items():
             lines = lines.replace(f"@{shown}", f"@{port}")
-        how = {"env": {"PATH": self._path, "PYTHONDONTWRITEBYTECODE": "1"}, "capture_output": True, "text": True}
+        how = {"env": {"PATH": self._path}, "capture_output": True, "text": True}
         return subprocess.run(["sh", "-c", lines], input=typed, cwd=self.root / "opt", check=False, **how)
 
     def store_account(self) -> None:
@@ -209,12 +211,7 @@ class Machine:
         self._running[name] = subprocess.Popen(
             [f"{self.root}{word}" if word.startswith("/") else word for word in service["ExecStart"].split()],
             cwd=f"{self.root}{service['WorkingDirectory']}",
-            env={
-                "PATH": os.environ["PATH"],
-                "NOTIFY_SOCKET": str(told.path),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                **environ,
-            },
+            env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(told.path), **environ},
         )
         told.wait_for(READY)
         told.close()
