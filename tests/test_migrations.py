@@ -3,6 +3,7 @@
 import re
 import shutil
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -93,17 +94,19 @@ def described(engine):
     """Return all that a reflection tells, as lines that can be compared; types in the words of their kind."""
     inspector = sqlalchemy.inspect(engine)
     lines = set()
-    for table in set(inspector.get_table_names()) - {"alembic_version"}:
-        for one in inspector.get_columns(table):
+    for (_, table), columns in inspector.get_multi_columns().items():
+        for one in columns:
             kind = one["type"]._type_affinity.__name__
             lines.add(f"{table}.{one['name']}: {kind}, nullable {one['nullable']}, default {one['default']}")
-        constraints = [inspector.get_pk_constraint(table), *inspector.get_foreign_keys(table)]
-        constraints += [*inspector.get_unique_constraints(table), *inspector.get_check_constraints(table)]
-        for one in [*constraints, *inspector.get_indexes(table)]:
+    keys = ((place, [key]) for place, key in inspector.get_multi_pk_constraint().items())
+    others = inspector.get_multi_foreign_keys(), inspector.get_multi_unique_constraints()
+    others += inspector.get_multi_check_constraints(), inspector.get_multi_indexes()
+    for (_, table), found in chain(keys, *(one.items() for one in others)):
+        for one in found:
             for name, value in one.get("dialect_options", {}).items():
                 one["dialect_options"][name] = str(value)  # a condition, as text
             lines.add(f"{table}: {sorted((key, str(value)) for key, value in one.items() if value)}")
-    return lines
+    return {line for line in lines if not line.startswith("alembic_version")}
 
 
 @pytest.fixture
@@ -184,18 +187,6 @@ def test_up_from_empty_and_down_to_empty():
         assert set(sqlalchemy.inspect(db.engine).get_table_names()) == {"alembic_version"}
 
 
-@from_empty
-def test_each_step_up_can_be_taken_back():
-    schemas = {None: set()}
-    for revision in REVISIONS:
-        go_up(revision)
-        schemas[revision] = described(db.engine)
-
-    for revision in [*reversed(REVISIONS[:-1]), None]:
-        go_down(revision or "base")
-        assert described(db.engine) == schemas[revision], revision
-
-
 def test_going_up_twice_changes_nothing():
     fill_all_tables()
     before = all_rows()
@@ -242,29 +233,34 @@ FIRST_NAMES = {
 def all_rows():
     """Return what stands in each table, by the columns that it has now; renamed ones by their first name, too."""
     with db.engine.connect() as connection:
-        present = sqlalchemy.MetaData()
-        present.reflect(connection)
+        keys = sqlalchemy.inspect(connection).get_multi_pk_constraint()
         return {
-            table.name: [
+            table: [
                 dict(row) | {FIRST_NAMES.get(name, name): value for name, value in row.items()}
-                for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()
+                for row in connection.exec_driver_sql(
+                    f'SELECT * FROM "{table}" ORDER BY {", ".join(key["constrained_columns"])}'
+                ).mappings()
             ]
-            for table in present.sorted_tables
-            if table.name != "alembic_version"
+            for (_, table), key in keys.items()
+            if table != "alembic_version"
         }
 
 
 @from_empty
-def test_no_row_is_lost_on_the_way_down_and_up_again():
-    go_up(REVISIONS[0])
-    first_columns = columns_now()
-    del first_columns["deployment"]  # its rows are moved, see below
-    go_up()
+def test_each_step_up_can_be_taken_back_and_loses_no_row_either_way():
+    schemas = {}
+    for revision in REVISIONS:
+        go_up(revision)
+        schemas[revision] = described(db.engine)
+        if len(schemas) == 1:
+            first_columns = columns_now()
+            del first_columns["deployment"]  # its rows are moved, see below
     fill_all_tables()
     before = only(all_rows(), first_columns)
 
     for revision in reversed(REVISIONS[:-1]):
         go_down(revision)
+        assert described(db.engine) == schemas[revision], revision
         assert only(all_rows(), first_columns) == before, revision
     for revision in REVISIONS[1:]:
         go_up(revision)
