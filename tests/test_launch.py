@@ -1,7 +1,7 @@
 """`make run` for real: what it makes, what it keeps, what it refuses, and that it ends whole.
 
-Each start costs seconds, so tests share three: a first one, a second one in the same folder on another port, and one
-with HTTPS. Tests stand in the order in which those follow each other.
+Each start costs seconds, so tests share two: a first one, and a second one in the same folder on another port and with
+HTTPS. Tests stand in the order in which those follow each other.
 """
 
 import os
@@ -145,10 +145,9 @@ def first(instance: Path) -> Iterator[Launched]:
         yield running
 
 
-def in_another_shell(instance: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def in_another_shell(instance: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command as somebody does who has set nothing, except for where this instance is."""
     environ = {"PATH": os.environ["PATH"], **BLANK, "INSTANCE_PATH": str(instance)}
-    command = [str(ROOT / "keap-connect"), *words]
     return subprocess.run(command, cwd=instance, env=environ, text=True, capture_output=True, timeout=60, check=False)
 
 
@@ -191,14 +190,14 @@ def test_the_first_admin_chooses_a_password_by_a_link_that_works_once(first: Lau
     assert admin.get(first.link).status_code == 404
 
 
-def test_commands_work_in_another_shell_that_knows_nothing(first: Launched) -> None:
+def test_commands_work_in_another_shell_that_knows_nothing(first: Launched, ready_command: list[str]) -> None:
     sandbox = Sandbox(first.instance)
     sandbox.url = first.sandbox_url
     Visitor(first.url, sandbox).connect()
 
-    token = in_another_shell(first.instance, "accounts", "token", "1")
-    link = in_another_shell(first.instance, "accounts", "reconnect-link", "1")
-    doctor = in_another_shell(first.instance, "doctor")
+    token = in_another_shell(first.instance, *ready_command, "accounts", "token", "1")
+    link = in_another_shell(first.instance, *ready_command, "accounts", "reconnect-link", "1")
+    doctor = in_another_shell(first.instance, str(ROOT / "keap-connect"), "doctor")
 
     assert (token.returncode, token.stderr) == (0, "")
     assert link.stdout.startswith(f"{first.url}r/")
@@ -222,19 +221,19 @@ def test_a_second_launch_in_the_same_folder_gets_one_sentence(first: Launched) -
 
 @pytest.fixture(scope="module")
 def second(first: Launched) -> Iterator[Launched]:
-    """Give a second start in the same folder, on another port; the first one has ended."""
+    """Give a second start in the same folder, on another port and with HTTPS; the first one has ended."""
     programs = programs_of(first.process)
     first.stop(signal.SIGTERM)
     assert len(programs) >= 3
     assert still_running(programs) == []
-    with launched(first.instance) as running:
+    with launched(first.instance, HTTPS="1") as running:
         yield running
 
 
 def test_a_second_start_on_another_port_keeps_the_accounts_at_the_same_sandbox(
-    first: Launched, second: Launched
+    first: Launched, second: Launched, ready_command: list[str]
 ) -> None:
-    refreshed = in_another_shell(second.instance, "accounts", "refresh", "1")
+    refreshed = in_another_shell(second.instance, *ready_command, "accounts", "refresh", "1")
 
     assert second.port != first.port
     assert second.sandbox_url == first.sandbox_url
@@ -242,48 +241,33 @@ def test_a_second_start_on_another_port_keeps_the_accounts_at_the_same_sandbox(
     assert second.link is None  # The first admin has a password.
 
 
-def test_ctrl_c_ends_every_program_it_started(second: Launched) -> None:
-    programs = programs_of(second.process)
-
-    assert second.stop(signal.SIGINT) == 0
-
-    assert len(programs) >= 2
-    assert still_running(programs) == []
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """Give a start with HTTPS, in a folder of its own."""
-    with launched(tmp_path_factory.mktemp("secure") / "instance", HTTPS="1") as running:
-        yield running
-
-
-def test_https_serves_a_certificate_of_its_own(secure: Launched) -> None:
-    url, folder = f"https://localhost:{secure.port}/", secure.instance / "tls"
+def test_https_serves_a_certificate_of_its_own(second: Launched, ready_command: list[str]) -> None:
+    url, folder = f"https://localhost:{second.port}/", second.instance / "tls"
 
     response = requests.get(url, verify=str(folder / "ca.pem"), timeout=10)
 
     assert response.status_code == 200
-    assert url in secure.output
+    assert url in second.output
     assert mode_of(folder / "localhost.key") == 0o600
-    assert in_another_shell(
-        secure.instance, "admins", "reset-password", "--email", "admin@example.com"
-    ).stdout.startswith(url)
+    again = ("admins", "reset-password", "--email", "admin@example.com")
+    assert in_another_shell(second.instance, *ready_command, *again).stdout.startswith(url)
 
 
-def test_when_one_program_dies_the_others_end_and_it_says_which(secure: Launched) -> None:
-    programs = programs_of(secure.process)
+def test_when_one_program_dies_the_others_end_and_it_says_which(second: Launched) -> None:
+    programs = programs_of(second.process)
     (sandbox,) = (program for program in programs if "keap_connect.sandbox" in program.cmdline())
 
     sandbox.kill()
 
-    assert secure.process.wait(60) == 1
-    assert secure.process.stdout is not None
-    assert "The sandbox ended by itself (signal 9)" in secure.process.stdout.read()
+    assert second.process.wait(60) == 1
+    assert second.process.stdout is not None
+    assert "The sandbox ended by itself (signal 9)" in second.process.stdout.read()
     assert still_running(programs) == []
 
 
-def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone(tmp_path: Path, postgres_url: str) -> None:
+def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone_until_ctrl_c(
+    tmp_path: Path, postgres_url: str
+) -> None:
     chosen = {
         "KEAP_CLIENT_ID": "client-id-of-a-real-app",
         "KEAP_CLIENT_SECRET": "secret-of-a-real-app",
@@ -304,6 +288,8 @@ def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone(tmp_pat
         assert running.link is None
         assert chosen["ADMIN_PASSWORD"] not in running.output
         assert not (running.instance / "keap_connect.db").exists()
+        programs = programs_of(running.process)
+        assert (len(programs) >= 2, running.stop(signal.SIGINT), still_running(programs)) == (True, 0, [])
 
 
 def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path: Path) -> None:
