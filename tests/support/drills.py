@@ -14,27 +14,12 @@ import pytest
 import sqlalchemy
 
 from tests.support.postgres import client_program
+from tests.support.ready_commands import DIES_AT
 from tests.support.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 300
 Finished = subprocess.CompletedProcess[str]
-KILLED = """
-import importlib, os, signal, sys
-from keap_connect import __main__
-
-module = importlib.import_module(f"keap_connect.{sys.argv.pop(1)}")
-name, is_done = sys.argv.pop(1), sys.argv.pop(1) == "after"
-step = getattr(module, name)
-
-def die(*args):
-    if is_done:
-        step(*args)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(module, name, die)
-__main__.main()
-"""
 
 
 def documented_lines(document: str, words: str) -> str:
@@ -48,7 +33,7 @@ class Shell:
     """A shell in a folder that has `./keap-connect`, with the settings of the tests."""
 
     def __init__(self, environ: dict[str, str], folder: Path, command: list[str]) -> None:
-        self.folder = folder
+        self.folder, self.command = folder, command
         self.backups = folder / "backups"
         self.backups.mkdir()
         script = folder / "keap-connect"
@@ -84,9 +69,10 @@ class Shell:
 
     def kill_at(self, module: str, function: str, when: str, *arguments: str) -> None:
         """Run a command that is killed as by kill -9 "before" or "after" a function of a module."""
-        script = [sys.executable, "-c", KILLED, module, function, when, *arguments]
-        environ = {**self.environ, "PYTHONPATH": str(ROOT)}
-        assert subprocess.run(script, env=environ, timeout=PATIENCE_SECONDS, check=False).returncode == -signal.SIGKILL
+        environ = {**self.environ, DIES_AT: f"{module} {function} {when}"}
+        command = [*self.command, *arguments]
+        done = subprocess.run(command, env=environ, timeout=PATIENCE_SECONDS, check=False)
+        assert done.returncode == -signal.SIGKILL
 
 
 @pytest.fixture

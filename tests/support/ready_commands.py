@@ -6,6 +6,7 @@ the program that waits for it do not reach it: tests of those start `python -m k
 `python -m tests.support.ready_commands SOCKET` is that program. `ready_client.py` asks it.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+DIES_AT = "TEST_DIES_AT"  # "module function before" or "… after": where such a command ends, as by kill -9
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +77,24 @@ def _prepare(order: dict[str, Any], files: list[int]) -> None:
     sys.argv[1:] = order["arguments"]
 
 
+def _die_at(module_name: str, name: str, when: str) -> None:
+    module = importlib.import_module(f"keap_connect.{module_name}")
+    step = getattr(module, name)
+
+    def die(*args: object) -> None:
+        if when == "after":
+            step(*args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(module, name, die)
+
+
 if __name__ == "__main__":
     from keap_connect import __main__ as command_line
     from keap_connect import clock, database
 
     _wait_for_order(sys.argv[1])
+    if step := os.environ.pop(DIES_AT, None):
+        _die_at(*step.split())
     database.Trouble.last_at = clock.seconds_since_boot()  # as at the start of any process
     command_line.main()
