@@ -77,7 +77,10 @@ class Pair:
     """The same app behind two servers, under one public name."""
 
     def __init__(self, shipped: RealServer, other: RealServer, key: str, ca: trustme.CA | None) -> None:
-        self.shipped, self.other, self._key, self._ca = shipped, other, key, ca
+        self.shipped, self.other, self._key = shipped, other, key
+        self._tls = ssl.create_default_context() if ca else None
+        if ca and self._tls:
+            ca.configure_trust(self._tls)
 
     def ask(self, server: RealServer, line: str, headers: str, body: str) -> tuple[int, str, bytes, HTTPMessage]:
         """Send one request over a connection of its own; return status, reason, body and headers."""
@@ -94,11 +97,7 @@ class Pair:
 
     def _connect(self, server: RealServer) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-        if self._ca is None:
-            return connection
-        context = ssl.create_default_context()
-        self._ca.configure_trust(context)
-        return context.wrap_socket(connection, server_hostname="localhost")
+        return self._tls.wrap_socket(connection, server_hostname="localhost") if self._tls else connection
 
 
 @pytest.fixture(scope="module", params=["http", "https"])
