@@ -28,7 +28,7 @@ KNOWN_SECRETS = re.compile(
     r"|\bKeapAK-[0-9a-f]{30,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
 )
 NAMED_SECRETS = re.compile(
-    r"""(?i)\w*(?:secret|password|passwd|token|api_?key|token_?keys?)\w*["']?\s*[:=]\s*["']?"""
+    r"""(?i)(?:secret|password|passwd|token|api_?key|token_?keys?)\w*["']?\s*[:=]\s*["']?"""
     r"""(?P<value>[A-Za-z0-9+/_-]{20,}={0,2})(?![\w.(\[])"""
 )
 
