@@ -686,8 +686,8 @@ def test_the_first_workers_of_an_installation_may_reserve_together(stage: Stage)
 
 
 @pytest.mark.proves("R37", "F46")
-def test_a_thousand_accounts_due_at_once_stay_under_the_limit(stage: Stage):
-    stage.add_accounts(1000)
+def test_hundreds_of_accounts_due_at_once_stay_under_the_limit(stage: Stage):
+    stage.add_accounts(300)
     workers = stage.start(2, REFRESH_RATE_PER_MINUTE=600)
 
     for worker in workers:
