@@ -336,7 +336,7 @@ def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
         if found:
             return found
         assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def token_response(grant: dict[str, Any]) -> TokenResponse:
