@@ -144,17 +144,13 @@ def test_account_page_shows_no_token(admin: Person, visitor: Visitor, app: Flask
         assert token[:-4] not in admin.page.content()
 
 
-REFRESH_ANSWERS = {
+REFRESH_ANSWERS = {  # tests/web/test_accounts.py reads the words for every other answer of Keap
     "": "Refreshed: new tokens are stored.",
     "html_503": "Not refreshed; the tokens are kept. Keap answered 503 (an HTML page).",
-    "rate_limited_quota_429": "Not refreshed; the tokens are kept. Keap asked us to slow down (429).",
-    "invalid_client_401": "Keap refused this app's client id or secret; the account itself is fine.",
-    "refused_although_valid": "Not refreshed; the tokens are kept. Keap answered 400 (invalid_request:",
 }
 
 
-@with_and_without_scripts
-@pytest.mark.parametrize("fault", REFRESH_ANSWERS)
+@pytest.mark.parametrize(("fault", "scripts"), [("", True), ("html_503", False)])
 def test_refresh_now_says_plainly_how_it_went(
     admin: Person, visitor: Visitor, sandbox: Sandbox, fault: str, scripts: bool
 ):
@@ -167,7 +163,7 @@ def test_refresh_now_says_plainly_how_it_went(
 
     admin.sees("Acme Plumbing")
     notices = admin.page.locator("main").locator("[role=status], [role=alert]")
-    notice = notices.filter(has_text=REFRESH_ANSWERS[fault])  # beside that of a pause, which stays
+    notice = notices.filter(has_text=REFRESH_ANSWERS[fault])
     expect(notice).to_have_count(1)
     admin.page.reload()
     expect(notice).to_have_count(0)
@@ -292,41 +288,13 @@ def test_wrong_password_is_told_beside_the_form(new_admin: Callable[[], Person],
     expect(person.page.locator("[name=password]")).to_have_accessible_description(re.compile("is wrong"))
 
 
-ELSEWHERE = [
-    "//evil.example",
-    "/\\evil.example",
-    "\\\\evil.example",
-    "https:evil.example",
-    "https://evil.example/accounts",
-    "/%2f%2fevil.example",
-    "/%5cevil.example",
-    "/\t/evil.example",
-    "/\r\n/evil.example",
-    "\t//evil.example",
-    "javascript:alert(1)",
-    "@evil.example",
-    "/@evil.example/..//",
-    "data:text/html,<h1>evil</h1>",
-]
-
-
+# tests/web/test_auth.py tries every other kind of address, in the field and in the link.
 @pytest.mark.proves("F59", "R16")
-def test_sign_in_leads_to_no_other_site(new_admin: Callable[[], Person]):
+@pytest.mark.parametrize("target", ["/\\evil.example", "/\t/evil.example"])
+def test_sign_in_leads_to_no_other_site(new_admin: Callable[[], Person], target: str):
     person = new_admin()
-    for target in ELSEWHERE[:6]:
-        person.page.context.clear_cookies()
-        person.open("/signin")
-        person.page.locator("[name=next]").evaluate("(field, value) => field.value = value", target)
+    person.page.locator("[name=next]").evaluate("(field, value) => field.value = value", target)
 
-        sign_in(person)
+    sign_in(person)
 
-        person.sees("Accounts")
-
-
-@pytest.mark.proves("F59", "R16")
-def test_link_to_the_sign_in_page_cannot_name_another_site(new_admin: Callable[[], Person]):
-    person = new_admin()
-    for target in ELSEWHERE:
-        person.page.goto(f"{person.public_url}/signin?next=" + "".join(f"%{byte:02x}" for byte in target.encode()))
-
-        expect(person.page.locator("[name=next]")).to_have_value("")
+    person.sees("Accounts")

@@ -59,6 +59,8 @@ HOSTILE_PATHS = (
     "/\uff0fevil.example",
     "/evil\u3002example",
     "",
+    "\t//evil.example",
+    "/@evil.example/..//",
 )
 
 
