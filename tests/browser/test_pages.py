@@ -121,10 +121,11 @@ class Inspector:
         yield from self.watch.foreign_requests(origin_of(self.world.urls[site]))
 
     def _look_closely(self, markup: Markup, site: str) -> Iterator[str]:
-        """Run axe where a page has something that axe has not seen; and look at the page in narrow windows."""
+        """Run axe where a page has something that axe has not seen; and look at the page in a narrow window."""
         page = self.page
+        sheet = "sandbox" if site == "sandbox" else "app"  # all other sites are the app, and look the same
         kinds = {
-            (site, one.parents[-1].name, one.name, one["class"], one["type"], one["role"])
+            (sheet, one.parents[-1].name, one.name, one["class"], one["type"], one["role"])
             for one in markup.elements
             if one.parents
         }
@@ -132,9 +133,8 @@ class Inspector:
         if is_new:
             page.evaluate(AXE_SCRIPT)
             yield from page.evaluate(RUN_AXE, RULES)
-        page.emulate_media(color_scheme="dark")
-        page.set_viewport_size(PHONE)
-        if is_new:
+            page.emulate_media(color_scheme="dark")
+            page.set_viewport_size(PHONE)
             found = page.evaluate(RUN_AXE, RULES_OF_LOOKS)
             yield from (f"on a phone, dark: {one}" for one in found)
         page.set_viewport_size(NARROWEST)
