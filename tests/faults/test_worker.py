@@ -687,12 +687,12 @@ def test_the_first_workers_of_an_installation_may_reserve_together(stage: Stage)
 
 @pytest.mark.proves("R37", "F46")
 def test_hundreds_of_accounts_due_at_once_stay_under_the_limit(stage: Stage):
-    stage.add_accounts(300)
+    stage.add_accounts(200)
     workers = stage.start(2, REFRESH_RATE_PER_MINUTE=600)
 
     for worker in workers:
         worker.ask("work")
-    until(lambda: len(stage.presentations()) >= 60)
+    until(lambda: len(stage.presentations()) >= 100)
     for worker in workers:
         worker.tell("rest")
     for worker in workers:
