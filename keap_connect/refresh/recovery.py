@@ -225,7 +225,9 @@ def list_broken() -> list[Path]:
 
 def list_unreadable() -> list[Path]:
     """Return the files that another user owns, as after a copy: nobody stores what may be in them."""
-    return [path for path in sorted(folder_of_files().glob("*.pair")) if not os.access(path, os.R_OK | os.W_OK)]
+    ours = os.R_OK | os.W_OK
+    files = sorted(folder_of_files().glob("*.pair"))
+    return [path for path in files if not os.access(path, ours) and path.exists()]  # or it was stored meanwhile
 
 
 def _first_byte(path: Path) -> bytes:
