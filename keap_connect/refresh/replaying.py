@@ -66,13 +66,12 @@ def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
             try:
                 _store(pair)
                 break
-            except (PairAhead, NoAccount):  # `replay` raises the alarm, and stores it once that is confirmed
-                if kept.write_down():
+            except Exception as problem:
+                # A fault with this pair may last: `replay` holds its account or asks the operator, and stores it later.
+                if (isinstance(problem, NoAccount) or _is_of_one_pair(problem)) and kept.write_down():
                     kept.abandon()
                     return
-                time.sleep(RETRY_SECONDS)
-            except Exception:  # the database, or a fault of ours: either may pass while we run
-                time.sleep(RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)  # until the database answers, or the disk has room
             kept.write_down()
         kept.note_stored()
 

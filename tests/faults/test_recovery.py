@@ -30,6 +30,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import RefreshBudget
 from keap_connect.refresh import alarms, recovery, refresher, replaying
 from keap_connect.refresh.due import reserve_calls
+from keap_connect.refresh.lease import CLOSED
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.refresh.storing import NewPair, Outcome
 from keap_connect.services import services
@@ -54,18 +55,31 @@ def _refresh_while_the_database_is_away(stage: Stage, outage: Outage, account_id
     return holder
 
 
-def test_a_fault_of_our_own_between_answer_and_commit_loses_no_pair(stage: Stage, monkeypatch: pytest.MonkeyPatch):
-    """What the program could not store for a fault of its own waits like what the database refused."""
+@pytest.mark.proves("R30", "F86")
+@pytest.mark.parametrize("fault", [KeyError("a fault"), sqlalchemy.exc.IntegrityError("", {}, Exception())])
+def test_a_fault_of_our_own_between_answer_and_commit_loses_no_pair(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, fault: Exception
+):
+    """While the fault lasts in a living process, nobody presents the used token; then the pair is stored."""
     (account_id,) = stage.add_accounts()
-    with stage.app.app_context(), monkeypatch.context() as patch:
-        patch.setattr(refresher, "store_granted", _stumble)
-        patch.setattr(replaying, "store_granted", _stumble)
-        with pytest.raises(KeyError):
-            refresh_account(account_id, "test")
-        until(stage.kept_files)
+    with stage.app.app_context():
 
-    until(lambda: stage.is_reconciled(account_id))
-    until(lambda: not stage.kept_files())
+        def is_on_hold() -> bool:
+            replaying.replay()
+            return str(stage.row(account_id).lease_owner).endswith(CLOSED)
+
+        with monkeypatch.context() as patch:
+            for module in (refresher, replaying):
+                patch.setattr(module, "store_granted", Mock(side_effect=fault))
+            with pytest.raises((KeyError, TemporarilyUnavailable)):
+                refresh_account(account_id, "test")
+            until(is_on_hold)
+            with pytest.raises(TemporarilyUnavailable, match="recovery file that is not stored"):
+                refresh_account(account_id, "test")
+        recovery.wait_for_pairs_in_memory()  # there is none, so it ends
+        replaying.replay()
+
+    assert (stage.is_reconciled(account_id), stage.kept_files()) == (True, [])
     assert len(stage.presentations()) == 1
 
 
