@@ -23,6 +23,7 @@ from sqlalchemy import (
     case,
     func,
     literal_column,
+    null,
     or_,
     select,
     true,
@@ -122,18 +123,27 @@ def notice_clock_step() -> None:
 def restart_waits() -> None:
     """Start all waits again, since the database's clock no longer says when they began.
 
-    All leases end, and nothing more is presented under them. An answer that is on its way is stored if its account
-    has the same generation. With SQLite only a reboot moves the clock, and no process outlives it.
+    All leases end, and nothing more is presented under them; a hold begins anew. An answer that is on its way is stored
+    if its account has the same generation. With SQLite only a reboot moves the clock, and no process outlives it.
     """
     with write_transaction() as session:
         outlives = session.get_bind().dialect.name == "postgresql"
         unknown_wait = timing.LOCKED_WAIT_SECONDS if outlives else timing.UNKNOWN_OUTCOME_WAIT_SECONDS
-        wait = case((Account.lease_owner.is_not(None), unknown_wait), else_=timing.UNKNOWN_OUTCOME_WAIT_SECONDS)
+        is_held = or_(Account.lease_owner.endswith(CLOSED), Account.lease_owner.endswith(AHEAD))
+        wait = case(
+            (is_held, null()),
+            (Account.lease_owner.is_not(None), unknown_wait),
+            else_=timing.UNKNOWN_OUTCOME_WAIT_SECONDS,
+        )
         restarted = count_updated(
             session,
             update(Account)
             .where(HAS_WAIT)
-            .values(lease_owner=None, lease_ends=None, blocked_until=database_clock() + wait)
+            .values(
+                lease_owner=case((is_held, Account.lease_owner)),
+                lease_ends=case((is_held, database_clock())),
+                blocked_until=database_clock() + wait,
+            )
             .execution_options(synchronize_session=False),
         )
         now = session.scalar(select(database_clock())) or 0.0

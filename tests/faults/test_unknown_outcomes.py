@@ -15,7 +15,7 @@ from keap_connect.database import db, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.refresh import lease, recovery, timing
-from keap_connect.refresh.lease import build_lease, note_dead, notice_clock_step, restart_waits
+from keap_connect.refresh.lease import AHEAD, CLOSED, build_lease, note_dead, notice_clock_step, restart_waits
 from keap_connect.refresh.refresher import Presentation, prepare
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refresh.storing import NewPair
@@ -176,6 +176,22 @@ def test_a_process_that_has_just_started_tries_again_what_ended_without_an_answe
     (fresh,) = stage.start(1)
 
     assert fresh.ask("refresh", account_id)["ok"]
+
+
+@pytest.mark.parametrize("end", [CLOSED, AHEAD])
+def test_a_jump_of_the_clock_ends_a_lease_and_no_hold(stage: Stage, end: str):
+    """Else somebody presents the used token while the new pair still waits in the recovery file."""
+    held, leased = stage.add_accounts(2)
+    stage.change(held, lease_owner=f"0123456789abcdef{end}", lease_ends=1.0, blocked_until=2.0)
+    stage.change(leased, lease_owner="fedcba9876543210:01234567", lease_ends=1.0)
+
+    restart_waits()
+    with pytest.raises(TemporarilyUnavailable, match="recovery file that is not stored"):
+        refresh_account(held, "test")
+
+    account = stage.row(held)
+    assert (account.lease_owner, account.blocked_until) == (f"0123456789abcdef{end}", None)
+    assert (stage.row(leased).lease_owner, stage.is_held(leased)) == (None, True)
 
 
 @pytest.mark.proves("F24", "F88")
