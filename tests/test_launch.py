@@ -155,7 +155,7 @@ def test_a_first_start_serves_the_app_and_the_sandbox(first: Launched) -> None:
     assert requests.get(first.url, timeout=10).status_code == 200
     assert requests.get(f"{first.sandbox_url}/sandbox", timeout=10).status_code == 200
     assert first.url in first.output
-    assert first.sandbox_url == f"http://127.0.0.1:{first.port + 1}"
+    assert int(first.sandbox_url.removeprefix("http://127.0.0.1:")) > first.port  # the next one that is free
 
 
 @pytest.mark.proves("R50")

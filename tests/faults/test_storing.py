@@ -124,7 +124,12 @@ def test_a_fault_with_one_pair_of_a_group_keeps_that_one_aside_and_stores_the_ot
 
     assert [attempt.outcome for attempt in attempts] == ["stored", "kept_aside", "stored"]
     assert [type(attempt.fault) for attempt in attempts] == [type(None), KeyError, type(None)]
-    until(lambda: stage.is_reconciled(*ids))
+
+    def is_stored() -> bool:
+        replaying.replay()
+        return stage.is_reconciled(*ids)
+
+    until(is_stored)
 
 
 def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(

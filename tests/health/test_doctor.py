@@ -174,7 +174,7 @@ def test_pairs_that_are_not_named_are_counted(app: Flask, monkeypatch: pytest.Mo
     assert sentences[4].startswith("4.pair: It is closed.")
     assert sentences[5:] == [
         "Further files like these: 2.",
-        "New token pairs that wait in files because the database did not store them: 1.",
+        "New token pairs that wait in files, and are not in the database yet: 1.",
     ]
 
 
