@@ -27,8 +27,7 @@ CONNECTION_LIMITS: dict[str, int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
 }
-# A pooler gives each transaction another session, which does not know the statements that were prepared before.
-PREPARE_AFTER = 5
+PREPARE_AFTER = 5  # times that a connection has sent a statement; the default of the driver
 PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",  # a lost commit would be a used refresh token
@@ -82,7 +81,10 @@ def _note_pooler(connection: Any, _record: object) -> None:
 
 
 def is_pooled(connection: Connection) -> bool:
-    """Whether a connection to PostgreSQL leads through a pooler."""
+    """Whether a connection to PostgreSQL leads through a pooler.
+
+    A pooler gives each transaction another session, which does not know the statements that were prepared before.
+    """
     pooled: bool = connection.connection.dbapi_connection.is_pooled  # type: ignore[union-attr]
     return pooled
 
