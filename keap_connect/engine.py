@@ -67,11 +67,10 @@ def connect_database(app: Flask, url: str) -> None:
             event.listen(db.engine, "do_connect", connect)
             event.listen(db.engine, "connect", _note_pooler)
             event.listen(db.engine, "begin", _begin_on_postgresql)
-            writing = db.engine.execution_options(limits_statements=True, isolation_level="READ COMMITTED")
         else:
             prepare_sqlite(db.engine)
-            writing = db.engine.execution_options(writes=True)
-        app.extensions["keap_connect.writing"] = writing  # made once: making it takes longer than many statements
+        # Made once: making it takes longer than many statements.
+        app.extensions["keap_connect.writing"] = db.engine.execution_options(writes=True)
 
 
 def _note_pooler(connection: Any, _record: object) -> None:
@@ -90,14 +89,15 @@ def is_pooled(connection: Connection) -> bool:
 
 
 def _begin_on_postgresql(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("limits_statements", False)
+    writes = connection.get_execution_options().get("writes", False)
     # Not for pages: PostgreSQL may choose one plan for all states and dates, which is bad for some.
     threshold = PREPARE_AFTER if writes and not is_pooled(connection) else None
     connection.connection.dbapi_connection.prepare_threshold = threshold  # type: ignore[union-attr]
     if writes:
         limit = f"= '{STATEMENT_SECONDS}s'"
-        connection.exec_driver_sql(
-            f"SET LOCAL statement_timeout {limit}; SET LOCAL idle_in_transaction_session_timeout {limit}"
+        connection.exec_driver_sql(  # the driver's own BEGIN would be one more message to wait for
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout {limit}; "
+            f"SET LOCAL idle_in_transaction_session_timeout {limit}"
         )
 
 

@@ -76,6 +76,5 @@ class PlainReads:
         connection = proxy.dbapi_connection
         assert connection is not None  # noqa: S101  (it was opened a line above)
         if self._engine.dialect.name == "postgresql":
-            connection.autocommit = True  # or a transaction would stay open
             connection.prepare_threshold = None if connection.is_pooled else 0
         return connection.cursor()
