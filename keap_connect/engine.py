@@ -27,6 +27,7 @@ CONNECTION_LIMITS: dict[str, int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
 }
+ROWS_OF_INSERT = 8  # of one statement that returns their ids; the driver parses one with 50 values or more each time
 PREPARE_AFTER = 5  # times that a connection has sent a statement; the default of the driver
 PRAGMAS = (
     "journal_mode=WAL",
@@ -52,6 +53,7 @@ def connect_database(app: Flask, url: str) -> None:
         named = make_url(url).query
         limits = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
         options["connect_args"] = {**limits, "prepare_threshold": None}
+        options["insertmanyvalues_page_size"] = ROWS_OF_INSERT
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
     with app.app_context():
