@@ -28,8 +28,10 @@ from keap_connect.refresh.storing import Outcome, note_unreadable
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
 QUESTIONS_AT_ONCE = 4  # whose an account is; in threads of their own, since refreshing must not wait for the answers
-LEASED_AT_ONCE = 2 * CALLS_AT_ONCE  # with more, leases would end before their turn while Keap is slow
 LEASED_TOGETHER = CALLS_AT_ONCE
+# One batch is called, and the next waits while a third is leased, so no thread waits for leases. With more, many leases
+# would end before their turn while Keap is slow.
+LEASED_AT_ONCE = 3 * LEASED_TOGETHER
 START_SECONDS = 30.0
 STORE_PAUSE_SECONDS = 0.04  # after a transaction, so that several pairs gather; a lone pair does not wait
 
