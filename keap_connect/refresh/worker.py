@@ -79,6 +79,7 @@ class RefreshWorker:
     def run(self, until_idle: bool = False) -> None:
         """Work until stopped; with until_idle, until nothing is due."""
         gc.freeze()  # what was loaded so far stays, and scanning it again and again costs time
+        gc.set_threshold(10_000)  # a batch of refreshes makes thousands of objects, and nearly none of them in a circle
         with on_stop(lambda _sign: self.stop()), self.pool:
             report(READY)
             while not self._stopping.is_set():
