@@ -130,6 +130,8 @@ def with_driver(value: str) -> str:
         url = make_url(value)
         if url.get_backend_name() == "postgresql":
             url.get_dialect()().create_connect_args(url)
+        elif url.database in {None, "", ":memory:"}:
+            raise SettingsError(["DATABASE_URL must name a file, like sqlite:////data/keap_connect.db."])
     except (ArgumentError, ValueError):
         raise SettingsError([UNFIT_DATABASE_URL]) from None
     if problems := _wrong_options(url):

@@ -318,7 +318,8 @@ class _Reader:
 
     def integer(self, name: str, default: int, most: int) -> int:
         value = self.text(name) or str(default)
-        if value.isascii() and value.isdigit() and int(value) <= most:
+        # Python refuses to read a number of thousands of digits.
+        if value.isascii() and value.isdigit() and len(value) <= 20 and int(value) <= most:
             return int(value)
         self.problems.append(f"{name} must be a whole number from 0 to {most}, not {value[:20]!r}.")
         return default

@@ -213,6 +213,7 @@ WRONG = [
     ("PORT", "65535", "PORT must be a whole number from 0 to 65534"),
     ("PORT", "-1", "PORT must be a whole number"),
     ("PORT", "\u0665\u0660", "PORT must be a whole number"),
+    ("PORT", "9" * 5000, "PORT must be a whole number from 0 to 65534, not '99999999999999999999'"),
     ("KEEP_EVENTS", "29", "KEEP_EVENTS must be 30 days or more, or 0 to keep everything"),
     ("KEEP_LINKS", "7d", "KEEP_LINKS must be a whole number"),
     ("TRUSTED_PROXIES", "many", "TRUSTED_PROXIES must be"),
@@ -249,6 +250,8 @@ WRONG = [
     ("DATABASE_URL", "mysql://u:p@db/name", "DATABASE_URL must start with sqlite:/// or postgresql://"),
     ("DATABASE_URL", "/data/app.db", "DATABASE_URL must start with"),
     ("DATABASE_URL", "sqlite://", "DATABASE_URL must start with"),
+    ("DATABASE_URL", "sqlite:///", "DATABASE_URL must name a file"),
+    ("DATABASE_URL", "sqlite:///:memory:", "DATABASE_URL must name a file"),
     ("DATABASE_URL", "postgresql://u:p@db:port/name", "DATABASE_URL is not a valid address"),
     ("DATABASE_URL", "postgresql://db/name?host=a:1&host=b&port=3", "DATABASE_URL is not a valid address"),
     (
