@@ -17,7 +17,7 @@ ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID}|{TENANT}{TENANT_ID}
 FINGERPRINT = r"^[0-9a-f]{16}$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
 LONGEST_TOKEN = 8192
-WEBHOOK_URL = "^https?://[!-~]+$"
+URL = "^https?://[!-~]+$"
 STATUSES = (WAITING, SENT, GIVEN_UP, CANCELLED)
 
 
@@ -69,7 +69,7 @@ class Import(Schema):
 
 
 class NewWebhook(Schema):
-    url = Text(2000, WEBHOOK_URL, required=True, about="Begins with https://.")
+    url = Text(2000, URL, required=True, about="Begins with https://.")
     name = Text(80, allow_none=True, about="Your name for it; the host name without one.")
     types = fields.List(
         fields.String(validate=validate.OneOf(ANNOUNCED)),
@@ -83,7 +83,7 @@ class NewWebhook(Schema):
 
 
 class WebhookChange(NewWebhook):
-    url = Text(2000, WEBHOOK_URL)
+    url = Text(2000, URL)
     is_on = Flag("False: it gets nothing more, and what changes meanwhile is not sent later.")
     rotate_secret = Flag("True: make a new secret.")
 
@@ -111,10 +111,7 @@ class InvitationRequest(Schema):
     email = Text(LONGEST_EMAIL, f"^{EMAIL}$", allow_none=True, about="The address that you send the link to.")
     note = Text(LONGEST_NOTE, allow_none=True, about="For admins and programs.")
     return_url = Text(
-        LONGEST_URL,
-        "^https?://[!-~]+$",
-        allow_none=True,
-        about="Where the customer goes back to; its origin is one of RETURN_ORIGINS.",
+        LONGEST_URL, URL, allow_none=True, about="Where the customer goes back to; its origin is one of RETURN_ORIGINS."
     )
     expected_tenant_id = Text(63, f"^{TENANT_ID}$", allow_none=True, about="A grant of another Keap account waits.")
     needs_confirmation = Flag("True: any grant waits until you confirm who connected.", load_default=False)
