@@ -20,26 +20,21 @@ def write_all(handle: int, content: bytes) -> None:
     os.fsync(handle)
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Write and sync a new file.
+def write_beside(path: Path, text: str) -> Path:
+    """Write and sync the next content of a file to a new one beside it, and return that, for `put_in_place`.
 
     Raises:
-        OSError: the file exists, the disk is full, or the folder cannot be written. Nothing is left of it.
+        OSError: the disk is full, or the folder cannot be written. Nothing is left of the new file.
     """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}{NEW}")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        write_all(handle, content)
+        write_all(handle, text.encode())
     except OSError:
-        path.unlink()
+        fresh.unlink()
         raise
     finally:
         os.close(handle)
-
-
-def write_beside(path: Path, text: str) -> Path:
-    """Write the next content of a file to a new one beside it, and return that, for `put_in_place`. Raises OSError."""
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}{NEW}")
-    write_new(fresh, text.encode())
     return fresh
 
 
