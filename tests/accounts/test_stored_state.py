@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete, event, func, select, update
+from sqlalchemy import delete, func, select, update
 
 from keap_connect.accounts import directory, search
 from keap_connect.accounts.changes import change_account, disconnect, erase
@@ -34,6 +34,7 @@ from keap_connect.models import UNDERIVED, Account, AccountEvent, AccountWord, R
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.services import services
 from tests.support.drills import wait_until
+from tests.support.plans import listening, plans_of
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -435,38 +436,24 @@ def test_a_search_looks_at_a_limited_number_and_asks_for_another_word(app, monke
     monkeypatch.setattr(search, "MOST_CANDIDATES", 3)
     ids = [add(person_name="Ann Lee", label=f"number{number}") for number in range(5)]
 
-    asked = []
-    event.listen(db.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: asked.append((sql, values)))
-    common, rare = list_accounts("ann"), list_accounts("ann number4")
+    with listening() as asked:
+        common, rare = list_accounts("ann"), list_accounts("ann number4")
 
     assert [one.id for one in common.accounts] == ids[:3]
     assert "Type one more word" in common.note
     assert ([one.id for one in rare.accounts], rare.note) == ([ids[4]], "")
     assert list_accounts_after(0, 10, text="ann", only=ids[3:]).accounts[0].id == ids[3]
-    sql, values = next(one for one in asked if "IS NOT NULL" in one[0] and "account_word_1" in one[0])
-    with write_transaction() as session:
-        connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
-        if connection.dialect.name == "postgresql":
-            explain = "EXPLAIN "
-            connection.exec_driver_sql("ANALYZE account_word")  # else its plan hangs on when autovacuum came by
-            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # a table of few rows is read whole
-        plan = str(connection.exec_driver_sql(explain + sql, values).all())
+    rare_query = next(one for one in asked if "IS NOT NULL" in one[0] and "account_word_1" in one[0])
+    (plan,) = plans_of([rare_query], "account_word")
     assert "ix_account_word_account_id_word" in plan, plan
 
 
 def test_the_accounts_of_a_person_are_found_without_reading_all(app):
     ids = [add(tenant_id=f"t{number}", keap_user_id=str(number % 50)) for number in range(200)]
-    asked = []
-    event.listen(db.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: asked.append((sql, values)))
 
-    mine = list_accounts_of(ids[7], "7")
+    with listening() as asked:
+        mine = list_accounts_of(ids[7], "7")
 
     assert [one.id for one in mine] == ids[7::50]
-    sql, values = next(one for one in asked if "ORDER BY account.id" in one[0])
-    with write_transaction() as session:
-        connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
-        if connection.dialect.name == "postgresql":
-            explain = "EXPLAIN "
-            connection.exec_driver_sql("ANALYZE account; SET LOCAL enable_seqscan = off")  # few rows are read whole
-        plan = str(connection.exec_driver_sql(explain + sql, values).all())
+    (plan,) = plans_of([one for one in asked if "ORDER BY account.id" in one[0]], "account")
     assert "ix_account_keap_user_id" in plan, plan

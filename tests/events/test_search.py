@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
 
 from keap_connect.accounts.credentials import new_account
 from keap_connect.application import create_app
@@ -13,6 +12,7 @@ from keap_connect.events import deleting, search
 from keap_connect.events.deleting import count_older, prune_history
 from keap_connect.events.history import EventKind, acting_from, record
 from keap_connect.events.search import Search, events_as_csv, list_events
+from tests.support.plans import listening, plans_of
 
 
 @pytest.fixture(autouse=True)
@@ -110,15 +110,11 @@ def test_days_are_read_in_order_of_time_also_after_the_clock_went_back(clock):
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_kind_that_is_rare_is_read_by_its_index():
-    asked = []
-    event.listen(db.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: asked.append((sql, values)))
     days = Search(EventKind.AT_RISK, since=utc_now(), until=utc_now())
-    for wanted in (Search(EventKind.AT_RISK), Search(EventKind.REFRESHED), Search(EventKind.AT_RISK, only=[7]), days):
-        list_events(wanted)
-    with db.engine.connect() as connection:
-        plans = [
-            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()) for sql, values in list(asked)
-        ]
+    with listening() as asked:
+        for one in (Search(EventKind.AT_RISK), Search(EventKind.REFRESHED), Search(EventKind.AT_RISK, only=[7]), days):
+            list_events(one)
+    plans = plans_of(asked)
     assert ["ix_account_event_kind" in plan for plan in plans] == [True, False, False, True], plans
     assert "ix_account_event_account_id_id" in plans[2]
     assert "ix_account_event_kind_at (kind=? AND at>? AND at<?)" in plans[3]

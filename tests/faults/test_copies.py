@@ -15,7 +15,7 @@ from threading import Lock, Semaphore
 
 import psycopg
 import pytest
-from sqlalchemy import delete, event, func, insert, make_url, select, text, update
+from sqlalchemy import delete, func, insert, make_url, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from keap_connect.access.admins import create_admin
@@ -39,6 +39,7 @@ from keap_connect.settings import Settings
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
 from tests.faults.conftest import Stage, program, start_elsewhere, token_response, until
+from tests.support.plans import listening, plans_of
 from tests.support.postgres import PostgresServer, client_program
 from tests.support.sandbox import ANN
 from tests.web.direct import visit
@@ -423,15 +424,11 @@ def test_the_mark_is_never_ahead_and_the_higher_id_wins(living: Stage):
 @SQLITE
 def test_the_newest_pair_is_found_by_its_index(living: Stage):
     """Millions of other events may have come since, while Keap failed."""
-    asked: list[tuple[str, object]] = []
-    with living.app.app_context(), read_session() as session:
-        event.listen(
-            db.engine, "before_cursor_execute", lambda _c, _cursor, query, values, *_: asked.append((query, values))
-        )
-        clone_guard._newest(session)
-        query, values = asked[-1]
-        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all()
-    assert "ix_account_event_pairs" in str(plan)
+    with living.app.app_context():
+        with listening() as asked, read_session() as session:
+            clone_guard._newest(session)
+        (plan,) = plans_of(asked[-1:])
+    assert "ix_account_event_pairs" in plan
 
 
 def test_another_host_goes_on_after_a_confirmation(living: Stage, tmp_path: Path):

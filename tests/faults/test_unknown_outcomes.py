@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
 
 from keap_connect import database
 from keap_connect.accounts.credentials import fingerprint, open_access_token, open_refresh_token
 from keap_connect.clock import utc_now
-from keap_connect.database import db, write_transaction
+from keap_connect.database import write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.refresh import lease, recovery, timing
@@ -22,6 +20,7 @@ from keap_connect.refresh.storing import NewPair
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.services import services
 from tests.faults.conftest import Stage, until
+from tests.support.plans import listening, plans_of
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 FIVE_HOURS, TEN_MINUTES = 18_000, 600
@@ -199,26 +198,12 @@ def test_who_looks_for_leases_and_waits_reads_their_index_not_the_whole_table(
     stage: Stage, inside_the_app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lease._clock(), "ahead_seconds", None)  # as at the first look
-    said: list[tuple[str, Any]] = []
-
-    def hear(_1: object, _2: object, statement: str, parameters: object, *_: object) -> None:
-        if "FROM account" in statement or "UPDATE account " in statement:
-            said.append((statement, parameters))
-
     stage.add_accounts()
-    event.listen(db.engine, "before_cursor_execute", hear)
-    notice_clock_step()
-    restart_waits()
-    with write_transaction() as session:
-        note_dead(session, ["a file's name"])
-    event.remove(db.engine, "before_cursor_execute", hear)
+    with listening() as said:
+        notice_clock_step()
+        restart_waits()
+        with write_transaction() as session:
+            note_dead(session, ["a file's name"])
 
-    assert len(said) == 3
-    with write_transaction() as session:
-        connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
-        if connection.dialect.name == "postgresql":
-            explain = "EXPLAIN "
-            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # a table of one row is read whole
-        for statement, parameters in said:
-            plan = str(connection.exec_driver_sql(explain + statement, parameters).all())
-            assert "ix_account_waits" in plan, plan
+    plans = plans_of(one for one in said if "FROM account" in one[0] or "UPDATE account " in one[0])
+    assert ["ix_account_waits" in plan for plan in plans] == [True] * 3, plans

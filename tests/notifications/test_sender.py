@@ -10,14 +10,14 @@ from math import inf
 
 import pytest
 from flask import Flask, current_app
-from sqlalchemy import event, insert
+from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from keap_connect import counters
 from keap_connect.access.admins import create_admin
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import db, write_transaction
+from keap_connect.database import write_transaction
 from keap_connect.models import Delivery
 from keap_connect.notifications import digest, sender
 from keap_connect.notifications.endpoints import add_endpoint, list_deliveries
@@ -28,6 +28,7 @@ from keap_connect.services import services
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.notifications.conftest import deliveries, write_delivery
+from tests.support.plans import listening, plans_of
 from tests.support.sandbox import Sandbox
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -396,12 +397,6 @@ def test_a_copy_sends_nothing_of_the_original_even_before_its_worker_has_refresh
 
 @pytest.mark.proves("F76")
 def test_who_looks_for_deliveries_reads_their_index_and_neither_all_that_waits_nor_all_that_was_sent():
-    said: list[tuple[str, object]] = []
-
-    def hear(_1: object, _2: object, statement: str, parameters: object, *_: object) -> None:
-        if "FROM delivery" in statement:
-            said.append((statement, parameters))
-
     add_endpoint("https://example.com/", None, None, "x")
     create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
     same = {"kind": "x", "payload": {}, "message_id": "x", "created_at": utc_now(), "due_at": utc_now()}
@@ -411,22 +406,14 @@ def test_who_looks_for_deliveries_reads_their_index_and_neither_all_that_waits_n
             {"channel": "customer_mail", "recipient": "c@example.com"},
         ):
             session.connection().execute(insert(Delivery), [{**lane, "account_id": one, **same} for one in range(2000)])
-    event.listen(db.engine, "before_cursor_execute", hear)
-    for lane in (("webhook", "1"), ("mail", None)):
-        sender._claim(lane, 3, [])
-    list_deliveries(1, status="given_up")
-    digest._is_due()
-    event.remove(db.engine, "before_cursor_execute", hear)
+    with listening() as said:
+        for lane in (("webhook", "1"), ("mail", None)):
+            sender._claim(lane, 3, [])
+        list_deliveries(1, status="given_up")
+        digest._is_due()
 
     first = ["ix_delivery_recipient_due", "ix_delivery_channel_due", "ix_delivery_recipient_status_id"]
-    with write_transaction() as session:
-        connection, explain = session.connection(), "EXPLAIN QUERY PLAN "
-        if connection.dialect.name == "postgresql":
-            explain = "EXPLAIN "
-            connection.exec_driver_sql(
-                "ANALYZE delivery; SET LOCAL enable_seqscan = off"
-            )  # a small table is read whole
-        plans = [str(connection.exec_driver_sql(explain + statement, given).all()) for statement, given in said]  # type: ignore[arg-type]
+    plans = plans_of((one for one in said if "FROM delivery" in one[0]), "delivery")
     found = [re.findall(r"ix_delivery_\w+|Join", plan) for plan in plans]
     assert [names[0] for names in found[:3]] == first
     assert found[3][0].startswith("ix_delivery_recipient")
