@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from keap_connect.accounts.credentials import forget_credential
+from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
@@ -122,8 +123,8 @@ def drop_closed(may_be_all: bool) -> int:
     dropped, ids = 0, sorted({int(key) for column, key in closed if column[2] == "account"})
     for first in range(0, len(ids), BATCH):
         with write_transaction() as session:
-            chosen = select(Account).where(Account.id.in_(ids[first : first + BATCH])).with_for_update()
-            dropped += sum(map(_drop_still_closed, session.scalars(chosen)))
+            chosen = lock_accounts(session, Account.id.in_(ids[first : first + BATCH]))
+            dropped += sum(map(_drop_still_closed, chosen.values()))
     _reseal_check()
     return dropped
 

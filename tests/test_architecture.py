@@ -295,6 +295,18 @@ def test_one_function_writes_history_and_nobody_changes_it():
     assert breaking(changes_history, MODULES + OUTSIDE) == ["keap_connect/events/deleting.py"]
 
 
+def test_code_that_locks_several_rows_names_their_order():
+    """Two transactions that lock the same rows in another order would wait for each other."""
+
+    def locks_in_any_order(module):
+        functions = (ast.unparse(node) for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef))
+        return any(
+            ".scalars(" in text and text.count(".with_for_update()") > text.count(".order_by(") for text in functions
+        )
+
+    assert breaking(locks_in_any_order) == []
+
+
 # What is nowhere in the source
 
 

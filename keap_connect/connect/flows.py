@@ -32,6 +32,7 @@ EXPIRES_AS = {
     Ending.DECISION_PENDING: Ending.DECISION_EXPIRED,
     Ending.CONFIRMATION_PENDING: Ending.CONFIRMATION_EXPIRED,
 }
+HAS_NO_GRANT = AuthorizationFlow.pending_until.is_(None) & AuthorizationFlow.pending_grant_sealed.is_(None)
 MOST_UNUSED_PER_BROWSER = 50
 MOST_UNUSED = 1_000
 MOST_ENDED = 10_000
@@ -235,14 +236,14 @@ def _forget_past(session: Session) -> None:
     is_unused = AuthorizationFlow.consumed_at.is_(None)
     session.execute(delete(AuthorizationFlow).where(is_unused, AuthorizationFlow.expires_at <= now - UNUSED_KEPT_FOR))
     if days := services().settings.keep_journeys_days:
-        is_past = AuthorizationFlow.expires_at <= now - timedelta(days=days), AuthorizationFlow.pending_until.is_(None)
-        has_no_grant = AuthorizationFlow.pending_grant_sealed.is_(None)  # else it is completed after a long outage
-        session.execute(delete(AuthorizationFlow).where(*is_past, has_no_grant))
+        is_past = AuthorizationFlow.expires_at <= now - timedelta(days=days)
+        session.execute(delete(AuthorizationFlow).where(is_past, HAS_NO_GRANT))  # a grant may wait for a long outage
     # Those of invitations that wait end with their invitation (connect/invitations.py).
     waits = Invitation.id == AuthorizationFlow.invitation_id, Invitation.state == InvitationState.WAITING
     is_over = AuthorizationFlow.pending_until <= now, AuthorizationFlow.ending.in_(EXPIRES_AS)
     is_undecided = (*is_over, ~select(Invitation.id).where(*waits).exists())
-    for flow in session.scalars(select(AuthorizationFlow).where(*is_undecided).with_for_update()):
+    undecided = select(AuthorizationFlow).where(*is_undecided).order_by(AuthorizationFlow.id)
+    for flow in session.scalars(undecided.with_for_update()):
         ending = EXPIRES_AS[Ending(flow.ending or Ending.DECISION_PENDING)]
         end_flow(session, flow.id, ending, flow.account_id)
         record_failure(session, flow, ending)
@@ -254,8 +255,7 @@ def _prune(session: Session, browser_hash: str) -> None:
     is_unused = AuthorizationFlow.consumed_at.is_(None)
     _forget_oldest(session, MOST_UNUSED_PER_BROWSER - 1, is_unused & (AuthorizationFlow.browser_hash == browser_hash))
     _forget_oldest(session, MOST_UNUSED - 1, is_unused)
-    has_ended = AuthorizationFlow.ended_at.is_not(None) & AuthorizationFlow.pending_until.is_(None)
-    _forget_oldest(session, MOST_ENDED, has_ended & AuthorizationFlow.pending_grant_sealed.is_(None))
+    _forget_oldest(session, MOST_ENDED, AuthorizationFlow.ended_at.is_not(None) & HAS_NO_GRANT)
 
 
 def _forget_oldest(session: Session, most: int, which: ColumnElement[bool]) -> None:
