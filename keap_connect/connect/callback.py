@@ -17,6 +17,7 @@ from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import (
+    EXCHANGE_LIFE,
     STATE_LIFE,
     FlowRefused,
     claim_flow,
@@ -150,6 +151,7 @@ def complete_interrupted() -> None:
         put_off[flow.id] = until
         log.error("%s: its grant does not open: %s It is kept: another process may open it.", flow.ref, problem)
     except (SQLAlchemyError, KeapConnectError):
+        put_off[flow.id] = now + EXCHANGE_LIFE  # the database may refuse this one for good: others have their turn
         raise
     except Exception as fault:  # it must not end the worker, which has other accounts
         put_off[flow.id] = now + STATE_LIFE

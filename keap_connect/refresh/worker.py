@@ -187,10 +187,6 @@ class RefreshWorker:
                 delete_past()
             pause = self.circuit.paused_seconds() or (BEAT_SECONDS if self._trouble else 0.0)
             paused_until = utc_now() + timedelta(seconds=pause) if pause else None
-            forget_past()
-            expire_past()
-            complete_interrupted()
-            self._identify_pending()
             beat(
                 Worker(
                     name=self.name,
@@ -201,6 +197,10 @@ class RefreshWorker:
                     pause_reason=self.circuit.reason or self._trouble,
                 )
             )
+            forget_past()
+            expire_past()
+            complete_interrupted()
+            self._identify_pending()
         if now >= self._replay_due:
             replaying.replay()  # until it succeeds, nothing is claimed
             self._replay_due = now + BEAT_SECONDS

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 from flask import Flask
+from sqlalchemy.exc import IntegrityError
 
 from keap_connect.application import create_app
 from keap_connect.connect import callback, confirming, matching
@@ -12,6 +13,7 @@ from keap_connect.connect.endings import Ending
 from keap_connect.database import db
 from keap_connect.errors import SealBroken
 from keap_connect.keap.authorization import AuthorizationResponse
+from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended
@@ -166,6 +168,28 @@ def test_a_fault_with_one_grant_stops_no_worker_and_the_grant_has_its_turn_again
         clock.advance(seconds=601)
 
         RefreshWorker(app).run(until_idle=True)
+
+    assert stored.flows()[0].ending == "connected"
+
+
+@pytest.mark.usefixtures("result_path")
+def test_a_worker_reports_itself_and_goes_on_though_the_database_refuses_one_grant(
+    app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise IntegrityError("INSERT", None, Exception())
+
+    clock.advance(seconds=91)
+    with app.app_context():
+        worker = RefreshWorker(app)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(callback, "match_grant", refuse)
+            with pytest.raises(IntegrityError):
+                worker._do_maintenance()
+            assert [one.name for one in list_workers()] == [worker.name]
+            callback.complete_interrupted()  # others have their turn first
+        clock.advance(seconds=91)
+        callback.complete_interrupted()
 
     assert stored.flows()[0].ending == "connected"
 
