@@ -130,11 +130,14 @@ async def keep_reporting(app: Flask) -> None:
         except Exception:  # the next report must come all the same: others rely on it
             log.exception("A fault of this program: this process could not %s.", what)
 
-    try:
+    async def repeat(work: Callable[[], None], what: str) -> None:
         while True:
-            await asyncio.to_thread(write, beat_as_server, "report itself")
-            await asyncio.to_thread(write, replay, "store kept token pairs")
+            await asyncio.to_thread(write, work, what)
             await asyncio.sleep(REPORT_SECONDS)
+
+    try:
+        # A disk that hangs must not keep it from reporting.
+        await asyncio.gather(repeat(beat_as_server, "report itself"), repeat(replay, "store kept token pairs"))
     except asyncio.CancelledError:
         await asyncio.to_thread(write, lambda: retire(process_name()), "report its end")
 

@@ -1,12 +1,17 @@
-"""What keeps the server from listening is told in one sentence."""
+"""What keeps the server from listening is told in one sentence; a server that listens goes on reporting itself."""
 
+import asyncio
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import trustme
+from flask import Flask
 
 from keap_connect.errors import SettingsError
+from keap_connect.server import serve
 from keap_connect.server.serve import check_address, check_certificate
 
 
@@ -48,3 +53,22 @@ def test_a_certificate_that_cannot_be_used_is_refused(files: tuple[Path, Path], 
 
     with pytest.raises(SettingsError, match="cannot be used"):
         check_certificate(certificate, key)
+
+
+def test_a_server_reports_itself_while_the_storing_of_kept_pairs_hangs(monkeypatch: pytest.MonkeyPatch):
+    hangs, reports = threading.Event(), threading.Semaphore(0)
+
+    async def report_three_times() -> None:
+        reporting = asyncio.create_task(serve.keep_reporting(Flask("app")))
+        arrived = [await asyncio.to_thread(reports.acquire, timeout=20) for _ in range(3)]
+        hangs.set()
+        reporting.cancel()
+        await reporting
+        assert arrived == [True] * 3
+
+    monkeypatch.setattr(serve, "replay", lambda: hangs.wait(60))
+    monkeypatch.setattr(serve, "beat_as_server", reports.release)
+    monkeypatch.setattr(serve, "retire", lambda _name: None)
+    monkeypatch.setattr(serve, "REPORT_SECONDS", 0.0)
+    with ThreadPoolExecutor(1) as thread:  # the tests in a browser may have left a loop in this one
+        thread.submit(lambda: asyncio.run(report_three_times())).result()
