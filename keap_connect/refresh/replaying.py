@@ -218,7 +218,9 @@ def _is_confirmed(ahead: NewPair, path: Path, reason: str) -> bool:
     """Return whether the operator has confirmed, on whichever host; until then, nobody presents the used token."""
     owner = path.stem + AHEAD
     with write_transaction() as session:
-        account = session.get_one(Account, ahead.account_id, with_for_update=True)
+        account = session.get(Account, ahead.account_id, with_for_update=True)
+        if account is None:
+            return True  # it was erased meanwhile, so the pair is late
         if account.lease_owner == owner and not alarms.is_raised(session, alarms.UNKNOWN_INSTANCE):
             return True
         hold(session, account, owner)

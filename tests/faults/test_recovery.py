@@ -11,12 +11,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
 from sqlalchemy import update
 
+from keap_connect.accounts.changes import erase
 from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.accounts.state import AccountState
@@ -414,6 +416,25 @@ def test_a_fault_before_or_after_the_question_about_a_pair_that_is_ahead_ends_no
 
     assert (stage.is_reconciled(faulty, other), stage.kept_files(), stage.alarms()) == (True, [], [])
     assert len(stage.presentations()) == 3
+
+
+@SQLITE
+def test_a_pair_that_is_ahead_is_deleted_if_its_account_is_erased_before_the_question(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    def erase_first(*question: Any) -> bool:
+        erase(account_id, "test")
+        return is_confirmed(*question)
+
+    (account_id,) = stage.add_accounts()
+    _keep_a_pair(stage, account_id)
+    stage.change(account_id, generation=stage.row(account_id).generation - 1)
+    is_confirmed = replaying._is_confirmed
+    monkeypatch.setattr(replaying, "_is_confirmed", erase_first)
+    with stage.app.app_context():
+        replaying.replay()
+
+    assert (stage.kept_files(), stage.alarms()) == ([], [])
 
 
 @SQLITE
