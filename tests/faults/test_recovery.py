@@ -480,14 +480,17 @@ def test_a_web_process_stores_what_a_dead_process_left_before_anybody_asks(stage
 
 
 @SQLITE
-@pytest.mark.parametrize("meanwhile", ["reconnected", "disconnected"])
+@pytest.mark.parametrize("meanwhile", ["reconnected", "reconnected after a restore", "disconnected"])
 def test_a_kept_pair_that_cannot_be_opened_is_deleted_once_its_account_needs_it_no_more(stage: Stage, meanwhile: str):
     (account_id,) = stage.add_accounts()
     kept = _keep_a_pair(stage, account_id, OTHER_KEY)
     with stage.app.app_context():
         replaying.replay()
         assert kept.exists()
-        if meanwhile == "reconnected":
+        if "restore" in meanwhile:
+            older = {"generation": stage.row(account_id).generation - 1, "outcome_unknown_since": None}
+            stage.change(account_id, attempted_at=None, lease_owner=None, lease_ends=None, **older)
+        if "reconnected" in meanwhile:
             stage.reconnect(account_id)
         else:
             stage.disconnect(account_id)
