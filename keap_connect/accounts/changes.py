@@ -1,6 +1,7 @@
 """What people and programs change about an account: they rename it, disconnect it, or erase it."""
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 
 from sqlalchemy import delete, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +18,7 @@ from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, ImportedToken, JobItem
 
+CLOCKS_DIFFER = timedelta(minutes=1)
 NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
 
 
@@ -82,7 +84,9 @@ def disconnect(account_id: int, actor: str) -> None:
 def disconnect_locked(session: Session, account: Account, actor: str) -> None:
     """Delete the tokens of a locked account in the caller's transaction; `purge_deleted` has to follow it."""
     if account.disconnected_at is None:
-        account.disconnected_at = utc_now()
+        now, connected_at = utc_now(), account.connected_at
+        # A host whose clock is ahead may have connected it: no grant that came before must come after this.
+        account.disconnected_at = connected_at if now < connected_at <= now + CLOCKS_DIFFER else now
         _let_import_again(session, account)
         forget_credential(account)
         record(session, EventKind.DISCONNECTED, account.id, actor)

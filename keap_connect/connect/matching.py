@@ -8,12 +8,13 @@ account that was disconnected since then.
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, false, select, update
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.changes import CLOCKS_DIFFER
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import person_of
@@ -37,8 +38,6 @@ from keap_connect.models import (
     SignIn,
 )
 from keap_connect.services import services
-
-CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)

@@ -391,6 +391,24 @@ def test_a_fresh_grant_is_stored_though_the_clock_of_the_host_before_was_ahead(
 
 
 @sqlite_only
+def test_an_account_stays_disconnected_though_a_host_whose_clock_is_ahead_had_connected_it(
+    stored: Stored, interrupt: Callable, complete: Callable, clock: MovedClock
+):
+    stored.place()
+    clock.advance(seconds=40)
+    interrupt("/connect")
+    clock.advance(minutes=-1)
+    connect_again(stored)
+    clock.advance(seconds=-40)
+    disconnect(1, "x")
+    clock.advance(minutes=2)
+
+    complete()
+
+    assert (stored.tokens(1), end(stored)[0]) == ((None, None), "link_gone")
+
+
+@sqlite_only
 def test_a_fresh_grant_takes_the_place_of_an_imported_pair_that_was_named_after_it_came(
     stored: Stored, sandbox: Sandbox, interrupt: Callable, complete: Callable, clock: MovedClock
 ):
