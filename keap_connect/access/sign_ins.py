@@ -3,14 +3,15 @@
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.changes import has_other_person
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import Account, AccountEvent, Admin, AuthorizationFlow, SignIn
+from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
 
 IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
@@ -44,7 +45,7 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
                 AuthorizationFlow.person_signed_in_at.is_(None),
                 AuthorizationFlow.account_id == flow.account_id,
                 AuthorizationFlow.ended_at > utc_now() - timedelta(minutes=10),
-                ~_is_of_another(),
+                ~has_other_person(),
             )
             .values(person_signed_in_at=utc_now())
             .execution_options(synchronize_session=False),
@@ -58,15 +59,7 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
 def is_of_another(flow: AuthorizationFlow) -> bool:
     """Whether another person has reconnected the account that a flow connected."""
     with read_session() as session:
-        return session.scalar(select(_is_of_another()).where(AuthorizationFlow.id == flow.id)) is True
-
-
-def _is_of_another() -> ColumnElement[bool]:
-    return exists().where(
-        AccountEvent.account_id == AuthorizationFlow.account_id,
-        AccountEvent.kind == EventKind.PERSON_CHANGED,
-        AccountEvent.at > AuthorizationFlow.ended_at,
-    )
+        return session.scalar(select(has_other_person()).where(AuthorizationFlow.id == flow.id)) is True
 
 
 def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin | None:

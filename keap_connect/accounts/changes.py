@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 
-from sqlalchemy import delete, false, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -16,7 +16,7 @@ from keap_connect.database import purge_deleted, write_or_retry, write_transacti
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import LARGEST_ID, Account, AuthorizationFlow, ImportedToken, JobItem
+from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow, ImportedToken, JobItem
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
@@ -119,6 +119,15 @@ def erase(account_id: int, actor: str) -> None:
 
     write_or_retry(delete_all)  # its invitation may be locked by a callback that waits for the account
     purge_deleted()
+
+
+def has_other_person() -> ColumnElement[bool]:
+    """Return the condition for flows whose account another person has reconnected since they ended."""
+    return exists().where(
+        AccountEvent.account_id == AuthorizationFlow.account_id,
+        AccountEvent.kind == EventKind.PERSON_CHANGED,
+        AccountEvent.at > AuthorizationFlow.ended_at,
+    )
 
 
 def _let_import_again(session: Session, account: Account) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.changes import has_other_person
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.connect.callback import ACCESS_TOKEN_LIFE, end_with, identify_and_store, open_pending
@@ -22,7 +23,7 @@ from keap_connect.database import purge_deleted, read_session, write_or_retry, w
 from keap_connect.errors import InvitationClosed, SealBroken
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.user_info import Identity
-from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invitation, InvitationState
+from keap_connect.models import Account, AuthorizationFlow, Invitation, InvitationState
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +117,7 @@ def _match_connected(session: Session, flow: AuthorizationFlow, invitation: Invi
         raise InvitationClosed("The account no longer exists.")
     if account.disconnected_at is not None:
         return Match(Ending.LINK_GONE, None)
-    changes = AccountEvent.account_id == account.id, AccountEvent.kind == EventKind.PERSON_CHANGED
-    if session.scalar(select(AccountEvent.id).where(*changes, AccountEvent.at > flow.ended_at).limit(1)) is not None:
+    if session.scalar(select(has_other_person()).where(AuthorizationFlow.id == flow.id)):
         raise InvitationClosed("The account was connected by another person since then. Decline it.")
     fit_invitation(session, invitation, account)
     return Match(Ending.RECONNECTED, account.id)
