@@ -12,7 +12,6 @@ from datetime import datetime
 from importlib.metadata import distributions
 from textwrap import fill
 
-from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.stored_state import count_states
@@ -41,7 +40,7 @@ SETTINGS: dict[str, Shown] = {
     "TRUSTED_PROXIES": lambda settings: settings.trusted_proxies,
     "SECRET_KEY": lambda settings: bool(settings.secret_key),
     "TOKEN_KEYS": lambda settings: f"{len(settings.token_keys)} set",
-    "DATABASE_URL": lambda settings: make_url(settings.database_url).get_backend_name(),
+    "DATABASE_URL": lambda settings: "sqlite" if settings.sqlite_file else "postgresql",
     "INSTANCE_PATH": lambda settings: settings.instance_path,
     "INSTANCE_ID": lambda settings: settings.instance_id,
     "REFRESH_RATE_PER_MINUTE": lambda settings: settings.refresh_rate_per_minute,
