@@ -21,7 +21,7 @@ from keap_connect.database import Base, db
 from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check
 from keap_connect.engine import CUT_SHORT, connect_database, keep_others_out
 from keap_connect.errors import BackupRefused, KeapConnectError, SettingsError, TemporarilyUnavailable
-from keap_connect.key_rotation import list_closed
+from keap_connect.key_rotation import list_closed_values
 from keap_connect.models import KeyCheck
 from keap_connect.refresh.lease import restart_waits
 from keap_connect.refresh.recovery import list_kept
@@ -237,7 +237,7 @@ def _set_sequence(source: Connection, target: Connection, table: Table) -> None:
 def _check_sealed(source: Connection) -> int:
     """Open every sealed value of the copy; return how many do not open, as they did not before."""
     number = 0
-    for (name, column, _table, _what), key in list_closed():
+    for (name, column, _table, _what), key in list_closed_values():
         with db.engine.connect() as connection:
             query = select(column).where(name == key)
             if connection.scalar(query) != source.scalar(query):

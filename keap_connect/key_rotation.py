@@ -85,7 +85,7 @@ def reseal() -> Resealed:
     return Resealed(total, reasons)
 
 
-def list_closed() -> Iterator[tuple[Column, Any]]:
+def list_closed_values() -> Iterator[tuple[Column, Any]]:
     """Open every sealed value; give the column and the name of the row of those that no key opens."""
     cipher = services().cipher
     for column in COLUMNS:
@@ -113,7 +113,7 @@ def drop_closed(may_be_all: bool) -> int:
     if living := sorted(list_living()):
         raise TemporarilyUnavailable(STILL_RUN.format(", ".join(living[:5])))
     replay()  # a row that does not open may get a pair that opens
-    closed = list(list_closed())
+    closed = list(list_closed_values())
     if closed and not may_be_all:
         with read_session() as session:
             stored = sum(session.scalar(select(func.count(sealed))) or 0 for _, sealed, _, _ in COLUMNS)

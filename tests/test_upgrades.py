@@ -22,7 +22,7 @@ from keap_connect.connect.endings import Ending
 from keap_connect.connect.invitation_lists import list_invitations
 from keap_connect.database import db
 from keap_connect.deployment import VERSION, check_deployment
-from keap_connect.key_rotation import list_closed
+from keap_connect.key_rotation import list_closed_values
 from keap_connect.models import AuthorizationFlow, Invitation
 from keap_connect.revisions import downgrade, read_revision, upgrade
 from keap_connect.settings import Settings
@@ -72,7 +72,7 @@ def test_each_version_is_upgraded_and_goes_back_with_all_tokens(upgraded: Flask,
 
     assert done.exit_code == 0, done.output
     with upgraded.app_context():
-        assert (check_deployment(), list(list_closed())) == ([], [])
+        assert (check_deployment(), list(list_closed_values())) == ([], [])
         before = pairs()
         assert all(
             access.startswith(f"access-token-{number}") for number, (access, _) in enumerate(before, 1) if access
