@@ -1,5 +1,5 @@
 """What processes write about themselves: that they live, by which key they seal, and what they counted; workers also
-how far behind they are, what they did, and why they pause.
+what they did, and why they pause.
 """
 
 import os

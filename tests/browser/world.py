@@ -338,8 +338,8 @@ def _throttle() -> None:
 
 
 def _trouble_the_worker() -> None:
-    """Let a worker be behind and pause, and an alarm hold the sweep."""
+    """Let a worker pause, and an alarm pause refreshing."""
     now = utc_now()
-    add_worker(lag_seconds=900, paused_until=now + HOUR, pause_reason=HOSTILE)
+    add_worker(paused_until=now + HOUR, pause_reason=HOSTILE)
     with write_transaction() as session:
         session.add(Alarm(name="client_refused", raised_at=now, reason=f"{HOSTILE} {LONG}"))

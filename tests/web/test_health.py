@@ -67,7 +67,7 @@ def test_a_sweep_that_has_stopped_turns_it_red_and_a_worker_turns_it_green(
     assert readiness(visitor) == (503, "not ready\n")
 
     with app.app_context():
-        beat(Worker(name="one", started_at=utc_now(), lag_seconds=900.0))
+        beat(Worker(name="one", started_at=utc_now()))
     assert readiness(visitor) == (200, "ready\n")
     clock.advance(seconds=61)
     assert readiness(visitor) == (503, "not ready\n")
