@@ -461,7 +461,7 @@ def test_a_list_is_whole_however_long_and_ends_at_its_limit(
     with app.app_context():
         store_account(sandbox, tenant_id="cd456", person_id=BEN)
         store_account(sandbox, tenant_id="ef789", person_id=CLEO)
-    monkeypatch.setattr("keap_connect.cli.accounts.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("keap_connect.accounts.exporting.ROWS_AT_ONCE", 2)
 
     listed = [in_process(app, "accounts", "list", *limit)[1] for limit in ([], ["--limit", "1"])]
 

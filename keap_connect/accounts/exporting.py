@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from operator import attrgetter
 
-from keap_connect.accounts.directory import list_accounts_after
+from keap_connect.accounts.directory import AccountList, list_accounts_after
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
@@ -37,8 +37,14 @@ def export_csv(
 def _pieces(only: Collection[int] | None, text: str, state: str) -> Iterator[str]:
     yield csv_line(COLUMNS)
     cells = attrgetter(*(ATTRIBUTES.get(name, name) for name in COLUMNS))
+    for found in list_in_pieces(only=only, text=text, state=state):
+        yield "".join(csv_line(cells(account)) for account in found.accounts)
+
+
+def list_in_pieces(*, only: Collection[int] | None = None, text: str, state: str | None) -> Iterator[AccountList]:
+    """Yield all that match, a few at a time, so that a slow reader holds no transaction."""
     cursor: int | None = 0
     while cursor is not None:
-        # A few rows at a time, so that a slow download holds no transaction.
-        accounts, cursor, _ = list_accounts_after(cursor, ROWS_AT_ONCE, only=only, text=text, state=state)
-        yield "".join(csv_line(cells(account)) for account in accounts)
+        found = list_accounts_after(cursor, ROWS_AT_ONCE, only=only, text=text, state=state)
+        cursor = found.next_cursor
+        yield found

@@ -11,7 +11,8 @@ import click
 from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.changes import erase as erase_account
-from keap_connect.accounts.directory import AccountView, list_accounts_after, list_refreshable_ids, view_account
+from keap_connect.accounts.directory import AccountView, list_refreshable_ids, view_account
+from keap_connect.accounts.exporting import list_in_pieces
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.accounts.state import AccountState
 from keap_connect.cli.arguments import AccountName, account_argument
@@ -27,7 +28,6 @@ from keap_connect.refresh.serving import refresh_account, valid_token
 from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
 from keap_connect.signals import on_stop
 
-ROWS_AT_ONCE = 500
 MASKED = ("access_token_masked", "refresh_token_masked")
 AT_KEAP = "To withdraw the consent too, remove this app in Keap's API settings."
 
@@ -174,12 +174,10 @@ def _refresh_all() -> Answer:
 
 
 def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:
-    cursor: int | None = 0
-    while cursor is not None:
-        found, cursor, note = list_accounts_after(cursor, ROWS_AT_ONCE, text=text, state=state)
-        if note and cursor is None:
-            click.echo(note, err=True)
-        yield from found
+    for found in list_in_pieces(text=text, state=state):
+        if found.note and found.next_cursor is None:
+            click.echo(found.note, err=True)
+        yield from found.accounts
 
 
 def _facts(account: AccountView) -> dict[str, object]:
