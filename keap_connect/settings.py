@@ -242,7 +242,7 @@ class _Reader:
                 self.problems.append(f"INSTANCE_PATH must be a folder, and {path} is a file: name another place.")
 
     def settings(self) -> Settings:
-        port = self.integer("PORT", default=5000, most=65534)
+        port = self.integer("PORT", default=5000, most=65534, least=1)
         public_url = self.public_url(port)
         is_loopback = urlsplit(public_url).hostname in LOOPBACK_HOSTS
         keap, sandbox_url = self.keap(public_url, is_loopback, port)
@@ -316,12 +316,12 @@ class _Reader:
             self.problems.append(f"{name} has quotes around it or at one end: leave them out.")
         return value
 
-    def integer(self, name: str, default: int, most: int) -> int:
+    def integer(self, name: str, default: int, most: int, least: int = 0) -> int:
         value = self.text(name) or str(default)
         # Python refuses to read a number of thousands of digits.
-        if value.isascii() and value.isdigit() and len(value) <= 20 and int(value) <= most:
+        if value.isascii() and value.isdigit() and len(value) <= 20 and least <= int(value) <= most:
             return int(value)
-        self.problems.append(f"{name} must be a whole number from 0 to {most}, not {value[:20]!r}.")
+        self.problems.append(f"{name} must be a whole number from {least} to {most}, not {value[:20]!r}.")
         return default
 
     def days(self, name: str, default: int, least: int = 1) -> int:
@@ -378,7 +378,7 @@ class _Reader:
             missing = "KEAP_CLIENT_SECRET" if client_id else "KEAP_CLIENT_ID"
             self.problems.append(f"{missing} is missing: Keap's client id and secret belong together.")
         sandbox_url = None
-        sandbox_port = self.integer("SANDBOX_PORT", default=port + 1, most=65535)
+        sandbox_port = self.integer("SANDBOX_PORT", default=port + 1, most=65535, least=1)
         if not client_id:
             if port == sandbox_port:
                 self.problems.append(f"PORT must not be {port}: the sandbox uses that one. Choose another.")

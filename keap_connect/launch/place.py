@@ -102,7 +102,7 @@ def choose_sandbox_port(environ: Mapping[str, str], instance: Path) -> str:
 def port_of(environ: Mapping[str, str]) -> int:
     """Return PORT, or its default if it is wrong: `check_settings` reports that."""
     port = value_of(environ, "PORT")
-    return int(port) if port.isdigit() and 0 < int(port) < 65535 else 5000
+    return int(port) if port.isdigit() and len(port) <= 5 and 0 < int(port) < 65535 else 5000
 
 
 def value_of(environ: Mapping[str, str], name: str) -> str:
@@ -165,8 +165,6 @@ def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
     is_https = https in {"1", "yes", "on", "true"}
     if not is_https and https not in {"", "0", "no", "off", "false"}:
         problems.append("HTTPS must be 1 or 0.")
-    if value_of(environ, "PORT") == "0":
-        problems.append("PORT must be from 1 to 65534, not 0.")
     if is_https:
         own_url = f"https://localhost:{port_of(environ)}"
         if (value_of(environ, "PUBLIC_URL") or own_url).rstrip("/") != own_url:
