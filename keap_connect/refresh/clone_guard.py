@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -42,6 +43,9 @@ OLD_DATABASE = (
 )
 OLD_CONFIRMATION = "The mark of this host is of a confirmation that this database does not know: a backup was restored."
 OLD_MARKER = "instance_id"  # the file of version 0.1.0, with an id and a counter
+
+# On the boot clock: until when the caller in this thread waits for the check of another one.
+patient_until: ContextVar[float] = ContextVar("patient_until", default=inf)
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,16 @@ def check_before_lease() -> bool:
         False if this check found that refreshing is not allowed. From then on the alarm in the database says so.
 
     Raises:
-        SQLAlchemyError, TemporarilyUnavailable: the database does not answer; nothing was lost.
+        SQLAlchemyError, TemporarilyUnavailable: the database does not answer, or not soon enough for a caller with
+            `patient_until`; nothing was lost.
     """
     marker = current_app.extensions[MARK]
     asked_at = seconds_since_boot()
     if not may_be_another_since(marker.checked_at):
         return True
-    with marker.checking:
+    if not marker.checking.acquire(timeout=min(max(patient_until.get() - asked_at, 0.0), threading.TIMEOUT_MAX)):
+        raise TemporarilyUnavailable("It is being checked whether this is the right database.", 5)
+    try:
         if marker.failed_at > asked_at:  # those who waited for a check that failed do not try one after the other
             raise TemporarilyUnavailable("The database does not answer.", 5)
         if not may_be_another_since(marker.checked_at):
@@ -106,6 +113,8 @@ def check_before_lease() -> bool:
             raise
         marker.checked_at = began_at  # what happens during the check is a reason for another one
         return is_allowed
+    finally:
+        marker.checking.release()
 
 
 def confirm_only_one(actor: str) -> None:

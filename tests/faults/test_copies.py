@@ -351,11 +351,11 @@ def test_those_who_wait_for_a_check_that_fails_do_not_try_one_after_the_other(
     class Turn:
         lock = Lock()
 
-        def __enter__(self) -> None:
+        def acquire(self, timeout: float) -> bool:
             waiting.release()
-            self.lock.acquire()
+            return self.lock.acquire(timeout=timeout)
 
-        def __exit__(self, *_: object) -> None:
+        def release(self) -> None:
             self.lock.release()
 
     def fail() -> bool:
@@ -376,6 +376,21 @@ def test_those_who_wait_for_a_check_that_fails_do_not_try_one_after_the_other(
     assert checks == ["a check"]
     failures = sorted(type(each.exception()).__name__ for each in asked)
     assert failures == ["OperationalError", *3 * ["TemporarilyUnavailable"]]
+
+
+@SQLITE
+def test_a_caller_waits_for_the_check_of_another_no_longer_than_it_wants_to(living: Stage):
+    def ask() -> None:
+        with living.app.app_context():
+            refresh_account(1, "test", patience_seconds=0.1)
+
+    marker = living.app.extensions[clone_guard.MARK]
+    marker.checked_at = -inf
+    with ThreadPoolExecutor(1) as pool:
+        with marker.checking:
+            refused = pool.submit(ask).exception(30)
+        assert isinstance(refused, TemporarilyUnavailable)
+        assert pool.submit(ask).exception(30) is None
 
 
 def test_an_event_with_another_value_is_asked_about(living: Stage):
