@@ -533,9 +533,7 @@ class _Reader:
 
     def rate_limit_storage(self) -> str:
         value = self.text("RATE_LIMIT_STORAGE") or "memory://"
-        if value == "memory://":
-            return value
-        if not value.startswith(("redis://", "rediss://")):
+        if value != "memory://" and not value.startswith(("redis://", "rediss://")):
             self.problems.append("RATE_LIMIT_STORAGE must be memory://, or start with redis:// or rediss://.")
         return value
 
