@@ -184,15 +184,12 @@ class NameRefused(FormRefused):
 
     status, code = 400, "invalid_request"
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message, field)
-
 
 class ExternalIdTaken(NameRefused):
     status, code = 409, "external_id_taken"
 
     def __init__(self, message: str = "Another account has this external id already.") -> None:
-        super().__init__("external_id", message)
+        super().__init__(message, "external_id")
 
 
 class InvitationRefused(FormRefused):

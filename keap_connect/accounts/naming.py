@@ -109,10 +109,10 @@ def tidy_name(typed: str | None) -> str | None:
 def check_names(label: str | None = None, external_id: str | None = None) -> None:
     """Check the new names of an account. Raises NameRefused."""
     if label and not re.fullmatch(f"{LABEL_CHARACTERS}+", label):
-        raise NameRefused("label", "The label has characters that cannot be shown.")
+        raise NameRefused("The label has characters that cannot be shown.", "label")
     if label and len(label) > LONGEST_NAME:
-        raise NameRefused("label", f"The label may have at most {LONGEST_NAME} characters.")
+        raise NameRefused(f"The label may have at most {LONGEST_NAME} characters.", "label")
     if external_id and not re.fullmatch(f"{EXTERNAL_ID_CHARACTERS}+", external_id):
-        raise NameRefused("external_id", "Use letters from A to Z, digits and . _ : - only, without spaces.")
+        raise NameRefused("Use letters from A to Z, digits and . _ : - only, without spaces.", "external_id")
     if external_id and len(external_id) > LONGEST_NAME:
-        raise NameRefused("external_id", f"The external id may have at most {LONGEST_NAME} characters.")
+        raise NameRefused(f"The external id may have at most {LONGEST_NAME} characters.", "external_id")
