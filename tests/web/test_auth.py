@@ -116,19 +116,21 @@ def test_every_route_declares_its_audience_and_stands_in_the_inventory(app: Flas
 @pytest.mark.parametrize("who", EVERYBODY)
 def test_door_opens_to_whom_the_inventory_says_and_to_nobody_else(world: World, entered: list[str], who: str):
     methods_of = routes(world.app)
+    # Routing refuses a method without a use before it is known who asks: one person tries them all.
+    tried = {one: METHODS if who == "anonymous" else methods_of[one] for one in AUDIENCES}
 
     answers = {
         (endpoint, method): let_in(world, who, method, endpoint, entered)
-        for endpoint in AUDIENCES
-        for method in METHODS
+        for endpoint, methods in tried.items()
+        for method in methods
     }
 
     expected = {
         (endpoint, method): OPEN_TO[AUDIENCES[endpoint]][EVERYBODY.index(who)]
         if method in methods_of[endpoint]
         else "405"
-        for endpoint in AUDIENCES
-        for method in METHODS
+        for endpoint, methods in tried.items()
+        for method in methods
     }
     assert answers == expected
 

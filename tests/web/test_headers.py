@@ -185,13 +185,12 @@ def test_static_files_end_at_their_folder_and_list_nothing(visitor: Visitor, pat
     assert send(visitor, "GET", path).status_code == 404
 
 
-@pytest.mark.parametrize("method", ["TRACE", "PUT", "PATCH", "DELETE", "PROPFIND", "POST"])
 @pytest.mark.parametrize("path", ["/accounts", "/static/css/base.css", "/healthz"])
-def test_a_method_without_a_use_is_told_which_ones_have_one(world: World, method: str, path: str):
-    answer = send(world.admin, method, path)
+def test_a_method_without_a_use_is_told_which_ones_have_one(admin: Visitor, path: str):
+    answers = [send(admin, method, path) for method in ("TRACE", "PUT", "PATCH", "DELETE", "PROPFIND", "POST")]
 
-    assert answer.status_code == 405
-    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert {one.status_code for one in answers} == {405}
+    assert {frozenset(one.headers["Allow"].split(", ")) for one in answers} == {frozenset({"GET", "HEAD", "OPTIONS"})}
 
 
 def test_callback_answers_get_alone(visitor: Visitor):
