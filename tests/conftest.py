@@ -186,7 +186,7 @@ def admin(app: Flask, new_visitor: Callable[[], Visitor]) -> Visitor:
     with app.app_context():
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
     person = new_visitor()
-    person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+    person.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD, follow=False)
     return person
 
 

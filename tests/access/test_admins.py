@@ -284,6 +284,7 @@ def test_nobody_ends_a_sign_in_of_somebody_else(app: Flask, admin: Visitor, view
 @pytest.mark.proves("R60")
 @on_sqlite
 def test_signing_out_clears_what_the_browser_keeps_and_leaves_the_cookies_of_others(admin: Visitor):
+    admin.get("/accounts")
     answer = admin.press("/signout", follow=False)
 
     assert answer.headers["Clear-Site-Data"] == '"cache", "storage"'

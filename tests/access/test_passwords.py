@@ -210,6 +210,7 @@ def test_links_are_not_guessed_for_long(app: Flask, admin: Visitor, password_lin
 @pytest.mark.proves("R54", "F65")
 @on_sqlite
 def test_a_known_browser_has_a_budget_and_no_more(app: Flask, admin: Visitor):
+    admin.get("/accounts")
     admin.press("/signout")
     statuses = [try_password(admin).status_code for _ in range(ATTEMPTS_PER_DEVICE + 1)]
 
@@ -302,6 +303,7 @@ def test_a_made_up_device_has_no_budget_of_its_own(app: Flask, admin: Visitor, d
 @pytest.mark.proves("R54")
 @on_sqlite
 def test_a_device_of_one_admin_is_worth_nothing_at_another_address(app: Flask, admin: Visitor, other_admin: str):
+    admin.get("/accounts")
     admin.press("/signout")
     statuses = [try_password(admin, email=other_admin).status_code for _ in range(ATTEMPTS_PER_EMAIL + 1)]
 

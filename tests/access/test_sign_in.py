@@ -702,6 +702,7 @@ def test_cookies_are_out_of_reach_of_scripts_other_sites_and_other_paths(
 @on_sqlite
 @pytest.mark.parametrize("environ", [ON_HTTPS], indirect=True)
 def test_cookies_are_taken_back_under_the_flags_they_were_set_with(app: Flask, admin: Visitor):
+    admin.get("/accounts")
     taken_back = set_cookies(admin.press("/signout", follow=False))["__Host-admin"]
 
     assert (taken_back["secure"], taken_back["path"], taken_back["max-age"]) == (True, "/", "0")
