@@ -3,6 +3,7 @@
 These are the compiled templates, the routes with their URL builders, and the SQL of each statement.
 """
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +11,8 @@ from typing import Any, ClassVar
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from jinja2 import FileSystemBytecodeCache
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
@@ -44,7 +47,14 @@ def make_apps_quickly(folder: Path) -> None:
     """Let all apps of this process share what they compile; templates in files of a folder, by their content."""
     Flask.url_rule_class = RememberedRule
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": FileSystemBytecodeCache(str(folder))}
+    event.listen(Engine, "connect", _wait_for_no_disk)
     _share_statements()
+
+
+def _wait_for_no_disk(connection: Any, _record: object) -> None:
+    """Let SQLite commit without a wait for the disk: no database of this process has to outlive a power failure."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 def _share_statements() -> None:
