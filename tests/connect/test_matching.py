@@ -1,12 +1,15 @@
 """Where a grant goes, as one table; and the same (tenant, person) stored by two at once: one account."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -273,30 +276,21 @@ def count_lock_waits() -> int:
 
 def receive_in_processes(environ: dict[str, str], shares: list[list[str]]) -> list[list[str]]:
     """Let one process for each share receive its callbacks, all from the same moment on."""
-    command = [sys.executable, "-m", "tests.connect.arriving"]
-    processes = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        for _ in shares
-    ]
-    try:
-        for process, share in zip(processes, shares, strict=True):
-            assert process.stdin
-            process.stdin.write(json.dumps({"environ": environ, "browser": BROWSER, "callbacks": share}) + "\n")
-            process.stdin.flush()
-        for process in processes:
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        return [json.loads(process.communicate(timeout=PATIENCE_SECONDS)[0]) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    command, pipe = [sys.executable, "-m", "tests.connect.arriving"], subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as program:
+        try:
+            assert program.stdin
+            assert program.stdout
+            program.stdin.write(json.dumps({"environ": environ, "browser": BROWSER, "shares": shares}) + "\n")
+            program.stdin.flush()
+            assert [program.stdout.readline() for _ in shares] == ["ready\n"] * len(shares)
+            answers, _ = program.communicate("go\n", timeout=PATIENCE_SECONDS)
+            return [json.loads(line) for line in answers.splitlines()]
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)  # also those that it forked
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
