@@ -33,7 +33,7 @@ class Sandbox:
     """A running sandbox. Start it with `Sandbox.start(store)`, best in a `with` block."""
 
     def __init__(self, store: Path, *arguments: str) -> None:
-        self._store = store
+        self.store = store
         self._arguments = arguments
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
@@ -48,7 +48,7 @@ class Sandbox:
 
     def _launch(self) -> None:
         command = [sys.executable, "-m", "keap_connect.sandbox", "--port", str(self._port)]
-        command += ["--store", str(self._store), *self._arguments]
+        command += ["--store", str(self.store), *self._arguments]
         self._process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         line = self._process.stdout.readline()
         ready = READY.match(line)

@@ -1,11 +1,15 @@
 """An app without a socket, and the people who stand before its door, for tests/web and tests/access."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import sqlalchemy
 from flask import Flask
+from requests.cookies import RequestsCookieJar
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
@@ -23,6 +27,7 @@ from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
 from tests.web.inventory import LINK_TOKEN, PASSWORD_TICKET
+from tests.web.kept_rows import keep_rows, list_filled, put_rows
 
 VIEWER_EMAIL = "viewer@example.com"
 
@@ -85,12 +90,65 @@ class World:
         }[who]
 
 
+@dataclass(frozen=True)
+class KeptWorld:
+    """What the app and the sandbox stored for a world, and the cookies of its people."""
+
+    made_at: float
+    held_ref: str
+    filled: set[str]
+    app_rows: Path
+    sandbox_rows: Path
+    cookies: dict[str, RequestsCookieJar]
+
+
+PEOPLE = ("customer", "foreign_customer", "admin", "viewer", "anonymous")
+KEPT_SECONDS = 300  # so that nothing in it has expired
+_kept: list[KeptWorld] = []
+
+
 @pytest.fixture
-def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
-    """Give the people, each with what they got by their own clicks."""
-    customer, foreign_customer, admin, viewer = new_visitor(), new_visitor(), new_visitor(), new_visitor()
+def world(
+    app: Flask,
+    new_visitor: Callable[[], Visitor],
+    sandbox: Sandbox,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> World:
+    """Give the people, each with what they got by their own clicks; most tests get what others clicked for them."""
+    people = {name: new_visitor() for name in PEOPLE}
+    url = sqlalchemy.make_url(app.extensions["keap_connect"].settings.database_url)
+    is_usual = url.get_backend_name() == "sqlite" and "environ" not in request.node.callspec.params
+    if not is_usual:
+        return _world_of(app, people, _let_them_click(app, people))
+    database = Path(str(url.database))
+    if not _kept or time.monotonic() - _kept[-1].made_at > KEPT_SECONDS:
+        made_at, before = time.monotonic(), list_filled(database)
+        held_ref = _let_them_click(app, people)
+        folder = tmp_path_factory.mktemp("kept-world")
+        keep_rows(database, folder / "app.db")
+        keep_rows(sandbox.store, folder / "sandbox.db")
+        cookies = {name: person.session.cookies.copy() for name, person in people.items()}
+        filled = list_filled(database) - before
+        _kept.append(KeptWorld(made_at, held_ref, filled, folder / "app.db", folder / "sandbox.db", cookies))
+        return _world_of(app, people, held_ref)
+    kept = _kept[-1]
+    put_rows(kept.app_rows, database, kept.filled)
+    put_rows(kept.sandbox_rows, sandbox.store, list_filled(kept.sandbox_rows))
+    for name, person in people.items():
+        person.session.cookies.update(kept.cookies[name])
+    return _world_of(app, people, kept.held_ref)
+
+
+def _world_of(app: Flask, people: dict[str, Visitor], held_ref: str) -> World:
+    return World(app=app, account_id=1, foreign_account_id=2, held_ref=held_ref, **people)
+
+
+def _let_them_click(app: Flask, people: dict[str, Visitor]) -> str:
+    """Let each of them get what they have; return the ref of the flow that waits for a decision."""
+    customer = people["customer"]
     customer.connect()
-    foreign_customer.connect(person="cleo.marsh@example.com", tenant="ef789")
+    people["foreign_customer"].connect(person="cleo.marsh@example.com", tenant="ef789")
     held = customer.reconnect(1, tenant="cd456")
     with app.app_context():
         create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
@@ -101,19 +159,9 @@ def world(app: Flask, new_visitor: Callable[[], Visitor]) -> World:
         start_import(file, ADMIN_EMAIL, only_checks=True)  # no worker does it
         add_endpoint("https://example.com/canary-path", None, None, ADMIN_EMAIL)
         send_test(1)
-    admin.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD, follow=False)
-    viewer.sign_in(VIEWER_EMAIL, ADMIN_PASSWORD, follow=False)
-    return World(
-        app=app,
-        admin=admin,
-        viewer=viewer,
-        customer=customer,
-        foreign_customer=foreign_customer,
-        anonymous=new_visitor(),
-        account_id=1,
-        foreign_account_id=2,
-        held_ref=held.url.rpartition("/")[2],
-    )
+    people["admin"].sign_in(ADMIN_EMAIL, ADMIN_PASSWORD, follow=False)
+    people["viewer"].sign_in(VIEWER_EMAIL, ADMIN_PASSWORD, follow=False)
+    return held.url.rpartition("/")[2]
 
 
 def _add_links(account_id: int) -> None:
