@@ -30,6 +30,19 @@ MOST_BYTES, MOST_REQUESTS = 60_000, 8
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 # What dark colors and a narrow window can change; the other rules would only find the same again.
 RULES_OF_LOOKS = ["color-contrast", "target-size"]
+# Of rows that only differ in their words, axe judges two.
+THIN_OUT = """() => {
+  const shapeOf = one =>
+    [one.tagName, one.getAttribute("class"), one.type, one.role, ...[...one.children].map(shapeOf), ""].join(" ");
+  for (const parent of new Set([...document.querySelectorAll("tr, li, svg *")].map(one => one.parentElement))) {
+    const seen = {};
+    for (const one of [...parent.children]) {
+      const shape = shapeOf(one);
+      seen[shape] = (seen[shape] ?? 0) + 1;
+      if (seen[shape] > 2) one.remove();
+    }
+  }
+}"""
 RUN_AXE = """async rules => {
   const found = await axe.run({runOnly: rules, resultTypes: ["violations"]});
   return found.violations.flatMap(one => one.nodes.map(node => `${one.id}: ${node.target} ${node.failureSummary}`));
@@ -115,37 +128,46 @@ class Inspector:
         if size["bytes"] > MOST_BYTES or size["requests"] > MOST_REQUESTS:
             yield f"it is too large: {size}"
         yield from (f"sticks out of its cell: {text}" for text in self.page.evaluate(FIND_CROWDED))
-        yield from self._look_closely(markup, site)
+        yield from self._narrow()
         yield from self._print()
+        yield from self._look_closely(markup, site)
         yield from self.watch.complaints
         yield from self.watch.foreign_requests(origin_of(self.world.urls[site]))
 
-    def _look_closely(self, markup: Markup, site: str) -> Iterator[str]:
-        """Run axe where a page has something that axe has not seen; and look at the page in a narrow window."""
-        page = self.page
-        sheet = "sandbox" if site == "sandbox" else "app"  # all other sites are the app, and look the same
-        kinds = {
-            (sheet, one.parents[-1].name, one.name, one["class"], one["type"], one["role"])
-            for one in markup.elements
-            if one.parents
-        }
-        is_new, self.kinds = not kinds <= self.kinds, self.kinds | kinds
-        if is_new:
-            page.evaluate(AXE_SCRIPT)
-            yield from page.evaluate(RUN_AXE, RULES)
-            page.emulate_media(color_scheme="dark")
-            page.set_viewport_size(PHONE)
-            found = page.evaluate(RUN_AXE, RULES_OF_LOOKS)
-            yield from (f"on a phone, dark: {one}" for one in found)
-        page.set_viewport_size(NARROWEST)
-        if (beyond := page.evaluate("document.documentElement.scrollWidth - innerWidth")) > 0:
+    def _narrow(self) -> Iterator[str]:
+        self.page.set_viewport_size(NARROWEST)
+        if (beyond := self.page.evaluate("document.documentElement.scrollWidth - innerWidth")) > 0:
             yield f"it scrolls sideways by {beyond} pixels"
 
     def _print(self) -> Iterator[str]:
         on_screen = self.page.evaluate(READ_TEXT)
-        self.page.emulate_media(media="print", color_scheme="light")
+        self.page.emulate_media(media="print")
         on_paper = self.page.evaluate(READ_TEXT)
+        self.page.emulate_media(media="screen")
         yield from (f"paper hides: {text}" for text in on_screen if text not in on_paper)
+
+    def _look_closely(self, markup: Markup, site: str) -> Iterator[str]:
+        """Run axe where a page has something that axe has not seen; where only its place is new, in light colors."""
+        page = self.page
+        sheet = "sandbox" if site == "sandbox" else "app"  # all other sites are the app, and look the same
+        kinds = {
+            (one.parents[-1].name, sheet, one.name, one["class"], one["type"], one["role"])
+            for one in markup.elements
+            if one.parents
+        }
+        if kinds <= self.kinds:
+            return
+        has_new_look = not {one[1:] for one in kinds} <= {one[1:] for one in self.kinds}
+        self.kinds |= kinds
+        page.set_viewport_size(DESK)
+        page.evaluate(THIN_OUT)
+        page.evaluate(AXE_SCRIPT)
+        yield from page.evaluate(RUN_AXE, RULES)
+        if has_new_look:
+            page.emulate_media(color_scheme="dark")
+            page.set_viewport_size(PHONE)
+            found = page.evaluate(RUN_AXE, RULES_OF_LOOKS)
+            yield from (f"on a phone, dark: {one}" for one in found)
 
     def _note_answer(self, answer: Response) -> None:
         if answer.request.is_navigation_request():
