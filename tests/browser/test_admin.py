@@ -18,6 +18,7 @@ from tests.support.visitor import Visitor
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 with_and_without_scripts = pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+without_scripts = pytest.mark.parametrize("scripts", [False], ids=["no scripts"])  # test_pages.py has scripts
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_admin_without_an_account_is_told_what_to_do_first(admin: Person, settin
     expect(admin.page.get_by_role("button", name="Copy")).to_be_visible()
 
 
-@with_and_without_scripts
+@without_scripts
 def test_admin_finds_all_accounts_and_searches_them(admin: Person, visitor: Visitor, scripts: bool):
     for who, tenant in (("ann.lee", "ab123"), ("ann.lee", "cd456"), ("ben.ortiz", "ab123"), ("cleo.marsh", "ef789")):
         visitor.connect(f"{who}@example.com", tenant)
@@ -111,8 +112,7 @@ def test_admin_finds_all_accounts_and_searches_them(admin: Person, visitor: Visi
     expect(admin.page.locator(".accounts tbody tr")).to_have_count(4)
 
 
-@with_and_without_scripts
-def test_admin_filters_by_state(admin: Person, visitor: Visitor, lose: Callable[[int, str], None], scripts: bool):
+def test_admin_filters_by_state(admin: Person, visitor: Visitor, lose: Callable[[int, str], None]):
     for tenant in ("ab123", "cd456"):
         visitor.connect("ann.lee@example.com", tenant)
     lose(2, "cd456")
@@ -182,7 +182,7 @@ def test_refresh_whose_answer_was_lost_is_not_repeated_at_once(admin: Person, vi
     assert sandbox.ledger()["totals"]["refreshes"] == 1
 
 
-@with_and_without_scripts
+@without_scripts
 def test_admin_asks_again_whose_account_a_pending_one_is(
     admin: Person, visitor: Visitor, sandbox: Sandbox, scripts: bool
 ):
@@ -216,8 +216,7 @@ def test_admin_reconnects_an_account(admin: Person, visitor: Visitor, lose: Call
     admin.reads("Active", "Reconnected by Ann Lee", "Keap refused the refresh token for good")
 
 
-@with_and_without_scripts
-def test_admin_disconnects_an_account_after_a_question(admin: Person, visitor: Visitor, app: Flask, scripts: bool):
+def test_admin_disconnects_an_account_after_a_question(admin: Person, visitor: Visitor, app: Flask):
     visitor.connect()
     admin.open("/accounts/1")
 
@@ -244,9 +243,8 @@ def test_admin_who_was_signed_out_comes_back_to_the_page_they_wanted(new_admin: 
     expect(person.page).to_have_url(re.compile("/accounts/1$"))
 
 
-@with_and_without_scripts
 @pytest.mark.proves("F60", "R60")
-def test_copied_cookie_is_refused_after_sign_out(admin: Person, new_admin: Callable[[], Person], scripts: bool):
+def test_copied_cookie_is_refused_after_sign_out(admin: Person, new_admin: Callable[[], Person]):
     copied = admin.page.context.cookies()
     thief = new_admin()
     thief.page.context.add_cookies(copied)
@@ -275,7 +273,7 @@ def test_session_planted_before_the_sign_in_is_worth_nothing_after_it(new_admin:
     attacker.sees("Sign in")
 
 
-@with_and_without_scripts
+@without_scripts
 def test_wrong_password_is_told_beside_the_form(new_admin: Callable[[], Person], scripts: bool):
     person = new_admin()
 

@@ -15,7 +15,7 @@ from tests.support.server import free_port, serve
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
-HOSTILE_NAMES = ['"><img src=x onerror=alert(1)>', "=HYPERLINK('https://evil.example')", "{{ 7 * 7 }}</title><h1>"]
+HOSTILE_NAME = """"><img src=x onerror=alert(1)> =HYPERLINK('https://evil.example') {{ 7 * 7 }}</title><h1>"""
 
 
 def test_customer_connects_by_clicking_and_sees_which_account(person: Person):
@@ -298,18 +298,17 @@ def test_keap_that_answers_html_503_loses_nothing_and_works_again_when_it_is_bac
     person.sees("Your Keap account is connected")
 
 
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
 @pytest.mark.proves("F61")
 def test_hostile_name_of_a_tenant_is_text_on_every_page_of_the_customer(
-    person: Person, context: BrowserContext, watch: Watch, name: str
+    person: Person, context: BrowserContext, watch: Watch
 ):
     context.on("dialog", lambda dialog: (watch.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    person.sandbox.rename("gh012", name)
+    person.sandbox.rename("gh012", HOSTILE_NAME)
     person.connect("Eve Stone", "gh012")
 
     for path in (urlsplit(person.page.url).path, "/your-accounts", "/reconnect/1", "/accounts/1/disconnect"):
         person.open(path)
-        person.reads(name)
+        person.reads(HOSTILE_NAME)
         expect(person.page.locator("img, h1 ~ h1")).to_have_count(0)
 
 
