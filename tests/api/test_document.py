@@ -18,7 +18,7 @@ from tests.api.fixtures import Program
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 QUICKLY = hypothesis.settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,
