@@ -100,11 +100,17 @@ def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def migrated_postgres(new_database: Callable[[], str]) -> str:
-    """Give the URL of a migrated PostgreSQL database, emptied between tests."""
+def empty_postgres(new_database: Callable[..., str]) -> str:
+    """Give the URL of a migrated PostgreSQL database to copy from."""
     url = new_database()
     migrate(url)
     return url
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(new_database: Callable[..., str], empty_postgres: str) -> str:
+    """Give the URL of a migrated PostgreSQL database, emptied between tests."""
+    return new_database(empty_postgres)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -19,7 +19,7 @@ from keap_connect.database import Base, db
 from keap_connect.models import AccountEvent, AuthorizationFlow
 from keap_connect.revisions import MIGRATIONS, downgrade, upgrade
 from keap_connect.settings import Settings
-from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
+from tests.conftest import SECRET_KEY, TOKEN_KEY
 
 REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
 HEAD = REVISIONS[-1]
@@ -39,14 +39,6 @@ def starts_empty():
 from_empty = pytest.mark.parametrize("starts_empty", [True], ids=["from empty"])
 
 
-@pytest.fixture(scope="module")
-def postgres_at_head(new_database):
-    """Give the URL of a migrated database to copy from."""
-    url = new_database()
-    migrate(url)
-    return url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request, tmp_path, starts_empty):
     """Give a database at the newest revision without a row, or one without a table."""
@@ -56,7 +48,7 @@ def database_url(request, tmp_path, starts_empty):
             shutil.copy(request.getfixturevalue("empty_sqlite"), path)
         return f"sqlite:///{path}"
     new_database = request.getfixturevalue("new_database")
-    return new_database() if starts_empty else new_database(request.getfixturevalue("postgres_at_head"))
+    return new_database() if starts_empty else new_database(request.getfixturevalue("empty_postgres"))
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ from keap_connect.refresh.lease import look
 from keap_connect.refresh.recovery import list_kept
 from keap_connect.services import services
 from keap_connect.settings import Settings
-from tests.conftest import environ_of, migrate
+from tests.conftest import environ_of
 from tests.support.postgres import PostgresServer
 from tests.support.sandbox import ANN, Sandbox
 
@@ -55,7 +55,8 @@ class Process:
         self._answers, answers = os.pipe()
         self.log = log
         with log.open("ab") as errors:
-            wanted = json.dumps({**os.environ, **environ, "LOG_LEVEL": "WARNING", **extra}).encode()
+            own = {"FLASK_SKIP_DOTENV": "1", **environ, "LOG_LEVEL": "WARNING", **extra}
+            wanted = json.dumps(own).encode()
             socket.send_fds(nursery, [wanted], [commands, answers, errors.fileno()])
         os.close(commands)
         os.close(answers)
@@ -360,9 +361,18 @@ def open_nursery(**environ: str) -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[socket.socket]:
+def nursery(
+    new_database: Callable[..., str], empty_sqlite: Path, empty_postgres: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[socket.socket]:
     """Give the nursery of this machine."""
+    folder = tmp_path_factory.mktemp("nursery")
+    file = shutil.copy(empty_sqlite, folder / "keap_connect.db")
+    nowhere = Sandbox(folder)
+    nowhere.url = "http://127.0.0.1:9"
     with open_nursery() as opened:
+        for url in (f"sqlite:///{file}", new_database(empty_postgres)):
+            opened.send(json.dumps({**environ_of(nowhere, url, folder), "LOG_LEVEL": "ERROR"}).encode())
+            assert opened.recv(100) == b"rehearsed"
         yield opened
 
 
@@ -406,8 +416,7 @@ def side_by_side(
         if database_url.startswith("sqlite"):
             shutil.copy(request.getfixturevalue("empty_sqlite"), folder / "keap_connect.db")
             return f"sqlite:///{folder}/keap_connect.db"
-        url: str = request.getfixturevalue("new_database")()
-        migrate(url)
+        url: str = request.getfixturevalue("new_database")(request.getfixturevalue("empty_postgres"))
         return url
 
     def run_in(folder: Path, url: str, run: Callable[[Stage, int], None], number: int) -> None:

@@ -1,7 +1,8 @@
 """Processes of the app that do what a test tells them: one line of JSON in, one line out.
 
 Run as `python -m tests.support.refreshing_process HANDLE`, it is a nursery: it has imported the app, which takes a
-second, and forks one process for each request that comes over the socket HANDLE. Each has its own environment:
+second, and compiled its routes and statements, and forks one process for each request that comes over the socket
+HANDLE. Each has its own environment:
 
 PACE                  divides the waits of the refresher, so that a test need not wait for minutes
 CRASH_AT, FREEZE_AT   a step of a refresh at which the process kills or stops itself, such as `after_lease`
@@ -13,30 +14,36 @@ STATEMENT_SECONDS     how long PostgreSQL lets a statement, or a silence in a tr
 LEAST_REFUSED         from how many refused accounts on refreshing is paused
 """
 
+import gc
 import json
 import os
 import resource
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
 
-from keap_connect import clock, database, engine
+from keap_connect import clock, counters, database, engine
+from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.application import create_app
 from keap_connect.keap import transport
+from keap_connect.keap.token_response import TokenResponse
 from keap_connect.refresh import alarms, circuit_breaker, lease, refresher, timing
 from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.lease import look
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refresh.worker import RefreshWorker
+from tests.support.quick_apps import make_apps_quickly
 
 LONGEST_ENVIRON_BYTES = 65536
 
@@ -44,17 +51,42 @@ LONGEST_ENVIRON_BYTES = 65536
 def nurse(handle: int) -> None:
     """Fork a process for each request until the other end of the socket closes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead need no mourning
-    with socket.socket(fileno=handle) as requests:
+    with socket.socket(fileno=handle) as requests, tempfile.TemporaryDirectory(prefix="nursery-") as folder:
+        make_apps_quickly(Path(folder))
         while True:
             content, handles, _, _ = socket.recv_fds(requests, LONGEST_ENVIRON_BYTES, 3)
             if not content:
                 return
-            if os.fork() == 0:
+            if not handles:
+                _rehearse(json.loads(content))
+                requests.send(b"rehearsed")
+            elif os.fork() == 0:
                 requests.detach()
                 os.close(handle)
                 _be_born(json.loads(content), handles)
             for each in handles:
                 os.close(each)
+
+
+def _rehearse(environ: dict[str, str]) -> None:
+    """Do what most processes do, on a database of no test, so that they find it compiled."""
+    before = dict(os.environ)
+    os.environ.update(environ)
+    app = create_app()
+    with app.app_context():
+        with database.write_transaction() as session:
+            account = new_account(session, "ab123", "1")
+            replace_credential(account, TokenResponse("an-access-token", "a-refresh-token", clock.utc_now()))
+        life = Life(app)
+        for command in ({"what": "refresh", "account_id": account.id}, {"what": "sweep"}):
+            life.obey(command)
+        database.db.engine.dispose()
+    os.environ.clear()
+    os.environ.update(before)
+    counters.take()
+    assert threading.active_count() == 1, "what is forked would have no other thread"
+    gc.collect()
+    gc.freeze()
 
 
 class ShiftedDatetime(datetime):
