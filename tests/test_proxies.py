@@ -36,7 +36,7 @@ from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
 from tests.keap.raw_server import RawServer, answering, http
 from tests.support.drills import wait_until
 from tests.support.proxies import HOST, KINDS, Kind, run_proxy
-from tests.support.real_server import SHIPPED, RealServer, real_server
+from tests.support.real_server import RealServer, real_server
 
 Headers = Iterable[tuple[str, str]]
 MOST_GUESSES = 61  # 30 in each of two minutes, and one
@@ -61,7 +61,9 @@ class Installation:
 
 
 @pytest.fixture(scope="module")
-def installation(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(
+    empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, ready_command: list[str]
+) -> Iterator[Installation]:
     """Give one app for all proxies, with an admin, an API key and an account."""
     folder = tmp_path_factory.mktemp("installation")
     database = folder / "keap_connect.db"
@@ -84,7 +86,7 @@ def installation(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -
             granted = TokenResponse("an-access-token", "a-refresh-token", utc_now() + timedelta(days=1))
             replace_credential(new_account(session, "ab123", "1"), granted)
         db.engine.dispose()
-    with real_server(environ) as server:
+    with real_server(environ, "serve", command=ready_command) as server:
         yield Installation(server.port, database, folder / "audit.log", key, environ)
 
 
@@ -306,10 +308,10 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="module")
-def servers(installation: Installation) -> Iterator[list[RealServer]]:
+def servers(installation: Installation, ready_command: list[str]) -> Iterator[list[RealServer]]:
     """Give two servers; a test that restarts one puts the new one into its place."""
     environ = {**installation.environ, "API_RATE_PER_MINUTE": "0"}
-    running = [RealServer(environ, SHIPPED) for _ in range(2)]
+    running = [RealServer(environ, [*ready_command, "serve"]) for _ in range(2)]
     try:
         for one in running:
             one.wait_until_it_listens()
@@ -329,7 +331,11 @@ def shared_port(kind: Kind, servers: list[RealServer], authority: trustme.CA, tm
 
 @pytest.mark.proves("R42")
 def test_no_token_call_fails_while_one_server_after_the_other_is_restarted(
-    shared_port: int, servers: list[RealServer], installation: Installation, tls: ssl.SSLContext
+    shared_port: int,
+    servers: list[RealServer],
+    installation: Installation,
+    tls: ssl.SSLContext,
+    ready_command: list[str],
 ):
     statuses: list[int] = []
     failures: list[str] = []
@@ -357,7 +363,7 @@ def test_no_token_call_fails_while_one_server_after_the_other_is_restarted(
         for place, old in enumerate(list(servers)):
             assert old.end() == 0
             wait_for_calls()
-            servers[place] = RealServer(old.environ, SHIPPED, old.port)
+            servers[place] = RealServer(old.environ, [*ready_command, "serve"], old.port)
             servers[place].wait_until_it_listens()
         wait_for_calls()
     finally:

@@ -29,7 +29,7 @@ from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.support.drills import ROOT, Shell, documented_lines, wait_until
 from tests.support.filled_versions import ENVIRON, FOLDER, NAMES, load, revision_of
-from tests.support.real_server import RealServer, real_server
+from tests.support.real_server import RealServer, real_servers
 from tests.support.sandbox import Sandbox
 from tests.test_migrations import HEAD, REVISIONS, value_for
 
@@ -166,7 +166,9 @@ def key_of(table: sqlalchemy.Table, row: dict[str, object]) -> list[sqlalchemy.C
 
 @pytest.mark.long
 @pytest.mark.proves("R42")
-def test_no_token_call_fails_while_all_processes_are_restarted(environ: dict[str, str], sandbox: Sandbox):
+def test_no_token_call_fails_while_all_processes_are_restarted(
+    environ: dict[str, str], sandbox: Sandbox, ready_command: list[str]
+):
     app = create_app(Settings.from_env(environ))
     with app.app_context():
         store_account(sandbox)
@@ -193,7 +195,8 @@ def test_no_token_call_fails_while_all_processes_are_restarted(environ: dict[str
         before = len(statuses)
         wait_until(lambda: len(statuses) > before + 20)
 
-    with real_server(environ) as first, real_server(environ) as second:
+    serve = [*ready_command, "serve"]
+    with real_servers(2, environ, serve) as (first, second):
         servers += [first, second]
         callers = [threading.Thread(target=ask) for _ in range(4)]
         for caller in callers:
@@ -202,7 +205,7 @@ def test_no_token_call_fails_while_all_processes_are_restarted(environ: dict[str
             for old in (first, second):
                 wait_for_calls()
                 assert old.end() == 0
-                fresh = RealServer(environ, ["-m", "keap_connect", "serve"])
+                fresh = RealServer(environ, serve)
                 fresh.wait_until_it_listens()
                 servers[servers.index(old)] = fresh
             wait_for_calls()

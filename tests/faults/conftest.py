@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -312,9 +312,11 @@ class Outage:
 
 
 @contextlib.contextmanager
-def program(stage: Stage, *arguments: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+def program(
+    stage: Stage, *arguments: str, command: Sequence[str] = (sys.executable, "-m", "keap_connect")
+) -> Iterator[subprocess.Popen[bytes]]:
     """Give `./keap-connect …` as it runs in earnest."""
-    command = [*before, sys.executable, "-m", "keap_connect", *arguments]
+    command = [*command, *arguments]
     with subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": "/usr/bin:/bin", **stage.environ}) as started:
         try:
             yield started

@@ -147,8 +147,8 @@ def test_the_same_instance_id_is_not_asked_about_and_another_one_is(living: Stag
     _asks(living, "INSTANCE_ID is staging, and this database belongs to production.")
 
 
-def test_db_upgrade_is_not_asked_about(living: Stage):
-    with program(living, "db", "upgrade") as upgrading:
+def test_db_upgrade_is_not_asked_about(living: Stage, ready_command: list[str]):
+    with program(living, "db", "upgrade", command=ready_command) as upgrading:
         assert upgrading.wait(60) == 0
     _goes_on(living)
 

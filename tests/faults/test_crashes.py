@@ -5,7 +5,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -317,12 +316,11 @@ def test_a_withdrawn_grant_needs_two_refusals_and_then_a_person(stage: Stage, wo
 
 @SQLITE
 @pytest.mark.parametrize("arguments", [["refresh", "--all"], ["refresh", "1"], ["token", "1"]])
-def test_ctrl_c_while_a_command_refreshes_loses_no_pair(stage: Stage, arguments: list[str]):
+def test_ctrl_c_while_a_command_refreshes_loses_no_pair(stage: Stage, ready_command: list[str], arguments: list[str]):
     account_id, _ = stage.add_accounts(2)
     stage.sandbox.hold("refresh", where="after")
-    command = [sys.executable, "-m", "keap_connect", "accounts", *arguments]
     program = subprocess.Popen(
-        command,
+        [*ready_command, "accounts", *arguments],
         cwd=REPOSITORY,
         env={"PATH": "/usr/bin:/bin", **stage.environ},
         stdout=subprocess.PIPE,

@@ -58,7 +58,9 @@ def full_disk(stage: Stage, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.proves("F86", "R29")
-def test_worker_and_web_start_with_a_full_disk_say_so_and_work_again_when_there_is_room(stage: Stage, full_disk: Path):
+def test_worker_and_web_start_with_a_full_disk_say_so_and_work_again_when_there_is_room(
+    stage: Stage, full_disk: Path, ready_command: list[str]
+):
     first, second = *stage.add_accounts(), *stage.add_accounts(tenant_id="cd456")
     with stage.app.app_context():
         key = issue_api_key("jobs", [Scope.TOKENS_READ], "x").text
@@ -67,7 +69,10 @@ def test_worker_and_web_start_with_a_full_disk_say_so_and_work_again_when_there_
         with stage.app.app_context():
             return "".join(worker.pause_reason or "" for worker in list_workers())
 
-    with program(stage, "worker") as worker, real_server(stage.environ) as server:
+    with (
+        program(stage, "worker", command=ready_command) as worker,
+        real_server(stage.environ, "serve", command=ready_command) as server,
+    ):
         until(lambda: "disk for the recovery file is full" in worker_says())
         answer = server.ask(f"/api/v1/accounts/{first}/token", key)
         assert (answer[0], stage.presentations(), stage.alarms()) == (503, [], [])

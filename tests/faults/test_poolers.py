@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -90,15 +89,15 @@ def database_url(pooled: str) -> str:
 
 @pytest.mark.proves("F92")
 @pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
-def test_all_parts_work_through_a_pooler(stage: Stage, pooled: str):
-    _work_through(stage, pooled, accounts=12, servers=1, callers=8, calls=12, commands=COMMANDS[2:4])
+def test_all_parts_work_through_a_pooler(stage: Stage, pooled: str, ready_command: list[str]):
+    _work_through(stage, pooled, ready_command, accounts=12, servers=1, callers=8, calls=12, commands=COMMANDS[2:4])
 
 
 @pytest.mark.long
 @pytest.mark.proves("F92")
 @pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
-def test_all_parts_work_through_a_pooler_for_longer(stage: Stage, pooled: str):
-    _work_through(stage, pooled, accounts=300, servers=2, callers=24, calls=1000, commands=COMMANDS * 3)
+def test_all_parts_work_through_a_pooler_for_longer(stage: Stage, pooled: str, ready_command: list[str]):
+    _work_through(stage, pooled, ready_command, accounts=300, servers=2, callers=24, calls=1000, commands=COMMANDS * 3)
 
 
 @pytest.mark.proves("F89", "F92")
@@ -203,7 +202,7 @@ def test_a_pair_is_in_its_recovery_file_while_a_pooler_or_the_server_behind_it_h
 @pytest.mark.proves("F92")
 @pytest.mark.parametrize("pooled", ["hasty"], indirect=True)
 def test_token_calls_answer_503_while_the_server_behind_a_pooler_hangs(
-    stage: Stage, pooled: str, postgres: PostgresServer
+    stage: Stage, pooled: str, postgres: PostgresServer, ready_command: list[str]
 ):
     """Whether a call has a session already or waits for one, the pooler's limits end it."""
     (account_id,) = stage.add_accounts(1, expires_in_seconds=80_000)
@@ -211,7 +210,7 @@ def test_token_calls_answer_503_while_the_server_behind_a_pooler_hangs(
         key = issue_api_key("job", [Scope.TOKENS_READ], "x").text
     calls = FEW_SESSIONS * 2
 
-    with real_servers(1, stage.environ) as (server,), ThreadPoolExecutor(calls) as pool:
+    with real_servers(1, stage.environ, [*ready_command, "serve"]) as (server,), ThreadPoolExecutor(calls) as pool:
 
         def ask(_number: int) -> int:
             return server.ask(f"/api/v1/accounts/{account_id}/token", key)[0]
@@ -268,6 +267,7 @@ def _pair_files(stage: Stage) -> list[Path]:
 def _work_through(
     stage: Stage,
     pooled: str,
+    command: list[str],
     *,
     accounts: int,
     servers: int,
@@ -283,11 +283,11 @@ def _work_through(
     environ = stage.environ | {"API_RATE_PER_MINUTE": "10000000", "LOG_LEVEL": "WARNING"}
 
     with ExitStack() as stack:
-        running = stack.enter_context(real_servers(servers, environ))
-        worker = stack.enter_context(_start(environ, "worker"))
+        running = stack.enter_context(real_servers(servers, environ, [*command, "serve"]))
+        worker = stack.enter_context(_start(environ, *command, "worker"))
         stack.callback(worker.terminate)
         pool = stack.enter_context(ThreadPoolExecutor(callers + 1))
-        ordered = pool.submit(lambda: [_run(environ, *command) for command in commands])
+        ordered = pool.submit(lambda: [_run(environ, *command, *arguments) for arguments in commands])
         calling = [pool.submit(_call, running[n % servers], keys[n % len(keys)], ids, n, calls) for n in range(callers)]
         answers = [answer for each in calling for answer in each.result()]
         printed = ordered.result()
@@ -340,15 +340,14 @@ def _token(stage: Stage, account_id: int) -> str | None:
         return open_access_token(stage.row(account_id))
 
 
-def _start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "keap_connect", *arguments]
+def _start(environ: dict[str, str], *command: str) -> subprocess.Popen[str]:
     inside = {"PATH": "/usr/bin:/bin", "FLASK_SKIP_DOTENV": "1", **environ}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def _run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    with _start(environ, *arguments) as process:
+def _run(environ: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    with _start(environ, *command) as process:
         said = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(arguments, process.returncode, *said)
+    return subprocess.CompletedProcess(command, process.returncode, *said)

@@ -469,11 +469,11 @@ def test_a_worker_that_waits_for_its_calls_stores_what_a_dead_process_left(stage
 
 @SQLITE
 @pytest.mark.proves("R30")
-def test_a_web_process_stores_what_a_dead_process_left_before_anybody_asks(stage: Stage):
+def test_a_web_process_stores_what_a_dead_process_left_before_anybody_asks(stage: Stage, ready_command: list[str]):
     (account_id,) = stage.add_accounts()
     _keep_a_pair(stage, account_id)
 
-    with real_server(stage.environ):
+    with real_server(stage.environ, "serve", command=ready_command):
         until(lambda: not stage.kept_files())
 
     assert stage.is_reconciled(account_id)

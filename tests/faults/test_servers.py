@@ -26,9 +26,9 @@ HELD_SECONDS = 60
 
 
 @pytest.fixture
-def server(stage: Stage) -> Iterator[RealServer]:
+def server(stage: Stage, ready_command: list[str]) -> Iterator[RealServer]:
     """Give the running server."""
-    with real_server(stage.environ) as running:
+    with real_server(stage.environ, "serve", command=ready_command) as running:
         yield running
         stage.sandbox.release()
 
@@ -41,11 +41,11 @@ def key(stage: Stage) -> str:
 
 
 @pytest.mark.proves("F31", "F29", "R31")
-def test_a_server_that_is_killed_for_taking_long_leaves_the_truth_behind(stage: Stage, server: RealServer, key: str):
+def test_a_server_that_is_killed_for_taking_long_leaves_the_truth_behind(stage: Stage, key: str):
     stage.sandbox.switch(family_revocation=True)
     (account_id,) = stage.add_accounts()
     stage.sandbox.hold("refresh", where="after")
-    with ThreadPoolExecutor(1) as pool:
+    with real_server(stage.environ) as server, ThreadPoolExecutor(1) as pool:
         asking = pool.submit(server.ask, PATH, key)
         stage.sandbox.wait_held(1)
         server.process.kill()

@@ -27,9 +27,9 @@ def environ(environ: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def server(stage: Stage, environ: dict[str, str]) -> Iterator[RealServer]:
+def server(stage: Stage, environ: dict[str, str], ready_command: list[str]) -> Iterator[RealServer]:
     """Give the server that ships."""
-    with real_server(environ) as running:
+    with real_server(environ, "serve", command=ready_command) as running:
         yield running
         stage.sandbox.release()
 

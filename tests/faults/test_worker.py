@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,8 +52,8 @@ def worker_program(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
         yield started
 
 
-def _run(stage: Stage, *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "keap_connect", *arguments]
+def _run(stage: Stage, command: list[str], *arguments: str, code: int = 0) -> str:
+    command = [*command, *arguments]
     environ = {"PATH": "/usr/bin:/bin", **stage.environ}
     finished = subprocess.run(
         command, cwd=REPOSITORY, env=environ, check=False, timeout=120, capture_output=True, text=True
@@ -125,10 +124,12 @@ def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, wor
         ("accounts token 1", signal.SIGTERM, 128 + signal.SIGTERM),
     ],
 )
-def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(stage: Stage, command: str, sign: signal.Signals, code: int):
+def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(
+    stage: Stage, ready_command: list[str], command: str, sign: signal.Signals, code: int
+):
     stage.sandbox.hold("refresh", where="after")
     (account_id,) = stage.add_accounts()
-    with program(stage, *command.split()) as started:
+    with program(stage, *command.split(), command=ready_command) as started:
         stage.sandbox.wait_held(1)
         started.send_signal(sign)
         stage.sandbox.release()
@@ -140,10 +141,10 @@ def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(stage: Stage, command
 
 @SQLITE
 @pytest.mark.proves("F83")
-def test_a_worker_under_nohup_goes_on_when_its_terminal_ends(stage: Stage):
+def test_a_worker_under_nohup_goes_on_when_its_terminal_ends(stage: Stage, ready_command: list[str]):
     stage.sandbox.hold("refresh")
     stage.add_accounts()
-    with program(stage, "worker", before=("nohup",)) as started:
+    with program(stage, "worker", command=["nohup", *ready_command]) as started:
         stage.sandbox.wait_held(1)
         started.send_signal(signal.SIGHUP)
         stage.sandbox.release()
@@ -587,7 +588,7 @@ def _workers(stage: Stage) -> list[Worker]:
 
 @SQLITE
 @pytest.mark.proves("R34", "F98")
-def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage):
+def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage, ready_command: list[str]):
     ids = stage.add_accounts(8)
     stage.sandbox.fault("refused_although_valid", "refresh")
     (process,) = stage.start(1, PACE=PACE)
@@ -598,13 +599,13 @@ def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage
     stage.change(*ids, next_refresh_at=utc_now(), blocked_until=None)
     sent = len(stage.presentations())
 
-    said = _run(stage, "worker", "--once", code=4)
+    said = _run(stage, ready_command, "worker", "--once", code=4)
     assert "Refreshing has been paused since" in said
     assert "Keap refused 5 accounts" in said
     assert len(stage.presentations()) == sent
-    status = json.loads(_run(stage, "refreshing", "status", "--json", code=4))
-    assert "not paused" in _run(stage, "refreshing", "resume")
-    said = _run(stage, "worker", "--once")
+    status = json.loads(_run(stage, ready_command, "refreshing", "status", "--json", code=4))
+    assert "not paused" in _run(stage, ready_command, "refreshing", "resume")
+    said = _run(stage, ready_command, "worker", "--once")
 
     (pause,) = status["pauses"]
     assert (status["is_paused"], pause["name"], pause["account_ids"]) == (True, alarms.MASS_REFUSAL, refused)

@@ -1,17 +1,21 @@
 """Commands that start in a tenth of the processor time: a program has imported them, and forks a process for each.
 
-Such a command has its own environment, folder, files and exit code. What is different is how it starts, and signals to
-the program that waits for it do not reach it: tests of those start `python -m keap_connect`.
+Such a command has its own environment, folder, files, signals and exit code. What is different is how it starts, and
+that it has another process id than the program that waits for it, and ends a moment after that one if that is killed.
 
 `python -m tests.support.ready_commands SOCKET` is that program. `ready_client.py` asks it.
 """
 
+import base64
+import contextlib
 import importlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
+import string
 import subprocess
 import sys
 import tempfile
@@ -22,6 +26,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+STOPPING = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
+SOME_SETTINGS = {"SECRET_KEY": string.ascii_letters, "TOKEN_KEYS": base64.b64encode(bytes(range(32))).decode()}
 DIES_AT = "TEST_DIES_AT"  # "module function before" or "… after": where such a command ends, as by kill -9
 
 
@@ -53,7 +59,7 @@ def _wait_for_order(path: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with asking:
         _, files, *_ = socket.recv_fds(asking, 1, 3)
-        order = json.loads(asking.makefile().read())
+        order = json.loads(asking.makefile().readline())
         command = os.fork()
         if command == 0:
             asking.close()
@@ -61,8 +67,13 @@ def _wait_for_order(path: str) -> None:
             return
         for each in (0, 1, 2, *files):
             os.close(each)
+        asking.sendall(f"{command}\n".encode())
+        ended = os.pidfd_open(command)
+        if ended not in select.select([ended, asking], [], [])[0]:
+            os.kill(command, signal.SIGKILL)  # as who asked for it was
         _, status = os.waitpid(command, 0)
-        asking.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        with contextlib.suppress(OSError):
+            asking.sendall(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
 
 
@@ -70,6 +81,11 @@ def _prepare(order: dict[str, Any], files: list[int]) -> None:
     for number, each in enumerate(files):
         os.dup2(each, number)
         os.close(each)
+    for sign in STOPPING:
+        is_ours = sign is signal.SIGINT  # Python raises KeyboardInterrupt then
+        signal.signal(sign, signal.default_int_handler if is_ours else signal.SIG_DFL)
+    for number in order["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(order["environ"])
     os.chdir(order["folder"])
@@ -90,9 +106,16 @@ def _die_at(module_name: str, name: str, when: str) -> None:
 
 
 if __name__ == "__main__":
+    import psycopg  # noqa: F401
+
     from keap_connect import __main__ as command_line
     from keap_connect import clock, database
+    from keap_connect.application import create_app
+    from keap_connect.settings import Settings
+    from tests.support.quick_apps import make_apps_quickly
 
+    make_apps_quickly(Path(sys.argv[1]).parent)
+    create_app(Settings.from_env(SOME_SETTINGS), serves=False)
     _wait_for_order(sys.argv[1])
     if step := os.environ.pop(DIES_AT, None):
         _die_at(*step.split())

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 from tests.support.server import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-SHIPPED = ["-m", "keap_connect", "serve"]
+SHIPPED = [sys.executable, "-m", "keap_connect", "serve"]
 # Plain WSGI: any server that gives a thread to a request as soon as its headers are there.
-OTHER = ["-m", "granian", "--interface", "wsgi", "--blocking-threads", "16", "--log-level", "error", "app:app"]
+OTHER = [sys.executable, "-m", "granian", "--interface", "wsgi", "--blocking-threads", "16"]
+OTHER += ["--log-level", "error", "app:app"]
 PATIENCE_SECONDS = 300
 
 
@@ -29,7 +30,7 @@ class RealServer:
         self.host = urlsplit(environ["PUBLIC_URL"]).netloc
         inside = {"LOG_LEVEL": "WARNING", **environ, "PORT": str(self.port), "GRANIAN_PORT": str(self.port)}
         inside = {"PATH": os.environ["PATH"], "FLASK_SKIP_DOTENV": "1", **inside}
-        self.process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=inside)
+        self.process = subprocess.Popen(command, cwd=ROOT, env=inside)
 
     def wait_until_it_listens(self) -> None:
         """Wait until it takes connections."""
@@ -64,7 +65,7 @@ class RealServer:
 
 @contextmanager
 def real_server(environ: Mapping[str, str], *options: str, command: list[str] = SHIPPED) -> Iterator[RealServer]:
-    """Serve the app on a free port until the end of the block."""
+    """Serve the app on a free port until the end of the block; with `ready_command`, from what is imported already."""
     server = RealServer(environ, [*command, *options])
     try:
         server.wait_until_it_listens()
@@ -75,7 +76,7 @@ def real_server(environ: Mapping[str, str], *options: str, command: list[str] = 
 
 
 @contextmanager
-def real_servers(number: int, environ: Mapping[str, str]) -> Iterator[list[RealServer]]:
+def real_servers(number: int, environ: Mapping[str, str], command: list[str] = SHIPPED) -> Iterator[list[RealServer]]:
     """Serve the app by so many processes on one database, each on a port of its own."""
     with ExitStack() as stack:
-        yield [stack.enter_context(real_server(environ)) for _ in range(number)]
+        yield [stack.enter_context(real_server(environ, command=command)) for _ in range(number)]
