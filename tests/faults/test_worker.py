@@ -233,7 +233,7 @@ def test_poison_accounts_follow_their_back_off_and_the_good_ones_are_on_time(sta
     process.ask("sweep")
     assert stage.is_reconciled(*good)
     tried_at: list[list[int]] = [[0] for _ in poison]
-    for minute in range(1, 181):
+    for minute in (*range(1, 21), *range(25, 181, 5)):
         process.ask("clock", shift_seconds=60 * minute)
         process.ask("sweep")
         for moments, account_id in zip(tried_at, poison, strict=True):
