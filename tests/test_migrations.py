@@ -21,7 +21,8 @@ from keap_connect.revisions import MIGRATIONS, downgrade, upgrade
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
 
-REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
+SCRIPTS = ScriptDirectory(str(MIGRATIONS))
+REVISIONS = [one.revision for one in reversed(list(SCRIPTS.walk_revisions()))]
 HEAD = REVISIONS[-1]
 # What columns hold that take only some values.
 CHOSEN = {("account", "kind"): "oauth", ("admin", "role"): "viewer", ("ticket", "purpose"): "new_password"}
@@ -49,6 +50,17 @@ def database_url(request, tmp_path, starts_empty):
         return f"sqlite:///{path}"
     new_database = request.getfixturevalue("new_database")
     return new_database() if starts_empty else new_database(request.getfixturevalue("empty_postgres"))
+
+
+@pytest.fixture(autouse=True)
+def revisions_read_once(monkeypatch):
+    """Let Alembic read the revisions once, not at each step."""
+    read_anew = ScriptDirectory.from_config
+
+    def from_config(config):
+        return SCRIPTS if config.get_main_option("script_location") == str(MIGRATIONS) else read_anew(config)
+
+    monkeypatch.setattr(ScriptDirectory, "from_config", from_config)
 
 
 @pytest.fixture(autouse=True)
