@@ -331,7 +331,7 @@ def start_elsewhere(stage: Stage, tmp_path: Path, **settings: object) -> Process
     return process
 
 
-def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
+def until(condition: Callable[[], Any], timeout: float = 60, every: float = 0.05) -> Any:
     """Wait for a condition and return what it gave."""
     deadline = time.monotonic() + timeout
     while True:
@@ -339,7 +339,7 @@ def until(condition: Callable[[], Any], timeout: float = 60) -> Any:
         if found:
             return found
         assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def token_response(grant: dict[str, Any]) -> TokenResponse:
