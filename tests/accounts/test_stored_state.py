@@ -449,7 +449,7 @@ def test_a_search_looks_at_a_limited_number_and_asks_for_another_word(app, monke
 
 
 def test_the_accounts_of_a_person_are_found_without_reading_all(app):
-    ids = [add(tenant_id=f"t{number}", keap_user_id=str(number % 50)) for number in range(200)]
+    ids = [add(tenant_id=f"t{number}", keap_user_id=str(number % 50)) for number in range(100)]
 
     with listening() as asked:
         mine = list_accounts_of(ids[7], "7")
