@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import threading
-from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -43,9 +42,6 @@ OLD_DATABASE = (
 )
 OLD_CONFIRMATION = "The mark of this host is of a confirmation that this database does not know: a backup was restored."
 OLD_MARKER = "instance_id"  # the file of version 0.1.0, with an id and a counter
-
-# On the boot clock: until when the caller in this thread waits for the check of another one.
-patient_until: ContextVar[float] = ContextVar("patient_until", default=inf)
 
 
 @dataclass(frozen=True)
@@ -81,23 +77,25 @@ def check_instance() -> bool:
     return True
 
 
-def check_before_lease() -> bool:
+def check_before_lease(patient_until: float = inf) -> bool:
     """Check before this process refreshes or sends for the first time, and each time that the database may be another.
 
     It also stores what earlier processes left. Without a reason to check, it asks nobody.
+
+    Args:
+        patient_until: until when to wait for the check of another thread, on the boot clock.
 
     Returns:
         False if this check found that refreshing is not allowed. From then on the alarm in the database says so.
 
     Raises:
-        SQLAlchemyError, TemporarilyUnavailable: the database does not answer, or not soon enough for a caller with
-            `patient_until`; nothing was lost.
+        SQLAlchemyError, TemporarilyUnavailable: the database does not answer, or not in time; nothing was lost.
     """
     marker = current_app.extensions[MARK]
     asked_at = seconds_since_boot()
     if not may_be_another_since(marker.checked_at):
         return True
-    if not marker.checking.acquire(timeout=min(max(patient_until.get() - asked_at, 0.0), threading.TIMEOUT_MAX)):
+    if not marker.checking.acquire(timeout=min(max(patient_until - asked_at, 0.0), threading.TIMEOUT_MAX)):
         raise TemporarilyUnavailable("It is being checked whether this is the right database.", 5)
     try:
         if marker.failed_at > asked_at:  # those who waited for a check that failed do not try one after the other

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -70,12 +71,15 @@ class Attempt:
     fault: Exception | None = None  # of this program; a new pair is kept all the same
 
 
-def refresh_once(account: Account, actor: str, unknown_wait_seconds: float | None = None) -> Attempt:
+def refresh_once(
+    account: Account, actor: str, unknown_wait_seconds: float | None = None, patient_until: float = inf
+) -> Attempt:
     """Refresh one account.
 
     Args:
         account: as it was read; if it has another pair by now, nothing is sent.
         unknown_wait_seconds: as in `build_lease`.
+        patient_until: as in `check_before_lease`.
 
     Raises:
         SealBroken: the stored refresh token does not open; nothing was sent.
@@ -84,7 +88,7 @@ def refresh_once(account: Account, actor: str, unknown_wait_seconds: float | Non
     """
     lease = build_lease(account, unknown_wait_seconds)
     with stops_delayed():  # a process that ends between sending and storing loses the pair
-        presentations = prepare([lease] if lease else [], actor)
+        presentations = prepare([lease] if lease else [], actor, patient_until)
         for presentation in presentations:
             present(presentation)
         attempts = settle(presentations)
@@ -94,14 +98,14 @@ def refresh_once(account: Account, actor: str, unknown_wait_seconds: float | Non
     return attempt
 
 
-def prepare(leases: Sequence[Lease], actor: str) -> list[Presentation]:
+def prepare(leases: Sequence[Lease], actor: str, patient_until: float = inf) -> list[Presentation]:
     """Allocate recovery files, acquire the leases that are free, and return what may be presented and then settled.
 
     Raises:
         SQLAlchemyError: the leases could not be written.
         TemporarilyUnavailable: the database does not answer, or no recovery file could be allocated.
     """
-    if not leases or not check_before_lease():
+    if not leases or not check_before_lease(patient_until):
         return []
     files = {f"{file.path.stem}:{secrets.token_hex(4)}": file for file in recovery.allocate(len(leases))}
     try:

@@ -36,7 +36,6 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account, CredentialKind
 from keap_connect.refresh import recovery, replaying, timing
 from keap_connect.refresh.alarms import Probe
-from keap_connect.refresh.clone_guard import patient_until
 from keap_connect.refresh.lease import AHEAD, CLOSED, Situation, look
 from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.storing import Outcome
@@ -259,12 +258,11 @@ def _refresh(situation: Situation, caller: _Caller) -> bool:
     with _place(situation.account.id, caller):
         if is_probe and not _probe.take():
             raise ClientMisconfigured(situation.client_refusal)
-        outcome, patience = Outcome.NOT_SENT, patient_until.set(caller.patient_until)
+        outcome = Outcome.NOT_SENT
         try:
-            attempt = refresh_once(situation.account, caller.actor, unknown_wait)
+            attempt = refresh_once(situation.account, caller.actor, unknown_wait, caller.patient_until)
             outcome = attempt.outcome
         finally:
-            patient_until.reset(patience)
             if is_probe and outcome in {Outcome.NOT_TAKEN, Outcome.NOT_SENT}:
                 _probe.give_back()
     if attempt.outcome not in {Outcome.STORED, Outcome.LATE, Outcome.NOT_TAKEN}:
