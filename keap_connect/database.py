@@ -181,19 +181,20 @@ def purge_deleted() -> None:
 
 
 def write_or_retry(write: Callable[[Session], Result]) -> Result:
-    """Write in a transaction, and once again if another one stored the same row at that moment, or locked in reverse.
+    """Write in a transaction, and again if another one stored the same row at that moment, or locked in reverse.
 
     Raises:
-        IntegrityError, OperationalError: the second transaction failed for the same reason.
+        IntegrityError, OperationalError: the third transaction failed for the same reason.
     """
-    try:
-        with write_transaction() as session:
-            return write(session)
-    except (IntegrityError, OperationalError) as clash:
-        if isinstance(clash, OperationalError) and getattr(clash.orig, "sqlstate", None) != DEADLOCK:
-            raise
-        with write_transaction() as session:
-            return write(session)
+    for _ in range(2):
+        try:
+            with write_transaction() as session:
+                return write(session)
+        except (IntegrityError, OperationalError) as clash:
+            if isinstance(clash, OperationalError) and getattr(clash.orig, "sqlstate", None) != DEADLOCK:
+                raise
+    with write_transaction() as session:
+        return write(session)
 
 
 def take_turns(session: Session, name: str) -> None:

@@ -1,11 +1,15 @@
-"""What our engine adds to PostgreSQL's connections; tests/faults/test_poolers.py has what it leaves out for poolers."""
+"""Transactions, and what we add to connections; tests/faults/test_poolers.py has what poolers do without."""
 
 import pytest
 from flask import Flask
 from sqlalchemy import String, literal_column, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from keap_connect.database import read_session, write_transaction
+from keap_connect.clock import utc_now
+from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.engine import PREPARE_AFTER
+from keap_connect.models import Alarm
 from keap_connect.plain_reads import plain_reads
 
 PREPARED = literal_column("(SELECT string_agg(statement, ' ') FROM pg_prepared_statements)", String)
@@ -26,3 +30,21 @@ def test_postgresql_prepares_what_each_refresh_and_token_call_asks_and_nothing_f
     assert "AS written" in of_writers
     assert "AS read" not in of_writers
     assert "AS plain" in of_plain_reads[0]
+
+
+@pytest.mark.parametrize(("clashes", "stored"), [(2, True), (3, False)])
+def test_a_write_is_tried_three_times_while_others_store_the_same_row(app: Flask, clashes: int, stored: bool):
+    clashing = iter(range(clashes))
+
+    def write(session: Session) -> bool:
+        session.add(Alarm(name="taken" if next(clashing, None) is not None else "free", reason="", raised_at=utc_now()))
+        session.flush()
+        return True
+
+    with app.app_context():
+        with write_transaction() as session:
+            session.add(Alarm(name="taken", reason="", raised_at=utc_now()))
+        try:
+            assert write_or_retry(write) is stored
+        except IntegrityError:
+            assert not stored
