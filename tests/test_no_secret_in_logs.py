@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -309,9 +308,8 @@ def test_a_real_server_at_debug_prints_no_secret(environ, sandbox, canaries, tmp
 @contextmanager
 def serving(environ, output):
     """Run the server that ships, as loud as can be, until the end of the block."""
-    command = [sys.executable, *SHIPPED]
     with output.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environ, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(SHIPPED, cwd=ROOT, env=os.environ | environ, stdout=file, stderr=subprocess.STDOUT)
     try:
         ends = time.monotonic() + START_TIMEOUT_SECONDS
         while not answers(environ["PUBLIC_URL"]):
