@@ -1,4 +1,4 @@
-"""What keeps the server from listening is told in one sentence; a server that listens goes on reporting itself."""
+"""One sentence says what keeps the server from listening; a server that listens goes on reporting itself."""
 
 import asyncio
 import socket
