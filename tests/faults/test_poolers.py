@@ -124,12 +124,13 @@ def test_a_failover_behind_a_pooler_is_noticed_also_if_no_connection_of_ours_fai
         until(lambda: mark.read_text() == newest)
         postgres.fail_over()
         until(is_back)
+        account = stage.row(account_id)
         # As in a process that was idle meanwhile: PgBouncer has kept its connections.
         monkeypatch.setattr(database.Trouble, "last_at", 0.0)
         monkeypatch.setattr(database.Trouble, "connected_at", 0.0)
 
         if when == "between that and the lease":
-            assert refresh_once(stage.row(account_id), "test").outcome is Outcome.NOT_SENT
+            assert refresh_once(account, "test").outcome is Outcome.NOT_SENT
         with pytest.raises(TemporarilyUnavailable, match="Refreshing is paused"):
             refresh_account(account_id, "test")
 

@@ -798,7 +798,7 @@ def test_what_is_due_is_taken_up_once_and_soonest_expiry_first(stage: Stage, clo
 
 @pytest.mark.proves("F32", "F48")
 def test_three_workers_whose_calls_outlast_the_interval_work_as_one_sweep(stage: Stage):
-    """The workers look every 0.2 s, each call takes a second."""
+    """The workers look every 0.1 s, each call takes a second."""
     ids = stage.add_accounts(60)
     stage.sandbox.switch(token_delay_seconds=1.0, family_revocation=True)
     crew = stage.start(3)

@@ -225,8 +225,8 @@ def set_pace(pace: float) -> None:
     for name in [name for name in vars(timing) if name.endswith(("LEASE_SECONDS", "WAIT_SECONDS"))]:
         setattr(timing, name, getattr(timing, name) / pace)
     transport.DEADLINE_SECONDS /= pace
-    refresh_worker.IDLE_SECONDS = 0.2
-    refresh_worker.BEAT_SECONDS = 0.5
+    refresh_worker.IDLE_SECONDS = 0.1
+    refresh_worker.BEAT_SECONDS = 0.2
     circuit_breaker.FIRST_PAUSE_SECONDS /= pace
     circuit_breaker.LONGEST_PAUSE_SECONDS /= pace
 
