@@ -195,10 +195,13 @@ def _hold(closed: ClosedPair, path: Path) -> bool:
     """Let nobody present the token that was used to get a pair; return False if its account has another one by now."""
     with write_transaction() as session:
         account = session.get(Account, closed.account_id, with_for_update=True)
-        is_late = account is None or account.disconnected_at is not None or account.generation > closed.generation
-        # The generations of a restored backup begin lower, and a reconnect forgets the attempts before it.
-        if account is not None and account.attempted_at is None:
-            is_late |= account.connected_at.timestamp() > path.stat().st_mtime
+        is_late = (
+            account is None
+            or account.disconnected_at is not None
+            or account.generation > closed.generation
+            # The generations of a restored backup begin lower, and a reconnect forgets the attempts before it.
+            or (account.attempted_at is None and account.connected_at.timestamp() > path.stat().st_mtime)
+        )
         if account is not None and not is_late:
             # One about which the operator was asked keeps saying so: the answer may be there.
             is_asked = account.lease_owner == path.stem + AHEAD
