@@ -4,9 +4,7 @@ No account waits for another that fails: each call has its own deadline, each fa
 accounts are claimed in the order of expiry.
 """
 
-import gc
 import logging
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -79,10 +77,6 @@ class RefreshWorker:
 
     def run(self, until_idle: bool = False) -> None:
         """Work until stopped; with until_idle, until nothing is due."""
-        gc.freeze()  # what was loaded so far stays, and scanning it again and again costs time
-        # Its threads mostly wait for others. One that works ends sooner, and in less processor time, uninterrupted.
-        sys.setswitchinterval(0.05)
-        gc.set_threshold(10_000)  # a batch of refreshes makes thousands of objects, and nearly none of them in a circle
         with on_stop(lambda _sign: self.stop()), self.pool:
             report(READY)
             while not self._stopping.is_set():
