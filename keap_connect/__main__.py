@@ -28,6 +28,7 @@ gc.enable()
 
 def main() -> None:
     """Run one command. The app is built only when the command needs it, so `--help` works without settings."""
+    _open_closed_streams()
     os.umask(0o077)  # What a command makes may hold secrets: databases, exports, recovery files.
     try:
         with on_stop(end_in_order):
@@ -46,6 +47,18 @@ def main() -> None:
         end("", "invalid_request", refusal.exit_code, refusal.format_message())
     except click.Abort:
         end("Aborted.", "aborted", ExitCode.FAILED)
+    except OSError as problem:  # a command reports all others itself
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)  # else Python would try once more at its end, and fail
+        print(f"The output cannot be written ({problem.strerror or problem}).", file=sys.stderr)
+        sys.exit(ExitCode.FAILED)
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller closed, as `2>&-` does: else a file that is opened later gets its number, and its lines."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  (until the end of the process)
+    sys.stdout = sys.stdout or open(os.devnull)  # noqa: SIM115  (what is written there must not seem to be written)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def end(note: str, code: str, exit_code: int, description: str = "") -> NoReturn:

@@ -92,3 +92,28 @@ def test_the_executable_runs_from_any_folder_and_says_what_to_do_in_a_bare_clone
     assert (made.returncode, made.stderr) == (0, "")
     assert made.stdout.startswith("Usage: ./keap-connect")
     assert (sandbox.returncode, sandbox.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--help > /dev/full", "The output cannot be written (No space left on device).\n"),
+        ("--help >&-", "The output cannot be written (not writable).\n"),
+        ("accounts erase 1 <&-", "Aborted.\n"),
+    ],
+)
+def test_a_command_ends_with_a_sentence_where_a_stream_is_closed_or_its_disk_is_full(words: str, said: str):
+    line = f"exec {shlex.quote(sys.executable)} -m keap_connect {words}"
+
+    ended = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, ended.stderr) == (1, said)
+
+
+def test_no_file_gets_the_number_of_a_closed_stream():
+    code = "import os, keap_connect.__main__ as program; program._open_closed_streams(); print(os.dup(1))"
+    line = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- 2>&-"
+
+    ended = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert int(ended.stdout) > 2
