@@ -70,8 +70,9 @@ class RefreshWorker:
         self._trouble_ends = 0.0
 
     def stop(self) -> None:
-        """Claim nothing more; what is under way is finished and stored."""
+        """Claim and send nothing more; what was sent is finished and stored, before a supervisor loses patience."""
         self._stopping.set()
+        self.circuit.stopped_at = seconds_since_boot()
         for one in self._beside:
             one.stop()
 

@@ -114,6 +114,32 @@ def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, wor
 
 @SQLITE
 @pytest.mark.proves("F83", "F30")
+def test_a_worker_that_was_told_to_stop_sends_nothing_more(stage: Stage):
+    stage.sandbox.hold("refresh")
+    stage.add_accounts(CALLS_AT_ONCE + 4)
+    worker = refresh_worker.RefreshWorker(stage.app)
+
+    def run() -> None:
+        with stage.app.app_context():
+            worker.run()
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(run)
+        stage.sandbox.wait_held(CALLS_AT_ONCE)
+        until(lambda: all(row.lease_owner for row in stage.rows()))
+        worker.stop()
+        stage.sandbox.release()
+        running.result()
+
+    assert len(stage.presentations()) == CALLS_AT_ONCE
+    unsent = [row for row in stage.rows() if row.refreshed_at is None]
+    assert [(row.lease_owner, row.attempted_at, row.failures, row.state) for row in unsent] == [
+        (None, None, 0, AccountState.ACTIVE)
+    ] * 4
+
+
+@SQLITE
+@pytest.mark.proves("F83", "F30")
 @pytest.mark.parametrize(
     ("command", "sign", "code"),
     [
