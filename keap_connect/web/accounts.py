@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.changes import change_account
@@ -33,10 +33,9 @@ from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, actor, current_admin, may_act, open_to
-from keap_connect.web.forms import check_password, form
+from keap_connect.web.auth import Audience, Pages, actor, check_password, current_admin, may_act
 
-bp = Blueprint("accounts", __name__, url_prefix="/accounts")
+bp = Pages("accounts", __name__, url_prefix="/accounts")
 LONGEST_SEARCH = 100
 
 
@@ -84,8 +83,7 @@ def _list_page(errors: dict[str, str] | None = None) -> str:
     )
 
 
-@bp.get("")
-@open_to(Audience.VIEWER)
+@bp.page("", Audience.VIEWER)
 def index() -> Response:
     """Show all accounts, what needs attention first; the address holds all that was chosen.
 
@@ -96,8 +94,7 @@ def index() -> Response:
     return answer.make_conditional(request)
 
 
-@bp.get("/journeys")
-@open_to(Audience.VIEWER)
+@bp.page("/journeys", Audience.VIEWER)
 def journeys() -> str:
     """Show who tried to connect lately, and how each attempt ended."""
     reference = request.args.get("reference", "").strip()
@@ -105,9 +102,7 @@ def journeys() -> str:
     return render_template("accounts/journeys.html", journeys=found, failures=list_failures(), reference=reference)
 
 
-@bp.post("/resume")
-@open_to(Audience.ADMIN)
-@form(_list_page)
+@bp.act("/resume", Audience.ADMIN, _list_page)
 def resume() -> Response:
     """Continue refreshing after an alarm, as a person decided who saw it."""
     name = request.form.get("name", "")
@@ -120,23 +115,19 @@ def resume() -> Response:
     return redirect(url_for("accounts.index"), code=303)
 
 
-@bp.get("/<int:account_id>")
-@open_to(Audience.VIEWER)
+@bp.page("/<int:account_id>", Audience.VIEWER)
 def show(account_id: int) -> str:
     return _page(account_id)
 
 
-@bp.post("/<int:account_id>/names")
-@open_to(Audience.ADMIN)
-@form(_page)
+@bp.act("/<int:account_id>/names", Audience.ADMIN, _page)
 def name(account_id: int) -> Response:
     change_account(account_id, actor(), {field: request.form.get(field, "") for field in ("label", "external_id")})
     flash("The names are saved.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
-@bp.post("/<int:account_id>/refresh")
-@open_to(Audience.ADMIN)
+@bp.act("/<int:account_id>/refresh", Audience.ADMIN)
 def refresh(account_id: int) -> Response:
     try:
         with keap_call_slot():
@@ -155,8 +146,7 @@ def refresh(account_id: int) -> Response:
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
-@bp.post("/<int:account_id>/complete")
-@open_to(Audience.ADMIN)
+@bp.act("/<int:account_id>/complete", Audience.ADMIN)
 def complete(account_id: int) -> Response:
     """Ask Keap again whose account this is."""
     try:
@@ -183,9 +173,7 @@ def _disconnect_page(account_id: int, errors: dict[str, str] | None = None) -> s
     )
 
 
-@bp.route("/<int:account_id>/disconnect", methods=["GET", "POST"])
-@open_to(Audience.OWNER)
-@form(_disconnect_page)
+@bp.form("/<int:account_id>/disconnect", Audience.OWNER, _disconnect_page)
 def disconnect(account_id: int) -> Response:
     account = view_account(account_id)
     if may_act():  # a customer has no password here
@@ -203,9 +191,7 @@ def disconnect(account_id: int) -> Response:
     return redirect(_way_back(account_id), code=303)
 
 
-@bp.route("/<int:account_id>/erase", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_disconnect_page)
+@bp.form("/<int:account_id>/erase", Audience.ADMIN, _disconnect_page)
 def erase(account_id: int) -> Response:
     account = view_account(account_id)
     check_password()

@@ -1,6 +1,6 @@
 """Who may sign in: the list of admins, and what one admin may do about another, always with the password again."""
 
-from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.admins import (
@@ -18,10 +18,9 @@ from keap_connect.access.sign_ins import end_sign_ins_by
 from keap_connect.errors import FormRefused
 from keap_connect.models import Role
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.forms import check_password, form
+from keap_connect.web.auth import Audience, Pages, actor, check_password
 
-bp = Blueprint("admins", __name__, url_prefix="/admins")
+bp = Pages("admins", __name__, url_prefix="/admins")
 
 
 def _list_page(errors: dict[str, str] | None = None) -> str:
@@ -34,9 +33,7 @@ def _page(admin_id: int, errors: dict[str, str] | None = None) -> str:
     return render_template("admins/show.html", shown=view_admin(admin_id), has_mail=has_mail, errors=errors or {})
 
 
-@bp.route("", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_list_page)
+@bp.form("", Audience.ADMIN, _list_page)
 def index() -> Response:
     """Invite an admin, and mail or show the link by which they choose their password."""
     check_password()
@@ -46,9 +43,7 @@ def index() -> Response:
     return _say_mailed(email) if is_mailed else _show_link(email, link, INVITED_FOR.days)
 
 
-@bp.route("/<int:admin_id>", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_page)
+@bp.form("/<int:admin_id>", Audience.ADMIN, _page)
 def show(admin_id: int) -> Response:
     check_password()
     shown, act = view_admin(admin_id), request.form.get("act", "")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
@@ -24,10 +24,9 @@ from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
 from keap_connect.errors import AccountAmbiguous, AccountNotFound, APIKeyUnfit
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.forms import check_password, form
+from keap_connect.web.auth import Audience, Pages, actor, check_password
 
-bp = Blueprint("api_keys", __name__, url_prefix="/api-keys")
+bp = Pages("api_keys", __name__, url_prefix="/api-keys")
 MOST_ENDED_KEYS, SHOWN_ACCOUNTS = 10, 10
 LIFETIMES = {"30": "30 days", "90": "90 days", "365": "1 year", "": "Never"}
 OVERLAPS = {"0": "At once", "1": "After 1 hour", "24": "After 1 day", "168": "After 7 days"}
@@ -59,8 +58,7 @@ def _form(errors: dict[str, str] | None = None) -> str:
     )
 
 
-@bp.get("")
-@open_to(Audience.ADMIN)
+@bp.page("", Audience.ADMIN)
 def index() -> str:
     """Show the keys; of the expired and revoked ones, only the latest."""
     keys = list_api_keys()
@@ -70,9 +68,7 @@ def index() -> str:
     return render_template("api_keys/index.html", keys=shown, rotated=list_rotated_ids(), **_names(shown))
 
 
-@bp.route("/new", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_form)
+@bp.form("/new", Audience.ADMIN, _form)
 def create() -> Response:
     check_password()
     typed = request.form
@@ -86,9 +82,7 @@ def _rotation(key_id: int, errors: dict[str, str] | None = None) -> str:
     return render_template("api_keys/rotate.html", key=key, overlaps=OVERLAPS, chosen=chosen, errors=errors or {})
 
 
-@bp.route("/<int:key_id>/rotate", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_rotation)
+@bp.form("/<int:key_id>/rotate", Audience.ADMIN, _rotation)
 def rotate(key_id: int) -> Response:
     """Replace a key while programs still use it."""
     check_password()
@@ -98,8 +92,7 @@ def rotate(key_id: int) -> Response:
     return _show_issued(rotate_api_key(key_id, timedelta(hours=int(hours)), actor()))
 
 
-@bp.route("/<int:key_id>/revoke", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
+@bp.form("/<int:key_id>/revoke", Audience.ADMIN)
 def revoke(key_id: int) -> Response | str:
     key = get_api_key(key_id)
     if request.method != "POST":

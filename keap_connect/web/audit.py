@@ -4,20 +4,19 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, Response, render_template, request, stream_with_context, url_for
+from flask import Response, render_template, request, stream_with_context, url_for
 
 from keap_connect.accounts.naming import find_ids_in_history, read_typed_name
 from keap_connect.errors import AccountNotFound
 from keap_connect.events.history import EventKind
 from keap_connect.events.search import EventPage, Search, events_as_csv, list_events
-from keap_connect.web.auth import Audience, open_to
+from keap_connect.web.auth import Audience, Pages
 
-bp = Blueprint("audit", __name__)
+bp = Pages("audit", __name__)
 LONGEST_SEARCH = 100
 
 
-@bp.get("/audit")
-@open_to(Audience.VIEWER)
+@bp.page("/audit", Audience.VIEWER)
 def index() -> str:
     search, errors = _read_search()
     page = EventPage([]) if errors else list_events(search, request.args.get("before", type=int))
@@ -35,8 +34,7 @@ def index() -> str:
     )
 
 
-@bp.get("/audit.csv")
-@open_to(Audience.VIEWER)
+@bp.page("/audit.csv", Audience.VIEWER)
 def download() -> Response:
     search, errors = _read_search()
     if errors:

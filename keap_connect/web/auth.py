@@ -1,22 +1,27 @@
-"""Authorization of pages: each view declares for whom it is open; without a declaration it is closed to everybody."""
+"""Pages, and who may use them: each view says for whom it is open; one that does not is closed to everybody."""
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
+from functools import wraps
+from typing import Any
 
-from flask import Flask, abort, current_app, g, redirect, request, url_for
+from flask import Blueprint, Flask, abort, current_app, g, make_response, redirect, request, url_for
+from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
 from keap_connect.access.known_browsers import LIFETIME_SECONDS, remember_browser
+from keap_connect.access.passwords import verify_again
 from keap_connect.access.sign_ins import find_admin, find_person
 from keap_connect.accounts.directory import list_accounts_of
-from keap_connect.errors import AccountNotFound, KeapConnectError
+from keap_connect.errors import AccountNotFound, FormRefused, KeapConnectError, WrongPassword
 from keap_connect.events.history import Actor
 from keap_connect.models import Admin, Role, SignIn
 from keap_connect.services import services
 from keap_connect.web.browser_security import is_for_programs, read_cookie, set_cookie
 
-View = TypeVar("View", bound=Callable[..., object])
+View = Callable[..., ResponseReturnValue]
+Page = Callable[..., ResponseReturnValue]
+Decorator = Callable[[View], View]
 
 
 class Audience(StrEnum):
@@ -44,22 +49,61 @@ class ViewerRefused(KeapConnectError):
     advice = "You can see all accounts but change nothing. Ask an admin to do it, or to make you an admin."
 
 
-def open_to(
-    audience: Audience, *, most_bytes: int | None = None, takes_one_click: bool = False
-) -> Callable[[View], View]:
-    """Declare who may use a view.
+class Pages(Blueprint):
+    """The pages of one module. Each route says for whom it is open; other options are those of Flask's routes."""
 
-    Args:
-        most_bytes: of a body, if it may be larger than those of other views.
-        takes_one_click: mail programs may POST to it without a form of ours: its address proves who was asked.
-    """
-    marks = {"audience": audience, "most_bytes": most_bytes, "takes_one_click": takes_one_click}
+    def page(self, rule: str, audience: Audience, **options: Any) -> Decorator:
+        """Declare a view that only shows something."""
+        return self._declare(["GET"], rule, audience, None, **options)
 
-    def declare(view: View) -> View:
-        vars(view).update({name: mark for name, mark in marks.items() if mark is not None})
-        return view
+    def act(self, rule: str, audience: Audience, page: Page | None = None, **options: Any) -> Decorator:
+        """Declare a view that only answers a POST; with a page, as `form` does."""
+        return self._declare(["POST"], rule, audience, page, **options)
 
-    return declare
+    def form(self, rule: str, audience: Audience, page: Page | None = None, **options: Any) -> Decorator:
+        """Declare a view, and the page that its form is on. GET shows the page; without one, the view does that, too.
+
+        A POST that is refused shows the page again, with what was typed.
+
+        Args:
+            page: takes the values of the address, and `errors`: a sentence by the name of its field.
+        """
+        return self._declare(["GET", "POST"], rule, audience, page, **options)
+
+    def _declare(
+        self,
+        methods: list[str],
+        rule: str,
+        audience: Audience,
+        page: Page | None,
+        *,
+        most_bytes: int | None = None,  # of a body, if it may be larger than those of other views
+        takes_one_click: bool = False,  # mail programs POST to it without a form of ours: its address proves who asks
+        **options: Any,
+    ) -> Decorator:
+        def declare(view: View) -> View:
+            shown = _on_page(view, page) if page else view
+            vars(shown)["audience"] = audience
+            if most_bytes is not None:
+                vars(shown)["most_bytes"] = most_bytes
+            vars(shown)["takes_one_click"] = takes_one_click
+            self.add_url_rule(rule, view_func=shown, methods=methods, **options)
+            return shown
+
+        return declare
+
+
+def _on_page(view: View, page: Page) -> View:
+    @wraps(view)
+    def answer(**values: object) -> ResponseReturnValue:
+        if request.method != "POST":
+            return page(**values)
+        try:
+            return view(**values)
+        except FormRefused as refusal:
+            return make_response(page(**values, errors={refusal.field: str(refusal)}), refusal.form_status)
+
+    return answer
 
 
 def guard_pages(app: Flask) -> None:
@@ -110,6 +154,20 @@ def signed_in_admin() -> Admin:
     if admin is None:
         abort(403)
     return admin
+
+
+def check_password(field: str = "password") -> None:
+    """Check the password again, before an act that a stolen cookie alone must not allow.
+
+    Args:
+        field: the id of the input on a page that asks for it in two places; its name is always `password`.
+
+    Raises:
+        WrongPassword: it is not the password of the admin who is signed in.
+        TooManyAttempts: too many wrong ones; nothing was checked.
+    """
+    if not verify_again(signed_in_admin(), request.form.get("password", "")):
+        raise WrongPassword("That password is wrong. Nothing was changed.", field)
 
 
 def actor() -> str:

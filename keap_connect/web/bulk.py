@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts import directory
@@ -18,12 +18,11 @@ from keap_connect.jobs.bulk import start_bulk
 from keap_connect.models import LARGEST_ID, JobKind
 from keap_connect.services import services
 from keap_connect.web.accounts import LONGEST_SEARCH
-from keap_connect.web.auth import Audience, actor, open_to
+from keap_connect.web.auth import Audience, Pages, actor, check_password
 from keap_connect.web.exports import as_download
-from keap_connect.web.forms import check_password, form
 from keap_connect.web.invitations import SHOWN
 
-bp = Blueprint("bulk", __name__)
+bp = Pages("bulk", __name__)
 EXPORT = "export"
 BY_MAIL = {JobKind.LINKS: JobKind.MAILS, JobKind.INVITATION_LINKS: JobKind.INVITATION_MAILS}
 
@@ -109,10 +108,8 @@ def _seen_at() -> datetime:
         return utc_now()
 
 
-@bp.route("/accounts/bulk", methods=["GET", "POST"], defaults={"of": "accounts"})
-@bp.route("/invitations/bulk", methods=["GET", "POST"], defaults={"of": "invitations"})
-@open_to(Audience.ADMIN)
-@form(_page)
+@bp.form("/accounts/bulk", Audience.ADMIN, defaults={"of": "accounts"})
+@bp.form("/invitations/bulk", Audience.ADMIN, _page, defaults={"of": "invitations"})
 def choose(of: str) -> Response:
     """Ask what is meant, and do it in a job; an export is a download."""
     rows = LISTS[of]

@@ -2,7 +2,7 @@
 
 import logging
 
-from flask import Blueprint, Response, abort, flash, make_response, redirect, render_template, request, url_for
+from flask import Response, abort, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from keap_connect.access.rate_limits import rate_limits
@@ -17,24 +17,22 @@ from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.logs import reference
 from keap_connect.models import AuthorizationFlow
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, current_person, open_to, welcome_person
+from keap_connect.web.auth import Audience, Pages, current_person, welcome_person
 from keap_connect.web.browser_security import browser, delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.ending_words import WORDS
 from keap_connect.web.invitations import show_waiting
 
-bp = Blueprint("connect", __name__)
+bp = Pages("connect", __name__)
 log = logging.getLogger(__name__)
 SPECULATIVE_HEADERS = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 
 
-@bp.get("/")
-@open_to(Audience.ANYONE)
+@bp.page("/", Audience.ANYONE)
 def index() -> str:
     return render_template(_start_page())
 
 
-@bp.route("/connect", methods=["GET", "POST"])
-@open_to(Audience.ANYONE)
+@bp.form("/connect", Audience.ANYONE)
 def start() -> AnyResponse | str:
     """Redirect to Keap; GET shows the button, so that no link can start anything."""
     if request.method != "POST":
@@ -45,8 +43,7 @@ def start() -> AnyResponse | str:
     return redirect(start_flow(browser()), code=303)
 
 
-@bp.route("/reconnect/<int:account_id>", methods=["GET", "POST"])
-@open_to(Audience.OWNER)
+@bp.form("/reconnect/<int:account_id>", Audience.OWNER)
 def reconnect(account_id: int) -> AnyResponse | str:
     """Start again for one account; a grant of another tenant never changes it."""
     account = view_account(account_id)
@@ -56,8 +53,7 @@ def reconnect(account_id: int) -> AnyResponse | str:
     return redirect(start_flow(browser(), reconnects_account_id=account.id), code=303)
 
 
-@bp.get("/callback", provide_automatic_options=False)
-@open_to(Audience.ANYONE)
+@bp.page("/callback", Audience.ANYONE, provide_automatic_options=False)
 def callback() -> AnyResponse:
     """Receive the authorization response, once, and redirect to an address without code and state."""
     if request.method != "GET":
@@ -77,8 +73,7 @@ def callback() -> AnyResponse:
     return redirect(url_for("connect.result", ref=ref), code=303)
 
 
-@bp.get("/connect/ended/<code>")
-@open_to(Audience.ANYONE)
+@bp.page("/connect/ended/<code>", Audience.ANYONE)
 def ended(code: str) -> AnyResponse:
     """Show an ending that belongs to no flow of this browser; the address contains the ending and nothing else."""
     if code not in WORDS or (WORDS[code].status == 200 and code not in {Ending.DENIED, Ending.KEAP_ERROR}):
@@ -87,8 +82,7 @@ def ended(code: str) -> AnyResponse:
     return _show_ending(Ending(code))
 
 
-@bp.get("/connect/<ref>")
-@open_to(Audience.ANYONE)
+@bp.page("/connect/<ref>", Audience.ANYONE)
 def result(ref: str) -> AnyResponse:
     """Show how a flow of this browser ended, or that it is still running."""
     flow = _get_flow(ref)
@@ -109,8 +103,7 @@ def result(ref: str) -> AnyResponse:
     return answer
 
 
-@bp.post("/connect/<ref>/confirm")
-@open_to(Audience.ANYONE)
+@bp.act("/connect/<ref>/confirm", Audience.ANYONE)
 def confirm(ref: str) -> AnyResponse:
     """Decide about a grant for another Keap account than the one to reconnect."""
     flow = _get_flow(ref)
@@ -123,16 +116,14 @@ def confirm(ref: str) -> AnyResponse:
     return redirect(url_for("connect.result", ref=ref), code=303)
 
 
-@bp.get("/your-accounts")
-@open_to(Audience.ANYONE)
+@bp.page("/your-accounts", Audience.ANYONE)
 def your_accounts() -> str:
     person = current_person()
     accounts = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
     return render_template("connect/your_accounts.html", accounts=accounts)
 
 
-@bp.post("/your-accounts/sign-out")
-@open_to(Audience.ANYONE)
+@bp.act("/your-accounts/sign-out", Audience.ANYONE)
 def forget_me() -> AnyResponse:
     sign_out(read_cookie("person"))
     forget_results(read_cookie("browser"))

@@ -4,24 +4,23 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, abort, render_template
+from flask import Response, abort, render_template
 from markupsafe import Markup, escape
 
 from keap_connect.settings import ROOT
-from keap_connect.web.auth import Audience, open_to
+from keap_connect.web.auth import Audience, Pages
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.renderer import RendererHTML
     from markdown_it.token import Token
 
-bp = Blueprint("documents", __name__)
+bp = Pages("documents", __name__)
 TEXTS = {".env.example", "LICENSE"}
 DOCUMENT = re.compile(r"(docs/)?[A-Za-z]+\.md")
 
 
-@bp.get("/help/<path:name>")
-@open_to(Audience.VIEWER)
+@bp.page("/help/<path:name>", Audience.VIEWER)
 def show(name: str) -> str | Response:
     """Show a document at its path in the project, so that the links between documents work."""
     if name in TEXTS:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 
-from flask import Blueprint, render_template, stream_with_context, url_for
 from flask import Response as FlaskResponse
+from flask import render_template, stream_with_context, url_for
 
 from keap_connect.accounts.exporting import export_csv
 from keap_connect.clock import utc_now
-from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.forms import check_password, form
+from keap_connect.web.auth import Audience, Pages, actor, check_password
 
-bp = Blueprint("exports", __name__, url_prefix="/export")
+bp = Pages("exports", __name__, url_prefix="/export")
 
 
 def _form(errors: dict[str, str] | None = None) -> str:
@@ -23,9 +22,7 @@ def ask_for_password(heading: str, lead: str, back: tuple[str, str], errors: dic
     return render_template("exports/download.html", errors=errors or {}, **values)
 
 
-@bp.route("", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_form)
+@bp.form("", Audience.ADMIN, _form)
 def accounts() -> FlaskResponse:
     check_password()
     return as_download(export_csv(actor()))

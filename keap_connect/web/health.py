@@ -6,18 +6,17 @@ alerts.
 
 from datetime import UTC, datetime
 
-from flask import Blueprint, Response, render_template, request
+from flask import Response, render_template, request
 
 from keap_connect.health.figures import read_health
 from keap_connect.health.refreshing import is_ready, read_refreshing
-from keap_connect.web.auth import Audience, open_to
+from keap_connect.web.auth import Audience, Pages
 from keap_connect.web.health_charts import list_charts
 
-bp = Blueprint("health", __name__)
+bp = Pages("health", __name__)
 
 
-@bp.get("/health")
-@open_to(Audience.VIEWER)
+@bp.page("/health", Audience.VIEWER)
 def show() -> str:
     until = _moment(request.args.get("until", ""))
     health = read_health(until)
@@ -27,14 +26,12 @@ def show() -> str:
     )
 
 
-@bp.get("/healthz")
-@open_to(Audience.ANYONE)
+@bp.page("/healthz", Audience.ANYONE)
 def healthz() -> Response:
     return Response("ok\n", mimetype="text/plain")
 
 
-@bp.get("/readyz")
-@open_to(Audience.ANYONE)
+@bp.page("/readyz", Audience.ANYONE)
 def readyz() -> Response:
     """Answer 200 when the database, the key and refreshing are in order, else 503."""
     text, status = ("ready\n", 200) if is_ready() else ("not ready\n", 503)

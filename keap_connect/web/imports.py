@@ -1,6 +1,6 @@
 """Importing credentials that somebody already has: one, or a file of many as a job."""
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import view_account
@@ -13,10 +13,9 @@ from keap_connect.jobs.records import list_jobs
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import IMPORTS, CredentialKind
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.forms import check_password, form
+from keap_connect.web.auth import Audience, Pages, actor, check_password
 
-bp = Blueprint("imports", __name__, url_prefix="/import")
+bp = Pages("imports", __name__, url_prefix="/import")
 PASTED = "pasted_token"
 FORM_BYTES = 16 * 1024  # what a browser sends around the file
 MOST_JOBS_SHOWN = 5
@@ -35,9 +34,7 @@ def _file_form(errors: dict[str, str] | None = None) -> str:
     )
 
 
-@bp.route("", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_one_form)
+@bp.form("", Audience.ADMIN, _one_form)
 def one() -> Response:
     check_password()
     with keap_call_slot():
@@ -58,9 +55,7 @@ def one() -> Response:
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
-@bp.route("/file", methods=["GET", "POST"])
-@open_to(Audience.ADMIN, most_bytes=MOST_BYTES + FORM_BYTES)
-@form(_file_form)
+@bp.form("/file", Audience.ADMIN, _file_form, most_bytes=MOST_BYTES + FORM_BYTES)
 def file() -> Response:
     """Import the lines of a file, or only check them; the worker does it."""
     only_checks = request.form.get("choice") == "check"

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, url_for
+from flask import abort, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
@@ -18,18 +18,16 @@ from keap_connect.models import LARGEST_ID, InvitationState
 from keap_connect.services import services
 from keap_connect.spreadsheet import csv_line
 from keap_connect.web.accounts import LONGEST_SEARCH
-from keap_connect.web.auth import Audience, actor, open_to
+from keap_connect.web.auth import Audience, Pages, actor
 from keap_connect.web.browser_security import browser
-from keap_connect.web.forms import form
 from keap_connect.web.reconnect_links import show_gone
 
-bp = Blueprint("invitations", __name__)
+bp = Pages("invitations", __name__)
 SHOWN = 50
 TEXTS = ("label", "external_id", "email", "note", "return_url", "expected_tenant_id")
 
 
-@bp.route("/i/<token>", methods=["GET", "POST"])
-@open_to(Audience.ANYONE)
+@bp.form("/i/<token>", Audience.ANYONE)
 def use(token: str) -> Response:
     """Show who asks, and for whom, and redirect to Keap once the button is pressed. Neither uses the invitation up."""
     try:
@@ -51,8 +49,7 @@ def show_waiting(invitation_id: int | None, *, is_by_link: bool = False) -> Resp
     return make_response(render_template("connect/waiting.html", **values))
 
 
-@bp.get("/invitations")
-@open_to(Audience.VIEWER)
+@bp.page("/invitations", Audience.VIEWER)
 def index() -> str:
     text, state = request.args.get("q", "").strip()[:LONGEST_SEARCH], request.args.get("state", "")
     before = request.args.get("before", 0, type=int)
@@ -74,9 +71,7 @@ def _form(errors: dict[str, str] | None = None) -> str:
     return render_template("invitations/new.html", typed=request.form, errors=errors or {}, **values)
 
 
-@bp.route("/invitations/new", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_form)
+@bp.form("/invitations/new", Audience.ADMIN, _form)
 def create() -> Response:
     typed = request.form
     valid_days = typed.get("valid_days", str(USUAL_DAYS)).strip()
@@ -92,9 +87,7 @@ def _file_form(errors: dict[str, str] | None = None) -> str:
     return render_template("invitations/file.html", errors=errors or {}, **values)
 
 
-@bp.route("/invitations/file", methods=["GET", "POST"])
-@open_to(Audience.ADMIN, most_bytes=MOST_BYTES)
-@form(_file_form)
+@bp.form("/invitations/file", Audience.ADMIN, _file_form, most_bytes=MOST_BYTES)
 def file() -> Response:
     """Invite everybody in a CSV file; the answer is a CSV file with their links, or the app mails them."""
     sent, is_mailed = request.files.get("file"), request.form.get("is_mailed") == "1"
@@ -111,8 +104,7 @@ def file() -> Response:
     return download
 
 
-@bp.get("/invitations/<int:invitation_id>")
-@open_to(Audience.VIEWER)
+@bp.page("/invitations/<int:invitation_id>", Audience.VIEWER)
 def show(invitation_id: int) -> str:
     found = invitations.get_invitation(invitation_id)
     waiting = confirming.view_waiting(found.id) if found.state == InvitationState.WAITING else None
@@ -120,8 +112,7 @@ def show(invitation_id: int) -> str:
     return render_template("invitations/show.html", invitation=found, **values)
 
 
-@bp.post("/invitations/<int:invitation_id>/change")
-@open_to(Audience.ADMIN)
+@bp.act("/invitations/<int:invitation_id>/change", Audience.ADMIN)
 def change(invitation_id: int) -> Response:
     act = request.form.get("act")
     invitations.get_invitation(invitation_id)

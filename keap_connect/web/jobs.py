@@ -1,7 +1,7 @@
 """The page of a job: how far it is, what became of its items, and a button that stops it."""
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask import Response as FlaskResponse
+from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.jobs.bulk import BULK, LINK_COLUMNS, links_csv
@@ -9,16 +9,14 @@ from keap_connect.jobs.records import ItemOutcome, items_csv, list_items, stop_j
 from keap_connect.jobs.runner import at_once
 from keap_connect.models import OF_INVITATIONS
 from keap_connect.refresh.heartbeat import list_workers
-from keap_connect.web.auth import Audience, actor, open_to
+from keap_connect.web.auth import Audience, Pages, actor, check_password
 from keap_connect.web.exports import as_download, ask_for_password
-from keap_connect.web.forms import check_password, form
 
-bp = Blueprint("jobs", __name__, url_prefix="/jobs/<int:job_id>")
+bp = Pages("jobs", __name__, url_prefix="/jobs/<int:job_id>")
 MOST_SHOWN = 40  # of each outcome; the page stays under 60 kB
 
 
-@bp.get("")
-@open_to(Audience.VIEWER)
+@bp.page("", Audience.VIEWER)
 def show(job_id: int) -> str:
     view = view_job(job_id)
     shown = {outcome.value: list_items(job_id, outcome, MOST_SHOWN) for outcome in ItemOutcome}
@@ -34,8 +32,7 @@ def show(job_id: int) -> str:
     )
 
 
-@bp.get("/items.csv")
-@open_to(Audience.VIEWER)
+@bp.page("/items.csv", Audience.VIEWER)
 def download(job_id: int) -> FlaskResponse:
     """Return all items as CSV, or only the refused ones."""
     view_job(job_id)
@@ -49,17 +46,14 @@ def _links_form(job_id: int, errors: dict[str, str] | None = None) -> str:
     return ask_for_password("Download the links", lead, (url_for("jobs.show", job_id=job_id), "The job"), errors)
 
 
-@bp.route("/links", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_links_form)
+@bp.form("/links", Audience.ADMIN, _links_form)
 def links(job_id: int) -> FlaskResponse:
     """Return the links that the job made, with whom they are for."""
     check_password()
     return as_download(links_csv(job_id, actor()), f"links-{job_id}")
 
 
-@bp.post("/stop")
-@open_to(Audience.ADMIN)
+@bp.act("/stop", Audience.ADMIN)
 def stop(job_id: int) -> Response:
     stop_job(job_id, actor())
     flash("The job was stopped. What it has done stays.", "done")

@@ -1,19 +1,18 @@
 """Mail: whether it works, a test mail with what the server says, and the page that ends mails to an admin."""
 
-from flask import Blueprint, render_template, request
+from flask import render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.access.mail_choices import read_unsubscribe, unsubscribe
 from keap_connect.notifications.mail import send_trial
 from keap_connect.notifications.results import list_results
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, open_to, signed_in_admin
+from keap_connect.web.auth import Audience, Pages, signed_in_admin
 
-bp = Blueprint("mail", __name__, url_prefix="/mail")
+bp = Pages("mail", __name__, url_prefix="/mail")
 
 
-@bp.route("", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
+@bp.form("", Audience.ADMIN)
 def index() -> str:
     """Show the last results; POST sends a test mail to the admin, and shows what was said."""
     settings = services().settings
@@ -27,8 +26,7 @@ def index() -> str:
     )
 
 
-@bp.route("/unsubscribe/<token>", methods=["GET", "POST"])
-@open_to(Audience.ANYONE, takes_one_click=True)
+@bp.form("/unsubscribe/<token>", Audience.ANYONE, takes_one_click=True)
 def end(token: str) -> Response | str:
     """Ask by a button, since programs open the links in mails; the POST of a mail program asks nobody (RFC 8058)."""
     email, choice = read_unsubscribe(token)

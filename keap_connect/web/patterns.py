@@ -5,16 +5,15 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, render_template
+from flask import render_template
 
 from keap_connect.clock import utc_now
-from keap_connect.web.auth import Audience, open_to
+from keap_connect.web.auth import Audience, Pages
 
-bp = Blueprint("patterns", __name__)
+bp = Pages("patterns", __name__)
 
 
-@bp.get("/patterns")
-@open_to(Audience.ANYONE)
+@bp.page("/patterns", Audience.ANYONE)
 def index() -> str:
     now = utc_now()
     return render_template("patterns.html", moments=[now + timedelta(hours=3), now - timedelta(days=2), now, None])

@@ -1,7 +1,7 @@
 """An admin's own page: password, two-factor authentication, and where they are signed in."""
 
 import segno
-from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
@@ -12,11 +12,10 @@ from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, lis
 from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, know_browser, needs_second_factor, open_to, signed_in_admin
+from keap_connect.web.auth import Audience, Pages, check_password, know_browser, needs_second_factor, signed_in_admin
 from keap_connect.web.browser_security import read_cookie
-from keap_connect.web.forms import check_password, form
 
-bp = Blueprint("profile", __name__, url_prefix="/profile")
+bp = Pages("profile", __name__, url_prefix="/profile")
 
 
 def _page(errors: dict[str, str] | None = None) -> str:
@@ -42,15 +41,12 @@ def _second_factor_page(errors: dict[str, str] | None = None) -> Response | str:
     return render_template("profile/second_factor.html", seed=seed, picture=picture, errors=errors or {})
 
 
-@bp.get("")
-@open_to(Audience.VIEWER)
+@bp.page("", Audience.VIEWER)
 def show() -> str:
     return _page()
 
 
-@bp.post("/password")
-@open_to(Audience.VIEWER)
-@form(_page)
+@bp.act("/password", Audience.VIEWER, _page)
 def password() -> Response:
     """Change the password; the other sign-ins end if the form says so."""
     check_password()
@@ -64,18 +60,14 @@ def password() -> Response:
     return answer
 
 
-@bp.post("/second-factor/new")
-@open_to(Audience.VIEWER)
-@form(_page)
+@bp.act("/second-factor/new", Audience.VIEWER, _page)
 def prepare() -> Response:
     check_password("factor_password")
     second_factor.prepare(signed_in_admin())
     return redirect(url_for("profile.switch_on"), code=303)
 
 
-@bp.route("/second-factor", methods=["GET", "POST"])
-@open_to(Audience.VIEWER)
-@form(_second_factor_page)
+@bp.form("/second-factor", Audience.VIEWER, _second_factor_page)
 def switch_on() -> Response:
     """Turn it on when a code proves that the phone has the seed, and show the recovery codes, once."""
     admin = signed_in_admin()
@@ -84,9 +76,7 @@ def switch_on() -> Response:
     return _show_recovery_codes(second_factor.switch_on(admin, request.form.get("code", "")[:100]))
 
 
-@bp.post("/second-factor/off")
-@open_to(Audience.VIEWER)
-@form(_page)
+@bp.act("/second-factor/off", Audience.VIEWER, _page)
 def switch_off() -> Response:
     if services().settings.requires_two_factor:
         raise FormRefused(
@@ -102,9 +92,7 @@ def switch_off() -> Response:
     return _back()
 
 
-@bp.post("/recovery-codes")
-@open_to(Audience.VIEWER)
-@form(_page)
+@bp.act("/recovery-codes", Audience.VIEWER, _page)
 def recovery_codes() -> Response:
     admin = _check_both_factors()
     if admin is None:
@@ -112,16 +100,14 @@ def recovery_codes() -> Response:
     return _show_recovery_codes(second_factor.make_recovery_codes(admin))
 
 
-@bp.post("/mails")
-@open_to(Audience.ADMIN)
+@bp.act("/mails", Audience.ADMIN)
 def mails() -> Response:
     choose_mails(signed_in_admin().id, request.form.getlist("mails"))
     flash("Your choice is saved.", "done")
     return _back()
 
 
-@bp.post("/sign-ins/end")
-@open_to(Audience.VIEWER)
+@bp.act("/sign-ins/end", Audience.VIEWER)
 def end_sign_ins() -> Response:
     admin, ref = signed_in_admin(), request.form.get("ref", "")
     if ref:

@@ -1,6 +1,6 @@
 """Reconnect links: created and revoked by an admin, used by whoever has one, without a sign-in here."""
 
-from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
@@ -16,14 +16,13 @@ from keap_connect.connect.reconnect_links import (
     start_by_link_again,
 )
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
-from keap_connect.web.auth import Audience, actor, open_to
+from keap_connect.web.auth import Audience, Pages, actor
 from keap_connect.web.browser_security import browser, read_cookie
 
-bp = Blueprint("reconnect_links", __name__)
+bp = Pages("reconnect_links", __name__)
 
 
-@bp.post("/accounts/<int:account_id>/reconnect-links")
-@open_to(Audience.ADMIN)
+@bp.act("/accounts/<int:account_id>/reconnect-links", Audience.ADMIN)
 def create(account_id: int) -> Response:
     """Send a link by mail, or show it once."""
     if request.form.get("how") != "mail":
@@ -36,16 +35,14 @@ def create(account_id: int) -> Response:
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
-@bp.post("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke")
-@open_to(Audience.ADMIN)
+@bp.act("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke", Audience.ADMIN)
 def revoke(account_id: int, link_id: int) -> Response:
     revoke_link(account_id, link_id, actor())
     flash("The reconnect link is revoked and no longer works.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
 
-@bp.route("/r/<token>", methods=["GET", "POST"])
-@open_to(Audience.ANYONE)
+@bp.form("/r/<token>", Audience.ANYONE)
 def use(token: str) -> Response:
     """Show the button, and redirect to Keap once it is pressed; opening the link starts nothing."""
     try:
@@ -58,8 +55,7 @@ def use(token: str) -> Response:
     return make_response(render_template("connect/by_link.html", token=token))
 
 
-@bp.post("/connect/<ref>/again")
-@open_to(Audience.ANYONE)
+@bp.act("/connect/<ref>/again", Audience.ANYONE)
 def again(ref: str) -> Response:
     """Let a person whose link ended in a refusal at Keap use it again."""
     flow = find_flow(ref, read_cookie("browser"))

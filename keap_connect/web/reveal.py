@@ -1,15 +1,14 @@
 """Showing an access token: the password again, shown once, nothing left behind in the browser."""
 
-from flask import Blueprint, make_response, render_template, request
+from flask import make_response, render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.revealing import RevealedToken, count_reveals, reveal_access_token
 from keap_connect.errors import AccountDisconnected, FormRefused, SealBroken
-from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.forms import check_password, form
+from keap_connect.web.auth import Audience, Pages, actor, check_password
 
-bp = Blueprint("reveal", __name__)
+bp = Pages("reveal", __name__)
 
 
 def _page(account_id: int, errors: dict[str, str] | None = None, revealed: RevealedToken | None = None) -> str:
@@ -22,9 +21,7 @@ def _page(account_id: int, errors: dict[str, str] | None = None, revealed: Revea
     )
 
 
-@bp.route("/accounts/<int:account_id>/access-token", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_page)
+@bp.form("/accounts/<int:account_id>/access-token", Audience.ADMIN, _page)
 def access_token(account_id: int) -> Response:
     """Show the access token once; a form that was sent a second time shows nothing."""
     check_password()

@@ -1,6 +1,6 @@
 """The setup guide: Keap's own steps with their ticks, and the check of the token endpoint."""
 
-from flask import Blueprint, flash, redirect, render_template, url_for
+from flask import flash, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.state import AccountState
@@ -11,14 +11,13 @@ from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, open_to, signed_in_admin
+from keap_connect.web.auth import Audience, Pages, signed_in_admin
 from keap_connect.web.setup_steps import Tick, list_steps
 
-bp = Blueprint("setup", __name__, url_prefix="/setup")
+bp = Pages("setup", __name__, url_prefix="/setup")
 
 
-@bp.get("")
-@open_to(Audience.VIEWER)
+@bp.page("", Audience.VIEWER)
 def index() -> str:
     settings, keap, check, counts = services().settings, services().keap, find_client_check(), count_states()
     connected, refreshing = counts[AccountState.ACTIVE] + counts[AccountState.AT_RISK], read_refreshing()
@@ -38,8 +37,7 @@ def index() -> str:
     )
 
 
-@bp.post("/check")
-@open_to(Audience.ADMIN)
+@bp.act("/check", Audience.ADMIN)
 def check() -> Response:
     with keap_call_slot():
         checked = check_client(signed_in_admin().email)

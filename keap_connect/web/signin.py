@@ -1,6 +1,6 @@
 """Signing in and out: password, second factor where it is on, and a new password for whoever has a link."""
 
-from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.passwords import get_owner_of_link, redeem_password_link, verify_password
@@ -9,12 +9,11 @@ from keap_connect.access.sign_ins import end_sign_in, sign_in_admin
 from keap_connect.access.sign_ins import sign_out as end_session
 from keap_connect.errors import WrongPassword
 from keap_connect.models import Admin
-from keap_connect.web.auth import Audience, know_browser, local_path, open_to
+from keap_connect.web.auth import Audience, Pages, know_browser, local_path
 from keap_connect.web.browser_security import delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.browser_words import name_browser
-from keap_connect.web.forms import form
 
-bp = Blueprint("signin", __name__)
+bp = Pages("signin", __name__)
 SECOND_STEP = "second-step"
 
 
@@ -34,9 +33,7 @@ def _new_password_page(token: str, errors: dict[str, str] | None = None) -> str:
     return render_template("signin/new_password.html", token=token, owner=owner, errors=errors or {})
 
 
-@bp.route("/signin", methods=["GET", "POST"])
-@open_to(Audience.ANYONE)
-@form(_password_page)
+@bp.form("/signin", Audience.ANYONE, _password_page)
 def sign_in() -> Response:
     """Check e-mail and password; a new session replaces the one before it."""
     code = request.form.get("sign_in_code", "").strip()[:100]
@@ -52,9 +49,7 @@ def sign_in() -> Response:
     return answer
 
 
-@bp.route("/signin/code", methods=["GET", "POST"])
-@open_to(Audience.ANYONE)
-@form(_code_page)
+@bp.form("/signin/code", Audience.ANYONE, _code_page)
 def second_step() -> Response:
     token = read_cookie(SECOND_STEP)
     admin = find_waiting(token)
@@ -66,9 +61,7 @@ def second_step() -> Response:
     return _start_session(admin)
 
 
-@bp.route("/new-password/<token>", methods=["GET", "POST"])
-@open_to(Audience.ANYONE)
-@form(_new_password_page)
+@bp.form("/new-password/<token>", Audience.ANYONE, _new_password_page)
 def new_password(token: str) -> Response:
     """Set the password that the holder of a link chose; they sign in with it afterwards, second factor included.
 
@@ -79,8 +72,7 @@ def new_password(token: str) -> Response:
     return redirect(url_for("signin.sign_in"), code=303)
 
 
-@bp.post("/signout")
-@open_to(Audience.ANYONE)
+@bp.act("/signout", Audience.ANYONE)
 def sign_out() -> Response:
     end_session(read_cookie("admin"))
     answer = redirect(url_for("signin.sign_in"), code=303)

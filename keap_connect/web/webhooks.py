@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, url_for
+from flask import abort, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.events.history import ANNOUNCED
 from keap_connect.notifications import endpoints
-from keap_connect.web.auth import Audience, actor, open_to
-from keap_connect.web.forms import form
+from keap_connect.web.auth import Audience, Pages, actor
 
-bp = Blueprint("webhooks", __name__, url_prefix="/webhooks")
+bp = Pages("webhooks", __name__, url_prefix="/webhooks")
 DELIVERIES_SHOWN = 20
 
 
@@ -33,22 +32,18 @@ def _show_secret(saved: endpoints.SavedEndpoint) -> Response:
     return make_response(render_template("webhooks/secret.html", webhook=saved.row, secret=saved.secret))
 
 
-@bp.get("")
-@open_to(Audience.VIEWER)
+@bp.page("", Audience.VIEWER)
 def index() -> str:
     return render_template("webhooks/index.html", webhooks=endpoints.list_endpoints())
 
 
-@bp.route("/new", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_form)
+@bp.form("/new", Audience.ADMIN, _form)
 def create() -> Response:
     typed = _typed()
     return _show_secret(endpoints.add_endpoint(typed["url"] or "", typed["name"], typed["types"], actor()))
 
 
-@bp.get("/<int:webhook_id>")
-@open_to(Audience.VIEWER)
+@bp.page("/<int:webhook_id>", Audience.VIEWER)
 def show(webhook_id: int) -> str:
     """Show an endpoint with its deliveries, the newest first."""
     before = request.args.get("before", type=int)
@@ -56,16 +51,13 @@ def show(webhook_id: int) -> str:
     return render_template("webhooks/show.html", webhook=endpoints.get_endpoint(webhook_id), page=page, before=before)
 
 
-@bp.route("/<int:webhook_id>/edit", methods=["GET", "POST"])
-@open_to(Audience.ADMIN)
-@form(_form)
+@bp.form("/<int:webhook_id>/edit", Audience.ADMIN, _form)
 def edit(webhook_id: int) -> Response:
     endpoints.change_endpoint(webhook_id, actor(), _typed())
     return _back("The webhook is changed.", webhook_id)
 
 
-@bp.post("/<int:webhook_id>/change")
-@open_to(Audience.ADMIN)
+@bp.act("/<int:webhook_id>/change", Audience.ADMIN)
 def change(webhook_id: int) -> Response:
     act = request.form.get("act")
     endpoints.get_endpoint(webhook_id)
@@ -84,8 +76,7 @@ def change(webhook_id: int) -> Response:
     return redirect(url_for("webhooks.index"), code=303)
 
 
-@bp.post("/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver")
-@open_to(Audience.ADMIN)
+@bp.act("/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver", Audience.ADMIN)
 def redeliver(webhook_id: int, delivery_id: int) -> Response:
     endpoints.redeliver(webhook_id, delivery_id)
     return _back("It is sent again within seconds.", webhook_id)

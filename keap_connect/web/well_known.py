@@ -2,18 +2,17 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, Response, abort, redirect, url_for
+from flask import Response, abort, redirect, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from keap_connect.clock import utc_now
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, open_to
+from keap_connect.web.auth import Audience, Pages
 
-bp = Blueprint("well_known", __name__)
+bp = Pages("well_known", __name__)
 
 
-@bp.get("/logo")
-@open_to(Audience.ANYONE)
+@bp.page("/logo", Audience.ANYONE)
 def logo() -> Response:
     found = services().settings.service.logo
     if found is None:
@@ -23,20 +22,17 @@ def logo() -> Response:
     return answer
 
 
-@bp.get("/favicon.ico")
-@open_to(Audience.ANYONE)
+@bp.page("/favicon.ico", Audience.ANYONE)
 def favicon() -> AnyResponse:
     return redirect(url_for("static", filename="favicon.svg"), code=303)
 
 
-@bp.get("/.well-known/change-password")
-@open_to(Audience.ANYONE)
+@bp.page("/.well-known/change-password", Audience.ANYONE)
 def change_password() -> AnyResponse:
     return redirect(url_for("profile.show", _anchor="change-password"), code=303)
 
 
-@bp.get("/.well-known/security.txt")
-@open_to(Audience.ANYONE)
+@bp.page("/.well-known/security.txt", Audience.ANYONE)
 def security_txt() -> Response:
     """Say whom to write to about a weakness (RFC 9116)."""
     settings = services().settings

@@ -28,7 +28,7 @@ from keap_connect.refresh import serving
 from keap_connect.server import front as front_module
 from keap_connect.server.front import Front
 from keap_connect.settings import Settings
-from keap_connect.web.auth import Audience, open_to
+from keap_connect.web.auth import Audience
 from tests.accounts.granted import store_account
 from tests.faults.conftest import until
 from tests.support.sandbox import Sandbox
@@ -114,7 +114,8 @@ def fronted(
             called.append(path)
             return Response(answer(), mimetype="text/plain")
 
-        app.add_url_rule(path, path, open_to(Audience.ANYONE)(view))
+        view.audience = Audience.ANYONE
+        app.add_url_rule(path, path, view)
 
     def waits() -> Iterator[bytes]:
         gate.wait(60)
