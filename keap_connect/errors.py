@@ -229,24 +229,6 @@ class AdminNotFound(NotFound):
     heading, advice = "There is no such admin", "They may have been removed, or never existed."
 
 
-class AdminRefused(FormRefused):
-    """No admin can have that e-mail address."""
-
-    field = "email"
-
-
-class LastAdmin(FormRefused):
-    """Without this admin, nobody could change anything."""
-
-    field = "act"
-
-
-class FormUsed(FormRefused):
-    """A form that works once was sent a second time."""
-
-    field = "password"
-
-
 class PasswordRefused(FormRefused):
     field = "new_password"
 
@@ -256,10 +238,6 @@ class UnsubscribeLinkGone(NotFound):
 
     heading = "This link does not work"
     advice = "{} Sign in, and choose on your profile page which mails you get."
-
-
-class MailOff(KeapConnectError):
-    """SMTP_URL is not set."""
 
 
 class MailNotNeeded(KeapConnectError):
@@ -347,10 +325,6 @@ class SecretIsNew(KeapConnectError):
 class WebhookOff(KeapConnectError):
     status, code = 409, "webhook_off"
     heading, advice = "This webhook is switched off", "Switch it on first."
-
-
-class APIKeyUnfit(FormRefused):
-    field = "name"
 
 
 class APIKeyNotFound(NotFound):

@@ -14,7 +14,7 @@ from keap_connect.access.passwords import load_admin, make_hash, make_password_l
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
-from keap_connect.errors import AdminNotFound, AdminRefused, LastAdmin, MailNotNeeded
+from keap_connect.errors import AdminNotFound, FormRefused, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import ADMIN_INVITATION, WRONG_EMAIL, is_address, new_mail
 from keap_connect.models import (
@@ -57,7 +57,7 @@ class MailedInvitation:
 
 
 def create_admin(email: str, password: str, *, role: Role = Role.ADMIN, only_first: bool = False) -> Admin | None:
-    """Create an admin; with only_first, return None when there is one already. Raises PasswordRefused, AdminRefused."""
+    """Create an admin; with only_first, return None when there is one already. Raises FormRefused."""
     email = _checked(email)
     password_hash = make_hash(password, email)
     with write_transaction() as session:
@@ -69,7 +69,7 @@ def create_admin(email: str, password: str, *, role: Role = Role.ADMIN, only_fir
 
 
 def invite_admin(email: str, role: Role, actor: str, *, is_mailed: bool = False) -> str:
-    """Create an admin without a password, and return the link to set one. Raises AdminRefused."""
+    """Create an admin without a password, and return the link to set one. Raises FormRefused."""
     email = _checked(email)
     with write_transaction() as session:
         return _invite(session, _add(session, email, NOT_CHOSEN, role), actor, is_mailed)
@@ -78,7 +78,7 @@ def invite_admin(email: str, role: Role, actor: str, *, is_mailed: bool = False)
 def invite_again(admin_id: int, actor: str, *, is_mailed: bool) -> str:
     """Make a new link, which the actor now answers for; the one before no longer works.
 
-    Raises AdminNotFound, AdminRefused.
+    Raises AdminNotFound, FormRefused.
     """
     with write_transaction() as session:
         return _invite(session, _get_invited(session, admin_id), actor, is_mailed)
@@ -107,7 +107,7 @@ def find_mailed_invitation(message_id: str) -> MailedInvitation:
 def invite_first_admin(email: str, actor: str) -> str | None:
     """Invite the first admin and return the link to set a password: a new link each time until one was used, then None.
 
-    After an emergency stop it returns None, too: the operator decides who may sign in again. Raises AdminRefused.
+    After an emergency stop it returns None, too: the operator decides who may sign in again. Raises FormRefused.
     """
     email = _checked(email)
     with write_transaction() as session:
@@ -166,7 +166,7 @@ def get_admin(email: str) -> Admin:
 
 
 def change_role(admin_id: int, role: Role, actor: str) -> None:
-    """Change the role of an admin and end their sign-ins. Raises AdminNotFound, LastAdmin."""
+    """Change the role of an admin and end their sign-ins. Raises AdminNotFound, FormRefused."""
     with write_transaction() as session:
         admin = _get(session, admin_id)
         if role is not Role.ADMIN:
@@ -178,7 +178,7 @@ def change_role(admin_id: int, role: Role, actor: str) -> None:
 
 
 def remove_admin(admin_id: int, actor: str) -> None:
-    """Delete an admin with their sign-ins. Raises AdminNotFound, LastAdmin."""
+    """Delete an admin with their sign-ins. Raises AdminNotFound, FormRefused."""
     with write_transaction() as session:
         admin = _get(session, admin_id)
         _keep_one(session, admin_id)
@@ -190,14 +190,14 @@ def remove_admin(admin_id: int, actor: str) -> None:
 def _checked(email: str) -> str:
     email = email.strip().lower()
     if not is_address(email):
-        raise AdminRefused(WRONG_EMAIL)
+        raise FormRefused(WRONG_EMAIL, "email")
     return email
 
 
 def _add(session: Session, email: str, password_hash: str, role: Role) -> Admin:
     take_turns(session, "admins")
     if found := session.scalar(select(Admin).where(Admin.email == email)):
-        raise AdminRefused(f"{email} is {'invited' if found.invited_by else 'an admin'} already.")
+        raise FormRefused(f"{email} is {'invited' if found.invited_by else 'an admin'} already.", "email")
     admin = Admin(email=email, password_hash=password_hash, created_at=utc_now(), role=role)
     session.add(admin)
     session.flush()
@@ -206,7 +206,7 @@ def _add(session: Session, email: str, password_hash: str, role: Role) -> Admin:
 
 def _invite(session: Session, admin: Admin, actor: str, is_mailed: bool = False) -> str:
     if is_mailed and services().settings.mail is None:
-        raise AdminRefused("This app sends no mail: SMTP_URL is not set.")
+        raise FormRefused("This app sends no mail: SMTP_URL is not set.", "email")
     admin.invited_by, until = actor, utc_now() + INVITED_FOR
     record(
         session,
@@ -257,7 +257,7 @@ def _get(session: Session, admin_id: int) -> Admin:
 
 
 def _keep_one(session: Session, admin_id: int) -> None:
-    """Raise LastAdmin if no other admin could change anything; an invited one without a password cannot sign in yet."""
+    """Raise FormRefused if no other admin could change anything; one without a password cannot sign in yet."""
     able = (Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN, Admin.id != admin_id)
     if not session.scalar(select(func.count(Admin.id)).where(*able)):
-        raise LastAdmin("This is the last admin: give somebody else the role admin first.")
+        raise FormRefused("This is the last admin: give somebody else the role admin first.", "act")

@@ -21,7 +21,7 @@ from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
-from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
+from keap_connect.errors import APIKeyNotFound, APIKeyRefused, FormRefused, InsufficientScope
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, AccountEvent, APIKey
 from keap_connect.plain_reads import plain_reads
@@ -116,15 +116,15 @@ def issue_api_key(
         account_ids: the only accounts it is for; None for all, also those to come.
 
     Raises:
-        APIKeyUnfit: the name, a scope, the expiry or an account breaks a rule.
+        FormRefused: the name, a scope, the expiry or an account breaks a rule.
     """
     name, wanted = name.strip(), set(scopes)
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-        raise APIKeyUnfit(f"Give the key a name of at most {LONGEST_NAME} characters.")
+        raise FormRefused(f"Give the key a name of at most {LONGEST_NAME} characters.", "name")
     if not wanted or wanted - set(Scope):
-        raise APIKeyUnfit(f"Choose what the key may do: {', '.join(Scope)}.", "scopes")
+        raise FormRefused(f"Choose what the key may do: {', '.join(Scope)}.", "scopes")
     if expires_at is not None and expires_at <= utc_now():
-        raise APIKeyUnfit("The key must expire in the future.", "lifetime")
+        raise FormRefused("The key must expire in the future.", "lifetime")
     only = None if account_ids is None else sorted(set(account_ids))
     with write_transaction() as session:
         if only is not None:
@@ -141,15 +141,15 @@ def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
 
     Raises:
         APIKeyNotFound: there is none.
-        APIKeyUnfit: it is revoked or expired, or was rotated already.
+        FormRefused: it is revoked or expired, or was rotated already.
     """
     get_api_key(key_id)
     with write_transaction() as session:
         old, now = session.get_one(APIKey, key_id, with_for_update=True), utc_now()
         if not _view(old).is_usable:
-            raise APIKeyUnfit("This key is revoked or has expired: create a new one.", "overlap")
+            raise FormRefused("This key is revoked or has expired: create a new one.", "overlap")
         if key_id in _rotated_ids(session):  # it ends earlier than it was to
-            raise APIKeyUnfit("This key was rotated already: rotate the newer key, or create one.", "overlap")
+            raise FormRefused("This key was rotated already: rotate the newer key, or create one.", "overlap")
         lifetime = old.expires_at - old.created_at if old.expires_at else None
         expires_at = now + lifetime if lifetime else None
         key = APIKey(name=old.name, account_ids=old.account_ids, expires_at=expires_at, created_by=actor)
@@ -279,12 +279,12 @@ def _note_used(key: APIKeyView) -> None:
 
 def _check_accounts(session: Session, wanted: list[int]) -> None:
     if not 1 <= len(wanted) <= MOST_ACCOUNTS:
-        raise APIKeyUnfit(f"Name from 1 to {MOST_ACCOUNTS} accounts, or none to open all of them.", "accounts")
+        raise FormRefused(f"Name from 1 to {MOST_ACCOUNTS} accounts, or none to open all of them.", "accounts")
     storable = [each for each in wanted if 0 < each <= LARGEST_ID]
     present = set(session.scalars(select(Account.id).where(Account.id.in_(storable))))
     missing = [str(each) for each in wanted if each not in present]
     if missing:
-        raise APIKeyUnfit(f"There is no account {', '.join(missing[:5])}.", "accounts")
+        raise FormRefused(f"There is no account {', '.join(missing[:5])}.", "accounts")
 
 
 def _view(key: APIKey) -> APIKeyView:

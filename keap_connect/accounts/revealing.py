@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.accounts.directory import load_account
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AccountDisconnected, FormUsed
+from keap_connect.errors import AccountDisconnected, FormRefused
 from keap_connect.events.hand_outs import record_hand_out
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import AccountEvent
@@ -42,14 +42,14 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int, addres
     Raises:
         AccountNotFound: there is none.
         AccountDisconnected: no access token is stored.
-        FormUsed: the token was shown since, so the form was reloaded or sent again.
+        FormRefused: the token was shown since, so the form was reloaded or sent again.
         SealBroken: the stored value does not open.
         HandOutUnrecorded: the audit log cannot be written.
     """
     with write_transaction() as session:
         account = load_account(session, account_id, lock=True)
         if _count(session, account_id) != reveals_before:
-            raise FormUsed("The token was shown already. Enter your password to see it again.")
+            raise FormRefused("The token was shown already. Enter your password to see it again.", "password")
         access_token = open_access_token(account)
         if access_token is None:
             raise AccountDisconnected("No access token is stored for this account.")

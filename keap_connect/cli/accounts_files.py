@@ -13,7 +13,7 @@ from keap_connect.cli.accounts import accounts
 from keap_connect.cli.command import Answer, command, confirm
 from keap_connect.cli.output import table
 from keap_connect.connect.import_files import COLUMNS, MOST_BYTES
-from keap_connect.errors import ExitCode, MailOff
+from keap_connect.errors import ExitCode, KeapConnectError
 from keap_connect.events.history import Actor
 from keap_connect.jobs.bulk import start_bulk
 from keap_connect.jobs.imports import start_import
@@ -71,7 +71,7 @@ def ask_to_reconnect(text: str, state: str, yes: bool) -> Answer:
     TEXT searches them. Accounts at risk need one if they were connected with another client id.
     """
     if not services().settings.mails_customers:
-        raise MailOff("CUSTOMER_MAIL is off. Set it, SMTP_URL and MAIL_FROM, and restart.")
+        raise KeapConnectError("CUSTOMER_MAIL is off. Set it, SMTP_URL and MAIL_FROM, and restart.")
     count, why_not = count_matching(text, state)
     if why_not:
         raise click.UsageError(f"Not all that match can be chosen. {why_not}")

@@ -7,7 +7,7 @@ from flask import current_app
 
 from keap_connect.access.admins import create_admin
 from keap_connect.deployment import check_deployment, check_file
-from keap_connect.errors import AdminRefused, PasswordRefused, SettingsError
+from keap_connect.errors import FormRefused, SettingsError
 from keap_connect.health.file_systems import check_file_systems
 from keap_connect.health.finding import Finding
 from keap_connect.health.proxies import check_proxies
@@ -42,7 +42,7 @@ def prepare_to_serve(settings: Settings) -> None:
     if settings.admin_email and settings.admin_password:
         try:
             create_admin(settings.admin_email, settings.admin_password, only_first=True)
-        except (PasswordRefused, AdminRefused) as refusal:
+        except FormRefused as refusal:
             raise SettingsError([f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}"]) from None
 
 

@@ -22,7 +22,7 @@ from keap_connect.access.api_keys import (
 from keap_connect.accounts.directory import list_accounts_after, title_accounts
 from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
-from keap_connect.errors import AccountAmbiguous, AccountNotFound, APIKeyUnfit
+from keap_connect.errors import AccountAmbiguous, AccountNotFound, FormRefused
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, Pages, actor, check_password
 
@@ -88,7 +88,7 @@ def rotate(key_id: int) -> Response:
     check_password()
     hours = request.form.get("overlap", "")
     if hours not in OVERLAPS:
-        raise APIKeyUnfit("Choose when the old key ends.", "overlap")
+        raise FormRefused("Choose when the old key ends.", "overlap")
     return _show_issued(rotate_api_key(key_id, timedelta(hours=int(hours)), actor()))
 
 
@@ -120,7 +120,7 @@ def _names(keys: Iterable[APIKeyView]) -> dict[str, Any]:
 def _expires_at() -> datetime | None:
     lifetime = request.form.get("lifetime")
     if lifetime not in LIFETIMES:
-        raise APIKeyUnfit("Choose how long the key lasts.", "lifetime")
+        raise FormRefused("Choose how long the key lasts.", "lifetime")
     return utc_now() + timedelta(days=int(lifetime)) if lifetime else None
 
 
@@ -129,7 +129,7 @@ def _account_ids() -> list[int] | None:
     try:
         ids = [find_account_id(name) for name in names if name]
     except (AccountNotFound, AccountAmbiguous) as problem:
-        raise APIKeyUnfit(str(problem), "accounts") from problem
+        raise FormRefused(str(problem), "accounts") from problem
     if None in names:
-        raise APIKeyUnfit("Enter accounts with commas between them, such as 7, ab123, external:acme.", "accounts")
+        raise FormRefused("Enter accounts with commas between them, such as 7, ab123, external:acme.", "accounts")
     return ids or None

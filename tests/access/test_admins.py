@@ -8,7 +8,7 @@ from flask import Flask
 from sqlalchemy import func, select
 
 from keap_connect.access.admins import change_role, create_admin, remove_admin
-from keap_connect.errors import LastAdmin
+from keap_connect.errors import FormRefused
 from keap_connect.models import Admin, Role, SignIn
 from tests.access.test_sign_in import copy_of, is_signed_in, stored
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
@@ -230,7 +230,7 @@ def test_two_admins_who_demote_each_other_at_once_leave_one(app: Flask, in_paral
         with app.app_context():
             try:
                 change_role(admin_id, Role.VIEWER, "other")
-            except LastAdmin:
+            except FormRefused:
                 return "stayed"
             return "demoted"
 

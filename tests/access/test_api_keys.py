@@ -12,7 +12,7 @@ from keap_connect.access import api_keys
 from keap_connect.access.api_keys import issue_api_key, list_api_keys, revoke_api_key, verify_api_key
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
-from keap_connect.errors import APIKeyNotFound, APIKeyRefused, APIKeyUnfit, InsufficientScope
+from keap_connect.errors import APIKeyNotFound, APIKeyRefused, FormRefused, InsufficientScope
 from keap_connect.models import AccountEvent, APIKey
 from tests.accounts.granted import store_account
 from tests.conftest import MovedClock
@@ -156,7 +156,7 @@ def test_issue_and_revocation_stand_in_the_history_once():
     ids=str,
 )
 def test_a_key_that_will_not_do_is_not_made(wrong: dict[str, object]):
-    with pytest.raises(APIKeyUnfit):
+    with pytest.raises(FormRefused):
         issue_api_key(**{"name": "job", "scopes": BOTH, "actor": "x", **wrong})
 
     assert list_api_keys() == []

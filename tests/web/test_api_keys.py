@@ -10,7 +10,7 @@ from flask import Flask
 from keap_connect.access.api_keys import list_api_keys, rotate_api_key, verify_api_key
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
-from keap_connect.errors import APIKeyRefused, APIKeyUnfit
+from keap_connect.errors import APIKeyRefused, FormRefused
 from keap_connect.models import Account
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_PASSWORD, MovedClock
@@ -168,13 +168,13 @@ def test_a_rotated_key_works_beside_the_new_one_until_its_time_is_over(
         lifetime = keys[1].expires_at - utc_now() if keys[1].expires_at else None
         assert lifetime is not None
         assert timedelta(days=29) < lifetime <= timedelta(days=30)
-        with pytest.raises(APIKeyUnfit, match="rotated already"):
+        with pytest.raises(FormRefused, match="rotated already"):
             rotate_api_key(1, timedelta(hours=1), "x")
         clock.advance(hours=2)
         assert verify_api_key(str(new))
         with pytest.raises(APIKeyRefused):
             verify_api_key(str(old))
-        with pytest.raises(APIKeyUnfit, match="create a new one"):
+        with pytest.raises(FormRefused, match="create a new one"):
             rotate_api_key(1, timedelta(hours=1), "x")
 
 
