@@ -41,7 +41,7 @@ def split_url(name: str, value: str) -> SplitResult:
     except ValueError:
         fits = False
     if not fits or "@" in parts.netloc or parts.query or parts.fragment:
-        raise SettingsError([f"{name} must be an address like https://host/path, without user, query or fragment."])
+        raise SettingsError(f"{name} must be an address like https://host/path, without user, query or fragment.")
     return parts
 
 
@@ -52,7 +52,7 @@ def normal_origin(parts: SplitResult) -> str:
         host = ip_address(host).compressed
     ascii_host = host.encode("idna").decode()
     if not host.isascii() and ascii_host.encode().decode("idna") != host:
-        raise SettingsError(["PUBLIC_URL: write the host name in the form that begins with xn--, as browsers show it."])
+        raise SettingsError("PUBLIC_URL: write the host name in the form that begins with xn--, as browsers show it.")
     shown = f"[{host}]" if ":" in host else ascii_host
     has_port = parts.port and parts.port != WEB_PORTS[parts.scheme]
     return f"{parts.scheme}://{shown}{f':{parts.port}' if has_port else ''}"
@@ -63,7 +63,7 @@ def listening_address(value: str) -> str:
     try:
         return str(ip_address("127.0.0.1" if value == "localhost" else value))
     except ValueError:
-        raise SettingsError([f"HOST must be an IP address to listen on, or localhost, not {value[:40]!r}."]) from None
+        raise SettingsError(f"HOST must be an IP address to listen on, or localhost, not {value[:40]!r}.") from None
 
 
 def mail_address(text: str) -> Address | None:
@@ -86,10 +86,8 @@ def check_proxy(value: str) -> None:
         fits = False
     if not fits or any(sign in value for sign in "?# "):
         raise SettingsError(
-            [
-                "KEAP_PROXY must be http:// or https:// with host and port, like http://proxy.example.com:3128; a user "
-                "and password go before the host, with an @."
-            ]
+            "KEAP_PROXY must be http:// or https:// with host and port, like http://proxy.example.com:3128; a user "
+            "and password go before the host, with an @."
         )
 
 
@@ -109,14 +107,12 @@ def split_smtp_url(value: str) -> SplitResult:
         fits = False
     if not fits:
         raise SettingsError(
-            [
-                "SMTP_URL must be smtp:// or smtps:// with a host, like smtps://user:password@mail.example.com:465; "
-                "write @ : / ? # in a user or password as %40 %3A %2F %3F %23, and use ASCII."
-            ]
+            "SMTP_URL must be smtp:// or smtps:// with a host, like smtps://user:password@mail.example.com:465; "
+            "write @ : / ? # in a user or password as %40 %3A %2F %3F %23, and use ASCII."
         )
     if parts.query and parts.username and host not in LOOPBACK_HOSTS:
         raise SettingsError(
-            ["SMTP_URL: ?starttls=off would send the password unprotected. Leave it out, or give no user."]
+            "SMTP_URL: ?starttls=off would send the password unprotected. Leave it out, or give no user."
         )
     return parts
 
@@ -125,17 +121,17 @@ def with_driver(value: str) -> str:
     """Return DATABASE_URL with the driver that we have. Raises SettingsError."""
     value = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", value)
     if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
-        raise SettingsError(["DATABASE_URL must start with sqlite:/// or postgresql://."])
+        raise SettingsError("DATABASE_URL must start with sqlite:/// or postgresql://.")
     try:
         url = make_url(value)
         if url.get_backend_name() == "postgresql":
             url.get_dialect()().create_connect_args(url)
         elif url.database in {None, "", ":memory:"}:
-            raise SettingsError(["DATABASE_URL must name a file, like sqlite:////data/keap_connect.db."])
+            raise SettingsError("DATABASE_URL must name a file, like sqlite:////data/keap_connect.db.")
     except (ArgumentError, ValueError):
-        raise SettingsError([UNFIT_DATABASE_URL]) from None
+        raise SettingsError(UNFIT_DATABASE_URL) from None
     if problems := _wrong_options(url):
-        raise SettingsError(problems)
+        raise SettingsError(*problems)
     return value
 
 

@@ -124,7 +124,7 @@ def _check_version(source: Connection) -> str:
     """Return the revision of the old database, which must be the one that this program needs, and in service."""
     present, newest = find_revisions(source, "The old database")
     if present != newest or not newest:
-        raise SettingsError(["The old database is not of this version: run `./keap-connect db upgrade` first."])
+        raise SettingsError("The old database is not of this version: run `./keap-connect db upgrade` first.")
     return newest
 
 

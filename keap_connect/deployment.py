@@ -36,7 +36,7 @@ def check_deployment() -> list[str]:
     if present != newest:
         has = f"is at revision {present}" if present else "has no tables yet"
         raise SettingsError(
-            [f"The database {has}, and this program needs revision {newest}: run `./keap-connect db upgrade`."]
+            f"The database {has}, and this program needs revision {newest}: run `./keap-connect db upgrade`."
         )
     check_keys()
     store_registration(is_first=True)
@@ -52,7 +52,7 @@ def connected() -> Iterator[Connection]:
             yield connection
     except (OperationalError, ProgrammingError) as problem:  # as when the role may not read the tables
         raise DatabaseSilent(
-            [f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig), 1000)}"]
+            f"The database that DATABASE_URL names does not answer: {cut(str(problem.orig), 1000)}"
         ) from None
 
 
@@ -65,13 +65,13 @@ def find_revisions(connection: Connection, name: str) -> tuple[str | None, str |
     present = read_revision(connection)
     if present and present.startswith(MOVED):
         place = present.removeprefix(MOVED)
-        raise SettingsError([f"{name} was moved to {place}, and is not used again: name that one in DATABASE_URL."])
+        raise SettingsError(f"{name} was moved to {place}, and is not used again: name that one in DATABASE_URL.")
     if present and present.startswith(UNFINISHED):
-        raise SettingsError([f"{name} is an unfinished copy: run `database copy` again, with the old DATABASE_URL."])
+        raise SettingsError(f"{name} is an unfinished copy: run `database copy` again, with the old DATABASE_URL.")
     known = list_revisions()
     if present and present not in known:
         raise SettingsError(
-            [f"{name} is newer than this program: it is at revision {cut(present)}. Install the version that made it."]
+            f"{name} is newer than this program: it is at revision {cut(present)}. Install the version that made it."
         )
     return present, known[-1]
 
@@ -104,7 +104,7 @@ def check_writable() -> None:
     path = services().settings.sqlite_file
     for place in (path, path.parent) if path else ():
         if place.exists() and not os.access(place, os.W_OK):
-            raise SettingsError([f"{place} cannot be written by this user: give the user that runs this app access."])
+            raise SettingsError(f"{place} cannot be written by this user: give the user that runs this app access.")
 
 
 def find_damage(engine: Engine) -> str | None:
@@ -140,7 +140,7 @@ def open_key_check(sealed: bytes, name: str) -> None:
         services().cipher.open(sealed, KEY_CHECK)
     except SealBroken:
         raise SettingsError(
-            [f"TOKEN_KEYS does not open what is stored in {name}: put the key back that sealed it."]
+            f"TOKEN_KEYS does not open what is stored in {name}: put the key back that sealed it."
         ) from None
 
 

@@ -30,9 +30,9 @@ class KeapConnectError(Exception):
 class SettingsError(KeapConnectError):
     """The app cannot start; `problems` lists everything that is wrong with settings or database."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = list(problems)
 
     @property
     def report(self) -> str:
@@ -48,7 +48,7 @@ class DatabaseSilent(SettingsError):
 class DatabaseDamaged(SettingsError):
     def __init__(self, damage: str) -> None:
         advice = "Restore the newest backup: ./keap-connect database restore FILE (it keeps the damaged file aside)."
-        super().__init__([f"The database file is damaged ({damage}). {advice}"])
+        super().__init__(f"The database file is damaged ({damage}). {advice}")
 
 
 class BackupRefused(KeapConnectError):

@@ -119,7 +119,7 @@ def drop_closed(may_be_all: bool) -> int:
             stored = sum(session.scalar(select(func.count(sealed))) or 0 for _, sealed, _, _ in COLUMNS)
         if len(closed) >= stored:
             reason = "Nothing was deleted: TOKEN_KEYS opens none of the stored values, as if it were mistyped."
-            raise SettingsError([f"{reason} If every copy of the old key is gone, add --all."])
+            raise SettingsError(f"{reason} If every copy of the old key is gone, add --all.")
     dropped, ids = 0, sorted({int(key) for column, key in closed if column[2] == "account"})
     for first in range(0, len(ids), BATCH):
         with write_transaction() as session:

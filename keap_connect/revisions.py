@@ -46,4 +46,4 @@ def _change(what: str, revision: str, folder: Path) -> None:
     try:
         getattr(command, what)(config, revision)
     except CommandError as problem:
-        raise SettingsError([f"The tables could not be changed to revision {revision}: {problem}"]) from problem
+        raise SettingsError(f"The tables could not be changed to revision {revision}: {problem}") from problem

@@ -190,7 +190,7 @@ class Settings:
         reader = _Reader({"DATABASE_URL": url})
         made = replace(self, database_url=reader.database_url())
         if reader.problems:
-            raise SettingsError(reader.problems)
+            raise SettingsError(*reader.problems)
         return made
 
 
@@ -211,9 +211,9 @@ def read_dotenv(path: Path) -> dict[str, str]:
     try:
         found = dotenv_values(path, encoding="utf-8-sig")  # editors on Windows put a mark in front
     except UnicodeDecodeError:
-        raise SettingsError([f"{path} is not in UTF-8: save it in that encoding."]) from None
+        raise SettingsError(f"{path} is not in UTF-8: save it in that encoding.") from None
     except OSError as problem:
-        raise SettingsError([f"{path} cannot be read ({problem.strerror}): give this user access."]) from None
+        raise SettingsError(f"{path} cannot be read ({problem.strerror}): give this user access.") from None
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -288,7 +288,7 @@ class _Reader:
             secret_files=tuple(self.secret_files),
         )
         if self.problems:
-            raise SettingsError(self.problems)
+            raise SettingsError(*self.problems)
         return settings
 
     def text(self, name: str, trimmed: Callable[[str], str] = str.strip) -> str | None:

@@ -69,7 +69,7 @@ def command(
                 answer = _failed(problem)
             except OperationalError as problem:
                 reason = f"The database fails: {cut(str(problem.orig), 300)}. Try again in a minute."
-                answer = _failed(DatabaseSilent([reason]))
+                answer = _failed(DatabaseSilent(reason))
             except (click.ClickException, click.Abort):
                 raise
             except Exception as problem:  # a person reads a sentence, and a script JSON

@@ -54,7 +54,7 @@ def downgrade(revision: str) -> Answer:
     """
     known = [one for one in revisions.list_revisions() if one >= OLDEST]
     if revision not in known:
-        raise SettingsError([f"Nothing goes back to revision {revision}: name one of {known[0]} to {known[-1]}."])
+        raise SettingsError(f"Nothing goes back to revision {revision}: name one of {known[0]} to {known[-1]}.")
     with connected() as connection:
         present, newest = find_revisions(connection, "The database")
     if present == newest and (living := list_living()):
@@ -73,7 +73,7 @@ def _migrate(change: Callable[[str], None], revision: str, failed: str) -> tuple
         change(revision)
     except DBAPIError as problem:
         kind = DatabaseSilent if isinstance(problem, OperationalError) else SettingsError
-        raise kind([f"{failed}: {cut(str(problem.orig), 1000)}"]) from problem
+        raise kind(f"{failed}: {cut(str(problem.orig), 1000)}") from problem
     return found
 
 

@@ -1,6 +1,6 @@
 """`./keap-connect doctor` and `support`: what is wrong with this installation, and what those who help need to know."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TypeVar
 
@@ -49,7 +49,7 @@ def support(ctx: click.Context) -> Answer:
     return Answer({"text": text}, text)
 
 
-def _in_app(ctx: click.Context, look: Callable[[], Found], look_without: Callable[[list[str]], Found]) -> Found:
+def _in_app(ctx: click.Context, look: Callable[[], Found], look_without: Callable[[Sequence[str]], Found]) -> Found:
     """Return what `look` finds in the app; with wrong settings there is none, so the other gets what is wrong."""
     try:
         app = ctx.ensure_object(ScriptInfo).load_app()

@@ -1,6 +1,6 @@
 """The list of all checks, in an order in which no check depends on a later one."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -81,7 +81,7 @@ def examine(most_bytes: int | None = None) -> list[Finding]:
     return [well("settings", f"They are complete; the app speaks to {mode}."), *database, *rest]
 
 
-def list_wrong_settings(problems: list[str]) -> list[Finding]:
+def list_wrong_settings(problems: Sequence[str]) -> list[Finding]:
     findings = [wrong("settings", problem, "Correct it in .env or the environment.") for problem in problems]
     return [*findings, Finding("everything else", Health.UNKNOWN, "It is checked once the settings are right.")]
 

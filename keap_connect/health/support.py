@@ -7,7 +7,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import distributions
 from textwrap import fill
@@ -119,7 +119,7 @@ def support_text(address: str | None, headers: Mapping[str, str]) -> str:
     )
 
 
-def support_text_without_app(problems: list[str]) -> str:
+def support_text_without_app(problems: Sequence[str]) -> str:
     """Return what can be said while the settings are wrong."""
     return "\n\n".join([_program(), "\n".join(["Wrong settings", *(f"  {cut(problem, 400)}" for problem in problems)])])
 

@@ -35,7 +35,7 @@ def prepare_to_serve(settings: Settings) -> None:
         SettingsError: this process must not serve with these settings or this database.
     """
     if current_app.debug and not settings.is_loopback:
-        raise SettingsError(["FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only."])
+        raise SettingsError("FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only.")
     for warning in (*check_installation(), *_list_advice(check_proxies())):
         log.warning(warning)
     check_instance()
@@ -43,7 +43,7 @@ def prepare_to_serve(settings: Settings) -> None:
         try:
             create_admin(settings.admin_email, settings.admin_password, only_first=True)
         except FormRefused as refusal:
-            raise SettingsError([f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}"]) from None
+            raise SettingsError(f"ADMIN_EMAIL and ADMIN_PASSWORD make no admin. {refusal}") from None
 
 
 def _list_advice(findings: Iterable[Finding]) -> list[str]:

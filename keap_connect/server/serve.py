@@ -92,7 +92,7 @@ def check_address(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as problem:
         reason = f"{problem.strerror}): end the program there, or choose others."
-        raise SettingsError([f"HOST {host} and PORT {port} cannot be used ({reason}"]) from None
+        raise SettingsError(f"HOST {host} and PORT {port} cannot be used ({reason}") from None
 
 
 def check_certificate(certificate: Path, key: Path) -> None:
@@ -105,7 +105,7 @@ def check_certificate(certificate: Path, key: Path) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as problem:  # SSLError is an OSError
         reason = f"({problem}): they must be PEM files that belong together, the key without a password."
-        raise SettingsError([f"The certificate {certificate} and the key {key} cannot be used {reason}"]) from None
+        raise SettingsError(f"The certificate {certificate} and the key {key} cannot be used {reason}") from None
 
 
 def raise_file_limit() -> int:

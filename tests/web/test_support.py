@@ -101,7 +101,7 @@ def test_the_page_shows_versions_addresses_checks_and_what_this_process_warned_o
 
 def test_the_command_works_with_wrong_settings():
     def refuse() -> Flask:
-        raise SettingsError(["PUBLIC_URL must start with https://."])
+        raise SettingsError("PUBLIC_URL must start with https://.")
 
     ended = CliRunner().invoke(commands, ["support"], obj=ScriptInfo(create_app=refuse))
 
