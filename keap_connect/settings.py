@@ -17,18 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from dotenv import dotenv_values
 from sqlalchemy import make_url
 
-from keap_connect.addresses import (
-    LOOPBACK_HOSTS,
-    SMTP_PORTS,
-    check_proxy,
-    host_name,
-    listening_address,
-    mail_address,
-    normal_origin,
-    split_smtp_url,
-    split_url,
-    with_driver,
-)
+from keap_connect import addresses
 from keap_connect.errors import SettingsError
 
 ROOT = Path(__file__).parent.parent  # relative paths count from here, since a command may be run from anywhere
@@ -151,11 +140,11 @@ class Settings:
     @property
     def is_loopback(self) -> bool:
         """Whether only people on this machine can reach the app."""
-        return urlsplit(self.public_url).hostname in LOOPBACK_HOSTS
+        return urlsplit(self.public_url).hostname in addresses.LOOPBACK_HOSTS
 
     @property
     def host_name(self) -> str:
-        return host_name(urlsplit(self.public_url).netloc) or ""
+        return addresses.host_name(urlsplit(self.public_url).netloc) or ""
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -244,7 +233,7 @@ class _Reader:
     def settings(self) -> Settings:
         port = self.integer("PORT", default=5000, most=65534, least=1)
         public_url = self.public_url(port)
-        is_loopback = urlsplit(public_url).hostname in LOOPBACK_HOSTS
+        is_loopback = urlsplit(public_url).hostname in addresses.LOOPBACK_HOSTS
         keap, sandbox_url = self.keap(public_url, is_loopback, port)
         admin_email, admin_password = self.text("ADMIN_EMAIL"), self.text("ADMIN_PASSWORD", _without_line_end)
         if bool(admin_email) != bool(admin_password):
@@ -258,7 +247,7 @@ class _Reader:
             secret_key=self.secret_key(),
             token_keys=self.token_keys(),
             database_url=self.database_url(),
-            host=self.parsed(listening_address, self.text("HOST") or "127.0.0.1") or "",
+            host=self.parsed(addresses.listening_address, self.text("HOST") or "127.0.0.1") or "",
             port=port,
             sandbox_url=sandbox_url,
             instance_path=self.instance_path,
@@ -349,23 +338,23 @@ class _Reader:
 
     def public_url(self, port: int) -> str:
         default = f"http://localhost:{port}"
-        parts = self.parsed(split_url, "PUBLIC_URL", (self.text("PUBLIC_URL") or default).rstrip("/"))
+        parts = self.parsed(addresses.split_url, "PUBLIC_URL", (self.text("PUBLIC_URL") or default).rstrip("/"))
         if parts is None:
             return default
         if parts.path:
             self.problems.append("PUBLIC_URL must not have a path: give the app a host name of its own.")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+        if parts.scheme == "http" and parts.hostname not in addresses.LOOPBACK_HOSTS:
             self.problems.append(
                 "PUBLIC_URL must start with https:// (Keap wants an HTTPS redirect URI; plain http is for "
                 "localhost only)."
             )
-        return self.parsed(normal_origin, parts) or default
+        return self.parsed(addresses.normal_origin, parts) or default
 
     def return_origins(self) -> frozenset[str]:
         origins = [one.strip().rstrip("/").lower() for one in (self.text("RETURN_ORIGINS") or "").split(",")]
         for origin in filter(None, origins):
-            parts = self.parsed(split_url, "RETURN_ORIGINS", origin)
-            if parts and (parts.path or (parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS)):
+            parts = self.parsed(addresses.split_url, "RETURN_ORIGINS", origin)
+            if parts and (parts.path or (parts.scheme == "http" and parts.hostname not in addresses.LOOPBACK_HOSTS)):
                 self.problems.append(
                     "RETURN_ORIGINS must be addresses without a path, separated by commas, like "
                     "https://app.example.com; http:// is for localhost only."
@@ -412,13 +401,13 @@ class _Reader:
 
     def keap_url(self, name: str, default: str, is_loopback: bool, has_client: bool) -> str:
         value = self.text(name)
-        parts = self.parsed(split_url, name, value) if value else None
+        parts = self.parsed(addresses.split_url, name, value) if value else None
         if value is None or parts is None:
             return default
         is_keap = parts.scheme == "https" and parts.hostname in KEAP_HOSTS and parts.port in {None, 443}
         if is_keap and not has_client:
             self.problems.append(f"{name} is Keap's own, but KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are missing.")
-        elif not is_keap and not (is_loopback and parts.hostname in LOOPBACK_HOSTS):
+        elif not is_keap and not (is_loopback and parts.hostname in addresses.LOOPBACK_HOSTS):
             self.problems.append(
                 f"{name} must be https on one of Keap's hosts ({', '.join(sorted(KEAP_HOSTS))}); loopback "
                 "hosts only while PUBLIC_URL is on localhost."
@@ -428,30 +417,30 @@ class _Reader:
     def keap_proxy(self) -> str | None:
         value = self.text("KEAP_PROXY")
         if value:
-            self.parsed(check_proxy, value)
+            self.parsed(addresses.check_proxy, value)
         return value
 
     def mail(self) -> MailSettings | None:
         value, sender = self.text("SMTP_URL"), self.mail_sender()
         if bool(value) != bool(self.text("MAIL_FROM")):
             self.problems.append("SMTP_URL and MAIL_FROM belong together: set both, or neither for no mail.")
-        parts = self.parsed(split_smtp_url, value) if value else None
+        parts = self.parsed(addresses.split_smtp_url, value) if value else None
         if parts is None:
             return None
         host = parts.hostname or ""
         return MailSettings(
             host=host,
-            port=parts.port or SMTP_PORTS[parts.scheme],
+            port=parts.port or addresses.SMTP_PORTS[parts.scheme],
             sender=sender,
             is_tls=parts.scheme == "smtps",
-            needs_starttls=parts.scheme == "smtp" and not parts.query and host not in LOOPBACK_HOSTS,
+            needs_starttls=parts.scheme == "smtp" and not parts.query and host not in addresses.LOOPBACK_HOSTS,
             user=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
 
     def mail_sender(self) -> str:
         value = self.text("MAIL_FROM") or ""
-        if value and not mail_address(value):
+        if value and not addresses.mail_address(value):
             self.problems.append(
                 "MAIL_FROM must be one address, perhaps with a name: Acme Sync <connect@example.com>, "
                 f"not {value[:60]!r}."
@@ -462,13 +451,13 @@ class _Reader:
         name, support_email, privacy_url = map(self.text, ("SERVICE_NAME", "SUPPORT_EMAIL", "PRIVACY_URL"))
         if name and not (name.isprintable() and len(name) <= 60):
             self.problems.append("SERVICE_NAME must be one line of at most 60 characters.")
-        if support_email and (mail_address(support_email) or Address()).addr_spec != support_email:
+        if support_email and (addresses.mail_address(support_email) or Address()).addr_spec != support_email:
             self.problems.append(
                 f"SUPPORT_EMAIL must be one address, like support@example.com, not {support_email[:60]!r}."
             )
         if privacy_url:
-            self.parsed(split_url, "PRIVACY_URL", privacy_url)
-        sender = mail_address(mail.sender) if mail else None
+            self.parsed(addresses.split_url, "PRIVACY_URL", privacy_url)
+        sender = addresses.mail_address(mail.sender) if mail else None
         known_as = (sender and sender.display_name) or (not is_loopback and urlsplit(public_url).hostname)
         return ServiceSettings(name or known_as or ServiceSettings.name, self.logo(), support_email, privacy_url)
 
@@ -539,7 +528,7 @@ class _Reader:
 
     def database_url(self) -> str:
         value = self.text("DATABASE_URL") or f"sqlite:///{self.instance_path / 'keap_connect.db'}"
-        return self.parsed(with_driver, value) or value
+        return self.parsed(addresses.with_driver, value) or value
 
 
 def _without_line_end(password: str) -> str:

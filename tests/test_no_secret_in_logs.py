@@ -264,7 +264,7 @@ def test_the_journey_leaves_no_secret_behind(journey, canaries, environ, log_of_
 @pytest.mark.proves("F68")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    "breaks", ["keap_connect.connect.callback.match_grant", "keap_connect.web.connect.find_result"]
+    "breaks", ["keap_connect.connect.matching.match_grant", "keap_connect.web.connect.find_result"]
 )
 def test_an_unforeseen_error_tells_a_reference_and_no_secret(journey, canaries, monkeypatch, log_of_the_app, breaks):
     def crash(*_, **__):

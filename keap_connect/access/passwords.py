@@ -7,14 +7,9 @@ from argon2.exceptions import VerificationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from keap_connect.access import one_time_tokens
 from keap_connect.access.client_networks import network_of
 from keap_connect.access.known_browsers import is_known_browser_of
-from keap_connect.access.one_time_tokens import (
-    end_one_time_tokens,
-    find_one_time_token,
-    issue_one_time_token,
-    use_one_time_token,
-)
 from keap_connect.access.password_rules import check_password
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
@@ -71,7 +66,7 @@ def verify_password(
     hasher = services().password_hasher
     with write_transaction() as session:
         forgive(session, attempts)
-        if sign_in_code and use_one_time_token(session, TokenPurpose.SIGN_IN, sign_in_code) is None:
+        if sign_in_code and one_time_tokens.use_one_time_token(session, TokenPurpose.SIGN_IN, sign_in_code) is None:
             raise CodeRefused(SIGN_IN_CODE_GONE, "sign_in_code")
         if hasher.check_needs_rehash(admin.password_hash):  # the usual cost has grown since
             admin.password_hash = session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
@@ -113,14 +108,16 @@ def issue_sign_in_code(email: str, actor: str) -> str:
     with write_transaction() as session:
         admin = load_admin(session, email)
         record(session, EventKind.SIGN_IN_CODE_ISSUED, None, actor, email=admin.email)
-        return issue_one_time_token(session, TokenPurpose.SIGN_IN, admin.id)
+        return one_time_tokens.issue_one_time_token(session, TokenPurpose.SIGN_IN, admin.id)
 
 
 def make_password_link(
     session: Session, admin: Admin, lifetime: timedelta | None = None, token: str | None = None
 ) -> str:
     """Return a link for this admin; it replaces the older ones."""
-    return password_link(issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id, lifetime, token))
+    return password_link(
+        one_time_tokens.issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id, lifetime, token)
+    )
 
 
 def password_link(token: str) -> str:
@@ -130,7 +127,7 @@ def password_link(token: str) -> str:
 def get_owner_of_link(token: str) -> Admin:
     """Return the admin of a link without using it up. Raises PasswordLinkGone."""
     with read_session() as session:
-        found = find_one_time_token(session, TokenPurpose.NEW_PASSWORD, token)
+        found = one_time_tokens.find_one_time_token(session, TokenPurpose.NEW_PASSWORD, token)
         if found is None:
             raise PasswordLinkGone("The link is unknown, used, replaced or too old.")
         return session.get_one(Admin, found.admin_id)
@@ -153,7 +150,7 @@ def redeem_password_link(token: str, password: str, address: str) -> None:
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
         take_turns(session, "admins")  # the invitation may be withdrawn just now
-        if use_one_time_token(session, TokenPurpose.NEW_PASSWORD, token) is None:
+        if one_time_tokens.use_one_time_token(session, TokenPurpose.NEW_PASSWORD, token) is None:
             raise PasswordLinkGone("The link was used a moment ago.")
         end_all_sign_ins(session, admin.id)
         _store(session, admin, password_hash)
@@ -175,7 +172,7 @@ def load_admin(session: Session, email: str) -> Admin:
 
 def _check_sign_in_code(admin: Admin | None, code: str, address: str) -> None:
     with read_session() as session:
-        found = find_one_time_token(session, TokenPurpose.SIGN_IN, code)
+        found = one_time_tokens.find_one_time_token(session, TokenPurpose.SIGN_IN, code)
     if found is None or admin is None or found.admin_id != admin.id:
         rate_limits().count_wrong_key(address)
         raise CodeRefused(SIGN_IN_CODE_GONE, "sign_in_code")
@@ -184,7 +181,7 @@ def _check_sign_in_code(admin: Admin | None, code: str, address: str) -> None:
 def _store(session: Session, admin: Admin, password_hash: str) -> None:
     stored = session.get_one(Admin, admin.id)
     admin.password_hash = stored.password_hash = password_hash
-    end_one_time_tokens(session, admin.id)
+    one_time_tokens.end_one_time_tokens(session, admin.id)
     who = {"email": admin.email}
     if stored.invited_by:
         details = {**who, "role": stored.role, "invited_by": stored.invited_by}

@@ -7,14 +7,7 @@ programs on this machine need no key.
 from collections.abc import Collection, Iterable, Iterator
 
 from flask import Blueprint, Response, g, request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, core, generate_latest
 from prometheus_client.registry import Collector
 
 from keap_connect.access.api_keys import Scope
@@ -84,7 +77,7 @@ class FromDatabase(Collector):
     def __init__(self, only: Collection[int] | None = None) -> None:
         self._only = only
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[core.Metric]:
         refreshing = read_refreshing()
         workers = refreshing.workers
         yield _family("accounts", "Accounts in each state.", "state", count_states(self._only))
@@ -92,7 +85,7 @@ class FromDatabase(Collector):
         yield _family("workers", "Workers heard of within a minute.", "", {"": len(workers)})
         paused = sum(worker.paused_until is not None for worker in workers)
         yield _family("workers_paused", "Workers whose circuit is open.", "", {"": paused})
-        yield InfoMetricFamily("keap_connect_build", "The version of this program.", {"version": VERSION})
+        yield core.InfoMetricFamily("keap_connect_build", "The version of this program.", {"version": VERSION})
         if self._only is not None:
             return  # the rest counts the work for all accounts
         yield _family(
@@ -104,7 +97,7 @@ class FromDatabase(Collector):
         yield _family("deliveries_waiting", "Webhooks and mails that wait to be sent.", "kind", waiting)
         counted = read_counters()
         for name, (meaning, labels, known) in COUNTERS.items():
-            counter = CounterMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
+            counter = core.CounterMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
             for values, value in (dict.fromkeys(known, 0.0) | counted.get(name, {})).items():
                 counter.add_metric(values.split(" "), value)
             yield counter
@@ -112,10 +105,10 @@ class FromDatabase(Collector):
             yield _histogram(name, meaning, labels, counted.get(name, {}))
 
 
-def _histogram(name: str, meaning: str, labels: list[str], counted: dict[str, float]) -> HistogramMetricFamily:
+def _histogram(name: str, meaning: str, labels: list[str], counted: dict[str, float]) -> core.HistogramMetricFamily:
     """Add up the buckets: each holds what is in the smaller ones, too."""
     limits = LIMITS.get(name, BUCKETS)
-    family = HistogramMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
+    family = core.HistogramMetricFamily(f"keap_connect_{name}", meaning, labels=labels)
     for values in dict.fromkeys(key.rpartition(" ")[0] for key in counted):
         prefix, total, buckets = f"{values} " if values else "", 0.0, []
         for most in [*map(str, limits), "+Inf"]:
@@ -125,8 +118,8 @@ def _histogram(name: str, meaning: str, labels: list[str], counted: dict[str, fl
     return family
 
 
-def _family(name: str, meaning: str, label: str, values: dict[str, int] | dict[str, float]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"keap_connect_{name}", meaning, labels=[label] if label else [])
+def _family(name: str, meaning: str, label: str, values: dict[str, int] | dict[str, float]) -> core.GaugeMetricFamily:
+    family = core.GaugeMetricFamily(f"keap_connect_{name}", meaning, labels=[label] if label else [])
     for key, value in values.items():
         family.add_metric([key] if label else [], value)
     return family

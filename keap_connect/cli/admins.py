@@ -5,14 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from keap_connect.access.admins import (
-    INVITED_FOR,
-    create_admin,
-    get_admin,
-    invite_admin,
-    invite_first_admin,
-    list_admins,
-)
+from keap_connect.access import admins as access
 from keap_connect.access.passwords import issue_password_link, issue_sign_in_code
 from keap_connect.access.second_factor import switch_off
 from keap_connect.cli.command import Answer, command, group, wants_json
@@ -43,15 +36,15 @@ def create(*, email: str, role: str, password_stdin: bool, with_link: bool, only
     address = email.strip().lower()
     exists = Answer({"email": address, "is_created": False}, "There is an admin already.", code=ExitCode.NOTHING_TO_DO)
     if with_link and only_first:
-        link = invite_first_admin(email, Actor.COMMAND_LINE)
-        return exists if link is None else _link(link, INVITED_FOR.days)
+        link = access.invite_first_admin(email, Actor.COMMAND_LINE)
+        return exists if link is None else _link(link, access.INVITED_FOR.days)
     if with_link:
-        return _link(invite_admin(email, Role(role), Actor.COMMAND_LINE), INVITED_FOR.days)
+        return _link(access.invite_admin(email, Role(role), Actor.COMMAND_LINE), access.INVITED_FOR.days)
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=wants_json())
-    if create_admin(email, password, role=Role(role), only_first=only_first) is None:
+    if access.create_admin(email, password, role=Role(role), only_first=only_first) is None:
         return exists
     return Answer({"email": address, "is_created": True}, f"{role.capitalize()} {address} was created.")
 
@@ -59,7 +52,7 @@ def create(*, email: str, role: str, password_stdin: bool, with_link: bool, only
 @command("list", "admins list", "admins list --json", within=admins)
 def list_() -> Answer:
     """List them: id, role, second factor, e-mail."""
-    found = list_admins()
+    found = access.list_admins()
     rows = [(one.id, one.role, "on" if one.has_second_factor else None, one.email) for one in found]
     return Answer([asdict(admin) for admin in found], table(("ID", "ROLE", "SECOND FACTOR", "E-MAIL"), rows))
 
@@ -73,7 +66,7 @@ def reset_password(email: str, second_factor_off: bool) -> Answer:
     """Print a link by which an admin chooses a new password, once, within a day."""
     link = issue_password_link(email, Actor.COMMAND_LINE)
     if second_factor_off:
-        switch_off(get_admin(email), Actor.COMMAND_LINE)
+        switch_off(access.get_admin(email), Actor.COMMAND_LINE)
     return _link(link, days=1)
 
 

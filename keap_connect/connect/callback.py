@@ -15,33 +15,10 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
+from keap_connect.connect import flows, matching
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.flows import (
-    EXCHANGE_LIFE,
-    STATE_LIFE,
-    FlowRefused,
-    claim_flow,
-    end_flow,
-    ending_of,
-    fail_flow,
-    find_flow,
-    find_flow_of_state,
-    find_interrupted,
-    open_code_verifier,
-    record_failure,
-)
 from keap_connect.connect.invitations import CONFIRM_WITHIN
 from keap_connect.connect.invited import find_usable, must_wait, note_waiting
-from keap_connect.connect.matching import (
-    Grant,
-    Match,
-    date_of_new_grant,
-    find_by_identity,
-    has_moved_on,
-    is_of,
-    match_grant,
-    was_disconnected,
-)
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import KeapConnectError, SealBroken, TenantConflict
@@ -68,18 +45,18 @@ def receive_callback(response: AuthorizationResponse, browser: str | None) -> st
         KeapBusy: too many requests wait for Keap. The flow is unchanged, so the same callback may come again.
     """
     if response.error and not response.state:
-        raise FlowRefused(_ending_of_error(response.error))
-    flow = find_flow_of_state(response.state, browser)
+        raise flows.FlowRefused(_ending_of_error(response.error))
+    flow = flows.find_flow_of_state(response.state, browser)
     if flow.consumed_at is not None:
         return flow.ref
     if flow.expires_at <= utc_now():
-        if claim_flow(flow):
-            fail_flow(flow, Ending.STATE_EXPIRED)
+        if flows.claim_flow(flow):
+            flows.fail_flow(flow, Ending.STATE_EXPIRED)
         return flow.ref
     if not response.error and not response.code:
-        raise FlowRefused(Ending.CODE_MISSING)
+        raise flows.FlowRefused(Ending.CODE_MISSING)
     with nullcontext() if response.error else keap_call_slot():
-        if claim_flow(flow):
+        if flows.claim_flow(flow):
             complete_callback(flow, response)
     return flow.ref
 
@@ -90,11 +67,11 @@ def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
     Raises:
         KeapBusy: too many requests wait for Keap.
     """
-    flow = find_flow(ref, browser)
-    if flow is not None and ending_of(flow) is Ending.INTERRUPTED:
+    flow = flows.find_flow(ref, browser)
+    if flow is not None and flows.ending_of(flow) is Ending.INTERRUPTED:
         with keap_call_slot(), suppress(SealBroken):  # another process may open it
             identify_and_store(flow)
-        flow = find_flow(ref, browser)
+        flow = flows.find_flow(ref, browser)
     return flow if flow is not None and flow.consumed_at is not None else None
 
 
@@ -103,7 +80,7 @@ def connect_pending(flow: AuthorizationFlow) -> None:
 
     One that came by an invitation is not the customer's to decide about (connect/confirming.py).
     """
-    if ending_of(flow) is Ending.DECISION_PENDING:
+    if flows.ending_of(flow) is Ending.DECISION_PENDING:
         _store(flow)
 
 
@@ -111,18 +88,18 @@ def discard_pending(flow: AuthorizationFlow) -> None:
     with write_transaction() as session:
         stored = session.get(AuthorizationFlow, flow.id, with_for_update=True)
         if stored is not None and stored.ending == Ending.DECISION_PENDING:
-            end_flow(session, stored.id, Ending.DISCARDED, stored.account_id)
-            record_failure(session, stored, Ending.DISCARDED)
+            flows.end_flow(session, stored.id, Ending.DISCARDED, stored.account_id)
+            flows.record_failure(session, stored, Ending.DISCARDED)
 
 
-def open_pending(flow: AuthorizationFlow) -> Grant | None:
+def open_pending(flow: AuthorizationFlow) -> matching.Grant | None:
     """Return the pending grant of a flow. Raises SealBroken."""
     if flow.pending_grant_sealed is None:
         return None
     came_at = (flow.ended_at if flow.pending_until else flow.consumed_at) or flow.started_at
     opened = services().cipher.open(flow.pending_grant_sealed, "flow", flow.ref, "held_grant")
     try:
-        return Grant.from_json(opened, came_at)
+        return matching.Grant.from_json(opened, came_at)
     except (ValueError, KeyError, TypeError):  # it is whole, since its seal opened
         raise SealBroken(f"Another version of this program wrote the grant of {flow.ref}.") from None
 
@@ -133,11 +110,11 @@ def complete_interrupted() -> None:
     A grant that does not open here is left to the other processes for a day; one with a fault has its turn again later.
     """
     now, put_off = utc_now(), current_app.extensions.setdefault("keap_connect.grants_put_off", {})
-    flow = find_interrupted([flow_id for flow_id, until in put_off.items() if until > now])
+    flow = flows.find_interrupted([flow_id for flow_id, until in put_off.items() if until > now])
     if flow is None:
         return
     if flow.pending_grant_sealed is None:
-        fail_flow(flow, Ending.INTERRUPTED)
+        flows.fail_flow(flow, Ending.INTERRUPTED)
         return
     try:
         open_pending(flow)
@@ -146,15 +123,17 @@ def complete_interrupted() -> None:
     except SealBroken as problem:
         until = (flow.pending_until or flow.consumed_at or now) + ACCESS_TOKEN_LIFE
         if until <= now:
-            fail_flow(flow, Ending.INTERRUPTED, str(problem))
+            flows.fail_flow(flow, Ending.INTERRUPTED, str(problem))
             return
         put_off[flow.id] = until
         log.error("%s: its grant does not open: %s It is kept: another process may open it.", flow.ref, problem)
     except (SQLAlchemyError, KeapConnectError):
-        put_off[flow.id] = now + EXCHANGE_LIFE  # the database may refuse this one for good: others have their turn
+        put_off[flow.id] = (
+            now + flows.EXCHANGE_LIFE
+        )  # the database may refuse this one for good: others have their turn
         raise
     except Exception as fault:  # it must not end the worker, which has other accounts
-        put_off[flow.id] = now + STATE_LIFE
+        put_off[flow.id] = now + flows.STATE_LIFE
         log.error("%s: a fault of this program; its grant is kept.", flow.ref, exc_info=fault)
 
 
@@ -162,20 +141,24 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
     """Exchange the code from Keap and store the grant in its account, or store why that failed."""
     keap = services().keap
     if keap.issuer and response.issuer is not None and response.issuer != keap.issuer:
-        fail_flow(flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}.")
+        flows.fail_flow(
+            flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}."
+        )
     elif response.error:
-        fail_flow(flow, _ending_of_error(response.error), response.error_description or response.error)
+        flows.fail_flow(flow, _ending_of_error(response.error), response.error_description or response.error)
     elif response.code and not _link_still_works(flow):
-        fail_flow(flow, Ending.LINK_GONE, None, "Its link had been used or revoked meanwhile, so Keap was not asked.")
+        flows.fail_flow(
+            flow, Ending.LINK_GONE, None, "Its link had been used or revoked meanwhile, so Keap was not asked."
+        )
     elif response.code:
-        classified = exchange_code(keap, response.code, open_code_verifier(flow))
+        classified = exchange_code(keap, response.code, flows.open_code_verifier(flow))
         if classified.token_response is None:
-            fail_flow(flow, _ending_of_failure(classified), classified.reason)
+            flows.fail_flow(flow, _ending_of_failure(classified), classified.reason)
             return
         # Stored before the next call to Keap, during which the process may die.
         with write_transaction() as session:
-            came_at = date_of_new_grant(session)
-            grant = Grant(classified.token_response, Identity(), keap.registration, came_at)
+            came_at = matching.date_of_new_grant(session)
+            grant = matching.Grant(classified.token_response, Identity(), keap.registration, came_at)
             flow = keep_pending(session, flow, grant)
         identify_and_store(flow)
 
@@ -199,7 +182,7 @@ def identify_and_store(flow: AuthorizationFlow) -> None:
     except TenantConflict as conflict:
         if flow.ending == Ending.CONFIRMATION_PENDING:
             raise
-        fail_flow(flow, Ending.TENANT_CONFLICT, str(conflict))
+        flows.fail_flow(flow, Ending.TENANT_CONFLICT, str(conflict))
     else:
         _store(flow, identity)
 
@@ -225,9 +208,9 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
         is_open = not services().settings.is_by_invitation
         if is_nameless and wanted and not is_open:
             account = lock_accounts(session, Account.id == wanted).get(wanted)
-            wanted = None if account is None or has_moved_on(session, account, grant) else wanted
+            wanted = None if account is None or matching.has_moved_on(session, account, grant) else wanted
         adds = is_open or (is_nameless and wanted is not None)
-        match = match_grant(session, grant, wanted, adds=adds, agreed_at=None if identity else utc_now())
+        match = matching.match_grant(session, grant, wanted, adds=adds, agreed_at=None if identity else utc_now())
         used = match.is_stored and not is_nameless and (wanted is not None or identity is None)
         if used or (match.ending.is_success and match.account_id == wanted):
             use_up(session, stored)  # before the open links of the account are revoked
@@ -237,31 +220,31 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
         elif match.ending is Ending.IDENTITY_PENDING:
             keep_pending(session, stored, grant, utc_now() + ACCESS_TOKEN_LIFE)
         elif match.ending is Ending.LINK_GONE:
-            record_failure(session, stored, Ending.LINK_GONE)  # its link was used, or its account has ended
+            flows.record_failure(session, stored, Ending.LINK_GONE)  # its link was used, or its account has ended
 
     write_or_retry(store)
 
 
-def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> None:
+def _store_invited(session: Session, flow: AuthorizationFlow, grant: matching.Grant) -> None:
     """Store the grant of somebody who came by an invitation, or let it wait until it is confirmed who that is.
 
     An account that is connected already gets the fresh grant at once: Keap may have ended the old one.
     """
     waited, until = flow.pending_until is not None, flow.pending_until or utc_now() + CONFIRM_WITHIN
     invitation = find_usable(session, flow)
-    known = find_by_identity(lock_accounts(session, is_of(grant.identity)).values(), grant.identity)
+    known = matching.find_by_identity(lock_accounts(session, matching.is_of(grant.identity)).values(), grant.identity)
     is_connected = known is not None and known.disconnected_at is None
-    has_ended = known is not None and was_disconnected(known, grant.came_at)
+    has_ended = known is not None and matching.was_disconnected(known, grant.came_at)
     waits = invitation is not None and (must_wait(invitation, grant.identity) or (waited and has_ended))
     if (invitation is None and not is_connected) or (has_ended and not waited):
-        end_flow(session, flow.id, Ending.LINK_GONE, None)
-        record_failure(session, flow, Ending.LINK_GONE)
+        flows.end_flow(session, flow.id, Ending.LINK_GONE, None)
+        flows.record_failure(session, flow, Ending.LINK_GONE)
         return
     if waits and not is_connected:
-        end_flow(session, flow.id, Ending.CONFIRMATION_PENDING, None)
+        flows.end_flow(session, flow.id, Ending.CONFIRMATION_PENDING, None)
         keep_pending(session, flow, grant, until)
     else:
-        match = match_grant(session, grant, invitation=None if waits else invitation)
+        match = matching.match_grant(session, grant, invitation=None if waits else invitation)
         end_with(session, flow, replace(match, ending=Ending.CONFIRMATION_PENDING) if waits else match)
         if waits:
             flow.pending_until = until
@@ -269,9 +252,9 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: Grant) -> N
         note_waiting(session, invitation, grant.identity, known.id if known and is_connected else None, until)
 
 
-def end_with(session: Session, flow: AuthorizationFlow, match: Match) -> None:
+def end_with(session: Session, flow: AuthorizationFlow, match: matching.Match) -> None:
     """End a flow as its grant was matched; the links of an account that got it no longer work."""
-    end_flow(session, flow.id, match.ending, match.account_id)
+    flows.end_flow(session, flow.id, match.ending, match.account_id)
     if match.is_stored and match.account_id:
         revoke_open_links(session, match.account_id)
     elif match.ending.is_success:
@@ -285,7 +268,7 @@ def _has_waited_long_enough(flow: AuthorizationFlow) -> bool:
 
 
 def keep_pending(
-    session: Session, flow: AuthorizationFlow, grant: Grant, until: datetime | None = None
+    session: Session, flow: AuthorizationFlow, grant: matching.Grant, until: datetime | None = None
 ) -> AuthorizationFlow:
     stored = session.get_one(AuthorizationFlow, flow.id, populate_existing=True)
     stored.pending_grant_sealed = services().cipher.seal(grant.to_json(), "flow", flow.ref, "held_grant")

@@ -9,17 +9,8 @@ from keap_connect.accounts.naming import person_of
 from keap_connect.accounts.state import AccountState, state_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
+from keap_connect.connect import matching
 from keap_connect.connect.importing import note_in_jobs, works_well
-from keap_connect.connect.matching import (
-    Grant,
-    find_by_identity,
-    has_moved_on,
-    has_newer_grant,
-    is_of,
-    match_grant,
-    take_identity,
-    was_disconnected,
-)
 from keap_connect.connect.merging import merge, take_names
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import read_session, write_or_retry
@@ -80,7 +71,7 @@ def identify_pending(account_id: int) -> int:
 
     def store(session: Session) -> int:
         wanted_id = account.reconnects_account_id
-        locked = lock_accounts(session, Account.id.in_([account_id, wanted_id or 0]), is_of(identity))
+        locked = lock_accounts(session, Account.id.in_([account_id, wanted_id or 0]), matching.is_of(identity))
         pending, wanted = locked.get(account_id), locked.get(wanted_id or 0)
         if pending is None or pending.generation != account.generation or pending.attempted_at is not None:
             raise TemporarilyUnavailable("The account is changing right now. Try again in a minute.")
@@ -88,7 +79,7 @@ def identify_pending(account_id: int) -> int:
             return pending.id
         if pending.refused_at or pending.refusals or pending.outcome_unknown_since:
             raise TemporarilyUnavailable("Its refresh token may be used up; a refresh must succeed first.")
-        return _settle(session, pending, wanted, find_by_identity(locked.values(), identity), identity)
+        return _settle(session, pending, wanted, matching.find_by_identity(locked.values(), identity), identity)
 
     return write_or_retry(store)  # two pending accounts of one person may be named at the same time
 
@@ -107,10 +98,10 @@ def _settle(
     grant = _grant_of(pending, identity)
     if grant is None:
         return pending.id
-    if wanted is not None and has_moved_on(session, wanted, grant):
+    if wanted is not None and matching.has_moved_on(session, wanted, grant):
         wanted = pending.reconnects_account_id = None
     if known is None and (wanted is None or wanted.tenant_id not in {None, identity.tenant_id}):
-        take_identity(pending, identity)
+        matching.take_identity(pending, identity)
         pending.reconnects_account_id = None
         details = {"tenant_id": identity.tenant_id, "person": person_of(identity)}
         record(session, EventKind.DETAILS_FILLED_IN, pending.id, Actor.SYSTEM, **details)
@@ -119,35 +110,35 @@ def _settle(
     return _move(session, pending, known, grant)
 
 
-def _grant_of(pending: Account, identity: Identity) -> Grant | None:
+def _grant_of(pending: Account, identity: Identity) -> matching.Grant | None:
     access_token, expires_at = open_access_token(pending), pending.access_token_expires_at
     if access_token is None or expires_at is None:
         return None
     granted = TokenResponse(access_token, open_refresh_token(pending), expires_at, pending.scope)
-    return Grant(granted, identity, came_at=pending.connected_at)
+    return matching.Grant(granted, identity, came_at=pending.connected_at)
 
 
-def _move(session: Session, pending: Account, account: Account | None, grant: Grant) -> int:
+def _move(session: Session, pending: Account, account: Account | None, grant: matching.Grant) -> int:
     """Store the pending grant where it belongs, unless a better one is there, and merge the rows."""
     imported, replaces = _import_of(session, pending)
     is_proven = account is not None and not account.needs_first_refresh and account.refused_at is None
     is_surer = False  # a pair that comes here was refreshed; a key or an access token alone does not last longer
     if account and pending.kind == CredentialKind.OAUTH:
         is_surer = state_of(account, utc_now(), registration(session)) is AccountState.AT_RISK
-    if account and was_disconnected(account, grant.came_at):
+    if account and matching.was_disconnected(account, grant.came_at):
         kind = EventKind.GRANT_DROPPED
     elif account and is_proven and imported and works_well(session, account) and not (replaces or is_surer):
         kind = EventKind.IMPORT_DROPPED
-    elif account and has_newer_grant(session, account, grant):
+    elif account and matching.has_newer_grant(session, account, grant):
         kind = EventKind.NEWER_STAYED
     else:
         kind = EventKind.MOVED_HERE
         take_names(session, pending, account or session.get_one(Account, pending.reconnects_account_id))
         if account is None or not imported:
-            match = match_grant(session, grant, pending.reconnects_account_id)
+            match = matching.match_grant(session, grant, pending.reconnects_account_id)
             account = session.get_one(Account, match.account_id)
         else:
-            take_identity(account, grant.identity)
+            matching.take_identity(account, grant.identity)
             replace_credential(account, grant.token_response)
             account.connected_at = grant.came_at  # a grant that came since is newer
         revoke_open_links(session, account.id)

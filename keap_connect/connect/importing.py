@@ -13,15 +13,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts import credentials
 from keap_connect.accounts.changes import give_up_external_id, rename
-from keap_connect.accounts.credentials import (
-    fingerprint,
-    is_ours,
-    new_account,
-    open_access_token,
-    store_imported,
-    take_over_imported,
-)
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.accounts.naming import check_names, person_of, tidy_name
 from keap_connect.accounts.state import KEYS, never_worked, state_of
@@ -212,7 +205,7 @@ def find_target(session: Session, checked: Checked) -> Target:
     """
     credential, identity = checked.credential, checked.identity or Identity()
     token, external_id = credential.refresh_token, tidy_name(credential.external_id)
-    imported = session.get(ImportedToken, fingerprint(token)) if token else None
+    imported = session.get(ImportedToken, credentials.fingerprint(token)) if token else None
     has_name = Account.external_id == external_id if external_id else false()
     has_token = Account.id == imported.account_id if imported else false()
     locked = lock_accounts(session, is_of(identity), has_name, has_token)
@@ -249,7 +242,7 @@ def works_well(session: Session, account: Account) -> bool:
     of another client and not refreshed.
     """
     is_alive = state_of(account, utc_now(), registration(session)).is_alive
-    return account.kind == CredentialKind.OAUTH and is_alive and is_ours(account) and not account.refusals
+    return account.kind == CredentialKind.OAUTH and is_alive and credentials.is_ours(account) and not account.refusals
 
 
 def store_checked(session: Session, checked: Checked, actor: str) -> int:
@@ -261,22 +254,22 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
     """
     credential, identity = checked.credential, checked.identity or Identity()
     target = find_target(session, checked)
-    account = target.account or new_account(session, identity.tenant_id, identity.keap_user_id)
+    account = target.account or credentials.new_account(session, identity.tenant_id, identity.keap_user_id)
     details: dict[str, object] = {"replaces": True} if credential.replaces else {}
     if credential.refresh_token:
-        details["fingerprint"] = fingerprint(credential.refresh_token)
+        details["fingerprint"] = credentials.fingerprint(credential.refresh_token)
     if target.imported:  # storing it again would clear an attempt whose outcome is unknown
         kind = EventKind.IMPORTED_SAME
-        if checked.identity is None and open_access_token(account) == credential.access_token:
+        if checked.identity is None and credentials.open_access_token(account) == credential.access_token:
             account.access_token_expires_at = utc_now()
-        if not is_ours(account):
-            take_over_imported(account)
+        if not credentials.is_ours(account):
+            credentials.take_over_imported(account)
             target.imported.generation = account.generation
             details["now"] = " It now belongs to the client id in the settings."
     else:
         kind = EventKind.IMPORTED_AGAIN if target.account else EventKind.IMPORTED
         take_identity(account, identity)
-        store_imported(
+        credentials.store_imported(
             account,
             credential.kind,
             credential.access_token,
@@ -313,7 +306,9 @@ def _check_unpresented(account: Account | None, imported: ImportedToken) -> Acco
             "another.",
             "refresh_token",
         )
-    if account.refused_at is not None and is_ours(account):  # another client may have been refused what is not its own
+    if account.refused_at is not None and credentials.is_ours(
+        account
+    ):  # another client may have been refused what is not its own
         raise ImportRefused("This refresh token was imported before, and Keap refused it.", "refresh_token")
     return account
 

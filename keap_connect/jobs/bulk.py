@@ -22,16 +22,7 @@ from keap_connect.connect.reconnect_links import add_derived_link, mail_link_in
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import AccountChanged, InvitationClosed, JobNotFound
 from keap_connect.events.history import EventKind, record
-from keap_connect.jobs.records import (
-    ROWS_AT_ONCE,
-    Finish,
-    ItemOutcome,
-    NewItem,
-    add_items,
-    list_items,
-    make_job,
-    view_job,
-)
+from keap_connect.jobs import records
 from keap_connect.models import OF_INVITATIONS, Account, AccountEvent, Invitation, Job, JobItem, JobKind
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.spreadsheet import csv_line
@@ -79,7 +70,7 @@ def start_bulk(
             last = session.scalar(select(func.max(row.id))) or 0
             in_state = {"state": matching["state"], **(work or {})}
             rest = {**matching, "after": 0, "last": last, "left": count, "work": in_state}
-        job_id = make_job(session, kind, actor, _items(kind, found, 1, work or {}), rest=rest)
+        job_id = records.make_job(session, kind, actor, _items(kind, found, 1, work or {}), rest=rest)
         of = f"{row.__tablename__}s"
         record(session, EventKind.BULK_STARTED, None, actor, what=BULK[kind], of=of, count=count, job=job_id)
         return job_id
@@ -96,7 +87,7 @@ def add_next_items(job_id: int) -> None:
     index = INVITATIONS if kind in OF_INVITATIONS else ACCOUNTS
     if index is ACCOUNTS:
         settle_before_a_list()
-    found, cursor = list_ids_after(index, rest["after"], ROWS_AT_ONCE, rest["text"], rest["state"])
+    found, cursor = list_ids_after(index, rest["after"], records.ROWS_AT_ONCE, rest["text"], rest["state"])
     ids = [one for one in found if one <= rest["last"]][: rest["left"]]
     with write_transaction() as session:
         job = session.get_one(Job, job_id, with_for_update=True)
@@ -104,17 +95,17 @@ def add_next_items(job_id: int) -> None:
             left = rest["left"] - len(ids)
             has_more = left > 0 and cursor is not None and cursor < rest["last"]
             job.rest = {**rest, "after": cursor, "left": left} if has_more else None
-            add_items(session, job.id, _items(kind, ids, number + 1, rest["work"]))
+            records.add_items(session, job.id, _items(kind, ids, number + 1, rest["work"]))
 
 
-def _items(kind: JobKind, ids: Sequence[int], first: int, work: Mapping[str, str]) -> dict[int, NewItem]:
+def _items(kind: JobKind, ids: Sequence[int], first: int, work: Mapping[str, str]) -> dict[int, records.NewItem]:
     if kind in OF_INVITATIONS:
         numbered = enumerate(ids, first)
-        return {number: NewItem({**work, "invitation": one}, {"invitation": one}) for number, one in numbered}
-    return {number: NewItem({**work, "account": one}, {}, one) for number, one in enumerate(ids, first)}
+        return {number: records.NewItem({**work, "invitation": one}, {"invitation": one}) for number, one in numbered}
+    return {number: records.NewItem({**work, "account": one}, {}, one) for number, one in enumerate(ids, first)}
 
 
-def act_on(job: Job, work: dict[str, Any]) -> Finish:
+def act_on(job: Job, work: dict[str, Any]) -> records.Finish:
     """Refresh one account if the job is for that; what is returned does the other things."""
     kind = JobKind(job.kind)
     if kind in OF_INVITATIONS:
@@ -180,7 +171,7 @@ def links_csv(job_id: int, actor: str) -> Iterator[str]:
     Raises:
         JobNotFound: also if the job is for something else.
     """
-    view = view_job(job_id)
+    view = records.view_job(job_id)
     if view.job.kind not in LINK_COLUMNS:
         raise JobNotFound(f"Job {job_id} makes no links.")
     with write_transaction() as session:
@@ -191,7 +182,7 @@ def links_csv(job_id: int, actor: str) -> Iterator[str]:
 def _link_lines(job: Job) -> Iterator[str]:
     yield csv_line(LINK_COLUMNS[JobKind(job.kind)])
     after = 0
-    while found := list_items(job.id, ItemOutcome.DONE, ROWS_AT_ONCE, after):
+    while found := records.list_items(job.id, records.ItemOutcome.DONE, records.ROWS_AT_ONCE, after):
         after = found[-1][0].number
         of_key = {item.details["key"]: one for item, one in found if one and "key" in item.details}
         links = invitations if job.kind == JobKind.INVITATION_LINKS else reconnect_links

@@ -18,32 +18,10 @@ from keap_connect.connect.invitations import mailed_link
 from keap_connect.connect.reconnect_links import make_link_for_mail, revoke_links_of_earlier_mails
 from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
-from keap_connect.events.mailing import (
-    ADMIN_INVITATION,
-    ALARM,
-    CUSTOMER_MAIL,
-    DIGEST,
-    INVITATION,
-    MAIL,
-    RECONNECT,
-    UNSTABLE,
-    may_be_asked,
-    may_get,
-    new_mail,
-)
+from keap_connect.events import mailing
 from keap_connect.models import Account, Admin, CredentialKind, Delivery
+from keap_connect.notifications import messages
 from keap_connect.notifications.digest import EVERY, read_attention, write_digests
-from keap_connect.notifications.messages import (
-    Message,
-    admin_invitation_message,
-    alarm_message,
-    as_email,
-    digest_message,
-    invitation_message,
-    reconnect_message,
-    trial_message,
-    unstable_message,
-)
 from keap_connect.notifications.sender import SENT, Answer, Channel
 from keap_connect.notifications.smtp import Conversation, give_to_server
 from keap_connect.refresh.alarms import LEAST_REFUSED, REFUSED_SHARE, WINDOW, list_alarms
@@ -71,28 +49,28 @@ def send(delivery: Delivery) -> Answer:
 
 def send_trial(recipient: str) -> Conversation:
     """Send a test mail at once, whatever else waits."""
-    return _give(recipient, trial_message, str(uuid4()))
+    return _give(recipient, messages.trial_message, str(uuid4()))
 
 
-def _give(recipient: str, make: Callable[[], Message], message_id: str) -> Conversation:
+def _give(recipient: str, make: Callable[[], messages.Message], message_id: str) -> Conversation:
     mail = services().settings.mail
     sender = mail.sender if mail else ""
-    return give_to_server(recipient, lambda: as_email(make(), sender, recipient, message_id))
+    return give_to_server(recipient, lambda: messages.as_email(make(), sender, recipient, message_id))
 
 
 # Each returns the function that makes the message, once the server is ready for it, or raises MailNotNeeded.
 
 
-def _alarm(delivery: Delivery) -> Callable[[], Message]:
+def _alarm(delivery: Delivery) -> Callable[[], messages.Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.ALARMS)
     for alarm in list_alarms():
         # One that was ended and raised again has a mail of its own.
         if alarm.name == delivery.payload["alarm"] and alarm.raised_at.isoformat() == delivery.payload["raised_at"]:
-            return lambda: alarm_message(alarm, unsubscribe)
+            return lambda: messages.alarm_message(alarm, unsubscribe)
     raise MailNotNeeded("The alarm has ended.")
 
 
-def _digest(delivery: Delivery) -> Callable[[], Message]:
+def _digest(delivery: Delivery) -> Callable[[], messages.Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.DIGEST)
     if delivery.created_at < utc_now() - EVERY:
         raise MailNotNeeded("It is more than a day old, and a newer one follows.")
@@ -100,23 +78,23 @@ def _digest(delivery: Delivery) -> Callable[[], Message]:
     if not found:
         raise MailNotNeeded("Nothing needs attention any longer.")
     notes = [*(one.sentence for one in found.webhooks), *(one.sentence for one in found.failures)]
-    return lambda: digest_message(found.alarms, found.troubles, found.more, notes, unsubscribe)
+    return lambda: messages.digest_message(found.alarms, found.troubles, found.more, notes, unsubscribe)
 
 
-def _unstable(delivery: Delivery) -> Callable[[], Message]:
+def _unstable(delivery: Delivery) -> Callable[[], messages.Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.DIGEST)
     account = view_account(delivery.account_id or 0)
-    return lambda: unstable_message(account, _cause(delivery), unsubscribe)
+    return lambda: messages.unstable_message(account, _cause(delivery), unsubscribe)
 
 
-def _reconnect(delivery: Delivery) -> Callable[[], Message]:
+def _reconnect(delivery: Delivery) -> Callable[[], messages.Message]:
     if not services().settings.mails_customers:
         raise MailNotNeeded("CUSTOMER_MAIL is off.")
     account = view_account(delivery.account_id or 0)
-    if not may_be_asked(account.state, account.state_cause):
+    if not mailing.may_be_asked(account.state, account.state_cause):
         raise MailNotNeeded("The account does not have to be reconnected any longer.")
     since = datetime.fromisoformat(delivery.payload["since"])
-    return lambda: reconnect_message(
+    return lambda: messages.reconnect_message(
         account,
         _cause(delivery),
         since,
@@ -132,32 +110,32 @@ def _cause(delivery: Delivery) -> Cause | None:
 
 def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:
     """Check that the recipient still wants the mail, and return the link that ends such mails."""
-    wanted = select(Admin.id).where(Admin.email == delivery.recipient, *may_get(COLUMNS[choice]))
+    wanted = select(Admin.id).where(Admin.email == delivery.recipient, *mailing.may_get(COLUMNS[choice]))
     with read_session() as session:
         if session.scalar(wanted) is None:
             raise MailNotNeeded("Its recipient is no longer an admin, or has switched these mails off.")
     return unsubscribe_url(delivery.recipient, choice)
 
 
-def _invitation(delivery: Delivery) -> Callable[[], Message]:
+def _invitation(delivery: Delivery) -> Callable[[], messages.Message]:
     invitation_id, message_id = delivery.payload["invitation"], delivery.message_id
     mailed_link(invitation_id, message_id)
-    return lambda: invitation_message(mailed_link(invitation_id, message_id))
+    return lambda: messages.invitation_message(mailed_link(invitation_id, message_id))
 
 
-def _admin_invitation(delivery: Delivery) -> Callable[[], Message]:
+def _admin_invitation(delivery: Delivery) -> Callable[[], messages.Message]:
     message_id = delivery.message_id
     find_mailed_invitation(message_id)
-    return lambda: admin_invitation_message(find_mailed_invitation(message_id))
+    return lambda: messages.admin_invitation_message(find_mailed_invitation(message_id))
 
 
 PREPARED_BY = {
-    ADMIN_INVITATION: _admin_invitation,
-    ALARM: _alarm,
-    DIGEST: _digest,
-    UNSTABLE: _unstable,
-    RECONNECT: _reconnect,
-    INVITATION: _invitation,
+    mailing.ADMIN_INVITATION: _admin_invitation,
+    mailing.ALARM: _alarm,
+    mailing.DIGEST: _digest,
+    mailing.UNSTABLE: _unstable,
+    mailing.RECONNECT: _reconnect,
+    mailing.INVITATION: _invitation,
 }
 
 
@@ -169,7 +147,9 @@ def _note_end(session: Session, delivery: Delivery) -> None:
     if number in REMINDERS:
         payload = {**delivery.payload, "number": number}
         due_at = utc_now() + REMINDERS[number]
-        session.add(new_mail(delivery.recipient, RECONNECT, payload, due_at, account_id=delivery.account_id))
+        session.add(
+            mailing.new_mail(delivery.recipient, mailing.RECONNECT, payload, due_at, account_id=delivery.account_id)
+        )
 
 
 def _customers_lanes() -> tuple[None, ...]:
@@ -179,7 +159,7 @@ def _customers_lanes() -> tuple[None, ...]:
 def _were_many_lost() -> bool:
     """Return whether so many grants ended within ten minutes of the last day that the clock may be at fault, or we."""
     now = utc_now()
-    waiting = (Delivery.channel == CUSTOMER_MAIL, Delivery.finished_at.is_(None), Delivery.due_at <= now)
+    waiting = (Delivery.channel == mailing.CUSTOMER_MAIL, Delivery.finished_at.is_(None), Delivery.due_at <= now)
     with read_session() as session:
         if session.scalar(select(Delivery.id).where(*waiting).limit(1)) is None:
             return False
@@ -198,6 +178,6 @@ def _were_many_lost() -> bool:
 
 
 CHANNELS = (
-    Channel(MAIL, send, plan=write_digests),
-    Channel(CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_note_end),
+    Channel(mailing.MAIL, send, plan=write_digests),
+    Channel(mailing.CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_note_end),
 )

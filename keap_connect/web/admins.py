@@ -3,16 +3,7 @@
 from flask import flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from keap_connect.access.admins import (
-    INVITED_FOR,
-    change_role,
-    invite_admin,
-    invite_again,
-    list_admins,
-    remove_admin,
-    view_admin,
-    withdraw_invitation,
-)
+from keap_connect.access import admins
 from keap_connect.access.passwords import issue_password_link
 from keap_connect.access.sign_ins import end_sign_ins_by
 from keap_connect.errors import FormRefused
@@ -24,13 +15,15 @@ bp = Pages("admins", __name__, url_prefix="/admins")
 
 
 def _list_page(errors: dict[str, str] | None = None) -> str:
-    values = {"admins": list_admins(), "has_mail": services().settings.mail, "days": INVITED_FOR.days}
+    values = {"admins": admins.list_admins(), "has_mail": services().settings.mail, "days": admins.INVITED_FOR.days}
     return render_template("admins/index.html", typed=request.form, errors=errors or {}, **values)
 
 
 def _page(admin_id: int, errors: dict[str, str] | None = None) -> str:
     has_mail = services().settings.mail
-    return render_template("admins/show.html", shown=view_admin(admin_id), has_mail=has_mail, errors=errors or {})
+    return render_template(
+        "admins/show.html", shown=admins.view_admin(admin_id), has_mail=has_mail, errors=errors or {}
+    )
 
 
 @bp.form("", Audience.ADMIN, _list_page)
@@ -39,32 +32,32 @@ def index() -> Response:
     check_password()
     email, is_mailed = request.form.get("email", ""), request.form.get("is_mailed") == "1"
     role = Role.ADMIN if request.form.get("role") == Role.ADMIN else Role.VIEWER
-    link = invite_admin(email, role, actor(), is_mailed=is_mailed)
-    return _say_mailed(email) if is_mailed else _show_link(email, link, INVITED_FOR.days)
+    link = admins.invite_admin(email, role, actor(), is_mailed=is_mailed)
+    return _say_mailed(email) if is_mailed else _show_link(email, link, admins.INVITED_FOR.days)
 
 
 @bp.form("/<int:admin_id>", Audience.ADMIN, _page)
 def show(admin_id: int) -> Response:
     check_password()
-    shown, act = view_admin(admin_id), request.form.get("act", "")
+    shown, act = admins.view_admin(admin_id), request.form.get("act", "")
     if act in {"invite", "mail"}:
-        link = invite_again(admin_id, actor(), is_mailed=act == "mail")
-        return _say_mailed(shown.email) if act == "mail" else _show_link(shown.email, link, INVITED_FOR.days)
+        link = admins.invite_again(admin_id, actor(), is_mailed=act == "mail")
+        return _say_mailed(shown.email) if act == "mail" else _show_link(shown.email, link, admins.INVITED_FOR.days)
     if act == "withdraw":
-        withdraw_invitation(admin_id, actor())
+        admins.withdraw_invitation(admin_id, actor())
         flash(f"The invitation of {shown.email} is withdrawn, and its link no longer works.", "done")
         return redirect(url_for("admins.index"), code=303)
     if act == "link" and shown.invited_by is None:  # an invitation has its own link
         return _show_link(shown.email, issue_password_link(shown.email, actor()), days=1)
     if act == "remove":
-        remove_admin(admin_id, actor())
+        admins.remove_admin(admin_id, actor())
         flash(f"{shown.email} is removed and can no longer sign in.", "done")
         return redirect(url_for("admins.index"), code=303)
     if act == "end_sign_ins":
         end_sign_ins_by(actor(), admin_id, shown.email)
         flash(f"{shown.email} is signed out everywhere.", "done")
     elif act in set(Role):
-        change_role(admin_id, Role(act), actor())
+        admins.change_role(admin_id, Role(act), actor())
         flash(f"{shown.email} now has the role {act} and has to sign in again.", "done")
     else:
         raise FormRefused("Press one of the buttons.", "act")

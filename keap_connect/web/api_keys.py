@@ -8,17 +8,7 @@ from flask import flash, make_response, redirect, render_template, request, url_
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from keap_connect.access.api_keys import (
-    APIKeyView,
-    IssuedKey,
-    Scope,
-    get_api_key,
-    issue_api_key,
-    list_api_keys,
-    list_rotated_ids,
-    revoke_api_key,
-    rotate_api_key,
-)
+from keap_connect.access import api_keys
 from keap_connect.accounts.directory import list_accounts_after, title_accounts
 from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
@@ -31,21 +21,21 @@ MOST_ENDED_KEYS, SHOWN_ACCOUNTS = 10, 10
 LIFETIMES = {"30": "30 days", "90": "90 days", "365": "1 year", "": "Never"}
 OVERLAPS = {"0": "At once", "1": "After 1 hour", "24": "After 1 day", "168": "After 7 days"}
 MEANINGS = {
-    Scope.TOKENS_READ: "Get access tokens: what jobs need",
-    Scope.ACCOUNTS_READ: "See accounts and events",
-    Scope.ACCOUNTS_WRITE: "Rename, import, refresh and disconnect accounts",
-    Scope.METRICS_READ: "Read /metrics: what monitoring needs",
-    Scope.WEBHOOKS_READ: "See webhooks and what they delivered",
-    Scope.WEBHOOKS_WRITE: "Add, change, test and remove webhooks",
+    api_keys.Scope.TOKENS_READ: "Get access tokens: what jobs need",
+    api_keys.Scope.ACCOUNTS_READ: "See accounts and events",
+    api_keys.Scope.ACCOUNTS_WRITE: "Rename, import, refresh and disconnect accounts",
+    api_keys.Scope.METRICS_READ: "Read /metrics: what monitoring needs",
+    api_keys.Scope.WEBHOOKS_READ: "See webhooks and what they delivered",
+    api_keys.Scope.WEBHOOKS_WRITE: "Add, change, test and remove webhooks",
 }
 # A request that shows whether a key works, by what the key may do.
 TRIALS = {
-    Scope.TOKENS_READ: "/api/v1/accounts/{}/token",
-    Scope.ACCOUNTS_READ: "/api/v1/accounts?limit=1",
-    Scope.METRICS_READ: "/metrics",
-    Scope.WEBHOOKS_READ: "/api/v1/webhooks",
+    api_keys.Scope.TOKENS_READ: "/api/v1/accounts/{}/token",
+    api_keys.Scope.ACCOUNTS_READ: "/api/v1/accounts?limit=1",
+    api_keys.Scope.METRICS_READ: "/metrics",
+    api_keys.Scope.WEBHOOKS_READ: "/api/v1/webhooks",
 }
-USUAL_KEY = MultiDict({"scopes": Scope.TOKENS_READ.value, "lifetime": "365"})
+USUAL_KEY = MultiDict({"scopes": api_keys.Scope.TOKENS_READ.value, "lifetime": "365"})
 
 
 def _form(errors: dict[str, str] | None = None) -> str:
@@ -61,24 +51,26 @@ def _form(errors: dict[str, str] | None = None) -> str:
 @bp.page("", Audience.ADMIN)
 def index() -> str:
     """Show the keys; of the expired and revoked ones, only the latest."""
-    keys = list_api_keys()
+    keys = api_keys.list_api_keys()
     ended = [key for key in keys if not key.is_usable]
     usable = [key for key in keys if key.is_usable]
     shown = usable + ended[:MOST_ENDED_KEYS]
-    return render_template("api_keys/index.html", keys=shown, rotated=list_rotated_ids(), **_names(shown))
+    return render_template("api_keys/index.html", keys=shown, rotated=api_keys.list_rotated_ids(), **_names(shown))
 
 
 @bp.form("/new", Audience.ADMIN, _form)
 def create() -> Response:
     check_password()
     typed = request.form
-    issued = issue_api_key(typed.get("name", ""), typed.getlist("scopes"), actor(), _expires_at(), _account_ids())
+    issued = api_keys.issue_api_key(
+        typed.get("name", ""), typed.getlist("scopes"), actor(), _expires_at(), _account_ids()
+    )
     return _show_issued(issued)
 
 
 def _rotation(key_id: int, errors: dict[str, str] | None = None) -> str:
     chosen = request.form.get("overlap", "24")
-    key = get_api_key(key_id)
+    key = api_keys.get_api_key(key_id)
     return render_template("api_keys/rotate.html", key=key, overlaps=OVERLAPS, chosen=chosen, errors=errors or {})
 
 
@@ -89,20 +81,20 @@ def rotate(key_id: int) -> Response:
     hours = request.form.get("overlap", "")
     if hours not in OVERLAPS:
         raise FormRefused("Choose when the old key ends.", "overlap")
-    return _show_issued(rotate_api_key(key_id, timedelta(hours=int(hours)), actor()))
+    return _show_issued(api_keys.rotate_api_key(key_id, timedelta(hours=int(hours)), actor()))
 
 
 @bp.form("/<int:key_id>/revoke", Audience.ADMIN)
 def revoke(key_id: int) -> Response | str:
-    key = get_api_key(key_id)
+    key = api_keys.get_api_key(key_id)
     if request.method != "POST":
         return render_template("api_keys/revoke.html", key=key)
-    revoke_api_key(key_id, actor())
+    api_keys.revoke_api_key(key_id, actor())
     flash(f"The API key {key.name} is revoked: programs that use it are refused from now on.", "done")
     return redirect(url_for("api_keys.index"), code=303)
 
 
-def _show_issued(issued: IssuedKey) -> Response:
+def _show_issued(issued: api_keys.IssuedKey) -> Response:
     """Show a new key, with a command that tries it."""
     key = issued.row
     path = next((path for scope, path in TRIALS.items() if scope in key.scopes), None)
@@ -112,7 +104,7 @@ def _show_issued(issued: IssuedKey) -> Response:
     return make_response(render_template("api_keys/issued.html", key=key, text=issued.text, url=url, **_names([key])))
 
 
-def _names(keys: Iterable[APIKeyView]) -> dict[str, Any]:
+def _names(keys: Iterable[api_keys.APIKeyView]) -> dict[str, Any]:
     ids = {one for key in keys for one in (key.account_ids or [])[:SHOWN_ACCOUNTS]}
     return {"titles": title_accounts(ids), "shown_accounts": SHOWN_ACCOUNTS}
 

@@ -5,16 +5,9 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.directory import view_account
+from keap_connect.connect import reconnect_links as links
 from keap_connect.connect.flows import find_flow
 from keap_connect.connect.invited import start_by_invitation_again
-from keap_connect.connect.reconnect_links import (
-    check_link,
-    mail_link,
-    make_link,
-    revoke_link,
-    start_by_link,
-    start_by_link_again,
-)
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.web.auth import Audience, Pages, actor
 from keap_connect.web.browser_security import browser, read_cookie
@@ -26,10 +19,10 @@ bp = Pages("reconnect_links", __name__)
 def create(account_id: int) -> Response:
     """Send a link by mail, or show it once."""
     if request.form.get("how") != "mail":
-        values = {"account": view_account(account_id), "made": make_link(account_id, actor())}
+        values = {"account": view_account(account_id), "made": links.make_link(account_id, actor())}
         return make_response(render_template("accounts/reconnect_link.html", **values))
     try:
-        flash(f"A mail with the link is sent to {mail_link(account_id, actor())} within seconds.", "done")
+        flash(f"A mail with the link is sent to {links.mail_link(account_id, actor())} within seconds.", "done")
     except MailNotNeeded as reason:
         flash(f"No mail was sent. {reason}", "attention")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
@@ -37,7 +30,7 @@ def create(account_id: int) -> Response:
 
 @bp.act("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke", Audience.ADMIN)
 def revoke(account_id: int, link_id: int) -> Response:
-    revoke_link(account_id, link_id, actor())
+    links.revoke_link(account_id, link_id, actor())
     flash("The reconnect link is revoked and no longer works.", "done")
     return redirect(url_for("accounts.show", account_id=account_id), code=303)
 
@@ -48,8 +41,8 @@ def use(token: str) -> Response:
     try:
         if request.method == "POST":
             rate_limits().count_started_flow(request.remote_addr)
-            return redirect(start_by_link(token, browser()), code=303)
-        check_link(token)
+            return redirect(links.start_by_link(token, browser()), code=303)
+        links.check_link(token)
     except LinkGone:
         return show_gone()
     return make_response(render_template("connect/by_link.html", token=token))
@@ -63,7 +56,7 @@ def again(ref: str) -> Response:
         raise AccountNotFound("This browser has no such flow.")
     rate_limits().count_started_flow(request.remote_addr)
     try:
-        start_again = start_by_link_again if flow.invitation_id is None else start_by_invitation_again
+        start_again = links.start_by_link_again if flow.invitation_id is None else start_by_invitation_again
         return redirect(start_again(flow, browser()), code=303)
     except LinkGone:
         return show_gone()

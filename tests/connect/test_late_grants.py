@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from keap_connect.accounts.changes import disconnect
 from keap_connect.clock import utc_now
-from keap_connect.connect import callback, confirming, flows
+from keap_connect.connect import callback, confirming, flows, matching
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
@@ -323,8 +323,8 @@ def test_by_invitation_one_that_is_never_named_is_kept_unless_the_account_to_rec
 def test_a_grant_that_an_older_version_kept_came_when_its_flow_says(
     stored: Stored, interrupt: Callable, complete: Callable, monkeypatch: pytest.MonkeyPatch
 ):
-    to_json = callback.Grant.to_json
-    monkeypatch.setattr(callback.Grant, "to_json", lambda grant: to_json(grant).replace('"came_at"', '"gone"'))
+    to_json = matching.Grant.to_json
+    monkeypatch.setattr(matching.Grant, "to_json", lambda grant: to_json(grant).replace('"came_at"', '"gone"'))
     stored.place()
     interrupt(link_to())
     connect_again(stored)

@@ -183,7 +183,7 @@ def test_a_worker_reports_itself_and_goes_on_though_the_database_refuses_one_gra
     with app.app_context():
         worker = RefreshWorker(app)
         with monkeypatch.context() as refusing:
-            refusing.setattr(callback, "match_grant", refuse)
+            refusing.setattr(matching, "match_grant", refuse)
             with pytest.raises(IntegrityError):
                 worker._do_maintenance()
             assert [one.name for one in list_workers()] == [worker.name]

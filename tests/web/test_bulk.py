@@ -23,7 +23,7 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ClientMisconfigured
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import CUSTOMER_MAIL
-from keap_connect.jobs import bulk, runner
+from keap_connect.jobs import bulk, records, runner
 from keap_connect.jobs.records import ItemOutcome, list_items, stop_job, view_job
 from keap_connect.jobs.runner import PAUSE, JobRunner, _open, _settle
 from keap_connect.keap.token_response import TokenResponse
@@ -107,7 +107,7 @@ def test_the_worker_refreshes_ticked_accounts_and_says_which_failed_and_why(
 def test_all_that_match_are_offered_for_a_whole_page_only_and_done_in_batches(
     app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(records, "ROWS_AT_ONCE", 20)
     ids, gone = add(PAGE_SIZE + 7), add(3, disconnected_at=utc_now())
     assert "that match" not in choose(admin, "label", ids[: PAGE_SIZE - 1], state="active")
     assert "that match" not in choose(admin, "label", ids[:PAGE_SIZE], q=f"company {ids[0]}")
@@ -156,7 +156,7 @@ def test_a_whole_page_alone_leaves_the_others_as_they_are(app: Flask, admin: Vis
 def test_a_job_on_a_filter_that_is_stopped_does_nothing_more(
     app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(records, "ROWS_AT_ONCE", 20)
     ids = add(PAGE_SIZE + 5)
     choose(admin, "label", ids[:PAGE_SIZE])
     job_id = confirm(admin, ids[:PAGE_SIZE], which="all", label="Group A")
@@ -309,7 +309,7 @@ def test_one_link_is_mailed_by_the_app_or_shown_with_a_ready_text(
 def test_a_disconnect_spares_what_was_connected_again_and_what_came_into_the_state_later(
     app: Flask, admin: Visitor, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(records, "ROWS_AT_ONCE", 20)
     (well,) = add(1)
     ids = add(PAGE_SIZE + 1, refused_at=utc_now())
     choose(admin, "disconnect", ids[:PAGE_SIZE], state="reconnect_required")
@@ -586,7 +586,7 @@ def test_invitations_are_sent_again_by_mail_to_those_with_an_address(
 def test_all_invitations_that_match_are_withdrawn_but_those_that_connected_somebody(
     app: Flask, admin: Visitor, invite: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(records, "ROWS_AT_ONCE", 20)
     ids, late = invite(SHOWN + 3), invite(1, "opened")
     with app.app_context(), write_transaction() as session:
         session.get_one(Invitation, ids[0]).state = "connected"
