@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from keap_connect.access import (
-    client_networks,
-    known_browsers,
     password_rules,
     passwords,
     rate_limits,
@@ -37,7 +35,7 @@ ENTRIES = {
     ),
     "codes": f"{AT_CODE} per admin; from such a browser, {AT_CODE} of its own",
     "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin",
-    "known": f"{known_browsers.LIFETIME_SECONDS // 86400} days, or until the password or `SECRET_KEY` changes",
+    "known": f"{throttle.LIFETIME_SECONDS // 86400} days, or until the password or `SECRET_KEY` changes",
     "silence": f"after {sign_ins.IDLE_LIMIT.seconds // 60} minutes of silence",
     "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
     "second step": f"Time for the second step | {LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",
@@ -60,7 +58,7 @@ ENTRIES = {
         f"{rate_limits.CALLBACKS_PER_MINUTE.amount} callbacks, and {rate_limits.ALL_CALLBACKS_PER_MINUTE.amount} "
         "callbacks in all"
     ),
-    "networks": f"counted by their /{client_networks.PREFIX_LENGTH}",
+    "networks": f"counted by their /{rate_limits.PREFIX_LENGTH}",
     "calls at once": f"at most {call_slots.MOST_AT_ONCE} threads of a process at once",
     "unused flows": f"{flows.MOST_UNUSED:,} in all, {flows.MOST_UNUSED_PER_BROWSER} per browser",
     "ended flows": f"Flows that have ended | {flows.MOST_ENDED:,} in all",

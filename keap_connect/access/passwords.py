@@ -8,12 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from keap_connect.access import one_time_tokens
-from keap_connect.access.client_networks import network_of
-from keap_connect.access.known_browsers import is_known_browser_of
 from keap_connect.access.password_rules import check_password
-from keap_connect.access.rate_limits import rate_limits
+from keap_connect.access.rate_limits import network_of, rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
-from keap_connect.access.throttle import count_attempt, forgive, hashed
+from keap_connect.access.throttle import count_attempt, forgive, hashed, is_known_browser_of
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, CodeRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record

@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 from contextlib import nullcontext
+from ipaddress import IPv6Address, IPv6Network
 
 from flask import Flask, current_app
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -14,10 +15,27 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
-from keap_connect.access.client_networks import network_of
 from keap_connect.clock import utc_now
 from keap_connect.errors import KeapBusy, TooManyRequests
 from keap_connect.settings import Settings
+
+PREFIX_LENGTH = 64  # what a provider gives to one customer, who can use any address in it
+
+
+def network_of(address: str | None) -> str:
+    """Return the name under which a client address is counted: an IPv6 address by its /64, any other as it is."""
+    if not address:
+        return "unknown"
+    if ":" not in address:
+        return address
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((int(parsed), PREFIX_LENGTH), strict=False))
+
 
 log = logging.getLogger(__name__)
 WRONG_KEYS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="wrong keys")

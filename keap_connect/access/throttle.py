@@ -1,7 +1,15 @@
-"""Limits of guesses: attempts are counted per subject, in a table that all processes share."""
+"""Limits of guesses: attempts are counted per subject, in a table that all processes share.
+
+A browser that an admin has signed in with before has its own limit, so that strangers who guess the password do not
+lock the admin out. It is known for 180 days, and until the password changes.
+
+Source: OWASP, "Slow Down Online Guessing Attacks with Device Cookies".
+"""
 
 import hashlib
+import hmac
 import math
+import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -11,7 +19,8 @@ from sqlalchemy.orm import Session
 from keap_connect.clock import utc_now
 from keap_connect.database import take_turns, write_transaction
 from keap_connect.errors import TooManyAttempts
-from keap_connect.models import SignInAttempt
+from keap_connect.models import Admin, SignInAttempt
+from keap_connect.services import keyed_hash
 
 WINDOW = timedelta(minutes=15)
 
@@ -58,3 +67,23 @@ def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
         return 0
     ends: datetime = oldest + WINDOW
     return max(math.ceil((ends - utc_now()).total_seconds()), 1)
+
+
+LIFETIME_SECONDS = 180 * 86400
+
+
+def remember_browser(admin: Admin) -> str:
+    """Return the value of the cookie for a browser that this admin has signed in with."""
+    given = f"{secrets.token_urlsafe(16)}.{int(utc_now().timestamp())}"
+    return f"{given}.{_signature(admin, given)}"
+
+
+def is_known_browser_of(admin: Admin, cookie: str | None) -> bool:
+    given, _, signature = (cookie or "").rpartition(".")
+    if not hmac.compare_digest(signature.encode(), _signature(admin, given).encode()):
+        return False
+    return utc_now().timestamp() - int(given.rpartition(".")[2]) < LIFETIME_SECONDS
+
+
+def _signature(admin: Admin, given: str) -> str:
+    return keyed_hash("device", str(admin.id), admin.email, admin.password_hash, given)

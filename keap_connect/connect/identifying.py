@@ -11,7 +11,7 @@ from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
 from keap_connect.connect import matching
 from keap_connect.connect.importing import note_in_jobs, works_well
-from keap_connect.connect.merging import merge, take_names
+from keap_connect.connect.matching import merge, take_names
 from keap_connect.connect.reconnect_links import revoke_open_links
 from keap_connect.database import read_session, write_or_retry
 from keap_connect.errors import TemporarilyUnavailable

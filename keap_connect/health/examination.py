@@ -10,15 +10,36 @@ from keap_connect.connect.client_check import ClientStanding, find_client_check
 from keap_connect.connect.journeys import list_failures
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import DatabaseSilent, SettingsError
-from keap_connect.health.clocks import check_database_clock
-from keap_connect.health.connectivity import check_connectivity
-from keap_connect.health.file_systems import check_file_systems
-from keap_connect.health.files import check_audit_log, check_disk, check_modes, check_recovery
+from keap_connect.health.connectivity import check_connectivity, check_database_clock
+from keap_connect.health.files import check_audit_log, check_disk, check_file_systems, check_modes, check_recovery
 from keap_connect.health.finding import Finding, Health, attention, well, wrong
-from keap_connect.health.notifications import check_mail, check_webhooks
 from keap_connect.health.proxies import check_proxies
 from keap_connect.health.refreshing import check_refreshing, check_unreadable
+from keap_connect.notifications.endpoints import list_endpoints
+from keap_connect.notifications.results import find_last_failure
 from keap_connect.services import services
+
+
+def check_webhooks() -> Iterator[Finding]:
+    """Name the webhooks that fail, and those that were switched off for it."""
+    for one in list_endpoints():
+        if one.failing_since is None:
+            continue
+        failing = "The page Webhooks has the answers; each message is tried for two days."
+        off = "Repair the receiver, then switch it on on the page Webhooks."
+        yield attention("webhooks", one.sentence, failing if one.is_on else off)
+
+
+def check_mail() -> Iterator[Finding]:
+    failed = find_last_failure()
+    if services().settings.mail is None:
+        yield well("mail", "SMTP_URL is not set, so nobody is notified by mail.")
+    elif failed:
+        sentence = f"The last mail to {failed.recipient} was not sent: {failed.answer}"
+        yield attention("mail", sentence, "Send a test mail: ./keap-connect mail test ADDRESS, or on the page Mail.")
+    else:
+        yield well("mail", "No mail has failed lately.")
+
 
 Check = Callable[[], Iterable[Finding]]
 

@@ -8,7 +8,7 @@ from flask import current_app
 from keap_connect.access.admins import create_admin
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import FormRefused, SettingsError
-from keap_connect.health.file_systems import check_file_systems
+from keap_connect.health.files import check_file_systems
 from keap_connect.health.finding import Finding
 from keap_connect.health.proxies import check_proxies
 from keap_connect.refresh.clone_guard import check_instance

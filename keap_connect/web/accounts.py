@@ -25,7 +25,7 @@ from keap_connect.errors import (
     TenantConflict,
 )
 from keap_connect.events.search import Search, list_events
-from keap_connect.health.notifications import check_webhooks
+from keap_connect.health.examination import check_webhooks
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.notifications.results import find_last_failure

@@ -9,9 +9,9 @@ from flask import Blueprint, Flask, abort, current_app, g, make_response, redire
 from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
-from keap_connect.access.known_browsers import LIFETIME_SECONDS, remember_browser
 from keap_connect.access.passwords import verify_again
 from keap_connect.access.sign_ins import find_admin, find_person
+from keap_connect.access.throttle import LIFETIME_SECONDS, remember_browser
 from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.errors import AccountNotFound, FormRefused, KeapConnectError, WrongPassword
 from keap_connect.events.history import Actor

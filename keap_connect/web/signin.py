@@ -11,7 +11,35 @@ from keap_connect.errors import WrongPassword
 from keap_connect.models import Admin
 from keap_connect.web.auth import Audience, Pages, know_browser, local_path
 from keap_connect.web.browser_security import delete_cookie, forget_pages, read_cookie, set_cookie
-from keap_connect.web.browser_words import name_browser
+
+# The first name that is found counts: most browsers also claim to be those below them.
+BROWSERS = {
+    "Edg": "Edge",
+    "OPR/": "Opera",
+    "SamsungBrowser": "Samsung Internet",
+    "Firefox/": "Firefox",
+    "FxiOS": "Firefox",
+    "CriOS": "Chrome",
+    "Chrome/": "Chrome",
+    "Safari/": "Safari",
+}
+SYSTEMS = {
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Android": "Android",
+    "Windows": "Windows",
+    "Mac OS X": "Mac",
+    "CrOS": "ChromeOS",
+    "Linux": "Linux",
+}
+
+
+def name_browser(user_agent: str) -> str:
+    """Return words like "Firefox on Windows"; unknown parts are not guessed."""
+    browser = next((name for mark, name in BROWSERS.items() if mark in user_agent), "Another browser")
+    system = next((name for mark, name in SYSTEMS.items() if mark in user_agent), None)
+    return f"{browser} on {system}" if system else browser
+
 
 bp = Pages("signin", __name__)
 SECOND_STEP = "second-step"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keap_connect.access.client_networks import network_of
+from keap_connect.access.rate_limits import network_of
 
 
 @pytest.mark.proves("R98")

@@ -9,7 +9,6 @@ from sqlalchemy import select
 
 from keap_connect.access import password_rules
 from keap_connect.access.admins import get_admin
-from keap_connect.access.known_browsers import LIFETIME_SECONDS, is_known_browser_of
 from keap_connect.access.password_rules import LONGEST_PASSWORD, SHORTEST_PASSWORD, check_password
 from keap_connect.access.passwords import (
     ATTEMPTS_AGAIN,
@@ -19,6 +18,7 @@ from keap_connect.access.passwords import (
     verify_password,
 )
 from keap_connect.access.rate_limits import WRONG_KEYS_PER_MINUTE
+from keap_connect.access.throttle import LIFETIME_SECONDS, is_known_browser_of
 from keap_connect.errors import CodeRefused, PasswordRefused
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password

@@ -23,7 +23,7 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.changes import erase
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
-from keap_connect.connect.merging import merge
+from keap_connect.connect.matching import merge
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.deleting import LEAST_KEPT, prune_history

@@ -18,8 +18,8 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
-from keap_connect.health import file_systems, files
-from keap_connect.health.clocks import check_database_clock, compare
+from keap_connect.health import files
+from keap_connect.health.connectivity import check_database_clock, compare
 from keap_connect.health.finding import Health
 from keap_connect.health.proxies import mark_of
 from keap_connect.models import Account, Alarm, Worker
@@ -381,7 +381,7 @@ def test_a_network_file_system_is_found_and_said_at_the_start(
     places = {"INSTANCE": str(settings.instance_path), "FOLDER": str(tmp_path), "FOLDER/elsewhere": f"{tmp_path}/else"}
     lines = [MOUNT.format("/", "ext4"), *(MOUNT.format(places[place], kind) for place, kind in mounts)]
     table.write_text("\n".join(lines))
-    monkeypatch.setattr(file_systems, "MOUNTS", table)
+    monkeypatch.setattr(files, "MOUNTS", table)
 
     code, found = examined(app)
     prepare_to_serve(settings)
@@ -399,10 +399,10 @@ def test_a_network_file_system_is_found_and_said_at_the_start(
 
 def test_a_folder_with_a_space_in_its_name_is_found_among_the_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "mountinfo").write_text(MOUNT.format("/", "ext4") + "\n" + MOUNT.format(r"/mnt/my\040files", "9p"))
-    monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr(files, "MOUNTS", tmp_path / "mountinfo")
 
-    assert file_systems._shared_kind(Path("/mnt/my files/not there yet/app.db")) == "9p"
-    assert file_systems._shared_kind(Path("/mnt/my")) is None
+    assert files._shared_kind(Path("/mnt/my files/not there yet/app.db")) == "9p"
+    assert files._shared_kind(Path("/mnt/my")) is None
 
 
 @pytest.mark.parametrize(("seconds", "health"), [(0, "well"), (-29, "well"), (31, "wrong"), (-31, "wrong")])

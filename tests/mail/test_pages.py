@@ -13,7 +13,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.events.mailing import new_mail
-from keap_connect.health.notifications import check_mail
+from keap_connect.health.examination import check_mail
 from keap_connect.models import Admin
 from keap_connect.notifications.mail import CHANNELS
 from keap_connect.notifications.sender import Sender

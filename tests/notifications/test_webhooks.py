@@ -14,8 +14,7 @@ from keap_connect.errors import SecretIsNew, WebhookOff, WebhookUnfit
 from keap_connect.events.deleting import prune_deliveries
 from keap_connect.events.history import ANNOUNCED, EventKind
 from keap_connect.events.search import Search, list_events
-from keap_connect.health.examination import examine
-from keap_connect.health.notifications import check_webhooks
+from keap_connect.health.examination import check_webhooks, examine
 from keap_connect.models import Delivery, WebhookEndpoint
 from keap_connect.notifications import webhooks
 from keap_connect.notifications.channels import CHANNELS

@@ -17,7 +17,7 @@ from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
 from keap_connect.connect import invitation_lists
 from keap_connect.connect.invitations import NewInvitation, add_invitation, resend_in
-from keap_connect.connect.merging import merge
+from keap_connect.connect.matching import merge
 from keap_connect.connect.reconnect_links import revoke_link
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import ClientMisconfigured
