@@ -10,9 +10,9 @@ from keap_connect.accounts.credentials import replace_credential
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
+from keap_connect.deployment import upgrade
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
-from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from tests.support import postgres

@@ -34,9 +34,9 @@ from keap_connect.accounts.words import title_key_of, words_of
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
+from keap_connect.deployment import upgrade
 from keap_connect.models import Account
 from keap_connect.refresh.due import claim_due, lag_seconds
-from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import services
 from keap_connect.settings import Settings

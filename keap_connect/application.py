@@ -45,11 +45,9 @@ from keap_connect.web import (
 )
 from keap_connect.web.auth import current_admin, current_person, guard_pages
 from keap_connect.web.browser_security import protect_browsers, security_headers
-from keap_connect.web.client_address import ClientAddress, note_client_address
 from keap_connect.web.errors import show_errors
-from keap_connect.web.hosts import refuse_unknown_hosts
-from keap_connect.web.static_files import compress_static_files
-from keap_connect.web.template_filters import add_filters
+from keap_connect.web.network import ClientAddress, note_client_address, refuse_unknown_hosts
+from keap_connect.web.rendering import add_filters, compress_static_files
 
 
 def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flask:

@@ -18,14 +18,13 @@ from sqlalchemy import JSON, Connection, String, Table, func, inspect, literal, 
 
 from keap_connect.backup import in_words, opened, refuse_damaged, refuse_in_use, refuse_pooler, without_password
 from keap_connect.database import Base, db
-from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check
+from keap_connect.deployment import MOVED, UNFINISHED, find_revisions, open_key_check, read_revision, upgrade
 from keap_connect.engine import CUT_SHORT, connect_database, keep_others_out
 from keap_connect.errors import BackupRefused, KeapConnectError, SettingsError, TemporarilyUnavailable
 from keap_connect.key_rotation import list_closed_values
 from keap_connect.models import KeyCheck
 from keap_connect.refresh.lease import restart_waits
 from keap_connect.refresh.recovery import list_kept
-from keap_connect.revisions import read_revision, upgrade
 from keap_connect.services import attach_services, services
 
 BATCH = 5000

@@ -1,10 +1,14 @@
-"""Checks the database before this process serves or refreshes, and before a backup is restored."""
+"""Checks the database before this process serves or refreshes, and before a backup is restored; and changes its tables.
+
+Their revisions are in migrations/. Alembic is loaded only to change tables: each start would wait.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 
 from keap_connect.accounts.state import AccountState, Cause
@@ -13,8 +17,50 @@ from keap_connect.database import db, read_session, write_transaction
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.answers import cut
 from keap_connect.models import KeyCheck
-from keap_connect.revisions import list_revisions, read_revision
 from keap_connect.services import services
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+def read_revision(connection: Connection) -> str | None:
+    """Return the revision of a database; None for one without our tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def list_revisions() -> list[str]:
+    """Return the revisions that this program knows, oldest first; the name of each file begins with its own."""
+    return sorted(file.name[:4] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def upgrade(revision: str = "head", folder: Path = MIGRATIONS) -> None:
+    """Bring the database of the current app to a revision, by default the newest.
+
+    Raises:
+        SettingsError, DBAPIError: it failed, and the database is as it was before.
+    """
+    _change("upgrade", revision, folder)
+
+
+def downgrade(revision: str, folder: Path = MIGRATIONS) -> None:
+    """Undo the revisions after this one; raises as `upgrade` does."""
+    _change("downgrade", revision, folder)
+
+
+def _change(what: str, revision: str, folder: Path) -> None:
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    try:
+        getattr(command, what)(config, revision)
+    except CommandError as problem:
+        raise SettingsError(f"The tables could not be changed to revision {revision}: {problem}") from problem
+
 
 VERSION = "0.2.0"  # of this program, as in pyproject.toml
 KEY_CHECK = "key_check"

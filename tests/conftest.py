@@ -18,7 +18,7 @@ from keap_connect import counters, services
 from keap_connect.access.admins import create_admin
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
-from keap_connect.revisions import upgrade
+from keap_connect.deployment import upgrade
 from keap_connect.settings import Settings
 from tests.support.quick_apps import make_apps_quickly
 from tests.support.sandbox import Sandbox

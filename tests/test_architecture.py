@@ -26,7 +26,7 @@ LAYERS = [
     {"accounts"},
     {"events"},
     {"keap", "models", "services", "engine", "plain_reads", "logs", "supervisor"},
-    {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters", "revisions"},
+    {"settings", "crypto", "database", "durable_files", "spreadsheet", "counters"},
     {"addresses"},
     {"errors", "clock", "signals", "answer_limit", "background"},
 ]

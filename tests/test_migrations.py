@@ -16,8 +16,8 @@ from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, LargeBinary, ins
 from keap_connect.answer_limit import LimitedConnection
 from keap_connect.application import create_app
 from keap_connect.database import Base, db
+from keap_connect.deployment import MIGRATIONS, downgrade, upgrade
 from keap_connect.models import AccountEvent, AuthorizationFlow
-from keap_connect.revisions import MIGRATIONS, downgrade, upgrade
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
 

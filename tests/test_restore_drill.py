@@ -18,8 +18,8 @@ from keap_connect.accounts.credentials import open_access_token, open_refresh_to
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
 from keap_connect.database import db
+from keap_connect.deployment import downgrade
 from keap_connect.engine import keep_others_out
-from keap_connect.revisions import downgrade
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY

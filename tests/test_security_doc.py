@@ -5,14 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.access import (
-    password_rules,
-    passwords,
-    rate_limits,
-    second_factor,
-    sign_ins,
-    throttle,
-)
+from keap_connect.access import password_rules, passwords, rate_limits, second_factor, sign_ins, throttle
 from keap_connect.access.one_time_tokens import LIFETIMES
 from keap_connect.application import flask_config
 from keap_connect.connect import flows

@@ -21,10 +21,9 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.invitation_lists import list_invitations
 from keap_connect.database import db
-from keap_connect.deployment import VERSION, check_deployment
+from keap_connect.deployment import VERSION, check_deployment, downgrade, read_revision, upgrade
 from keap_connect.key_rotation import list_closed_values
 from keap_connect.models import AuthorizationFlow, Invitation
-from keap_connect.revisions import downgrade, read_revision, upgrade
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.support.drills import ROOT, Shell, documented_lines, wait_until

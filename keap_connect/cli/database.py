@@ -9,11 +9,10 @@ import click
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from keap_connect import backup as backups
-from keap_connect import revisions
+from keap_connect import deployment
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.database import db as models
 from keap_connect.database_copy import copy_database
-from keap_connect.deployment import check_file, connected, find_revisions
 from keap_connect.errors import DatabaseSilent, SettingsError, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
 from keap_connect.refresh.heartbeat import list_living
@@ -38,7 +37,7 @@ file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type
 @command("upgrade", "db upgrade", within=db, checks_database=False)
 def upgrade() -> Answer:
     """Bring the tables up to this version; run it once before a new version starts."""
-    present, newest = _migrate(revisions.upgrade, "head", "The database could not be brought up to date")
+    present, newest = _migrate(deployment.upgrade, "head", "The database could not be brought up to date")
     place = models.engine.url.render_as_string(hide_password=True)
     made = "" if present else f" There were no tables, so new ones were made in {place}"
     return Answer({"revision": newest}, f"The database is up to date.{made}")
@@ -52,24 +51,24 @@ def downgrade(revision: str) -> Answer:
 
     End all processes before. The tables of version 0.1.0, which are those of revision 0014, are the oldest.
     """
-    known = [one for one in revisions.list_revisions() if one >= OLDEST]
+    known = [one for one in deployment.list_revisions() if one >= OLDEST]
     if revision not in known:
         raise SettingsError(f"Nothing goes back to revision {revision}: name one of {known[0]} to {known[-1]}.")
-    with connected() as connection:
-        present, newest = find_revisions(connection, "The database")
+    with deployment.connected() as connection:
+        present, newest = deployment.find_revisions(connection, "The database")
     if present == newest and (living := list_living()):
         names = ", ".join(sorted(living)[:5])
         raise TemporarilyUnavailable(f"End these processes first: {names}. One that was killed counts for a minute.")
-    _migrate(revisions.downgrade, revision, "The tables could not be taken back")
+    _migrate(deployment.downgrade, revision, "The tables could not be taken back")
     return Answer({"revision": revision}, f"The tables are those of revision {revision}.")
 
 
 def _migrate(change: Callable[[str], None], revision: str, failed: str) -> tuple[str | None, str | None]:
     """Change the tables, and return the revision that they had and the one that this program needs."""
     try:
-        check_file()
+        deployment.check_file()
         with models.engine.connect() as connection:
-            found = find_revisions(connection, "The database")
+            found = deployment.find_revisions(connection, "The database")
         change(revision)
     except DBAPIError as problem:
         kind = DatabaseSilent if isinstance(problem, OperationalError) else SettingsError

@@ -16,7 +16,7 @@ from keap_connect.health.finding import Finding, Health, attention, well, wrong
 from keap_connect.health.proxies import check_proxies
 from keap_connect.health.refreshing import check_refreshing, check_unreadable
 from keap_connect.notifications.endpoints import list_endpoints
-from keap_connect.notifications.results import find_last_failure
+from keap_connect.notifications.mail import find_last_failure
 from keap_connect.services import services
 
 

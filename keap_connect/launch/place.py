@@ -1,4 +1,4 @@
-"""Prepares what the programs need: the folder of this instance, its secrets, the settings and the ports."""
+"""Prepares what the programs need: the folder of this instance, its secrets, the settings, the ports, a certificate."""
 
 import errno
 import fcntl
@@ -6,17 +6,20 @@ import os
 import secrets
 import socket
 import tempfile
+import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
+
+import trustme
 
 from keap_connect.durable_files import put_in_place, write_beside
 from keap_connect.errors import SettingsError
 from keap_connect.launch import CannotRun
-from keap_connect.launch.certificate import make_certificate
 from keap_connect.settings import ADDRESSES, DOTENV, ROOT, Settings, read_dotenv
 
 
@@ -193,3 +196,27 @@ def check_port(port: int, whose: str = "", advice: str = "choose another") -> No
             probe.bind(("127.0.0.1", port))
     except OSError as problem:
         raise CannotRun(f"Port {port}{whose} cannot be used ({problem.strerror}): {advice}.") from None
+
+
+CERTIFICATE_DAYS = 820  # some systems refuse a certificate that is valid for more than 825 days
+
+
+def make_certificate(folder: Path) -> Path:
+    """Return the file of a certificate for localhost, which is renewed before it expires; the key has the suffix .key.
+
+    The key of its authority is never stored, so whoever trusts `ca.pem` trusts only this certificate.
+    """
+    certificate = folder / "localhost.pem"
+    renew_after_seconds = (CERTIFICATE_DAYS - 30) * 24 * 60 * 60
+    if certificate.exists() and time.time() - certificate.stat().st_mtime < renew_after_seconds:
+        return certificate
+    folder.mkdir(mode=0o700, exist_ok=True)
+    now = datetime.now(UTC)
+    authority = trustme.CA(organization_name="Keap Connect on this machine")
+    leaf = authority.issue_cert(
+        "localhost", "127.0.0.1", "::1", not_before=now, not_after=now + timedelta(days=CERTIFICATE_DAYS)
+    )
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    leaf.private_key_pem.write_to_path(certificate.with_suffix(".key"))
+    certificate.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+    return certificate

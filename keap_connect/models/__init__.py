@@ -15,9 +15,8 @@ from keap_connect.models.accounts import (
     StateChange,
     StateCount,
 )
-from keap_connect.models.events import AccountEvent
+from keap_connect.models.events import AccountEvent, Counter, Delivery, WebhookEndpoint
 from keap_connect.models.jobs import IMPORTS, OF_INVITATIONS, ImportedToken, Job, JobItem, JobKind
-from keap_connect.models.notifications import Counter, Delivery, WebhookEndpoint
 from keap_connect.models.operations import (
     CLIENT_REFUSED,
     Alarm,

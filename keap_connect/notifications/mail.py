@@ -1,4 +1,7 @@
-"""The channels of mail: to admins, and to customers. Whether a mail is still needed is decided when it is sent."""
+"""The channels of mail: to admins, and to customers; and what became of the last mail to each recipient.
+
+Whether a mail is still needed is decided when it is sent.
+"""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -181,3 +184,28 @@ CHANNELS = (
     Channel(mailing.MAIL, send, plan=write_digests),
     Channel(mailing.CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_note_end),
 )
+
+
+MOST_READ, MOST_LISTED = 500, 50
+
+
+# The condition on the channel is that of the index on mails.
+_TRIED = select(Delivery).where(Delivery.channel != "webhook", Delivery.tried_at.is_not(None))
+_NEWEST_FIRST = _TRIED.order_by(Delivery.id.desc())
+
+
+def list_results() -> list[Delivery]:
+    """Return the last mail to each recipient that was tried, the newest first."""
+    with read_session() as session:
+        newest = session.scalars(_NEWEST_FIRST.limit(MOST_READ)).all()
+    last: dict[str, Delivery] = {}
+    for mail in newest:
+        last.setdefault(mail.recipient, mail)
+    return list(last.values())[:MOST_LISTED]
+
+
+def find_last_failure() -> Delivery | None:
+    """Return the newest mail that was tried, unless it was sent."""
+    with read_session() as session:
+        newest = session.scalars(_NEWEST_FIRST.where(Delivery.status != "cancelled").limit(1)).first()
+    return newest if newest and newest.status != "sent" else None

@@ -26,9 +26,8 @@ from keap_connect.errors import SealBroken
 from keap_connect.events.history import Actor
 from keap_connect.keap.answers import retry_after_seconds
 from keap_connect.models import Delivery, WebhookEndpoint
-from keap_connect.notifications.endpoints import TEST, open_secrets, switch_off
+from keap_connect.notifications.endpoints import TEST, is_private, may_connect, may_use_port, open_secrets, switch_off
 from keap_connect.notifications.sender import FAILS_FOR_LONG, GIVEN_UP, SENT, WAITING, Answer, Channel, fails_since
-from keap_connect.notifications.targets import is_private, may_connect, may_use_port
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)

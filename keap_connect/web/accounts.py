@@ -28,7 +28,7 @@ from keap_connect.events.search import Search, list_events
 from keap_connect.health.examination import check_webhooks
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.keap.call_slots import keap_call_slot
-from keap_connect.notifications.results import find_last_failure
+from keap_connect.notifications.mail import find_last_failure
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.serving import refresh_account

@@ -4,14 +4,124 @@
 alerts.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from flask import Response, render_template, request
 
-from keap_connect.health.figures import read_health
+from keap_connect.accounts.state import AccountState
+from keap_connect.health.figures import Day, Health, Hour, read_health
 from keap_connect.health.refreshing import is_ready, read_refreshing
 from keap_connect.web.auth import Audience, Pages
-from keap_connect.web.health_charts import list_charts
+from keap_connect.web.charts import Drawing, Series, oppose, stack, steps
+
+# A series has the mark and the color of a state.
+GOOD, BAD = AccountState.ACTIVE, AccountState.RECONNECT_REQUIRED
+# Words for the buckets of counters.LIMITS["refresh_lead_seconds"], and of stored_state.AGAIN_LIMITS.
+LEADS = ("after it", "up to 10 min", "10 min to 1 h", "1 to 4 h", "4 to 8 h", "8 h to 1 d", "1 to 10 d", "above 10 d")
+WAITS = ("up to 1 h", "1 to 4 h", "4 h to 1 d", "1 to 3 d", "3 to 7 d", "7 to 14 d", "14 to 30 d", "above 30 d")
+MOST_REASONS = 5  # in a cell, so that the page stays small
+
+Cell = str | int | Mapping[str, int] | None  # a mapping has numbers by reason
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, and the table of the same numbers."""
+
+    title: str
+    about: str
+    unit: str
+    drawing: Drawing
+    heads: Sequence[str]
+    rows: Sequence[tuple[datetime | str, Sequence[Cell]]]  # the cells of each place: an hour, a day, or a word
+    totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by reason, by a word for all of them
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(shape.path for shape in self.drawing.shapes)
+
+    @property
+    def scale(self) -> str:
+        return f"{self.unit}, up to {self.drawing.top:,.9g}"
+
+
+def list_charts(health: Health) -> list[Chart]:
+    leads = "How long before the token would have ended, in these hours."
+    waits = "From “reconnect required” to the new grant, in the last four weeks."
+    attention = "Accounts that need attention", AccountState.RECONNECT_REQUIRED, AccountState.AT_RISK
+    return [
+        _refreshes(health.hours),
+        _distribution("Refreshed before expiry", leads, "refreshes", LEADS, health.leads),
+        _answers(health.hours),
+        _accounts(health.days, "Active and disconnected accounts", AccountState.DISCONNECTED, AccountState.ACTIVE),
+        _accounts(health.days, *attention),
+        _changes(health.days),
+        _distribution("Time until connected again", waits, "accounts", WAITS, health.waits),
+    ]
+
+
+def _refreshes(hours: Sequence[Hour]) -> Chart:
+    good, bad = [hour.refreshed for hour in hours], [hour.failed for hour in hours]
+    drawing = stack(Series("failed", BAD, bad), Series("refreshed", GOOD, good))
+    rows = [(hour.starts_at, (hour.refreshed, hour.failed)) for hour in hours]
+    return Chart("Refreshes", "In each hour.", "refreshes", drawing, ("Hour, UTC", "Refreshed", "Failed"), rows)
+
+
+def _answers(hours: Sequence[Hour]) -> Chart:
+    median, worst = [hour.median_seconds for hour in hours], [hour.worst_seconds for hour in hours]
+    drawing = steps(Series("worst", BAD, worst), Series("median", GOOD, median))
+    rows = [(hour.starts_at, (_seconds(hour.median_seconds), _seconds(hour.worst_seconds))) for hour in hours]
+    about = "Of all calls to Keap, in each hour."
+    return Chart("Keap's answer time", about, "seconds", drawing, ("Hour, UTC", "Median", "Worst"), rows)
+
+
+def _accounts(days: Sequence[Day], title: str, *states: AccountState) -> Chart:
+    words = [state.replace("_", " ") for state in states]
+    values = [[day.accounts.get(state) for day in days] for state in states]
+    drawing = stack(*(Series(*one) for one in zip(words, states, values, strict=True)))
+    rows = [(_day(day), [day.accounts.get(state) for state in states]) for day in days]
+    heads = "Day (UTC)", *(word.capitalize() for word in words)
+    return Chart(title, "As they were last counted on each day.", "accounts", drawing, heads, rows)
+
+
+def _changes(days: Sequence[Day]) -> Chart:
+    gained, lost = [sum(day.gained.values()) for day in days], [sum(day.lost.values()) for day in days]
+    drawing = oppose(Series("gained", GOOD, gained), Series("lost", BAD, lost))
+    rows = [
+        (_day(day), (up, down, _largest({**day.gained, **day.lost})))
+        for day, up, down in zip(days, gained, lost, strict=True)
+    ]
+    totals = {"Gained": _total(day.gained for day in days), "Lost": _total(day.lost for day in days)}
+    about, heads = "Accounts that began to work, and that no longer do.", ("Day (UTC)", "Gained", "Lost", "Why")
+    return Chart("Gained and lost", about, "accounts", drawing, heads, rows, totals)
+
+
+def _distribution(title: str, about: str, unit: str, words: Sequence[str], numbers: Sequence[int]) -> Chart:
+    rows = [(word, (number,)) for word, number in zip(words, numbers, strict=True)]
+    return Chart(title, about, unit, stack(Series(unit, GOOD, numbers)), ("Time", unit.capitalize()), rows)
+
+
+def _total(days: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add up the numbers of each reason; the largest comes first."""
+    return dict(sum(map(Counter, days), Counter[str]()).most_common())
+
+
+def _largest(reasons: Mapping[str, int]) -> dict[str, int]:
+    largest = dict(Counter(reasons).most_common(MOST_REASONS))
+    rest = sum(reasons.values()) - sum(largest.values())
+    return {**largest, **({"other": rest} if rest else {})}
+
+
+def _day(day: Day) -> str:
+    return f"{day.starts_at.day}\u00a0{day.starts_at:%b}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.2f} s"
+
 
 bp = Pages("health", __name__)
 

@@ -4,8 +4,7 @@ from flask import render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.access.mail_choices import read_unsubscribe, unsubscribe
-from keap_connect.notifications.mail import send_trial
-from keap_connect.notifications.results import list_results
+from keap_connect.notifications.mail import list_results, send_trial
 from keap_connect.services import services
 from keap_connect.web.auth import Audience, Pages, signed_in_admin
 

@@ -1,18 +1,128 @@
 """The setup guide: Keap's own steps with their ticks, and the check of the token endpoint."""
 
+import ipaddress
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
 from flask import flash, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import count_states
-from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
-from keap_connect.connect.journeys import list_failures
-from keap_connect.health.refreshing import read_refreshing
+from keap_connect.addresses import LOOPBACK_HOSTS
+from keap_connect.connect.client_check import ClientCheck, ClientStanding, check_client, find_client_check
+from keap_connect.connect.endings import Ending
+from keap_connect.connect.journeys import Failures, list_failures
+from keap_connect.health.refreshing import Refreshing, read_refreshing
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.services import services
+from keap_connect.settings import Settings
 from keap_connect.web.auth import Audience, Pages, signed_in_admin
-from keap_connect.web.setup_steps import Tick, list_steps
+
+
+class Tick(StrEnum):
+    DONE = "done"
+    TO_DO = "to_do"
+    TROUBLE = "trouble"
+    NOT_NEEDED = "not_needed"
+
+
+@dataclass(frozen=True)
+class Step:
+    key: str
+    title: str
+    tick: Tick
+    fact: str  # why it has this tick
+
+
+def list_steps(
+    settings: Settings, check: ClientCheck | None, connected: int, refreshing: Refreshing, failures: list[Failures]
+) -> list[Step]:
+    """Return all steps in the guide's order.
+
+    Args:
+        check: the newest answer of the token endpoint about our client.
+        connected: how many accounts work now.
+        refreshing: what pauses refreshing, and which workers run.
+        failures: why people could not connect lately.
+    """
+
+    def done_at_keap(fact: str, fact_in_sandbox: str) -> tuple[Tick, str]:
+        return (Tick.NOT_NEEDED, fact_in_sandbox) if settings.sandbox_url else (Tick.DONE, fact)
+
+    account = done_at_keap("There is a client id, so there is an account.", "The sandbox needs no account.")
+    app = done_at_keap("There is a client id, so there is an app.", "The sandbox has an app already.")
+    target = "the sandbox" if settings.sandbox_url else f"Keap, {urlsplit(settings.keap.authorize_url).hostname}"
+    credentials = done_at_keap(
+        "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are set.",
+        "The sandbox's own client is used. Set KEAP_CLIENT_ID and KEAP_CLIENT_SECRET to use Keap.",
+    )
+    if refreshing.foreign_warning:
+        credentials = Tick.TROUBLE, refreshing.foreign_warning
+    return [
+        Step("account", "Create a developer account", *account),
+        Step("app", "Get Started: make an app", *app),
+        Step("permission", "OAuth Guide: Request Permission", Tick.DONE, f"People are redirected to {target}."),
+        Step("credentials", "Find the client id and secret", *credentials),
+        Step("redirect_uri", "Give Keap the redirect URI", *_redirect_uri(settings)),
+        Step(
+            "check",
+            "Check the client at the token endpoint",
+            *_client_check(check, refreshing.client_refusal, failures),
+        ),
+        Step("connect", "Connect the first account", *_connected(connected)),
+        Step(
+            "worker",
+            "Keep a worker running",
+            Tick.TROUBLE if refreshing.pauses else Tick.DONE if refreshing.workers else Tick.TO_DO,
+            refreshing.worker_sentence,
+        ),
+    ]
+
+
+def _redirect_uri(settings: Settings) -> tuple[Tick, str]:
+    host = urlsplit(settings.public_url).hostname or ""
+    if host in LOOPBACK_HOSTS:
+        if settings.sandbox_url:
+            return Tick.DONE, "It is on this machine, which the sandbox can reach."
+        return (
+            Tick.TO_DO,
+            "PUBLIC_URL is on this machine: only browsers on it come back. Customers need a public host name.",
+        )
+    if not _is_public(host):
+        fact = f"PUBLIC_URL names {host}, which browsers elsewhere do not find. Customers need a public host name."
+        return Tick.TROUBLE, fact
+    return Tick.DONE, "It is https, on a public host name, without a query: as Keap wants it."
+
+
+def _client_check(check: ClientCheck | None, refusal: str | None, failures: list[Failures]) -> tuple[Tick, str]:
+    if refusal:
+        return Tick.TROUBLE, refusal
+    refused = next((one for one in failures if one.ending is Ending.CLIENT_REFUSED), None)
+    if refused and (check is None or check.checked_at < refused.last_at):
+        return Tick.TROUBLE, refused.sentence
+    if check is None:
+        return Tick.TO_DO, "It was not asked yet, or the settings have changed since."
+    if check.standing is ClientStanding.REFUSED:
+        return Tick.TROUBLE, f"It refuses the client id or the secret. {check.reason}"
+    return Tick.DONE, "It knows the client, and refused only the made-up code."
+
+
+def _connected(count: int) -> tuple[Tick, str]:
+    if count == 0:
+        return Tick.TO_DO, "No account is connected yet."
+    return Tick.DONE, f"{count} {'account is' if count == 1 else 'accounts are'} connected."
+
+
+def _is_public(host: str) -> bool:
+    """Whether a host has the form of one that can be found from elsewhere; nothing is looked up."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host.strip(".") and not host.endswith((".local", ".internal", ".test", ".localhost"))
+
 
 bp = Pages("setup", __name__, url_prefix="/setup")
 

@@ -165,7 +165,7 @@ def test_no_token_leaves_by_the_fast_path_unrecorded(
     program: Program, account_id: int, monkeypatch: pytest.MonkeyPatch
 ):
     program.get(PATH)
-    monkeypatch.setattr("keap_connect.events.log_file.os.write", fail(OSError(28, "No space left on device")))
+    monkeypatch.setattr("keap_connect.events.hand_outs.os.write", fail(OSError(28, "No space left on device")))
 
     answer = program.get(PATH)
 

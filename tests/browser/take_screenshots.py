@@ -20,7 +20,7 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db
-from keap_connect.revisions import upgrade
+from keap_connect.deployment import upgrade
 from keap_connect.settings import Settings
 from tests.browser.person import Person
 from tests.browser.seed import DAY, HOUR, add_account, add_worker

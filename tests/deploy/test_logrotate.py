@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.events.log_file import LogFile
+from keap_connect.events.hand_outs import LogFile
 from tests.support.real_server import ROOT
 from tests.support.tools import find_tool
 
@@ -42,7 +42,7 @@ def test_the_audit_log_goes_on_in_a_new_file_and_loses_no_line(
     rotate: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     now = 1000.0
-    monkeypatch.setattr("keap_connect.events.log_file.seconds_since_boot", lambda: now)
+    monkeypatch.setattr("keap_connect.events.hand_outs.seconds_since_boot", lambda: now)
     log = LogFile(tmp_path / "audit.log")
     log.add(b"1\n")
 

@@ -10,8 +10,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.errors import HandOutUnrecorded
-from keap_connect.events.hand_outs import record_hand_out
-from keap_connect.events.log_file import LogFile
+from keap_connect.events.hand_outs import LogFile, record_hand_out
 from keap_connect.settings import Settings
 from tests.api.fixtures import NewProgram, Program
 
@@ -76,7 +75,7 @@ def test_the_log_may_be_standard_output(program: Program, account_id: int, capfd
 
 
 def test_a_log_that_was_moved_away_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("keap_connect.events.log_file.LOOK_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("keap_connect.events.hand_outs.LOOK_EVERY_SECONDS", 0.0)
     path = tmp_path / "new" / "audit.log"
     log_file = LogFile(path)
 
@@ -133,6 +132,6 @@ def test_the_caller_hears_of_it(app: Flask, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("keap_connect.events.log_file.os.write", fail)
+    monkeypatch.setattr("keap_connect.events.hand_outs.os.write", fail)
     with app.app_context(), pytest.raises(HandOutUnrecorded):
         record_hand_out(1, "0" * 16, "command line")

@@ -9,7 +9,7 @@ import pytest
 
 from keap_connect.accounts.state import REFRESH_TOKEN_LIFE
 from keap_connect.connect.endings import Ending
-from keap_connect.web.template_filters import exact_time
+from keap_connect.web.rendering import exact_time
 from tests.flows.endings import assert_ended
 from tests.flows.stored import Stored
 from tests.support.sandbox import ANN, BEN, Sandbox

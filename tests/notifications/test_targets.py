@@ -3,8 +3,7 @@
 import pytest
 
 from keap_connect.notifications import webhooks
-from keap_connect.notifications.endpoints import add_endpoint, send_test
-from keap_connect.notifications.targets import may_connect
+from keap_connect.notifications.endpoints import add_endpoint, may_connect, send_test
 from tests.keap.raw_server import RawServer
 from tests.notifications.conftest import deliveries, send_due
 

@@ -26,12 +26,12 @@ from keap_connect.connect.matching import Grant
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.counters import hour_of
 from keap_connect.database import db, write_transaction
+from keap_connect.deployment import upgrade
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import AuthorizationFlow, Invitation, Role, StateChange
 from keap_connect.refresh.figures import add_to_days, add_to_hours
-from keap_connect.revisions import upgrade
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate

@@ -15,7 +15,7 @@ from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
-from keap_connect.web import template_filters
+from keap_connect.web import rendering
 from tests.conftest import ADMIN_EMAIL
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
@@ -705,12 +705,12 @@ AGES = {
 
 @pytest.fixture
 def _at_a_change_of_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_filters, "utc_now", lambda: NOW)
+    monkeypatch.setattr(rendering, "utc_now", lambda: NOW)
 
 
 @pytest.mark.usefixtures("_at_a_change_of_the_clocks")
 def test_relative_times_are_of_one_unit_which_is_over_or_nearly_full():
-    assert {age: template_filters.relative_time(NOW + timedelta(seconds=age)) for age in AGES} == AGES
+    assert {age: rendering.relative_time(NOW + timedelta(seconds=age)) for age in AGES} == AGES
 
 
 @pytest.mark.parametrize(
@@ -722,7 +722,7 @@ def test_relative_times_are_of_one_unit_which_is_over_or_nearly_full():
     ],
 )
 def test_exact_times_are_utc_to_the_second(moment: datetime, shown: str):
-    assert template_filters.exact_time(moment) == shown
+    assert rendering.exact_time(moment) == shown
 
 
 @on_sqlite

@@ -7,7 +7,7 @@ import pytest
 
 from keap_connect.health.proxies import mark_of
 from keap_connect.settings import Settings
-from keap_connect.web.client_address import ClientAddress, read_address
+from keap_connect.web.network import ClientAddress, read_address
 from tests.conftest import SECRET_KEY, TOKEN_KEY
 
 PEER = "10.0.0.1"

@@ -22,7 +22,7 @@ from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.settings import Settings
-from keap_connect.web.template_filters import iso
+from keap_connect.web.rendering import iso
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.markup import Markup
 from tests.support.sandbox import Sandbox

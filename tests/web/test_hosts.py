@@ -70,7 +70,7 @@ def test_the_log_names_the_host_that_came(visitor: Visitor, caplog: pytest.LogCa
     answer = send(visitor, "GET", path, headers={"Host": "evil\x1b.example:80" + "x" * 500})
 
     assert answer.status_code == 400
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "keap_connect.web.hosts"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "keap_connect.web.network"]
     assert "evil%1B.example:80x" in line
     assert len(line) < 200
     assert line.partition(":")[0] in answer.text

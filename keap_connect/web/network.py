@@ -1,4 +1,10 @@
-"""Sets REMOTE_ADDR to the network address of the client; limits, history, logs and audit log read it.
+"""The host name that a request asks for, and the network address that it comes from.
+
+The app answers only under the host name of PUBLIC_URL; probes and /metrics answer under any. Names are compared in
+lower case and without a trailing dot (RFC 9110 section 4.2.3). Ports are not compared: proxies and tunnels change them,
+and no address is built from them.
+
+REMOTE_ADDR is set to the address of the client; limits, history, logs and audit log read it.
 
 Each proxy appends to X-Forwarded-For the address that it was called from. The app believes the one entry that the
 outermost of its own proxies (TRUSTED_PROXIES) wrote: a client can send any header and all entries before that one.
@@ -10,17 +16,40 @@ from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from flask import Flask, request
+from werkzeug.exceptions import SecurityError
 
+from keap_connect.addresses import host_name
 from keap_connect.clock import seconds_since_boot
 from keap_connect.events.history import acting_from
 from keap_connect.health.proxies import mark_of
+from keap_connect.logs import reference
 from keap_connect.settings import Settings
-from keap_connect.web.hosts import ANY_HOST
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def refuse_unknown_hosts(app: Flask, settings: Settings) -> None:
+    """Answer 400 to a request under another host name, as if no route matched it."""
+
+    @app.before_request
+    def refuse() -> None:
+        host = request.headers.get("Host", "")
+        if host_name(host) == settings.host_name or request.path in ANY_HOST:
+            return
+        log.info(
+            "%s: the Host header is %s, not %s",
+            reference.get(),
+            quote(host[:100], safe=":[]") or "missing",
+            settings.host_name,
+        )
+        request.url_rule, request.routing_exception = None, SecurityError()
+
 
 log = logging.getLogger(__name__)
 REPORT_EVERY_SECONDS = 3600
