@@ -1,4 +1,4 @@
-"""`./keap-connect …`, for operators and scripts. One file for each group of commands.
+"""`./keap-connect …`, for operators and scripts. One file for each subject.
 
 A command reads its arguments, calls one function and returns an `Answer` (command.py), which is printed as text for
 people or, with `--json`, as one document for programs.
@@ -8,21 +8,15 @@ from flask import Flask
 
 from keap_connect.cli import (  # noqa: F401  (each adds its commands)
     accounts,
-    accounts_files,
     admins,
     api_keys,
     audit,
     database,
     doctor,
-    emergency_stop,
     invitations,
-    mail,
+    notifications,
+    programs,
     refreshing,
-    sandbox,
-    serve,
-    token_keys,
-    webhooks,
-    worker,
 )
 from keap_connect.cli.command import commands
 

@@ -1,10 +1,12 @@
 """How every command answers and fails: with text or one JSON document and an exit code, without a traceback."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import wraps
 from typing import Any
 
@@ -12,11 +14,46 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
+from keap_connect.accounts.naming import read_typed_name
 from keap_connect.cli.output import as_json
 from keap_connect.deployment import check_deployment
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, ExitCode, KeapConnectError
 from keap_connect.keap.answers import cut
 from keap_connect.refresh.heartbeat import report_counted
+
+
+class AccountName(click.ParamType[str]):
+    """An account's number, its tenant, or `external:` and the id that the operator gave it."""
+
+    name = "account"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = read_typed_name(value)
+        if name is None:
+            self.fail(f"{value!r} is neither a number, nor a tenant like ab123, nor external:<your own id>", param, ctx)
+        return name
+
+
+class Days(click.ParamType[timedelta]):
+    """A number of days followed by "d", so that nobody takes it for another unit."""
+
+    name = "days"
+
+    def __init__(self, at_least: timedelta = timedelta(days=1)) -> None:
+        self.at_least = at_least
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        found = re.fullmatch(r"([0-9]{1,4})d", value)
+        if found is None:
+            self.fail(f"{value!r} is not a number of days, such as 400d", param, ctx)
+        days = timedelta(days=int(found[1]))
+        if days < self.at_least:
+            self.fail(f"it must be {self.at_least.days}d or more", param, ctx)
+        return days
+
+
+account_argument = click.argument("account", type=AccountName())
+
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 error, 2 wrong use, 3 nothing to do, 4 come back later, 5 a person must reconnect. "

@@ -1,9 +1,12 @@
-"""`./keap-connect refreshing …`: whether accounts are refreshed, and how a pause ends."""
+"""`./keap-connect refreshing …` and `emergency-stop`: whether accounts are refreshed, and how a pause ends."""
 
 from dataclasses import asdict
 
+import click
+
 from keap_connect.cli.command import Answer, command, group
-from keap_connect.cli.output import facts
+from keap_connect.cli.output import facts, table
+from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor
 from keap_connect.health.refreshing import read_refreshing
@@ -49,3 +52,21 @@ def _status(code: ExitCode = ExitCode.DONE) -> Answer:
         return Answer(document, "\n".join(map(facts, text)), code=ExitCode.COME_BACK_LATER)
     running = f"{len(now.workers)} running" if now.workers else "none is running; start one: ./keap-connect worker"
     return Answer(document, f"Refreshing is not paused. Workers: {running}.", code=code)
+
+
+UNDO = """\
+Nobody is signed in, no password and no API key works, and nothing is refreshed. When the danger is over:
+  ./keap-connect admins reset-password --email you@example.com   # for each admin
+  ./keap-connect api-keys create nightly-sync                    # for each program
+  ./keap-connect refreshing confirm-only-one
+If database and TOKEN_KEYS may both be stolen, the accounts above must also be withdrawn at Keap and reconnected."""
+NAMES = ("id", "tenant_id", "external_id", "person_email", "title")
+
+
+@command("emergency-stop", "emergency-stop", "emergency-stop --yes --json")
+@click.confirmation_option(prompt="End all sign-ins, passwords and API keys, and pause refreshing?")
+def emergency_stop() -> Answer:
+    """End all sign-ins, passwords, API keys and links, pause refreshing, and list whose consent may be stolen."""
+    rows = [[getattr(account, name) for name in NAMES] for account in stop_everything(Actor.COMMAND_LINE)]
+    document = {"accounts": [dict(zip(NAMES, row, strict=True)) for row in rows]}
+    return Answer(document, table(("ID", "TENANT", "EXTERNAL ID", "PERSON", "TITLE"), rows), UNDO)

@@ -1,20 +1,56 @@
-"""`./keap-connect worker`: refreshes accounts ahead of time, does jobs, and sends notifications."""
+"""`./keap-connect serve`, `worker` and `sandbox`: the programs that run until somebody ends them."""
 
 import gc
+import subprocess
 import sys
+from pathlib import Path
 
 import click
 from flask import current_app
 
-from keap_connect.cli.command import Answer, command
-from keap_connect.errors import ExitCode
+from keap_connect.cli.command import Answer, command, commands
+from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.health.refreshing import read_refreshing
 from keap_connect.jobs.runner import JobRunner
 from keap_connect.notifications.channels import CHANNELS
 from keap_connect.notifications.sender import Sender
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.refresh.worker import RefreshWorker
-from keap_connect.server.checks import check_installation
+from keap_connect.server.checks import check_installation, prepare_to_serve
+from keap_connect.server.serve import serve as serve_app
+from keap_connect.services import services
+
+File = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@command(
+    "serve", "serve", "serve --certificate fullchain.pem --key privkey.pem", checks_database=False, speaks_json=False
+)
+@click.option("--certificate", type=File, help="Serve HTTPS with this certificate, without a proxy in front.")
+@click.option("--key", type=File, help="The private key of the certificate.")
+def serve(certificate: Path | None, key: Path | None) -> Answer:
+    """Serve the pages and the token API at HOST and PORT, until SIGTERM or Ctrl-C."""
+    if bool(certificate) != bool(key):
+        raise click.UsageError("--certificate and --key belong together.")
+    settings = services().settings
+    try:
+        prepare_to_serve(settings)
+        serve_app(current_app._get_current_object(), settings, certificate, key)  # type: ignore[attr-defined]
+    except SettingsError as refusal:
+        sys.exit(refusal.report)
+
+
+@commands.command(
+    "sandbox",
+    with_appcontext=False,
+    context_settings={"ignore_unknown_options": True},
+    add_help_option=False,
+    help="Start the sandbox, a stand-in for Keap, as a program of its own; `--help` shows its options.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def sandbox(arguments: tuple[str, ...]) -> None:
+    like_us = ["-P"] * sys.flags.safe_path
+    sys.exit(subprocess.call([sys.executable, *like_us, "-m", "keap_connect.sandbox", *arguments]))  # noqa: S603
 
 
 @command("worker", "worker", "worker --once", "worker --once --json")

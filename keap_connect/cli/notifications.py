@@ -1,15 +1,19 @@
-"""`./keap-connect webhooks …`: the programs that are told of changes."""
+"""`./keap-connect webhooks …` and `mail …`: the programs that are told of changes, and whether mail arrives."""
+
+from dataclasses import asdict
 
 import click
 
 from keap_connect.cli.command import Answer, command, group
 from keap_connect.cli.output import table
-from keap_connect.errors import ExitCode
+from keap_connect.errors import ExitCode, KeapConnectError
 from keap_connect.events.history import ANNOUNCED, Actor
 from keap_connect.models import WebhookEndpoint
 from keap_connect.notifications.endpoints import add_endpoint, list_endpoints, send_test
+from keap_connect.notifications.mail import send_trial
 from keap_connect.notifications.sender import SENT, send_claimed
 from keap_connect.notifications.webhooks import CHANNEL
+from keap_connect.services import services
 
 webhooks = group("webhooks", "The programs that are told of changes by webhook.")
 
@@ -48,7 +52,7 @@ def add(url: str, name: str | None, types: tuple[str, ...]) -> Answer:
 
 @command("test", "webhooks test 1", within=webhooks)
 @click.argument("webhook_id", type=click.IntRange(min=1))
-def test(webhook_id: int) -> Answer:
+def test_webhook(webhook_id: int) -> Answer:
     """Send a test message to a webhook now, and show the answer; exit code 1 if it was not taken."""
     row = send_claimed(CHANNEL, send_test(webhook_id, is_claimed=True))
     document = {"id": row.id, "message_id": row.message_id, "answer": row.answer, "answer_code": row.answer_code}
@@ -58,3 +62,18 @@ def test(webhook_id: int) -> Answer:
 def _facts(one: WebhookEndpoint) -> dict[str, object]:
     names = ("id", "url", "name", "types", "is_on", "switched_off_because", "failing_since", "created_at", "created_by")
     return {name: getattr(one, name) for name in names}
+
+
+mail = group("mail", "Whether the mail server takes mails.")
+
+
+@command("test", "mail test ann@example.com", "mail test ann@example.com --json", within=mail)
+@click.argument("address")
+def test_mail(address: str) -> Answer:
+    """Send a test mail to ADDRESS, and print what the mail server says; exit code 1 if it does not take it."""
+    if services().settings.mail is None:
+        raise KeapConnectError("SMTP_URL and MAIL_FROM are not set, so nobody is notified by mail.")
+    ended = send_trial(address)
+    note = "The mail server took it over." if ended.is_accepted else f"It was not sent: {ended.text}"
+    code = ExitCode.DONE if ended.is_accepted else ExitCode.FAILED
+    return Answer(asdict(ended), "\n".join(ended.lines), note, code)
