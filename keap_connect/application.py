@@ -36,7 +36,6 @@ from keap_connect.web import (
     patterns,
     profile,
     reconnect_links,
-    reveal,
     setup,
     signin,
     support,
@@ -101,7 +100,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 
 def register_pages(app: Flask) -> None:
-    pages = (connect, reconnect_links, signin, profile, accounts, reveal, admins, api_keys, audit, setup, imports)
+    pages = (connect, reconnect_links, signin, profile, accounts, admins, api_keys, audit, setup, imports)
     for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, support, health, well_known, documents):
         app.register_blueprint(page.bp)
     show_errors(app)

@@ -10,6 +10,7 @@ from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.changes import erase as erase_account
 from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.ordering import Order
+from keap_connect.accounts.revealing import RevealedToken, count_reveals, reveal_access_token
 from keap_connect.accounts.state import KEYS
 from keap_connect.connect.flows import count_unfinished
 from keap_connect.connect.identifying import identify_pending
@@ -18,6 +19,7 @@ from keap_connect.connect.reconnect_links import list_open_links
 from keap_connect.errors import (
     AccountDisconnected,
     ClientMisconfigured,
+    FormRefused,
     NotRefreshable,
     ReconnectRequired,
     SealBroken,
@@ -198,3 +200,27 @@ def erase(account_id: int) -> Response:
     erase_account(account_id, actor())
     flash(f"{account.title} is erased, with its history. Its consent at Keap stays until it is removed there.", "done")
     return redirect(url_for("accounts.index"), code=303)
+
+
+def _reveal_page(account_id: int, errors: dict[str, str] | None = None, revealed: RevealedToken | None = None) -> str:
+    return render_template(
+        "accounts/access_token.html",
+        account=view_account(account_id, with_tokens=True),
+        reveals=count_reveals(account_id),
+        revealed=revealed,
+        errors=errors or {},
+    )
+
+
+@bp.form("/<int:account_id>/access-token", Audience.ADMIN, _reveal_page)
+def access_token(account_id: int) -> Response:
+    """Show the access token once; a form that was sent a second time shows nothing."""
+    check_password()
+    reveals_before = request.form.get("reveals", -1, type=int)
+    try:
+        revealed = reveal_access_token(account_id, actor(), reveals_before, request.remote_addr)
+    except AccountDisconnected as problem:
+        raise FormRefused(str(problem), "token") from problem
+    except SealBroken as problem:
+        raise FormRefused("The stored token does not open with any key of TOKEN_KEYS.", "token") from problem
+    return make_response(_reveal_page(account_id, revealed=revealed))

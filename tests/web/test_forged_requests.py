@@ -36,7 +36,7 @@ FORMS = {
     "accounts.resume": {"name": "mass_refusal"},
     "accounts.disconnect": {"password": ADMIN_PASSWORD},
     "accounts.erase": {"password": ADMIN_PASSWORD},
-    "reveal.access_token": {"password": ADMIN_PASSWORD, "reveals": "0"},
+    "accounts.access_token": {"password": ADMIN_PASSWORD, "reveals": "0"},
     "reconnect_links.create": {},
     "reconnect_links.revoke": {},
     "reconnect_links.use": {},
@@ -107,7 +107,7 @@ IDLE = {
 # One check refuses them all: each kind of forgery is tried at these, and the plainest at all forms.
 SOME = ("connect.start", "connect.confirm", "accounts.disconnect", "signin.sign_in", "imports.file")
 SHOW_A_SECRET_ONCE = {
-    "reveal.access_token",
+    "accounts.access_token",
     "reconnect_links.create",
     "api_keys.create",
     "api_keys.rotate",
