@@ -32,7 +32,7 @@ from keap_connect.clock import utc_now
 from keap_connect.database import read_session
 from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
-from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, NAMELESS, Account, Alarm
+from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, NAMELESS, Account, Alarm, SignIn
 
 PAGE_SIZE = 50  # a full page stays under 60 kB, styles and scripts included
 USUAL_ORDER = Order()
@@ -235,9 +235,12 @@ def list_accounts_after(
     return AccountList(views, views[-1].id if len(rows) > limit else None, note)
 
 
-def list_accounts_of(account_id: int, keap_user_id: str | None) -> list[AccountView]:
-    """Return what one customer may see: all accounts of the Keap user if known, else the one they connected."""
-    mine = Account.id == account_id if keap_user_id is None else Account.keap_user_id == keap_user_id
+def list_accounts_of(person: SignIn | None) -> list[AccountView]:
+    """Return what a customer may see: all accounts of the Keap user if known, else the one they connected."""
+    if person is None:
+        return []
+    is_known = person.keap_user_id is not None
+    mine = Account.keap_user_id == person.keap_user_id if is_known else Account.id == person.account_id
     with read_session() as session:
         ours = registration(session)
         return [view_of(row, ours) for row in session.scalars(select(Account).where(mine).order_by(Account.id))]

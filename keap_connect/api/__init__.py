@@ -8,7 +8,7 @@ questions.py      the shapes of what a caller sends
 schemas.py        the shapes of answers
 fields.py         the kinds of fields that both have
 errors.py         the one shape of an error
-accounts.py, tokens.py, events.py, webhooks.py    the operations
+accounts.py, tokens.py, invitations.py, webhooks.py    the operations
 metrics.py        /metrics, for monitoring
 documentation.py  the OpenAPI document, made from the declarations, and the page that shows it
 """

@@ -1,4 +1,4 @@
-"""Operations on accounts: list, show, rename, import, make a reconnect link."""
+"""Operations on accounts: list, show, rename, import, make a reconnect link; and list their events."""
 
 from functools import partial
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 from keap_connect.access.api_keys import Scope
 from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.directory import AccountView, list_accounts_after, view_account
-from keap_connect.api.operations import Operation, current_key
-from keap_connect.api.questions import AccountChange, AccountFilter, Import
-from keap_connect.api.schemas import Account, AccountList, ReconnectLink
+from keap_connect.api.operations import Operation, current_key, visible_account_id
+from keap_connect.api.questions import AccountChange, AccountFilter, EventFilter, Import
+from keap_connect.api.schemas import Account, AccountList, EventList, ReconnectLink
 from keap_connect.connect.importing import ImportedCredential, import_credential
 from keap_connect.connect.reconnect_links import MadeLink, make_link
+from keap_connect.events.search import Search, list_events_after
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CredentialKind
 
@@ -79,3 +80,20 @@ def create_reconnect_link(account_id: int) -> MadeLink:
     reconnects this account once. An admin sees it on the account's page and can revoke it. It is shown only once, so
     make one when the account must be reconnected, not on every run."""
     return make_link(account_id, current_key().actor)
+
+
+@reads("GET", "/v1/events", "List events", EventList(), query=EventFilter(), refusals=(404, 409))
+def list_events(query: dict[str, Any]) -> dict[str, Any]:
+    """Who did what to which account, when, and from where; oldest first. Keep `next_cursor` and ask again with it
+    later: no event is returned twice, and none is left out. Events without an account, such as a sign-in, are on the
+    audit page only. 404: the account to filter by does not exist. 409: its name is that of several
+    accounts."""
+    search = Search(
+        query.get("kind"),
+        visible_account_id(query["account"]) if "account" in query else None,
+        only=current_key().account_ids,
+        hides_others=True,
+    )
+    page = list_events_after(query["cursor"], search, query["limit"])
+    next_cursor = page.events[-1].id if page.events else query["cursor"]
+    return {"events": page.events, "next_cursor": next_cursor, "has_more": page.next_id is not None}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from keap_connect.api import accounts, documentation, events, invitations, metrics, tokens, webhooks
+from keap_connect.api import accounts, documentation, invitations, metrics, tokens, webhooks
 from keap_connect.api.auth import check_key
 from keap_connect.api.errors import answer_errors, answer_lost_requests
 from keap_connect.api.fast_path import TokenFastPath
@@ -12,7 +12,7 @@ from keap_connect.api.operations import bp
 from keap_connect.server.front import AT_ONCE
 from keap_connect.settings import Settings
 
-DECLARING = (accounts, tokens, invitations, events, webhooks, documentation)  # importing them declares their operations
+DECLARING = (accounts, tokens, invitations, webhooks, documentation)  # importing them declares their operations
 bp.before_request(check_key)
 answer_errors(bp)
 

@@ -213,7 +213,7 @@ def _check_owner() -> None:
     person = current_person()
     if person is None and current_admin() is None:
         raise PersonUnknown("This browser has not connected a Keap account lately.")
-    mine = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
+    mine = list_accounts_of(person)
     if (request.view_args or {}).get("account_id") in {account.id for account in mine}:
         return
     if current_admin():

@@ -118,9 +118,7 @@ def confirm(ref: str) -> AnyResponse:
 
 @bp.page("/your-accounts", Audience.ANYONE)
 def your_accounts() -> str:
-    person = current_person()
-    accounts = list_accounts_of(person.account_id or 0, person.keap_user_id) if person else []
-    return render_template("connect/your_accounts.html", accounts=accounts)
+    return render_template("connect/your_accounts.html", accounts=list_accounts_of(current_person()))
 
 
 @bp.act("/your-accounts/sign-out", Audience.ANYONE)

@@ -9,8 +9,15 @@ from werkzeug.wrappers import Response
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.clock import utc_now
 from keap_connect.connect import confirming, invitations
-from keap_connect.connect.invitation_files import COLUMNS, MOST_BYTES, MOST_LINES, invite_many
-from keap_connect.connect.invitation_lists import MOST_COUNTED, count_invitations, list_invitations
+from keap_connect.connect.invitation_lists import (
+    COLUMNS,
+    MOST_BYTES,
+    MOST_COUNTED,
+    MOST_LINES,
+    count_invitations,
+    invite_many,
+    list_invitations,
+)
 from keap_connect.connect.invitations import LONGEST_DAYS, USUAL_DAYS, MadeInvitation, NewInvitation
 from keap_connect.connect.invited import open_link, return_link, start_by_invitation
 from keap_connect.errors import InvitationRefused, LinkGone

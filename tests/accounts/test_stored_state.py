@@ -30,7 +30,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.events.history import EventKind
-from keap_connect.models import UNDERIVED, Account, AccountEvent, AccountWord, Registration, StateCount
+from keap_connect.models import UNDERIVED, Account, AccountEvent, AccountWord, Registration, SignIn, StateCount
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.services import services
 from tests.support.drills import wait_until
@@ -452,7 +452,7 @@ def test_the_accounts_of_a_person_are_found_without_reading_all(app):
     ids = [add(tenant_id=f"t{number}", keap_user_id=str(number % 50)) for number in range(100)]
 
     with listening() as asked:
-        mine = list_accounts_of(ids[7], "7")
+        mine = list_accounts_of(SignIn(account_id=ids[7], keap_user_id="7"))
 
     assert [one.id for one in mine] == ids[7::50]
     (plan,) = plans_of([one for one in asked if "ORDER BY account.id" in one[0]], "account")
