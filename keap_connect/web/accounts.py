@@ -35,7 +35,7 @@ from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, Pages, actor, check_password, current_admin, may_act
+from keap_connect.web.auth import Audience, Pages, actor, check_password, current_admin, may_act, see_other
 
 bp = Pages("accounts", __name__, url_prefix="/accounts")
 LONGEST_SEARCH = 100
@@ -113,8 +113,7 @@ def resume() -> Response:
         confirm_only_one(actor())
     else:
         alarms.resume([name], actor())
-    flash("Refreshing continues.", "done")
-    return redirect(url_for("accounts.index"), code=303)
+    return see_other("accounts.index", "Refreshing continues.")
 
 
 @bp.page("/<int:account_id>", Audience.VIEWER)
@@ -125,8 +124,7 @@ def show(account_id: int) -> str:
 @bp.act("/<int:account_id>/names", Audience.ADMIN, _page)
 def name(account_id: int) -> Response:
     change_account(account_id, actor(), {field: request.form.get(field, "") for field in ("label", "external_id")})
-    flash("The names are saved.", "done")
-    return redirect(url_for("accounts.show", account_id=account_id), code=303)
+    return see_other("accounts.show", "The names are saved.", account_id=account_id)
 
 
 @bp.act("/<int:account_id>/refresh", Audience.ADMIN)
@@ -145,7 +143,7 @@ def refresh(account_id: int) -> Response:
         flash(str(refusal), "attention")
     except TemporarilyUnavailable as refusal:
         flash(f"Not refreshed; the tokens are kept. {refusal}", "attention")
-    return redirect(url_for("accounts.show", account_id=account_id), code=303)
+    return see_other("accounts.show", account_id=account_id)
 
 
 @bp.act("/<int:account_id>/complete", Audience.ADMIN)
@@ -157,7 +155,7 @@ def complete(account_id: int) -> Response:
         flash("Keap has named the account. Its details are stored.", "done")
     except (TemporarilyUnavailable, TenantConflict, SealBroken) as refusal:
         flash(str(refusal), "attention")
-    return redirect(url_for("accounts.show", account_id=account_id), code=303)
+    return see_other("accounts.show", account_id=account_id)
 
 
 def _way_back(account_id: int) -> str:
@@ -198,8 +196,8 @@ def erase(account_id: int) -> Response:
     account = view_account(account_id)
     check_password()
     erase_account(account_id, actor())
-    flash(f"{account.title} is erased, with its history. Its consent at Keap stays until it is removed there.", "done")
-    return redirect(url_for("accounts.index"), code=303)
+    notice = f"{account.title} is erased, with its history. Its consent at Keap stays until it is removed there."
+    return see_other("accounts.index", notice)
 
 
 def _reveal_page(account_id: int, errors: dict[str, str] | None = None, revealed: RevealedToken | None = None) -> str:

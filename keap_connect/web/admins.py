@@ -1,6 +1,6 @@
 """Who may sign in: the list of admins, and what one admin may do about another, always with the password again."""
 
-from flask import flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.access import admins
@@ -9,7 +9,7 @@ from keap_connect.access.sign_ins import end_sign_ins_by
 from keap_connect.errors import FormRefused
 from keap_connect.models import Role
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, Pages, actor, check_password
+from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
 
 bp = Pages("admins", __name__, url_prefix="/admins")
 
@@ -45,14 +45,12 @@ def show(admin_id: int) -> Response:
         return _say_mailed(shown.email) if act == "mail" else _show_link(shown.email, link, admins.INVITED_FOR.days)
     if act == "withdraw":
         admins.withdraw_invitation(admin_id, actor())
-        flash(f"The invitation of {shown.email} is withdrawn, and its link no longer works.", "done")
-        return redirect(url_for("admins.index"), code=303)
+        return see_other("admins.index", f"The invitation of {shown.email} is withdrawn, and its link no longer works.")
     if act == "link" and shown.invited_by is None:  # an invitation has its own link
         return _show_link(shown.email, issue_password_link(shown.email, actor()), days=1)
     if act == "remove":
         admins.remove_admin(admin_id, actor())
-        flash(f"{shown.email} is removed and can no longer sign in.", "done")
-        return redirect(url_for("admins.index"), code=303)
+        return see_other("admins.index", f"{shown.email} is removed and can no longer sign in.")
     if act == "end_sign_ins":
         end_sign_ins_by(actor(), admin_id, shown.email)
         flash(f"{shown.email} is signed out everywhere.", "done")
@@ -61,7 +59,7 @@ def show(admin_id: int) -> Response:
         flash(f"{shown.email} now has the role {act} and has to sign in again.", "done")
     else:
         raise FormRefused("Press one of the buttons.", "act")
-    return redirect(url_for("admins.show", admin_id=admin_id), code=303)
+    return see_other("admins.show", admin_id=admin_id)
 
 
 def _show_link(email: str, link: str, days: int) -> Response:
@@ -69,5 +67,4 @@ def _show_link(email: str, link: str, days: int) -> Response:
 
 
 def _say_mailed(email: str) -> Response:
-    flash(f"A mail with the link goes to {email.strip().lower()} within seconds.", "done")
-    return redirect(url_for("admins.index"), code=303)
+    return see_other("admins.index", f"A mail with the link goes to {email.strip().lower()} within seconds.")

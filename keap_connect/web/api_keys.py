@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import flash, make_response, redirect, render_template, request, url_for
+from flask import make_response, render_template, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
@@ -14,7 +14,7 @@ from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
 from keap_connect.errors import AccountAmbiguous, AccountNotFound, FormRefused
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, Pages, actor, check_password
+from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
 
 bp = Pages("api_keys", __name__, url_prefix="/api-keys")
 MOST_ENDED_KEYS, SHOWN_ACCOUNTS = 10, 10
@@ -90,8 +90,9 @@ def revoke(key_id: int) -> Response | str:
     if request.method != "POST":
         return render_template("api_keys/revoke.html", key=key)
     api_keys.revoke_api_key(key_id, actor())
-    flash(f"The API key {key.name} is revoked: programs that use it are refused from now on.", "done")
-    return redirect(url_for("api_keys.index"), code=303)
+    return see_other(
+        "api_keys.index", f"The API key {key.name} is revoked: programs that use it are refused from now on."
+    )
 
 
 def _show_issued(issued: api_keys.IssuedKey) -> Response:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import wraps
 from typing import Any
 
-from flask import Blueprint, Flask, abort, current_app, g, make_response, redirect, request, url_for
+from flask import Blueprint, Flask, abort, current_app, flash, g, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
@@ -106,6 +106,13 @@ def _on_page(view: View, page: Page) -> View:
     return answer
 
 
+def see_other(endpoint: str, notice: str = "", tone: str = "done", **values: Any) -> Response:
+    """Redirect to a page of ours, which shows the notice."""
+    if notice:
+        flash(notice, tone)
+    return redirect(url_for(endpoint, **values), code=303)
+
+
 def guard_pages(app: Flask) -> None:
     """Check the audience before each view runs."""
 
@@ -119,7 +126,7 @@ def guard_pages(app: Flask) -> None:
         if audience is Audience.ANYONE:
             return None
         if current_admin() is not None and needs_second_factor() and request.blueprint != "profile":
-            return redirect(url_for("profile.show", _anchor="second-factor"), code=303)
+            return see_other("profile.show", _anchor="second-factor")
         if audience is Audience.OWNER and not may_act():
             _check_owner()
             return None
@@ -205,7 +212,7 @@ def local_path(path: str) -> str | None:
 
 def _ask_to_sign_in() -> Response:
     next_path = local_path(request.path) if request.method == "GET" else None
-    return redirect(url_for("signin.sign_in", next=next_path), code=303)
+    return see_other("signin.sign_in", next=next_path)
 
 
 def _check_owner() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flask import flash, redirect, render_template, request, url_for
+from flask import flash, render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts import directory
@@ -18,7 +18,7 @@ from keap_connect.jobs.bulk import start_bulk
 from keap_connect.models import LARGEST_ID, JobKind
 from keap_connect.services import services
 from keap_connect.web.accounts import LONGEST_SEARCH
-from keap_connect.web.auth import Audience, Pages, actor, check_password
+from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
 from keap_connect.web.exports import as_download
 from keap_connect.web.invitations import SHOWN
 
@@ -97,7 +97,7 @@ def _page(of: str, errors: dict[str, str] | None = None) -> Response | str:
 def _back_to_the_list(rows: List, matching: dict[str, str]) -> Response:
     flash(f"Tick the {rows.noun}s first.", "attention")
     chosen: dict[str, Any] = {"q": matching["text"] or None, "state": matching["state"] or None}
-    return redirect(url_for(rows.endpoint, **chosen), code=303)
+    return see_other(rows.endpoint, **chosen)
 
 
 def _seen_at() -> datetime:
@@ -136,4 +136,4 @@ def choose(of: str) -> Response:
         return as_download(export_csv(actor(), **({**matching} if takes_all else {"only": ids}), count=number))
     kind = BY_MAIL[JobKind(act)] if is_mailed else JobKind(act)
     chosen = {"matching": matching} if takes_all else {"ids": ids}
-    return redirect(url_for("jobs.show", job_id=start_bulk(kind, actor(), number, work=work, **chosen)), code=303)
+    return see_other("jobs.show", job_id=start_bulk(kind, actor(), number, work=work, **chosen))

@@ -17,7 +17,7 @@ from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.logs import reference
 from keap_connect.models import AuthorizationFlow
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, Pages, current_person, welcome_person
+from keap_connect.web.auth import Audience, Pages, current_person, see_other, welcome_person
 from keap_connect.web.browser_security import browser, delete_cookie, forget_pages, read_cookie, set_cookie
 from keap_connect.web.ending_words import WORDS
 from keap_connect.web.invitations import show_waiting
@@ -69,8 +69,8 @@ def callback() -> AnyResponse:
     except FlowRefused as refused:
         # Only in the log: strangers could fill the history with it.
         log.warning("A callback was refused (%s) from %s.", refused.ending.value, request.remote_addr)
-        return redirect(url_for("connect.ended", code=refused.ending.value), code=303)
-    return redirect(url_for("connect.result", ref=ref), code=303)
+        return see_other("connect.ended", code=refused.ending.value)
+    return see_other("connect.result", ref=ref)
 
 
 @bp.page("/connect/ended/<code>", Audience.ANYONE)
@@ -113,7 +113,7 @@ def confirm(ref: str) -> AnyResponse:
         discard_pending(flow)
     else:
         abort(400)
-    return redirect(url_for("connect.result", ref=ref), code=303)
+    return see_other("connect.result", ref=ref)
 
 
 @bp.page("/your-accounts", Audience.ANYONE)
@@ -126,7 +126,7 @@ def forget_me() -> AnyResponse:
     sign_out(read_cookie("person"))
     forget_results(read_cookie("browser"))
     flash("You are signed out here. Your Keap accounts stay connected.", "done")
-    answer = redirect(url_for("connect.index"), code=303)
+    answer = see_other("connect.index")
     delete_cookie(answer, "person")
     forget_pages(answer)
     return answer

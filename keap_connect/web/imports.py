@@ -1,6 +1,6 @@
 """Importing credentials that somebody already has: one, or a file of many as a job."""
 
-from flask import flash, redirect, render_template, request, url_for
+from flask import flash, render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.directory import view_account
@@ -13,7 +13,7 @@ from keap_connect.jobs.records import list_jobs
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import IMPORTS, CredentialKind
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, Pages, actor, check_password
+from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
 
 bp = Pages("imports", __name__, url_prefix="/import")
 PASTED = "pasted_token"
@@ -52,7 +52,7 @@ def one() -> Response:
         )
     else:
         flash("Imported: Keap accepts it, and it is stored.", "done")
-    return redirect(url_for("accounts.show", account_id=account_id), code=303)
+    return see_other("accounts.show", account_id=account_id)
 
 
 @bp.form("/file", Audience.ADMIN, _file_form, most_bytes=MOST_BYTES + FORM_BYTES)
@@ -66,7 +66,7 @@ def file() -> Response:
         raise FormRefused("Choose a file.", "file")
     takes_unusual_keys = request.form.get("unusual_key") == "1"
     job_id = start_import(sent.read(), actor(), only_checks=only_checks, takes_unusual_keys=takes_unusual_keys)
-    return redirect(url_for("jobs.show", job_id=job_id), code=303)
+    return see_other("jobs.show", job_id=job_id)
 
 
 def _pasted_credential() -> ImportedCredential:

@@ -25,7 +25,7 @@ from keap_connect.models import LARGEST_ID, InvitationState
 from keap_connect.services import services
 from keap_connect.spreadsheet import csv_line
 from keap_connect.web.accounts import LONGEST_SEARCH
-from keap_connect.web.auth import Audience, Pages, actor
+from keap_connect.web.auth import Audience, Pages, actor, see_other
 from keap_connect.web.browser_security import browser
 from keap_connect.web.reconnect_links import show_gone
 
@@ -102,8 +102,7 @@ def file() -> Response:
         raise InvitationRefused("Choose a file.", "file")
     made = invite_many(sent.read(), actor(), is_mailed=is_mailed)
     if is_mailed:
-        flash(f"Invitations made: {len(made)}. The mails are sent within minutes.", "done")
-        return redirect(url_for("invitations.index"), code=303)
+        return see_other("invitations.index", f"Invitations made: {len(made)}. The mails are sent within minutes.")
     headings = csv_line(("invitation", "label", "external_id", "email", "link"))
     lines = (csv_line((one.row.id, one.row.label, one.row.external_id, one.row.email, one.url)) for one in made)
     download = make_response(headings + "".join(lines), {"Content-Type": "text/csv; charset=utf-8"})
@@ -130,8 +129,7 @@ def change(invitation_id: int) -> Response:
         flash("The invitation is withdrawn, and its link no longer works.", "done")
     elif act == "confirm":
         confirmed = confirming.confirm(invitation_id, actor())
-        flash("Confirmed: the account is connected.", "done")
-        return redirect(url_for("accounts.show", account_id=confirmed.account_id), code=303)
+        return see_other("accounts.show", "Confirmed: the account is connected.", account_id=confirmed.account_id)
     elif act == "decline":
         waiting = confirming.view_waiting(invitation_id)
         declined = confirming.decline(invitation_id, actor())
@@ -140,11 +138,10 @@ def change(invitation_id: int) -> Response:
         flash(f"Declined: {grant}. The link {'has expired' if is_over else 'works again until it expires'}.", "done")
     else:
         abort(400)
-    return redirect(url_for("invitations.show", invitation_id=invitation_id), code=303)
+    return see_other("invitations.show", invitation_id=invitation_id)
 
 
 def _show_link(made: MadeInvitation) -> Response:
     if invitations.is_sent_by_mail(made.row):
-        flash("A mail with the link is sent within seconds.", "done")
-        return redirect(url_for("invitations.show", invitation_id=made.row.id), code=303)
+        return see_other("invitations.show", "A mail with the link is sent within seconds.", invitation_id=made.row.id)
     return make_response(render_template("invitations/link.html", invitation=made.row, link=made.url))

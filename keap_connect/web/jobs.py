@@ -1,7 +1,7 @@
 """The page of a job: how far it is, what became of its items, and a button that stops it."""
 
 from flask import Response as FlaskResponse
-from flask import flash, redirect, render_template, request, url_for
+from flask import render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.jobs.bulk import BULK, LINK_COLUMNS, links_csv
@@ -9,7 +9,7 @@ from keap_connect.jobs.records import ItemOutcome, items_csv, list_items, stop_j
 from keap_connect.jobs.runner import at_once
 from keap_connect.models import OF_INVITATIONS
 from keap_connect.refresh.heartbeat import list_workers
-from keap_connect.web.auth import Audience, Pages, actor, check_password
+from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
 from keap_connect.web.exports import as_download, ask_for_password
 
 bp = Pages("jobs", __name__, url_prefix="/jobs/<int:job_id>")
@@ -56,5 +56,4 @@ def links(job_id: int) -> FlaskResponse:
 @bp.act("/stop", Audience.ADMIN)
 def stop(job_id: int) -> Response:
     stop_job(job_id, actor())
-    flash("The job was stopped. What it has done stays.", "done")
-    return redirect(url_for("jobs.show", job_id=job_id), code=303)
+    return see_other("jobs.show", "The job was stopped. What it has done stays.", job_id=job_id)

@@ -1,7 +1,7 @@
 """An admin's own page: password, two-factor authentication, and where they are signed in."""
 
 import segno
-from flask import flash, make_response, redirect, render_template, request, url_for
+from flask import make_response, render_template, request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
@@ -12,7 +12,15 @@ from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, lis
 from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, Pages, check_password, know_browser, needs_second_factor, signed_in_admin
+from keap_connect.web.auth import (
+    Audience,
+    Pages,
+    check_password,
+    know_browser,
+    needs_second_factor,
+    see_other,
+    signed_in_admin,
+)
 from keap_connect.web.browser_security import read_cookie
 
 bp = Pages("profile", __name__, url_prefix="/profile")
@@ -35,7 +43,7 @@ def _second_factor_page(errors: dict[str, str] | None = None) -> Response | str:
     admin = signed_in_admin()
     seed = second_factor.waiting_seed(admin)
     if seed is None:
-        return _back()
+        return see_other("profile.show")
     code = segno.make(second_factor.enrolment_uri(admin, seed), error="m", micro=False)
     picture = Markup(code.svg_inline(omitsize=True, svgclass="qr", lineclass=None, light="#fff"))  # noqa: S704
     return render_template("profile/second_factor.html", seed=seed, picture=picture, errors=errors or {})
@@ -54,8 +62,7 @@ def password() -> Response:
     change_password(admin, request.form.get("new_password", ""))
     if request.form.get("end_others"):
         end_other_sign_ins(admin, read_cookie("admin"))
-    flash("Your new password is set.", "done")
-    answer = _back()
+    answer = see_other("profile.show", "Your new password is set.")
     know_browser(answer, admin)
     return answer
 
@@ -64,7 +71,7 @@ def password() -> Response:
 def prepare() -> Response:
     check_password("factor_password")
     second_factor.prepare(signed_in_admin())
-    return redirect(url_for("profile.switch_on"), code=303)
+    return see_other("profile.switch_on")
 
 
 @bp.form("/second-factor", Audience.VIEWER, _second_factor_page)
@@ -72,7 +79,7 @@ def switch_on() -> Response:
     """Turn it on when a code proves that the phone has the seed, and show the recovery codes, once."""
     admin = signed_in_admin()
     if second_factor.waiting_seed(admin) is None:
-        return _back()
+        return see_other("profile.show")
     return _show_recovery_codes(second_factor.switch_on(admin, request.form.get("code", "")[:100]))
 
 
@@ -86,25 +93,23 @@ def switch_off() -> Response:
         )
     admin = _check_both_factors()
     if admin is None:
-        return _back()
+        return see_other("profile.show")
     second_factor.switch_off(admin, admin.email)
-    flash("Two-factor authentication is off.", "done")
-    return _back()
+    return see_other("profile.show", "Two-factor authentication is off.")
 
 
 @bp.act("/recovery-codes", Audience.VIEWER, _page)
 def recovery_codes() -> Response:
     admin = _check_both_factors()
     if admin is None:
-        return _back()
+        return see_other("profile.show")
     return _show_recovery_codes(second_factor.make_recovery_codes(admin))
 
 
 @bp.act("/mails", Audience.ADMIN)
 def mails() -> Response:
     choose_mails(signed_in_admin().id, request.form.getlist("mails"))
-    flash("Your choice is saved.", "done")
-    return _back()
+    return see_other("profile.show", "Your choice is saved.")
 
 
 @bp.act("/sign-ins/end", Audience.VIEWER)
@@ -112,11 +117,9 @@ def end_sign_ins() -> Response:
     admin, ref = signed_in_admin(), request.form.get("ref", "")
     if ref:
         end_sign_in_of(admin.id, ref)
-        flash("That browser is signed out.", "done")
-    else:
-        end_other_sign_ins(admin, read_cookie("admin"))
-        flash("All your other browsers are signed out.", "done")
-    return _back()
+        return see_other("profile.show", "That browser is signed out.")
+    end_other_sign_ins(admin, read_cookie("admin"))
+    return see_other("profile.show", "All your other browsers are signed out.")
 
 
 def _check_both_factors() -> Admin | None:
@@ -131,7 +134,3 @@ def _check_both_factors() -> Admin | None:
 
 def _show_recovery_codes(codes: list[str]) -> Response:
     return make_response(render_template("profile/recovery_codes.html", codes=codes))
-
-
-def _back() -> Response:
-    return redirect(url_for("profile.show"), code=303)

@@ -1,6 +1,6 @@
 """Reconnect links: created and revoked by an admin, used by whoever has one, without a sign-in here."""
 
-from flask import flash, make_response, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
@@ -9,7 +9,7 @@ from keap_connect.connect import reconnect_links as links
 from keap_connect.connect.flows import find_flow
 from keap_connect.connect.invited import start_by_invitation_again
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
-from keap_connect.web.auth import Audience, Pages, actor
+from keap_connect.web.auth import Audience, Pages, actor, see_other
 from keap_connect.web.browser_security import browser, read_cookie
 
 bp = Pages("reconnect_links", __name__)
@@ -25,14 +25,13 @@ def create(account_id: int) -> Response:
         flash(f"A mail with the link is sent to {links.mail_link(account_id, actor())} within seconds.", "done")
     except MailNotNeeded as reason:
         flash(f"No mail was sent. {reason}", "attention")
-    return redirect(url_for("accounts.show", account_id=account_id), code=303)
+    return see_other("accounts.show", account_id=account_id)
 
 
 @bp.act("/accounts/<int:account_id>/reconnect-links/<int:link_id>/revoke", Audience.ADMIN)
 def revoke(account_id: int, link_id: int) -> Response:
     links.revoke_link(account_id, link_id, actor())
-    flash("The reconnect link is revoked and no longer works.", "done")
-    return redirect(url_for("accounts.show", account_id=account_id), code=303)
+    return see_other("accounts.show", "The reconnect link is revoked and no longer works.", account_id=account_id)
 
 
 @bp.form("/r/<token>", Audience.ANYONE)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from flask import flash, redirect, render_template, url_for
+from flask import flash, render_template, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.state import AccountState
@@ -19,7 +19,7 @@ from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.services import services
 from keap_connect.settings import Settings
-from keap_connect.web.auth import Audience, Pages, signed_in_admin
+from keap_connect.web.auth import Audience, Pages, see_other, signed_in_admin
 
 
 class Tick(StrEnum):
@@ -159,4 +159,4 @@ def check() -> Response:
         flash(
             f"The answer of the token endpoint does not show whether it knows the client. {checked.reason}", "attention"
         )
-    return redirect(url_for("setup.index") + "#check", code=303)
+    return see_other("setup.index", _anchor="check")

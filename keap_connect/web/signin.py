@@ -1,6 +1,6 @@
 """Signing in and out: password, second factor where it is on, and a new password for whoever has a link."""
 
-from flask import flash, make_response, redirect, render_template, request, url_for
+from flask import make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.access.passwords import get_owner_of_link, redeem_password_link, verify_password
@@ -9,7 +9,7 @@ from keap_connect.access.sign_ins import end_sign_in, sign_in_admin
 from keap_connect.access.sign_ins import sign_out as end_session
 from keap_connect.errors import WrongPassword
 from keap_connect.models import Admin
-from keap_connect.web.auth import Audience, Pages, know_browser, local_path
+from keap_connect.web.auth import Audience, Pages, know_browser, local_path, see_other
 from keap_connect.web.browser_security import delete_cookie, forget_pages, read_cookie, set_cookie
 
 # The first name that is found counts: most browsers also claim to be those below them.
@@ -51,8 +51,8 @@ def _password_page(errors: dict[str, str] | None = None) -> str:
 
 def _code_page(errors: dict[str, str] | None = None) -> Response | str:
     if find_waiting(read_cookie(SECOND_STEP)) is None:
-        flash("Enter your password first. The code has to follow within five minutes.", "attention")
-        return redirect(url_for("signin.sign_in", next=_next_path()), code=303)
+        notice = "Enter your password first. The code has to follow within five minutes."
+        return see_other("signin.sign_in", notice, "attention", next=_next_path())
     return render_template("signin/code.html", next_path=_next_path(), errors=errors or {})
 
 
@@ -70,7 +70,7 @@ def sign_in() -> Response:
         raise WrongPassword("E-mail or password is wrong.")
     if admin.totp_on_at is None:
         return _start_session(admin)
-    answer = redirect(url_for("signin.second_step", next=_next_path()), code=303)
+    answer = see_other("signin.second_step", next=_next_path())
     set_cookie(answer, SECOND_STEP, begin_second_step(admin))
     if code:  # others may have used up the admin's wrong codes, too
         know_browser(answer, admin)
@@ -96,14 +96,13 @@ def new_password(token: str) -> Response:
     Opening the link uses nothing up: mail programs and browsers open links ahead of people.
     """
     redeem_password_link(token, request.form.get("new_password", ""), _address())
-    flash("Your password is set. Sign in with it.", "done")
-    return redirect(url_for("signin.sign_in"), code=303)
+    return see_other("signin.sign_in", "Your password is set. Sign in with it.")
 
 
 @bp.act("/signout", Audience.ANYONE)
 def sign_out() -> Response:
     end_session(read_cookie("admin"))
-    answer = redirect(url_for("signin.sign_in"), code=303)
+    answer = see_other("signin.sign_in")
     delete_cookie(answer, "admin")
     forget_pages(answer)
     return answer

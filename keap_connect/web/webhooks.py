@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from flask import abort, flash, make_response, redirect, render_template, request, url_for
+from flask import abort, make_response, render_template, request
 from werkzeug.wrappers import Response
 
 from keap_connect.events.history import ANNOUNCED
 from keap_connect.notifications import endpoints
-from keap_connect.web.auth import Audience, Pages, actor
+from keap_connect.web.auth import Audience, Pages, actor, see_other
 
 bp = Pages("webhooks", __name__, url_prefix="/webhooks")
 DELIVERIES_SHOWN = 20
@@ -54,7 +54,7 @@ def show(webhook_id: int) -> str:
 @bp.form("/<int:webhook_id>/edit", Audience.ADMIN, _form)
 def edit(webhook_id: int) -> Response:
     endpoints.change_endpoint(webhook_id, actor(), _typed())
-    return _back("The webhook is changed.", webhook_id)
+    return see_other("webhooks.show", "The webhook is changed.", webhook_id=webhook_id)
 
 
 @bp.act("/<int:webhook_id>/change", Audience.ADMIN)
@@ -65,23 +65,18 @@ def change(webhook_id: int) -> Response:
         return _show_secret(endpoints.change_endpoint(webhook_id, actor(), {"rotate_secret": True}))
     if act == "test":
         endpoints.send_test(webhook_id)
-        return _back("A test is sent within seconds. Its delivery below shows the answer.", webhook_id)
+        notice = "A test is sent within seconds. Its delivery below shows the answer."
+        return see_other("webhooks.show", notice, webhook_id=webhook_id)
     if act in {"on", "off"}:
         endpoints.change_endpoint(webhook_id, actor(), {"is_on": act == "on"})
-        return _back(f"The webhook is switched {act}.", webhook_id)
+        return see_other("webhooks.show", f"The webhook is switched {act}.", webhook_id=webhook_id)
     if act != "remove":
         abort(400)
     removed = endpoints.remove_endpoint(webhook_id, actor())
-    flash(f"The webhook {removed.name} is removed.", "done")
-    return redirect(url_for("webhooks.index"), code=303)
+    return see_other("webhooks.index", f"The webhook {removed.name} is removed.")
 
 
 @bp.act("/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver", Audience.ADMIN)
 def redeliver(webhook_id: int, delivery_id: int) -> Response:
     endpoints.redeliver(webhook_id, delivery_id)
-    return _back("It is sent again within seconds.", webhook_id)
-
-
-def _back(message: str, webhook_id: int) -> Response:
-    flash(message, "done")
-    return redirect(url_for("webhooks.show", webhook_id=webhook_id), code=303)
+    return see_other("webhooks.show", "It is sent again within seconds.", webhook_id=webhook_id)

@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 
-from flask import Response, abort, redirect, url_for
+from flask import Response, abort
 from werkzeug.wrappers import Response as AnyResponse
 
 from keap_connect.clock import utc_now
 from keap_connect.services import services
-from keap_connect.web.auth import Audience, Pages
+from keap_connect.web.auth import Audience, Pages, see_other
 
 bp = Pages("well_known", __name__)
 
@@ -24,12 +24,12 @@ def logo() -> Response:
 
 @bp.page("/favicon.ico", Audience.ANYONE)
 def favicon() -> AnyResponse:
-    return redirect(url_for("static", filename="favicon.svg"), code=303)
+    return see_other("static", filename="favicon.svg")
 
 
 @bp.page("/.well-known/change-password", Audience.ANYONE)
 def change_password() -> AnyResponse:
-    return redirect(url_for("profile.show", _anchor="change-password"), code=303)
+    return see_other("profile.show", _anchor="change-password")
 
 
 @bp.page("/.well-known/security.txt", Audience.ANYONE)
