@@ -55,8 +55,7 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     Args:
         serves: whether it will serve requests, so that the database is checked first.
 
-    Raises:
-        SettingsError: the environment, or the database behind it, is not fit to start with.
+    Raises SettingsError: the environment, or the database behind it, is not fit to start with.
     """
     settings = settings or Settings.from_env()
     start_logging(settings.log_level, settings.log_format)

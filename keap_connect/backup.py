@@ -49,8 +49,7 @@ class Restored:
 def back_up(database: Path, file: Path) -> None:
     """Copy an SQLite database to a new file, while others may write to it.
 
-    Raises:
-        BackupRefused: it cannot be copied, is not ours, or the copy is damaged; no part of the copy stays.
+    Raises BackupRefused: it cannot be copied, is not ours, or the copy is damaged; no part of the copy stays.
     """
     _refuse_to_overwrite(file)
     if not database.exists():  # SQLite would make an empty one
@@ -106,8 +105,7 @@ def restore(file: Path, database: Path) -> Restored:
 def pause_restored() -> bool:
     """Check a database that another program restored, pause refreshing, and return whether `db upgrade` is needed.
 
-    Raises:
-        BackupRefused: this program cannot use the database.
+    Raises BackupRefused: this program cannot use the database.
     """
     with in_words("The database cannot be checked"):
         return _check_and_pause(db.engine, "The database")

@@ -35,9 +35,7 @@ class TokenCipher:
     def open(self, sealed: bytes, *context: str | int) -> str:
         """Decrypt what `seal` made for the same context.
 
-        Raises:
-            SealingKeyUnknown: no key of the ring has sealed it.
-            SealBroken: it does not open in this context.
+        Raises SealingKeyUnknown: no key of the ring has sealed it; SealBroken: it does not open in this context.
         """
         name = _joined(context)
         header, nonce = sealed[:5], sealed[5 : 5 + NONCE_BYTES]

@@ -130,9 +130,7 @@ def _check_version(source: Connection) -> str:
 def _reserve(revision: str | None, newest: str, mark: str) -> None:
     """Make the tables of the new database, unless an earlier try has done so, and let nobody else use them.
 
-    Raises:
-        BackupRefused: the database is not empty.
-        TemporarilyUnavailable: a process uses it.
+    Raises BackupRefused: the database is not empty; TemporarilyUnavailable: a process uses it.
     """
     if revision == mark:
         return

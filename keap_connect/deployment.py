@@ -38,8 +38,7 @@ def list_revisions() -> list[str]:
 def upgrade(revision: str = "head", folder: Path = MIGRATIONS) -> None:
     """Bring the database of the current app to a revision, by default the newest.
 
-    Raises:
-        SettingsError, DBAPIError: it failed, and the database is as it was before.
+    Raises SettingsError, DBAPIError: it failed, and the database is as it was before.
     """
     _change("upgrade", revision, folder)
 
@@ -105,8 +104,7 @@ def connected() -> Iterator[Connection]:
 def find_revisions(connection: Connection, name: str) -> tuple[str | None, str | None]:
     """Return the revision of a database, None for one without our tables, and the one that this program needs.
 
-    Raises:
-        SettingsError: it is newer than this program, or `database copy` took it out of service.
+    Raises SettingsError: it is newer than this program, or `database copy` took it out of service.
     """
     present = read_revision(connection)
     if present and present.startswith(MOVED):
@@ -128,8 +126,7 @@ def check_file(most_bytes: int | None = None) -> None:
     Args:
         most_bytes: a larger file is not read as a whole, which may take minutes; None reads any.
 
-    Raises:
-        SettingsError: one of both; nothing was changed.
+    Raises SettingsError: one of both; nothing was changed.
     """
     path = services().settings.sqlite_file
     if path is None:

@@ -23,8 +23,7 @@ def write_all(handle: int, content: bytes) -> None:
 def write_beside(path: Path, text: str) -> Path:
     """Write and sync the next content of a file to a new one beside it, and return that, for `put_in_place`.
 
-    Raises:
-        OSError: the disk is full, or the folder cannot be written. Nothing is left of the new file.
+    Raises OSError: the disk is full, or the folder cannot be written. Nothing is left of the new file.
     """
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}{NEW}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

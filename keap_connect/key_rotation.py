@@ -62,8 +62,7 @@ class Resealed:
 def reseal() -> Resealed:
     """Seal everything again that the first key has not sealed, once all living processes have reported that key.
 
-    Raises:
-        SQLAlchemyError: the database failed; the values sealed so far stay sealed.
+    Raises SQLAlchemyError: the database failed; the values sealed so far stay sealed.
     """
     if others := list_without_first_key():
         return Resealed(0, [OTHERS_FIRST.format(", ".join(others[:5]))])

@@ -163,8 +163,7 @@ class Settings:
         Args:
             environ: names and values to read instead of all three.
 
-        Raises:
-            SettingsError: something is missing or wrong; it lists every problem.
+        Raises SettingsError: something is missing or wrong; it lists every problem.
         """
         if environ is not None:
             return _Reader(environ).settings()
@@ -194,8 +193,7 @@ def read_supervisor() -> tuple[str, float]:
 def read_dotenv(path: Path) -> dict[str, str]:
     """Return what a file like `.env` sets; nothing if the file does not exist.
 
-    Raises:
-        SettingsError: it cannot be read.
+    Raises SettingsError: it cannot be read.
     """
     try:
         found = dotenv_values(path, encoding="utf-8-sig")  # editors on Windows put a mark in front

@@ -115,8 +115,7 @@ def issue_api_key(
     Args:
         account_ids: the only accounts it is for; None for all, also those to come.
 
-    Raises:
-        FormRefused: the name, a scope, the expiry or an account breaks a rule.
+    Raises FormRefused: the name, a scope, the expiry or an account breaks a rule.
     """
     name, wanted = name.strip(), set(scopes)
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
@@ -139,9 +138,7 @@ def issue_api_key(
 def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
     """Make a key that may do the same for as long, and let the old one end after the overlap, if not before.
 
-    Raises:
-        APIKeyNotFound: there is none.
-        FormRefused: it is revoked or expired, or was rotated already.
+    Raises APIKeyNotFound; FormRefused: it is revoked or expired, or was rotated already.
     """
     get_api_key(key_id)
     with write_transaction() as session:
@@ -215,8 +212,7 @@ def forget_past_keys(age: timedelta) -> None:
 def verify_api_key(text: str) -> APIKeyView:
     """Return the key with this text, and note its use.
 
-    Raises:
-        APIKeyRefused: it is malformed, unknown, revoked or expired; all look the same.
+    Raises APIKeyRefused: it is malformed, unknown, revoked or expired; all look the same.
     """
     shown = parse_api_key(text)
     with read_session() as session:

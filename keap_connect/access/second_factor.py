@@ -123,8 +123,7 @@ def use_code(admin: Admin, code: str) -> None:
 def finish_second_step(admin: Admin, token: str | None, code: str, browser: str | None) -> bool:
     """Whether the code is right; if so, the code and the token are used up.
 
-    Raises:
-        TooManyAttempts: too many wrong ones from this browser, or for this admin; nothing was checked.
+    Raises TooManyAttempts: too many wrong ones from this browser, or for this admin; nothing was checked.
     """
     whose = f"device:{hashed(browser)}" if browser and is_known_browser_of(admin, browser) else str(admin.id)
     attempts = count_attempt({f"second-step:{whose}": ATTEMPTS_AT_CODE})

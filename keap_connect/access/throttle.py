@@ -30,8 +30,7 @@ def count_attempt(limits: Mapping[str, int]) -> list[int]:
 
     Returns the ids that `forgive` takes when the attempt was right.
 
-    Raises:
-        TooManyAttempts: one of the subjects has reached its limit within the window; nothing was counted.
+    Raises TooManyAttempts: one of the subjects has reached its limit within the window; nothing was counted.
     """
     now = utc_now()
     with write_transaction() as session:

@@ -65,8 +65,7 @@ def rename(session: Session, account: Account, names: Mapping[str, str | None], 
 def give_up_external_id(session: Session, account: Account, actor: str) -> None:
     """Take the external id from an imported pair that never worked, for the account that replaces it.
 
-    Raises:
-        ExternalIdTaken: the account works, or did.
+    Raises ExternalIdTaken: the account works, or did.
     """
     if not never_worked(account):
         raise ExternalIdTaken(f"Account {account.id} has this external id already.")

@@ -112,8 +112,7 @@ def get_account(account_id: int) -> Account:
 def load_account(session: Session, account_id: int, *, lock: bool = False) -> Account:
     """Return the row in the caller's transaction; with `lock`, nobody else changes it until the transaction ends.
 
-    Raises:
-        AccountNotFound: there is none.
+    Raises AccountNotFound.
     """
     # The database raises an error for an id that is larger than the column's type.
     account = session.get(Account, account_id, with_for_update=lock) if account_id <= LARGEST_ID else None
@@ -135,8 +134,7 @@ def lock_accounts(session: Session, *which: ColumnElement[bool]) -> dict[int, Ac
 def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     """Return one account as a page shows it; `with_tokens` adds the last four characters of each token.
 
-    Raises:
-        AccountNotFound: there is none.
+    Raises AccountNotFound.
     """
     with read_session() as session:
         account = load_account(session, account_id)

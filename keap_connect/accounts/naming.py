@@ -39,8 +39,7 @@ def read_typed_name(typed: str) -> str | None:
 def parse_account_name(name: str) -> tuple[str, int | str]:
     """Return a column of `Account`, and its value in the accounts that API and commands name so.
 
-    Raises:
-        AccountNotFound: no account can have this name.
+    Raises AccountNotFound: no account can have this name.
     """
     found = NAME.fullmatch(name)
     column = str(found.lastgroup) if found else ""
@@ -57,9 +56,7 @@ def find_account_id(name: str, only: Collection[int] | None = None) -> int:
     Args:
         only: the ids of the accounts that the caller may see; None for all.
 
-    Raises:
-        AccountNotFound: there is none.
-        AccountAmbiguous: several accounts have this tenant.
+    Raises AccountNotFound; AccountAmbiguous: several accounts have this tenant.
     """
     ids = _find_account_ids(name, only)
     if len(ids) > 1:
@@ -70,8 +67,7 @@ def find_account_id(name: str, only: Collection[int] | None = None) -> int:
 def find_ids_in_history(name: str) -> list[int]:
     """Return the ids of all accounts of this name; a number is also that of an erased account.
 
-    Raises:
-        AccountNotFound: there is none.
+    Raises AccountNotFound.
     """
     column, value = parse_account_name(name)
     return [int(value)] if column == "id" else _find_account_ids(name)

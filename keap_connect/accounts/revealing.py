@@ -24,8 +24,7 @@ class RevealedToken:
 def count_reveals(account_id: int) -> int:
     """Return how often this account's token was shown. The form contains it, so that each form works once.
 
-    Raises:
-        AccountNotFound: there is none.
+    Raises AccountNotFound.
     """
     with read_session() as session:
         load_account(session, account_id)

@@ -77,8 +77,7 @@ class TokenFastPath:
 def answer_at_once(wsgi_environ: "WSGIEnvironment", account_name: str) -> dict[str, object] | None:
     """Return the answer, or None if something has to be written or sent first.
 
-    Raises:
-        KeapConnectError: the operation refuses this request.
+    Raises KeapConnectError: the operation refuses this request.
     """
     shown, now = parse_api_key(read_key(wsgi_environ.get("HTTP_AUTHORIZATION", ""))), utc_now()
     query = read_query(TokenQuery(), Request(wsgi_environ)) if wsgi_environ.get("QUERY_STRING") else {}

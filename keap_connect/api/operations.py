@@ -84,8 +84,6 @@ def current_key() -> APIKeyView:
 def visible_account_id(name: str) -> int:
     """Return the id of the account of this name; the key knows only those that it may see.
 
-    Raises:
-        AccountNotFound: there is none.
-        AccountAmbiguous: several accounts have this tenant.
+    Raises AccountNotFound; AccountAmbiguous: several accounts have this tenant.
     """
     return find_account_id(name, current_key().account_ids)

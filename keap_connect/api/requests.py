@@ -14,8 +14,7 @@ from keap_connect.api.errors import RequestRefused
 def read_query(schema: Schema, request: Request) -> dict[str, Any]:
     """Return the parameters of the query string.
 
-    Raises:
-        RequestRefused: a parameter is unknown, repeated or of the wrong form.
+    Raises RequestRefused: a parameter is unknown, repeated or of the wrong form.
     """
     if any(len(values) > 1 for _, values in request.args.lists()):
         raise RequestRefused("The same query parameter was sent more than once.")

@@ -41,8 +41,7 @@ def get_token(account_id: int, query: dict[str, Any]) -> dict[str, Any]:
 def hand_out(served: ServedToken, key: APIKeyView, address: str | None) -> dict[str, Any]:
     """Record the hand-out, and return the answer to a token call.
 
-    Raises:
-        HandOutUnrecorded: the audit log cannot be written.
+    Raises HandOutUnrecorded: the audit log cannot be written.
     """
     record_hand_out(served.account.id, served.fingerprint, key.actor, address, key.id)
     return served.as_answer()

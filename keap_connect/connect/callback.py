@@ -64,8 +64,7 @@ def receive_callback(response: AuthorizationResponse, browser: str | None) -> st
 def find_result(ref: str, browser: str | None) -> AuthorizationFlow | None:
     """Return this browser's flow with this `ref` if its callback has come; complete it first if it was interrupted.
 
-    Raises:
-        KeapBusy: too many requests wait for Keap.
+    Raises KeapBusy: too many requests wait for Keap.
     """
     flow = flows.find_flow(ref, browser)
     if flow is not None and flows.ending_of(flow) is Ending.INTERRUPTED:
@@ -169,8 +168,7 @@ def identify_and_store(flow: AuthorizationFlow) -> None:
     Keap is not asked if the access token has expired while the grant waited, or belongs to another client id or token
     URL than the settings name: it is sent nowhere else.
 
-    Raises:
-        TenantConflict: Keap named two tenants for a grant that somebody decides about.
+    Raises TenantConflict: Keap named two tenants for a grant that somebody decides about.
     """
     grant = open_pending(flow)
     if grant is None:

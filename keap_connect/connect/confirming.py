@@ -94,9 +94,7 @@ def confirm(invitation_id: int, actor: str) -> Invitation:
 def decline(invitation_id: int, actor: str) -> Invitation:
     """Delete the grant that waits, unless an account has it already. The link works again until it expires.
 
-    Raises:
-        InvitationNotFound: there is none.
-        InvitationClosed: nobody waits.
+    Raises InvitationNotFound; InvitationClosed: nobody waits.
     """
     get_invitation(invitation_id)
     with write_transaction() as session:

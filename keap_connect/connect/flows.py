@@ -84,8 +84,7 @@ def start_flow(
 def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationFlow:
     """Return the flow that a callback's state belongs to.
 
-    Raises:
-        FlowRefused: state missing, unknown, or started by another browser.
+    Raises FlowRefused: state missing, unknown, or started by another browser.
     """
     if state is None:
         raise FlowRefused(Ending.STATE_MISSING)

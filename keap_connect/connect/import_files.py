@@ -28,8 +28,7 @@ Lines = dict[int, ImportedCredential | FormRefused]
 def read_file(content: bytes, takes_unusual_keys: bool = False) -> Lines:
     """Return by line number each credential, or why there is none; the `field` of a refusal is the column.
 
-    Raises:
-        ImportRefused: the file as a whole cannot be read.
+    Raises ImportRefused: the file as a whole cannot be read.
     """
     if len(content) > MOST_BYTES:
         raise _refused(f"The file is larger than {MOST_BYTES // 1024**2} MB.")
@@ -57,8 +56,7 @@ def read_table(
 
     A value beyond the named columns is there by the number of its column.
 
-    Raises:
-        ImportRefused: the file as a whole cannot be read.
+    Raises ImportRefused: the file as a whole cannot be read.
     """
     rows = list(_rows(_decode(content)))
     names = _columns(rows[0][1], columns, needed) if rows else []

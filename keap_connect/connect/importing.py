@@ -111,8 +111,7 @@ def import_credential(credential: ImportedCredential, actor: str) -> int:
 def check_at_keap(credential: ImportedCredential) -> Checked:
     """Ask Keap whose a credential is.
 
-    Raises:
-        CredentialRefused, TemporarilyUnavailable, TenantConflict: as in `import_credential`.
+    Raises CredentialRefused, TemporarilyUnavailable, TenantConflict: as in `import_credential`.
     """
     try:
         return Checked(credential, get_identity(services().keap, credential.access_token))
@@ -125,8 +124,7 @@ def check_at_keap(credential: ImportedCredential) -> Checked:
 def check_form(credential: ImportedCredential) -> None:
     """Check what can be checked without Keap.
 
-    Raises:
-        ImportRefused, NameRefused: their `field` is the name of the column.
+    Raises ImportRefused, NameRefused: their `field` is the name of the column.
     """
     is_key = credential.kind in KEYS
     _check_token(credential.access_token, "access_token", "key" if is_key else "access token")
@@ -297,8 +295,7 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
 def _check_unpresented(account: Account | None, imported: ImportedToken) -> Account:
     """Return the account that got this refresh token by an earlier import and has not presented it since.
 
-    Raises:
-        ImportRefused: it may have been presented. It would replace the pair that Keap returned for it.
+    Raises ImportRefused: it may have been presented. It would replace the pair that Keap returned for it.
     """
     if account is None or account.generation != imported.generation or account.attempted_at is not None:
         raise ImportRefused(

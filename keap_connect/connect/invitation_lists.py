@@ -79,8 +79,7 @@ MOST_NAMED = 5
 def invite_many(content: bytes, actor: str, *, is_mailed: bool) -> list[MadeInvitation]:
     """Make an invitation for each line.
 
-    Raises:
-        FormRefused: the file cannot be read, or lines in it break a rule; it names the first of them.
+    Raises FormRefused: the file cannot be read, or lines in it break a rule; it names the first of them.
     """
     made, seen, problems = [], dict[str, int](), []
     with write_transaction() as session:

@@ -151,9 +151,7 @@ def is_allowed_return_url(url: str) -> bool:
 def resend(invitation_id: int, actor: str) -> MadeInvitation:
     """Make a new link, which works for as long as the first one did. The one before no longer works.
 
-    Raises:
-        InvitationNotFound: there is none.
-        InvitationClosed: it is connected, waiting or withdrawn.
+    Raises InvitationNotFound; InvitationClosed: it is connected, waiting or withdrawn.
     """
     with write_transaction() as session:
         return resend_in(session, invitation_id, actor)
@@ -168,8 +166,7 @@ def resend_in(
         is_mailed: whether the app sends this link and those that replace it; None leaves that as it is.
         key: a random text that the link follows from, so that a job can show it later and stores no secret.
 
-    Raises:
-        InvitationRefused: the app cannot mail it.
+    Raises InvitationRefused: the app cannot mail it.
     """
     now, row = utc_now(), lock_invitation(session, invitation_id)
     if row.state not in UNUSED:
@@ -198,9 +195,7 @@ def working_urls(keys: Iterable[str]) -> dict[str, str]:
 def withdraw(invitation_id: int, actor: str) -> Invitation:
     """End an invitation, also for people who are at Keap just now, and delete a grant that waits.
 
-    Raises:
-        InvitationNotFound: there is none.
-        InvitationClosed: it is connected.
+    Raises InvitationNotFound; InvitationClosed: it is connected.
     """
     for is_last in (False, True):
         with write_transaction() as session:
@@ -222,9 +217,7 @@ def withdraw(invitation_id: int, actor: str) -> Invitation:
 def withdraw_unused(session: Session, invitation_id: int, actor: str) -> None:
     """Withdraw an invitation that has connected nobody: the grant of somebody who waits is decided about one by one.
 
-    Raises:
-        InvitationNotFound: there is none.
-        InvitationClosed: somebody has connected by it, or it is withdrawn.
+    Raises InvitationNotFound; InvitationClosed: somebody has connected by it, or it is withdrawn.
     """
     row = lock_invitation(session, invitation_id)
     if row.state == InvitationState.WAITING:
@@ -307,8 +300,7 @@ def is_sent_by_mail(row: Invitation) -> bool:
 def mailed_link(invitation_id: int, message_id: str) -> MadeInvitation:
     """Return the link of one mail, the same in every attempt to send it (as in `make_link_for_mail`).
 
-    Raises:
-        LinkGone: the invitation was used or ended, or has a newer link.
+    Raises LinkGone: the invitation was used or ended, or has a newer link.
     """
     token = keyed_hash("invitation", message_id)
     row = get_by_link(and_(Invitation.id == invitation_id, Invitation.token_hash == hash_secret(token)))

@@ -36,8 +36,7 @@ def return_link(invitation_id: int | None) -> str | None:
 def open_link(token: str, *, is_seen: bool) -> Invitation:
     """Return the invitation of a link, and note that it was opened if a person sees the answer.
 
-    Raises:
-        LinkGone: the link is unknown, expired, withdrawn, or replaced by a newer one.
+    Raises LinkGone: the link is unknown, expired, withdrawn, or replaced by a newer one.
     """
     row = get_by_link(Invitation.token_hash == hash_secret(token))
     if row.state == InvitationState.SENT and is_seen:

@@ -141,8 +141,7 @@ def match_grant(
         adds: whether the grant may get a new account.
         agreed_at: when the person decided about the account, if that was after the grant came.
 
-    Raises:
-        IntegrityError: the same (tenant, person) was stored at the same moment; call this again.
+    Raises IntegrityError: the same (tenant, person) was stored at the same moment; call this again.
     """
     identity = grant.identity
     is_wanted = Account.id == reconnects_account_id if reconnects_account_id else false()

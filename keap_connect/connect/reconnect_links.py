@@ -48,9 +48,7 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
     A mail that is sent again, because nobody knows whether it arrived, has the same link: mail programs drop the second
     one. So the token is not random, but follows from the mail's random id and SECRET_KEY, which is not in the database.
 
-    Raises:
-        AccountNotFound: there is none.
-        LinkGone: the link of this mail was used or revoked.
+    Raises AccountNotFound; LinkGone: the link of this mail was used or revoked.
     """
     token = keyed_hash("reconnect link", message_id)
     with write_transaction() as session:
@@ -67,9 +65,7 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
 def mail_link(account_id: int, actor: str) -> str:
     """Send the account's person a mail with a link, in the place of one that waits; return the address.
 
-    Raises:
-        AccountNotFound: there is none.
-        MailNotNeeded: the app cannot write to this person, or need not.
+    Raises AccountNotFound; MailNotNeeded: the app cannot write to this person, or need not.
     """
     with write_transaction() as session:
         return mail_link_in(session, account_id, actor)
@@ -89,8 +85,7 @@ def mail_link_in(session: Session, account_id: int, actor: str) -> str:
 def add_derived_link(session: Session, account_id: int, key: str, actor: str) -> None:
     """Make a link whose URL follows from a random key, so that a job can show it later and stores no secret.
 
-    Raises:
-        AccountNotFound: there is none.
+    Raises AccountNotFound.
     """
     load_account(session, account_id)
     _add(session, account_id, keyed_hash("reconnect link", key), actor)
@@ -144,8 +139,7 @@ def list_open_links(account_id: int) -> list[ReconnectLink]:
 def revoke_link(account_id: int, link_id: int, actor: str) -> None:
     """Revoke a link, also for a flow that it has started. A used or revoked link is not changed.
 
-    Raises:
-        AccountNotFound: there is none.
+    Raises AccountNotFound.
     """
     with write_transaction() as session:
         load_account(session, account_id)
@@ -170,8 +164,7 @@ def revoke_open_links(session: Session, account_id: int) -> None:
 def check_link(token: str) -> None:
     """Check that a link works, and note when its page was shown first.
 
-    Raises:
-        LinkGone: it is unknown, used, expired or revoked.
+    Raises LinkGone: it is unknown, used, expired or revoked.
     """
     link = _find_open(ReconnectLink.token_hash == hash_secret(token))
     if link.opened_at is None:
@@ -183,8 +176,7 @@ def check_link(token: str) -> None:
 def start_by_link(token: str, browser: str) -> str:
     """Start the reconnect that a link is for and return the authorization URL.
 
-    Raises:
-        LinkGone: it is unknown, used, expired or revoked.
+    Raises LinkGone: it is unknown, used, expired or revoked.
     """
     link = _find_open(ReconnectLink.token_hash == hash_secret(token))
     return start_flow(browser, link.account_id, link.id)
@@ -193,8 +185,7 @@ def start_by_link(token: str, browser: str) -> str:
 def start_by_link_again(flow: AuthorizationFlow, browser: str) -> str:
     """Start again with the link that started a flow of this browser.
 
-    Raises:
-        LinkGone: it is used, expired or revoked, or no link started the flow.
+    Raises LinkGone: it is used, expired or revoked, or no link started the flow.
     """
     link = _find_open(ReconnectLink.id == flow.reconnect_link_id)
     return start_flow(browser, link.account_id, link.id)

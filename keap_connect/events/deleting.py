@@ -40,8 +40,7 @@ def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE, most: int | N
     Args:
         most: how many to delete at most; None for all.
 
-    Raises:
-        ValueError: `age` is less than `LEAST_KEPT`.
+    Raises ValueError: `age` is less than `LEAST_KEPT`.
     """
     if age < LEAST_KEPT:
         raise ValueError(f"the last {LEAST_KEPT.days} days are always kept")

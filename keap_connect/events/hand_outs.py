@@ -125,8 +125,7 @@ def record_hand_out(
         address: the network address that the token is sent to; None on this machine.
         key_id: of the API key, when a program asked.
 
-    Raises:
-        HandOutUnrecorded: it is not written, so the token must not leave.
+    Raises HandOutUnrecorded: it is not written, so the token must not leave.
     """
     line = {
         "at": utc_now().isoformat(timespec="milliseconds"),

@@ -168,8 +168,7 @@ def _seen_at(job: Job, work: dict[str, Any]) -> datetime:
 def links_csv(job_id: int, actor: str) -> Iterator[str]:
     """Record the download in the history, and return a CSV file of a job's links that still work, in pieces.
 
-    Raises:
-        JobNotFound: also if the job is for something else.
+    Raises JobNotFound: also if the job is for something else.
     """
     view = records.view_job(job_id)
     if view.job.kind not in LINK_COLUMNS:

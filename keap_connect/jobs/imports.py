@@ -23,8 +23,7 @@ PERSON = ("tenant_id", "keap_user_id")
 def start_import(content: bytes, actor: str, *, only_checks: bool, takes_unusual_keys: bool = False) -> int:
     """Store the lines of a file as a job and return its id; the lines that cannot be read are refused at once.
 
-    Raises:
-        ImportRefused: the file as a whole cannot be read.
+    Raises ImportRefused: the file as a whole cannot be read.
     """
     items = {number: _item(line) for number, line in read_file(content, takes_unusual_keys).items()}
     with write_transaction() as session:
@@ -36,8 +35,7 @@ def start_import(content: bytes, actor: str, *, only_checks: bool, takes_unusual
 def import_line(job: Job, work: dict[str, Any]) -> Finish:
     """Ask Keap whose the credential of a line is; what is returned stores it, or only looks where it would belong.
 
-    Raises:
-        ImportRefused, TemporarilyUnavailable.
+    Raises ImportRefused, TemporarilyUnavailable.
     """
     credential = ImportedCredential(**{**work, "kind": CredentialKind(work["kind"])})
     try:

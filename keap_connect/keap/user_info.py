@@ -49,8 +49,7 @@ def ask_identity(keap: KeapSettings, access_token: str, granted_tenant_id: str |
     Args:
         granted_tenant_id: the tenant that the token response named; every answer is checked against it.
 
-    Raises:
-        TenantConflict: Keap named two different tenants for this one token.
+    Raises TenantConflict: Keap named two different tenants for this one token.
 
     Source: Keap REST API, UserInfo v2 (`id`, `tenant_id`) and v1 (`global_user_id`); BusinessProfile v2 and
     account profile v1; header `x-keap-tenant-id` on every answer. `sub` is "1" in many tenants and never used.

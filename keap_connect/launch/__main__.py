@@ -44,9 +44,7 @@ def main() -> int:
 def start(programs: Programs, place: Place) -> str:
     """Start everything, wait until it answers, and return the text that says where to click.
 
-    Raises:
-        CannotRun: a step failed.
-        Stopped: we were asked to stop meanwhile.
+    Raises CannotRun: a step failed; Stopped: we were asked to stop meanwhile.
     """
     if place.runs_sandbox:
         store = str(place.instance / "sandbox.db")

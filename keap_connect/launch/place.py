@@ -40,8 +40,7 @@ class Place:
 def prepare() -> Place:
     """Make the folder of this instance, fill in what is not set, check all settings, and store the addresses.
 
-    Raises:
-        CannotRun: the folder, the settings or a port do not allow it, or another `make run` uses the folder.
+    Raises CannotRun: the folder, the settings or a port do not allow it, or another `make run` uses the folder.
     """
     environ = {**read_dotenv(DOTENV), **os.environ}
     instance = ROOT / (value_of(environ, "INSTANCE_PATH") or "instance")
@@ -72,8 +71,7 @@ def prepare() -> Place:
 def lock_folder(instance: Path) -> TextIO:
     """Let no other `make run` use this folder until this process ends, by whatever cause.
 
-    Raises:
-        CannotRun: one is running.
+    Raises CannotRun: one is running.
     """
     lock = (instance / "make_run.lock").open("a", encoding="ascii")
     try:
@@ -160,8 +158,7 @@ def fill_in(environ: Mapping[str, str], instance: Path) -> dict[str, str]:
 def check_settings(environ: Mapping[str, str]) -> tuple[Settings, bool]:
     """Return the settings, and whether the app itself serves HTTPS.
 
-    Raises:
-        CannotRun: something is wrong; it names all of it.
+    Raises CannotRun: something is wrong; it names all of it.
     """
     problems = []
     https = value_of(environ, "HTTPS").lower()

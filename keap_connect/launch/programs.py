@@ -45,9 +45,7 @@ class Programs:
     def wait_until(self, is_so: Callable[[], bool], deadline: float | None = None) -> bool:
         """Wait for a condition; return False when `deadline` (on the monotonic clock) passes first.
 
-        Raises:
-            Stopped: we were asked to stop.
-            CannotRun: one of the servers ended by itself.
+        Raises Stopped: we were asked to stop; CannotRun: one of the servers ended by itself.
         """
         while not is_so():
             if self._is_stopping:

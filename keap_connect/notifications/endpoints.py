@@ -64,8 +64,7 @@ def add_endpoint(url: str, name: str | None, types: Collection[str] | None, acto
     Args:
         types: what it receives; None is everything, also types of later versions.
 
-    Raises:
-        WebhookUnfit: a value breaks a rule, or there are too many endpoints.
+    Raises WebhookUnfit: a value breaks a rule, or there are too many endpoints.
     """
     endpoint = WebhookEndpoint(created_at=utc_now(), created_by=actor)
     with write_transaction() as session:
@@ -156,9 +155,7 @@ def list_deliveries(
 def redeliver(endpoint_id: int, delivery_id: int) -> Delivery:
     """Let a delivery be sent again, with the same id and content; one that waits for its next try is tried at once.
 
-    Raises:
-        WebhookNotFound, DeliveryNotFound: there is none.
-        WebhookOff: the endpoint is switched off.
+    Raises WebhookNotFound, DeliveryNotFound; WebhookOff: the endpoint is switched off.
     """
     now = utc_now()
     with write_transaction() as session:
@@ -179,9 +176,7 @@ def send_test(endpoint_id: int, *, is_claimed: bool = False) -> Delivery:
     Args:
         is_claimed: the caller sends it, by `send_claimed`.
 
-    Raises:
-        WebhookNotFound: there is none.
-        WebhookOff: the endpoint is switched off.
+    Raises WebhookNotFound; WebhookOff: the endpoint is switched off.
     """
     now = utc_now()
     data = {"webhook_id": endpoint_id, "url": f"{services().settings.public_url}/webhooks/{endpoint_id}"}

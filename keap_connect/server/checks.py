@@ -21,8 +21,7 @@ MOST_READ_BYTES = 50_000_000  # at each start; `doctor` reads a database file of
 def check_installation() -> list[str]:
     """Check the database and the file systems, and return warnings for the operator.
 
-    Raises:
-        SettingsError: this process must not serve or refresh with them.
+    Raises SettingsError: this process must not serve or refresh with them.
     """
     check_file(MOST_READ_BYTES)
     return [*check_deployment(), *_list_advice(check_file_systems())]
@@ -31,8 +30,7 @@ def check_installation() -> list[str]:
 def prepare_to_serve(settings: Settings) -> None:
     """Check the installation, log warnings for the operator, and create the first admin if the settings name one.
 
-    Raises:
-        SettingsError: this process must not serve with these settings or this database.
+    Raises SettingsError: this process must not serve with these settings or this database.
     """
     if current_app.debug and not settings.is_loopback:
         raise SettingsError("FLASK_DEBUG (or --debug) shows the source to everybody: it is for localhost only.")

@@ -150,8 +150,7 @@ class Front:
     async def _answer(self, environ: "WSGIEnvironment") -> Answer:
         """Let the app answer in a thread; ask it again as long as it lets the caller wait.
 
-        Raises:
-            ServerBusy: no thread was free for too long.
+        Raises ServerBusy: no thread was free for too long.
         """
         waiting = environ[WAITING] = Waiting()
         while True:

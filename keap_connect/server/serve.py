@@ -45,8 +45,7 @@ MOST_CONNECTIONS = 20_000
 def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: Path | None = None) -> NoReturn:
     """Serve until SIGTERM, SIGINT or SIGHUP, then end the process: exit code 0 if all requests in flight were finished.
 
-    Raises:
-        SettingsError: it cannot listen at HOST and PORT, or cannot use the certificate.
+    Raises SettingsError: it cannot listen at HOST and PORT, or cannot use the certificate.
     """
     host, port = settings.host, settings.port
     check_address(host, port)
@@ -83,8 +82,7 @@ def serve(app: Flask, settings: Settings, certificate: Path | None = None, key: 
 def check_address(host: str, port: int) -> None:
     """Check that the address is free: Granian would share it with another Granian, whatever that serves.
 
-    Raises:
-        SettingsError: it is not.
+    Raises SettingsError: it is not.
     """
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -98,8 +96,7 @@ def check_address(host: str, port: int) -> None:
 def check_certificate(certificate: Path, key: Path) -> None:
     """Check a certificate and its key.
 
-    Raises:
-        SettingsError: they are no certificate and key in PEM form, do not belong together, or need a password.
+    Raises SettingsError: they are no certificate and key in PEM form, do not belong together, or need a password.
     """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
