@@ -180,8 +180,6 @@ class FormRefused(KeapConnectError):
 
 
 class NameRefused(FormRefused):
-    """A label or external id breaks a rule."""
-
     status, code = 400, "invalid_request"
 
 
@@ -193,8 +191,6 @@ class ExternalIdTaken(NameRefused):
 
 
 class InvitationRefused(FormRefused):
-    """Something in a new invitation breaks a rule."""
-
     status, code = 409, "invitation_refused"
 
 
@@ -291,8 +287,6 @@ class SignInThrottled(TooManyAttempts):
 
 
 class TooManyRequests(TooOften):
-    """An API key or a client address sends too many requests."""
-
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("Too many requests. Come back later.", retry_after_seconds)
 

@@ -97,8 +97,6 @@ class IssuedKey:
 
 @dataclass(frozen=True)
 class ShownKey:
-    """The two parts of a key that a program sends."""
-
     public_id: str
     secret_hash: str = field(repr=False)
 

@@ -81,7 +81,6 @@ class RateLimits:
         self.per_address = RateLimitItemPerMinute(most, namespace="address") if most else None
 
     def is_alive(self) -> bool:
-        """Whether the storage answers."""
         return self.strategy.storage.check()
 
     def count_request(self, key_id: int, address: str | None) -> None:
@@ -98,7 +97,6 @@ class RateLimits:
         self._count(REJECTIONS_PER_MINUTE, str(account_id))
 
     def count_refused_form(self, address: str | None) -> None:
-        """Count a form without a valid token."""
         self._count(REFUSED_FORMS_PER_MINUTE, network_of(address))
 
     def count_started_flow(self, address: str | None) -> None:

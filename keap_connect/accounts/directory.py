@@ -84,8 +84,6 @@ _COPIED = [
 
 @dataclass(frozen=True)
 class AccountPage:
-    """One page of the accounts found."""
-
     accounts: list[AccountView]
     counts: dict[str, int]  # of all accounts, by state
     total: int | None  # how many accounts the pages list; None for a search

@@ -111,7 +111,6 @@ class Order:
         return found
 
     def position_of(self, account: Account, states: Collection[str]) -> Position:
-        """Return the place of an account that was found."""
         for number, part in enumerate(self._parts(states)):
             value = getattr(account, part.column.key) if part.column is not None else ""
             if account.state in part.states and value is not None:

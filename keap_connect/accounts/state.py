@@ -102,7 +102,6 @@ def state_of(account: Account, now: datetime, ours: Ours) -> AccountState:
 
 
 def standing_of(account: Account, now: datetime, ours: Ours) -> Standing:
-    """Derive the state from the facts."""
     state, cause = _judge(account, now, ours)
     moments = _moments(account, ours) if state.is_alive else ()
     return Standing(state, cause, min((moment for moment in moments if moment > now), default=None))

@@ -25,7 +25,6 @@ OPEN_TO_ANYONE = {"api.openapi", "api.reference", "api.reference_of_group"}
 
 
 def check_key() -> None:
-    """Check the key before an operation runs."""
     if request.endpoint in OPEN_TO_ANYONE:
         return
     declared = OPERATIONS.get(request.endpoint or "")

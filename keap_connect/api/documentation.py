@@ -139,7 +139,6 @@ def _path(declared: Operation) -> str:
 
 
 def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
-    """Return the operation's part of the document."""
     parameters: list[dict[str, Any]] = []
     refusals = {*ALWAYS, *declared.refusals}
     if "<account>" in declared.path:

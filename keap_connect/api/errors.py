@@ -84,7 +84,6 @@ def own_error(problem: KeapConnectError) -> Response:
 
 
 def http_error(problem: HTTPException) -> Response:
-    """Answer what Flask itself refuses."""
     given = problem.code or 0
     status = given if given >= 400 else 404  # a redirect to another path
     headers = {}

@@ -53,7 +53,6 @@ def check_client_standing() -> Iterator[Finding]:
 
 
 def check_rate_limits() -> Iterator[Finding]:
-    """Check whether the storage of rate limits answers."""
     if not rate_limits().is_alive():
         yield attention(
             "rate limits",

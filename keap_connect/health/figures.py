@@ -40,8 +40,6 @@ class Day:
 
 @dataclass(frozen=True)
 class Health:
-    """Some hours, and the last days."""
-
     hours: list[Hour]
     days: list[Day]
     leads: list[int]  # how many refreshes of these hours were how long before their deadline: by bucket

@@ -98,7 +98,6 @@ def view_job(job_id: int) -> JobView:
 
 
 def list_jobs(kinds: Sequence[JobKind], most: int) -> list[JobView]:
-    """Return the newest jobs of these kinds."""
     newest = select(Job).where(Job.kind.in_(kinds)).order_by(Job.id.desc()).limit(most)
     with read_session() as session:
         return [_view(session, job) for job in session.scalars(newest)]

@@ -51,7 +51,6 @@ class JobRunner(Background):
         self._forget_due = 0.0
 
     def do_due(self) -> None:
-        """Do what can be done now of all jobs."""
         while not self._stopping.is_set() and (job := _claim()) is not None:
             self._do_next(job)
 

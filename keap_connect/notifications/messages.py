@@ -50,8 +50,6 @@ ALARM_HEADING = "Refreshing is paused for all accounts"
 
 @dataclass(frozen=True)
 class Item:
-    """One account in a list."""
-
     title: str
     url: str
     lines: Sequence[str] = ()

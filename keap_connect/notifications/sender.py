@@ -49,8 +49,6 @@ FAULT = "A fault of this program ended the attempt; it is in the log."
 
 @dataclass(frozen=True)
 class Answer:
-    """How one attempt ended."""
-
     is_done: bool
     text: str  # is stored and shown: short, without secrets and without what the recipient wrote
     code: int | None = None  # the status of HTTP or SMTP, if there was one
@@ -65,8 +63,6 @@ def _note_nothing(_session: Session, _delivery: Delivery) -> None:
 
 @dataclass(frozen=True)
 class Channel:
-    """A way to send messages."""
-
     name: str  # as in `Delivery.channel`
     send: Callable[[Delivery], Answer]  # within `SEND_SECONDS`; an exception counts as a failed attempt
     # Returns the recipients that messages can be sent to now; None is all of them, one lane for the whole channel. A

@@ -25,8 +25,6 @@ PERMANENT = 500  # codes from here on say that the same would be refused again (
 
 @dataclass(frozen=True)
 class Conversation:
-    """How it ended."""
-
     is_accepted: bool  # the server has taken the mail over
     is_refused: bool  # the server will never take this mail for this recipient
     text: str  # the last words of the server, or why there are none

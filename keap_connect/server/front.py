@@ -85,8 +85,6 @@ class Spool(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the app answered."""
-
     status: int
     headers: list[tuple[str, str]]
     body: bytes | Spool

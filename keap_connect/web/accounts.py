@@ -148,7 +148,6 @@ def refresh(account_id: int) -> Response:
 
 @bp.act("/<int:account_id>/complete", Audience.ADMIN)
 def complete(account_id: int) -> Response:
-    """Ask Keap again whose account this is."""
     try:
         with keap_call_slot():
             account_id = identify_pending(account_id)

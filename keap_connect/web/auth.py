@@ -114,7 +114,6 @@ def see_other(endpoint: str, notice: str = "", tone: str = "done", **values: Any
 
 
 def guard_pages(app: Flask) -> None:
-    """Check the audience before each view runs."""
 
     @app.before_request
     def check_audience() -> Response | None:

@@ -29,8 +29,6 @@ Cell = str | int | Mapping[str, int] | None  # a mapping has numbers by reason
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, and the table of the same numbers."""
-
     title: str
     about: str
     unit: str

@@ -26,12 +26,10 @@ def relative_time(moment: datetime) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """Return a moment for programs, to the second."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def exact_time(moment: datetime) -> str:
-    """Return a moment for people, to the second, in UTC."""
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
