@@ -20,6 +20,11 @@ from keap_connect.models import KeyCheck
 from keap_connect.services import services
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
+VERSION = "0.2.0"  # of this program, as in pyproject.toml
+KEY_CHECK = "key_check"
+# In the place of the revision, so that no version of this program uses the database: `database copy` writes them.
+MOVED, UNFINISHED = "moved to ", "copy of "
+KEY_CHECK_TEXT = "the keys of this ring open what is stored here"
 
 
 def read_revision(connection: Connection) -> str | None:
@@ -59,13 +64,6 @@ def _change(what: str, revision: str, folder: Path) -> None:
         getattr(command, what)(config, revision)
     except CommandError as problem:
         raise SettingsError(f"The tables could not be changed to revision {revision}: {problem}") from problem
-
-
-VERSION = "0.2.0"  # of this program, as in pyproject.toml
-KEY_CHECK = "key_check"
-# In the place of the revision, so that no version of this program uses the database: `database copy` writes them.
-MOVED, UNFINISHED = "moved to ", "copy of "
-KEY_CHECK_TEXT = "the keys of this ring open what is stored here"
 
 
 def check_deployment() -> list[str]:

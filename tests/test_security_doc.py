@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.access import password_rules, passwords, rate_limits, second_factor, sign_ins, throttle
+from keap_connect.access import passwords, rate_limits, second_factor, sign_ins, throttle
 from keap_connect.access.one_time_tokens import LIFETIMES
 from keap_connect.application import flask_config
 from keap_connect.connect import flows
@@ -34,7 +34,7 @@ ENTRIES = {
     "second step": f"Time for the second step | {LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",
     "new password": f"within {LIFETIMES[TokenPurpose.NEW_PASSWORD].total_seconds() / 3600:.0f} hours",
     "sign-in code": f"within {LIFETIMES[TokenPurpose.SIGN_IN].total_seconds() / 3600:.0f} hour;",
-    "length": f"{password_rules.SHORTEST_PASSWORD} to {password_rules.LONGEST_PASSWORD} characters",
+    "length": f"{passwords.SHORTEST_PASSWORD} to {passwords.LONGEST_PASSWORD} characters",
     "step": f"at most {second_factor.STEP_SECONDS} seconds early or late",
     "recovery": f"{second_factor.RECOVERY_CODES} recovery codes of {second_factor.RECOVERY_CODE_BYTES * 8} bits",
     "call": (

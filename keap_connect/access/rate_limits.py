@@ -20,6 +20,14 @@ from keap_connect.errors import KeapBusy, TooManyRequests
 from keap_connect.settings import Settings
 
 PREFIX_LENGTH = 64  # what a provider gives to one customer, who can use any address in it
+log = logging.getLogger(__name__)
+WRONG_KEYS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="wrong keys")
+# A job that reports every token as rejected would have all its accounts refreshed again and again.
+REJECTIONS_PER_MINUTE = RateLimitItemPerMinute(6, namespace="rejections")
+REFUSED_FORMS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="refused forms")
+STARTED_FLOWS_PER_MINUTE = RateLimitItemPerMinute(20, namespace="started flows")
+CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(10, namespace="callbacks")
+ALL_CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(300, namespace="all callbacks")
 
 
 def network_of(address: str | None) -> str:
@@ -35,16 +43,6 @@ def network_of(address: str | None) -> str:
     if parsed.ipv4_mapped:
         return str(parsed.ipv4_mapped)
     return str(IPv6Network((int(parsed), PREFIX_LENGTH), strict=False))
-
-
-log = logging.getLogger(__name__)
-WRONG_KEYS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="wrong keys")
-# A job that reports every token as rejected would have all its accounts refreshed again and again.
-REJECTIONS_PER_MINUTE = RateLimitItemPerMinute(6, namespace="rejections")
-REFUSED_FORMS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="refused forms")
-STARTED_FLOWS_PER_MINUTE = RateLimitItemPerMinute(20, namespace="started flows")
-CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(10, namespace="callbacks")
-ALL_CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(300, namespace="all callbacks")
 
 
 class CountsInMemory(MemoryStorage):

@@ -23,6 +23,7 @@ from keap_connect.models import Admin, SignInAttempt
 from keap_connect.services import keyed_hash
 
 WINDOW = timedelta(minutes=15)
+LIFETIME_SECONDS = 180 * 86400
 
 
 def count_attempt(limits: Mapping[str, int]) -> list[int]:
@@ -66,9 +67,6 @@ def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
         return 0
     ends: datetime = oldest + WINDOW
     return max(math.ceil((ends - utc_now()).total_seconds()), 1)
-
-
-LIFETIME_SECONDS = 180 * 86400
 
 
 def remember_browser(admin: Admin) -> str:

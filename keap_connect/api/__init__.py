@@ -4,9 +4,8 @@ operations.py     how an operation is declared: who may call it, what it takes, 
 auth.py           checks the key, its scope and its rate before an operation runs
 fast_path.py      answers most token calls before Flask, by the functions that the operation calls
 requests.py       reads query strings and JSON bodies by their schemas
-questions.py      the shapes of what a caller sends
+questions.py      the shapes of what a caller sends, and the kinds of fields
 schemas.py        the shapes of answers
-fields.py         the kinds of fields that both have
 errors.py         the one shape of an error
 accounts.py, tokens.py, invitations.py, webhooks.py    the operations
 metrics.py        /metrics, for monitoring

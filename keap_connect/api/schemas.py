@@ -3,8 +3,7 @@
 from marshmallow import Schema, fields, validate
 
 from keap_connect.accounts.state import AccountState, Cause
-from keap_connect.api.fields import Whole, shown
-from keap_connect.api.questions import FINGERPRINT, STATUSES
+from keap_connect.api.questions import FINGERPRINT, STATUSES, Whole, shown
 from keap_connect.connect.endings import Ending
 from keap_connect.models import CredentialKind, InvitationState
 from keap_connect.refresh.alarms import ADVICE

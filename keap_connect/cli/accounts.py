@@ -40,6 +40,7 @@ MASKED = ("access_token_masked", "refresh_token_masked")
 AT_KEAP = "To withdraw the consent too, remove this app in Keap's API settings."
 
 accounts = group("accounts", "The connected Keap accounts.")
+SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id", "updates")
 
 
 @command("list", "accounts list", "accounts list acme --state at_risk", "accounts list --json", within=accounts)
@@ -190,9 +191,6 @@ def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:
 
 def _facts(account: AccountView) -> dict[str, object]:
     return {name: value for name, value in asdict(account).items() if name not in MASKED}
-
-
-SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id", "updates")
 
 
 @command(

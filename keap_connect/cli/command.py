@@ -21,6 +21,14 @@ from keap_connect.errors import DatabaseDamaged, DatabaseSilent, ExitCode, KeapC
 from keap_connect.keap.answers import cut
 from keap_connect.refresh.heartbeat import report_counted
 
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 error, 2 wrong use, 3 nothing to do, 4 come back later, 5 a person must reconnect. "
+    "With --json, standard output is one document, also for errors."
+)
+FAULT = "A fault of this program ({}) ended the command. With LOG_LEVEL=DEBUG the log says where."
+log = logging.getLogger(__name__)
+commands = AppGroup(help="Keap Connect from the command line. `--help` after a command explains it.")
+
 
 class AccountName(click.ParamType[str]):
     """An account's number, its tenant, or `external:` and the id that the operator gave it."""
@@ -53,15 +61,6 @@ class Days(click.ParamType[timedelta]):
 
 
 account_argument = click.argument("account", type=AccountName())
-
-
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 error, 2 wrong use, 3 nothing to do, 4 come back later, 5 a person must reconnect. "
-    "With --json, standard output is one document, also for errors."
-)
-FAULT = "A fault of this program ({}) ended the command. With LOG_LEVEL=DEBUG the log says where."
-log = logging.getLogger(__name__)
-commands = AppGroup(help="Keap Connect from the command line. `--help` after a command explains it.")
 
 
 @dataclass(frozen=True)

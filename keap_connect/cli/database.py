@@ -35,6 +35,7 @@ UPGRADE = "It is older than this program. Before you start anything: ./keap-conn
 db = group("db", "The tables of the database.")
 database = group("database", "Backups of the database, and its move to PostgreSQL.")
 file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+token_keys = group("token-keys", "The keys that seal what is stored.")
 
 
 @command("upgrade", "db upgrade", within=db, checks_database=False)
@@ -166,9 +167,6 @@ def _next(is_older: bool) -> str:
 
 def _lines(lines: list[str]) -> Answer:
     return Answer({"lines": lines}, "\n".join(lines), HOW_TO_RUN)
-
-
-token_keys = group("token-keys", "The keys that seal what is stored.")
 
 
 @command("reseal", "token-keys reseal", within=token_keys)

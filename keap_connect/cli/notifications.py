@@ -16,6 +16,7 @@ from keap_connect.notifications.webhooks import CHANNEL
 from keap_connect.services import services
 
 webhooks = group("webhooks", "The programs that are told of changes by webhook.")
+mail = group("mail", "Whether the mail server takes mails.")
 
 
 @command("list", "webhooks list", "webhooks list --json", within=webhooks)
@@ -62,9 +63,6 @@ def test_webhook(webhook_id: int) -> Answer:
 def _facts(one: WebhookEndpoint) -> dict[str, object]:
     names = ("id", "url", "name", "types", "is_on", "switched_off_because", "failing_since", "created_at", "created_by")
     return {name: getattr(one, name) for name in names}
-
-
-mail = group("mail", "Whether the mail server takes mails.")
 
 
 @command("test", "mail test ann@example.com", "mail test ann@example.com --json", within=mail)

@@ -15,6 +15,13 @@ from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 
 refreshing = group("refreshing", "Whether accounts are refreshed, and how to continue after a pause.")
+UNDO = """\
+Nobody is signed in, no password and no API key works, and nothing is refreshed. When the danger is over:
+  ./keap-connect admins reset-password --email you@example.com   # for each admin
+  ./keap-connect api-keys create nightly-sync                    # for each program
+  ./keap-connect refreshing confirm-only-one
+If database and TOKEN_KEYS may both be stolen, the accounts above must also be withdrawn at Keap and reconnected."""
+NAMES = ("id", "tenant_id", "external_id", "person_email", "title")
 
 
 @command("status", "refreshing status", "refreshing status --json", within=refreshing)
@@ -52,15 +59,6 @@ def _status(code: ExitCode = ExitCode.DONE) -> Answer:
         return Answer(document, "\n".join(map(facts, text)), code=ExitCode.COME_BACK_LATER)
     running = f"{len(now.workers)} running" if now.workers else "none is running; start one: ./keap-connect worker"
     return Answer(document, f"Refreshing is not paused. Workers: {running}.", code=code)
-
-
-UNDO = """\
-Nobody is signed in, no password and no API key works, and nothing is refreshed. When the danger is over:
-  ./keap-connect admins reset-password --email you@example.com   # for each admin
-  ./keap-connect api-keys create nightly-sync                    # for each program
-  ./keap-connect refreshing confirm-only-one
-If database and TOKEN_KEYS may both be stolen, the accounts above must also be withdrawn at Keap and reconnected."""
-NAMES = ("id", "tenant_id", "external_id", "person_email", "title")
 
 
 @command("emergency-stop", "emergency-stop", "emergency-stop --yes --json")

@@ -15,6 +15,10 @@ from keap_connect.errors import FormRefused, InvitationRefused
 from keap_connect.models import Invitation, InvitationState
 
 MOST_COUNTED = 10_000
+TEXTS = ("label", "external_id", "email", "note", "return_url", "expected_tenant_id")
+COLUMNS = (*TEXTS, "needs_confirmation", "valid_days")
+MOST_LINES, MOST_BYTES = 1000, 1024 * 1024
+MOST_NAMED = 5
 
 
 class InvitationPage(NamedTuple):
@@ -68,12 +72,6 @@ def count_invitations() -> dict[str, int]:
     }
     with read_session() as session:
         return {state: session.scalar(count) or 0 for state, count in counts.items()}
-
-
-TEXTS = ("label", "external_id", "email", "note", "return_url", "expected_tenant_id")
-COLUMNS = (*TEXTS, "needs_confirmation", "valid_days")
-MOST_LINES, MOST_BYTES = 1000, 1024 * 1024
-MOST_NAMED = 5
 
 
 def invite_many(content: bytes, actor: str, *, is_mailed: bool) -> list[MadeInvitation]:

@@ -24,6 +24,7 @@ from keap_connect.settings import Settings
 
 DAY = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LOOK_EVERY_SECONDS = 1.0
+log = logging.getLogger(__name__)
 
 
 class LogFile:
@@ -110,9 +111,6 @@ class LogFile:
             return os.path.samestat(os.stat(path), os.fstat(self._handle))
         except FileNotFoundError:
             return False
-
-
-log = logging.getLogger(__name__)
 
 
 def record_hand_out(

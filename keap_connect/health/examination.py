@@ -10,14 +10,15 @@ from keap_connect.connect.client_check import ClientStanding, find_client_check
 from keap_connect.connect.journeys import list_failures
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import DatabaseSilent, SettingsError
-from keap_connect.health.connectivity import check_connectivity, check_database_clock
 from keap_connect.health.files import check_audit_log, check_disk, check_file_systems, check_modes, check_recovery
 from keap_connect.health.finding import Finding, Health, attention, well, wrong
-from keap_connect.health.proxies import check_proxies
+from keap_connect.health.network import check_connectivity, check_database_clock, check_proxies
 from keap_connect.health.refreshing import check_refreshing, check_unreadable
 from keap_connect.notifications.endpoints import list_endpoints
 from keap_connect.notifications.mail import find_last_failure
 from keap_connect.services import services
+
+Check = Callable[[], Iterable[Finding]]
 
 
 def check_webhooks() -> Iterator[Finding]:
@@ -39,9 +40,6 @@ def check_mail() -> Iterator[Finding]:
         yield attention("mail", sentence, "Send a test mail: ./keap-connect mail test ADDRESS, or on the page Mail.")
     else:
         yield well("mail", "No mail has failed lately.")
-
-
-Check = Callable[[], Iterable[Finding]]
 
 
 def check_client_standing() -> Iterator[Finding]:

@@ -16,6 +16,14 @@ MOST_NAMED = 5
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 LITTLE_BYTES = 1_000_000_000
 TOO_FEW_BYTES = 50_000_000
+FILE_SYSTEM = "file system"
+MOUNTS = Path("/proc/self/mountinfo")  # of Linux; on other systems there is no finding
+# File systems of other machines, or of the host of a virtual machine. With FUSE, locks are known to work only on the
+# local file system of containers without root.
+SHARED = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|coda|virtiofs|vboxsf|fakeowner"
+    r"|fuse\.(?!fuse-overlayfs$).+"
+)
 
 
 def check_modes() -> Iterator[Finding]:
@@ -137,16 +145,6 @@ def _is_open(path: Path) -> bool:
         return False  # it is missing, or in a folder that is closed to us too
 
 
-SUBJECT = "file system"
-MOUNTS = Path("/proc/self/mountinfo")  # of Linux; on other systems there is no finding
-# File systems of other machines, or of the host of a virtual machine. With FUSE, locks are known to work only on the
-# local file system of containers without root.
-SHARED = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|coda|virtiofs|vboxsf|fakeowner"
-    r"|fuse\.(?!fuse-overlayfs$).+"
-)
-
-
 def check_file_systems() -> Iterator[Finding]:
     settings = services().settings
     folder_kind = _shared_kind(settings.instance_path)
@@ -154,20 +152,20 @@ def check_file_systems() -> Iterator[Finding]:
     file_kind = _shared_kind(file) if file else None
     if folder_kind:
         yield attention(
-            SUBJECT,
+            FILE_SYSTEM,
             f"INSTANCE_PATH ({settings.instance_path}) is on a network file system ({folder_kind}). File locks do not "
             "always work there: a running process may be taken for dead, and its refresh token sent a second time.",
             "Set INSTANCE_PATH to a folder on a local disk of each host.",
         )
     if file_kind:
         yield attention(
-            SUBJECT,
+            FILE_SYSTEM,
             f"The SQLite file {file} is on a network file system ({file_kind}). Its write-ahead log and its "
             "locks do not work there: the file may be damaged, and stored tokens may be lost.",
             "Move it to a local disk, or use PostgreSQL.",
         )
     if not folder_kind and not file_kind and MOUNTS.exists():
-        yield well(SUBJECT, "The files that need locks are on local file systems.")
+        yield well(FILE_SYSTEM, "The files that need locks are on local file systems.")
 
 
 def _shared_kind(path: Path) -> str | None:

@@ -22,6 +22,8 @@ from keap_connect.errors import SettingsError
 from keap_connect.launch import CannotRun
 from keap_connect.settings import ADDRESSES, DOTENV, ROOT, Settings, read_dotenv
 
+CERTIFICATE_DAYS = 820  # some systems refuse a certificate that is valid for more than 825 days
+
 
 @dataclass(frozen=True)
 class Place:
@@ -193,9 +195,6 @@ def check_port(port: int, whose: str = "", advice: str = "choose another") -> No
             probe.bind(("127.0.0.1", port))
     except OSError as problem:
         raise CannotRun(f"Port {port}{whose} cannot be used ({problem.strerror}): {advice}.") from None
-
-
-CERTIFICATE_DAYS = 820  # some systems refuse a certificate that is valid for more than 825 days
 
 
 def make_certificate(folder: Path) -> Path:

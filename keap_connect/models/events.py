@@ -11,6 +11,9 @@ from keap_connect.database import Base
 
 _PAIRS = text("pair_mark IS NOT NULL")
 _RARE = text("kind <> 'refreshed'")  # each refresh writes one of that kind
+# Most rows are finished; with these indexes the worker does not read them.
+_WAITS, _ENDED = text("finished_at IS NULL"), text("finished_at IS NOT NULL")
+_MAILS, _MAIL_WAITS = text("channel <> 'webhook'"), text("channel <> 'webhook' AND finished_at IS NULL")
 
 
 class AccountEvent(Base):
@@ -39,11 +42,6 @@ class AccountEvent(Base):
 @event.listens_for(AccountEvent, "before_delete")
 def _refuse_change(_mapper: Mapper[AccountEvent], _connection: object, _target: AccountEvent) -> None:
     raise TypeError("account_event is add-only")
-
-
-# Most rows are finished; with these indexes the worker does not read them.
-_WAITS, _ENDED = text("finished_at IS NULL"), text("finished_at IS NOT NULL")
-_MAILS, _MAIL_WAITS = text("channel <> 'webhook'"), text("channel <> 'webhook' AND finished_at IS NULL")
 
 
 class WebhookEndpoint(Base):

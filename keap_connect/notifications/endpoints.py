@@ -29,6 +29,17 @@ from keap_connect.services import services
 OLD_SECRET_LASTS = timedelta(days=1)
 LONGEST_URL, LONGEST_NAME = 2000, 80
 TEST = "webhook.test"
+NAT64 = ip_network("64:ff9b::/96")
+# Python counts some of these as global; the last three are metadata services of clouds.
+REFUSED = [
+    ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+] + [ip_network(text) for text in ("168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::254/128")]
+UNICAST = ip_network("2000::/3")
+PRIVATE = [
+    ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "::1/128", "fc00::/7")
+]
 
 
 @dataclass(frozen=True)
@@ -258,19 +269,6 @@ def _check_url(url: str) -> str:
     if not may_use_port(port, is_https=parts.scheme == "https"):
         raise WebhookUnfit("The port must be the usual one, or 1024 and above.", "url")
     return url
-
-
-NAT64 = ip_network("64:ff9b::/96")
-# Python counts some of these as global; the last three are metadata services of clouds.
-REFUSED = [
-    ip_network(text)
-    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
-] + [ip_network(text) for text in ("168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::254/128")]
-UNICAST = ip_network("2000::/3")
-PRIVATE = [
-    ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "::1/128", "fc00::/7")
-]
 
 
 def may_connect(text: str, *, is_https: bool, allows_private: bool) -> bool:

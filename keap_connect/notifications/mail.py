@@ -36,6 +36,10 @@ MANY_LOST = 20  # within ten minutes; fewer in a small installation, as in a mas
 HELD_FOR = timedelta(days=1)  # so that an admin reads the digest first
 MOST_LOOKED_AT = 3000  # in a day are over 20 in some ten minutes, so no more are read
 SERVER_PAUSE_SECONDS = 60.0  # when a mail server is away, not each mail has to find out
+MOST_READ, MOST_LISTED = 500, 50
+# The condition on the channel is that of the index on mails.
+_TRIED = select(Delivery).where(Delivery.channel != "webhook", Delivery.tried_at.is_not(None))
+_NEWEST_FIRST = _TRIED.order_by(Delivery.id.desc())
 
 
 def send(delivery: Delivery) -> Answer:
@@ -184,14 +188,6 @@ CHANNELS = (
     Channel(mailing.MAIL, send, plan=write_digests),
     Channel(mailing.CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_note_end),
 )
-
-
-MOST_READ, MOST_LISTED = 500, 50
-
-
-# The condition on the channel is that of the index on mails.
-_TRIED = select(Delivery).where(Delivery.channel != "webhook", Delivery.tried_at.is_not(None))
-_NEWEST_FIRST = _TRIED.order_by(Delivery.id.desc())
 
 
 def list_results() -> list[Delivery]:

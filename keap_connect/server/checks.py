@@ -10,7 +10,7 @@ from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import FormRefused, SettingsError
 from keap_connect.health.files import check_file_systems
 from keap_connect.health.finding import Finding
-from keap_connect.health.proxies import check_proxies
+from keap_connect.health.network import check_proxies
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.settings import Settings
 

@@ -25,6 +25,7 @@ WAITS = ("up to 1 h", "1 to 4 h", "4 h to 1 d", "1 to 3 d", "3 to 7 d", "7 to 14
 MOST_REASONS = 5  # in a cell, so that the page stays small
 
 Cell = str | int | Mapping[str, int] | None  # a mapping has numbers by reason
+bp = Pages("health", __name__)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,6 @@ def _day(day: Day) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.2f} s"
-
-
-bp = Pages("health", __name__)
 
 
 @bp.page("/health", Audience.VIEWER)

@@ -18,8 +18,15 @@ from keap_connect.connect.invitation_lists import (
     invite_many,
     list_invitations,
 )
-from keap_connect.connect.invitations import LONGEST_DAYS, USUAL_DAYS, MadeInvitation, NewInvitation
-from keap_connect.connect.invited import open_link, return_link, start_by_invitation
+from keap_connect.connect.invitations import (
+    LONGEST_DAYS,
+    USUAL_DAYS,
+    MadeInvitation,
+    NewInvitation,
+    open_link,
+    return_link,
+    start_by_invitation,
+)
 from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.models import LARGEST_ID, InvitationState
 from keap_connect.services import services

@@ -24,7 +24,7 @@ from werkzeug.exceptions import SecurityError
 from keap_connect.addresses import host_name
 from keap_connect.clock import seconds_since_boot
 from keap_connect.events.history import acting_from
-from keap_connect.health.proxies import mark_of
+from keap_connect.health.network import mark_of
 from keap_connect.logs import reference
 from keap_connect.settings import Settings
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
+log = logging.getLogger(__name__)
+REPORT_EVERY_SECONDS = 3600
 
 
 def refuse_unknown_hosts(app: Flask, settings: Settings) -> None:
@@ -49,10 +51,6 @@ def refuse_unknown_hosts(app: Flask, settings: Settings) -> None:
             settings.host_name,
         )
         request.url_rule, request.routing_exception = None, SecurityError()
-
-
-log = logging.getLogger(__name__)
-REPORT_EVERY_SECONDS = 3600
 
 
 class ClientAddress:

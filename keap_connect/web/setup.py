@@ -21,6 +21,8 @@ from keap_connect.services import services
 from keap_connect.settings import Settings
 from keap_connect.web.auth import Audience, Pages, see_other, signed_in_admin
 
+bp = Pages("setup", __name__, url_prefix="/setup")
+
 
 class Tick(StrEnum):
     DONE = "done"
@@ -122,9 +124,6 @@ def _is_public(host: str) -> bool:
         return ipaddress.ip_address(host).is_global
     except ValueError:
         return "." in host.strip(".") and not host.endswith((".local", ".internal", ".test", ".localhost"))
-
-
-bp = Pages("setup", __name__, url_prefix="/setup")
 
 
 @bp.page("", Audience.VIEWER)

@@ -32,6 +32,8 @@ SYSTEMS = {
     "CrOS": "ChromeOS",
     "Linux": "Linux",
 }
+bp = Pages("signin", __name__)
+SECOND_STEP = "second-step"
 
 
 def name_browser(user_agent: str) -> str:
@@ -39,10 +41,6 @@ def name_browser(user_agent: str) -> str:
     browser = next((name for mark, name in BROWSERS.items() if mark in user_agent), "Another browser")
     system = next((name for mark, name in SYSTEMS.items() if mark in user_agent), None)
     return f"{browser} on {system}" if system else browser
-
-
-bp = Pages("signin", __name__)
-SECOND_STEP = "second-step"
 
 
 def _password_page(errors: dict[str, str] | None = None) -> str:

@@ -7,13 +7,15 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from keap_connect.access import password_rules
+from keap_connect.access import passwords
 from keap_connect.access.admins import get_admin
-from keap_connect.access.password_rules import LONGEST_PASSWORD, SHORTEST_PASSWORD, check_password
 from keap_connect.access.passwords import (
     ATTEMPTS_AGAIN,
     ATTEMPTS_PER_DEVICE,
     ATTEMPTS_PER_EMAIL,
+    LONGEST_PASSWORD,
+    SHORTEST_PASSWORD,
+    check_password,
     issue_sign_in_code,
     verify_password,
 )
@@ -74,7 +76,7 @@ def test_a_password_that_is_tried_first_is_refused(password: str, words: str):
 
 @pytest.mark.proves("R52", "R105")
 def test_each_password_of_the_shipped_list_is_long_enough_to_matter_and_refused():
-    listed = (Path(password_rules.__file__).parent / "common_passwords.txt").read_text().splitlines()
+    listed = (Path(passwords.__file__).parent / "common_passwords.txt").read_text().splitlines()
 
     assert len(listed) >= 3000
     assert [one for one in listed if len(one) < SHORTEST_PASSWORD] == []

@@ -18,8 +18,7 @@ from sqlalchemy import delete, select, text, update
 from keap_connect import services
 from keap_connect.access import passwords, sign_ins
 from keap_connect.access.admins import create_admin
-from keap_connect.access.password_rules import LONGEST_PASSWORD
-from keap_connect.access.passwords import ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_EMAIL
+from keap_connect.access.passwords import ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_EMAIL, LONGEST_PASSWORD
 from keap_connect.access.sign_ins import ABSOLUTE_LIMIT, IDLE_LIMIT, find_admin, sign_in_admin
 from keap_connect.access.throttle import WINDOW
 from keap_connect.database import Base, db, read_session, write_transaction

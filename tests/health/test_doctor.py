@@ -19,9 +19,8 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.health import files
-from keap_connect.health.connectivity import check_database_clock, compare
 from keap_connect.health.finding import Health
-from keap_connect.health.proxies import mark_of
+from keap_connect.health.network import check_database_clock, compare, mark_of
 from keap_connect.models import Account, Alarm, Worker
 from keap_connect.refresh import recovery
 from keap_connect.refresh.clone_guard import confirm_only_one

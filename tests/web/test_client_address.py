@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.health.proxies import mark_of
+from keap_connect.health.network import mark_of
 from keap_connect.settings import Settings
 from keap_connect.web.network import ClientAddress, read_address
 from tests.conftest import SECRET_KEY, TOKEN_KEY

@@ -1,9 +1,12 @@
-"""Whether Keap's token endpoint can be reached from here, over TLS that is valid, and whether the clocks agree.
+"""Whether Keap can be reached from here over TLS that is valid, the clocks agree, and client addresses are right.
 
-Token expiry follows this machine's clock, leases follow the database's.
+Token expiry follows this machine's clock, leases follow the database's. Rate limits count by client addresses, and the
+history shows them.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import select
@@ -14,9 +17,11 @@ from keap_connect.database import database_clock, db, read_session
 from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.keap.connectivity import check_token_endpoint
 from keap_connect.services import services
+from keap_connect.settings import Settings
 
 MOST_SECONDS_APART = 30
 ADVICE = "Set the clocks of this machine and the database's by NTP (`timedatectl set-ntp true`)."
+CLIENT_ADDRESS = "client address"
 
 
 def check_database_clock() -> Iterator[Finding]:
@@ -62,3 +67,33 @@ def check_connectivity() -> Iterator[Finding]:
         yield well("token endpoint", f"{host} answers{' over TLS' if is_tls else ''}.")
     if answer.date:
         yield compare("clock", (utc_now() - answer.date).total_seconds())
+
+
+def mark_of(settings: Settings) -> Path:
+    """Return the file that is touched when a request comes without its client address."""
+    return settings.instance_path / "no-client-address"
+
+
+def check_proxies() -> Iterator[Finding]:
+    settings = services().settings
+    if not settings.is_loopback and not settings.trusted_proxies:
+        yield attention(
+            CLIENT_ADDRESS,
+            "PUBLIC_URL is public and TRUSTED_PROXIES is 0: behind a proxy all requests seem to come from the proxy, "
+            "so limits count everybody together and the history names the proxy.",
+            "Set TRUSTED_PROXIES to the number of proxies in front of the app.",
+        )
+        return
+    if settings.trusted_proxies:
+        mark = mark_of(settings)
+        came_at = datetime.fromtimestamp(mark.stat().st_mtime if mark.exists() else 0, UTC)
+        if came_at > utc_now() - timedelta(days=1):
+            yield attention(
+                CLIENT_ADDRESS,
+                f"At {came_at:%Y-%m-%d %H:%M} UTC a request came without its client address in X-Forwarded-For.",
+                "Configure each proxy to append to X-Forwarded-For, set TRUSTED_PROXIES to their number, and block "
+                "direct access to the app.",
+            )
+            return
+    source = "X-Forwarded-For" if settings.trusted_proxies else "the connection"
+    yield well(CLIENT_ADDRESS, f"It is taken from {source}.")
