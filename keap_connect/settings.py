@@ -382,6 +382,8 @@ class _Reader:
         if sandbox_url:
             parts = urlsplit(urls["KEAP_AUTHORIZE_URL"])
             sandbox_url = f"{parts.scheme}://{parts.netloc}"
+        if proxy := self.text("KEAP_PROXY"):
+            self.parsed(addresses.check_proxy, proxy)
         keap = KeapSettings(
             client_id=client_id or SANDBOX_CLIENT_ID,
             client_secret=client_secret or SANDBOX_CLIENT_SECRET,
@@ -391,7 +393,7 @@ class _Reader:
             redirect_uri=f"{public_url}/callback",
             issuer=self.text("KEAP_ISSUER"),
             uses_pkce=self.switch("KEAP_PKCE"),
-            proxy=self.keap_proxy(),
+            proxy=proxy,
             authorities_file=self.certificates("SSL_CERT_FILE")[0],
             further_authorities=self.certificates("KEAP_CA_FILE")[1],
         )
@@ -412,15 +414,14 @@ class _Reader:
             )
         return value
 
-    def keap_proxy(self) -> str | None:
-        value = self.text("KEAP_PROXY")
-        if value:
-            self.parsed(addresses.check_proxy, value)
-        return value
-
     def mail(self) -> MailSettings | None:
-        value, sender = self.text("SMTP_URL"), self.mail_sender()
-        if bool(value) != bool(self.text("MAIL_FROM")):
+        value, sender = self.text("SMTP_URL"), self.text("MAIL_FROM") or ""
+        if sender and not addresses.mail_address(sender):
+            self.problems.append(
+                "MAIL_FROM must be one address, perhaps with a name: Acme Sync <connect@example.com>, "
+                f"not {sender[:60]!r}."
+            )
+        if bool(value) != bool(sender):
             self.problems.append("SMTP_URL and MAIL_FROM belong together: set both, or neither for no mail.")
         parts = self.parsed(addresses.split_smtp_url, value) if value else None
         if parts is None:
@@ -435,15 +436,6 @@ class _Reader:
             user=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
-
-    def mail_sender(self) -> str:
-        value = self.text("MAIL_FROM") or ""
-        if value and not addresses.mail_address(value):
-            self.problems.append(
-                "MAIL_FROM must be one address, perhaps with a name: Acme Sync <connect@example.com>, "
-                f"not {value[:60]!r}."
-            )
-        return value
 
     def service(self, public_url: str, is_loopback: bool, mail: MailSettings | None) -> ServiceSettings:
         name, support_email, privacy_url = map(self.text, ("SERVICE_NAME", "SUPPORT_EMAIL", "PRIVACY_URL"))

@@ -282,15 +282,4 @@ def _check_accounts(session: Session, wanted: list[int]) -> None:
 
 
 def _view(key: APIKey) -> APIKeyView:
-    return APIKeyView(
-        id=key.id,
-        public_id=key.public_id,
-        name=key.name,
-        scopes=key.scopes.split(),
-        account_ids=key.account_ids,
-        created_at=key.created_at,
-        created_by=key.created_by,
-        expires_at=key.expires_at,
-        revoked_at=key.revoked_at,
-        last_used_at=key.last_used_at,
-    )
+    return APIKeyView(*(getattr(key, name) for name in APIKeyView._fields))._replace(scopes=key.scopes.split())

@@ -60,7 +60,18 @@ def list_journeys(reference: str = "") -> list[Journey]:
         failed = AccountEvent.kind == EventKind.CONNECTION_FAILED, AccountEvent.at >= oldest
         events = session.scalars(select(AccountEvent.details).where(*failed)).all()
     addresses = {details.get("reference"): details.get("address") for details in events}
-    return [_journey(flow, account, addresses.get(flow.ref)) for flow, account in found]
+    return [
+        Journey(
+            ref=flow.ref,
+            started_at=flow.started_at,
+            outcome=_outcome(flow),
+            keap_said=flow.keap_said,
+            account_id=account.id if account else None,
+            account_title=account.title if account else None,
+            who=(account.person_email or account.person_name if account else None) or addresses.get(flow.ref),
+        )
+        for flow, account in found
+    ]
 
 
 def list_failures() -> list[Failures]:
@@ -77,18 +88,6 @@ def list_failures() -> list[Failures]:
     with read_session() as session:
         found = session.execute(counted.order_by(people.desc(), flow.ending)).all()
     return [Failures(Ending(ending), count, last_at) for ending, count, last_at in found if ending and last_at]
-
-
-def _journey(flow: AuthorizationFlow, account: Account | None, address: str | None) -> Journey:
-    return Journey(
-        ref=flow.ref,
-        started_at=flow.started_at,
-        outcome=_outcome(flow),
-        keap_said=flow.keap_said,
-        account_id=account.id if account else None,
-        account_title=account.title if account else None,
-        who=(account.person_email or account.person_name if account else None) or address,
-    )
 
 
 def _outcome(flow: AuthorizationFlow) -> str:

@@ -57,10 +57,6 @@ class Answer:
     retry_after_seconds: float | None = None  # the recipient is overloaded or away: send it nothing for so long
 
 
-def _note_nothing(_session: Session, _delivery: Delivery) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Channel:
     name: str  # as in `Delivery.channel`
@@ -68,7 +64,9 @@ class Channel:
     # Returns the recipients that messages can be sent to now; None is all of them, one lane for the whole channel. A
     # lane that hangs holds up no other.
     list_lanes: Callable[[], Sequence[str | None]] = lambda: (None,)
-    note: Callable[[Session, Delivery], None] = _note_nothing  # in the transaction that writes how an attempt ended
+    note: Callable[[Session, Delivery], None] = lambda _session, _delivery: (
+        None
+    )  # in the transaction that writes how an attempt ended
     plan: Callable[[], None] = lambda: None  # every minute: writes the messages that no change causes
 
 
