@@ -7,10 +7,11 @@ import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
+import psycopg
 import pytest
-import sqlalchemy
 from argon2 import PasswordHasher
 from flask import Flask
 
@@ -121,18 +122,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         shutil.copy(request.getfixturevalue("empty_sqlite"), path)
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_postgres")
-    engine = sqlalchemy.create_engine(url)
-    tables = Base.metadata.sorted_tables
-    with engine.begin() as connection:  # TRUNCATE takes five times as long, since it makes new files
-        # As TRUNCATE would, wait for what a process that was killed has still under way.
-        connection.exec_driver_sql(f"LOCK TABLE {', '.join(table.name for table in tables)}")
-        for table in reversed(tables):
-            connection.execute(table.delete())
-        connection.exec_driver_sql(
-            "SELECT setval(sequencename::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL"
-        )
-    engine.dispose()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(empty_all_tables())
     return url
+
+
+@cache
+def empty_all_tables() -> bytes:
+    """Return the statements that empty PostgreSQL, all in one message. TRUNCATE takes longer: it makes new files."""
+    names = [table.name for table in Base.metadata.sorted_tables]
+    # As TRUNCATE would, wait for what a process that was killed has still under way.
+    steps = [f"LOCK TABLE {', '.join(names)}", *(f"DELETE FROM {name}" for name in reversed(names))]
+    steps.append("SELECT setval(sequencename::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL")
+    return "; ".join(steps).encode()
 
 
 def environ_of(sandbox: Sandbox, database_url: str, folder: Path) -> dict[str, str]:
