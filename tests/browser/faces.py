@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.state import AccountState
@@ -37,9 +37,15 @@ class Face:
     act: Act | None = None
 
 
+def follow(page: Page, control: Locator) -> None:
+    """Follow a link or send a form. A browser that draws nothing has no place to click at."""
+    with page.expect_navigation():
+        control.dispatch_event("click")
+
+
 def press(name: str) -> Act:
     """Press a button."""
-    return lambda page: page.get_by_role("button", name=name, exact=True).click()
+    return lambda page: follow(page, page.get_by_role("button", name=name, exact=True))
 
 
 def send(button: str, **fields: str) -> Act:
@@ -48,7 +54,7 @@ def send(button: str, **fields: str) -> Act:
     def act(page: Page) -> None:
         for name, value in fields.items():
             page.locator(f"main [name={name}]").first.evaluate("(field, value) => field.value = value", value)
-        page.locator("main").get_by_role("button", name=button, exact=True).click()
+        follow(page, page.locator("main").get_by_role("button", name=button, exact=True))
 
     return act
 
@@ -61,7 +67,7 @@ def unfold(page: Page) -> None:
 def make_and_list(page: Page) -> None:
     """Make a key in the sandbox and go back to the list of them."""
     press("Make a Service Account Key")(page)
-    page.get_by_role("link", name="API Settings").click()
+    follow(page, page.get_by_role("link", name="API Settings"))
 
 
 def sign_in_as(email: str) -> Act:

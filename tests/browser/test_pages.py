@@ -86,7 +86,9 @@ class Inspector:
     """One tab in which all pages are visited, one after the other, and what it has seen so far."""
 
     def __init__(self, world: World, browser: Browser) -> None:
-        context = browser.new_context(viewport=DESK, locale="en-US", timezone_id="UTC", reduced_motion="reduce")
+        context = browser.new_context(
+            viewport=DESK, locale="en-US", timezone_id="UTC", color_scheme="light", reduced_motion="reduce"
+        )
         self.world = world
         self.watch = Watch.over(context)
         self.page = context.new_page()
@@ -104,14 +106,12 @@ class Inspector:
         context.clear_cookies()
         context.add_cookies([{"name": name, "value": value, "url": url} for name, value in cookies.items()])
         page.set_viewport_size(DESK)
-        page.emulate_media(media="screen", color_scheme="light")
         self.answers.clear()
         self.watch.requests.clear()
         self.watch.complaints.clear()
         page.goto(url + face.path.format(**self.world.accounts))
         if face.act:
             face.act(page)
-            page.wait_for_load_state()
 
     def find_faults(self, site: str, face: Face) -> Iterator[str]:
         """Visit a page and say what is wrong with it."""
@@ -129,7 +129,6 @@ class Inspector:
             yield f"it is too large: {size}"
         yield from (f"sticks out of its cell: {text}" for text in self.page.evaluate(FIND_CROWDED))
         yield from self._narrow()
-        yield from self._print()
         yield from self._look_closely(markup, site)
         yield from self.watch.complaints
         yield from self.watch.foreign_requests(origin_of(self.world.urls[site]))
@@ -139,16 +138,8 @@ class Inspector:
         if (beyond := self.page.evaluate("document.documentElement.scrollWidth - innerWidth")) > 0:
             yield f"it scrolls sideways by {beyond} pixels"
 
-    def _print(self) -> Iterator[str]:
-        on_screen = self.page.evaluate(READ_TEXT)
-        self.page.emulate_media(media="print")
-        on_paper = self.page.evaluate(READ_TEXT)
-        self.page.emulate_media(media="screen")
-        yield from (f"paper hides: {text}" for text in on_screen if text not in on_paper)
-
     def _look_closely(self, markup: Markup, site: str) -> Iterator[str]:
-        """Run axe where a page has something that axe has not seen; where only its place is new, in light colors."""
-        page = self.page
+        """Print a page that has something new, and run axe over it; where only its place is new, in light colors."""
         sheet = "sandbox" if site == "sandbox" else "app"  # all other sites are the app, and look the same
         kinds = {
             (one.parents[-1].name, sheet, one.name, one["class"], one["type"], one["role"])
@@ -159,15 +150,24 @@ class Inspector:
             return
         has_new_look = not {one[1:] for one in kinds} <= {one[1:] for one in self.kinds}
         self.kinds |= kinds
-        page.set_viewport_size(DESK)
-        page.evaluate(THIN_OUT)
-        page.evaluate(AXE_SCRIPT)
-        yield from page.evaluate(RUN_AXE, RULES)
+        self.page.set_viewport_size(DESK)
+        yield from self._print()
+        self.page.evaluate(THIN_OUT)
+        self.page.evaluate(AXE_SCRIPT)
+        yield from self.page.evaluate(RUN_AXE, RULES)
         if has_new_look:
-            page.emulate_media(color_scheme="dark")
-            page.set_viewport_size(PHONE)
-            found = page.evaluate(RUN_AXE, RULES_OF_LOOKS)
+            self.page.emulate_media(color_scheme="dark")
+            self.page.set_viewport_size(PHONE)
+            found = self.page.evaluate(RUN_AXE, RULES_OF_LOOKS)
+            self.page.emulate_media(color_scheme="light")
             yield from (f"on a phone, dark: {one}" for one in found)
+
+    def _print(self) -> Iterator[str]:
+        on_screen = self.page.evaluate(READ_TEXT)
+        self.page.emulate_media(media="print")
+        on_paper = self.page.evaluate(READ_TEXT)
+        self.page.emulate_media(media="screen")
+        yield from (f"paper hides: {text}" for text in on_screen if text not in on_paper)
 
     def _note_answer(self, answer: Response) -> None:
         if answer.request.is_navigation_request():
@@ -185,9 +185,9 @@ def world(sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory, em
 
 
 @pytest.fixture(scope="module")
-def inspector(world: World, browser: Browser) -> Iterator[Inspector]:
+def inspector(world: World, frameless_browser: Browser) -> Iterator[Inspector]:
     """Give the tab in which the pages are visited."""
-    opened = Inspector(world, browser)
+    opened = Inspector(world, frameless_browser)
     yield opened
     opened.page.context.close()
 

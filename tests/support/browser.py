@@ -38,12 +38,12 @@ def find_system_chromium() -> str | None:
     return None
 
 
-def launch_browser(playwright: Playwright) -> Browser:
+def launch_browser(playwright: Playwright, *options: str) -> Browser:
     """Start Chromium without a window; without one on the system, Playwright starts its own."""
     # Without `chromium_sandbox`, Playwright passes --no-sandbox: Chromium's own works neither as root nor in
     # many containers, and the tests open no page but ours.
     return playwright.chromium.launch(
-        executable_path=find_system_chromium(), headless=True, chromium_sandbox=False, args=LAUNCH_OPTIONS
+        executable_path=find_system_chromium(), headless=True, chromium_sandbox=False, args=[*LAUNCH_OPTIONS, *options]
     )
 
 
@@ -61,12 +61,26 @@ def ensure_browser() -> None:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
+    """Give what drives the browsers of this test run."""
+    with sync_playwright() as driving:
+        yield driving
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
     """Give one Chromium for the whole test run."""
-    with sync_playwright() as playwright:
-        launched = launch_browser(playwright)
-        yield launched
-        launched.close()
+    launched = launch_browser(playwright)
+    yield launched
+    launched.close()
+
+
+@pytest.fixture(scope="module")
+def frameless_browser(playwright: Playwright) -> Iterator[Browser]:
+    """Give a Chromium that lays pages out and never draws them, for half of the processor time; it takes no clicks."""
+    launched = launch_browser(playwright, "--disable-threaded-compositing")
+    yield launched
+    launched.close()
 
 
 @pytest.fixture
