@@ -87,7 +87,6 @@ def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbo
 @pytest.fixture
 def sandbox(sandbox_process: Sandbox) -> Sandbox:
     """Give the sandbox, as new."""
-    sandbox_process.release()
     sandbox_process.reset()
     return sandbox_process
 

@@ -1,13 +1,17 @@
 """Runs the sandbox as a program of its own and plays people and tests against it over HTTP."""
 
 import base64
+import json
 import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode, urlsplit
 
 import requests
 
@@ -92,12 +96,17 @@ class Sandbox:
     def control(self, method: str, path: str, body: object = None, **query: Any) -> Any:
         """Call `/sandbox/api` and return the JSON answer; a refusal is an error."""
         seconds = TIMEOUT_SECONDS + query.get("timeout", 0)  # for so long it waits before it answers
-        with new_browser() as browser:
-            url = f"{self.url}/sandbox/api{path}"
-            answer = browser.request(method, url, json=body, params=query, timeout=seconds)
-        if answer.status_code >= 400:
-            raise ValueError(f"{method} {path}: {answer.status_code} {answer.text}")
-        return answer.json() if answer.content else None
+        named = {name: value for name, value in query.items() if value is not None}
+        headers = {"Content-Type": "application/json"}
+        # Not by requests, which takes five times the processor time, for one in three requests of all tests.
+        with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=seconds)) as connection:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, f"/sandbox/api{path}?{urlencode(named)}", text, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        if answer.status >= 400:
+            raise ValueError(f"{method} {path}: {answer.status} {content.decode()}")
+        return json.loads(content) if content else None
 
     def state(self) -> dict[str, Any]:
         return self.control("GET", "/state")
