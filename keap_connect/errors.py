@@ -225,10 +225,6 @@ class AdminNotFound(NotFound):
     heading, advice = "There is no such admin", "They may have been removed, or never existed."
 
 
-class PasswordRefused(FormRefused):
-    field = "new_password"
-
-
 class UnsubscribeLinkGone(NotFound):
     """The link of a mail that ends these mails is incomplete, changed, or for somebody who is no longer an admin."""
 
@@ -246,10 +242,6 @@ class PasswordLinkGone(NotFound):
         "A link to choose a password works once, within a day, or until the time in the invitation. A newer link ends "
         "it. Ask an admin, or the operator of this app, for a new one."
     )
-
-
-class CodeRefused(FormRefused):
-    field = "code"
 
 
 class WrongPassword(FormRefused):

@@ -20,14 +20,7 @@ from keap_connect.access.rate_limits import network_of, rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
 from keap_connect.access.throttle import count_attempt, forgive, hashed, is_known_browser_of
 from keap_connect.database import read_session, take_turns, write_transaction
-from keap_connect.errors import (
-    AdminNotFound,
-    CodeRefused,
-    PasswordLinkGone,
-    PasswordRefused,
-    SignInThrottled,
-    TooManyAttempts,
-)
+from keap_connect.errors import AdminNotFound, FormRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import NOT_CHOSEN, Admin, TokenPurpose
 from keap_connect.services import services
@@ -48,22 +41,23 @@ SIGN_IN_CODE_GONE = "That sign-in code is unknown, used, replaced or too old. Le
 
 
 def check_password(password: str, email: str) -> None:
-    """Check the length and how easy it is to guess. Raises PasswordRefused.
+    """Check the length and how easy it is to guess. Raises FormRefused.
 
     Refused are common passwords, one repeated character or a sequence, and little more than the name of app or admin.
     """
+    problem = None
     if len(password) < SHORTEST_PASSWORD:
-        raise PasswordRefused(f"The password needs at least {SHORTEST_PASSWORD} characters.")
-    if len(password) > LONGEST_PASSWORD:
-        raise PasswordRefused(f"The password may have at most {LONGEST_PASSWORD} characters.")
-    if password.lower() in _common_passwords():
-        raise PasswordRefused("That password is one of the most common ones. Choose another one.")
-    if _is_counted(password):
-        raise PasswordRefused("That password repeats one character or only counts up or down. Choose another one.")
-    if _count_other_characters(password.lower(), email.lower()) < FEWEST_OTHER_CHARACTERS:
-        raise PasswordRefused(
-            "That password is little more than the name of this app or your e-mail address. Choose another one."
-        )
+        problem = f"The password needs at least {SHORTEST_PASSWORD} characters."
+    elif len(password) > LONGEST_PASSWORD:
+        problem = f"The password may have at most {LONGEST_PASSWORD} characters."
+    elif password.lower() in _common_passwords():
+        problem = "That password is one of the most common ones. Choose another one."
+    elif _is_counted(password):
+        problem = "That password repeats one character or only counts up or down. Choose another one."
+    elif _count_other_characters(password.lower(), email.lower()) < FEWEST_OTHER_CHARACTERS:
+        problem = "That password is little more than the name of this app or your e-mail address. Choose another one."
+    if problem:
+        raise FormRefused(problem, "new_password")
 
 
 @cache
@@ -98,7 +92,7 @@ def verify_password(
     A browser that this admin has signed in with before has a limit of its own, and so has a sign-in code.
 
     Raises:
-        CodeRefused: the sign-in code is unknown, used, replaced or too old; the password was not checked.
+        FormRefused: the sign-in code is unknown, used, replaced or too old; the password was not checked.
         SignInThrottled: too many failures for this browser, e-mail or network address, or in all; nothing was checked.
         TooManyRequests: too many wrong sign-in codes came from this network address.
     """
@@ -127,7 +121,7 @@ def verify_password(
     with write_transaction() as session:
         forgive(session, attempts)
         if sign_in_code and one_time_tokens.use_one_time_token(session, TokenPurpose.SIGN_IN, sign_in_code) is None:
-            raise CodeRefused(SIGN_IN_CODE_GONE, "sign_in_code")
+            raise FormRefused(SIGN_IN_CODE_GONE, "sign_in_code")
         if hasher.check_needs_rehash(admin.password_hash):  # the usual cost has grown since
             admin.password_hash = session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
     return admin
@@ -146,7 +140,7 @@ def verify_again(admin: Admin, password: str) -> bool:
 
 
 def change_password(admin: Admin, password: str) -> None:
-    """Store a new password, or raise PasswordRefused when it breaks a rule."""
+    """Store a new password, or raise FormRefused when it breaks a rule."""
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
         _store(session, admin, password_hash)
@@ -198,7 +192,7 @@ def redeem_password_link(token: str, password: str, address: str) -> None:
 
     Raises:
         PasswordLinkGone: the link is unknown, used, replaced or too old.
-        PasswordRefused: the password breaks a rule; the link still works.
+        FormRefused: the password breaks a rule; the link still works.
         TooManyRequests: too many wrong links came from this network address.
     """
     try:
@@ -217,7 +211,7 @@ def redeem_password_link(token: str, password: str, address: str) -> None:
 
 
 def make_hash(password: str, email: str) -> str:
-    """Return the hash of a new password, or raise PasswordRefused when it breaks a rule."""
+    """Return the hash of a new password, or raise FormRefused when it breaks a rule."""
     check_password(password, email)
     return services().password_hasher.hash(password)
 
@@ -235,7 +229,7 @@ def _check_sign_in_code(admin: Admin | None, code: str, address: str) -> None:
         found = one_time_tokens.find_one_time_token(session, TokenPurpose.SIGN_IN, code)
     if found is None or admin is None or found.admin_id != admin.id:
         rate_limits().count_wrong_key(address)
-        raise CodeRefused(SIGN_IN_CODE_GONE, "sign_in_code")
+        raise FormRefused(SIGN_IN_CODE_GONE, "sign_in_code")
 
 
 def _store(session: Session, admin: Admin, password_hash: str) -> None:

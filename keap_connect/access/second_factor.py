@@ -16,7 +16,7 @@ from keap_connect.access.throttle import count_attempt, forgive, hashed, is_know
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
-from keap_connect.errors import CodeRefused
+from keap_connect.errors import FormRefused
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Admin, RecoveryCode, TokenPurpose
 from keap_connect.services import services
@@ -52,19 +52,19 @@ def switch_on(admin: Admin, code: str) -> list[str]:
     """Turn it on with a first right code, and return the recovery codes, to be shown once.
 
     Raises:
-        CodeRefused: the code is wrong, or there is no seed that waits.
+        FormRefused: the code is wrong, or there is no seed that waits.
         TooManyAttempts: there were too many wrong codes.
     """
     attempts = count_attempt({f"second-factor:{admin.id}": ATTEMPTS_AT_CODE})
     seed = waiting_seed(admin)
     step = _step_of(code, seed) if seed else None
     if step is None:
-        raise CodeRefused("That code is wrong. Enter the one that the app on your phone shows now.")
+        raise FormRefused("That code is wrong. Enter the one that the app on your phone shows now.", "code")
     with write_transaction() as session:
         forgive(session, attempts)
         waits = update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None))
         if count_updated(session, waits.values(totp_on_at=utc_now(), totp_step=step)) != 1:
-            raise CodeRefused("Two-factor authentication is on already.")
+            raise FormRefused("Two-factor authentication is on already.", "code")
         record(session, EventKind.SECOND_FACTOR_ON, None, admin.email, email=admin.email)
         return _new_recovery_codes(session, admin.id)
 
@@ -108,7 +108,7 @@ def use_code(admin: Admin, code: str) -> None:
     """Use up a code of an admin who is signed in, before an act that the password alone must not allow.
 
     Raises:
-        CodeRefused: it is wrong or was used before.
+        FormRefused: it is wrong or was used before.
         TooManyAttempts: there were too many wrong codes; nothing was checked.
     """
     attempts = count_attempt({f"second-factor:{admin.id}": ATTEMPTS_AT_CODE})
@@ -117,7 +117,7 @@ def use_code(admin: Admin, code: str) -> None:
             forgive(session, attempts)
             return
         record(session, EventKind.SECOND_FACTOR_REFUSED, None, admin.email, email=admin.email)
-    raise CodeRefused("That code is wrong, or was used already. Wait for the next one. Nothing was changed.")
+    raise FormRefused("That code is wrong, or was used already. Wait for the next one. Nothing was changed.", "code")
 
 
 def finish_second_step(admin: Admin, token: str | None, code: str, browser: str | None) -> bool:

@@ -10,23 +10,12 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts import state as derived
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.naming import no_account
 from keap_connect.accounts.ordering import Order, Position
 from keap_connect.accounts.search import search
-from keap_connect.accounts.state import (
-    CLIENT_REFUSED_STEP,
-    PAUSED_STEP,
-    UNREADABLE_STEP,
-    AccountState,
-    Cause,
-    Ours,
-    is_being_confirmed,
-    next_step_of,
-    reasons_of,
-    refresh_token_ends_at,
-    standing_of,
-)
+from keap_connect.accounts.state import AccountState, Cause, Ours
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session
@@ -259,22 +248,22 @@ def list_refreshable_ids() -> list[int]:
 def view_of(account: Account, ours: Ours, with_tokens: bool = False, pause_step: str | None = None) -> AccountView:
     """Return what a page shows of an account; `ours` is the registration of the installation."""
     now = utc_now()
-    standing = standing_of(account, now, ours)
+    standing = derived.standing_of(account, now, ours)
     state = standing.state
-    ends_at = refresh_token_ends_at(account) if account.refused_at is None else None
+    ends_at = derived.refresh_token_ends_at(account) if account.refused_at is None else None
     access_token, refresh_token = _masked(account, open_access_token), _masked(account, open_refresh_token)
     is_unreadable = state.is_alive and UNREADABLE in {access_token, refresh_token}
     return AccountView(
         **{name: getattr(account, name) for name in _COPIED},
         state=state,
         state_cause=standing.cause,
-        next_step=UNREADABLE_STEP if is_unreadable else next_step_of(account, state, ours, pause_step),
-        reasons=reasons_of(account, now, ours),
+        next_step=derived.UNREADABLE_STEP if is_unreadable else derived.next_step_of(account, state, ours, pause_step),
+        reasons=derived.reasons_of(account, now, ours),
         refresh_token_expires_at=ends_at,
         # An hour is added so that a grant just made has 45 days left, not 44.
         refresh_days_left=max((ends_at - now + timedelta(hours=1)).days, 0) if ends_at else None,
         has_access_token=account.access_token_sealed is not None,
-        is_being_confirmed=is_being_confirmed(account, state),
+        is_being_confirmed=derived.is_being_confirmed(account, state),
         is_unreadable=is_unreadable,
         access_token_masked=access_token if with_tokens else None,
         refresh_token_masked=refresh_token if with_tokens else None,
@@ -285,7 +274,7 @@ def _pause_step(session: Session) -> str | None:
     raised = set(session.scalars(select(Alarm.name)))
     if not raised:
         return None
-    return CLIENT_REFUSED_STEP if raised == {CLIENT_REFUSED} else PAUSED_STEP
+    return derived.CLIENT_REFUSED_STEP if raised == {CLIENT_REFUSED} else derived.PAUSED_STEP
 
 
 def _masked(account: Account, open_token: Callable[[Account], str | None]) -> str | None:

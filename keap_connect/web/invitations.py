@@ -9,24 +9,7 @@ from werkzeug.wrappers import Response
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.clock import utc_now
 from keap_connect.connect import confirming, invitations
-from keap_connect.connect.invitation_lists import (
-    COLUMNS,
-    MOST_BYTES,
-    MOST_COUNTED,
-    MOST_LINES,
-    count_invitations,
-    invite_many,
-    list_invitations,
-)
-from keap_connect.connect.invitations import (
-    LONGEST_DAYS,
-    USUAL_DAYS,
-    MadeInvitation,
-    NewInvitation,
-    open_link,
-    return_link,
-    start_by_invitation,
-)
+from keap_connect.connect import invitation_lists as lists
 from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.models import LARGEST_ID, InvitationState
 from keap_connect.services import services
@@ -47,19 +30,19 @@ def use(token: str) -> Response:
     try:
         if request.method == "POST":
             rate_limits().count_started_flow(request.remote_addr)
-            return redirect(start_by_invitation(token, browser()), code=303)
-        found = open_link(token, is_seen=request.method == "GET")
+            return redirect(invitations.start_by_invitation(token, browser()), code=303)
+        found = invitations.open_link(token, is_seen=request.method == "GET")
     except LinkGone:
         return show_gone()
     if found.state == InvitationState.WAITING:
         return show_waiting(found.id, is_by_link=True)
-    values = {"token": token, "invitation": found, "return_url": return_link(found.id)}
+    values = {"token": token, "invitation": found, "return_url": invitations.return_link(found.id)}
     return make_response(render_template("connect/invitation.html", **values))
 
 
 def show_waiting(invitation_id: int | None, *, is_by_link: bool = False) -> Response:
     """Say that somebody must confirm who connected; who only opens the link may be somebody else."""
-    values = {"return_url": return_link(invitation_id), "is_by_link": is_by_link}
+    values = {"return_url": invitations.return_link(invitation_id), "is_by_link": is_by_link}
     return make_response(render_template("connect/waiting.html", **values))
 
 
@@ -69,45 +52,46 @@ def index() -> str:
     before = request.args.get("before", 0, type=int)
     if state not in {"", *InvitationState}:
         abort(404)
-    found = list_invitations(SHOWN, max(0, min(before, LARGEST_ID)), text=text, state=state)
+    found = lists.list_invitations(SHOWN, max(0, min(before, LARGEST_ID)), text=text, state=state)
 
     def list_url(**changed: Any) -> str:
         chosen: dict[str, Any] = {"q": text, "state": state, **changed}
         return url_for("invitations.index", **{name: value or None for name, value in chosen.items()})
 
-    values = {"counts": count_invitations(), "most": MOST_COUNTED, "before": before, "list_url": list_url}
+    values = {"counts": lists.count_invitations(), "most": lists.MOST_COUNTED, "before": before, "list_url": list_url}
     return render_template("invitations/index.html", found=found, query=text, state=state, **values)
 
 
 def _form(errors: dict[str, str] | None = None) -> str:
     settings = services().settings
-    values = {"usual_days": USUAL_DAYS, "longest_days": LONGEST_DAYS, "settings": settings}
+    values = {"usual_days": invitations.USUAL_DAYS, "longest_days": invitations.LONGEST_DAYS, "settings": settings}
     return render_template("invitations/new.html", typed=request.form, errors=errors or {}, **values)
 
 
 @bp.form("/invitations/new", Audience.ADMIN, _form)
 def create() -> Response:
     typed = request.form
-    valid_days = typed.get("valid_days", str(USUAL_DAYS)).strip()
+    valid_days = typed.get("valid_days", str(invitations.USUAL_DAYS)).strip()
     if not re.fullmatch("[0-9]{1,4}", valid_days):
         raise InvitationRefused("Enter a number of days.", "valid_days")
     wanted: dict[str, Any] = {name: typed.get(name) for name in TEXTS}
     wanted |= {name: typed.get(name) == "1" for name in ("needs_confirmation", "is_mailed")}
-    return _show_link(invitations.make_invitation(NewInvitation(**wanted, valid_days=int(valid_days)), actor()))
+    invitation = invitations.NewInvitation(**wanted, valid_days=int(valid_days))
+    return _show_link(invitations.make_invitation(invitation, actor()))
 
 
 def _file_form(errors: dict[str, str] | None = None) -> str:
-    values = {"most_lines": MOST_LINES, "columns": COLUMNS, "has_mail": services().settings.mail}
+    values = {"most_lines": lists.MOST_LINES, "columns": lists.COLUMNS, "has_mail": services().settings.mail}
     return render_template("invitations/file.html", errors=errors or {}, **values)
 
 
-@bp.form("/invitations/file", Audience.ADMIN, _file_form, most_bytes=MOST_BYTES)
+@bp.form("/invitations/file", Audience.ADMIN, _file_form, most_bytes=lists.MOST_BYTES)
 def file() -> Response:
     """Invite everybody in a CSV file; the answer is a CSV file with their links, or the app mails them."""
     sent, is_mailed = request.files.get("file"), request.form.get("is_mailed") == "1"
     if sent is None or not sent.filename:
         raise InvitationRefused("Choose a file.", "file")
-    made = invite_many(sent.read(), actor(), is_mailed=is_mailed)
+    made = lists.invite_many(sent.read(), actor(), is_mailed=is_mailed)
     if is_mailed:
         return see_other("invitations.index", f"Invitations made: {len(made)}. The mails are sent within minutes.")
     headings = csv_line(("invitation", "label", "external_id", "email", "link"))
@@ -148,7 +132,7 @@ def change(invitation_id: int) -> Response:
     return see_other("invitations.show", invitation_id=invitation_id)
 
 
-def _show_link(made: MadeInvitation) -> Response:
+def _show_link(made: invitations.MadeInvitation) -> Response:
     if invitations.is_sent_by_mail(made.row):
         return see_other("invitations.show", "A mail with the link is sent within seconds.", invitation_id=made.row.id)
     return make_response(render_template("invitations/link.html", invitation=made.row, link=made.url))

@@ -21,7 +21,7 @@ from keap_connect.access.passwords import (
 )
 from keap_connect.access.rate_limits import WRONG_KEYS_PER_MINUTE
 from keap_connect.access.throttle import LIFETIME_SECONDS, is_known_browser_of
-from keap_connect.errors import CodeRefused, PasswordRefused
+from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
@@ -70,7 +70,7 @@ def test_a_long_password_of_any_characters_is_taken(password: str):
     ],
 )
 def test_a_password_that_is_tried_first_is_refused(password: str, words: str):
-    with pytest.raises(PasswordRefused, match=words):
+    with pytest.raises(FormRefused, match=words):
         check_password(password, "ann.lee@agency.example")
 
 
@@ -81,7 +81,7 @@ def test_each_password_of_the_shipped_list_is_long_enough_to_matter_and_refused(
     assert len(listed) >= 3000
     assert [one for one in listed if len(one) < SHORTEST_PASSWORD] == []
     for one in listed:
-        with pytest.raises(PasswordRefused):
+        with pytest.raises(FormRefused):
             check_password(one, ADMIN_EMAIL)
 
 
@@ -287,7 +287,7 @@ def test_a_code_ends_after_an_hour_and_is_no_way_to_guess_on(under_attack: Flask
     assert made_up == [422] * WRONG_KEYS_PER_MINUTE.amount + [429]
     with under_attack.app_context():
         assert verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.9")
-        with pytest.raises(CodeRefused):
+        with pytest.raises(FormRefused):
             verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.9", sign_in_code=code)
 
 
