@@ -27,20 +27,17 @@ from keap_connect.web import (
     bulk,
     connect,
     documents,
-    exports,
     health,
     imports,
     invitations,
     jobs,
     mail,
-    patterns,
     profile,
     reconnect_links,
     setup,
     signin,
     support,
     webhooks,
-    well_known,
 )
 from keap_connect.web.auth import current_admin, current_person, guard_pages
 from keap_connect.web.browser_security import protect_browsers, security_headers
@@ -74,7 +71,7 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     guard_pages(app)
     register_pages(app)
     if app.debug and settings.sandbox_url:
-        app.register_blueprint(patterns.bp)
+        app.register_blueprint(documents.patterns)
     register_api(app, security_headers(settings))
     app.wsgi_app = ClientAddress(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     register_commands(app)
@@ -99,9 +96,11 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 
 def register_pages(app: Flask) -> None:
-    pages = (connect, reconnect_links, signin, profile, accounts, admins, api_keys, audit, setup, imports)
-    for page in (*pages, bulk, jobs, exports, invitations, webhooks, mail, support, health, well_known, documents):
+    pages = (connect, reconnect_links, signin, profile, accounts, admins, api_keys, audit, setup, imports, bulk, jobs)
+    for page in (*pages, invitations, webhooks, mail, support, health, documents):
         app.register_blueprint(page.bp)
+    app.register_blueprint(jobs.exports)
+    app.register_blueprint(documents.well_known)
     show_errors(app)
     add_filters(app)
     version_static_files(app)

@@ -19,8 +19,8 @@ from keap_connect.models import LARGEST_ID, JobKind
 from keap_connect.services import services
 from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
-from keap_connect.web.exports import as_download
 from keap_connect.web.invitations import SHOWN
+from keap_connect.web.jobs import as_download
 
 bp = Pages("bulk", __name__)
 EXPORT = "export"

@@ -1,14 +1,18 @@
-"""The documents of this version, for those who are signed in."""
+"""The documents of this version, the logo, addresses that browsers try (RFC 8615), and the patterns of the design."""
 
 import re
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, abort, render_template
 from markupsafe import Markup, escape
+from werkzeug.wrappers import Response as AnyResponse
 
+from keap_connect.clock import utc_now
+from keap_connect.services import services
 from keap_connect.settings import ROOT
-from keap_connect.web.auth import Audience, Pages
+from keap_connect.web.auth import Audience, Pages, see_other
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 bp = Pages("documents", __name__)
 TEXTS = {".env.example", "LICENSE"}
 DOCUMENT = re.compile(r"(docs/)?[A-Za-z]+\.md")
+well_known = Pages("well_known", __name__)
+patterns = Pages("patterns", __name__)
 
 
 @bp.page("/help/<path:name>", Audience.VIEWER)
@@ -56,3 +62,42 @@ def _markdown() -> "MarkdownIt":
     markdown.add_render_rule("heading_open", _heading)
     markdown.add_render_rule("image", _picture)
     return markdown
+
+
+@well_known.page("/logo", Audience.ANYONE)
+def logo() -> Response:
+    found = services().settings.service.logo
+    if found is None:
+        abort(404)
+    answer = Response(found.content, mimetype=f"image/{found.kind}")
+    answer.headers["Cache-Control"] = "public, max-age=3600"
+    return answer
+
+
+@well_known.page("/favicon.ico", Audience.ANYONE)
+def favicon() -> AnyResponse:
+    return see_other("static", filename="favicon.svg")
+
+
+@well_known.page("/.well-known/change-password", Audience.ANYONE)
+def change_password() -> AnyResponse:
+    return see_other("profile.show", _anchor="change-password")
+
+
+@well_known.page("/.well-known/security.txt", Audience.ANYONE)
+def security_txt() -> Response:
+    """Say whom to write to about a weakness (RFC 9116)."""
+    settings = services().settings
+    if settings.service.support_email is None:
+        abort(404)
+    expires = (utc_now() + timedelta(days=90)).strftime("%Y-%m-%dT00:00:00Z")
+    contact = f"Contact: mailto:{settings.service.support_email}\nExpires: {expires}\n"
+    canonical = f"Canonical: {settings.public_url}/.well-known/security.txt\n"
+    return Response(contact + canonical, mimetype="text/plain")
+
+
+@patterns.page("/patterns", Audience.ANYONE)
+def index() -> str:
+    """Show every macro of the pages in every state; in debug mode with the sandbox only (`create_app`)."""
+    now = utc_now()
+    return render_template("patterns.html", moments=[now + timedelta(hours=3), now - timedelta(days=2), now, None])

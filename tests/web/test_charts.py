@@ -4,8 +4,7 @@ import pytest
 
 from keap_connect.accounts.stored_state import AGAIN_LIMITS
 from keap_connect.counters import LIMITS
-from keap_connect.web.charts import Drawing, Series, oppose, round_up, stack, steps
-from keap_connect.web.health import LEADS, WAITS
+from keap_connect.web.health import LEADS, WAITS, Drawing, Series, oppose, round_up, stack, steps
 
 
 def paths(drawing: Drawing) -> list[str]:
