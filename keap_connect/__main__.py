@@ -16,8 +16,7 @@ import click
 from flask.cli import ScriptInfo
 
 from keap_connect.application import create_app
-from keap_connect.cli.command import commands
-from keap_connect.cli.output import as_json
+from keap_connect.cli.command import as_json, commands
 from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.refresh.recovery import wait_for_pairs_in_memory
 from keap_connect.signals import end_in_order, on_stop

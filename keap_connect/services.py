@@ -12,6 +12,9 @@ from flask import Flask, current_app
 from keap_connect.crypto import TokenCipher
 from keap_connect.settings import KeapSettings, Settings
 
+# argon2id with 19 MiB, 2 passes, 1 lane: the minimum of OWASP, which a small machine can bear.
+PASSWORD_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
 
 @dataclass(frozen=True)
 class Services:
@@ -23,10 +26,6 @@ class Services:
     @property
     def keap(self) -> KeapSettings:
         return self.settings.keap
-
-
-# argon2id with 19 MiB, 2 passes, 1 lane: the minimum of OWASP, which a small machine can bear.
-PASSWORD_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 def attach_services(app: Flask, settings: Settings) -> None:

@@ -21,7 +21,6 @@ from keap_connect.accounts.changes import disconnect
 from keap_connect.accounts.credentials import fingerprint, open_access_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
-from keap_connect.cli import output
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import APIKeyRefused
@@ -588,7 +587,7 @@ def test_a_table_fits_its_terminal_and_shows_the_reason(app: Flask, monkeypatch:
         account = session.get_one(Account, 1)
         account.label, account.refused_at, account.failure_reason = "Dentist " * 20, utc_now(), "Keap said no."
     piped = app.test_cli_runner().invoke(args=["accounts", "list"]).stdout
-    monkeypatch.setattr(output, "_terminal_columns", lambda: 80)
+    monkeypatch.setattr("keap_connect.cli.command._terminal_columns", lambda: 80)
 
     shown = app.test_cli_runner().invoke(args=["accounts", "list"]).stdout
     events = app.test_cli_runner().invoke(args=["audit", "list"]).stdout

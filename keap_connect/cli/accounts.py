@@ -17,8 +17,18 @@ from keap_connect.accounts.directory import AccountView, count_matching, list_re
 from keap_connect.accounts.exporting import export_csv, list_in_pieces
 from keap_connect.accounts.naming import find_account_id
 from keap_connect.accounts.state import AccountState
-from keap_connect.cli.command import AccountName, Answer, account_argument, command, confirm, group, wants_json
-from keap_connect.cli.output import cell, facts, table
+from keap_connect.cli.command import (
+    AccountName,
+    Answer,
+    account_argument,
+    cell,
+    command,
+    confirm,
+    facts,
+    group,
+    table,
+    wants_json,
+)
 from keap_connect.connect.import_files import COLUMNS, MOST_BYTES
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.errors import ExitCode, KeapConnectError

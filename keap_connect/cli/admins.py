@@ -8,8 +8,7 @@ import click
 from keap_connect.access import admins as access
 from keap_connect.access.passwords import issue_password_link, issue_sign_in_code
 from keap_connect.access.second_factor import switch_off
-from keap_connect.cli.command import Answer, command, group, wants_json
-from keap_connect.cli.output import table
+from keap_connect.cli.command import Answer, command, group, table, wants_json
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor
 from keap_connect.models import Role

@@ -6,8 +6,7 @@ import click
 
 from keap_connect.access.api_keys import APIKeyView, Scope, get_api_key, issue_api_key, list_api_keys, revoke_api_key
 from keap_connect.accounts.naming import find_account_id
-from keap_connect.cli.command import AccountName, Answer, Days, command, confirm, group
-from keap_connect.cli.output import table
+from keap_connect.cli.command import AccountName, Answer, Days, command, confirm, group, table
 from keap_connect.clock import utc_now
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor

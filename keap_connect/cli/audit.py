@@ -6,8 +6,7 @@ from datetime import timedelta
 import click
 
 from keap_connect.accounts.naming import find_ids_in_history
-from keap_connect.cli.command import AccountName, Answer, Days, command, confirm, group
-from keap_connect.cli.output import table
+from keap_connect.cli.command import AccountName, Answer, Days, command, confirm, group, table
 from keap_connect.errors import ExitCode
 from keap_connect.events.deleting import LEAST_KEPT, count_older, prune_history
 from keap_connect.events.history import EventKind

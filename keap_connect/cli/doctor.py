@@ -7,8 +7,7 @@ from typing import TypeVar
 import click
 from flask.cli import ScriptInfo
 
-from keap_connect.cli.command import Answer, command
-from keap_connect.cli.output import cell, wrapped
+from keap_connect.cli.command import Answer, cell, command, wrapped
 from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.health.examination import examine, list_wrong_settings
 from keap_connect.health.finding import Health

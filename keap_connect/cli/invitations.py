@@ -4,8 +4,7 @@ from typing import Any
 
 import click
 
-from keap_connect.cli.command import Answer, command, group
-from keap_connect.cli.output import table
+from keap_connect.cli.command import Answer, command, group, table
 from keap_connect.connect import confirming
 from keap_connect.connect import invitations as invited
 from keap_connect.connect.invitation_lists import list_invitations

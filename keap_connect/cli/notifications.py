@@ -4,8 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from keap_connect.cli.command import Answer, command, group
-from keap_connect.cli.output import table
+from keap_connect.cli.command import Answer, command, group, table
 from keap_connect.errors import ExitCode, KeapConnectError
 from keap_connect.events.history import ANNOUNCED, Actor
 from keap_connect.models import WebhookEndpoint

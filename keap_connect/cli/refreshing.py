@@ -4,8 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from keap_connect.cli.command import Answer, command, group
-from keap_connect.cli.output import facts, table
+from keap_connect.cli.command import Answer, command, facts, group, table
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor

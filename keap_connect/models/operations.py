@@ -8,6 +8,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from keap_connect.database import Base
 
+CLIENT_REFUSED = "client_refused"  # the only alarm that lets one refresh through now and then
+
 
 class KeyCheck(Base):
     """One row with a known text, sealed. It opens only if TOKEN_KEYS belong to this database."""
@@ -98,9 +100,6 @@ class Process(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     beat_at: Mapped[datetime]
     sealing_key: Mapped[str]
-
-
-CLIENT_REFUSED = "client_refused"  # the only alarm that lets one refresh through now and then
 
 
 class Alarm(Base):

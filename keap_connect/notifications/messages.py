@@ -21,16 +21,6 @@ from keap_connect.services import services
 
 LONGEST_SUBJECT = 150
 SHORT_LINES = SMTP.clone(cte_type="7bit", max_line_length=76)  # a blank, and a word of 75
-
-
-class MailPolicy(EmailPolicy):
-    """Long lines, since a link that is folded is encoded as if it was words; short ones for words (RFC 2047)."""
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        return SHORT_LINES.fold_binary(name, value) if name in {"Subject", "From"} else super().fold_binary(name, value)
-
-
-MAIL_POLICY = MailPolicy(cte_type="7bit", linesep="\r\n", max_line_length=998)
 # Customers read those of a state that a person must end; admins read all.
 CAUSES = {
     Cause.OTHER_REGISTRATION: "It was connected with another client id or token URL than the settings name now.",
@@ -46,6 +36,16 @@ CAUSES = {
 }
 STATE_WORDS = {AccountState.RECONNECT_REQUIRED: "must be reconnected", AccountState.AT_RISK: "is at risk"}
 ALARM_HEADING = "Refreshing is paused for all accounts"
+
+
+class MailPolicy(EmailPolicy):
+    """Long lines, since a link that is folded is encoded as if it was words; short ones for words (RFC 2047)."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        return SHORT_LINES.fold_binary(name, value) if name in {"Subject", "From"} else super().fold_binary(name, value)
+
+
+MAIL_POLICY = MailPolicy(cte_type="7bit", linesep="\r\n", max_line_length=998)
 
 
 @dataclass(frozen=True)

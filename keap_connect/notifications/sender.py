@@ -45,6 +45,7 @@ CLOCK_SECONDS = 60.0
 REFRESHING = "refreshing."  # with it begin the kinds that are about all accounts
 WAITING, SENT, GIVEN_UP, CANCELLED = "waiting", "sent", "given_up", "cancelled"
 FAULT = "A fault of this program ended the attempt; it is in the log."
+Lane = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,6 @@ class Channel:
         None
     )  # in the transaction that writes how an attempt ended
     plan: Callable[[], None] = lambda: None  # every minute: writes the messages that no change causes
-
-
-Lane = tuple[str, str | None]
 
 
 class Sender(Background):

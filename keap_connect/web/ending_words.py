@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from keap_connect.connect.endings import Ending
 
+NOTHING_CHANGED = "Nothing was changed, and nothing was lost."
+
 
 @dataclass(frozen=True)
 class EndingWords:
@@ -33,7 +35,6 @@ def _failed(ending: Ending, status: int, heading: str, what_happened: str, *more
     return EndingWords(ending, status, "failed", heading, (f"{what_happened} {NOTHING_CHANGED}", *more))
 
 
-NOTHING_CHANGED = "Nothing was changed, and nothing was lost."
 ENDINGS = (
     _success(
         Ending.CONNECTED,
