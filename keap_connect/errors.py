@@ -290,9 +290,6 @@ class WebhookNotFound(NotFound):
 class DeliveryNotFound(NotFound):
     heading, advice = "There is no such delivery", "It may have been deleted: KEEP_DELIVERIES says when."
 
-    def __init__(self) -> None:
-        super().__init__("There is no such delivery to this webhook.")
-
 
 class WebhookUnfit(FormRefused):
     """Webhooks may not go to this URL, or there are too many of them."""

@@ -6,7 +6,6 @@ lock the admin out. It is known for 180 days, and until the password changes.
 Source: OWASP, "Slow Down Online Guessing Attacks with Device Cookies".
 """
 
-import hashlib
 import hmac
 import math
 import secrets
@@ -17,6 +16,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
+from keap_connect.crypto import hash_secret
 from keap_connect.database import take_turns, write_transaction
 from keap_connect.errors import TooManyAttempts
 from keap_connect.models import Admin, SignInAttempt
@@ -51,7 +51,7 @@ def forgive(session: Session, attempt_ids: list[int]) -> None:
 
 def hashed(value: str) -> str:
     """Return the name of a subject that must not be stored as it is."""
-    return hashlib.sha256(value.encode()).hexdigest()[:32]
+    return hash_secret(value)[:32]
 
 
 def _seconds_to_wait(session: Session, subject: str, most: int) -> int:

@@ -1,8 +1,6 @@
 """Whether Keap's token endpoint knows our client: checked with an impossible code, so that no code is used up."""
 
 import hmac
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from enum import StrEnum
 
 from keap_connect.clock import utc_now
@@ -22,16 +20,7 @@ class ClientStanding(StrEnum):
     NO_ANSWER = "no_answer"
 
 
-@dataclass(frozen=True)
-class ClientCheck:
-    """One check. `reason` is a sentence that quotes Keap."""
-
-    standing: ClientStanding
-    reason: str
-    checked_at: datetime
-
-
-def check_client(actor: str) -> ClientCheck:
+def check_client(actor: str) -> CheckedClient:
     """Exchange a code that Keap never issued: only a client that Keap knows gets the answer that the code is bad.
 
     An answer that shows nothing is not stored, so that the check before it still counts.
@@ -42,21 +31,20 @@ def check_client(actor: str) -> ClientCheck:
         Verdict.GRANTED: ClientStanding.KNOWN,
         Verdict.CLIENT_MISCONFIGURED: ClientStanding.REFUSED,
     }.get(classified.verdict, ClientStanding.NO_ANSWER)
-    check = ClientCheck(standing, classified.reason, utc_now())
+    facts = {"standing": standing, "reason": classified.reason, "checked_at": utc_now()}
+    check = CheckedClient(id=1, registration=_registration(), **facts)
     with write_transaction() as session:
         record(session, EventKind.CLIENT_CHECKED, None, actor, standing=standing, reason=classified.reason)
         if standing is not ClientStanding.NO_ANSWER:
-            session.merge(CheckedClient(id=1, registration=_registration(), **asdict(check)))
+            session.merge(check)
     return check
 
 
-def find_client_check() -> ClientCheck | None:
+def find_client_check() -> CheckedClient | None:
     """Return the stored check, unless client id, secret or token URL have changed since."""
     with read_session() as session:
         stored = session.get(CheckedClient, 1)
-    if stored is None or not hmac.compare_digest(stored.registration, _registration()):
-        return None
-    return ClientCheck(ClientStanding(stored.standing), stored.reason, stored.checked_at)
+    return stored if stored and hmac.compare_digest(stored.registration, _registration()) else None
 
 
 def _registration() -> str:

@@ -45,7 +45,7 @@ def check_mail() -> Iterator[Finding]:
 def check_client_standing() -> Iterator[Finding]:
     """Judge by the last check on the page Setup; this sends nothing to Keap."""
     check = find_client_check()
-    if check and check.standing is ClientStanding.REFUSED:
+    if check and check.standing == ClientStanding.REFUSED:
         advice = "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET, then check again on the page Setup."
         yield wrong("client", f"Keap refused the client id or the secret. {check.reason}", advice)
 

@@ -173,7 +173,7 @@ def redeliver(endpoint_id: int, delivery_id: int) -> Delivery:
         _get_on(session, endpoint_id)
         row = session.get(Delivery, min(delivery_id, LARGEST_ID), with_for_update=True)
         if row is None or (row.channel, row.recipient) != ("webhook", str(endpoint_id)):
-            raise DeliveryNotFound
+            raise DeliveryNotFound("There is no such delivery to this webhook.")
         # One that is due sooner may be under way.
         if row.finished_at is not None or row.due_at > now + timedelta(seconds=CLAIM_SECONDS):
             row.status, row.finished_at, row.attempts, row.failing_since = WAITING, None, 0, None

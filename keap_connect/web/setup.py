@@ -11,12 +11,13 @@ from werkzeug.wrappers import Response
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.addresses import LOOPBACK_HOSTS
-from keap_connect.connect.client_check import ClientCheck, ClientStanding, check_client, find_client_check
+from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.journeys import Failures, list_failures
 from keap_connect.health.refreshing import Refreshing, read_refreshing
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
+from keap_connect.models import CheckedClient
 from keap_connect.services import services
 from keap_connect.settings import Settings
 from keap_connect.web.auth import Audience, Pages, see_other, signed_in_admin
@@ -40,7 +41,7 @@ class Step:
 
 
 def list_steps(
-    settings: Settings, check: ClientCheck | None, connected: int, refreshing: Refreshing, failures: list[Failures]
+    settings: Settings, check: CheckedClient | None, connected: int, refreshing: Refreshing, failures: list[Failures]
 ) -> list[Step]:
     """Return all steps in the guide's order.
 
@@ -99,7 +100,7 @@ def _redirect_uri(settings: Settings) -> tuple[Tick, str]:
     return Tick.DONE, "It is https, on a public host name, without a query: as Keap wants it."
 
 
-def _client_check(check: ClientCheck | None, refusal: str | None, failures: list[Failures]) -> tuple[Tick, str]:
+def _client_check(check: CheckedClient | None, refusal: str | None, failures: list[Failures]) -> tuple[Tick, str]:
     if refusal:
         return Tick.TROUBLE, refusal
     refused = next((one for one in failures if one.ending is Ending.CLIENT_REFUSED), None)
@@ -107,7 +108,7 @@ def _client_check(check: ClientCheck | None, refusal: str | None, failures: list
         return Tick.TROUBLE, refused.sentence
     if check is None:
         return Tick.TO_DO, "It was not asked yet, or the settings have changed since."
-    if check.standing is ClientStanding.REFUSED:
+    if check.standing == ClientStanding.REFUSED:
         return Tick.TROUBLE, f"It refuses the client id or the secret. {check.reason}"
     return Tick.DONE, "It knows the client, and refused only the made-up code."
 
@@ -150,9 +151,9 @@ def index() -> str:
 def check() -> Response:
     with keap_call_slot():
         checked = check_client(signed_in_admin().email)
-    if checked.standing is ClientStanding.KNOWN:
+    if checked.standing == ClientStanding.KNOWN:
         flash(f"The token endpoint knows the client: it refused only the code. {checked.reason}", "done")
-    elif checked.standing is ClientStanding.REFUSED:
+    elif checked.standing == ClientStanding.REFUSED:
         flash(f"The token endpoint refuses the client id or the secret. {checked.reason}", "failed")
     else:
         flash(
