@@ -6,18 +6,8 @@ people or, with `--json`, as one document for programs.
 
 from flask import Flask
 
-from keap_connect.cli import (  # noqa: F401  (each adds its commands)
-    accounts,
-    admins,
-    api_keys,
-    audit,
-    database,
-    doctor,
-    invitations,
-    notifications,
-    programs,
-    refreshing,
-)
+# Each adds its commands.
+from keap_connect.cli import accounts, admins, api_keys, audit, database, health, invitations, notifications, programs  # noqa: F401
 from keap_connect.cli.command import commands
 
 

@@ -276,7 +276,7 @@ def test_a_recovery_file_of_another_user_is_found(app: Flask, monkeypatch: pytes
 
 @on_sqlite
 def test_a_fault_of_the_program_is_a_sentence_and_json(app: Flask, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("keap_connect.cli.doctor.examine", lambda: {}["what nobody foresaw"])
+    monkeypatch.setattr("keap_connect.cli.health.examine", lambda: {}["what nobody foresaw"])
 
     finished = app.test_cli_runner().invoke(args=["doctor", "--json"])
 

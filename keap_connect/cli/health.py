@@ -1,18 +1,26 @@
-"""`./keap-connect refreshing …` and `emergency-stop`: whether accounts are refreshed, and how a pause ends."""
+"""`./keap-connect doctor`, `support`, `refreshing …` and `emergency-stop`: what is wrong, and how a pause ends."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import TypeVar
 
 import click
+from flask.cli import ScriptInfo
 
-from keap_connect.cli.command import Answer, command, facts, group, table
+from keap_connect.cli.command import Answer, cell, command, facts, group, table, wrapped
 from keap_connect.emergency_stop import stop_everything
-from keap_connect.errors import ExitCode
+from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.events.history import Actor
+from keap_connect.health.examination import examine, list_wrong_settings
+from keap_connect.health.finding import Health
 from keap_connect.health.refreshing import read_refreshing
+from keap_connect.health.support import support_text, support_text_without_app
 from keap_connect.models import CLIENT_REFUSED
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 
+MARKS = {Health.WELL: "ok", Health.ATTENTION: "look", Health.WRONG: "WRONG", Health.UNKNOWN: "?"}
+Found = TypeVar("Found")
 refreshing = group("refreshing", "Whether accounts are refreshed, and how to continue after a pause.")
 UNDO = """\
 Nobody is signed in, no password and no API key works, and nothing is refreshed. When the danger is over:
@@ -21,6 +29,47 @@ Nobody is signed in, no password and no API key works, and nothing is refreshed.
   ./keap-connect refreshing confirm-only-one
 If database and TOKEN_KEYS may both be stolen, the accounts above must also be withdrawn at Keap and reconnected."""
 NAMES = ("id", "tenant_id", "external_id", "person_email", "title")
+
+
+@command("doctor", "doctor", "doctor --json", checks_database=False, with_appcontext=False)
+@click.pass_context
+def doctor(ctx: click.Context) -> Answer:
+    """Check settings, database, keys, clocks, the way to Keap, workers, files and disk; exit code 1 if one is wrong.
+
+    It works with wrong settings and without a database too, sends no secret anywhere, and changes nothing.
+    """
+    findings = _in_app(ctx, examine, list_wrong_settings)
+    is_wrong = any(finding.health is Health.WRONG for finding in findings)
+    width = max(len(finding.subject) for finding in findings)
+    lines = []
+    for finding in findings:
+        sentence = f"{MARKS[finding.health]:<6} {finding.subject:<{width}}  {cell(finding.sentence)}"
+        lines.append(wrapped(sentence, width + 9))
+        if finding.advice:
+            lines.append(wrapped(f"{'':<6} {'':<{width}}  -> {cell(finding.advice)}", width + 12))
+    document = {"is_well": not is_wrong, "findings": [asdict(finding) for finding in findings]}
+    return Answer(document, "\n".join(lines), code=ExitCode.FAILED if is_wrong else ExitCode.DONE)
+
+
+@command("support", "support --json", checks_database=False, with_appcontext=False)
+@click.pass_context
+def support(ctx: click.Context) -> Answer:
+    """Print versions, settings without secrets, checks and last failures, for those who help you.
+
+    It works with wrong settings and without a database too, sends no secret anywhere, and changes nothing.
+    """
+    text = _in_app(ctx, lambda: support_text(None, {}), support_text_without_app)
+    return Answer({"text": text}, text)
+
+
+def _in_app(ctx: click.Context, look: Callable[[], Found], look_without: Callable[[Sequence[str]], Found]) -> Found:
+    """Return what `look` finds in the app; with wrong settings there is none, so the other gets what is wrong."""
+    try:
+        app = ctx.ensure_object(ScriptInfo).load_app()
+    except SettingsError as refusal:
+        return look_without(refusal.problems)
+    with app.app_context():
+        return look()
 
 
 @command("status", "refreshing status", "refreshing status --json", within=refreshing)
