@@ -14,7 +14,7 @@ from keap_connect.deployment import VERSION
 from keap_connect.engine import connect_database
 from keap_connect.events.hand_outs import attach_hand_out_log
 from keap_connect.keap.transport import allow_loopback_http
-from keap_connect.logs import name_requests, start_logging
+from keap_connect.logs import name_request, start_logging
 from keap_connect.refresh.clone_guard import keep_mark
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import attach_services, services
@@ -39,11 +39,11 @@ from keap_connect.web import (
     support,
     webhooks,
 )
-from keap_connect.web.auth import current_admin, current_person, guard_pages
+from keap_connect.web.auth import check_audience, current_admin, current_person
 from keap_connect.web.browser_security import protect_browsers, security_headers
 from keap_connect.web.errors import show_errors
-from keap_connect.web.network import ClientAddress, note_client_address, refuse_unknown_hosts
-from keap_connect.web.rendering import add_filters, compress_static_files
+from keap_connect.web.network import ClientAddress, forget_client_address, note_client_address, refuse_unknown_host
+from keap_connect.web.rendering import add_filters, compress_static_file
 
 
 def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flask:
@@ -58,17 +58,18 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     start_logging(settings.log_level, settings.log_format)
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
-    name_requests(app)
-    refuse_unknown_hosts(app, settings)
+    app.before_request(name_request)
+    app.before_request(refuse_unknown_host)
     attach_services(app, settings)
     allow_loopback_http(settings.keap)
     connect_database(app, settings.database_url)
     keep_mark(app)
     attach_hand_out_log(app, settings)
     add_rate_limits(app, settings)
-    note_client_address(app)
+    app.before_request(note_client_address)
+    app.teardown_request(forget_client_address)
     protect_browsers(app, settings)
-    guard_pages(app)
+    app.before_request(check_audience)
     register_pages(app)
     if app.debug and settings.sandbox_url:
         app.register_blueprint(documents.patterns)
@@ -85,7 +86,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
     """Return Flask's own settings. Its session cookie carries notices to the next page, and nothing else."""
     return {
         "SECRET_KEY": settings.secret_key,
-        # Flask routes by this name, so that no Host header can break it; `refuse_unknown_hosts` checks the header.
+        # Flask routes by this name, so that no Host header can break it; `refuse_unknown_host` checks the header.
         "SERVER_NAME": urlsplit(settings.public_url).netloc,
         "MAX_CONTENT_LENGTH": 64 * 1024,
         "SESSION_COOKIE_NAME": "__Host-notice" if settings.is_https else "notice",
@@ -104,7 +105,7 @@ def register_pages(app: Flask) -> None:
     show_errors(app)
     add_filters(app)
     version_static_files(app)
-    compress_static_files(app)
+    app.after_request(compress_static_file)
 
     @app.context_processor
     def who_and_where() -> dict[str, object]:

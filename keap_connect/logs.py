@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
-from flask import Flask, Request
+from flask import Request
 
 from keap_connect.errors import KeapConnectError
 
@@ -50,12 +50,9 @@ def last_warnings() -> list[KeptLine]:
     return list(_KEPT.lines)
 
 
-def name_requests(app: Flask) -> None:
-    """Give each request a reference, before anything can refuse it."""
-
-    @app.before_request
-    def name_request() -> None:
-        reference.set(secrets.token_hex(4))
+def name_request() -> None:
+    """Give a request a reference, before anything can refuse it."""
+    reference.set(secrets.token_hex(4))
 
 
 def write_down(log: logging.Logger, request: Request, status: int, error: Exception) -> str:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import wraps
 from typing import Any
 
-from flask import Blueprint, Flask, abort, current_app, flash, g, make_response, redirect, request, url_for
+from flask import Blueprint, abort, current_app, flash, g, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
@@ -113,27 +113,25 @@ def see_other(endpoint: str, notice: str = "", tone: str = "done", **values: Any
     return redirect(url_for(endpoint, **values), code=303)
 
 
-def guard_pages(app: Flask) -> None:
-
-    @app.before_request
-    def check_audience() -> Response | None:
-        if request.endpoint in {None, "static"} or is_for_programs():
-            return None
-        audience = getattr(current_app.view_functions[request.endpoint or ""], "audience", None)
-        if audience is None:
-            abort(403)
-        if audience is Audience.ANYONE:
-            return None
-        if current_admin() is not None and needs_second_factor() and request.blueprint != "profile":
-            return see_other("profile.show", _anchor="second-factor")
-        if audience is Audience.OWNER and not may_act():
-            _check_owner()
-            return None
-        if current_admin() is None:
-            return _ask_to_sign_in()
-        if audience is not Audience.VIEWER and not may_act():
-            raise ViewerRefused("A viewer may not do that.")
+def check_audience() -> Response | None:
+    """Check, before a view runs, who may use it."""
+    if request.endpoint in {None, "static"} or is_for_programs():
         return None
+    audience = getattr(current_app.view_functions[request.endpoint or ""], "audience", None)
+    if audience is None:
+        abort(403)
+    if audience is Audience.ANYONE:
+        return None
+    if current_admin() is not None and needs_second_factor() and request.blueprint != "profile":
+        return see_other("profile.show", _anchor="second-factor")
+    if audience is Audience.OWNER and not may_act():
+        _check_owner()
+        return None
+    if current_admin() is None:
+        return _ask_to_sign_in()
+    if audience is not Audience.VIEWER and not may_act():
+        raise ViewerRefused("A viewer may not do that.")
+    return None
 
 
 def current_admin() -> Admin | None:

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from flask import Flask, request
+from flask import request
 from werkzeug.exceptions import SecurityError
 
 from keap_connect.addresses import host_name
@@ -26,6 +26,7 @@ from keap_connect.clock import seconds_since_boot
 from keap_connect.events.history import acting_from
 from keap_connect.health.network import mark_of
 from keap_connect.logs import reference
+from keap_connect.services import services
 from keap_connect.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,20 +37,12 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_SECONDS = 3600
 
 
-def refuse_unknown_hosts(app: Flask, settings: Settings) -> None:
+def refuse_unknown_host() -> None:
     """Answer 400 to a request under another host name, as if no route matched it."""
-
-    @app.before_request
-    def refuse() -> None:
-        host = request.headers.get("Host", "")
-        if host_name(host) == settings.host_name or request.path in ANY_HOST:
-            return
-        log.info(
-            "%s: the Host header is %s, not %s",
-            reference.get(),
-            quote(host[:100], safe=":[]") or "missing",
-            settings.host_name,
-        )
+    host, expected = request.headers.get("Host", ""), services().settings.host_name
+    if host_name(host) != expected and request.path not in ANY_HOST:
+        shown = quote(host[:100], safe=":[]") or "missing"
+        log.info("%s: the Host header is %s, not %s", reference.get(), shown, expected)
         request.url_rule, request.routing_exception = None, SecurityError()
 
 
@@ -107,13 +100,11 @@ def read_address(text: str) -> str | None:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def note_client_address(app: Flask) -> None:
-    """Let the history name the address of each request. It is cleared at the end, because threads are reused."""
+def note_client_address() -> None:
+    """Let the history name the address of a request."""
+    acting_from.set(request.remote_addr or None)
 
-    @app.before_request
-    def note() -> None:
-        acting_from.set(request.remote_addr or None)
 
-    @app.teardown_request
-    def forget(_error: BaseException | None) -> None:
-        acting_from.set(None)
+def forget_client_address(_error: BaseException | None) -> None:
+    """Clear it at the end of a request, because threads are reused."""
+    acting_from.set(None)
