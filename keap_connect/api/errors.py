@@ -13,16 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 
-from keap_connect import counters
-from keap_connect.errors import (
-    AccountDisconnected,
-    AccountNotFound,
-    APIKeyRefused,
-    ExternalIdTaken,
-    InsufficientScope,
-    KeapConnectError,
-    ReconnectRequired,
-)
+from keap_connect import counters, errors
 from keap_connect.logs import write_down
 from keap_connect.services import services
 
@@ -39,7 +30,7 @@ STATUS_CODES = {
 }
 
 
-class RequestRefused(KeapConnectError):
+class RequestRefused(errors.KeapConnectError):
     """The request breaks a rule of the API; the message says which, and never what was sent."""
 
     def __init__(self, message: str, status: int = 400) -> None:
@@ -47,12 +38,12 @@ class RequestRefused(KeapConnectError):
         self.status, self.code = status, STATUS_CODES[status]
 
 
-class KeyMissing(APIKeyRefused):
+class KeyMissing(errors.APIKeyRefused):
     """There is no API key in the request."""
 
 
 def answer_errors(bp: Blueprint) -> None:
-    bp.register_error_handler(KeapConnectError, own_error)
+    bp.register_error_handler(errors.KeapConnectError, own_error)
     bp.register_error_handler(HTTPException, http_error)
     bp.register_error_handler(OperationalError, database_error)
     bp.register_error_handler(PoolTimeout, database_error)
@@ -68,7 +59,7 @@ def answer_lost_requests(app: Flask) -> None:
         return http_error(problem) if problem is not None and request.path.startswith(API_PATH) else None
 
 
-def own_error(problem: KeapConnectError) -> Response:
+def own_error(problem: errors.KeapConnectError) -> Response:
     if problem.status == 500:
         return last_resort(problem)
     headers = _challenge(problem)
@@ -76,10 +67,10 @@ def own_error(problem: KeapConnectError) -> Response:
         headers["Retry-After"] = str(problem.retry_after_seconds)
     # The messages of these two may name an account that this key may not see.
     description = str(problem)
-    if isinstance(problem, AccountNotFound):
+    if isinstance(problem, errors.AccountNotFound):
         description = f"{problem.heading}."
-    elif isinstance(problem, ExternalIdTaken):
-        description = str(ExternalIdTaken())
+    elif isinstance(problem, errors.ExternalIdTaken):
+        description = str(errors.ExternalIdTaken())
     return _answer(problem, problem.status, problem.code, description, headers, **_reconnect_url(problem))
 
 
@@ -124,19 +115,19 @@ def _answer(
     return Response(json.dumps(body), status, mimetype="application/json", headers=headers)
 
 
-def _challenge(problem: KeapConnectError) -> dict[str, str]:
+def _challenge(problem: errors.KeapConnectError) -> dict[str, str]:
     """Return the header that says what is wrong with the API key (RFC 6750 section 3)."""
-    if isinstance(problem, InsufficientScope):
+    if isinstance(problem, errors.InsufficientScope):
         scope = f', scope="{problem.scope}"' if problem.scope else ""
         return {"WWW-Authenticate": f'{REALM}, error="{problem.code}"{scope}'}
     if isinstance(problem, KeyMissing):
         return {"WWW-Authenticate": REALM}
-    return {"WWW-Authenticate": f'{REALM}, error="{problem.code}"'} if isinstance(problem, APIKeyRefused) else {}
+    return {"WWW-Authenticate": f'{REALM}, error="{problem.code}"'} if isinstance(problem, errors.APIKeyRefused) else {}
 
 
-def _reconnect_url(problem: KeapConnectError) -> dict[str, str]:
+def _reconnect_url(problem: errors.KeapConnectError) -> dict[str, str]:
     """Return the page where a person can reconnect the account, if that would help."""
     account_id = (request.view_args or {}).get("account_id")
-    if account_id is None or not isinstance(problem, ReconnectRequired | AccountDisconnected):
+    if account_id is None or not isinstance(problem, errors.ReconnectRequired | errors.AccountDisconnected):
         return {}
     return {"reconnect_url": f"{services().settings.public_url}/reconnect/{account_id}"}

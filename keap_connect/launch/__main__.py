@@ -4,21 +4,101 @@ import http.client
 import os
 import signal
 import ssl
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from types import FrameType
+from typing import IO
 from urllib.parse import urlsplit
 
 from keap_connect.errors import ExitCode, SettingsError
-from keap_connect.launch import CannotRun, Stopped
-from keap_connect.launch.place import Place, prepare
-from keap_connect.launch.programs import Programs
-from keap_connect.settings import SECRETS
+from keap_connect.launch.place import CannotRun, Place, prepare
+from keap_connect.settings import ROOT, SECRETS
 from keap_connect.signals import stop_signals
 
+STOP_TIMEOUT_SECONDS = 40  # longer than one exchange with Keap, so that its result is still stored
+POLL_SECONDS = 0.1
+Output = IO[bytes] | int | None
 FIRST_ADMIN = "admin@example.com"
 START_TIMEOUT_SECONDS = 60
 REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # these two mean all addresses  # noqa: S104
+
+
+class Stopped(Exception):
+    """A person or the system asked us to end."""
+
+
+class Programs:
+    """The programs that this one starts: they run until it ends them, and they end with it.
+
+    All waiting happens here, so that a signal can end it.
+    """
+
+    def __init__(self) -> None:
+        self._servers: dict[str, subprocess.Popen[bytes]] = {}
+        self._command: subprocess.Popen[bytes] | None = None
+        self._is_stopping = False
+
+    def ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._is_stopping = True
+
+    def serve(self, name: str, command: list[str], environ: Mapping[str, str], *, is_quiet: bool = False) -> None:
+        """Start a program that runs until we end it; a quiet one shows only its errors."""
+        self._servers[name] = spawn(command, environ, subprocess.DEVNULL if is_quiet else None)
+
+    def finish(self, command: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
+        """Run a command to its end; return its exit code, and its output with the errors."""
+        with tempfile.TemporaryFile() as output:
+            process = self._command = spawn(command, environ, output, output)
+            self.wait_until(lambda: process.poll() is not None)
+            self._command = None
+            output.seek(0)
+            return process.returncode, output.read().decode(errors="replace")
+
+    def wait_until(self, is_so: Callable[[], bool], deadline: float | None = None) -> bool:
+        """Wait for a condition; return False when `deadline` (on the monotonic clock) passes first.
+
+        Raises Stopped: we were asked to stop; CannotRun: one of the servers ended by itself.
+        """
+        while not is_so():
+            if self._is_stopping:
+                raise Stopped
+            for name, process in self._servers.items():
+                if (code := process.poll()) is not None:
+                    end = f"signal {-code}" if code < 0 else f"exit code {code}"
+                    raise CannotRun(f"The {name} ended by itself ({end}): all was ended.")
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def stop(self) -> None:
+        """Ask all programs to end, the last started first; kill those that run on."""
+        processes = [*self._servers.values(), *([self._command] if self._command else [])]
+        for process in reversed(processes):
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+            # Also the processes that it started and left running.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def spawn(
+    command: list[str], environ: Mapping[str, str], stdout: Output, stderr: Output = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own: Ctrl-C in the terminal reaches only us, and we end it in order."""
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+    )
 
 
 def main() -> int:

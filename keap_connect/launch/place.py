@@ -19,10 +19,13 @@ import trustme
 
 from keap_connect.durable_files import put_in_place, write_beside
 from keap_connect.errors import SettingsError
-from keap_connect.launch import CannotRun
 from keap_connect.settings import ADDRESSES, DOTENV, ROOT, Settings, read_dotenv
 
 CERTIFICATE_DAYS = 820  # some systems refuse a certificate that is valid for more than 825 days
+
+
+class CannotRun(Exception):
+    """Something has to be corrected first; each argument is one sentence."""
 
 
 @dataclass(frozen=True)
