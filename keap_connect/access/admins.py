@@ -208,15 +208,8 @@ def _invite(session: Session, admin: Admin, actor: str, is_mailed: bool = False)
     if is_mailed and services().settings.mail is None:
         raise FormRefused("This app sends no mail: SMTP_URL is not set.", "email")
     admin.invited_by, until = actor, utc_now() + INVITED_FOR
-    record(
-        session,
-        EventKind.ADMIN_INVITED,
-        None,
-        actor,
-        email=admin.email,
-        role=admin.role,
-        until=f"{until:%Y-%m-%d %H:%M} UTC",
-    )
+    details = {"email": admin.email, "role": admin.role, "until": f"{until:%Y-%m-%d %H:%M} UTC"}
+    record(session, EventKind.ADMIN_INVITED, None, actor, **details)
     if not is_mailed:
         return make_password_link(session, admin, INVITED_FOR)
     mail = new_mail(admin.email, ADMIN_INVITATION, {}, utc_now())

@@ -22,15 +22,9 @@ reads, writes = partial(Operation, scope=Scope.ACCOUNTS_READ), partial(Operation
 @reads("GET", ALL, "List accounts", AccountList(), query=AccountFilter())
 def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     """Oldest first. A page begins after the last account of the previous page, whatever has changed since."""
-    found = list_accounts_after(
-        query["cursor"],
-        query["limit"],
-        only=current_key().account_ids,
-        state=query.get("state"),
-        text=query.get("q"),
-        tenant_id=query.get("tenant_id"),
-        external_id=query.get("external_id"),
-    )
+    sought = {name: query.get(name) for name in ("state", "tenant_id", "external_id")}
+    only, text = current_key().account_ids, query.get("q")
+    found = list_accounts_after(query["cursor"], query["limit"], only=only, text=text, **sought)
     return {"accounts": found.accounts, "next_cursor": found.next_cursor, "warning": found.note or None}
 
 
@@ -59,16 +53,9 @@ def import_account(body: dict[str, Any]) -> AccountView:
     kind, refresh_token = CredentialKind(body["kind"]), body.get("refresh_token")
     if kind is CredentialKind.OAUTH and refresh_token is None:
         kind = CredentialKind.ACCESS_TOKEN_ONLY
-    credential = ImportedCredential(
-        body["access_token"],
-        refresh_token,
-        body.get("expires_in"),
-        kind,
-        body.get("external_id"),
-        body.get("label"),
-        body["replace"],
-        body["unusual_key"],
-    )
+    facts: dict[str, Any] = {name: body.get(name) for name in ("expires_in", "external_id", "label")}
+    agreed = {"replaces": body["replace"], "takes_unusual_key": body["unusual_key"]}
+    credential = ImportedCredential(body["access_token"], refresh_token, kind=kind, **facts, **agreed)
     with keap_call_slot():
         account_id = import_credential(credential, current_key().actor)
     return view_account(account_id)
@@ -88,12 +75,8 @@ def list_events(query: dict[str, Any]) -> dict[str, Any]:
     later: no event is returned twice, and none is left out. Events without an account, such as a sign-in, are on the
     audit page only. 404: the account to filter by does not exist. 409: its name is that of several
     accounts."""
-    search = Search(
-        query.get("kind"),
-        visible_account_id(query["account"]) if "account" in query else None,
-        only=current_key().account_ids,
-        hides_others=True,
-    )
+    account_id = visible_account_id(query["account"]) if "account" in query else None
+    search = Search(query.get("kind"), account_id, only=current_key().account_ids, hides_others=True)
     page = list_events_after(query["cursor"], search, query["limit"])
     next_cursor = page.events[-1].id if page.events else query["cursor"]
     return {"events": page.events, "next_cursor": next_cursor, "has_more": page.next_id is not None}

@@ -12,6 +12,7 @@ from keap_connect.models import WebhookEndpoint
 from keap_connect.notifications import endpoints
 
 ONE, DELIVERIES = "/v1/webhooks/<int:webhook_id>", "/v1/webhooks/<int:webhook_id>/deliveries"
+REDELIVER = f"{DELIVERIES}/<int:delivery_id>/redeliver"
 operation = partial(Operation, whole_keys="use webhooks, which tell of all accounts")
 reads, writes = partial(operation, scope=Scope.WEBHOOKS_READ), partial(operation, scope=Scope.WEBHOOKS_WRITE)
 
@@ -56,14 +57,7 @@ def list_deliveries(webhook_id: int, query: dict[str, Any]) -> dict[str, Any]:
     return {"deliveries": page.rows, "next_cursor": page.next_id}
 
 
-@writes(
-    "POST",
-    f"{DELIVERIES}/<int:delivery_id>/redeliver",
-    "Send a delivery again",
-    Delivery(),
-    status=202,
-    refusals=(409,),
-)
+@writes("POST", REDELIVER, "Send a delivery again", Delivery(), status=202, refusals=(409,))
 def redeliver(webhook_id: int, delivery_id: int) -> DeliveryRow:
     """With the same `webhook-id` and body, whether it arrived before or not; one that waits is tried at once. 409: the
     webhook is switched off."""

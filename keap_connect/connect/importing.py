@@ -267,13 +267,9 @@ def store_checked(session: Session, checked: Checked, actor: str) -> int:
     else:
         kind = EventKind.IMPORTED_AGAIN if target.account else EventKind.IMPORTED
         take_identity(account, identity)
-        credentials.store_imported(
-            account,
-            credential.kind,
-            credential.access_token,
-            credential.refresh_token,
-            0 if checked.identity is None else credential.expires_in,
-        )
+        tokens = credential.access_token, credential.refresh_token
+        expires_in = 0 if checked.identity is None else credential.expires_in
+        credentials.store_imported(account, credential.kind, *tokens, expires_in)
         if credential.refresh_token:
             session.add(
                 ImportedToken(fingerprint=details["fingerprint"], account_id=account.id, generation=account.generation)

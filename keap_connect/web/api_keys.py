@@ -39,13 +39,8 @@ USUAL_KEY = MultiDict({"scopes": api_keys.Scope.TOKENS_READ.value, "lifetime": "
 
 
 def _form(errors: dict[str, str] | None = None) -> str:
-    return render_template(
-        "api_keys/create.html",
-        typed=request.form or USUAL_KEY,
-        errors=errors or {},
-        meanings=MEANINGS,
-        lifetimes=LIFETIMES,
-    )
+    values = {"typed": request.form or USUAL_KEY, "meanings": MEANINGS, "lifetimes": LIFETIMES}
+    return render_template("api_keys/create.html", errors=errors or {}, **values)
 
 
 @bp.page("", Audience.ADMIN)

@@ -3,6 +3,7 @@
 import hmac
 import secrets
 from io import BytesIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, abort, current_app, g, request, url_for
@@ -129,21 +130,16 @@ def read_cookie(name: str) -> str | None:
 
 def set_cookie(response: Response, name: str, value: str, lifetime_seconds: int | None = None) -> None:
     """Set a cookie that scripts cannot read. Without a lifetime it ends with the browser."""
-    # Lax, not Strict: the callback, which comes from Keap, has to carry it.
-    response.set_cookie(
-        _cookie_name(name),
-        value,
-        max_age=lifetime_seconds,
-        secure=services().settings.is_https,
-        httponly=True,
-        samesite="Lax",
-        path="/",
-    )
+    response.set_cookie(_cookie_name(name), value, max_age=lifetime_seconds, **_cookie_options())
 
 
 def delete_cookie(response: Response, name: str) -> None:
-    is_https = services().settings.is_https
-    response.delete_cookie(_cookie_name(name), secure=is_https, httponly=True, samesite="Lax", path="/")
+    response.delete_cookie(_cookie_name(name), **_cookie_options())
+
+
+def _cookie_options() -> dict[str, Any]:
+    # Lax, not Strict: the callback, which comes from Keap, has to carry it.
+    return {"secure": services().settings.is_https, "httponly": True, "samesite": "Lax", "path": "/"}
 
 
 def forget_pages(response: Response) -> None:

@@ -95,16 +95,8 @@ def _page(
     if _admin_is_known(status):
         home = ("Go to the accounts", url_for("accounts.index"))
     label, url = next_step or home
-    page = render_template(
-        "error.html",
-        status=status,
-        heading=heading,
-        explanation=explanation,
-        next_label=label,
-        next_url=url,
-        reference=reference,
-    )
-    return make_response(page, status)
+    values = {"status": status, "heading": heading, "explanation": explanation, "reference": reference}
+    return make_response(render_template("error.html", next_label=label, next_url=url, **values), status)
 
 
 def _admin_is_known(status: int) -> bool:

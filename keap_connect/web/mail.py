@@ -16,13 +16,8 @@ def index() -> str:
     """Show the last results; POST sends a test mail to the admin, and shows what was said."""
     settings = services().settings
     conversation = send_trial(signed_in_admin().email) if request.method == "POST" else None
-    return render_template(
-        "mail/index.html",
-        mail=settings.mail,
-        mails_customers=settings.mails_customers,
-        conversation=conversation,
-        results=list_results(),
-    )
+    values = {"mail": settings.mail, "mails_customers": settings.mails_customers, "results": list_results()}
+    return render_template("mail/index.html", conversation=conversation, **values)
 
 
 @bp.form("/unsubscribe/<token>", Audience.ANYONE, takes_one_click=True)
