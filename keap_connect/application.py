@@ -31,13 +31,11 @@ from keap_connect.web import (
     imports,
     invitations,
     jobs,
-    mail,
+    notifications,
     profile,
     reconnect_links,
     setup,
     signin,
-    support,
-    webhooks,
 )
 from keap_connect.web.auth import check_audience, current_admin, current_person
 from keap_connect.web.browser_security import protect_browsers, security_headers
@@ -98,10 +96,10 @@ def flask_config(settings: Settings) -> dict[str, object]:
 
 def register_pages(app: Flask) -> None:
     pages = (connect, reconnect_links, signin, profile, accounts, admins, api_keys, audit, setup, imports, bulk, jobs)
-    for page in (*pages, invitations, webhooks, mail, support, health, documents):
+    for page in (*pages, invitations, notifications, health, documents):
         app.register_blueprint(page.bp)
-    app.register_blueprint(jobs.exports)
-    app.register_blueprint(documents.well_known)
+    for further in (jobs.exports, notifications.mail, setup.support, documents.well_known):
+        app.register_blueprint(further)
     show_errors(app)
     add_filters(app)
     version_static_files(app)

@@ -184,12 +184,6 @@ def _were_many_lost() -> bool:
     return any(last and first and last - first <= WINDOW for last, first in pairs)
 
 
-CHANNELS = (
-    Channel(mailing.MAIL, send, plan=write_digests),
-    Channel(mailing.CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_note_end),
-)
-
-
 def list_results() -> list[Delivery]:
     """Return the last mail to each recipient that was tried, the newest first."""
     with read_session() as session:
@@ -205,3 +199,9 @@ def find_last_failure() -> Delivery | None:
     with read_session() as session:
         newest = session.scalars(_NEWEST_FIRST.where(Delivery.status != "cancelled").limit(1)).first()
     return newest if newest and newest.status != "sent" else None
+
+
+CHANNELS = (
+    Channel(mailing.MAIL, send, plan=write_digests),
+    Channel(mailing.CUSTOMER_MAIL, send, list_lanes=_customers_lanes, note=_note_end),
+)

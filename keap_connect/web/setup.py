@@ -1,11 +1,11 @@
-"""The setup guide: Keap's own steps with their ticks, and the check of the token endpoint."""
+"""The setup guide: Keap's own steps with their ticks, the check of the client, and the text for those who help."""
 
 import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from flask import flash, render_template, url_for
+from flask import flash, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.state import AccountState
@@ -15,6 +15,7 @@ from keap_connect.connect.client_check import ClientStanding, check_client, find
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.journeys import Failures, list_failures
 from keap_connect.health.refreshing import Refreshing, read_refreshing
+from keap_connect.health.support import support_text
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CheckedClient
@@ -23,6 +24,7 @@ from keap_connect.settings import Settings
 from keap_connect.web.auth import Audience, Pages, see_other, signed_in_admin
 
 bp = Pages("setup", __name__, url_prefix="/setup")
+support = Pages("support", __name__)
 
 
 class Tick(StrEnum):
@@ -160,3 +162,10 @@ def check() -> Response:
             f"The answer of the token endpoint does not show whether it knows the client. {checked.reason}", "attention"
         )
     return see_other("setup.index", _anchor="check")
+
+
+@support.page("/support", Audience.ADMIN, endpoint="show")
+def show_support() -> str:
+    with keap_call_slot():
+        text = support_text(request.remote_addr, dict(request.headers))
+    return render_template("setup/support.html", text=text)

@@ -1,16 +1,20 @@
-"""The programs that are told of changes by webhook, and what was sent to each."""
+"""Webhooks, and what was sent to each; and mail: whether it works, a test mail, and the page that ends such mails."""
 
 from typing import Any
 
 from flask import abort, make_response, render_template, request
 from werkzeug.wrappers import Response
 
+from keap_connect.access.mail_choices import read_unsubscribe, unsubscribe
 from keap_connect.events.history import ANNOUNCED
 from keap_connect.notifications import endpoints
-from keap_connect.web.auth import Audience, Pages, actor, see_other
+from keap_connect.notifications.mail import list_results, send_trial
+from keap_connect.services import services
+from keap_connect.web.auth import Audience, Pages, actor, see_other, signed_in_admin
 
 bp = Pages("webhooks", __name__, url_prefix="/webhooks")
 DELIVERIES_SHOWN = 20
+mail = Pages("mail", __name__, url_prefix="/mail")
 
 
 def _form(webhook_id: int | None = None, errors: dict[str, str] | None = None) -> str:
@@ -80,3 +84,21 @@ def change(webhook_id: int) -> Response:
 def redeliver(webhook_id: int, delivery_id: int) -> Response:
     endpoints.redeliver(webhook_id, delivery_id)
     return see_other("webhooks.show", "It is sent again within seconds.", webhook_id=webhook_id)
+
+
+@mail.form("", Audience.ADMIN, endpoint="index")
+def show_mail() -> str:
+    """Show the last results; POST sends a test mail to the admin, and shows what was said."""
+    settings = services().settings
+    conversation = send_trial(signed_in_admin().email) if request.method == "POST" else None
+    values = {"mail": settings.mail, "mails_customers": settings.mails_customers, "results": list_results()}
+    return render_template("mail/index.html", conversation=conversation, **values)
+
+
+@mail.form("/unsubscribe/<token>", Audience.ANYONE, takes_one_click=True)
+def end(token: str) -> Response | str:
+    """Ask by a button, since programs open the links in mails; the POST of a mail program asks nobody (RFC 8058)."""
+    email, choice = read_unsubscribe(token)
+    if request.method == "POST":
+        unsubscribe(token)
+    return render_template("mail/unsubscribe.html", email=email, choice=choice, is_done=request.method == "POST")
