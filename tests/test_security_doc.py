@@ -28,7 +28,7 @@ ENTRIES = {
     ),
     "codes": f"{AT_CODE} per admin; from such a browser, {AT_CODE} of its own",
     "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin",
-    "known": f"{throttle.LIFETIME_SECONDS // 86400} days, or until the password or `SECRET_KEY` changes",
+    "known": f"{throttle.KNOWN_FOR_SECONDS // 86400} days, or until the password or `SECRET_KEY` changes",
     "silence": f"after {sign_ins.IDLE_LIMIT.seconds // 60} minutes of silence",
     "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
     "second step": f"Time for the second step | {LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",

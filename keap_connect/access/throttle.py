@@ -23,7 +23,7 @@ from keap_connect.models import Admin, SignInAttempt
 from keap_connect.services import keyed_hash
 
 WINDOW = timedelta(minutes=15)
-LIFETIME_SECONDS = 180 * 86400
+KNOWN_FOR_SECONDS = 180 * 86400
 
 
 def count_attempt(limits: Mapping[str, int]) -> list[int]:
@@ -79,7 +79,7 @@ def is_known_browser_of(admin: Admin, cookie: str | None) -> bool:
     given, _, signature = (cookie or "").rpartition(".")
     if not hmac.compare_digest(signature.encode(), _signature(admin, given).encode()):
         return False
-    return utc_now().timestamp() - int(given.rpartition(".")[2]) < LIFETIME_SECONDS
+    return utc_now().timestamp() - int(given.rpartition(".")[2]) < KNOWN_FOR_SECONDS
 
 
 def _signature(admin: Admin, given: str) -> str:

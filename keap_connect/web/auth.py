@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.passwords import verify_again
 from keap_connect.access.sign_ins import find_admin, find_person
-from keap_connect.access.throttle import LIFETIME_SECONDS, remember_browser
+from keap_connect.access.throttle import KNOWN_FOR_SECONDS, remember_browser
 from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.errors import AccountNotFound, FormRefused, KeapConnectError, WrongPassword
 from keap_connect.events.history import Actor
@@ -189,7 +189,7 @@ def current_person() -> SignIn | None:
 
 def know_browser(response: Response, admin: Admin) -> None:
     """Let this browser be known as the admin's, so that wrong passwords of strangers do not shut it out."""
-    set_cookie(response, "device", remember_browser(admin), LIFETIME_SECONDS)
+    set_cookie(response, "device", remember_browser(admin), KNOWN_FOR_SECONDS)
 
 
 def welcome_person(session_id: str) -> None:

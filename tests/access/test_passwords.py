@@ -20,7 +20,7 @@ from keap_connect.access.passwords import (
     verify_password,
 )
 from keap_connect.access.rate_limits import WRONG_KEYS_PER_MINUTE
-from keap_connect.access.throttle import LIFETIME_SECONDS, is_known_browser_of
+from keap_connect.access.throttle import KNOWN_FOR_SECONDS, is_known_browser_of
 from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
@@ -232,7 +232,7 @@ def test_a_browser_is_known_for_half_a_year_and_until_the_password_changes(
     assert (is_known(admin), is_known(elsewhere)) == (True, True)
     change(admin, end_others="")
     assert (is_known(admin), is_known(elsewhere)) == (True, False)
-    clock.advance(seconds=LIFETIME_SECONDS)
+    clock.advance(seconds=KNOWN_FOR_SECONDS)
     assert not is_known(admin), "although the browser still sends the cookie"
 
 
