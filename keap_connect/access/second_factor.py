@@ -32,9 +32,8 @@ def prepare(admin: Admin) -> None:
     """Store a new seed. It has no effect until `switch_on`."""
     sealed = services().cipher.seal(pyotp.random_base32(), "admin", admin.id, "totp_seed")
     with write_transaction() as session:
-        session.execute(
-            update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None)).values(totp_seed_sealed=sealed)
-        )
+        is_off = update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None))
+        session.execute(is_off.values(totp_seed_sealed=sealed))
 
 
 def waiting_seed(admin: Admin) -> str | None:

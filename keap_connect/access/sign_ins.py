@@ -120,9 +120,8 @@ def end_sign_in_of(admin_id: int, ref: str) -> None:
 
 def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
     with write_transaction() as session:
-        session.execute(
-            delete(SignIn).where(SignIn.admin_id == admin.id, SignIn.id_hash != hash_secret(session_id or ""))
-        )
+        others = SignIn.admin_id == admin.id, SignIn.id_hash != hash_secret(session_id or "")
+        session.execute(delete(SignIn).where(*others))
         record(session, EventKind.SIGN_INS_ENDED, None, admin.email, email=admin.email)
 
 

@@ -17,13 +17,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from keap_connect.accounts.state import AccountState
 from keap_connect.models import LARGEST_ID, Account
 
-MOST_URGENT_FIRST = (
-    AccountState.RECONNECT_REQUIRED,
-    AccountState.AT_RISK,
-    AccountState.ACTIVE,
-    AccountState.DISCONNECTED,
-)
 BROKEN = (AccountState.RECONNECT_REQUIRED, AccountState.AT_RISK)
+MOST_URGENT_FIRST = (*BROKEN, AccountState.ACTIVE, AccountState.DISCONNECTED)
 
 
 class SortKey(StrEnum):

@@ -59,7 +59,5 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int, addres
 
 
 def _count(session: Session, account_id: int) -> int:
-    revealed = select(func.count()).where(
-        AccountEvent.account_id == account_id, AccountEvent.kind == EventKind.TOKEN_REVEALED
-    )
-    return session.scalar(revealed) or 0
+    is_reveal = AccountEvent.account_id == account_id, AccountEvent.kind == EventKind.TOKEN_REVEALED
+    return session.scalar(select(func.count()).where(*is_reveal)) or 0

@@ -142,11 +142,8 @@ def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = []
     refusals = {*ALWAYS, *declared.refusals}
     if "<account>" in declared.path:
-        schema: dict[str, Any] = {
-            "type": "string",
-            "pattern": ACCOUNT_NAME,
-            "examples": ["7", "external:acme", "tenant:ab123"],
-        }
+        examples = ["7", "external:acme", "tenant:ab123"]
+        schema: dict[str, Any] = {"type": "string", "pattern": ACCOUNT_NAME, "examples": examples}
         meaning = "The account's id, `external:` and the external id, or `tenant:` and a tenant that has one account."
         parameters.append({"name": "account", "in": "path", "required": True, "description": meaning, "schema": schema})
         refusals |= {404, 409}

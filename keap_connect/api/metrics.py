@@ -88,9 +88,8 @@ class FromDatabase(Collector):
         yield core.InfoMetricFamily("keap_connect_build", "The version of this program.", {"version": VERSION})
         if self._only is not None:
             return  # the rest counts the work for all accounts
-        yield _family(
-            "lag_seconds", "For how long the account that waits longest has been due.", "", {"": refreshing.lag_seconds}
-        )
+        lag = {"": refreshing.lag_seconds}
+        yield _family("lag_seconds", "For how long the account that waits longest has been due.", "", lag)
         files = {"waiting": len(list_kept()), "broken": len(list_broken())}
         yield _family("recovery_files", "New token pairs in files of this host, not in the database.", "state", files)
         waiting = dict.fromkeys((channel.name for channel in CHANNELS), 0) | count_waiting()

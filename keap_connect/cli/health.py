@@ -94,11 +94,8 @@ def confirm() -> Answer:
 
 def _status(code: ExitCode = ExitCode.DONE) -> Answer:
     now = read_refreshing()
-    document = {
-        "is_paused": bool(now.pauses),
-        "workers": len(now.workers),
-        "pauses": [asdict(one) for one in now.pauses],
-    }
+    pauses = [asdict(one) for one in now.pauses]
+    document = {"is_paused": bool(pauses), "workers": len(now.workers), "pauses": pauses}
     if now.pauses:
         text = (
             {"Paused since": one.since, "Why": one.reason, "Accounts": one.accounts, "What to do": one.advice}

@@ -173,11 +173,9 @@ def fail_flow(flow: AuthorizationFlow, ending: Ending, keap_said: str | None = N
     Args:
         keap_said: what the person sees of Keap's answer. reason: what else only the history says.
     """
-    unchanged = (
-        AuthorizationFlow.ending == flow.ending,
-        AuthorizationFlow.pending_grant_sealed == flow.pending_grant_sealed,
-    )
-    still = select(AuthorizationFlow.id).where(AuthorizationFlow.id == flow.id, *unchanged).with_for_update()
+    row = AuthorizationFlow
+    unchanged = row.ending == flow.ending, row.pending_grant_sealed == flow.pending_grant_sealed
+    still = select(row.id).where(row.id == flow.id, *unchanged).with_for_update()
     with write_transaction() as session:
         if session.scalar(still) is None:
             return

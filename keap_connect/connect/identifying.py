@@ -37,9 +37,8 @@ def list_unidentified(*, has_tenant: bool = False) -> set[tuple[int, int]]:
     works = Account.access_token_expires_at > utc_now(), Account.disconnected_at.is_(None)
     is_sound = Account.refused_at.is_(None), Account.refusals == 0, Account.outcome_unknown_since.is_(None)
     lacks = Account.keap_user_id if has_tenant else Account.tenant_id
-    pending = select(Account.id, Account.generation).where(
-        lacks.is_(None), ~Account.needs_first_refresh, *works, *is_sound
-    )
+    is_pending = lacks.is_(None), ~Account.needs_first_refresh, *works, *is_sound
+    pending = select(Account.id, Account.generation).where(*is_pending)
     with read_session() as session:
         return {(account_id, generation) for account_id, generation in session.execute(pending)}
 

@@ -242,11 +242,9 @@ def get_invitation(invitation_id: int) -> Invitation:
 
 def find_waiting(session: Session, invitation_id: int) -> AuthorizationFlow | None:
     """Return the flow whose grant waits for an invitation to be confirmed, locked; lock the invitation after it."""
-    waits = (
-        AuthorizationFlow.invitation_id == min(invitation_id, LARGEST_ID),
-        AuthorizationFlow.pending_until.is_not(None),
-    )
-    return session.scalar(select(AuthorizationFlow).where(*waits).with_for_update())
+    flow = AuthorizationFlow
+    waits = flow.invitation_id == min(invitation_id, LARGEST_ID), flow.pending_until.is_not(None)
+    return session.scalar(select(flow).where(*waits).with_for_update())
 
 
 def expire_past() -> None:

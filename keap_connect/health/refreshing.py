@@ -113,16 +113,10 @@ class Refreshing:
 
 def read_refreshing() -> Refreshing:
     """Read it, with statements whose cost does not grow with the number of accounts."""
-    pauses = [
-        Pause(
-            alarm.name,
-            alarm.raised_at,
-            alarm.reason,
-            list_refused(alarm) if alarm.name == MASS_REFUSAL else None,
-            ADVICE[alarm.name],
-        )
-        for alarm in list_alarms()
-    ]
+    pauses = []
+    for alarm in list_alarms():
+        account_ids = list_refused(alarm) if alarm.name == MASS_REFUSAL else None
+        pauses.append(Pause(alarm.name, alarm.raised_at, alarm.reason, account_ids, ADVICE[alarm.name]))
     return Refreshing(pauses, list_workers(), lag_seconds(), foreign_warning(), is_behind())
 
 

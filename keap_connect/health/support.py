@@ -141,11 +141,8 @@ def _database() -> dict[str, object]:
 
 def _counts() -> dict[str, object]:
     accounts = {f"accounts {state}": number for state, number in count_states().items()}
-    return {
-        **accounts,
-        "workers": len(list_workers()),
-        **{f"{kind}s waiting": n for kind, n in count_waiting().items()},
-    }
+    waiting = {f"{kind}s waiting": number for kind, number in count_waiting().items()}
+    return {**accounts, "workers": len(list_workers()), **waiting}
 
 
 def _failures() -> dict[str, object]:

@@ -20,10 +20,8 @@ def _list_page(errors: dict[str, str] | None = None) -> str:
 
 
 def _page(admin_id: int, errors: dict[str, str] | None = None) -> str:
-    has_mail = services().settings.mail
-    return render_template(
-        "admins/show.html", shown=admins.view_admin(admin_id), has_mail=has_mail, errors=errors or {}
-    )
+    values = {"shown": admins.view_admin(admin_id), "has_mail": services().settings.mail}
+    return render_template("admins/show.html", errors=errors or {}, **values)
 
 
 @bp.form("", Audience.ADMIN, _list_page)

@@ -85,9 +85,8 @@ def revoke(key_id: int) -> Response | str:
     if request.method != "POST":
         return render_template("api_keys/revoke.html", key=key)
     api_keys.revoke_api_key(key_id, actor())
-    return see_other(
-        "api_keys.index", f"The API key {key.name} is revoked: programs that use it are refused from now on."
-    )
+    notice = f"The API key {key.name} is revoked: programs that use it are refused from now on."
+    return see_other("api_keys.index", notice)
 
 
 def _show_issued(issued: api_keys.IssuedKey) -> Response:

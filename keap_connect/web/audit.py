@@ -70,7 +70,7 @@ def _kind(text: str) -> str:
     return text
 
 
-def _account_ids(text: str) -> list[int]:
+def _accounts(text: str) -> list[int]:
     name = read_typed_name(text)
     if name is None:
         raise ValueError("Enter a number, a Keap account such as ab123, or external: and your own id.")
@@ -87,10 +87,4 @@ def _day(text: str) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-READERS: dict[str, Callable[[str], Any]] = {
-    "kind": _kind,
-    "account": _account_ids,
-    "who": str,
-    "from": _day,
-    "to": _day,
-}
+READERS: dict[str, Callable[[str], Any]] = {"kind": _kind, "account": _accounts, "who": str, "from": _day, "to": _day}

@@ -214,9 +214,8 @@ def show() -> str:
     until = _moment(request.args.get("until", ""))
     health = read_health(until)
     charts = [] if health.is_empty and until is None else list_charts(health)
-    return render_template(
-        "health/show.html", health=health, charts=charts, is_newest=until is None, refreshing=read_refreshing()
-    )
+    values = {"health": health, "charts": charts, "is_newest": until is None}
+    return render_template("health/show.html", refreshing=read_refreshing(), **values)
 
 
 @bp.page("/healthz", Audience.ANYONE)

@@ -29,9 +29,8 @@ def _one_form(errors: dict[str, str] | None = None) -> str:
 
 def _file_form(errors: dict[str, str] | None = None) -> str:
     limits = {"lines": f"{MOST_LINES:,}", "bytes": f"{MOST_BYTES // 1024**2} MB"}
-    return render_template(
-        "imports/file.html", errors=errors or {}, limits=limits, jobs=list_jobs(IMPORTS, MOST_JOBS_SHOWN)
-    )
+    values = {"limits": limits, "jobs": list_jobs(IMPORTS, MOST_JOBS_SHOWN)}
+    return render_template("imports/file.html", errors=errors or {}, **values)
 
 
 @bp.form("", Audience.ADMIN, _one_form)

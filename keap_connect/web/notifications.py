@@ -22,9 +22,8 @@ def _form(webhook_id: int | None = None, errors: dict[str, str] | None = None) -
     stored = {"url": found.url, "name": found.name} if found else {}
     chosen = request.form.getlist("types") if errors else (found and found.types) or []
     typed = request.form if errors else stored
-    return render_template(
-        "webhooks/edit.html", webhook=found, typed=typed, chosen=chosen, types=ANNOUNCED, errors=errors or {}
-    )
+    values = {"webhook": found, "typed": typed, "chosen": chosen, "types": ANNOUNCED}
+    return render_template("webhooks/edit.html", errors=errors or {}, **values)
 
 
 def _typed() -> dict[str, Any]:
