@@ -24,6 +24,7 @@ from bench.accounts import environ, start_postgres
 from bench.dashboard import fill_database
 from keap_connect.settings import Settings
 from tests.support import postgres
+from tests.support.real_server import SHIPPED
 from tests.support.server import free_port
 
 ACCOUNTS = [int(number) for number in os.environ.get("ACCOUNTS", "1000,10000,100000").split(",")]
@@ -93,7 +94,7 @@ def _tokens(database: postgres.PostgresServer, folder: Path) -> Iterator[str]:
                     port = free_port()
                     values = environ(url, "http://127.0.0.1:1", folder / "web") | {"API_RATE_PER_MINUTE": "10000000"}
                     values |= {"PORT": str(port), "PUBLIC_URL": f"http://{first.host}"}
-                    stack.enter_context(token.served(token.SHIPPED, port, values))
+                    stack.enter_context(token.served(SHIPPED, port, values))
                     servers.append(replace(first, port=port))
                 with ThreadPoolExecutor(processes) as pool:
                     seen = list(pool.map(lambda server: server.load()["rate"], servers))

@@ -36,6 +36,7 @@ from keap_connect.models import Account
 from keap_connect.server.checks import prepare_to_serve
 from keap_connect.services import services
 from keap_connect.settings import Settings
+from tests.support.real_server import SHIPPED
 from tests.support.server import free_port
 from tests.support.unfinished import unfinished
 
@@ -44,8 +45,8 @@ ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "5")), os.environ.get("SECONDS", 
 CALLERS, MANY = os.environ.get("CALLERS", "16"), int(os.environ.get("MANY", "100000"))
 FEW = 100
 IMPATIENT, KEAP_SECONDS = 50, "12"
-SHIPPED = ["-m", "keap_connect", "serve"]
-GRANIAN = ["-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "error", "--blocking-threads", "16"]
+GRANIAN = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "error"]
+GRANIAN += ["--blocking-threads", "16"]
 # 40 bodies and 1,100 connections, as threats go.
 UNFINISHED = {"nothing_at_all": 1100, "headers": 40, "body": 40, "answer_not_read": 16}
 PEER_KEY = "kc_0123456789abcdef_" + "5" * 56
@@ -177,7 +178,7 @@ def peer(name: str, folder: Path) -> Iterator[Server]:
 def served(command: list[str], port: int, settings: dict[str, str]) -> Iterator[None]:
     """Serve until the end of the block."""
     inside = {"PATH": os.environ["PATH"], **settings}
-    server = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=inside)  # noqa: S603
+    server = subprocess.Popen(command, cwd=REPOSITORY, env=inside)  # noqa: S603
     try:
         for _ in range(600):
             try:
