@@ -25,7 +25,7 @@ from keap_connect.models import Account
 from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.clone_guard import check_before_lease
 from keap_connect.refresh.lease import Lease, acquire_leases, build_lease, is_still_held
-from keap_connect.refresh.replaying import keep
+from keap_connect.refresh.replaying import keep, write_later
 from keap_connect.refresh.storing import (
     OTHER_TENANT,
     NewPair,
@@ -152,13 +152,17 @@ def settle(presentations: Sequence[Presentation]) -> list[Attempt]:
 
 def _keep(presentation: Presentation, problem: Exception) -> Attempt:
     name, account_id = type(problem).__name__, presentation.lease.account.id
-    counters.count("refreshes", Outcome.KEPT_ASIDE if presentation.new_pair else Outcome.FAILED)
     log.error("The answer for account %s could not be stored (%s).", account_id, name)
     fault = presentation.fault or (None if isinstance(problem, SQLAlchemyError) else problem)
     if pair := presentation.new_pair:
+        counters.count("refreshes", Outcome.KEPT_ASIDE)
         keep(presentation.file, pair)
         return Attempt(Outcome.KEPT_ASIDE, KEPT_ASIDE, fault=fault)
-    presentation.file.abandon()
+    if isinstance(problem, SQLAlchemyError):
+        write_later(presentation.file, partial(_write, [presentation]))
+    else:
+        counters.count("refreshes", Outcome.FAILED)
+        presentation.file.abandon()
     return Attempt(Outcome.FAILED, "The database did not answer.", fault=fault)
 
 

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flask import Flask, current_app
@@ -30,6 +30,7 @@ from keap_connect.refresh.recovery import (
     ClosedPair,
     RecoveryFile,
     folder_of_files,
+    give_back,
     read_pair,
 )
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
@@ -74,6 +75,30 @@ def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
             time.sleep(RETRY_SECONDS)  # until the database answers, or the disk has room
             kept.write_down()
         kept.note_stored()
+
+
+def write_later(file: RecoveryFile, write: Callable[[], object]) -> None:
+    """Write how an attempt ended, if no pair came, as soon as the database answers. Else it would count as unknown."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    try:
+        threading.Thread(target=_write_trying, args=(app, file, write), daemon=True).start()
+    except RuntimeError:  # no thread can be started
+        file.abandon()
+
+
+def _write_trying(app: Flask, file: RecoveryFile, write: Callable[[], object]) -> None:
+    with app.app_context():
+        while True:
+            try:
+                write()
+            except Exception as problem:
+                if _is_of_one_pair(problem):
+                    file.abandon()
+                    return
+                time.sleep(RETRY_SECONDS)
+            else:
+                give_back([file])
+                return
 
 
 def replay(is_confirmed: bool = False) -> None:

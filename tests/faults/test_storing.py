@@ -13,6 +13,7 @@ from keap_connect.accounts.credentials import open_access_token, open_refresh_to
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
+from keap_connect.keap.answers import not_sent
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.refresh import recovery, refresher, replaying
@@ -155,6 +156,51 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
     replaying.replay()
     assert recovery.list_kept() == []
     assert stage.is_reconciled(*ids)
+
+
+def fail_as_in_an_outage(*_: object) -> None:
+    raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
+
+
+def row_after_an_attempt(stage: Stage, account_id: int) -> Account:
+    """Return the account once nobody has its lease, as a worker that looks for recovery files would find it."""
+
+    def is_over() -> bool:
+        replaying.replay()
+        return stage.row(account_id).lease_owner is None
+
+    until(is_over)
+    return stage.row(account_id)
+
+
+@pytest.mark.proves("F33", "F38")
+def test_what_an_outage_keeps_from_being_sent_leaves_no_doubt(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    (account_id,) = stage.add_accounts()
+    presentations = refresher.prepare([build_lease(stage.row(account_id))], "tester")
+    presentations[0].answer = not_sent("Nothing was sent to Keap.")
+    with monkeypatch.context() as patch:
+        patch.setattr(refresher, "_settle_all", fail_as_in_an_outage)
+        assert [each.outcome for each in refresher.settle(presentations)] == ["failed"]
+
+    row = row_after_an_attempt(stage, account_id)
+
+    assert (row.attempted_at, row.outcome_unknown_since, row.blocked_until) == (None, None, None)
+    assert (row.failures, row.state, stage.events(account_id)) == (0, "active", [])
+
+
+@pytest.mark.proves("F34", "F38")
+def test_a_refusal_that_comes_during_an_outage_is_written_after_it(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    (account_id,) = stage.add_accounts()
+    stage.sandbox.withdraw("ab123")
+    presentations = present_together(stage, [account_id])
+    with monkeypatch.context() as patch:
+        patch.setattr(refresher, "_settle_all", fail_as_in_an_outage)
+        refresher.settle(presentations)
+
+    row = row_after_an_attempt(stage, account_id)
+
+    assert (row.refusals, row.outcome_unknown_since) == (1, None)
+    assert stage.events(account_id) == ["refresh_refused_once"]
 
 
 def test_a_database_that_fails_is_asked_once_for_a_group_and_all_its_pairs_are_kept_aside(
