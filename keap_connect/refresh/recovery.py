@@ -91,6 +91,13 @@ class RecoveryFile:
             self._forget()
             return True
 
+    def is_there(self) -> bool:
+        """Whether the next process would find it: its folder may have been deleted, or another one put in its place."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.handle))
+        except OSError:
+            return False
+
     def abandon(self) -> None:
         """Unlock the file: the end of its attempt could not be written, so whoever finds the file writes it."""
         os.close(self.handle)
@@ -178,7 +185,11 @@ def allocate(number: int) -> list[RecoveryFile]:
     """
     folder = folder_of_files()
     with _free_lock:
-        files = [_free[folder].pop() for _ in range(min(number, len(_free[folder])))]
+        known = [_free[folder].pop() for _ in range(min(number, len(_free[folder])))]
+    files = [file for file in known if file.is_there()]
+    for file in known:
+        if file not in files:
+            file.abandon()
     try:
         while len(files) < number:
             files.append(_allocate(folder))

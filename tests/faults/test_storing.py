@@ -1,6 +1,7 @@
 """Pairs that are stored in one transaction: each where it belongs, each with its own story."""
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -156,6 +157,21 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
     replaying.replay()
     assert recovery.list_kept() == []
     assert stage.is_reconciled(*ids)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_recovery_folder_that_was_deleted_or_replaced_is_noticed_before_the_next_attempt(stage: Stage):
+    recovery.give_back(recovery.allocate(2))
+    moved = stage.recovery_folder.with_name("moved")
+    stage.recovery_folder.rename(moved)
+    shutil.copytree(moved, stage.recovery_folder)
+
+    (file,) = recovery.allocate(1)
+
+    assert file.path.read_bytes() == bytes(recovery.FILE_BYTES)
+    os.pwrite(file.handle, b"a pair", 0)
+    assert file.path.read_bytes().startswith(b"a pair")
+    file.abandon()
 
 
 def fail_as_in_an_outage(*_: object) -> None:
