@@ -174,10 +174,11 @@ def _shared_kind(path: Path) -> str | None:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
-    place, kind, deepest = path.resolve(), "", -1
+    place, kind, deepest = path.resolve(), "", 0
+    above = {str(place), *map(str, place.parents)}
     for line in lines:
         mount, _, file_system = line.partition(" - ")  # before the dash, the number of fields varies
-        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount.split(" ")[4]))
-        if place.is_relative_to(point) and len(point.parts) >= deepest:  # a later mount hides an earlier one
-            kind, deepest = file_system.split(" ")[0], len(point.parts)
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount.split(" ")[4])
+        if point in above and len(point) >= deepest:  # a later mount hides an earlier one
+            kind, deepest = file_system.split(" ")[0], len(point)
     return kind if SHARED.fullmatch(kind) else None
