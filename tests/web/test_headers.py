@@ -83,7 +83,7 @@ def knock_everywhere(world: World, **options: object) -> Iterator[tuple[str, req
                 yield f"{who}: {method} {path}", send(world.visitor(who), method, path, **options)
 
 
-@pytest.mark.proves("R66")
+@pytest.mark.proves("R66", "R68")
 def test_every_route_sends_all_headers_to_everybody_and_no_inline_code(world: World):
     from_elsewhere = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
 
