@@ -21,7 +21,7 @@ from keap_connect.application import create_app
 from keap_connect.database import Base, db
 from keap_connect.deployment import upgrade
 from keap_connect.settings import Settings
-from tests.support.quick_apps import make_apps_quickly
+from tests.support.quick_apps import make_app, make_apps_quickly
 from tests.support.sandbox import Sandbox
 from tests.support.server import free_port, serve
 from tests.support.visitor import Visitor
@@ -168,7 +168,7 @@ def settings(environ: dict[str, str]) -> Settings:
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
     """Give the app, listening on its port."""
-    built = create_app(settings)
+    built = make_app(settings)
     with serve(built, settings.port):
         yield built
     with built.app_context():

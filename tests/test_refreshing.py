@@ -20,7 +20,6 @@ from keap_connect.accounts.credentials import (
 )
 from keap_connect.accounts.directory import get_account, list_accounts, view_account
 from keap_connect.accounts.state import AccountState
-from keap_connect.application import create_app
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import database_clock, db, read_session, write_transaction
 from keap_connect.errors import (
@@ -42,6 +41,7 @@ from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refresh.storing import Outcome
 from tests.accounts.granted import row_of, store_account
+from tests.support.quick_apps import make_app
 from tests.support.server import free_port
 
 A_DAY = timedelta(seconds=86399)
@@ -67,7 +67,7 @@ CREDENTIAL = (
 @pytest.fixture
 def app(settings):
     """Give the app without a port of its own."""
-    built = create_app(settings)
+    built = make_app(settings)
     yield built
     with built.app_context():
         db.engine.dispose()

@@ -10,7 +10,6 @@ from sqlalchemy import event
 from keap_connect.accounts import exporting
 from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.exporting import COLUMNS, export_csv
-from keap_connect.application import create_app
 from keap_connect.database import Base, db, write_transaction
 from keap_connect.events import search
 from keap_connect.events.history import EventKind, record
@@ -18,6 +17,7 @@ from keap_connect.events.search import Search, events_as_csv
 from keap_connect.models import Account, AccountEvent
 from keap_connect.settings import Settings
 from tests.flows.stored import Stored
+from tests.support.quick_apps import make_app
 from tests.support.sandbox import Sandbox
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1")
@@ -26,7 +26,7 @@ FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1")
 @pytest.fixture
 def app(settings: Settings) -> Flask:
     """Give the app without a port."""
-    built = create_app(settings)
+    built = make_app(settings)
     with built.app_context():
         yield built
         db.engine.dispose()

@@ -26,7 +26,6 @@ from keap_connect.accounts.stored_state import (
     settle_due,
     store_registration,
 )
-from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.events.history import EventKind
@@ -35,13 +34,14 @@ from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.services import services
 from tests.support.drills import wait_until
 from tests.support.plans import listening, plans_of
+from tests.support.quick_apps import make_app
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @pytest.fixture
 def app(settings) -> Flask:
-    built = create_app(settings)
+    built = make_app(settings)
     with built.app_context():
         yield built
         db.engine.dispose()

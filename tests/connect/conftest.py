@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.settings import Settings
 from tests.flows.stored import Stored
+from tests.support.quick_apps import make_app
 from tests.support.sandbox import Sandbox
 
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
     """Give the app without a port."""
-    built = create_app(settings)
+    built = make_app(settings)
     with built.app_context():
         yield built
         db.engine.dispose()

@@ -10,20 +10,20 @@ from sqlalchemy import select, update
 from keap_connect.accounts.changes import erase
 from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.state import Cause
-from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.search import EventView, Search, list_events
 from keap_connect.models import AccountEvent, Delivery, WebhookEndpoint
 from keap_connect.services import services
+from tests.support.quick_apps import make_app
 
 DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 
 
 @pytest.fixture(autouse=True)
 def inside_the_app(settings):
-    built = create_app(settings)
+    built = make_app(settings)
     with built.app_context():
         yield
         db.engine.dispose()

@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 
 from keap_connect.accounts.credentials import new_account
-from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.events import deleting, search
@@ -13,11 +12,12 @@ from keap_connect.events.deleting import count_older, prune_history
 from keap_connect.events.history import EventKind, acting_from, record
 from keap_connect.events.search import Search, events_as_csv, list_events
 from tests.support.plans import listening, plans_of
+from tests.support.quick_apps import make_app
 
 
 @pytest.fixture(autouse=True)
 def inside_the_app(settings):
-    built = create_app(settings)
+    built = make_app(settings)
     with built.app_context():
         yield
         db.engine.dispose()

@@ -13,7 +13,6 @@ from keap_connect import counters
 from keap_connect.accounts.changes import disconnect, erase
 from keap_connect.accounts.schedule import deadline_of
 from keap_connect.accounts.stored_state import settle
-from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
 from keap_connect.health.figures import DAY, HOUR, Health, read_health
@@ -24,13 +23,14 @@ from keap_connect.refresh.retention import delete_past
 from keap_connect.settings import Settings
 from tests.accounts.test_stored_state import add, change, plainly
 from tests.conftest import MovedClock
+from tests.support.quick_apps import make_app
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
 def app(settings: Settings) -> Flask:
-    built = create_app(settings)
+    built = make_app(settings)
     counters.take()  # of other tests
     with built.app_context():
         yield built

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.settings import Settings
 from tests.support.mail_server import MailServer, serve_mail
+from tests.support.quick_apps import make_app
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def environ(environ: dict[str, str], mail_server: MailServer, request: pytest.Fi
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
     """Give the app without a port."""
-    built = create_app(settings)
+    built = make_app(settings)
     with built.app_context():
         yield built
         db.engine.dispose()

@@ -19,6 +19,10 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
+from keap_connect.accounts.stored_state import store_registration
+from keap_connect.application import create_app
+from keap_connect.settings import Settings
+
 MOST_STATEMENTS = 2000
 
 
@@ -43,6 +47,17 @@ class RememberedRule(Rule):
         if key not in self._builders:
             self._builders[key] = super()._compile_builder(append_unknown)
         return self._builders[key]
+
+
+def make_app(settings: Settings) -> Flask:
+    """Build an app that skips the checks of a start, which take longer than all the rest, and many tests of their own.
+
+    What is needed of them comes later: the first lease adopts the database and writes the mark.
+    """
+    app = create_app(settings, serves=False)
+    with app.app_context():
+        store_registration(is_first=True)
+    return app
 
 
 def make_apps_quickly(folder: Path) -> None:

@@ -13,7 +13,6 @@ from requests.cookies import RequestsCookieJar
 
 from keap_connect.access.admins import create_admin
 from keap_connect.access.api_keys import Scope, issue_api_key
-from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.connect.invitations import NewInvitation, add_invitation
 from keap_connect.connect.reconnect_links import LINK_LIFE
@@ -23,6 +22,7 @@ from keap_connect.models import InvitationState, OneTimeToken, ReconnectLink, Ro
 from keap_connect.notifications.endpoints import add_endpoint, send_test
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.quick_apps import make_app
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
@@ -44,7 +44,7 @@ def new_app(settings: Settings) -> Iterator[Callable[[], Flask]]:
     built: list[Flask] = []
 
     def build() -> Flask:
-        built.append(create_app(settings))
+        built.append(make_app(settings))
         return built[-1]
 
     yield build

@@ -21,6 +21,7 @@ from keap_connect.database import Base, db, write_transaction
 from keap_connect.errors import KeapBusy
 from keap_connect.keap.call_slots import MOST_AT_ONCE, keap_call_slot
 from keap_connect.models import AuthorizationFlow
+from keap_connect.server.checks import prepare_to_serve
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored, token_calls
@@ -312,6 +313,8 @@ def test_strangers_fill_no_table(app: Flask, monkeypatch: pytest.MonkeyPatch):
             }
         return {name: number for name, number in numbers.items() if number}
 
+    with app.app_context():
+        prepare_to_serve(app.extensions["keap_connect"].settings)  # which stores rows of its own
     before = count_rows()
     for number in range(8):
         stranger = visit(app, address=f"192.0.2.{number}")
