@@ -17,7 +17,7 @@ from keap_connect.accounts.credentials import fingerprint
 from keap_connect.accounts.directory import view_account
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import note_work, settle, store_registration
-from keap_connect.connect import identifying
+from keap_connect.connect import identifying, importing
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.importing import ImportedCredential, check_form, import_credential
 from keap_connect.connect.matching import match_grant
@@ -277,6 +277,28 @@ def test_pending_pair_takes_the_place_of_an_expired_access_token_that_came_later
     assert identify_pending(pending) == token_only
 
     assert stored.tokens(token_only)[1] == grant.token_response.refresh_token
+
+
+@pytest.mark.proves("F91")
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_pair_that_was_stored_while_the_same_one_waited_for_the_account_is_no_other_pair(
+    app: Flask, stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    credential, lock = bring(sandbox, OAUTH), importing.lock_accounts
+
+    def import_it() -> int:
+        with app.app_context():
+            return import_credential(credential, ADMIN)
+
+    def lock_after_another(session: Session, *which: ColumnElement[bool]) -> dict[int, Account]:
+        monkeypatch.setattr(importing, "lock_accounts", lock)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(import_it).result()
+        return lock(session, *which)
+
+    monkeypatch.setattr(importing, "lock_accounts", lock_after_another)
+
+    assert import_it() == stored.account().id
 
 
 @pytest.mark.proves("F91")
