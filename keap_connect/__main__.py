@@ -48,7 +48,7 @@ def main() -> None:
         end("Aborted.", "aborted", ExitCode.FAILED)
     except OSError as problem:  # a command reports all others itself
         with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)  # else Python would try once more at its end, and fail
+            os.dup2(nowhere.fileno(), 1)  # else Python would try again at its end, and fail
         print(f"The output cannot be written ({problem.strerror or problem}).", file=sys.stderr)
         sys.exit(ExitCode.FAILED)
 

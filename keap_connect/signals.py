@@ -44,7 +44,7 @@ def stops_delayed() -> Iterator[None]:
 
 
 def end_in_order(sign: signal.Signals) -> NoReturn:
-    """End this process as Python does by itself, so that blocks under way and exit handlers run."""
+    """End this process as Python would, so that blocks under way and exit handlers run."""
     if sign is signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + sign)  # as a shell reports the signal

@@ -261,7 +261,7 @@ def test_when_one_program_dies_the_others_end_and_it_says_which(second: Launched
 
     assert second.process.wait(60) == 1
     assert second.process.stdout is not None
-    assert "The sandbox ended by itself (signal 9)" in second.process.stdout.read()
+    assert "The sandbox ended unexpectedly (signal 9)" in second.process.stdout.read()
     assert still_running(programs) == []
 
 

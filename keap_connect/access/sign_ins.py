@@ -66,7 +66,7 @@ def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin
     """Return the admin of a session that has not ended.
 
     Args:
-        is_sign_of_life: False for requests that a page makes by itself: they must not keep a session alive.
+        is_sign_of_life: False for requests that a page makes without a click: they must not keep a session alive.
     """
     found = _find(session_id, is_sign_of_life)
     with read_session() as session:

@@ -132,7 +132,7 @@ def next_step_of(account: Account, state: AccountState, ours: Ours, pause_step: 
     if pause_step and state.is_alive and account.kind == CredentialKind.OAUTH:
         return pause_step
     if is_being_confirmed(account, state):
-        return "Keap refused the last refresh. It is tried once more in a minute; nothing to do until then."
+        return "Keap refused the last refresh. It is tried again in a minute; nothing to do until then."
     if account.is_pending and state is AccountState.ACTIVE and not account.needs_first_refresh:
         return "The connection works. Keap has not said yet whose account it is."
     if account.needs_first_refresh and state.is_alive:

@@ -91,7 +91,7 @@ def _settle(
     Args:
         wanted: the account that the person meant to reconnect. known: the account of the same (tenant, person).
     """
-    # Whoever signed in by this grant is that person, and may now see all of that person's accounts.
+    # The person who signed in by this grant may now see all of that person's accounts.
     signed_in = update(SignIn).where(SignIn.account_id == pending.id)
     session.execute(signed_in.values(keap_user_id=identity.keap_user_id))
     grant = _grant_of(pending, identity)

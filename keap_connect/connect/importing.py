@@ -210,7 +210,7 @@ def find_target(session: Session, checked: Checked) -> Target:
     named = next((one for one in locked.values() if external_id and one.external_id == external_id), None)
     account = find_by_identity(locked.values(), identity)
     if token and account and imported is None:  # stored while this waited for the lock, as when somebody clicks twice
-        imported = session.get(ImportedToken, fingerprint(token))
+        imported = session.get(ImportedToken, credentials.fingerprint(token))
     if imported is not None:
         account = _check_unpresented(locked.get(imported.account_id), imported)
     if named is not None and named is not account and not never_worked(named):

@@ -62,7 +62,7 @@ class Programs:
     def wait_until(self, is_so: Callable[[], bool], deadline: float | None = None) -> bool:
         """Wait for a condition; return False when `deadline` (on the monotonic clock) passes first.
 
-        Raises Stopped: we were asked to stop; CannotRun: one of the servers ended by itself.
+        Raises Stopped: we were asked to stop; CannotRun: one of the servers ended unexpectedly.
         """
         while not is_so():
             if self._is_stopping:
@@ -70,7 +70,7 @@ class Programs:
             for name, process in self._servers.items():
                 if (code := process.poll()) is not None:
                     end = f"signal {-code}" if code < 0 else f"exit code {code}"
-                    raise CannotRun(f"The {name} ended by itself ({end}): all was ended.")
+                    raise CannotRun(f"The {name} ended unexpectedly ({end}): all was ended.")
             if deadline is not None and time.monotonic() > deadline:
                 return False
             time.sleep(POLL_SECONDS)
@@ -102,7 +102,7 @@ def spawn(
 
 
 def main() -> int:
-    """Run until a signal comes or a program ends by itself; return the exit code."""
+    """Run until a signal comes or a program ends unexpectedly; return the exit code."""
     os.umask(0o077)  # the files made from here on hold secrets: keys, databases and their journals
     programs = Programs()
     for sign in stop_signals():

@@ -203,7 +203,7 @@ def check_port(port: int, whose: str = "", advice: str = "choose another") -> No
 def make_certificate(folder: Path) -> Path:
     """Return the file of a certificate for localhost, which is renewed before it expires; the key has the suffix .key.
 
-    The key of its authority is never stored, so whoever trusts `ca.pem` trusts only this certificate.
+    The key of its authority is never stored, so a browser that trusts `ca.pem` trusts only this certificate.
     """
     certificate = folder / "localhost.pem"
     renew_after_seconds = (CERTIFICATE_DAYS - 30) * 24 * 60 * 60

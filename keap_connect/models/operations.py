@@ -59,7 +59,7 @@ class CounterOf01(Base):
 class Confirmation(Base):
     """A statement that this database is the one in use, and how it looked then; the newest row counts.
 
-    The first start writes one by itself. Each host keeps the random `value` of the newest one it has seen.
+    The first start writes one. Each host keeps the random `value` of the newest one it has seen.
     """
 
     __tablename__ = "confirmation"

@@ -65,9 +65,8 @@ class Channel:
     # Returns the recipients that messages can be sent to now; None is all of them, one lane for the whole channel. A
     # lane that hangs holds up no other.
     list_lanes: Callable[[], Sequence[str | None]] = lambda: (None,)
-    note: Callable[[Session, Delivery], None] = lambda _session, _delivery: (
-        None
-    )  # in the transaction that writes how an attempt ended
+    # In the transaction that writes how an attempt ended.
+    note: Callable[[Session, Delivery], None] = lambda _session, _delivery: None
     plan: Callable[[], None] = lambda: None  # every minute: writes the messages that no change causes
 
 

@@ -28,7 +28,7 @@ ADVICE = {
         "refreshing resume"
     ),
     MASS_REFUSAL: (
-        "Find out whether Keap or the settings changed. An account among these that Keap refuses once more has to be "
+        "Find out whether Keap or the settings changed. An account among these that Keap refuses again has to be "
         "reconnected. To go on, press Resume on the dashboard, or run ./keap-connect refreshing resume"
     ),
 }

@@ -99,7 +99,7 @@ class RecoveryFile:
             return False
 
     def abandon(self) -> None:
-        """Unlock the file: the end of its attempt could not be written, so whoever finds the file writes it."""
+        """Unlock the file: the end of its attempt could not be written, so the process that finds it does."""
         os.close(self.handle)
 
     def note_stored(self) -> None:

@@ -1,7 +1,7 @@
 """Refreshes accounts, one or many, in three steps: lease, send, store. There is no other way to refresh.
 
 The order prevents every loss: a recovery file is allocated, the lease is committed, the connection is opened, database
-and clock are asked once more, then the token is sent; the new pair is stored before anything else is done with it.
+and clock are asked again, then the token is sent; the new pair is stored before anything else is done with it.
 """
 
 import logging
@@ -112,7 +112,7 @@ def prepare(leases: Sequence[Lease], actor: str, patient_until: float = inf) -> 
         acquired = acquire_leases([replace(lease, owner=owner) for lease, owner in zip(leases, files, strict=True)])
         check_before_lease()  # these may have gone to another database; an alarm forbids at the last check to send
     except Exception:
-        # The database may have failed at the commit, with the leases written: whoever finds the files ends them.
+        # The database may have failed at the commit and have the leases: a process that finds the files ends them.
         for file in files.values():
             file.abandon()
         raise

@@ -156,7 +156,7 @@ async def keep_supervisor_informed(host: str, port: int) -> None:
 
 
 async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
-    """Return the exit code, 1 if requests were cut off or the server ended by itself."""
+    """Return the exit code, 1 if requests were cut off or the server ended unexpectedly."""
     is_ending = asyncio.Event()
     for sign in stop_signals():
         asyncio.get_running_loop().add_signal_handler(sign, is_ending.set)
@@ -167,7 +167,7 @@ async def serve_until_signal(app: Flask, server: Server, front: Front) -> int:
     informing = asyncio.create_task(keep_supervisor_informed(settings.host, settings.port))
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
     if not is_ending.is_set():
-        log.error("The server ended by itself.", exc_info=serving.exception())
+        log.error("The server ended unexpectedly.", exc_info=serving.exception())
         return 1
     report(ENDING)
     # Takes no more connections, closes the idle ones, and each other one after the answer to the request that is on

@@ -175,7 +175,7 @@ def check_password(field: str = "password") -> None:
 
 
 def actor() -> str:
-    """Return the name that the history gives to whoever makes this request."""
+    """Return the name that the history gives to the person who makes this request."""
     admin = current_admin()
     return admin.email if admin else Actor.CUSTOMER
 

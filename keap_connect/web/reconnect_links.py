@@ -1,4 +1,4 @@
-"""Reconnect links: created and revoked by an admin, used by whoever has one, without a sign-in here."""
+"""Reconnect links: created and revoked by an admin, used by anyone who has one, without a sign-in here."""
 
 from flask import flash, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response

@@ -1,4 +1,4 @@
-"""Signing in and out: password, second factor where it is on, and a new password for whoever has a link."""
+"""Signing in and out: password, second factor where it is on, and a new password for the person who has a link."""
 
 from flask import make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response

@@ -146,7 +146,7 @@ def test_whatever_is_not_active_says_why_and_what_to_do(facts, state):
 def test_a_refusal_that_is_to_be_confirmed_is_said_to_be_tried_once_more():
     step = next_step_of(account(refusals=1, tenant_id="ab123", keap_user_id="1"), ACTIVE, OURS)
 
-    assert "tried once more in a minute" in step
+    assert "tried again in a minute" in step
     assert "Nothing to do:" in next_step_of(account(refusals=0, tenant_id="ab123", keap_user_id="1"), ACTIVE, OURS)
 
 

@@ -585,7 +585,7 @@ def test_refresh_now_says_plainly_how_it_went(
     assert (tokens(app, account_id) == before) == (fault is not None)
     admin.get(f"/accounts/{account_id}")
     assert not set(told) & set(notices(admin)), "said twice"
-    assert ("It is tried once more in a minute" in admin.text) == (fault == "refused_although_valid")
+    assert ("It is tried again in a minute" in admin.text) == (fault == "refused_although_valid")
 
 
 @on_sqlite
