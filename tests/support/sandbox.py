@@ -196,12 +196,13 @@ class Sandbox:
     def consent(
         self, authorization_url: str, person: str = "ann.lee@example.com", tenant: str = "ab123", allow: bool = True
     ) -> str:
-        """Sign in, pick a tenant, press Allow or Deny; returns the callback URL without following it."""
+        """Sign in, pick a tenant, press Allow or Deny; returns the callback URL without following it.
+
+        The page with these buttons is not loaded: a request that it refuses is refused alike when they are pressed.
+        """
         decision = {"tenant_id": tenant, "decision": "allow" if allow else "deny"}
         with self.signed_in(person) as browser:
-            answer = browser.get(authorization_url, allow_redirects=False, timeout=TIMEOUT_SECONDS)
-            if answer.status_code == 200:
-                answer = browser.post(authorization_url, decision, allow_redirects=False, timeout=TIMEOUT_SECONDS)
+            answer = browser.post(authorization_url, decision, allow_redirects=False, timeout=TIMEOUT_SECONDS)
         if "Location" not in answer.headers:
             raise ValueError(f"The sandbox did not redirect: {answer.status_code} {answer.text}")
         return answer.headers["Location"]
