@@ -28,12 +28,12 @@ from keap_connect.refresh.storing import Outcome, note_unreadable
 log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 16
 QUESTIONS_AT_ONCE = 4  # whose an account is; in threads of their own, since refreshing must not wait for the answers
-LEASED_TOGETHER = CALLS_AT_ONCE
-# One batch is called, and the next waits while a third is leased, so no thread waits for leases. With more, many leases
-# would end before their turn while Keap is slow.
-LEASED_AT_ONCE = 3 * LEASED_TOGETHER
+LEASED_TOGETHER = 2 * CALLS_AT_ONCE  # an account costs a third less in a transaction of 32 than in one of 16
+# The next batch is leased while sixteen are called and as many wait, so no thread waits for leases. With more, many
+# leases would end before their turn while Keap is slow.
+LEASED_AT_ONCE = 2 * LEASED_TOGETHER
 START_SECONDS = 30.0
-STORE_PAUSE_SECONDS = 0.04  # after a transaction, so that several pairs gather; a lone pair does not wait
+STORE_PAUSE_SECONDS = 0.08  # after a transaction, so that several pairs gather; a lone pair does not wait
 
 
 class WorkerPool:
