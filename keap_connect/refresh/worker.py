@@ -104,8 +104,9 @@ class RefreshWorker:
         notice_clock_step()
         looked_at = seconds_since_boot()
         most = self._allowed()
-        takes_unproven = self.unproven_circuit.paused_seconds() == 0
         was_busy = self.pool.under_way > 0
+        # A failure of the pair before may be stored, and not be counted yet.
+        takes_unproven = not was_busy and self.unproven_circuit.paused_seconds() == 0
         accounts = claim_due(most, takes_unproven=takes_unproven) if most else []
         if not accounts:
             if not most:

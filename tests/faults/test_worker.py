@@ -345,6 +345,36 @@ def test_imported_pairs_that_are_refused_pause_nobody(
 
 @SQLITE
 @pytest.mark.proves("F91", "R34")
+def test_the_next_imported_pair_waits_until_the_failure_of_the_one_before_is_counted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    looked, claim, note = threading.Event(), refresh_worker.claim_due, refresh_worker.RefreshWorker._note
+
+    def claim_and_say(*most: int, **which: bool) -> list[Account]:
+        claimed = claim(*most, **which)
+        looked.set()
+        return claimed
+
+    def note_late(worker: refresh_worker.RefreshWorker, attempt: Attempt) -> None:
+        looked.clear()
+        assert looked.wait(10), "the worker looks again, and the failure is stored already"
+        note(worker, attempt)
+
+    monkeypatch.setattr(refresh_worker, "claim_due", claim_and_say)
+    monkeypatch.setattr(refresh_worker.RefreshWorker, "_note", note_late)
+    monkeypatch.setattr(refresh_worker, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(circuit_breaker, "OPENS_AFTER", 1)
+    stage.change(*stage.add_accounts(2), needs_first_refresh=True)
+    stage.sandbox.fault("html_503", "refresh")
+
+    with stage.app.app_context():
+        refresh_worker.RefreshWorker(stage.app).run(until_idle=True)
+
+    assert len(stage.presentations()) == 1
+
+
+@SQLITE
+@pytest.mark.proves("F91", "R34")
 def test_refusal_of_our_client_is_an_alarm_also_if_only_imported_pairs_are_refreshed(stage: Stage):
     ids = stage.add_accounts(3)
     stage.change(*ids, needs_first_refresh=True)
