@@ -269,7 +269,7 @@ def test_one_message_that_is_never_taken_switches_nothing_off(server: RawServer,
 
     server.script = judge
     tell(EventKind.RECOVERED, 13)
-    for _ in range(30):
+    for _ in range(40):
         tell(EventKind.RECOVERED)
         send_due()
         clock.advance(hours=2)
