@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from flask import Flask, current_app
@@ -54,51 +55,39 @@ def keep(file: RecoveryFile, pair: NewPair) -> None:
     """Write a pair of this process to its file, and store it as soon as the database answers."""
     file.is_written = True
     file.write_down()
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
-        threading.Thread(target=_keep_trying, args=(app, file, pair), daemon=True).start()
+        _start_trying(file, partial(_store, pair))
     except RuntimeError:  # no thread can be started
         log.critical("The recovery file %s is stored only once this process has ended.", file.path)
 
 
-def _keep_trying(app: Flask, kept: RecoveryFile, pair: NewPair) -> None:
-    with app.app_context():
-        while True:
-            try:
-                _store(pair)
-                break
-            except Exception as problem:
-                # A fault with this pair may last: `replay` holds its account or asks the operator, and stores it later.
-                if (isinstance(problem, NoAccount) or _is_of_one_pair(problem)) and kept.write_down():
-                    kept.abandon()
-                    return
-            time.sleep(RETRY_SECONDS)  # until the database answers, or the disk has room
-            kept.write_down()
-        kept.note_stored()
-
-
 def write_later(file: RecoveryFile, write: Callable[[], object]) -> None:
     """Write how an attempt ended, if no pair came, as soon as the database answers. Else it would count as unknown."""
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
-        threading.Thread(target=_write_trying, args=(app, file, write), daemon=True).start()
-    except RuntimeError:  # no thread can be started
+        _start_trying(file, write)
+    except RuntimeError:
         file.abandon()
 
 
-def _write_trying(app: Flask, file: RecoveryFile, write: Callable[[], object]) -> None:
+def _start_trying(file: RecoveryFile, write: Callable[[], object]) -> None:
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    threading.Thread(target=_keep_trying, args=(app, file, write), daemon=True).start()
+
+
+def _keep_trying(app: Flask, file: RecoveryFile, write: Callable[[], object]) -> None:
     with app.app_context():
         while True:
             try:
                 write()
+                break
             except Exception as problem:
-                if _is_of_one_pair(problem):
+                # A fault with this attempt may last: `replay` ends it, holds its account or asks the operator.
+                if (isinstance(problem, NoAccount) or _is_of_one_pair(problem)) and file.write_down():
                     file.abandon()
                     return
-                time.sleep(RETRY_SECONDS)
-            else:
-                give_back([file])
-                return
+            time.sleep(RETRY_SECONDS)  # until the database answers, or the disk has room
+            file.write_down()
+        give_back([file])
 
 
 def replay(is_confirmed: bool = False) -> None:
