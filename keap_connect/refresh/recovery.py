@@ -186,9 +186,11 @@ def allocate(number: int) -> list[RecoveryFile]:
     folder = folder_of_files()
     with _free_lock:
         known = [_free[folder].pop() for _ in range(min(number, len(_free[folder])))]
-    files = [file for file in known if file.is_there()]
+    files = []
     for file in known:
-        if file not in files:
+        if file.is_there():
+            files.append(file)
+        else:
             file.abandon()
     try:
         while len(files) < number:
