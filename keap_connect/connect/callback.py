@@ -17,7 +17,8 @@ from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
 from keap_connect.connect import flows, matching
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.invitations import CONFIRM_WITHIN, find_usable, must_wait, note_waiting
+from keap_connect.connect.invitations import CONFIRM_WITHIN
+from keap_connect.connect.invited import find_usable, must_wait, note_waiting
 from keap_connect.connect.reconnect_links import revoke_open_links, still_works, use_up
 from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import KeapConnectError, SealBroken, TenantConflict

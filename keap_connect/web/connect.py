@@ -11,7 +11,7 @@ from keap_connect.accounts.directory import list_accounts_of, view_account
 from keap_connect.connect.callback import connect_pending, discard_pending, find_result, open_pending, receive_callback
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import FlowRefused, ending_of, forget_results, start_flow
-from keap_connect.connect.invitations import return_link
+from keap_connect.connect.invited import return_link
 from keap_connect.errors import AccountNotFound
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.logs import reference

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.clock import utc_now
-from keap_connect.connect import confirming, invitations
+from keap_connect.connect import confirming, invitations, invited
 from keap_connect.connect import invitation_lists as lists
 from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.models import LARGEST_ID, InvitationState
@@ -30,19 +30,19 @@ def use(token: str) -> Response:
     try:
         if request.method == "POST":
             rate_limits().count_started_flow(request.remote_addr)
-            return redirect(invitations.start_by_invitation(token, browser()), code=303)
-        found = invitations.open_link(token, is_seen=request.method == "GET")
+            return redirect(invited.start_by_invitation(token, browser()), code=303)
+        found = invited.open_link(token, is_seen=request.method == "GET")
     except LinkGone:
         return show_gone()
     if found.state == InvitationState.WAITING:
         return show_waiting(found.id, is_by_link=True)
-    values = {"token": token, "invitation": found, "return_url": invitations.return_link(found.id)}
+    values = {"token": token, "invitation": found, "return_url": invited.return_link(found.id)}
     return make_response(render_template("connect/invitation.html", **values))
 
 
 def show_waiting(invitation_id: int | None, *, is_by_link: bool = False) -> Response:
     """Say that somebody must confirm who connected; who only opens the link may be somebody else."""
-    values = {"return_url": invitations.return_link(invitation_id), "is_by_link": is_by_link}
+    values = {"return_url": invited.return_link(invitation_id), "is_by_link": is_by_link}
     return make_response(render_template("connect/waiting.html", **values))
 
 

@@ -7,7 +7,7 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.directory import view_account
 from keap_connect.connect import reconnect_links as links
 from keap_connect.connect.flows import find_flow
-from keap_connect.connect.invitations import start_by_invitation_again
+from keap_connect.connect.invited import start_by_invitation_again
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.web.auth import Audience, Pages, actor, see_other
 from keap_connect.web.browser_security import browser, read_cookie

@@ -13,7 +13,8 @@ from keap_connect.accounts.credentials import open_refresh_token
 from keap_connect.clock import utc_now
 from keap_connect.connect import callback, confirming, identifying
 from keap_connect.connect.flows import claim_flow, start_flow
-from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation, start_by_invitation
+from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
+from keap_connect.connect.invited import start_by_invitation
 from keap_connect.connect.matching import Grant, match_grant
 from keap_connect.connect.reconnect_links import make_link, start_by_link
 from keap_connect.database import read_session, write_transaction

@@ -20,13 +20,8 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.callback import keep_pending
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
-from keap_connect.connect.invitations import (
-    CONFIRM_WITHIN,
-    NewInvitation,
-    make_invitation,
-    note_waiting,
-    start_by_invitation,
-)
+from keap_connect.connect.invitations import CONFIRM_WITHIN, NewInvitation, make_invitation
+from keap_connect.connect.invited import note_waiting, start_by_invitation
 from keap_connect.connect.matching import Grant
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.counters import hour_of
