@@ -232,8 +232,9 @@ class TestTwoAtOnce:
 
         assert sorted(flow.ending or "" for flow in stored.flows()) == ["connected"] + ["reconnected"] * 5
         newest = max(came, key=lambda grant: grant.came_at)
-        assert (len(came), stored.tokens(1)[0]) == (6, newest.token_response.access_token)
-        assert stored.account().connected_at == newest.came_at
+        account = stored.account()  # PostgreSQL gives the numbers of lost transactions to nobody: it need not be 1
+        assert (len(came), stored.tokens(account.id)[0]) == (6, newest.token_response.access_token)
+        assert account.connected_at == newest.came_at
         assert stored.mixed_up() == []
 
     def test_two_processes_make_one_account_of_each_person(
