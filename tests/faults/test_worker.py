@@ -831,12 +831,13 @@ def test_what_is_due_is_taken_up_once_and_soonest_expiry_first(stage: Stage, clo
 @pytest.mark.proves("F32", "F48")
 def test_three_workers_whose_calls_outlast_the_interval_work_as_one_sweep(stage: Stage):
     """The workers look every 0.1 s, each call takes a second."""
-    ids = stage.add_accounts(60)
     stage.sandbox.switch(token_delay_seconds=1.0, family_revocation=True)
     crew = stage.start(3)
-
     for worker in crew:
         worker.ask("work")
+    until(lambda: len(_workers(stage)) == len(crew))  # else the first may have done all before the last starts
+
+    ids = stage.add_accounts(60)
     until(lambda: all(row.refreshed_at for row in stage.rows()), every=0.3)
     refreshed = [worker.ask("rest")["refreshed"] for worker in crew]
 
