@@ -39,10 +39,11 @@ def claim_due(most: int, *, takes_unproven: bool = True) -> list[Account]:
         .order_by(Account.needs_first_refresh, Account.access_token_expires_at, Account.id)
         .limit(most)
         .with_for_update(skip_locked=True)
+        .cte("due")  # PostgreSQL may run a subquery that locks rows for each account, and so claim more than `most`
     )
     taken = (
         update(Account)
-        .where(Account.id.in_(due.scalar_subquery()))
+        .where(Account.id.in_(select(due.c.id)))
         .values(claimed_until=now + CLAIMED_FOR)
         .returning(Account)
         .execution_options(synchronize_session=False)

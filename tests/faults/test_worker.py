@@ -13,14 +13,14 @@ from unittest.mock import Mock
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, event, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import database_clock, read_session, write_transaction
+from keap_connect.database import database_clock, db, read_session, write_transaction
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.runner import JobRunner
@@ -804,6 +804,23 @@ def test_what_the_last_look_holds_back_counts_neither_against_keap_nor_the_accou
     assert (worker.circuit.reason, worker.failed, stage.presentations()) == (None, 0, [])
     assert [(row.failures, row.attempt_fingerprint) for row in stage.rows()] == [(0, None)] * len(ids)
     assert (_count_leased(stage), stage.events(ids[0])) == (0, [])
+
+
+@pytest.mark.proves("R33", "R36", "F21")
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_no_plan_of_postgresql_claims_more_than_a_worker_asked_for(stage: Stage):
+    ids = stage.add_accounts(6)
+
+    with stage.app.app_context():
+        # PostgreSQL prefers such a plan itself while it takes the table for a tiny one.
+        @event.listens_for(db.engine, "begin")
+        def loop_over_accounts(connection: Connection) -> None:
+            for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize"):
+                connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+
+        claimed = [len(claim_due(most)) for most in (1, 2, 10)]
+
+    assert claimed == [1, 2, len(ids) - 3]
 
 
 @pytest.mark.proves("R36")
