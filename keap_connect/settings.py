@@ -8,7 +8,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from email.headerregistry import Address
 from pathlib import Path
 from typing import TypeVar
@@ -99,7 +99,10 @@ class ServiceSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set from outside; `.env.example` explains each name."""
+    """Everything that can be set from outside; `.env.example` explains each name.
+
+    The metadata of a plain setting, which is no secret, names the method of `_Reader` that reads it, with its values.
+    """
 
     keap: KeapSettings
     public_url: str
@@ -111,26 +114,27 @@ class Settings:
     sandbox_url: str | None
     instance_path: Path
     instance_id: str | None
-    refresh_rate_per_minute: int
-    trusted_proxies: int
-    api_rate_per_minute: int
+    refresh_rate_per_minute: int = field(metadata={"integer": ("REFRESH_RATE_PER_MINUTE", 600, 100_000)})
+    trusted_proxies: int = field(metadata={"integer": ("TRUSTED_PROXIES", 0, 10)})
+    api_rate_per_minute: int = field(metadata={"integer": ("API_RATE_PER_MINUTE", 6000, 10_000_000)})
     rate_limit_storage: str = field(repr=False)
     audit_log: Path | None
     # For how long things are kept; 0 keeps them for good.
-    keep_events_days: int
-    keep_journeys_days: int
-    keep_links_days: int
-    keep_audit_logs_days: int
-    keep_deliveries_days: int
-    has_private_webhooks: bool  # webhooks may go to private addresses
-    log_level: str
+    keep_events_days: int = field(metadata={"days": ("KEEP_EVENTS", 400, 30)})
+    keep_journeys_days: int = field(metadata={"days": ("KEEP_JOURNEYS", 30)})
+    keep_links_days: int = field(metadata={"days": ("KEEP_LINKS", 30)})
+    keep_audit_logs_days: int = field(metadata={"days": ("KEEP_AUDIT_LOGS", 90)})
+    keep_deliveries_days: int = field(metadata={"days": ("KEEP_DELIVERIES", 30, 3)})
+    # Whether webhooks may go to private addresses.
+    has_private_webhooks: bool = field(metadata={"switch": ("WEBHOOK_PRIVATE_TARGETS",)})
+    log_level: str = field(metadata={"choice": ("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")})
     log_format: str
     has_unused_proxy: bool  # the environment names a proxy, and calls to Keap do not use it
-    requires_two_factor: bool
+    requires_two_factor: bool = field(metadata={"switch": ("REQUIRE_TWO_FACTOR",)})
     admin_email: str | None
     admin_password: str | None = field(repr=False)
     mail: MailSettings | None  # without it, nobody gets mail
-    mails_customers: bool
+    mails_customers: bool = field(metadata={"switch": ("CUSTOMER_MAIL",)})
     service: ServiceSettings
     is_by_invitation: bool  # nobody connects an account without one
     return_origins: frozenset[str]  # where customers may go back to: scheme, host and port
@@ -236,10 +240,14 @@ class _Reader:
         admin_email, admin_password = self.text("ADMIN_EMAIL"), self.text("ADMIN_PASSWORD", _without_line_end)
         if bool(admin_email) != bool(admin_password):
             self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
-        mail, mails_customers = self.mail(), self.switch("CUSTOMER_MAIL")
-        if mails_customers and self.text("SMTP_URL") is None:
+        plain = {
+            one.name: getattr(self, read)(*values) for one in fields(Settings) for read, values in one.metadata.items()
+        }
+        mail = self.mail()
+        if plain["mails_customers"] and self.text("SMTP_URL") is None:
             self.problems.append("CUSTOMER_MAIL=on needs SMTP_URL and MAIL_FROM: without them there is no mail.")
         settings = Settings(
+            **plain,
             keap=keap,
             public_url=public_url,
             secret_key=self.secret_key(),
@@ -250,25 +258,13 @@ class _Reader:
             sandbox_url=sandbox_url,
             instance_path=self.instance_path,
             instance_id=self.instance_id(),
-            refresh_rate_per_minute=self.integer("REFRESH_RATE_PER_MINUTE", default=600, most=100_000),
-            trusted_proxies=self.integer("TRUSTED_PROXIES", default=0, most=10),
-            api_rate_per_minute=self.integer("API_RATE_PER_MINUTE", default=6000, most=10_000_000),
             rate_limit_storage=self.rate_limit_storage(),
             audit_log=self.audit_log(),
-            keep_events_days=self.days("KEEP_EVENTS", default=400, least=30),
-            keep_journeys_days=self.days("KEEP_JOURNEYS", default=30),
-            keep_links_days=self.days("KEEP_LINKS", default=30),
-            keep_audit_logs_days=self.days("KEEP_AUDIT_LOGS", default=90),
-            keep_deliveries_days=self.days("KEEP_DELIVERIES", default=30, least=3),
-            has_private_webhooks=self.switch("WEBHOOK_PRIVATE_TARGETS"),
-            log_level=self.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"),
             log_format=self.choice("LOG_FORMAT", ("JSON", "TEXT"), default="TEXT" if is_loopback else "JSON"),
             has_unused_proxy=keap.proxy is None and self.text("HTTPS_PROXY") is not None,
-            requires_two_factor=self.switch("REQUIRE_TWO_FACTOR"),
             admin_email=admin_email,
             admin_password=admin_password,
             mail=mail,
-            mails_customers=mails_customers,
             service=self.service(public_url, is_loopback, mail),
             is_by_invitation=self.choice("CONNECT_MODE", ("OPEN", "INVITATION"), default="OPEN") == "INVITATION",
             return_origins=self.return_origins(),

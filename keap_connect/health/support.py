@@ -8,8 +8,10 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from importlib.metadata import distributions
+from operator import attrgetter
 from textwrap import fill
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,39 +34,28 @@ from keap_connect.settings import Settings
 Shown = Callable[[Settings], object]
 # A setting whose value may be secret, or names a person, is only said to be set.
 SETTINGS: dict[str, Shown] = {
-    "KEAP_CLIENT_ID": lambda settings: settings.sandbox_url is None,
-    "KEAP_CLIENT_SECRET": lambda settings: settings.sandbox_url is None,
+    **{values[0]: attrgetter(one.name) for one in fields(Settings) for values in one.metadata.values()},
+    "KEAP_CLIENT_ID": lambda settings: None if settings.sandbox_url else "set",
+    "KEAP_CLIENT_SECRET": lambda settings: None if settings.sandbox_url else "set",
     "PUBLIC_URL": lambda settings: settings.public_url,
     "HOST": lambda settings: settings.host,
     "PORT": lambda settings: settings.port,
-    "TRUSTED_PROXIES": lambda settings: settings.trusted_proxies,
-    "SECRET_KEY": lambda settings: bool(settings.secret_key),
+    "SECRET_KEY": lambda settings: settings.secret_key and "set",
     "TOKEN_KEYS": lambda settings: f"{len(settings.token_keys)} set",
     "DATABASE_URL": lambda settings: "sqlite" if settings.sqlite_file else "postgresql",
     "INSTANCE_PATH": lambda settings: settings.instance_path,
     "INSTANCE_ID": lambda settings: settings.instance_id,
-    "REFRESH_RATE_PER_MINUTE": lambda settings: settings.refresh_rate_per_minute,
-    "API_RATE_PER_MINUTE": lambda settings: settings.api_rate_per_minute,
     "RATE_LIMIT_STORAGE": lambda settings: settings.rate_limit_storage.partition("://")[0],
     "AUDIT_LOG": lambda settings: settings.audit_log or "-",
-    "KEEP_EVENTS": lambda settings: settings.keep_events_days,
-    "KEEP_JOURNEYS": lambda settings: settings.keep_journeys_days,
-    "KEEP_LINKS": lambda settings: settings.keep_links_days,
-    "KEEP_AUDIT_LOGS": lambda settings: settings.keep_audit_logs_days,
-    "KEEP_DELIVERIES": lambda settings: settings.keep_deliveries_days,
-    "WEBHOOK_PRIVATE_TARGETS": lambda settings: "on" if settings.has_private_webhooks else "off",
-    "REQUIRE_TWO_FACTOR": lambda settings: "on" if settings.requires_two_factor else "off",
-    "SMTP_URL": lambda settings: settings.mail is not None,
-    "CUSTOMER_MAIL": lambda settings: "on" if settings.mails_customers else "off",
+    "SMTP_URL": lambda settings: settings.mail and "set",
     "CONNECT_MODE": lambda settings: "invitation" if settings.is_by_invitation else "open",
-    "LOG_LEVEL": lambda settings: settings.log_level,
     "LOG_FORMAT": lambda settings: settings.log_format,
     "KEAP_AUTHORIZE_URL": lambda settings: settings.keap.authorize_url,
     "KEAP_TOKEN_URL": lambda settings: settings.keap.token_url,
     "KEAP_API_URL": lambda settings: settings.keap.api_url,
-    "KEAP_PROXY": lambda settings: settings.keap.proxy is not None,
-    "KEAP_CA_FILE": lambda settings: settings.keap.further_authorities is not None,
-    "KEAP_PKCE": lambda settings: "on" if settings.keap.uses_pkce else "off",
+    "KEAP_PROXY": lambda settings: settings.keap.proxy and "set",
+    "KEAP_CA_FILE": lambda settings: settings.keap.further_authorities and "set",
+    "KEAP_PKCE": lambda settings: settings.keap.uses_pkce,
     "KEAP_ISSUER": lambda settings: settings.keap.issuer,
 }
 # What the proxies say about a request.
@@ -186,5 +177,5 @@ def _say(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
     if isinstance(value, bool):
-        return "set" if value else "not set"
+        return "on" if value else "off"
     return "not set" if value is None else str(value)
