@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.connect.endings import FAILURES, Ending
+from keap_connect.connect.endings import Ending
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
@@ -185,7 +185,7 @@ def fail_flow(flow: AuthorizationFlow, ending: Ending, keap_said: str | None = N
 
 def record_failure(session: Session, flow: AuthorizationFlow, ending: Ending, reason: str = "") -> None:
     """Record and log why a flow stored no account. The page of the flow shows its `ref` as the reference."""
-    why = f"{FAILURES[ending]}. {reason}".rstrip()
+    why = f"{ending.outcome}. {reason}".rstrip()
     log.warning("%s: a person could not connect: %s", flow.ref, why)
     account_id = flow.reconnects_account_id
     if account_id is None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 
 from keap_connect.clock import utc_now
-from keap_connect.connect.endings import FAILURES, STORED, Ending
+from keap_connect.connect.endings import FAILURES, SUCCESSES, Ending
 from keap_connect.connect.flows import ending_of
 from keap_connect.database import read_session
 from keap_connect.events.history import EventKind
@@ -14,23 +14,15 @@ from keap_connect.models import Account, AccountEvent, AuthorizationFlow
 
 MOST_LISTED = 100
 LATELY = timedelta(hours=1)
-WAITS = {
-    Ending.DECISION_PENDING: "another Keap account waits for a decision",
-    Ending.CONFIRMATION_PENDING: "waits until who connected is confirmed",
-    Ending.IDENTITY_PENDING: "waits until Keap says whose account it is",
-}
 
 
 @dataclass(frozen=True)
 class Journey:
     """One flow. The account is the one that was connected, or the one to reconnect; a stranger's is unknown."""
 
-    ref: str
-    started_at: datetime
+    flow: AuthorizationFlow
+    account: Account | None
     outcome: str
-    keap_said: str | None
-    account_id: int | None
-    account_title: str | None
     who: str | None  # the person of the account, else the address that a failure came from; None if unknown
 
 
@@ -45,7 +37,7 @@ class Failures:
     @property
     def sentence(self) -> str:
         people = "1 person" if self.people == 1 else f"{self.people} people"
-        return f"{people} could not connect in the last hour: {FAILURES[self.ending]}."
+        return f"{people} could not connect in the last hour: {self.ending.outcome}."
 
 
 def list_journeys(reference: str = "") -> list[Journey]:
@@ -60,18 +52,11 @@ def list_journeys(reference: str = "") -> list[Journey]:
         failed = AccountEvent.kind == EventKind.CONNECTION_FAILED, AccountEvent.at >= oldest
         events = session.scalars(select(AccountEvent.details).where(*failed)).all()
     addresses = {details.get("reference"): details.get("address") for details in events}
-    return [
-        Journey(
-            ref=flow.ref,
-            started_at=flow.started_at,
-            outcome=_outcome(flow),
-            keap_said=flow.keap_said,
-            account_id=account.id if account else None,
-            account_title=account.title if account else None,
-            who=(account.person_email or account.person_name if account else None) or addresses.get(flow.ref),
-        )
-        for flow, account in found
-    ]
+    journeys = []
+    for flow, account in found:
+        who = account and (account.person_email or account.person_name)
+        journeys.append(Journey(flow, account, _outcome(flow), who or addresses.get(flow.ref)))
+    return journeys
 
 
 def list_failures() -> list[Failures]:
@@ -80,7 +65,7 @@ def list_failures() -> list[Failures]:
     A person counts once, by the newest failure; who has connected since does not count.
     """
     flow, since = AuthorizationFlow, utc_now() - LATELY
-    connected = select(flow.browser_hash).where(flow.ending.in_(STORED), flow.ended_at > since)
+    connected = select(flow.browser_hash).where(flow.ending.in_(SUCCESSES), flow.ended_at > since)
     failed = flow.ending.in_(FAILURES), flow.ended_at > since, flow.browser_hash.not_in(connected)
     newest = select(func.max(flow.id)).where(*failed).group_by(flow.browser_hash)
     people = func.count()
@@ -96,6 +81,4 @@ def _outcome(flow: AuthorizationFlow) -> str:
     if flow.ending is not None and flow.ending not in set(Ending):
         return "ended as only another version of this app knows"
     ending = ending_of(flow)
-    if ending is None:
-        return "under way"
-    return FAILURES.get(ending) or WAITS.get(ending, "connected")
+    return "under way" if ending is None else ending.outcome or "connected"

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.clock import utc_now
-from keap_connect.connect.endings import FAILURES
+from keap_connect.connect.endings import Ending
 from keap_connect.deployment import VERSION, connected, find_revisions
 from keap_connect.errors import SettingsError
 from keap_connect.events.history import EventKind
@@ -149,7 +149,7 @@ def _sentence(event: EventView) -> str:
     if event.kind != EventKind.CONNECTION_FAILED:
         return event.sentence
     ending = json.loads(event.details or "{}").get("ending")  # the rest may be words of a stranger or ids of tenants
-    return f"A person could not connect: {FAILURES.get(ending, ending)}."
+    return f"A person could not connect: {Ending(ending).outcome if ending in set(Ending) else ending}."
 
 
 def _warnings() -> list[str]:

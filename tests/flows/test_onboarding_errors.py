@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from flask import Flask
 
-from keap_connect.connect.endings import FAILURES, STORED, Ending
+from keap_connect.connect.endings import SUCCESSES, Ending
 from keap_connect.connect.journeys import list_journeys
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, next_steps
@@ -58,7 +58,7 @@ def assert_failed(
             return
         assert [(event.kind, event.account_id) for event in fresh] == [("connection.failed", None)]
         assert (fresh[0].details["reference"], fresh[0].details["ending"]) == (reference[1], ending)
-        assert f"{reference[1]}: a person could not connect: {FAILURES[ending]}." in caplog.text
+        assert f"{reference[1]}: a person could not connect: {ending.outcome}." in caplog.text
 
     return check
 
@@ -257,7 +257,7 @@ class TestCallbackIsNotWhole:
             assert_failed(visitor, Ending.STATE_EXPIRED, 400, "That took longer than ten minutes")
 
         with app.app_context():
-            assert [one.outcome for one in list_journeys()] == [FAILURES[Ending.STATE_EXPIRED]]
+            assert [one.outcome for one in list_journeys()] == [Ending.STATE_EXPIRED.outcome]
 
     def test_state_of_the_day_before_yesterday_is_not_known(
         self, visitor: Visitor, callback_url: str, clock: MovedClock, assert_failed: AssertFailed
@@ -286,7 +286,7 @@ class TestCallbackIsNotWhole:
         assert_failed(other, Ending.STATE_FOREIGN, 400, "This was started in another browser")
         assert_still_open(visitor, callback_url)
 
-    @pytest.mark.parametrize("code", [*sorted(STORED), "decision_pending", "discarded", "nonsense"])
+    @pytest.mark.parametrize("code", [*sorted(SUCCESSES), "decision_pending", "discarded", "nonsense"])
     def test_nobody_can_make_up_a_page_that_says_it_worked(self, code: str, visitor: Visitor):
         assert visitor.get(f"/connect/ended/{code}").status_code == 404
 
