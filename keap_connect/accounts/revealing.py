@@ -1,8 +1,5 @@
 """Showing an access token to an admin, which audit log and history record before the token is shown."""
 
-from dataclasses import dataclass, field
-from datetime import datetime
-
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -15,12 +12,6 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.models import AccountEvent
 
 
-@dataclass(frozen=True)
-class RevealedToken:
-    access_token: str = field(repr=False)
-    expires_at: datetime | None
-
-
 def count_reveals(account_id: int) -> int:
     """Return how often this account's token was shown. The form contains it, so that each form works once.
 
@@ -31,7 +22,7 @@ def count_reveals(account_id: int) -> int:
         return _count(session, account_id)
 
 
-def reveal_access_token(account_id: int, actor: str, reveals_before: int, address: str | None) -> RevealedToken:
+def reveal_access_token(account_id: int, actor: str, reveals_before: int, address: str | None) -> str:
     """Record in audit log and history that the access token is shown, and return it.
 
     Args:
@@ -55,7 +46,7 @@ def reveal_access_token(account_id: int, actor: str, reveals_before: int, addres
         # The audit log first: if it fails, the history gets no event for a token that was not shown.
         record_hand_out(account_id, fingerprint(access_token), actor, address)
         record(session, EventKind.TOKEN_REVEALED, account_id, actor)
-    return RevealedToken(access_token, account.access_token_expires_at)
+    return access_token
 
 
 def _count(session: Session, account_id: int) -> int:

@@ -10,7 +10,7 @@ from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.changes import erase as erase_account
 from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.ordering import Order
-from keap_connect.accounts.revealing import RevealedToken, count_reveals, reveal_access_token
+from keap_connect.accounts.revealing import count_reveals, reveal_access_token
 from keap_connect.accounts.state import KEYS
 from keap_connect.connect.flows import count_unfinished
 from keap_connect.connect.identifying import identify_pending
@@ -199,7 +199,7 @@ def erase(account_id: int) -> Response:
     return see_other("accounts.index", notice)
 
 
-def _reveal_page(account_id: int, errors: dict[str, str] | None = None, revealed: RevealedToken | None = None) -> str:
+def _reveal_page(account_id: int, errors: dict[str, str] | None = None, revealed: str | None = None) -> str:
     return render_template(
         "accounts/access_token.html",
         account=view_account(account_id, with_tokens=True),
