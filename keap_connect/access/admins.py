@@ -5,6 +5,7 @@ An invited admin has no password yet: their link lets them choose one, and until
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -33,8 +34,7 @@ from keap_connect.services import keyed_hash, services
 INVITED_FOR = timedelta(days=3)
 
 
-@dataclass(frozen=True)
-class AdminView:
+class AdminView(NamedTuple):
     id: int
     email: str
     role: str
@@ -125,31 +125,21 @@ def invite_first_admin(email: str, actor: str) -> str | None:
 def list_admins() -> list[AdminView]:
     link_ends = select(func.max(OneTimeToken.expires_at)).where(
         OneTimeToken.admin_id == Admin.id,
+        Admin.invited_by.is_not(None),
         OneTimeToken.purpose == TokenPurpose.NEW_PASSWORD,
         OneTimeToken.expires_at > utc_now(),
     )
+    facts = Admin.id, Admin.email, Admin.role, Admin.created_at, Admin.password_hash != NOT_CHOSEN
+    seen = Admin.totp_on_at.is_not(None), func.count(SignIn.id_hash), func.max(SignIn.last_seen_at)
     query = (
-        select(Admin, func.count(SignIn.id_hash), func.max(SignIn.last_seen_at), link_ends.scalar_subquery())
+        select(*facts, *seen, Admin.invited_by, link_ends.scalar_subquery())
+        .select_from(Admin)
         .outerjoin(SignIn, (SignIn.admin_id == Admin.id) & is_alive())
         .group_by(Admin.id)
         .order_by(Admin.email)
     )
     with read_session() as session:
-        return [
-            AdminView(
-                id=admin.id,
-                email=admin.email,
-                role=admin.role,
-                created_at=admin.created_at,
-                has_password=admin.password_hash != NOT_CHOSEN,
-                has_second_factor=admin.totp_on_at is not None,
-                sign_ins=sign_ins,
-                last_seen_at=last_seen_at,
-                invited_by=admin.invited_by,
-                invited_until=invited_until if admin.invited_by else None,
-            )
-            for admin, sign_ins, last_seen_at, invited_until in session.execute(query)
-        ]
+        return list(map(AdminView._make, session.execute(query)))
 
 
 def view_admin(admin_id: int) -> AdminView:

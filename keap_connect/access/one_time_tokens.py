@@ -45,10 +45,6 @@ def use_one_time_token(session: Session, purpose: TokenPurpose, token: str | Non
     return session.scalar(delete(OneTimeToken).where(*_valid(purpose, token)).returning(OneTimeToken.admin_id))
 
 
-def end_one_time_tokens(session: Session, admin_id: int) -> None:
-    session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id))
-
-
 def _valid(purpose: TokenPurpose, token: str | None) -> tuple[ColumnElement[bool], ...]:
     is_this_one = OneTimeToken.token_hash == hash_secret(token or "")
     return is_this_one, OneTimeToken.purpose == purpose, OneTimeToken.expires_at > utc_now()

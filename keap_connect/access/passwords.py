@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from argon2.exceptions import VerificationError
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.access import one_time_tokens
@@ -22,7 +22,7 @@ from keap_connect.access.throttle import count_attempt, forgive, hashed, is_know
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import NOT_CHOSEN, Admin, TokenPurpose
+from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, TokenPurpose
 from keap_connect.services import services
 
 SHORTEST_PASSWORD = 12
@@ -109,10 +109,7 @@ def verify_password(
     if sign_in_code:
         _check_sign_in_code(admin, sign_in_code, address)
         limits = {f"sign-in-code:{hashed(sign_in_code)}": ATTEMPTS_PER_DEVICE}
-    try:
-        attempts = count_attempt(limits)
-    except TooManyAttempts as refusal:
-        raise SignInThrottled(refusal.retry_after_seconds) from None
+    attempts = count_attempt(limits, SignInThrottled)
     is_right = _is_right(admin, password)
     if admin is None or not is_right:
         _record_refusal(admin, address)
@@ -235,7 +232,7 @@ def _check_sign_in_code(admin: Admin | None, code: str, address: str) -> None:
 def _store(session: Session, admin: Admin, password_hash: str) -> None:
     stored = session.get_one(Admin, admin.id)
     admin.password_hash = stored.password_hash = password_hash
-    one_time_tokens.end_one_time_tokens(session, admin.id)
+    session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin.id))
     who = {"email": admin.email}
     if stored.invited_by:
         details = {**who, "role": stored.role, "invited_by": stored.invited_by}

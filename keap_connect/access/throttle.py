@@ -26,18 +26,18 @@ WINDOW = timedelta(minutes=15)
 KNOWN_FOR_SECONDS = 180 * 86400
 
 
-def count_attempt(limits: Mapping[str, int]) -> list[int]:
+def count_attempt(limits: Mapping[str, int], refusal: type[TooManyAttempts] = TooManyAttempts) -> list[int]:
     """Count one attempt for each subject before it is checked, so that parallel guesses count.
 
     Returns the ids that `forgive` takes when the attempt was right.
 
-    Raises TooManyAttempts: one of the subjects has reached its limit within the window; nothing was counted.
+    Raises the `refusal`: one of the subjects has reached its limit within the window; nothing was counted.
     """
     now = utc_now()
     with write_transaction() as session:
         waits = [_seconds_to_wait(session, subject, most) for subject, most in limits.items()]
         if any(waits):
-            raise TooManyAttempts(max(waits))
+            raise refusal(max(waits))
         attempts = [SignInAttempt(subject=subject, at=now) for subject in limits]
         session.add_all(attempts)
         session.execute(delete(SignInAttempt).where(SignInAttempt.at <= now - WINDOW))

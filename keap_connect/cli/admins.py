@@ -1,7 +1,6 @@
 """`./keap-connect admins …`: the people who may see and repair all accounts."""
 
 import sys
-from dataclasses import asdict
 
 import click
 
@@ -53,7 +52,7 @@ def list_() -> Answer:
     """List them: id, role, second factor, e-mail."""
     found = access.list_admins()
     rows = [(one.id, one.role, "on" if one.has_second_factor else None, one.email) for one in found]
-    return Answer([asdict(admin) for admin in found], table(("ID", "ROLE", "SECOND FACTOR", "E-MAIL"), rows))
+    return Answer([admin._asdict() for admin in found], table(("ID", "ROLE", "SECOND FACTOR", "E-MAIL"), rows))
 
 
 @command("reset-password", "admins reset-password --email ann@example.com", within=admins)

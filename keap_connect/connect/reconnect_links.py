@@ -174,19 +174,13 @@ def check_link(token: str) -> None:
 
 
 def start_by_link(token: str, browser: str) -> str:
-    """Start the reconnect that a link is for and return the authorization URL.
-
-    Raises LinkGone: it is unknown, used, expired or revoked.
-    """
+    """Start the reconnect that a link is for and return the authorization URL. Raises LinkGone."""
     link = _find_open(ReconnectLink.token_hash == hash_secret(token))
     return start_flow(browser, link.account_id, link.id)
 
 
 def start_by_link_again(flow: AuthorizationFlow, browser: str) -> str:
-    """Start again with the link that started a flow of this browser.
-
-    Raises LinkGone: it is used, expired or revoked, or no link started the flow.
-    """
+    """Start again with the link that started a flow of this browser. Raises LinkGone: also if no link did."""
     link = _find_open(ReconnectLink.id == flow.reconnect_link_id)
     return start_flow(browser, link.account_id, link.id)
 
