@@ -37,7 +37,7 @@ from keap_connect.web import (
     setup,
     signin,
 )
-from keap_connect.web.auth import check_audience, current_admin, current_person
+from keap_connect.web.auth import check_audience, current_admin, current_person, form_errors
 from keap_connect.web.browser_security import protect_browsers, security_headers
 from keap_connect.web.errors import show_errors
 from keap_connect.web.network import ClientAddress, forget_client_address, note_client_address, refuse_unknown_host
@@ -110,7 +110,7 @@ def register_pages(app: Flask) -> None:
         settings = services().settings
         people = {"admin": current_admin(), "person": current_person()}
         where = {"sandbox_url": settings.sandbox_url, "is_by_invitation": settings.is_by_invitation}
-        return {**people, **where, "service": settings.service, "version": VERSION}
+        return {**people, **where, "service": settings.service, "version": VERSION, "errors": form_errors()}
 
 
 def version_static_files(app: Flask) -> None:

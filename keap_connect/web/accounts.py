@@ -41,23 +41,7 @@ bp = Pages("accounts", __name__, url_prefix="/accounts")
 LONGEST_SEARCH = 100
 
 
-def _page(account_id: int, errors: dict[str, str] | None = None) -> str:
-    account = view_account(account_id, with_tokens=True)
-    before = request.args.get("before", type=int)
-    return render_template(
-        "accounts/show.html",
-        account=account,
-        names=request.form if errors else {"label": account.label, "external_id": account.external_id},
-        errors=errors or {},
-        links=list_open_links(account_id),
-        history=list_events(Search(account_id=account_id), before),
-        is_newest=before is None,
-        refreshing=read_refreshing(),
-        can_mail=services().settings.mails_customers and account.person_email,
-    )
-
-
-def _list_page(errors: dict[str, str] | None = None) -> str:
+def _list_page() -> str:
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
     state = request.args.get("state", "")[:LONGEST_SEARCH]
     order = Order.parse(request.args.get("sort", ""))
@@ -78,7 +62,6 @@ def _list_page(errors: dict[str, str] | None = None) -> str:
         unfinished=count_unfinished(),
         failures=list_failures(),
         refreshing=read_refreshing(),
-        errors=errors or {},
         webhooks=list(check_webhooks()),
         has_mail=services().settings.mail is not None,
         mail_failure=find_last_failure(),
@@ -118,10 +101,21 @@ def resume() -> Response:
 
 @bp.page("/<int:account_id>", Audience.VIEWER)
 def show(account_id: int) -> str:
-    return _page(account_id)
+    account = view_account(account_id, with_tokens=True)
+    before = request.args.get("before", type=int)
+    return render_template(
+        "accounts/show.html",
+        account=account,
+        names=request.form or {"label": account.label, "external_id": account.external_id},
+        links=list_open_links(account_id),
+        history=list_events(Search(account_id=account_id), before),
+        is_newest=before is None,
+        refreshing=read_refreshing(),
+        can_mail=services().settings.mails_customers and account.person_email,
+    )
 
 
-@bp.act("/<int:account_id>/names", Audience.ADMIN, _page)
+@bp.act("/<int:account_id>/names", Audience.ADMIN, show)
 def name(account_id: int) -> Response:
     change_account(account_id, actor(), {field: request.form.get(field, "") for field in ("label", "external_id")})
     return see_other("accounts.show", "The names are saved.", account_id=account_id)
@@ -161,14 +155,13 @@ def _way_back(account_id: int) -> str:
     return url_for("accounts.show", account_id=account_id) if current_admin() else url_for("connect.your_accounts")
 
 
-def _disconnect_page(account_id: int, errors: dict[str, str] | None = None) -> str:
+def _disconnect_page(account_id: int) -> str:
     return render_template(
         "accounts/disconnect.html",
         account=view_account(account_id),
         cancel_url=_way_back(account_id),
         asks_password=may_act(),
         is_erasing=request.endpoint == "accounts.erase",
-        errors=errors or {},
     )
 
 
@@ -199,13 +192,12 @@ def erase(account_id: int) -> Response:
     return see_other("accounts.index", notice)
 
 
-def _reveal_page(account_id: int, errors: dict[str, str] | None = None, revealed: str | None = None) -> str:
+def _reveal_page(account_id: int, revealed: str | None = None) -> str:
     return render_template(
         "accounts/access_token.html",
         account=view_account(account_id, with_tokens=True),
         reveals=count_reveals(account_id),
         revealed=revealed,
-        errors=errors or {},
     )
 
 

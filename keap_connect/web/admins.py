@@ -14,14 +14,14 @@ from keap_connect.web.auth import Audience, Pages, actor, check_password, see_ot
 bp = Pages("admins", __name__, url_prefix="/admins")
 
 
-def _list_page(errors: dict[str, str] | None = None) -> str:
+def _list_page() -> str:
     values = {"admins": admins.list_admins(), "has_mail": services().settings.mail, "days": admins.INVITED_FOR.days}
-    return render_template("admins/index.html", typed=request.form, errors=errors or {}, **values)
+    return render_template("admins/index.html", typed=request.form, **values)
 
 
-def _page(admin_id: int, errors: dict[str, str] | None = None) -> str:
+def _page(admin_id: int) -> str:
     values = {"shown": admins.view_admin(admin_id), "has_mail": services().settings.mail}
-    return render_template("admins/show.html", errors=errors or {}, **values)
+    return render_template("admins/show.html", **values)
 
 
 @bp.form("", Audience.ADMIN, _list_page)

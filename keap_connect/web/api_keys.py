@@ -38,9 +38,9 @@ TRIALS = {
 USUAL_KEY = MultiDict({"scopes": api_keys.Scope.TOKENS_READ.value, "lifetime": "365"})
 
 
-def _form(errors: dict[str, str] | None = None) -> str:
+def _form() -> str:
     values = {"typed": request.form or USUAL_KEY, "meanings": MEANINGS, "lifetimes": LIFETIMES}
-    return render_template("api_keys/create.html", errors=errors or {}, **values)
+    return render_template("api_keys/create.html", **values)
 
 
 @bp.page("", Audience.ADMIN)
@@ -63,10 +63,10 @@ def create() -> Response:
     return _show_issued(issued)
 
 
-def _rotation(key_id: int, errors: dict[str, str] | None = None) -> str:
+def _rotation(key_id: int) -> str:
     chosen = request.form.get("overlap", "24")
     key = api_keys.get_api_key(key_id)
-    return render_template("api_keys/rotate.html", key=key, overlaps=OVERLAPS, chosen=chosen, errors=errors or {})
+    return render_template("api_keys/rotate.html", key=key, overlaps=OVERLAPS, chosen=chosen)
 
 
 @bp.form("/<int:key_id>/rotate", Audience.ADMIN, _rotation)

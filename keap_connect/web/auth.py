@@ -66,7 +66,7 @@ class Pages(Blueprint):
         A POST that is refused shows the page again, with what was typed.
 
         Args:
-            page: takes the values of the address, and `errors`: a sentence by the name of its field.
+            page: takes the values of the address. Its template has `errors`: a sentence by the name of its field.
         """
         return self._declare(["GET", "POST"], rule, audience, page, **options)
 
@@ -101,9 +101,15 @@ def _on_page(view: View, page: Page) -> View:
         try:
             return view(**values)
         except FormRefused as refusal:
-            return make_response(page(**values, errors={refusal.field: str(refusal)}), refusal.form_status)
+            g.errors = {refusal.field: str(refusal)}
+            return make_response(page(**values), refusal.form_status)
 
     return answer
+
+
+def form_errors() -> dict[str, str]:
+    errors: dict[str, str] = g.get("errors", {})
+    return errors
 
 
 def see_other(endpoint: str, notice: str = "", tone: str = "done", **values: Any) -> Response:

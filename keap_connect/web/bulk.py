@@ -72,7 +72,7 @@ def _can_mail(rows: List) -> bool:
     return settings.mails_customers if rows.noun == "account" else settings.mail is not None
 
 
-def _page(of: str, errors: dict[str, str] | None = None) -> Response | str:
+def _page(of: str) -> Response | str:
     rows = LISTS[of]
     ids, matching, count, why_not_all = _chosen(rows)
     act = request.values.get("act", "")
@@ -90,7 +90,6 @@ def _page(of: str, errors: dict[str, str] | None = None) -> Response | str:
         typed=request.form,
         now=utc_now(),
         can_mail=_can_mail(rows),
-        errors=errors or {},
     )
 
 

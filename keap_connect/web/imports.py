@@ -21,16 +21,16 @@ FORM_BYTES = 16 * 1024  # what a browser sends around the file
 MOST_JOBS_SHOWN = 5
 
 
-def _one_form(errors: dict[str, str] | None = None) -> str:
+def _one_form() -> str:
     # What may be a secret is not sent back to the browser.
     typed = {name: request.form.get(name, "") for name in ("kind", "label", "external_id", "unusual_key")}
-    return render_template("imports/one.html", errors=errors or {}, typed=typed, client_id=services().keap.client_id)
+    return render_template("imports/one.html", typed=typed, client_id=services().keap.client_id)
 
 
-def _file_form(errors: dict[str, str] | None = None) -> str:
+def _file_form() -> str:
     limits = {"lines": f"{MOST_LINES:,}", "bytes": f"{MOST_BYTES // 1024**2} MB"}
     values = {"limits": limits, "jobs": list_jobs(IMPORTS, MOST_JOBS_SHOWN)}
-    return render_template("imports/file.html", errors=errors or {}, **values)
+    return render_template("imports/file.html", **values)
 
 
 @bp.form("", Audience.ADMIN, _one_form)

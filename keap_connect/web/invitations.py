@@ -62,10 +62,10 @@ def index() -> str:
     return render_template("invitations/index.html", found=found, query=text, state=state, **values)
 
 
-def _form(errors: dict[str, str] | None = None) -> str:
+def _form() -> str:
     settings = services().settings
     values = {"usual_days": invitations.USUAL_DAYS, "longest_days": invitations.LONGEST_DAYS, "settings": settings}
-    return render_template("invitations/new.html", typed=request.form, errors=errors or {}, **values)
+    return render_template("invitations/new.html", typed=request.form, **values)
 
 
 @bp.form("/invitations/new", Audience.ADMIN, _form)
@@ -80,9 +80,9 @@ def create() -> Response:
     return _show_link(invitations.make_invitation(invitation, actor()))
 
 
-def _file_form(errors: dict[str, str] | None = None) -> str:
+def _file_form() -> str:
     values = {"most_lines": lists.MOST_LINES, "columns": lists.COLUMNS, "has_mail": services().settings.mail}
-    return render_template("invitations/file.html", errors=errors or {}, **values)
+    return render_template("invitations/file.html", **values)
 
 
 @bp.form("/invitations/file", Audience.ADMIN, _file_form, most_bytes=lists.MOST_BYTES)

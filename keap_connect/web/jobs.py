@@ -20,14 +20,14 @@ bp = Pages("jobs", __name__, url_prefix="/jobs/<int:job_id>")
 MOST_SHOWN = 40  # of each outcome; the page stays under 60 kB
 
 
-def _export_form(errors: dict[str, str] | None = None) -> str:
+def _export_form() -> str:
     lead = "A CSV file with states, names, ids and dates. It has no tokens, but people's names and e-mail addresses."
-    return ask_for_password("Export all accounts", lead, (url_for("accounts.index"), "Accounts"), errors)
+    return ask_for_password("Export all accounts", lead, (url_for("accounts.index"), "Accounts"))
 
 
-def ask_for_password(heading: str, lead: str, back: tuple[str, str], errors: dict[str, str] | None) -> str:
+def ask_for_password(heading: str, lead: str, back: tuple[str, str]) -> str:
     values = {"heading": heading, "lead": lead, "back": back[0], "back_to": back[1]}
-    return render_template("exports/download.html", errors=errors or {}, **values)
+    return render_template("exports/download.html", **values)
 
 
 @exports.form("", Audience.ADMIN, _export_form)
@@ -67,10 +67,10 @@ def download(job_id: int) -> FlaskResponse:
     return as_download(items_csv(job_id, outcome), f"job-{job_id}{f'-{outcome}' if outcome else ''}")
 
 
-def _links_form(job_id: int, errors: dict[str, str] | None = None) -> str:
+def _links_form(job_id: int) -> str:
     view_job(job_id)
     lead = "A CSV file of name, address and link. Anybody who has a link can use it, once."
-    return ask_for_password("Download the links", lead, (url_for("jobs.show", job_id=job_id), "The job"), errors)
+    return ask_for_password("Download the links", lead, (url_for("jobs.show", job_id=job_id), "The job"))
 
 
 @bp.form("/links", Audience.ADMIN, _links_form)

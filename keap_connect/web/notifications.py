@@ -17,13 +17,13 @@ DELIVERIES_SHOWN = 20
 mail = Pages("mail", __name__, url_prefix="/mail")
 
 
-def _form(webhook_id: int | None = None, errors: dict[str, str] | None = None) -> str:
+def _form(webhook_id: int | None = None) -> str:
     found = endpoints.get_endpoint(webhook_id) if webhook_id else None
-    stored = {"url": found.url, "name": found.name} if found else {}
-    chosen = request.form.getlist("types") if errors else (found and found.types) or []
-    typed = request.form if errors else stored
+    is_refused = request.method == "POST"
+    chosen = request.form.getlist("types") if is_refused else (found and found.types) or []
+    typed = request.form if is_refused else {"url": found.url, "name": found.name} if found else {}
     values = {"webhook": found, "typed": typed, "chosen": chosen, "types": ANNOUNCED}
-    return render_template("webhooks/edit.html", errors=errors or {}, **values)
+    return render_template("webhooks/edit.html", **values)
 
 
 def _typed() -> dict[str, Any]:

@@ -26,7 +26,8 @@ from keap_connect.web.browser_security import read_cookie
 bp = Pages("profile", __name__, url_prefix="/profile")
 
 
-def _page(errors: dict[str, str] | None = None) -> str:
+@bp.page("", Audience.VIEWER)
+def show() -> str:
     admin = signed_in_admin()
     return render_template(
         "profile/show.html",
@@ -35,26 +36,20 @@ def _page(errors: dict[str, str] | None = None) -> str:
         needs_second_factor=needs_second_factor(),
         is_second_factor_required=services().settings.requires_two_factor,
         has_mail=services().settings.mail is not None,
-        errors=errors or {},
     )
 
 
-def _second_factor_page(errors: dict[str, str] | None = None) -> Response | str:
+def _second_factor_page() -> Response | str:
     admin = signed_in_admin()
     seed = second_factor.waiting_seed(admin)
     if seed is None:
         return see_other("profile.show")
     code = segno.make(second_factor.enrolment_uri(admin, seed), error="m", micro=False)
     picture = Markup(code.svg_inline(omitsize=True, svgclass="qr", lineclass=None, light="#fff"))  # noqa: S704
-    return render_template("profile/second_factor.html", seed=seed, picture=picture, errors=errors or {})
+    return render_template("profile/second_factor.html", seed=seed, picture=picture)
 
 
-@bp.page("", Audience.VIEWER)
-def show() -> str:
-    return _page()
-
-
-@bp.act("/password", Audience.VIEWER, _page)
+@bp.act("/password", Audience.VIEWER, show)
 def password() -> Response:
     """Change the password; the other sign-ins end if the form says so."""
     check_password()
@@ -67,7 +62,7 @@ def password() -> Response:
     return answer
 
 
-@bp.act("/second-factor/new", Audience.VIEWER, _page)
+@bp.act("/second-factor/new", Audience.VIEWER, show)
 def prepare() -> Response:
     check_password("factor_password")
     second_factor.prepare(signed_in_admin())
@@ -83,7 +78,7 @@ def switch_on() -> Response:
     return _show_recovery_codes(second_factor.switch_on(admin, request.form.get("code", "")[:100]))
 
 
-@bp.act("/second-factor/off", Audience.VIEWER, _page)
+@bp.act("/second-factor/off", Audience.VIEWER, show)
 def switch_off() -> Response:
     if services().settings.requires_two_factor:
         raise FormRefused(
@@ -98,7 +93,7 @@ def switch_off() -> Response:
     return see_other("profile.show", "Two-factor authentication is off.")
 
 
-@bp.act("/recovery-codes", Audience.VIEWER, _page)
+@bp.act("/recovery-codes", Audience.VIEWER, show)
 def recovery_codes() -> Response:
     admin = _check_both_factors()
     if admin is None:

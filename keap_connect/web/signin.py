@@ -43,20 +43,20 @@ def name_browser(user_agent: str) -> str:
     return f"{browser} on {system}" if system else browser
 
 
-def _password_page(errors: dict[str, str] | None = None) -> str:
-    return render_template("signin/password.html", next_path=_next_path(), email=_email(), errors=errors or {})
+def _password_page() -> str:
+    return render_template("signin/password.html", next_path=_next_path(), email=_email())
 
 
-def _code_page(errors: dict[str, str] | None = None) -> Response | str:
+def _code_page() -> Response | str:
     if find_waiting(read_cookie(SECOND_STEP)) is None:
         notice = "Enter your password first. The code has to follow within five minutes."
         return see_other("signin.sign_in", notice, "attention", next=_next_path())
-    return render_template("signin/code.html", next_path=_next_path(), errors=errors or {})
+    return render_template("signin/code.html", next_path=_next_path())
 
 
-def _new_password_page(token: str, errors: dict[str, str] | None = None) -> str:
+def _new_password_page(token: str) -> str:
     owner = get_owner_of_link(token)
-    return render_template("signin/new_password.html", token=token, owner=owner, errors=errors or {})
+    return render_template("signin/new_password.html", token=token, owner=owner)
 
 
 @bp.form("/signin", Audience.ANYONE, _password_page)
