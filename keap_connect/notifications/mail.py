@@ -1,4 +1,4 @@
-"""The channels of mail: to admins, and to customers; and what became of the last mail to each recipient.
+"""The channels of mail, and what each mail says: to admins, and to customers; and what became of the last ones.
 
 Whether a mail is still needed is decided when it is sent.
 """
@@ -23,11 +23,11 @@ from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.events import mailing
 from keap_connect.models import Account, Admin, CredentialKind, Delivery
-from keap_connect.notifications import messages
 from keap_connect.notifications.digest import EVERY, read_attention, write_digests
+from keap_connect.notifications.messages import Message, as_email, facts_of, item_of, minute, page_url
 from keap_connect.notifications.sender import SENT, Answer, Channel
 from keap_connect.notifications.smtp import Conversation, give_to_server
-from keap_connect.refresh.alarms import LEAST_REFUSED, REFUSED_SHARE, WINDOW, list_alarms
+from keap_connect.refresh.alarms import ADVICE, LEAST_REFUSED, REFUSED_SHARE, WINDOW, list_alarms
 from keap_connect.services import services
 
 # How long after the mail before: three and seven days after the first one. Then the customer is left in peace.
@@ -37,6 +37,8 @@ HELD_FOR = timedelta(days=1)  # so that an admin reads the digest first
 MOST_LOOKED_AT = 3000  # in a day are over 20 in some ten minutes, so no more are read
 SERVER_PAUSE_SECONDS = 60.0  # when a mail server is away, not each mail has to find out
 MOST_READ, MOST_LISTED = 500, 50
+ALARM_HEADING = "Refreshing is paused for all accounts"
+WORKS_ONCE = "The link works once, until {}. Do not pass it on."
 # The condition on the channel is that of the index on mails.
 _TRIED = select(Delivery).where(Delivery.channel != "webhook", Delivery.tried_at.is_not(None))
 _NEWEST_FIRST = _TRIED.order_by(Delivery.id.desc())
@@ -56,58 +58,112 @@ def send(delivery: Delivery) -> Answer:
 
 def send_trial(recipient: str) -> Conversation:
     """Send a test mail at once, whatever else waits."""
-    return _give(recipient, messages.trial_message, str(uuid4()))
+    message = Message(
+        subject="Test mail",
+        heading="Mail works",
+        paragraphs=("The mail server took this test mail over, and it has reached you.",),
+        action=("Open the mail page", page_url("/mail")),
+        footer="You get this mail because an admin has asked for it.",
+    )
+    return _give(recipient, lambda: message, str(uuid4()))
 
 
-def _give(recipient: str, make: Callable[[], messages.Message], message_id: str) -> Conversation:
+def _give(recipient: str, make: Callable[[], Message], message_id: str) -> Conversation:
     mail = services().settings.mail
     sender = mail.sender if mail else ""
-    return give_to_server(recipient, lambda: messages.as_email(make(), sender, recipient, message_id))
+    return give_to_server(recipient, lambda: as_email(make(), sender, recipient, message_id))
 
 
 # Each returns the function that makes the message, once the server is ready for it, or raises MailNotNeeded.
 
 
-def _alarm(delivery: Delivery) -> Callable[[], messages.Message]:
+def _alarm(delivery: Delivery) -> Callable[[], Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.ALARMS)
     for alarm in list_alarms():
         # One that was ended and raised again has a mail of its own.
         if alarm.name == delivery.payload["alarm"] and alarm.raised_at.isoformat() == delivery.payload["raised_at"]:
-            return lambda: messages.alarm_message(alarm, unsubscribe)
-    raise MailNotNeeded("The alarm has ended.")
+            break
+    else:
+        raise MailNotNeeded("The alarm has ended.")
+    return lambda: Message(
+        heading=ALARM_HEADING,
+        paragraphs=(alarm.reason, ADVICE[alarm.name]),
+        facts=(("Since", minute(alarm.raised_at)),),
+        after=(
+            "Access tokens that are still valid are handed out as before. No customer gets mail while refreshing is "
+            "paused.",
+        ),
+        action=("Open the dashboard", page_url("/accounts")),
+        footer="You get this mail because an alarm has lasted for two minutes.",
+        unsubscribe_url=unsubscribe,
+    )
 
 
-def _digest(delivery: Delivery) -> Callable[[], messages.Message]:
+def _digest(delivery: Delivery) -> Callable[[], Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.DIGEST)
     if delivery.created_at < utc_now() - EVERY:
         raise MailNotNeeded("It is more than a day old, and a newer one follows.")
     found = read_attention()
     if not found:
         raise MailNotNeeded("Nothing needs attention any longer.")
-    notes = [*(one.sentence for one in found.webhooks), *(one.sentence for one in found.failures)]
-    return lambda: messages.digest_message(found.alarms, found.troubles, found.more, notes, unsubscribe)
+    count = len(found.troubles) + found.more
+    need = "account needs" if count == 1 else "accounts need"
+    paused = [f"{ALARM_HEADING} since {minute(one.raised_at)}. {one.reason}" for one in found.alarms]
+    return lambda: Message(
+        heading=f"{count} {need} attention" if count else ALARM_HEADING if paused else "A webhook is switched off",
+        paragraphs=[*paused, *(one.sentence for one in found.webhooks), *(one.sentence for one in found.failures)],
+        items=[item_of(one) for one in found.troubles],
+        after=(f"And {found.more} more: the dashboard has them all.",) if found.more else (),
+        action=("Open the dashboard", page_url("/accounts")),
+        footer="You get this mail once a day, and only if something needs attention.",
+        unsubscribe_url=unsubscribe,
+    )
 
 
-def _unstable(delivery: Delivery) -> Callable[[], messages.Message]:
+def _unstable(delivery: Delivery) -> Callable[[], Message]:
     unsubscribe = _unsubscribe_url(delivery, MailChoice.DIGEST)
     account = view_account(delivery.account_id or 0)
-    return lambda: messages.unstable_message(account, _cause(delivery), unsubscribe)
+    return lambda: Message(
+        heading=f"{account.title} is unstable",
+        paragraphs=(
+            "The state of this account changed more than four times within an hour. You get no other mail about that "
+            "until a state has held for an hour.",
+        ),
+        facts=facts_of(account, "Why, the last time", _cause(delivery)),
+        after=("Look at its history: two programs may be refreshing the same tokens.",),
+        action=("Open the account", page_url(f"/accounts/{account.id}")),
+        footer="You get this mail because you get the daily digest.",
+        unsubscribe_url=unsubscribe,
+    )
 
 
-def _reconnect(delivery: Delivery) -> Callable[[], messages.Message]:
+def _reconnect(delivery: Delivery) -> Callable[[], Message]:
     if not services().settings.mails_customers:
         raise MailNotNeeded("CUSTOMER_MAIL is off.")
     account = view_account(delivery.account_id or 0)
     if not mailing.may_be_asked(account.state, account.state_cause):
         raise MailNotNeeded("The account does not have to be reconnected any longer.")
-    since = datetime.fromisoformat(delivery.payload["since"])
-    return lambda: messages.reconnect_message(
-        account,
-        _cause(delivery),
-        since,
-        make_link_for_mail(account.id, delivery.message_id),
-        delivery.payload["number"],
-    )
+    since, number = datetime.fromisoformat(delivery.payload["since"]), delivery.payload["number"]
+    name, service = account.public_title, services().settings.service.name
+    last = "This is the last reminder." if number == 3 else "We remind you twice at most." if number == 1 else ""
+
+    def make() -> Message:
+        link = make_link_for_mail(account.id, delivery.message_id)
+        return Message(
+            subject=f"Reminder: please reconnect {name}" if number > 1 else "",
+            heading=f"Please reconnect {name}",
+            paragraphs=(
+                f"{service} can no longer work with your Keap account, and needs your permission again. It takes a "
+                "minute: sign in at Keap, pick the account, and press Allow.",
+            ),
+            facts=(*facts_of(account, "Why", _cause(delivery)), ("Since", minute(since))),
+            action=("Reconnect at Keap", link.url),
+            after=(WORKS_ONCE.format(minute(link.expires_at)),),
+            footer=f"You get this mail because you have connected this Keap account to {service}. {last}".strip(),
+            is_for_customer=True,
+        )
+
+    return make
 
 
 def _cause(delivery: Delivery) -> Cause | None:
@@ -124,16 +180,46 @@ def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:
     return unsubscribe_url(delivery.recipient, choice)
 
 
-def _invitation(delivery: Delivery) -> Callable[[], messages.Message]:
-    invitation_id, message_id = delivery.payload["invitation"], delivery.message_id
-    mailed_link(invitation_id, message_id)
-    return lambda: messages.invitation_message(mailed_link(invitation_id, message_id))
+def _invitation(delivery: Delivery) -> Callable[[], Message]:
+    service = services().settings.service.name
+
+    def make() -> Message:
+        made = mailed_link(delivery.payload["invitation"], delivery.message_id)
+        facts = ("For", made.row.label), ("Keap account", made.row.expected_tenant_id)
+        return Message(
+            heading=f"Connect your Keap account with {service}",
+            paragraphs=(
+                f"{service} asks for access to your Keap account. It takes a minute: sign in at Keap, pick the "
+                "account, and press Allow.",
+            ),
+            facts=[(name, text) for name, text in facts if text],
+            action=("Connect Keap", made.url),
+            after=(WORKS_ONCE.format(minute(made.row.expires_at)),),
+            footer=f"You get this mail because {service} has invited you. If you did not expect it, do nothing.",
+            is_for_customer=True,
+        )
+
+    make()  # raises if it is not needed
+    return make
 
 
-def _admin_invitation(delivery: Delivery) -> Callable[[], messages.Message]:
-    message_id = delivery.message_id
-    find_mailed_invitation(message_id)
-    return lambda: messages.admin_invitation_message(find_mailed_invitation(message_id))
+def _admin_invitation(delivery: Delivery) -> Callable[[], Message]:
+    def make() -> Message:
+        invitation = find_mailed_invitation(delivery.message_id)
+        return Message(
+            heading=f"You are invited to Keap Connect at {services().settings.host_name}",
+            paragraphs=(
+                "Keap Connect keeps the Keap accounts of customers connected. Choose a password, then sign in with it "
+                "and this e-mail address.",
+            ),
+            facts=(("Invited by", invitation.invited_by), ("Your role", invitation.role)),
+            action=("Choose a password", invitation.url),
+            after=(WORKS_ONCE.format(minute(invitation.expires_at)),),
+            footer="You get this mail because an admin has invited you. If you did not expect it, do nothing.",
+        )
+
+    make()  # raises if it is not needed
+    return make
 
 
 PREPARED_BY = {

@@ -1,4 +1,4 @@
-"""What each mail says. A message is written once, and shown as text and as HTML by templates/mail/."""
+"""A mail as it is shown: a message is written once, and becomes text and HTML by templates/mail/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,10 @@ from email.utils import format_datetime
 
 from flask import current_app
 
-from keap_connect.access.admins import MailedInvitation
 from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.clock import utc_now
-from keap_connect.connect.invitations import MadeInvitation
-from keap_connect.connect.reconnect_links import MadeLink
-from keap_connect.models import Alarm, Delivery
-from keap_connect.refresh.alarms import ADVICE
+from keap_connect.models import Delivery
 from keap_connect.services import services
 
 LONGEST_SUBJECT = 150
@@ -35,7 +31,6 @@ CAUSES = {
     Cause.KEY_REFUSED: "Keap no longer accepts the key. It may have been deleted.",
 }
 STATE_WORDS = {AccountState.RECONNECT_REQUIRED: "must be reconnected", AccountState.AT_RISK: "is at risk"}
-ALARM_HEADING = "Refreshing is paused for all accounts"
 
 
 class MailPolicy(EmailPolicy):
@@ -88,123 +83,6 @@ class Trouble:
         return self.account.refresh_token_expires_at if self.account.state_cause is Cause.UNUSED else None
 
 
-def alarm_message(alarm: Alarm, unsubscribe_url: str) -> Message:
-    return Message(
-        heading=ALARM_HEADING,
-        paragraphs=(alarm.reason, ADVICE[alarm.name]),
-        facts=(("Since", _minute(alarm.raised_at)),),
-        after=(
-            "Access tokens that are still valid are handed out as before. No customer gets mail while refreshing is "
-            "paused.",
-        ),
-        action=("Open the dashboard", _page("/accounts")),
-        footer="You get this mail because an alarm has lasted for two minutes.",
-        unsubscribe_url=unsubscribe_url,
-    )
-
-
-def unstable_message(account: AccountView, cause: Cause | None, unsubscribe_url: str) -> Message:
-    return Message(
-        heading=f"{account.title} is unstable",
-        paragraphs=(
-            "The state of this account changed more than four times within an hour. You get no other mail about that "
-            "until a state has held for an hour.",
-        ),
-        facts=_facts(account, ("Why, the last time", CAUSES[cause]) if cause else None),
-        after=("Look at its history: two programs may be refreshing the same tokens.",),
-        action=("Open the account", _page(f"/accounts/{account.id}")),
-        footer="You get this mail because you get the daily digest.",
-        unsubscribe_url=unsubscribe_url,
-    )
-
-
-def digest_message(
-    alarms: Sequence[Alarm], troubles: Sequence[Trouble], more: int, notes: Sequence[str], unsubscribe_url: str
-) -> Message:
-    """Return the daily digest; `more` is how many accounts need attention beside those listed."""
-    count = len(troubles) + more
-    need = "account needs" if count == 1 else "accounts need"
-    heading = f"{count} {need} attention" if count else ALARM_HEADING if alarms else "A webhook is switched off"
-    paused = [f"{ALARM_HEADING} since {_minute(one.raised_at)}. {one.reason}" for one in alarms]
-    return Message(
-        heading=heading,
-        paragraphs=(*paused, *notes),
-        items=[_item(one) for one in troubles],
-        after=(f"And {more} more: the dashboard has them all.",) if more else (),
-        action=("Open the dashboard", _page("/accounts")),
-        footer="You get this mail once a day, and only if something needs attention.",
-        unsubscribe_url=unsubscribe_url,
-    )
-
-
-def reconnect_message(
-    account: AccountView, cause: Cause | None, since: datetime, link: MadeLink, number: int
-) -> Message:
-    """Return the mail to a customer; `number` is 1 for the first one and more for a reminder."""
-    name, service = account.public_title, services().settings.service.name
-    request = f"Please reconnect {name}"
-    last = "This is the last reminder." if number == 3 else "We remind you twice at most." if number == 1 else ""
-    return Message(
-        subject=f"Reminder: please reconnect {name}" if number > 1 else "",
-        heading=request,
-        paragraphs=(
-            f"{service} can no longer work with your Keap account, and needs your permission again. It takes a minute: "
-            "sign in at Keap, pick the account, and press Allow.",
-        ),
-        facts=(*_facts(account, ("Why", CAUSES[cause]) if cause else None), ("Since", _minute(since))),
-        action=("Reconnect at Keap", link.url),
-        after=(f"The link works once, until {_minute(link.expires_at)}. Do not pass it on.",),
-        footer=f"You get this mail because you have connected this Keap account to {service}. {last}".strip(),
-        is_for_customer=True,
-    )
-
-
-def invitation_message(made: MadeInvitation) -> Message:
-    service, invitation = services().settings.service.name, made.row
-    request = f"Connect your Keap account with {service}"
-    return Message(
-        heading=request,
-        paragraphs=(
-            f"{service} asks for access to your Keap account. It takes a minute: sign in at Keap, pick the account, "
-            "and press Allow.",
-        ),
-        facts=[
-            (name, text)
-            for name, text in (("For", invitation.label), ("Keap account", invitation.expected_tenant_id))
-            if text
-        ],
-        action=("Connect Keap", made.url),
-        after=(f"The link works once, until {_minute(invitation.expires_at)}. Do not pass it on.",),
-        footer=f"You get this mail because {service} has invited you. If you did not expect it, do nothing.",
-        is_for_customer=True,
-    )
-
-
-def admin_invitation_message(invitation: MailedInvitation) -> Message:
-    host = services().settings.host_name
-    return Message(
-        heading=f"You are invited to Keap Connect at {host}",
-        paragraphs=(
-            "Keap Connect keeps the Keap accounts of customers connected. Choose a password, then sign in with it and "
-            "this e-mail address.",
-        ),
-        facts=(("Invited by", invitation.invited_by), ("Your role", invitation.role)),
-        action=("Choose a password", invitation.url),
-        after=(f"The link works once, until {_minute(invitation.expires_at)}. Do not pass it on.",),
-        footer="You get this mail because an admin has invited you. If you did not expect it, do nothing.",
-    )
-
-
-def trial_message() -> Message:
-    return Message(
-        subject="Test mail",
-        heading="Mail works",
-        paragraphs=("The mail server took this test mail over, and it has reached you.",),
-        action=("Open the mail page", _page("/mail")),
-        footer="You get this mail because an admin has asked for it.",
-    )
-
-
 def as_email(message: Message, sender: str, recipient: str, message_id: str) -> EmailMessage:
     """Return it as text and HTML. The same `message_id` in every attempt lets mail programs notice a repeated mail."""
     settings, templates = services().settings, current_app.jinja_env
@@ -227,13 +105,13 @@ def as_email(message: Message, sender: str, recipient: str, message_id: str) -> 
     return mail
 
 
-def _item(one: Trouble) -> Item:
+def item_of(one: Trouble) -> Item:
     lines = [f"It {STATE_WORDS.get(one.account.state, 'needs attention')}. {one.why}"]
     if one.account.state is AccountState.AT_RISK and one.deadline:
-        lines.append(f"It can be repaired until {_minute(one.deadline)}; after that its customer must reconnect it.")
+        lines.append(f"It can be repaired until {minute(one.deadline)}; after that its customer must reconnect it.")
     if one.account.state is AccountState.RECONNECT_REQUIRED and services().settings.mails_customers:
         lines.append(_mailed(one))
-    return Item(one.account.title, _page(f"/accounts/{one.account.id}"), lines)
+    return Item(one.account.title, page_url(f"/accounts/{one.account.id}"), lines)
 
 
 def _mailed(one: Trouble) -> str:
@@ -246,15 +124,15 @@ def _mailed(one: Trouble) -> str:
     return f"Its customer is written to: {one.mail.recipient}."
 
 
-def _facts(account: AccountView, why: tuple[str, str] | None) -> list[tuple[str, str]]:
+def facts_of(account: AccountView, why: str, cause: Cause | None) -> list[tuple[str, str]]:
     tenant = account.tenant_id if account.tenant_id != account.public_title else None
     name = f"{account.public_title} ({tenant})" if tenant else account.public_title
-    return [("Keap account", name), *([why] if why else [])]
+    return [("Keap account", name), *([(why, CAUSES[cause])] if cause else [])]
 
 
-def _page(path: str) -> str:
+def page_url(path: str) -> str:
     return services().settings.public_url + path
 
 
-def _minute(moment: datetime) -> str:
+def minute(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
