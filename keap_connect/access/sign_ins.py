@@ -118,22 +118,16 @@ def end_sign_in_of(admin_id: int, ref: str) -> None:
         session.execute(delete(SignIn).where(*is_this_one))
 
 
-def end_other_sign_ins(admin: Admin, session_id: str | None) -> None:
+def end_sign_ins(admin_id: int, email: str, actor: str, but: str | None = None) -> None:
+    """End the sign-ins of an admin, all but the session with the id `but`."""
     with write_transaction() as session:
-        others = SignIn.admin_id == admin.id, SignIn.id_hash != hash_secret(session_id or "")
+        others = SignIn.admin_id == admin_id, SignIn.id_hash != hash_secret(but or "")
         session.execute(delete(SignIn).where(*others))
-        record(session, EventKind.SIGN_INS_ENDED, None, admin.email, email=admin.email)
+        record(session, EventKind.SIGN_INS_ENDED, None, actor, email=email)
 
 
 def end_all_sign_ins(session: Session, admin_id: int) -> None:
     session.execute(delete(SignIn).where(SignIn.admin_id == admin_id))
-
-
-def end_sign_ins_by(actor: str, admin_id: int, email: str) -> None:
-    """End all sign-ins of an admin on behalf of another admin, the actor."""
-    with write_transaction() as session:
-        end_all_sign_ins(session, admin_id)
-        record(session, EventKind.SIGN_INS_ENDED, None, actor, email=email)
 
 
 def _open(sign_in: SignIn) -> str:

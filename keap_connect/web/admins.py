@@ -5,7 +5,7 @@ from werkzeug.wrappers import Response
 
 from keap_connect.access import admins
 from keap_connect.access.passwords import issue_password_link
-from keap_connect.access.sign_ins import end_sign_ins_by
+from keap_connect.access.sign_ins import end_sign_ins
 from keap_connect.errors import FormRefused
 from keap_connect.models import Role
 from keap_connect.services import services
@@ -50,7 +50,7 @@ def show(admin_id: int) -> Response:
         admins.remove_admin(admin_id, actor())
         return see_other("admins.index", f"{shown.email} is removed and can no longer sign in.")
     if act == "end_sign_ins":
-        end_sign_ins_by(actor(), admin_id, shown.email)
+        end_sign_ins(admin_id, shown.email, actor())
         flash(f"{shown.email} is signed out everywhere.", "done")
     elif act in set(Role):
         admins.change_role(admin_id, Role(act), actor())

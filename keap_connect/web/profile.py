@@ -5,10 +5,9 @@ from flask import make_response, render_template, request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from keap_connect.access import second_factor
+from keap_connect.access import second_factor, sign_ins
 from keap_connect.access.mail_choices import choose_mails
 from keap_connect.access.passwords import change_password
-from keap_connect.access.sign_ins import end_other_sign_ins, end_sign_in_of, list_sign_ins
 from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
 from keap_connect.services import services
@@ -32,7 +31,7 @@ def show() -> str:
     return render_template(
         "profile/show.html",
         recovery_codes=second_factor.count_recovery_codes(admin),
-        sign_ins=list_sign_ins(admin.id, read_cookie("admin")),
+        sign_ins=sign_ins.list_sign_ins(admin.id, read_cookie("admin")),
         needs_second_factor=needs_second_factor(),
         is_second_factor_required=services().settings.requires_two_factor,
         has_mail=services().settings.mail is not None,
@@ -56,7 +55,7 @@ def password() -> Response:
     admin = signed_in_admin()
     change_password(admin, request.form.get("new_password", ""))
     if request.form.get("end_others"):
-        end_other_sign_ins(admin, read_cookie("admin"))
+        sign_ins.end_sign_ins(admin.id, admin.email, admin.email, read_cookie("admin"))
     answer = see_other("profile.show", "Your new password is set.")
     know_browser(answer, admin)
     return answer
@@ -111,9 +110,9 @@ def mails() -> Response:
 def end_sign_ins() -> Response:
     admin, ref = signed_in_admin(), request.form.get("ref", "")
     if ref:
-        end_sign_in_of(admin.id, ref)
+        sign_ins.end_sign_in_of(admin.id, ref)
         return see_other("profile.show", "That browser is signed out.")
-    end_other_sign_ins(admin, read_cookie("admin"))
+    sign_ins.end_sign_ins(admin.id, admin.email, admin.email, read_cookie("admin"))
     return see_other("profile.show", "All your other browsers are signed out.")
 
 
