@@ -62,7 +62,11 @@ def worker(once: bool) -> Answer:
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     jobs, states, sender = JobRunner(app), StateKeeper(app), Sender(app, CHANNELS)
     run = RefreshWorker(app, (jobs, states, sender))
-    _spend_less_time_on_python()
+    # This process does nothing but the work of the worker.
+    gc.freeze()  # what was loaded so far stays, and scanning it again and again costs time
+    gc.set_threshold(10_000)  # a batch of refreshes makes thousands of objects, and nearly none of them in a circle
+    # The threads mostly wait for others. One that works ends sooner, and in less processor time, uninterrupted.
+    sys.setswitchinterval(0.05)
     if once:
         states.derive_due()
         jobs.do_due()
@@ -79,11 +83,3 @@ def worker(once: bool) -> Answer:
     document = {"refreshed": run.refreshed, "failed": run.failed, "faults": run.faults, "paused_by": names}
     code = ExitCode.FAILED if run.faults else ExitCode.COME_BACK_LATER if names and once else ExitCode.DONE
     return Answer(document, note="\n".join(notes), code=code)
-
-
-def _spend_less_time_on_python() -> None:
-    """Set what is of the whole process, which does nothing but the work of the worker."""
-    gc.freeze()  # what was loaded so far stays, and scanning it again and again costs time
-    gc.set_threshold(10_000)  # a batch of refreshes makes thousands of objects, and nearly none of them in a circle
-    # The threads mostly wait for others. One that works ends sooner, and in less processor time, uninterrupted.
-    sys.setswitchinterval(0.05)

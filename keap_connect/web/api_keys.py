@@ -1,7 +1,7 @@
 """The API keys by which programs use the token API."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from flask import make_response, render_template, request
@@ -56,11 +56,12 @@ def index() -> str:
 @bp.form("/new", Audience.ADMIN, _form)
 def create() -> Response:
     check_password()
-    typed = request.form
-    issued = api_keys.issue_api_key(
-        typed.get("name", ""), typed.getlist("scopes"), actor(), _expires_at(), _account_ids()
-    )
-    return _show_issued(issued)
+    typed, lifetime = request.form, request.form.get("lifetime")
+    if lifetime not in LIFETIMES:
+        raise FormRefused("Choose how long the key lasts.", "lifetime")
+    expires_at = utc_now() + timedelta(days=int(lifetime)) if lifetime else None
+    name, scopes = typed.get("name", ""), typed.getlist("scopes")
+    return _show_issued(api_keys.issue_api_key(name, scopes, actor(), expires_at, _account_ids()))
 
 
 def _rotation(key_id: int) -> str:
@@ -102,13 +103,6 @@ def _show_issued(issued: api_keys.IssuedKey) -> Response:
 def _names(keys: Iterable[api_keys.APIKeyView]) -> dict[str, Any]:
     ids = {one for key in keys for one in (key.account_ids or [])[:SHOWN_ACCOUNTS]}
     return {"titles": title_accounts(ids), "shown_accounts": SHOWN_ACCOUNTS}
-
-
-def _expires_at() -> datetime | None:
-    lifetime = request.form.get("lifetime")
-    if lifetime not in LIFETIMES:
-        raise FormRefused("Choose how long the key lasts.", "lifetime")
-    return utc_now() + timedelta(days=int(lifetime)) if lifetime else None
 
 
 def _account_ids() -> list[int] | None:

@@ -49,10 +49,6 @@ def _heading(renderer: "RendererHTML", tokens: "list[Token]", number: int, *rest
     return renderer.renderToken(tokens, number, *rest)
 
 
-def _picture(*_token: object) -> str:
-    return ""  # the page may load none
-
-
 @cache
 def _markdown() -> "MarkdownIt":
     from markdown_it import MarkdownIt  # noqa: PLC0415  (every command would wait for it)
@@ -60,7 +56,7 @@ def _markdown() -> "MarkdownIt":
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("fence", _code)
     markdown.add_render_rule("heading_open", _heading)
-    markdown.add_render_rule("image", _picture)
+    markdown.add_render_rule("image", lambda *_token: "")  # the page may load none
     return markdown
 
 

@@ -21,7 +21,6 @@ from keap_connect.web.reconnect_links import show_gone
 
 bp = Pages("invitations", __name__)
 SHOWN = 50
-TEXTS = ("label", "external_id", "email", "note", "return_url", "expected_tenant_id")
 
 
 @bp.form("/i/<token>", Audience.ANYONE)
@@ -74,7 +73,7 @@ def create() -> Response:
     valid_days = typed.get("valid_days", str(invitations.USUAL_DAYS)).strip()
     if not re.fullmatch("[0-9]{1,4}", valid_days):
         raise InvitationRefused("Enter a number of days.", "valid_days")
-    wanted: dict[str, Any] = {name: typed.get(name) for name in TEXTS}
+    wanted: dict[str, Any] = {name: typed.get(name) for name in lists.TEXTS}
     wanted |= {name: typed.get(name) == "1" for name in ("needs_confirmation", "is_mailed")}
     invitation = invitations.NewInvitation(**wanted, valid_days=int(valid_days))
     return _show_link(invitations.make_invitation(invitation, actor()))

@@ -64,6 +64,8 @@ def list_steps(
         "KEAP_CLIENT_ID and KEAP_CLIENT_SECRET are set.",
         "The sandbox's own client is used. Set KEAP_CLIENT_ID and KEAP_CLIENT_SECRET to use Keap.",
     )
+    count = f"{connected} {'account is' if connected == 1 else 'accounts are'}"
+    are_connected = f"{count} connected." if connected else "No account is connected yet."
     if refreshing.foreign_warning:
         credentials = Tick.TROUBLE, refreshing.foreign_warning
     return [
@@ -77,7 +79,7 @@ def list_steps(
             "Check the client at the token endpoint",
             *_client_check(check, refreshing.client_refusal, failures),
         ),
-        Step("connect", "Connect the first account", *_connected(connected)),
+        Step("connect", "Connect the first account", Tick.DONE if connected else Tick.TO_DO, are_connected),
         Step(
             "worker",
             "Keep a worker running",
@@ -113,12 +115,6 @@ def _client_check(check: CheckedClient | None, refusal: str | None, failures: li
     if check.standing == ClientStanding.REFUSED:
         return Tick.TROUBLE, f"It refuses the client id or the secret. {check.reason}"
     return Tick.DONE, "It knows the client, and refused only the made-up code."
-
-
-def _connected(count: int) -> tuple[Tick, str]:
-    if count == 0:
-        return Tick.TO_DO, "No account is connected yet."
-    return Tick.DONE, f"{count} {'account is' if count == 1 else 'accounts are'} connected."
 
 
 def _is_public(host: str) -> bool:
