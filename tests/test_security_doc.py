@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keap_connect.access import passwords, rate_limits, second_factor, sign_ins, throttle
-from keap_connect.access.one_time_tokens import LIFETIMES
+from keap_connect.access.passwords import LIFETIMES
 from keap_connect.application import flask_config
 from keap_connect.connect import flows
 from keap_connect.keap import call_slots, transport

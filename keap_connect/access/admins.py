@@ -10,8 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.access.one_time_tokens import find_one_time_token
-from keap_connect.access.passwords import load_admin, make_hash, make_password_link, password_link
+from keap_connect.access.passwords import find_one_time_token, load_admin, make_hash, make_password_link, password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction

@@ -1,30 +1,37 @@
 """Passwords of admins: verified with argon2id, throttled, changed with the old password or with a link.
 
 A new one must be long, and not one that attackers try first. No rule asks for kinds of characters (OWASP ASVS 5.0,
-6.2).
+6.2). Links and codes are one-time tokens: random, stored as hashes only, for one step within a short time.
 """
 
 import logging
 import re
+import secrets
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 from argon2.exceptions import VerificationError
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
-from keap_connect.access import one_time_tokens
 from keap_connect.access.rate_limits import network_of, rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
 from keap_connect.access.throttle import count_attempt, forgive, hashed, is_known_browser_of
+from keap_connect.clock import utc_now
+from keap_connect.crypto import hash_secret
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, TokenPurpose
 from keap_connect.services import services
 
+LIFETIMES = {
+    TokenPurpose.NEW_PASSWORD: timedelta(hours=24),
+    TokenPurpose.SECOND_STEP: timedelta(minutes=5),
+    TokenPurpose.SIGN_IN: timedelta(hours=1),
+}
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 1024
 # Words that an attacker would try here first. Without them a password must still have enough characters.
@@ -117,7 +124,7 @@ def verify_password(
     hasher = services().password_hasher
     with write_transaction() as session:
         forgive(session, attempts)
-        if sign_in_code and one_time_tokens.use_one_time_token(session, TokenPurpose.SIGN_IN, sign_in_code) is None:
+        if sign_in_code and use_one_time_token(session, TokenPurpose.SIGN_IN, sign_in_code) is None:
             raise FormRefused(SIGN_IN_CODE_GONE, "sign_in_code")
         if hasher.check_needs_rehash(admin.password_hash):  # the usual cost has grown since
             admin.password_hash = session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
@@ -159,16 +166,14 @@ def issue_sign_in_code(email: str, actor: str) -> str:
     with write_transaction() as session:
         admin = load_admin(session, email)
         record(session, EventKind.SIGN_IN_CODE_ISSUED, None, actor, email=admin.email)
-        return one_time_tokens.issue_one_time_token(session, TokenPurpose.SIGN_IN, admin.id)
+        return issue_one_time_token(session, TokenPurpose.SIGN_IN, admin.id)
 
 
 def make_password_link(
     session: Session, admin: Admin, lifetime: timedelta | None = None, token: str | None = None
 ) -> str:
     """Return a link for this admin; it replaces the older ones."""
-    return password_link(
-        one_time_tokens.issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id, lifetime, token)
-    )
+    return password_link(issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id, lifetime, token))
 
 
 def password_link(token: str) -> str:
@@ -178,7 +183,7 @@ def password_link(token: str) -> str:
 def get_owner_of_link(token: str) -> Admin:
     """Return the admin of a link without using it up. Raises PasswordLinkGone."""
     with read_session() as session:
-        found = one_time_tokens.find_one_time_token(session, TokenPurpose.NEW_PASSWORD, token)
+        found = find_one_time_token(session, TokenPurpose.NEW_PASSWORD, token)
         if found is None:
             raise PasswordLinkGone("The link is unknown, used, replaced or too old.")
         return session.get_one(Admin, found.admin_id)
@@ -201,7 +206,7 @@ def redeem_password_link(token: str, password: str, address: str) -> None:
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
         take_turns(session, "admins")  # the invitation may be withdrawn just now
-        if one_time_tokens.use_one_time_token(session, TokenPurpose.NEW_PASSWORD, token) is None:
+        if use_one_time_token(session, TokenPurpose.NEW_PASSWORD, token) is None:
             raise PasswordLinkGone("The link was used a moment ago.")
         end_all_sign_ins(session, admin.id)
         _store(session, admin, password_hash)
@@ -223,7 +228,7 @@ def load_admin(session: Session, email: str) -> Admin:
 
 def _check_sign_in_code(admin: Admin | None, code: str, address: str) -> None:
     with read_session() as session:
-        found = one_time_tokens.find_one_time_token(session, TokenPurpose.SIGN_IN, code)
+        found = find_one_time_token(session, TokenPurpose.SIGN_IN, code)
     if found is None or admin is None or found.admin_id != admin.id:
         rate_limits().count_wrong_key(address)
         raise FormRefused(SIGN_IN_CODE_GONE, "sign_in_code")
@@ -260,3 +265,36 @@ def _is_right(admin: Admin | None, password: str) -> bool:
     except VerificationError:
         return False
     return admin is not None
+
+
+def issue_one_time_token(
+    session: Session, purpose: TokenPurpose, admin_id: int, lifetime: timedelta | None = None, token: str | None = None
+) -> str:
+    """Return a new token. It replaces older ones, but not at the second step, where an admin may use two browsers.
+
+    Args:
+        token: one that is made already, of a mail.
+    """
+    token = token or secrets.token_urlsafe(24)
+    now = utc_now()
+    session.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= now))
+    if purpose is not TokenPurpose.SECOND_STEP:
+        session.execute(delete(OneTimeToken).where(OneTimeToken.admin_id == admin_id, OneTimeToken.purpose == purpose))
+    expires_at = now + (lifetime or LIFETIMES[purpose])
+    session.add(OneTimeToken(token_hash=hash_secret(token), purpose=purpose, admin_id=admin_id, expires_at=expires_at))
+    return token
+
+
+def find_one_time_token(session: Session, purpose: TokenPurpose, token: str | None) -> OneTimeToken | None:
+    """Return a token that is still valid."""
+    return session.scalar(select(OneTimeToken).where(*_valid(purpose, token)))
+
+
+def use_one_time_token(session: Session, purpose: TokenPurpose, token: str | None) -> int | None:
+    """Delete a valid token and return its admin's id; of several callers at once, one gets it."""
+    return session.scalar(delete(OneTimeToken).where(*_valid(purpose, token)).returning(OneTimeToken.admin_id))
+
+
+def _valid(purpose: TokenPurpose, token: str | None) -> tuple[ColumnElement[bool], ...]:
+    is_this_one = OneTimeToken.token_hash == hash_secret(token or "")
+    return is_this_one, OneTimeToken.purpose == purpose, OneTimeToken.expires_at > utc_now()

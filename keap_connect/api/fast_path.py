@@ -21,8 +21,8 @@ from keap_connect.access.rate_limits import rate_limits
 from keap_connect.accounts.naming import parse_account_name
 from keap_connect.accounts.schedule import is_use_noted
 from keap_connect.api.auth import read_key
+from keap_connect.api.operations import read_query
 from keap_connect.api.questions import TokenQuery
-from keap_connect.api.requests import read_query
 from keap_connect.api.tokens import hand_out
 from keap_connect.clock import utc_now
 from keap_connect.errors import KeapConnectError

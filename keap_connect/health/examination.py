@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.access.rate_limits import rate_limits
 from keap_connect.connect.client_check import ClientStanding, find_client_check
-from keap_connect.connect.journeys import list_failures
+from keap_connect.connect.flows import list_failures
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import DatabaseSilent, SettingsError
 from keap_connect.health.files import check_audit_log, check_disk, check_file_systems, check_modes, check_recovery

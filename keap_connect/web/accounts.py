@@ -12,9 +12,8 @@ from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.revealing import count_reveals, reveal_access_token
 from keap_connect.accounts.state import KEYS
-from keap_connect.connect.flows import count_unfinished
+from keap_connect.connect.flows import count_unfinished, list_failures, list_journeys
 from keap_connect.connect.identifying import identify_pending
-from keap_connect.connect.journeys import list_failures, list_journeys
 from keap_connect.connect.reconnect_links import list_open_links
 from keap_connect.errors import (
     AccountDisconnected,

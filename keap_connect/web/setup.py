@@ -13,7 +13,7 @@ from keap_connect.accounts.stored_state import count_states
 from keap_connect.addresses import LOOPBACK_HOSTS
 from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
 from keap_connect.connect.endings import Ending
-from keap_connect.connect.journeys import Failures, list_failures
+from keap_connect.connect.flows import Failures, list_failures
 from keap_connect.health.refreshing import Refreshing, read_refreshing
 from keap_connect.health.support import support_text
 from keap_connect.keap.authorization import plain_authorization_url

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.connect.endings import SUCCESSES, Ending
-from keap_connect.connect.journeys import list_journeys
+from keap_connect.connect.flows import list_journeys
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, next_steps
 from tests.flows.stored import Stored, token_calls

@@ -29,7 +29,7 @@ from keap_connect.events.mailing import ask_to_reconnect
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, Admin, CredentialKind, Delivery, Invitation, Role, WebhookEndpoint
-from keap_connect.notifications import digest
+from keap_connect.notifications import mail as mails_of_app
 from keap_connect.notifications.endpoints import add_endpoint, change_endpoint, switch_off
 from keap_connect.notifications.mail import CHANNELS
 from keap_connect.notifications.messages import CAUSES
@@ -209,7 +209,7 @@ def test_one_digest_a_day_names_what_needs_attention_and_why(send, clock):
     deadline = utc_now() + timedelta(days=9)
     clock.advance(minutes=61)
     send()
-    digest.write_digests()  # another worker
+    mails_of_app.write_digests()  # another worker
     clock.advance(seconds=121)
     (mail,) = [one for one in send() if one["To"] == ADMIN_EMAIL]
     text = " ".join(text_of(mail).split())
@@ -275,7 +275,7 @@ def test_a_webhook_that_was_switched_off_for_failing_is_in_the_digest_until_it_i
     assert "Webhook 2" not in text_of(mail)
     assert "canary" not in text_of(mail)
     change_endpoint(1, "x", {"is_on": True})
-    assert not digest.read_attention()
+    assert not mails_of_app.read_attention()
 
 
 @on_sqlite
@@ -288,7 +288,7 @@ def test_the_digest_counts_and_names_all_that_are_at_risk_for_an_hour_and_no_oth
     for account_id in account_ids[:21]:
         endanger(account_id)
 
-    found = digest.read_attention()
+    found = mails_of_app.read_attention()
 
     assert ([one.account.id for one in found.troubles], found.more) == (account_ids[21:], 0)
 
@@ -330,12 +330,12 @@ def test_two_workers_write_one_digest(app, monkeypatch):
         together.wait(20)
         return found
 
-    found = digest.read_attention()
-    monkeypatch.setattr(digest, "read_attention", meet)
+    found = mails_of_app.read_attention()
+    monkeypatch.setattr(mails_of_app, "read_attention", meet)
 
     def write():
         with app.app_context():
-            digest.write_digests()
+            mails_of_app.write_digests()
 
     threads = [threading.Thread(target=write) for _ in range(2)]
     for thread in threads:
@@ -536,7 +536,7 @@ def test_without_a_mail_server_nothing_is_written(app, monkeypatch):
     object.__setattr__(app.extensions["keap_connect"].settings, "mail", None)
     lose(connect())
     raise_alarm()
-    digest.write_digests()
+    mails_of_app.write_digests()
 
     assert deliveries() == []
 

@@ -19,7 +19,7 @@ from keap_connect.access.admins import create_admin
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import write_transaction
 from keap_connect.models import Delivery
-from keap_connect.notifications import digest, sender
+from keap_connect.notifications import mail, sender
 from keap_connect.notifications.endpoints import add_endpoint, list_deliveries
 from keap_connect.notifications.sender import SEND_SECONDS, WAITS, Answer, Channel, Sender
 from keap_connect.refresh import alarms
@@ -410,7 +410,7 @@ def test_who_looks_for_deliveries_reads_their_index_and_neither_all_that_waits_n
         for lane in (("webhook", "1"), ("mail", None)):
             sender._claim(lane, 3, [])
         list_deliveries(1, status="given_up")
-        digest._is_due()
+        mail._is_digest_due()
 
     first = ["ix_delivery_recipient_due", "ix_delivery_channel_due", "ix_delivery_recipient_status_id"]
     plans = plans_of((one for one in said if "FROM delivery" in one[0]), "delivery")
