@@ -3,7 +3,6 @@
 An invited admin has no password yet: their link lets them choose one, and until then they can do nothing.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -47,14 +46,6 @@ class AdminView(NamedTuple):
     invited_until: datetime | None
 
 
-@dataclass(frozen=True)
-class MailedInvitation:
-    role: str
-    invited_by: str
-    expires_at: datetime
-    url: str = field(repr=False)
-
-
 def create_admin(email: str, password: str, *, role: Role = Role.ADMIN, only_first: bool = False) -> Admin | None:
     """Create an admin; with only_first, return None when there is one already. Raises FormRefused."""
     email = _checked(email)
@@ -89,8 +80,8 @@ def withdraw_invitation(admin_id: int, actor: str) -> None:
         _withdraw(session, _get_invited(session, admin_id), actor)
 
 
-def find_mailed_invitation(message_id: str) -> MailedInvitation:
-    """Return what one mail says, with the same link in every attempt to send it.
+def find_mailed_invitation(message_id: str) -> tuple[Admin, datetime, str]:
+    """Return whom one mail invites, until when, and the link, the same in every attempt to send it.
 
     Raises MailNotNeeded: the link was used or replaced, or is too old; or the invitation was withdrawn.
     """
@@ -100,7 +91,7 @@ def find_mailed_invitation(message_id: str) -> MailedInvitation:
         admin = session.get(Admin, found.admin_id) if found else None
     if found is None or admin is None or admin.invited_by is None:
         raise MailNotNeeded("The invitation was used, withdrawn or made again, or is too old.")
-    return MailedInvitation(admin.role, admin.invited_by, found.expires_at, password_link(token))
+    return admin, found.expires_at, password_link(token)
 
 
 def invite_first_admin(email: str, actor: str) -> str | None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,7 +13,7 @@ from keap_connect.accounts import state as derived
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.naming import no_account
 from keap_connect.accounts.ordering import Order, Position
-from keap_connect.accounts.search import search
+from keap_connect.accounts.search import Page, search
 from keap_connect.accounts.state import AccountState, Cause, Ours
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now
@@ -80,14 +79,6 @@ class AccountPage:
     next: str | None
     note: str  # what the search says about itself
     is_behind: bool  # the worker has not derived the states of all accounts yet
-
-
-class AccountList(NamedTuple):
-    """Accounts for a program; the cursor of the next page, None at the end; what the search says about itself."""
-
-    accounts: list[AccountView]
-    next_cursor: int | None
-    note: str
 
 
 def get_account(account_id: int) -> Account:
@@ -192,7 +183,7 @@ def list_accounts_after(
     text: str | None = None,
     tenant_id: str | None = None,
     external_id: str | None = None,
-) -> AccountList:
+) -> Page[AccountView]:
     """Return the accounts with an id above `cursor`, oldest first.
 
     Args:
@@ -217,7 +208,7 @@ def list_accounts_after(
         rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
         ours, pause_step = registration(session), _pause_step(session)
     views = [view_of(row, ours, pause_step=pause_step) for row in rows[:limit]]
-    return AccountList(views, views[-1].id if len(rows) > limit else None, note)
+    return Page(views, views[-1].id if len(rows) > limit else None, note)
 
 
 def list_accounts_of(person: SignIn | None) -> list[AccountView]:

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterator
 from operator import attrgetter
 
-from keap_connect.accounts.directory import AccountList, list_accounts_after
+from keap_connect.accounts.directory import AccountView, list_accounts_after
+from keap_connect.accounts.search import Page
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
@@ -38,10 +39,10 @@ def _pieces(only: Collection[int] | None, text: str, state: str) -> Iterator[str
     yield csv_line(COLUMNS)
     cells = attrgetter(*(ATTRIBUTES.get(name, name) for name in COLUMNS))
     for found in list_in_pieces(only=only, text=text, state=state):
-        yield "".join(csv_line(cells(account)) for account in found.accounts)
+        yield "".join(csv_line(cells(account)) for account in found.rows)
 
 
-def list_in_pieces(*, only: Collection[int] | None = None, text: str, state: str | None) -> Iterator[AccountList]:
+def list_in_pieces(*, only: Collection[int] | None = None, text: str, state: str | None) -> Iterator[Page[AccountView]]:
     """Yield all that match, a few at a time, so that a slow reader holds no transaction."""
     cursor: int | None = 0
     while cursor is not None:

@@ -1,7 +1,7 @@
 """Finds accounts and invitations by the beginnings of words in their names; a search looks at few rows in any case."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, and_, func, literal, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
@@ -12,6 +12,7 @@ from keap_connect.database import read_session
 from keap_connect.errors import AccountNotFound
 from keap_connect.models import Account, AccountWord, Invitation, InvitationWord
 
+Row = TypeVar("Row")
 MOST_CANDIDATES = 2000
 TOO_MANY = f"More than {MOST_CANDIDATES:,} have a word that begins like this. Type one more word."
 
@@ -24,6 +25,14 @@ class Index(NamedTuple):
 
 
 ACCOUNTS, INVITATIONS = Index(Account, AccountWord), Index(Invitation, InvitationWord)
+
+
+class Page(NamedTuple, Generic[Row]):
+    """A page of a list, the cursor of the next one, None at the end, and what a search says about itself."""
+
+    rows: Sequence[Row]
+    next_cursor: int | None
+    note: str = ""
 
 
 class Found(NamedTuple):

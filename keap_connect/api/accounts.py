@@ -25,7 +25,7 @@ def list_accounts(query: dict[str, Any]) -> dict[str, Any]:
     sought = {name: query.get(name) for name in ("state", "tenant_id", "external_id")}
     only, text = current_key().account_ids, query.get("q")
     found = list_accounts_after(query["cursor"], query["limit"], only=only, text=text, **sought)
-    return {"accounts": found.accounts, "next_cursor": found.next_cursor, "warning": found.note or None}
+    return {"accounts": found.rows, "next_cursor": found.next_cursor, "warning": found.note or None}
 
 
 @reads("GET", ONE, "Show an account", Account())

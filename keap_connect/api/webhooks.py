@@ -54,7 +54,7 @@ def test_webhook(webhook_id: int) -> DeliveryRow:
 def list_deliveries(webhook_id: int, query: dict[str, Any]) -> dict[str, Any]:
     """Newest first: each message with its last answer, and when it is tried next."""
     page = endpoints.list_deliveries(webhook_id, query["cursor"], query["limit"], query.get("status"))
-    return {"deliveries": page.rows, "next_cursor": page.next_id}
+    return {"deliveries": page.rows, "next_cursor": page.next_cursor}
 
 
 @writes("POST", REDELIVER, "Send a delivery again", Delivery(), status=202, refusals=(409,))

@@ -196,7 +196,7 @@ def _all_accounts(text: str, state: str | None) -> Iterator[AccountView]:
     for found in list_in_pieces(text=text, state=state):
         if found.note and found.next_cursor is None:
             click.echo(found.note, err=True)
-        yield from found.accounts
+        yield from found.rows
 
 
 def _facts(account: AccountView) -> dict[str, object]:

@@ -3,11 +3,11 @@
 The cost of a list does not grow with how many there are.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
-from keap_connect.accounts.search import INVITATIONS, search
+from keap_connect.accounts.search import INVITATIONS, Page, search
 from keap_connect.connect.import_files import YES_OR_NO, check_extra, read_table
 from keap_connect.connect.invitations import USUAL_DAYS, MadeInvitation, NewInvitation, add_invitation, expire_past
 from keap_connect.database import read_session, write_transaction
@@ -21,18 +21,10 @@ MOST_LINES, MOST_BYTES = 1000, 1024 * 1024
 MOST_NAMED = 5
 
 
-class InvitationPage(NamedTuple):
-    """Invitations, newest first, the id to go on from, None at the end, and what the search says about itself."""
-
-    rows: list[Invitation]
-    next_cursor: int | None
-    note: str
-
-
 def list_invitations(
     limit: int, before: int = 0, *, text: str = "", state: str | None = None, external_id: str | None = None
-) -> InvitationPage:
-    """Return those with an id below `before` (0: all) that a text finds."""
+) -> Page[Invitation]:
+    """Return those with an id below `before` (0: all) that a text finds, newest first."""
     expire_past()
     conditions: list[ColumnElement[bool]] = [Invitation.id < before] if before else []
     if state:
@@ -45,8 +37,8 @@ def list_invitations(
             ids, note = search(session, text, *conditions, index=INVITATIONS)
             conditions = [Invitation.id.in_(ids[-limit - 1 :])]
         query = select(Invitation).where(*conditions).order_by(Invitation.id.desc()).limit(limit + 1)
-        rows = list(session.scalars(query))
-    return InvitationPage(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, note)
+        rows = session.scalars(query).all()
+    return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, note)
 
 
 def count_matching(text: str, state: str) -> tuple[int, str]:

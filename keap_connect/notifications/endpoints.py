@@ -18,6 +18,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.naming import tidy_name
+from keap_connect.accounts.search import Page
 from keap_connect.clock import utc_now
 from keap_connect.database import read_session, take_turns, write_transaction
 from keap_connect.errors import DeliveryNotFound, SecretIsNew, WebhookNotFound, WebhookOff, WebhookUnfit
@@ -48,14 +49,6 @@ class SavedEndpoint:
 
     row: WebhookEndpoint
     secret: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Deliveries:
-    """One page, newest first; `next_id` is the `before` of the next page, if there is one."""
-
-    rows: Sequence[Delivery]
-    next_id: int | None
 
 
 def list_endpoints() -> Sequence[WebhookEndpoint]:
@@ -150,8 +143,8 @@ def open_secrets(endpoint: WebhookEndpoint, now: datetime) -> list[str]:
 
 def list_deliveries(
     endpoint_id: int, before: int | None = None, limit: int = 50, status: str | None = None
-) -> Deliveries:
-    """Return a page of what was sent, or is to be sent, to an endpoint. Raises WebhookNotFound."""
+) -> Page[Delivery]:
+    """Return a page of what was sent, or is to be sent, to an endpoint, newest first. Raises WebhookNotFound."""
     query = select(Delivery).where(Delivery.channel == "webhook", Delivery.recipient == str(endpoint_id))
     if before:
         query = query.where(Delivery.id < max(0, min(before, LARGEST_ID)))
@@ -160,7 +153,7 @@ def list_deliveries(
     with read_session() as session:
         _get(session, endpoint_id)
         rows = session.scalars(query.order_by(Delivery.id.desc()).limit(limit + 1)).all()
-    return Deliveries(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
+    return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
 
 
 def redeliver(endpoint_id: int, delivery_id: int) -> Delivery:

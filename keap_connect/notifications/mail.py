@@ -271,16 +271,16 @@ def _invitation(delivery: Delivery) -> Callable[[], Message]:
 
 def _admin_invitation(delivery: Delivery) -> Callable[[], Message]:
     def make() -> Message:
-        invitation = find_mailed_invitation(delivery.message_id)
+        admin, until, url = find_mailed_invitation(delivery.message_id)
         return Message(
             heading=f"You are invited to Keap Connect at {services().settings.host_name}",
             paragraphs=(
                 "Keap Connect keeps the Keap accounts of customers connected. Choose a password, then sign in with it "
                 "and this e-mail address.",
             ),
-            facts=(("Invited by", invitation.invited_by), ("Your role", invitation.role)),
-            action=("Choose a password", invitation.url),
-            after=(WORKS_ONCE.format(minute(invitation.expires_at)),),
+            facts=(("Invited by", admin.invited_by or ""), ("Your role", admin.role)),
+            action=("Choose a password", url),
+            after=(WORKS_ONCE.format(minute(until)),),
             footer="You get this mail because an admin has invited you. If you did not expect it, do nothing.",
         )
 

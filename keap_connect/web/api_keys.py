@@ -94,7 +94,7 @@ def _show_issued(issued: api_keys.IssuedKey) -> Response:
     """Show a new key, with a command that tries it."""
     key = issued.row
     path = next((path for scope, path in TRIALS.items() if scope in key.scopes), None)
-    account_ids = key.account_ids or [account.id for account in list_accounts_after(0, 1).accounts]
+    account_ids = key.account_ids or [account.id for account in list_accounts_after(0, 1).rows]
     account = account_ids[0] if account_ids else "ACCOUNT"  # there is none yet
     url = services().settings.public_url + path.format(account) if path else None
     return make_response(render_template("api_keys/issued.html", key=key, text=issued.text, url=url, **_names([key])))

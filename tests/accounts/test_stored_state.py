@@ -442,7 +442,7 @@ def test_a_search_looks_at_a_limited_number_and_asks_for_another_word(app, monke
     assert [one.id for one in common.accounts] == ids[:3]
     assert "Type one more word" in common.note
     assert ([one.id for one in rare.accounts], rare.note) == ([ids[4]], "")
-    assert list_accounts_after(0, 10, text="ann", only=ids[3:]).accounts[0].id == ids[3]
+    assert list_accounts_after(0, 10, text="ann", only=ids[3:]).rows[0].id == ids[3]
     rare_query = next(one for one in asked if "IS NOT NULL" in one[0] and "account_word_1" in one[0])
     (plan,) = plans_of([rare_query], "account_word")
     assert "ix_account_word_account_id_word" in plan, plan
