@@ -143,10 +143,6 @@ class HandOutUnrecorded(KeapConnectError):
     advice = "Until it can be, no token is shown. Ask the operator of this app to check AUDIT_LOG and the disk."
 
 
-class AccountChanged(KeapConnectError):
-    """The account is not as it was when a person confirmed what to do with it."""
-
-
 class TenantConflict(KeapConnectError):
     """Keap named two different tenants for one grant, so it is stored for neither."""
 

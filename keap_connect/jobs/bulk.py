@@ -20,7 +20,7 @@ from keap_connect.accounts.stored_state import settle_before_a_list
 from keap_connect.connect import invitations, reconnect_links
 from keap_connect.connect.reconnect_links import add_derived_link, mail_link_in
 from keap_connect.database import read_session, write_transaction
-from keap_connect.errors import AccountChanged, InvitationClosed, JobNotFound
+from keap_connect.errors import InvitationClosed, JobNotFound, KeapConnectError
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs import records
 from keap_connect.models import OF_INVITATIONS, Account, AccountEvent, Invitation, Job, JobItem, JobKind
@@ -156,9 +156,9 @@ def _check_unchanged(session: Session, account: Account, job: Job, work: dict[st
     # Not `connected_at`: of a grant that had to wait, that is when it came.
     stored = select(AccountEvent.id).where(AccountEvent.account_id == account.id, AccountEvent.at > seen_at)
     if session.scalar(stored.where(AccountEvent.kind.in_(CONNECTS)).limit(1)) is not None:
-        raise AccountChanged("It was connected again after you opened the page.")
+        raise KeapConnectError("It was connected again after you opened the page.")
     if work.get("state") and account.state_since and account.state_since > seen_at:
-        raise AccountChanged(STATE_CHANGED)
+        raise KeapConnectError(STATE_CHANGED)
 
 
 def _seen_at(job: Job, work: dict[str, Any]) -> datetime:
