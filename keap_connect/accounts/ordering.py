@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, TextClause, select, text, true, tuple_
@@ -21,21 +20,13 @@ BROKEN = (AccountState.RECONNECT_REQUIRED, AccountState.AT_RISK)
 MOST_URGENT_FIRST = (*BROKEN, AccountState.ACTIVE, AccountState.DISCONNECTED)
 
 
-class SortKey(StrEnum):
-    """What accounts can be sorted by; the values are part of URLs."""
-
-    STATE = "state"
-    ACCOUNT = "account"
-    EXPIRES = "expires"
-    USED = "used"
-    BROKEN = "broken"
-
-
-COLUMNS: dict[SortKey, InstrumentedAttribute[Any]] = {
-    SortKey.ACCOUNT: Account.title_key,
-    SortKey.EXPIRES: Account.access_token_expires_at,
-    SortKey.USED: Account.last_used_at,
-    SortKey.BROKEN: Account.state_since,
+# What accounts can be sorted by; the keys are part of URLs. The state is first in each index.
+SORTED_BY: dict[str, InstrumentedAttribute[Any] | None] = {
+    "state": None,
+    "account": Account.title_key,
+    "expires": Account.access_token_expires_at,
+    "used": Account.last_used_at,
+    "broken": Account.state_since,
 }
 
 
@@ -71,24 +62,24 @@ class _Part(NamedTuple):
 class Order:
     """One order of the list. Its text is part of the URL, such as `-expires` for the latest first."""
 
-    key: SortKey = SortKey.STATE
+    key: str = "state"
     is_descending: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Order":
         """Read the text of an order; any other text gives the usual order, the most urgent first."""
         key = text.removeprefix("-")
-        return cls(SortKey(key), text.startswith("-")) if key in set(SortKey) else cls()
+        return cls(key, text.startswith("-")) if key in SORTED_BY else cls()
 
     def __str__(self) -> str:
         """Return the text for the URL, which is empty for the usual order."""
         if self == Order():
             return ""
-        return f"-{self.key}" if self.is_descending else str(self.key)
+        return f"-{self.key}" if self.is_descending else self.key
 
     def by(self, key: str) -> "Order":
         """Return the order after a click on the head of a column; the second click reverses it."""
-        return Order(SortKey(key), key == self.key and not self.is_descending)
+        return Order(key, key == self.key and not self.is_descending)
 
     def find_ids(
         self, session: Session, states: Collection[str], after: Position | None, limit: int, *, is_back: bool = False
@@ -114,12 +105,12 @@ class Order:
 
     def _parts(self, states: Collection[str]) -> Iterator[_Part]:
         shown = [state for state in MOST_URGENT_FIRST if state in states]
-        if self.key is SortKey.STATE:
+        column = SORTED_BY[self.key]
+        if column is None:
             for state in reversed(shown) if self.is_descending else shown:
                 yield _Part([state], true(), None)
             return
-        column = COLUMNS[self.key]
-        if self.key is SortKey.BROKEN:
+        if column is Account.state_since:
             # The words of the index: with others, SQLite would not read it.
             is_broken = text("account.state IN ('at_risk', 'reconnect_required')")
             yield _Part([state for state in shown if state in BROKEN], is_broken, column)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from keap_connect.accounts.ordering import Order, Position, SortKey
+from keap_connect.accounts.ordering import SORTED_BY, Order, Position
 
 
-@pytest.mark.parametrize("text", ["", "-state", *(f"{sign}{key}" for key in list(SortKey)[1:] for sign in ("", "-"))])
+@pytest.mark.parametrize("text", ["", "-state", *(f"{sign}{key}" for key in list(SORTED_BY)[1:] for sign in ("", "-"))])
 def test_an_order_is_read_as_it_was_written(text: str):
     assert str(Order.parse(text)) == text
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from keap_connect.accounts import directory, search
 from keap_connect.accounts.changes import change_account, disconnect, erase
 from keap_connect.accounts.directory import list_accounts, list_accounts_after, list_accounts_of, view_account
-from keap_connect.accounts.ordering import Order, SortKey
+from keap_connect.accounts.ordering import SORTED_BY, Order
 from keap_connect.accounts.schedule import next_refresh_at
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import (
@@ -366,7 +366,7 @@ WANTED = {
 def test_pages_go_through_each_order_and_back(app, monkeypatch, size):
     seeded()
     assert {str(Order.parse(text)) for text in WANTED} == {*WANTED}
-    assert len(WANTED) == 2 * len(SortKey)
+    assert len(WANTED) == 2 * len(SORTED_BY)
     monkeypatch.setattr(directory, "PAGE_SIZE", size)
     for text, wanted in WANTED.items():
         pages, page = [], list_accounts(order=Order.parse(text))

@@ -10,7 +10,7 @@ from flask import Flask
 
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
-from keap_connect.accounts.ordering import SortKey
+from keap_connect.accounts.ordering import SORTED_BY
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.events.history import Actor, EventKind, record
@@ -117,7 +117,7 @@ def test_heads_sort_one_way_then_the_other_and_say_which(admin: Visitor):
         return {html.unescape(path).rpartition("sort=")[2].lstrip("-"): (said, path) for said, path in found}
 
     admin.get("/accounts", params={"q": "adam", "state": "active"})
-    assert len(heads()) == len(SortKey)
+    assert len(heads()) == len(SORTED_BY)
     assert [said for said, _ in heads().values() if said] == [' aria-sort="ascending"']
     way = html.unescape(heads()["expires"][1])
     assert way == "/accounts?q=adam&state=active&sort=expires"
