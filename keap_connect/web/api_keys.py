@@ -20,26 +20,24 @@ bp = Pages("api_keys", __name__, url_prefix="/api-keys")
 MOST_ENDED_KEYS, SHOWN_ACCOUNTS = 10, 10
 LIFETIMES = {"30": "30 days", "90": "90 days", "365": "1 year", "": "Never"}
 OVERLAPS = {"0": "At once", "1": "After 1 hour", "24": "After 1 day", "168": "After 7 days"}
-MEANINGS = {
-    api_keys.Scope.TOKENS_READ: "Get access tokens: what jobs need",
-    api_keys.Scope.ACCOUNTS_READ: "See accounts and events",
-    api_keys.Scope.ACCOUNTS_WRITE: "Rename, import, refresh and disconnect accounts",
-    api_keys.Scope.METRICS_READ: "Read /metrics: what monitoring needs",
-    api_keys.Scope.WEBHOOKS_READ: "See webhooks and what they delivered",
-    api_keys.Scope.WEBHOOKS_WRITE: "Add, change, test and remove webhooks",
-}
-# A request that shows whether a key works, by what the key may do.
-TRIALS = {
-    api_keys.Scope.TOKENS_READ: "/api/v1/accounts/{}/token",
-    api_keys.Scope.ACCOUNTS_READ: "/api/v1/accounts?limit=1",
-    api_keys.Scope.METRICS_READ: "/metrics",
-    api_keys.Scope.WEBHOOKS_READ: "/api/v1/webhooks",
+# What a key with a scope may do, and a request that shows whether the key works.
+SCOPES = {
+    api_keys.Scope.TOKENS_READ: ("Get access tokens: what jobs need", "/api/v1/accounts/{}/token"),
+    api_keys.Scope.ACCOUNTS_READ: ("See accounts and events", "/api/v1/accounts?limit=1"),
+    api_keys.Scope.ACCOUNTS_WRITE: ("Rename, import, refresh and disconnect accounts", None),
+    api_keys.Scope.METRICS_READ: ("Read /metrics: what monitoring needs", "/metrics"),
+    api_keys.Scope.WEBHOOKS_READ: ("See webhooks and what they delivered", "/api/v1/webhooks"),
+    api_keys.Scope.WEBHOOKS_WRITE: ("Add, change, test and remove webhooks", None),
 }
 USUAL_KEY = MultiDict({"scopes": api_keys.Scope.TOKENS_READ.value, "lifetime": "365"})
 
 
 def _form() -> str:
-    values = {"typed": request.form or USUAL_KEY, "meanings": MEANINGS, "lifetimes": LIFETIMES}
+    values = {
+        "typed": request.form or USUAL_KEY,
+        "meanings": {scope: meaning for scope, (meaning, _) in SCOPES.items()},
+        "lifetimes": LIFETIMES,
+    }
     return render_template("api_keys/create.html", **values)
 
 
@@ -93,7 +91,7 @@ def revoke(key_id: int) -> Response | str:
 def _show_issued(issued: api_keys.IssuedKey) -> Response:
     """Show a new key, with a command that tries it."""
     key = issued.row
-    path = next((path for scope, path in TRIALS.items() if scope in key.scopes), None)
+    path = next((path for scope, (_, path) in SCOPES.items() if path and scope in key.scopes), None)
     account_ids = key.account_ids or [account.id for account in list_accounts_after(0, 1).rows]
     account = account_ids[0] if account_ids else "ACCOUNT"  # there is none yet
     url = services().settings.public_url + path.format(account) if path else None
