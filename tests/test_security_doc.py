@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keap_connect.access import passwords, rate_limits, second_factor, sign_ins, throttle
+from keap_connect.access import passwords, rate_limits, second_factor, sign_ins
 from keap_connect.access.passwords import LIFETIMES
 from keap_connect.application import flask_config
 from keap_connect.connect import flows
@@ -17,7 +17,7 @@ from keap_connect.settings import Settings
 from tests.test_settings import REQUIRED, names_that_are_read, read
 
 TEXT = " ".join((Path(__file__).parent.parent / "SECURITY.md").read_text(encoding="utf-8").split())
-WINDOW = f"in {throttle.WINDOW.seconds // 60} minutes"
+WINDOW = f"in {rate_limits.WINDOW.seconds // 60} minutes"
 AT_CODE = second_factor.ATTEMPTS_AT_CODE
 ENTRIES = {
     "window": f"Wrong passwords {WINDOW}",
@@ -28,7 +28,7 @@ ENTRIES = {
     ),
     "codes": f"{AT_CODE} per admin; from such a browser, {AT_CODE} of its own",
     "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin",
-    "known": f"{throttle.KNOWN_FOR_SECONDS // 86400} days, or until the password or `SECRET_KEY` changes",
+    "known": f"{rate_limits.KNOWN_FOR_SECONDS // 86400} days, or until the password or `SECRET_KEY` changes",
     "silence": f"after {sign_ins.IDLE_LIMIT.seconds // 60} minutes of silence",
     "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
     "second step": f"Time for the second step | {LIFETIMES[TokenPurpose.SECOND_STEP].seconds // 60} minutes",
@@ -56,8 +56,8 @@ ENTRIES = {
     "unused flows": f"{flows.MOST_UNUSED:,} in all, {flows.MOST_UNUSED_PER_BROWSER} per browser",
     "ended flows": f"Flows that have ended | {flows.MOST_ENDED:,} in all",
     "guesses": (
-        f"those of {throttle.WINDOW.seconds // 60} minutes: {passwords.ATTEMPTS_OF_STRANGERS:,} in all, up to 3 rows "
-        f"each, and {passwords.REFUSALS_IN_HISTORY} for the history"
+        f"those of {rate_limits.WINDOW.seconds // 60} minutes: {passwords.ATTEMPTS_OF_STRANGERS:,} in all, up to 3 "
+        f"rows each, and {passwords.REFUSALS_IN_HISTORY} for the history"
     ),
     "refusals": f"{passwords.REFUSALS_IN_HISTORY} {WINDOW}; the log has each of them",
     "sign-ins": f"{sign_ins.MOST_PER_OWNER} sign-ins per account",

@@ -16,9 +16,8 @@ from argon2.exceptions import VerificationError
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
-from keap_connect.access.rate_limits import network_of, rate_limits
+from keap_connect.access.rate_limits import count_attempt, forgive, hashed, is_known_browser_of, network_of, rate_limits
 from keap_connect.access.sign_ins import end_all_sign_ins
-from keap_connect.access.throttle import count_attempt, forgive, hashed, is_known_browser_of
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import read_session, take_turns, write_transaction

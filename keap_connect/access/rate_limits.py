@@ -1,12 +1,21 @@
-"""Limits per minute for programs and clients, to protect the service.
+"""Limits per minute for programs and clients, to protect the service; and limits of guesses.
 
-Each process counts for itself, unless RATE_LIMIT_STORAGE names a Redis that they share. When that fails, requests pass.
+Of the first, each process counts for itself, unless RATE_LIMIT_STORAGE names a Redis that they share. When that fails,
+requests pass. Guesses are counted per subject, in a table that all processes share. A browser that an admin has signed
+in with before has its own limit, so that strangers who guess the password do not lock the admin out. It is known for
+180 days, and until the password changes.
+
+Source: OWASP, "Slow Down Online Guessing Attacks with Device Cookies".
 """
 
+import hmac
 import logging
 import math
+import secrets
 import threading
+from collections.abc import Mapping
 from contextlib import nullcontext
+from datetime import datetime, timedelta
 from ipaddress import IPv6Address, IPv6Network
 
 from flask import Flask, current_app
@@ -14,9 +23,15 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.errors import KeapBusy, TooManyRequests
+from keap_connect.crypto import hash_secret
+from keap_connect.database import take_turns, write_transaction
+from keap_connect.errors import KeapBusy, TooManyAttempts, TooManyRequests
+from keap_connect.models import Admin, SignInAttempt
+from keap_connect.services import keyed_hash
 from keap_connect.settings import Settings
 
 PREFIX_LENGTH = 64  # what a provider gives to one customer, who can use any address in it
@@ -28,6 +43,8 @@ REFUSED_FORMS_PER_MINUTE = RateLimitItemPerMinute(30, namespace="refused forms")
 STARTED_FLOWS_PER_MINUTE = RateLimitItemPerMinute(20, namespace="started flows")
 CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(10, namespace="callbacks")
 ALL_CALLBACKS_PER_MINUTE = RateLimitItemPerMinute(300, namespace="all callbacks")
+WINDOW = timedelta(minutes=15)
+KNOWN_FOR_SECONDS = 180 * 86400
 
 
 def network_of(address: str | None) -> str:
@@ -126,3 +143,63 @@ def add_rate_limits(app: Flask, settings: Settings) -> None:
 def rate_limits() -> RateLimits:
     found: RateLimits = current_app.extensions["keap_connect_rate_limits"]
     return found
+
+
+def count_attempt(limits: Mapping[str, int], refusal: type[TooManyAttempts] = TooManyAttempts) -> list[int]:
+    """Count one attempt for each subject before it is checked, so that parallel guesses count.
+
+    Returns the ids that `forgive` takes when the attempt was right.
+
+    Raises the `refusal`: one of the subjects has reached its limit within the window; nothing was counted.
+    """
+    now = utc_now()
+    with write_transaction() as session:
+        waits = [_seconds_to_wait(session, subject, most) for subject, most in limits.items()]
+        if any(waits):
+            raise refusal(max(waits))
+        attempts = [SignInAttempt(subject=subject, at=now) for subject in limits]
+        session.add_all(attempts)
+        session.execute(delete(SignInAttempt).where(SignInAttempt.at <= now - WINDOW))
+    return [attempt.id for attempt in attempts]
+
+
+def forgive(session: Session, attempt_ids: list[int]) -> None:
+    """Delete an attempt that was right."""
+    session.execute(delete(SignInAttempt).where(SignInAttempt.id.in_(attempt_ids)))
+
+
+def hashed(value: str) -> str:
+    """Return the name of a subject that must not be stored as it is."""
+    return hash_secret(value)[:32]
+
+
+def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
+    """Return 0 when another attempt is allowed now. Attempts of one subject are counted one after the other."""
+    take_turns(session, subject)
+    since = utc_now() - WINDOW
+    count, oldest = session.execute(
+        select(func.count(SignInAttempt.id), func.min(SignInAttempt.at)).where(
+            SignInAttempt.subject == subject, SignInAttempt.at > since
+        )
+    ).one()
+    if count < most:
+        return 0
+    ends: datetime = oldest + WINDOW
+    return max(math.ceil((ends - utc_now()).total_seconds()), 1)
+
+
+def remember_browser(admin: Admin) -> str:
+    """Return the value of the cookie for a browser that this admin has signed in with."""
+    given = f"{secrets.token_urlsafe(16)}.{int(utc_now().timestamp())}"
+    return f"{given}.{_signature(admin, given)}"
+
+
+def is_known_browser_of(admin: Admin, cookie: str | None) -> bool:
+    given, _, signature = (cookie or "").rpartition(".")
+    if not hmac.compare_digest(signature.encode(), _signature(admin, given).encode()):
+        return False
+    return utc_now().timestamp() - int(given.rpartition(".")[2]) < KNOWN_FOR_SECONDS
+
+
+def _signature(admin: Admin, given: str) -> str:
+    return keyed_hash("device", str(admin.id), admin.email, admin.password_hash, given)

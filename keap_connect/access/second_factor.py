@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.access.passwords import find_one_time_token, issue_one_time_token, use_one_time_token
-from keap_connect.access.throttle import count_attempt, forgive, hashed, is_known_browser_of
+from keap_connect.access.rate_limits import count_attempt, forgive, hashed, is_known_browser_of
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_session, write_transaction

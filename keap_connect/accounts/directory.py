@@ -12,8 +12,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts import state as derived
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.naming import no_account
-from keap_connect.accounts.ordering import Order, Position
-from keap_connect.accounts.search import Page, search
+from keap_connect.accounts.search import Order, Page, Position, search
 from keap_connect.accounts.state import AccountState, Cause, Ours
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now

@@ -26,9 +26,18 @@ from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.events import mailing
 from keap_connect.models import Account, Admin, Alarm, CredentialKind, Delivery, WebhookEndpoint
 from keap_connect.notifications.endpoints import list_endpoints
-from keap_connect.notifications.messages import Message, Trouble, as_email, facts_of, item_of, minute, page_url
 from keap_connect.notifications.sender import SENT, Answer, Channel
-from keap_connect.notifications.smtp import Conversation, give_to_server
+from keap_connect.notifications.smtp import (
+    Conversation,
+    Message,
+    Trouble,
+    as_email,
+    facts_of,
+    give_to_server,
+    item_of,
+    minute,
+    page_url,
+)
 from keap_connect.refresh.alarms import ADVICE, LEAST_REFUSED, REFUSED_SHARE, WINDOW, list_alarms
 from keap_connect.services import services
 

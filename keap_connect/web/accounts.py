@@ -9,8 +9,8 @@ from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.changes import erase as erase_account
 from keap_connect.accounts.directory import list_accounts, view_account
-from keap_connect.accounts.ordering import Order
 from keap_connect.accounts.revealing import count_reveals, reveal_access_token
+from keap_connect.accounts.search import Order
 from keap_connect.accounts.state import KEYS
 from keap_connect.connect.flows import count_unfinished, list_failures, list_journeys
 from keap_connect.connect.identifying import identify_pending

@@ -10,8 +10,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.wrappers import Response
 
 from keap_connect.access.passwords import verify_again
+from keap_connect.access.rate_limits import KNOWN_FOR_SECONDS, remember_browser
 from keap_connect.access.sign_ins import find_admin, find_person
-from keap_connect.access.throttle import KNOWN_FOR_SECONDS, remember_browser
 from keap_connect.accounts.directory import list_accounts_of
 from keap_connect.errors import AccountNotFound, FormRefused, KeapConnectError, WrongPassword
 from keap_connect.events.history import Actor

@@ -19,8 +19,7 @@ from keap_connect.access.passwords import (
     issue_sign_in_code,
     verify_password,
 )
-from keap_connect.access.rate_limits import WRONG_KEYS_PER_MINUTE
-from keap_connect.access.throttle import KNOWN_FOR_SECONDS, is_known_browser_of
+from keap_connect.access.rate_limits import KNOWN_FOR_SECONDS, WRONG_KEYS_PER_MINUTE, is_known_browser_of
 from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password

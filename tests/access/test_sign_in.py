@@ -19,8 +19,8 @@ from keap_connect import services
 from keap_connect.access import passwords, sign_ins
 from keap_connect.access.admins import create_admin
 from keap_connect.access.passwords import ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_EMAIL, LONGEST_PASSWORD
+from keap_connect.access.rate_limits import WINDOW
 from keap_connect.access.sign_ins import ABSOLUTE_LIMIT, IDLE_LIMIT, find_admin, sign_in_admin
-from keap_connect.access.throttle import WINDOW
 from keap_connect.database import Base, db, read_session, write_transaction
 from keap_connect.events.history import EventKind
 from keap_connect.models import AccountEvent, Admin, SignIn, SignInAttempt

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keap_connect.accounts.ordering import SORTED_BY, Order, Position
+from keap_connect.accounts.search import SORTED_BY, Order, Position
 
 
 @pytest.mark.parametrize("text", ["", "-state", *(f"{sign}{key}" for key in list(SORTED_BY)[1:] for sign in ("", "-"))])

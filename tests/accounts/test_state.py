@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from keap_connect.accounts.ordering import MOST_URGENT_FIRST
+from keap_connect.accounts.search import MOST_URGENT_FIRST
 from keap_connect.accounts.state import (
     NEXT_STEPS,
     AccountState,

@@ -11,8 +11,8 @@ from sqlalchemy import delete, func, select, update
 from keap_connect.accounts import directory, search
 from keap_connect.accounts.changes import change_account, disconnect, erase
 from keap_connect.accounts.directory import list_accounts, list_accounts_after, list_accounts_of, view_account
-from keap_connect.accounts.ordering import SORTED_BY, Order
 from keap_connect.accounts.schedule import next_refresh_at
+from keap_connect.accounts.search import SORTED_BY, Order
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import (
     add_up_counts,

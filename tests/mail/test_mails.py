@@ -32,8 +32,8 @@ from keap_connect.models import Account, Admin, CredentialKind, Delivery, Invita
 from keap_connect.notifications import mail as mails_of_app
 from keap_connect.notifications.endpoints import add_endpoint, change_endpoint, switch_off
 from keap_connect.notifications.mail import CHANNELS
-from keap_connect.notifications.messages import CAUSES
 from keap_connect.notifications.sender import Sender
+from keap_connect.notifications.smtp import CAUSES
 from keap_connect.refresh import alarms
 from keap_connect.settings import Logo, ServiceSettings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD

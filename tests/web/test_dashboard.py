@@ -10,7 +10,7 @@ from flask import Flask
 
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
-from keap_connect.accounts.ordering import SORTED_BY
+from keap_connect.accounts.search import SORTED_BY
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.events.history import Actor, EventKind, record
