@@ -10,7 +10,6 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, make_url, select, text
@@ -40,12 +39,6 @@ OLD_PAUSE = (
 REASON = "This database was restored from a backup, and another installation may use its accounts."
 
 
-@dataclass(frozen=True)
-class Restored:
-    kept: Path | None  # the database that was in use before
-    is_older: bool  # than this program: `db upgrade` comes first
-
-
 def back_up(database: Path, file: Path) -> None:
     """Copy an SQLite database to a new file, while others may write to it.
 
@@ -69,8 +62,10 @@ def back_up(database: Path, file: Path) -> None:
         put_in_place(part, file)
 
 
-def restore(file: Path, database: Path) -> Restored:
+def restore(file: Path, database: Path) -> tuple[str, bool]:
     """Replace an SQLite database by a backup with refreshing paused, and keep the old one beside it.
+
+    Returns its name, "" if there was none, and whether the backup is older than this program.
 
     Raises:
         BackupRefused: the file cannot be used, or the folder cannot be written; nothing was changed.
@@ -99,7 +94,7 @@ def restore(file: Path, database: Path) -> Restored:
         _delete(database)
         put_in_place(part, database)
         lock.truncate(0)
-    return Restored(Path(kept) if kept else None, is_older)
+    return kept, is_older
 
 
 def pause_restored() -> bool:

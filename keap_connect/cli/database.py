@@ -114,10 +114,9 @@ def restore(file: Path) -> Answer:
     database_file = services().settings.sqlite_file
     if database_file is None:
         return _lines(backups.restore_lines(file))
-    done = backups.restore(file, database_file)
-    kept = str(done.kept) if done.kept else None
-    text = f"{file} was restored. The database before it: {kept or 'there was none'}.\n{_next(done.is_older)}"
-    return Answer({"file": str(file), "old_database": kept, "needs_upgrade": done.is_older}, text)
+    kept, is_older = backups.restore(file, database_file)
+    text = f"{file} was restored. The database before it: {kept or 'there was none'}.\n{_next(is_older)}"
+    return Answer({"file": str(file), "old_database": kept or None, "needs_upgrade": is_older}, text)
 
 
 @command("restored", "database restored", within=database, checks_database=False)
