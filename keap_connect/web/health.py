@@ -41,30 +41,24 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Shape:
-    series: Series
-    path: str
-    is_line: bool = False
-
-
-@dataclass(frozen=True)
 class Drawing:
     width: int
     top: float  # the end of the scale, which begins at 0
-    shapes: list[Shape]
+    paths: list[tuple[Series, str]]
     zero: int = HEIGHT  # where the line is that the values begin at
+    has_lines: bool = False
 
 
 def stack(*series: Series) -> Drawing:
     """Draw bars on top of each other, the first series at the bottom."""
     columns = list(zip(*(one.values for one in series), strict=True))
     top = round_up(max(sum(value or 0 for value in column) for column in columns))
-    bases, shapes = [0.0] * len(columns), []
+    bases, paths = [0.0] * len(columns), []
     for one in series:
         values = _visible(one.values, top)
-        shapes.append(Shape(one, _bars(values, bases, top)))
+        paths.append((one, _bars(values, bases, top)))
         bases = [base + value for base, value in zip(bases, values, strict=True)]
-    return Drawing(len(columns) * STEP, top, shapes)
+    return Drawing(len(columns) * STEP, top, paths)
 
 
 def oppose(above: Series, below: Series) -> Drawing:
@@ -73,14 +67,14 @@ def oppose(above: Series, below: Series) -> Drawing:
     falling = _visible(below.values, top)
     up = _bars(_visible(above.values, top), [top] * len(falling), 2 * top)
     down = _bars(falling, [top - value for value in falling], 2 * top)
-    return Drawing(len(falling) * STEP, top, [Shape(above, up), Shape(below, down)], HEIGHT // 2)
+    return Drawing(len(falling) * STEP, top, [(above, up), (below, down)], HEIGHT // 2)
 
 
 def steps(*series: Series) -> Drawing:
     """Draw each series as a line that is level for the width of a value, with a gap where there is none."""
     top = round_up(max(value or 0 for one in series for value in one.values))
-    shapes = [Shape(one, _line(one.values, top), is_line=True) for one in series]
-    return Drawing(len(series[0].values) * STEP, top, shapes)
+    paths = [(one, _line(one.values, top)) for one in series]
+    return Drawing(len(series[0].values) * STEP, top, paths, has_lines=True)
 
 
 def round_up(most: float) -> float:
@@ -127,7 +121,7 @@ class Chart:
 
     @property
     def is_empty(self) -> bool:
-        return not any(shape.path for shape in self.drawing.shapes)
+        return not any(path for _, path in self.drawing.paths)
 
     @property
     def scale(self) -> str:

@@ -8,7 +8,7 @@ from keap_connect.web.health import LEADS, WAITS, Drawing, Series, oppose, round
 
 
 def paths(drawing: Drawing) -> list[str]:
-    return [shape.path for shape in drawing.shapes]
+    return [path for _, path in drawing.paths]
 
 
 @pytest.mark.parametrize(
