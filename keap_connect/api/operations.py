@@ -94,9 +94,6 @@ class Operation:
 
     The view gets `query` and `body` as dictionaries when they are declared, and `account_id` for `<account>` in its
     path; it returns what the schema `answer` shows.
-
-    Args:
-        refusals: further statuses of errors. whole_keys: what a key for some accounts may not do, in words.
     """
 
     method: str
@@ -106,11 +103,11 @@ class Operation:
     _: KW_ONLY
     scope: Scope
     status: int = 200
-    refusals: tuple[int, ...] = ()
+    refusals: tuple[int, ...] = ()  # further statuses of errors
     query: Schema = NOTHING
     body: Schema = NOTHING
     headers: Schema = NOTHING
-    whole_keys: str = ""
+    whole_keys: str = ""  # what a key for some accounts may not do, in words
     name: str = field(init=False)
     description: str = field(init=False)
 

@@ -140,15 +140,13 @@ def complete_callback(flow: AuthorizationFlow, response: AuthorizationResponse) 
     """Exchange the code from Keap and store the grant in its account, or store why that failed."""
     keap = services().keap
     if keap.issuer and response.issuer is not None and response.issuer != keap.issuer:
-        flows.fail_flow(
-            flow, Ending.WRONG_ISSUER, f"The answer came from {response.issuer or 'a sender it did not name'}."
-        )
+        sender = response.issuer or "a sender it did not name"
+        flows.fail_flow(flow, Ending.WRONG_ISSUER, f"The answer came from {sender}.")
     elif response.error:
         flows.fail_flow(flow, _ending_of_error(response.error), response.error_description or response.error)
     elif response.code and not _link_still_works(flow):
-        flows.fail_flow(
-            flow, Ending.LINK_GONE, None, "Its link had been used or revoked meanwhile, so Keap was not asked."
-        )
+        reason = "Its link had been used or revoked meanwhile, so Keap was not asked."
+        flows.fail_flow(flow, Ending.LINK_GONE, reason=reason)
     elif response.code:
         classified = exchange_code(keap, response.code, flows.open_code_verifier(flow))
         if classified.token_response is None:

@@ -301,9 +301,8 @@ def _check_unpresented(account: Account | None, imported: ImportedToken) -> Acco
             "another.",
             "refresh_token",
         )
-    if account.refused_at is not None and credentials.is_ours(
-        account
-    ):  # another client may have been refused what is not its own
+    # Another client may have been refused what is not its own.
+    if account.refused_at is not None and credentials.is_ours(account):
         raise ImportRefused("This refresh token was imported before, and Keap refused it.", "refresh_token")
     return account
 

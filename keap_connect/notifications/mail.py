@@ -74,7 +74,8 @@ class Attention:
 def read_attention() -> Attention:
     found = list_accounts(state=AccountState.RECONNECT_REQUIRED)
     lost = found.accounts[:MOST_NAMED]
-    mails = _mails([one.id for one in lost])
+    to_customer = Delivery.account_id.in_([one.id for one in lost]), Delivery.channel == mailing.CUSTOMER_MAIL
+    newest = select(func.max(Delivery.id)).where(*to_customer).group_by(Delivery.account_id)
     # Most of those at risk are well again within the hour, and an alarm has a mail of its own.
     lately = utc_now() - mailing.STEADY_AFTER
     is_lasting = Account.state == AccountState.AT_RISK, Account.state_since <= lately
@@ -82,6 +83,7 @@ def read_attention() -> Attention:
     with read_session() as session:
         ours, count = registration(session), session.scalar(select(func.count(Account.id)).where(*is_lasting)) or 0
         risky = [view_of(row, ours) for row in session.scalars(oldest)]
+        mails = {mail.account_id: mail for mail in session.scalars(select(Delivery).where(Delivery.id.in_(newest)))}
     troubles = [Trouble(one, mails.get(one.id)) for one in (*lost, *risky)]
     more = (found.total or 0) + count - len(troubles)
     lasting_alarms = [one for one in list_alarms() if one.raised_at <= lately]
@@ -109,14 +111,6 @@ def _is_digest_due() -> bool:
         wanting = session.scalars(select(Admin.email).where(*mailing.gets_mails(Admin.has_digest_mails))).all()
         # By recipient, whose index leads past the mails to customers and the webhooks.
         return bool(wanting) and session.scalar(lately.where(Delivery.recipient.in_(wanting)).limit(1)) is None
-
-
-def _mails(account_ids: Sequence[int]) -> dict[int, Delivery]:
-    to_customer = (Delivery.account_id.in_(account_ids), Delivery.channel == mailing.CUSTOMER_MAIL)
-    newest = select(func.max(Delivery.id)).where(*to_customer).group_by(Delivery.account_id)
-    with read_session() as session:
-        found = session.scalars(select(Delivery).where(Delivery.id.in_(newest))).all()
-    return {mail.account_id: mail for mail in found if mail.account_id is not None}
 
 
 def send(delivery: Delivery) -> Answer:
