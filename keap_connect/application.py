@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask
 
-from keap_connect.access.rate_limits import add_rate_limits
+from keap_connect.access.rate_limits import RateLimits
 from keap_connect.api.application import register_api
 from keap_connect.cli import register_commands
 from keap_connect.deployment import VERSION
@@ -63,7 +63,7 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     connect_database(app, settings.database_url)
     keep_mark(app)
     attach_hand_out_log(app, settings)
-    add_rate_limits(app, settings)
+    app.extensions["keap_connect_rate_limits"] = RateLimits(settings)
     app.before_request(note_client_address)
     app.teardown_request(forget_client_address)
     protect_browsers(app, settings)

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, IPv6Network
 
-from flask import Flask, current_app
+from flask import current_app
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, storage_from_string
@@ -134,10 +134,6 @@ class RateLimits:
             log.error("The rate limit storage fails (%s); requests pass.", problem)
             return
         raise refusal(max(math.ceil(resets_at - utc_now().timestamp()), 1))
-
-
-def add_rate_limits(app: Flask, settings: Settings) -> None:
-    app.extensions["keap_connect_rate_limits"] = RateLimits(settings)
 
 
 def rate_limits() -> RateLimits:

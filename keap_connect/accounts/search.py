@@ -169,14 +169,12 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Position | None":
-        """Read the text; None if it is no position."""
         found = re.fullmatch("([0-9]{1,2})~([0-9]{1,10})(?:~(.*))?", text, re.DOTALL)
         if found is None or int(found[2]) > LARGEST_ID:
             return None
         return cls(int(found[1]), int(found[2]), found[3] or "")
 
     def __str__(self) -> str:
-        """Return the text."""
         return f"{self.part}~{self.account_id}~{self.value}"
 
 

@@ -31,9 +31,8 @@ from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.services import services
 from keap_connect.settings import Settings
 
-Shown = Callable[[Settings], object]
 # A setting whose value may be secret, or names a person, is only said to be set.
-SETTINGS: dict[str, Shown] = {
+SETTINGS: dict[str, Callable[[Settings], object]] = {
     **{values[0]: attrgetter(one.name) for one in fields(Settings) for values in one.metadata.values()},
     "KEAP_CLIENT_ID": lambda settings: None if settings.sandbox_url else "set",
     "KEAP_CLIENT_SECRET": lambda settings: None if settings.sandbox_url else "set",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask import Flask
-from sqlalchemy import Update, and_, func, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, aliased
 
@@ -227,17 +227,16 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, d
     if not found:
         return []
     until = utc_now() + timedelta(seconds=CLAIM_SECONDS)
+    ours = []
     with write_transaction() as session:
-        held = [one for one in found if count_updated(session, _still(one).values(due_at=until))]
-    ours = [(one, one.failing_since or one.due_at) for one in held]
-    for one in held:
+        for one in found:
+            unchanged = Delivery.finished_at.is_(None), Delivery.due_at == one.due_at
+            still = update(Delivery).where(Delivery.id == one.id, *unchanged)
+            if count_updated(session, still.values(due_at=until)):
+                ours.append((one, one.failing_since or one.due_at))
+    for one, _ in ours:
         one.due_at = until
     return ours
-
-
-def _still(delivery: Delivery) -> Update:
-    unchanged = Delivery.finished_at.is_(None), Delivery.due_at == delivery.due_at
-    return update(Delivery).where(Delivery.id == delivery.id, *unchanged)
 
 
 def _write(session: Session, channel: Channel, delivery: Delivery, since: datetime, answer: Answer) -> None:
