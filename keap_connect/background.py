@@ -20,7 +20,6 @@ class Background(ABC):
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Start nothing more, and wait for what is under way."""
         self.stop()
         self._thread.join()
 

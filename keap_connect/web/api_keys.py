@@ -70,7 +70,6 @@ def _rotation(key_id: int) -> str:
 
 @bp.form("/<int:key_id>/rotate", Audience.ADMIN, _rotation)
 def rotate(key_id: int) -> Response:
-    """Replace a key while programs still use it."""
     check_password()
     hours = request.form.get("overlap", "")
     if hours not in OVERLAPS:

@@ -26,8 +26,7 @@ def _export_form() -> str:
 
 
 def ask_for_password(heading: str, lead: str, back: tuple[str, str]) -> str:
-    values = {"heading": heading, "lead": lead, "back": back[0], "back_to": back[1]}
-    return render_template("exports/download.html", **values)
+    return render_template("exports/download.html", heading=heading, lead=lead, back=back[0], back_to=back[1])
 
 
 @exports.form("", Audience.ADMIN, _export_form)
@@ -61,7 +60,6 @@ def show(job_id: int) -> str:
 
 @bp.page("/items.csv", Audience.VIEWER)
 def download(job_id: int) -> FlaskResponse:
-    """Return all items as CSV, or only the refused ones."""
     view_job(job_id)
     outcome = ItemOutcome.REFUSED if request.args.get("only") == ItemOutcome.REFUSED else None
     return as_download(items_csv(job_id, outcome), f"job-{job_id}{f'-{outcome}' if outcome else ''}")

@@ -48,7 +48,6 @@ def create() -> Response:
 
 @bp.page("/<int:webhook_id>", Audience.VIEWER)
 def show(webhook_id: int) -> str:
-    """Show an endpoint with its deliveries, the newest first."""
     before = request.args.get("before", type=int)
     page = endpoints.list_deliveries(webhook_id, before, DELIVERIES_SHOWN)
     return render_template("webhooks/show.html", webhook=endpoints.get_endpoint(webhook_id), page=page, before=before)
