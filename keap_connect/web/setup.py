@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from flask import flash, render_template, request, url_for
+from flask import render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.state import AccountState
@@ -149,15 +149,12 @@ def index() -> str:
 def check() -> Response:
     with keap_call_slot():
         checked = check_client(signed_in_admin().email)
-    if checked.standing == ClientStanding.KNOWN:
-        flash(f"The token endpoint knows the client: it refused only the code. {checked.reason}", "done")
-    elif checked.standing == ClientStanding.REFUSED:
-        flash(f"The token endpoint refuses the client id or the secret. {checked.reason}", "failed")
-    else:
-        flash(
-            f"The answer of the token endpoint does not show whether it knows the client. {checked.reason}", "attention"
-        )
-    return see_other("setup.index", _anchor="check")
+    words, tone = {
+        ClientStanding.KNOWN: ("The token endpoint knows the client: it refused only the code.", "done"),
+        ClientStanding.REFUSED: ("The token endpoint refuses the client id or the secret.", "failed"),
+        ClientStanding.NO_ANSWER: ("The token endpoint does not show whether it knows the client.", "attention"),
+    }[ClientStanding(checked.standing)]
+    return see_other("setup.index", f"{words} {checked.reason}", tone, _anchor="check")
 
 
 @support.page("/support", Audience.ADMIN, endpoint="show")
