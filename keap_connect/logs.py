@@ -7,7 +7,6 @@ import secrets
 from collections import deque
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import NamedTuple
 from urllib.parse import quote
 
 from flask import Request
@@ -36,16 +35,7 @@ def start_logging(level: str, form: str) -> None:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
 
 
-class KeptLine(NamedTuple):
-    """A warning or an error, without its traceback."""
-
-    at: datetime
-    level: str
-    logger: str
-    message: str
-
-
-def last_warnings() -> list[KeptLine]:
+def last_warnings() -> list[tuple[datetime, str, str, str]]:
     """Return the newest warnings and errors of this process, oldest first."""
     return list(_KEPT.lines)
 
@@ -72,12 +62,13 @@ class Kept(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.lines: deque[KeptLine] = deque(maxlen=MOST_KEPT)
+        # When, the level, the logger, and the message, without its traceback.
+        self.lines: deque[tuple[datetime, str, str, str]] = deque(maxlen=MOST_KEPT)
 
     def emit(self, record: logging.LogRecord) -> None:
         at = datetime.fromtimestamp(record.created, UTC)
         try:
-            self.lines.append(KeptLine(at, record.levelname, record.name, record.getMessage()))
+            self.lines.append((at, record.levelname, record.name, record.getMessage()))
         except Exception:  # a library's wrong arguments must not end what it was doing
             self.handleError(record)
 
