@@ -601,6 +601,17 @@ def test_a_table_fits_its_terminal_and_shows_the_reason(app: Flask, monkeypatch:
     assert "Connected by Ann Lee." in events
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["accounts disconnect 1", "accounts erase 1", "db downgrade 0014", "token-keys drop-unreadable", "emergency-stop"],
+)
+def test_a_question_is_no_part_of_the_document(flask: Flasks, app: Flask, words: str):
+    asked = flask(*words.split(), "--json", typed="n\n")
+
+    assert (asked.returncode, json.loads(asked.stdout)["error"]) == (1, "aborted")
+    assert said(asked).endswith("? [y/N]: Aborted.")
+
+
 def test_wrong_settings_and_wrong_use_are_json_where_it_is_asked_for(flask: Flasks):
     settings = flask("accounts", "list", "--json", SECRET_KEY="")
     use = flask("accounts", "list", "--json", "--state", "nonsense")

@@ -99,7 +99,7 @@ def test_the_executable_runs_from_any_folder_and_says_what_to_do_in_a_bare_clone
     [
         ("--help > /dev/full", "The output cannot be written (No space left on device).\n"),
         ("--help >&-", "The output cannot be written (not writable).\n"),
-        ("accounts erase 1 <&-", "Aborted.\n"),
+        ("accounts erase 1 <&-", "Erase this account for good, with its history? [y/N]: Aborted.\n"),
     ],
 )
 def test_a_command_ends_with_a_sentence_where_a_stream_is_closed_or_its_disk_is_full(words: str, said: str):

@@ -21,6 +21,7 @@ from keap_connect.cli.command import (
     AccountName,
     Answer,
     account_argument,
+    asks,
     cell,
     command,
     confirm,
@@ -136,7 +137,7 @@ def refresh(account: str | None, everything: bool) -> Answer:
 
 @command("disconnect", "accounts disconnect external:acme", "accounts disconnect 7 --yes", within=accounts)
 @account_argument
-@click.confirmation_option(prompt="Delete the tokens of this account?")
+@asks("Delete the tokens of this account?")
 def disconnect(account: str) -> Answer:
     """Delete an account's tokens."""
     account_id = find_account_id(account)
@@ -154,7 +155,7 @@ def reconnect_link(account: str) -> Answer:
 
 @command("erase", "accounts erase external:acme", "accounts erase 7 --yes", within=accounts)
 @account_argument
-@click.confirmation_option(prompt="Erase this account for good, with its history?")
+@asks("Erase this account for good, with its history?")
 def erase(account: str) -> Answer:
     """Erase an account for good: its tokens, its names and its history."""
     account_id = find_account_id(account)

@@ -7,7 +7,7 @@ import click
 from keap_connect.access import admins as access
 from keap_connect.access.passwords import issue_password_link, issue_sign_in_code
 from keap_connect.access.second_factor import switch_off
-from keap_connect.cli.command import Answer, command, group, table, wants_json
+from keap_connect.cli.command import Answer, command, group, table
 from keap_connect.errors import ExitCode
 from keap_connect.events.history import Actor
 from keap_connect.models import Role
@@ -41,7 +41,7 @@ def create(*, email: str, role: str, password_stdin: bool, with_link: bool, only
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
     else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=wants_json())
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     if access.create_admin(email, password, role=Role(role), only_first=only_first) is None:
         return exists
     return Answer({"email": address, "is_created": True}, f"{role.capitalize()} {address} was created.")

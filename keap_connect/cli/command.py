@@ -206,13 +206,23 @@ def command(
 
 
 def wants_json() -> bool:
-    """Whether the current command was given --json; questions then go to standard error."""
+    """Whether the current command was given --json."""
     return bool(click.get_current_context().params.get("as_json"))
 
 
 def confirm(question: str) -> None:
     """Ask, and end the command unless the answer is yes."""
-    click.confirm(question, abort=True, err=wants_json())
+    click.confirm(question, abort=True, err=True)
+
+
+def asks(question: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Let a command ask before it begins, unless --yes is given."""
+
+    def ask(_ctx: click.Context, _option: click.Parameter, is_agreed: bool) -> None:
+        if not is_agreed:
+            confirm(question)
+
+    return click.option("--yes", is_flag=True, expose_value=False, callback=ask, help="Do not ask.")
 
 
 def _failed(problem: KeapConnectError) -> Answer:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from keap_connect import backup as backups
 from keap_connect import deployment
-from keap_connect.cli.command import Answer, command, group
+from keap_connect.cli.command import Answer, asks, command, group
 from keap_connect.database import db as models
 from keap_connect.database_copy import copy_database
 from keap_connect.deployment import connected, find_revisions
@@ -49,7 +49,7 @@ def upgrade() -> Answer:
 
 @command("downgrade", "db downgrade 0014 --yes", within=db, checks_database=False)
 @click.argument("revision")
-@click.confirmation_option(prompt="Delete what only newer versions know, for good?")
+@asks("Delete what only newer versions know, for good?")
 def downgrade(revision: str) -> Answer:
     """Take the tables back to those of an older version; what only newer versions know is deleted.
 
@@ -189,7 +189,7 @@ def reseal() -> Answer:
 
 @command("drop-unreadable", "token-keys drop-unreadable --all --yes", within=token_keys, checks_database=False)
 @click.option("may_be_all", "--all", is_flag=True, help="Also if no stored value opens, as with a mistyped key.")
-@click.confirmation_option(prompt="Delete the tokens that no key in TOKEN_KEYS opens, for good?")
+@asks("Delete the tokens that no key in TOKEN_KEYS opens, for good?")
 def drop_unreadable(may_be_all: bool) -> Answer:
     """Delete the tokens that no key in TOKEN_KEYS opens, when their key is lost; these accounts must be reconnected.
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 from flask.cli import ScriptInfo
 
-from keap_connect.cli.command import Answer, cell, command, facts, group, table, wrapped
+from keap_connect.cli.command import Answer, asks, cell, command, facts, group, table, wrapped
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import ExitCode, SettingsError
 from keap_connect.events.history import Actor
@@ -107,7 +107,7 @@ def _status(code: ExitCode = ExitCode.DONE) -> Answer:
 
 
 @command("emergency-stop", "emergency-stop", "emergency-stop --yes --json")
-@click.confirmation_option(prompt="End all sign-ins, passwords and API keys, and pause refreshing?")
+@asks("End all sign-ins, passwords and API keys, and pause refreshing?")
 def emergency_stop() -> Answer:
     """End all sign-ins, passwords, API keys and links, pause refreshing, and list whose consent may be stolen."""
     rows = [[getattr(account, name) for name in NAMES] for account in stop_everything(Actor.COMMAND_LINE)]
