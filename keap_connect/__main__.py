@@ -1,6 +1,7 @@
 """`python -m keap_connect`, which `./keap-connect` runs: the command line."""
 
 import gc
+import io
 import os
 import sys
 
@@ -28,6 +29,8 @@ gc.enable()
 def main() -> None:
     """Run one command. The app is built only when the command needs it, so `--help` works without settings."""
     _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal's encoding lacks, or a file name in another one
+        sys.stdout.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # What a command makes may hold secrets: databases, exports, recovery files.
     try:
         with on_stop(end_in_order):

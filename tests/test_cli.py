@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -610,6 +611,29 @@ def test_a_question_is_no_part_of_the_document(flask: Flasks, app: Flask, words:
 
     assert (asked.returncode, json.loads(asked.stdout)["error"]) == (1, "aborted")
     assert said(asked).endswith("? [y/N]: Aborted.")
+
+
+@pytest.mark.parametrize(
+    "words", ["accounts name 1 --label", "audit list --who", "invitations create --note", "admins sign-in-code --email"]
+)
+def test_an_argument_that_is_no_text_is_wrong_use(flask: Flasks, app: Flask, words: str):
+    refused = flask(*words.split(), os.fsdecode(b"Z\xe4hne"), "--json")
+
+    assert (refused.returncode, json.loads(refused.stdout)["error"]) == (2, "invalid_request")
+    assert "it is not UTF-8 text." in said(refused)
+
+
+def test_an_output_of_another_encoding_gets_what_it_can_show(app: Flask, environ: dict[str, str]):
+    with app.app_context(), write_transaction() as session:
+        session.get_one(Account, 1).label = "Zähne 🦷"
+    latin = {"PATH": os.environ["PATH"], **environ, "PYTHONIOENCODING": "latin-1"}
+
+    def listed(*options: str) -> str:
+        command = [sys.executable, "-m", "keap_connect", "accounts", "list", *options]
+        return subprocess.run(command, env=latin, cwd=ROOT, check=True, capture_output=True).stdout.decode("latin-1")
+
+    assert "Zähne \\U0001f9b7" in listed()
+    assert json.loads(listed("--json"))[0]["label"] == "Zähne 🦷"
 
 
 def test_wrong_settings_and_wrong_use_are_json_where_it_is_asked_for(flask: Flasks):

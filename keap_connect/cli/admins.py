@@ -39,7 +39,10 @@ def create(*, email: str, role: str, password_stdin: bool, with_link: bool, only
     if with_link:
         return _link(access.invite_admin(email, Role(role), Actor.COMMAND_LINE), access.INVITED_FOR.days)
     if password_stdin:
-        password = sys.stdin.readline().rstrip("\n")
+        try:
+            password = sys.stdin.readline().rstrip("\n").encode().decode()
+        except UnicodeError:
+            raise click.UsageError("The password is not UTF-8 text.") from None
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     if access.create_admin(email, password, role=Role(role), only_first=only_first) is None:

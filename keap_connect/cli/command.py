@@ -35,8 +35,9 @@ commands = AppGroup(help="Keap Connect from the command line. `--help` after a c
 
 
 def as_json(document: object) -> str:
-    """Return a JSON document; times become ISO 8601 in UTC."""
-    return json.dumps(document, default=_iso_time, indent=2, ensure_ascii=False)
+    """Return a JSON document; times become ISO 8601 in UTC. JSON is UTF-8, so another output gets ASCII alone."""
+    is_ascii = sys.stdout.encoding.lower() != "utf-8"
+    return json.dumps(document, default=_iso_time, indent=2, ensure_ascii=is_ascii)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]], ends_in_sentence: bool = False) -> str:
@@ -168,6 +169,7 @@ def command(
         @wraps(function)
         def run(*args: Any, **values: Any) -> None:
             is_json = values.pop("as_json", False)
+            _check_text(values)
             try:
                 if checks_database:
                     check_deployment()
@@ -223,6 +225,13 @@ def asks(question: str) -> Callable[[Callable[..., Answer]], Callable[..., Answe
             confirm(question)
 
     return click.option("--yes", is_flag=True, expose_value=False, callback=ask, help="Do not ask.")
+
+
+def _check_text(values: Mapping[str, object]) -> None:
+    """Refuse bytes that are not UTF-8: they come as lone surrogates, which no database can store."""
+    for name, value in values.items():
+        if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+            raise click.BadParameter("it is not UTF-8 text.", param_hint=name.replace("_", "-"))
 
 
 def _failed(problem: KeapConnectError) -> Answer:
