@@ -20,6 +20,7 @@ NEEDED = COLUMNS[:2]
 SEPARATORS = ",;\t"
 MOST_LINES = 10_000
 MOST_BYTES = 4 * 1024 * 1024
+csv.field_size_limit(MOST_BYTES)  # a longer value than 128 kB is refused like any other that is too long
 YES_OR_NO = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True, "x": True}
 
 Lines = dict[int, ImportedCredential | FormRefused]

@@ -90,13 +90,14 @@ def test_refused_line_names_its_column():
         10: f"oauth,{ACCESS}4,{REFRESH}4,c:1",
         11: "personal_access_token,another-key-of-keap",
         12: "service_account_key,",
+        13: f"oauth,{ACCESS}5,{REFRESH}5,,{'x' * 200_000}",
     }
 
     found = refusals(HEADER + "\n".join(lines.values()))
 
     assert {number: column for number, (column, _) in found.items()} == {
         2: "kind", 3: "external_id", 4: "refresh_token", 5: "replace", 6: "8", 8: "access_token", 9: "refresh_token",
-        10: "external_id", 11: "access_token", 12: "access_token",
+        10: "external_id", 11: "access_token", 12: "access_token", 13: "label",
     }  # fmt: skip
     assert [found[number][1] for number in (8, 9, 10)] == ["It is the same as in line 7."] * 3
     assert not any(secret in str(found) for secret in (KEY, ACCESS, REFRESH, "another-key"))
