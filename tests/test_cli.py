@@ -26,6 +26,8 @@ from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import APIKeyRefused
 from keap_connect.health.figures import read_health
+from keap_connect.jobs.records import stop_job
+from keap_connect.jobs.runner import JobRunner
 from keap_connect.models import Account
 from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat_as_server, process_name, retire
@@ -398,10 +400,31 @@ def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Fla
     assert (bad.exit_code, "Line 3, access_token:" in bad.stdout, unchanged) == (1, True, ["Acme Plumbing"])
     assert "Dentist" in bad.stdout
     assert [line["tenant_id"] for line in json.loads(looked_at.stdout)["lines"]] == ["cd456"]
-    assert (code, imported) == (0, {"job": 3, "refused": [], "waiting": 0, "imported": [2]})
+    assert (code, imported) == (0, {"job": 3, "refused": [], "waiting": 0, "stopped": 0, "imported": [2]})
     assert list_accounts_of(app) == ["Acme Plumbing", "Dentist"]
     assert [line.split(",")[2] for line in exported.stdout.splitlines()] == ["tenant_id", "ab123", "cd456"]
     assert granted["access_token"] not in exported.stdout
+
+
+def test_an_import_that_somebody_stops_is_not_called_done(
+    app: Flask, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    granted = sandbox.grant("cd456", ANN)[0]
+    line = f"kind,access_token,refresh_token\noauth,{granted['access_token']},{granted['refresh_token']}\n"
+    monkeypatch.setattr(JobRunner, "_do_next", lambda _self, job: stop_job(job.id, "a test"))
+
+    stopped = app.test_cli_runner().invoke(args=["accounts", "import", "-"], input=line)
+
+    assert (stopped.exit_code, stopped.stdout) == (1, "Imported: 0 accounts.\n")
+    assert "The job was stopped at /jobs/1 with 1 lines left." in stopped.stderr
+
+
+def test_a_file_that_fails_is_named(app: Flask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("keap_connect.cli.accounts.export_csv", lambda _actor: ["x" * 100_000])
+
+    for words, said in (("import /proc/self/mem", "cannot be read (In"), ("export /dev/full", "is not complete (No")):
+        failed = app.test_cli_runner().invoke(args=["accounts", *words.split()])
+        assert (failed.exit_code, said in failed.stderr) == (1, True), failed.stderr
 
 
 def test_a_line_whose_access_token_has_expired_is_imported_with_a_word_about_it(app: Flask, sandbox: Sandbox):
@@ -466,6 +489,7 @@ def test_a_list_is_whole_however_long_and_ends_at_its_limit(
     listed = [in_process(app, "accounts", "list", *limit)[1] for limit in ([], ["--limit", "1"])]
 
     assert [[one["id"] for one in each] for each in listed] == [[1, 2, 3], [1]]
+    assert app.test_cli_runner().invoke(args=["accounts", "list", "--limit", str(10**20)]).exit_code == 2
 
 
 def test_a_reconnect_link_is_printed_and_works_in_any_browser(app: Flask, sandbox: Sandbox):

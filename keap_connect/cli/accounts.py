@@ -40,7 +40,7 @@ from keap_connect.jobs.bulk import start_bulk
 from keap_connect.jobs.imports import start_import
 from keap_connect.jobs.records import ItemOutcome, JobView, list_items
 from keap_connect.jobs.runner import JobRunner
-from keap_connect.models import JobKind
+from keap_connect.models import LARGEST_ID, JobKind
 from keap_connect.refresh.due import reserve_calls
 from keap_connect.refresh.serving import refresh_account, valid_token
 from keap_connect.refresh.timing import LONGEST_VALIDITY_SECONDS
@@ -57,7 +57,7 @@ SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id",
 @command("list", "accounts list", "accounts list acme --state at_risk", "accounts list --json", within=accounts)
 @click.argument("text", default="")
 @click.option("--state", type=click.Choice([state.value for state in AccountState]))
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many; without it, all.")
+@click.option("--limit", type=click.IntRange(1, LARGEST_ID), help="At most so many; without it, all.")
 def list_(text: str, state: str | None, limit: int | None) -> Answer:
     """List accounts, oldest first; TEXT searches them."""
     found = list(islice(_all_accounts(text, state), limit))
@@ -219,7 +219,10 @@ def _facts(account: AccountView) -> dict[str, object]:
 @click.option("--dry-run", is_flag=True, help="Ask Keap about each line, say what it would do, and store nothing.")
 @click.option("--unusual-keys", is_flag=True, help="Accept keys that do not begin with KeapAK.")
 def import_file(file: BinaryIO, dry_run: bool, unusual_keys: bool) -> Answer:
-    content = file.read(MOST_BYTES + 1)  # a longer one is refused as a whole
+    try:
+        content = file.read(MOST_BYTES + 1)  # a longer one is refused as a whole
+    except OSError as problem:
+        raise KeapConnectError(f"{file.name} cannot be read ({problem.strerror}).") from problem
     job_id = start_import(content, Actor.COMMAND_LINE, only_checks=dry_run, takes_unusual_keys=unusual_keys)
     runner = JobRunner(current_app._get_current_object())  # type: ignore[attr-defined]
     with click.progressbar(runner.do_job(job_id), label="Asking Keap", file=sys.stderr) as views:
@@ -231,8 +234,11 @@ def import_file(file: BinaryIO, dry_run: bool, unusual_keys: bool) -> Answer:
 @click.argument("file", type=click.File("w", encoding="utf-8", lazy=False), default="-")
 def export(file: TextIO) -> Answer:
     """Write all accounts as CSV, without tokens; `accounts list --json` gives them as JSON."""
-    for piece in export_csv(Actor.COMMAND_LINE):
-        file.write(piece)
+    try:
+        for piece in export_csv(Actor.COMMAND_LINE):
+            file.write(piece)
+    except OSError as problem:
+        raise KeapConnectError(f"{file.name} is not complete ({problem.strerror}).") from problem
     return Answer()
 
 
@@ -271,6 +277,7 @@ def _result(view: JobView, dry_run: bool) -> Answer:
     ]
     done = [item for item in items if item.outcome == ItemOutcome.DONE]
     document: dict[str, object] = {"job": view.job.id, "refused": refused, "waiting": view.waiting}
+    document["stopped"] = view.stopped
     notes = []
     if dry_run:
         document["lines"] = [{"line": item.number, **item.details} for item in done]
@@ -284,5 +291,8 @@ def _result(view: JobView, dry_run: bool) -> Answer:
     problems += [f"Line {one['line']}, {one['column'] or 'no column'}: {one['problem']}" for one in refused]
     if view.waiting:
         notes.append(f"{view.waiting} lines wait. {view.job.trouble or ''} A worker goes on: see /jobs/{view.job.id}.")
-    code = ExitCode.COME_BACK_LATER if view.waiting else ExitCode.FAILED if refused else ExitCode.DONE
+    if view.stopped:
+        notes.append(f"The job was stopped at /jobs/{view.job.id} with {view.stopped} lines left.")
+    failed = bool(refused or view.stopped)
+    code = ExitCode.COME_BACK_LATER if view.waiting else ExitCode.FAILED if failed else ExitCode.DONE
     return Answer(document, "\n".join([text, *problems]), "\n".join(notes), code)
