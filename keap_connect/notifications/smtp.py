@@ -79,6 +79,8 @@ class _Client(smtplib.SMTP):
     def getreply(self) -> tuple[int, bytes]:
         code, said = super().getreply()
         self.lines += [f"< {code} {self.shown(line)}" for line in said.split(b"\n")]
+        if not 200 <= code < 600:  # RFC 5321 section 4.2.1; smtplib says -1 for what has no code
+            raise smtplib.SMTPException("The mail server gave an answer that is not SMTP.")
         return code, said
 
     def open(self) -> None:

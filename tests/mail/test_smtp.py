@@ -73,6 +73,17 @@ def test_only_what_is_refused_for_this_recipient_is_refused_for_good(mail_server
     assert bool(made) == is_made
 
 
+@pytest.mark.parametrize("command", ["RCPT", "DATA"])
+@pytest.mark.parametrize("answer", ["OK, taken over", "150 Later", "-12 What", ""])
+def test_what_is_no_answer_of_smtp_takes_no_mail(mail_server, command, answer):
+    mail_server.answers = {command: answer}
+
+    conversation = give_to_server(RECIPIENT, a_mail)
+
+    assert (conversation.is_accepted, conversation.is_refused) == (False, False)
+    assert conversation.text == "The mail server gave an answer that is not SMTP."
+
+
 @pytest.mark.parametrize("recipient", ["ann@example.com\r\nDATA", "änn@example.com", "ann", "<ann@example.com>"])
 def test_an_address_that_no_server_takes_is_refused_for_good(mail_server, recipient):
     conversation = give_to_server(recipient, a_mail)
