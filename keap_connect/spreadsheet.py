@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from datetime import datetime
 
-# A spreadsheet runs a cell that begins with one of these as a formula, unless an apostrophe is in front.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Before what a spreadsheet runs as a formula if a cell begins with it, unless an apostrophe is in front. In many
+# countries a semicolon begins a new cell, and our quotation marks, which are for commas, do not count there.
+FORMULA = re.compile(r"""(^|[;\t\r\n])(?=[ "]*[=+@\t\r\n\-\uff1d\uff0b\uff20\uff0d])""")
 
 
 def csv_line(cells: Iterable[object]) -> str:
@@ -20,4 +22,4 @@ def safe_cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
     text = "" if value is None else str(value)
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
+    return FORMULA.sub(r"\1'", text)

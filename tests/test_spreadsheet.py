@@ -9,12 +9,18 @@ from keap_connect.spreadsheet import csv_line, safe_cell
 
 
 @pytest.mark.proves("F62")
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "  =", " @"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "  =", " @", "\uff1d"])
 def test_what_begins_like_a_formula_becomes_text(start):
     assert safe_cell(f"{start}HYPERLINK(1)") == f"'{start}HYPERLINK(1)"
 
 
-@pytest.mark.parametrize("plain", ["Acme", "a=b", "7", "", "ab-cd", "'quoted"])
+@pytest.mark.proves("F62")
+@pytest.mark.parametrize("separator", [";", '; "', "\t", "\n "])
+def test_no_part_of_a_text_becomes_a_formula_where_another_separator_is_usual(separator):
+    assert safe_cell(f"Acme{separator}=HYPERLINK(1)") == f"Acme{separator[0]}'{separator[1:]}=HYPERLINK(1)"
+
+
+@pytest.mark.parametrize("plain", ["Acme", "a;b", "two\nlines", "a, -b", "a=b", "7", "", "ab-cd", "'quoted"])
 def test_other_text_stays_as_it_is(plain):
     assert safe_cell(plain) == plain
 
