@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts import search
+from keap_connect.accounts.changes import erase
 from keap_connect.accounts.credentials import new_account, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.clock import utc_now
@@ -101,6 +102,27 @@ def test_the_worker_refreshes_ticked_accounts_and_says_which_failed_and_why(
     page = admin.get(f"/jobs/{job_id}").text
     assert "1 account done, 1 failed." in page
     assert "This account was disconnected" in page
+
+
+@on_sqlite
+@pytest.mark.parametrize("act", ["refresh", "label", "links"])
+def test_a_ticked_account_that_was_erased_meanwhile_is_named_with_the_reason(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]], act: str
+):
+    gone, there = add(2)
+    choose(admin, act, [gone, there])
+    with app.app_context():
+        erase(gone, ADMIN_EMAIL)
+
+    job_id = confirm(admin, [gone, there], label="A", password=ADMIN_PASSWORD)
+    assert "0 of 2 accounts are done" in admin.text
+    with app.app_context():
+        JobRunner(app).do_due()
+        items = [item for item, _ in list_items(job_id, None, 9)]
+
+    assert items[0].outcome == "refused"
+    assert f"account {gone}" in items[0].details["problem"].lower()
+    assert len(items) == 2
 
 
 @on_sqlite
