@@ -103,6 +103,8 @@ def pause_restored() -> bool:
     Raises BackupRefused: this program cannot use the database.
     """
     with in_words("The database cannot be checked"):
+        if services().settings.sqlite_file:
+            refuse_damaged(db.engine, "The database")
         return _check_and_pause(db.engine, "The database")
 
 

@@ -271,6 +271,8 @@ def test_a_file_copied_over_the_database_is_said_to_be_damaged_and_restored(app:
     said = [shell.run(f"./keap-connect {command}") for command in ("worker --once", "doctor", "serve")]
     assert [(one.returncode, "damaged" in one.stdout + one.stderr) for one in said] == [(1, True)] * 3, said
     assert cli(app, "accounts", "list")[0] == 1
+    code, restored = cli(app, "database", "restored")
+    assert (code, "The database is damaged (" in restored) == (1, True)
     hurt = copy_over()  # whoever opened it last has folded the -wal in
     assert cli(app, "database", "restore", str(backup))[0] == 0
 
