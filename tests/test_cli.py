@@ -25,6 +25,7 @@ from keap_connect.application import create_app
 from keap_connect.clock import utc_now
 from keap_connect.database import db, write_transaction
 from keap_connect.errors import APIKeyRefused
+from keap_connect.events.search import Search, list_events
 from keap_connect.health.figures import read_health
 from keap_connect.jobs.records import stop_job
 from keap_connect.jobs.runner import JobRunner
@@ -425,6 +426,18 @@ def test_a_file_that_fails_is_named(app: Flask, monkeypatch: pytest.MonkeyPatch)
     for words, said in (("import /proc/self/mem", "cannot be read (In"), ("export /dev/full", "is not complete (No")):
         failed = app.test_cli_runner().invoke(args=["accounts", *words.split()])
         assert (failed.exit_code, said in failed.stderr) == (1, True), failed.stderr
+
+
+def test_an_export_without_a_database_leaves_the_file_as_it_is(flask: Flasks, app: Flask, tmp_path: Path):
+    (tmp_path / "accounts.csv").write_text("yesterday's")
+
+    failed = flask("accounts", "export", str(tmp_path / "accounts.csv"), DATABASE_URL=f"sqlite:///{tmp_path}/no/db")
+    no_folder = flask("accounts", "export", str(tmp_path / "no" / "accounts.csv"))
+
+    assert (failed.returncode, (tmp_path / "accounts.csv").read_text()) == (4, "yesterday's")
+    assert (no_folder.returncode, "No such file or directory" in said(no_folder)) == (1, True)
+    with app.app_context():
+        assert "exported" not in {event.kind for event in list_events(Search()).events}
 
 
 def test_a_line_whose_access_token_has_expired_is_imported_with_a_word_about_it(app: Flask, sandbox: Sandbox):

@@ -231,10 +231,11 @@ def import_file(file: BinaryIO, dry_run: bool, unusual_keys: bool) -> Answer:
 
 
 @command("export", "accounts export > accounts.csv", "accounts export accounts.csv", within=accounts, speaks_json=False)
-@click.argument("file", type=click.File("w", encoding="utf-8", lazy=False), default="-")
+@click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
 def export(file: TextIO) -> Answer:
     """Write all accounts as CSV, without tokens; `accounts list --json` gives them as JSON."""
     try:
+        file.write("")  # opens it, and not before: without a database, what is in the file stays
         for piece in export_csv(Actor.COMMAND_LINE):
             file.write(piece)
     except OSError as problem:
