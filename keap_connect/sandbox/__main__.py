@@ -34,8 +34,10 @@ def serve(options: argparse.Namespace) -> int:
         return fail(f"The sandbox cannot use the store {options.store}: {error}.")
     try:
         listener = socket.create_server((options.host, options.port), backlog=WAITING_CONNECTIONS)
-    except OSError as error:
-        return fail(f"The sandbox cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}.")
+    except (OSError, OverflowError) as error:  # the other is for a port that cannot be
+        number = getattr(error, "errno", None) or 0  # below 0 for a name that is not found
+        reason = os.strerror(number) if number > 0 else str(error.args[-1]).rstrip(".")
+        return fail(f"The sandbox cannot listen on {options.host}:{options.port}: {reason}.")
     port = listener.getsockname()[1]
     server = make_server(
         options.host, port, app, threaded=True, request_handler=SandboxRequestHandler, fd=listener.fileno()

@@ -73,6 +73,17 @@ def test_taken_port_is_told_in_one_sentence(tmp_path: Path):
     assert ended.stderr == f"The sandbox cannot listen on 127.0.0.1:{port}: Address already in use.\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--port=99999", "127.0.0.1:99999: bind(): port must be 0-65535.\n"), ("--host=no..name", "no..name:5001: ")],
+)
+def test_address_that_cannot_be_is_told_in_one_sentence(tmp_path: Path, option: str, said: str):
+    ended = run(option, "--store", str(tmp_path / "own.db"))
+
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.startswith(f"The sandbox cannot listen on {said}")
+
+
 @pytest.mark.parametrize("make", ["folder", "text"])
 def test_unusable_store_is_told_in_one_sentence(tmp_path: Path, make: str):
     store = tmp_path / "store"
