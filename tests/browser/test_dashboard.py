@@ -165,6 +165,8 @@ def test_link_that_was_made_is_not_made_again_by_a_reload(admin: Person):
 
     admin.sees("Acme Plumbing")
     expect(admin.page.get_by_role("button", name="Revoke")).to_have_count(1)
+    about_it = admin.page.get_by_text("Not opened yet").evaluate("one => one.clientWidth")
+    assert about_it > 400, "the sentence about a link has a whole line"
 
 
 def test_keys_search_move_and_open_but_not_while_somebody_types_or_when_switched_off(admin: Person):
