@@ -204,7 +204,7 @@ def test_each_page_shows_the_keys_that_it_has(admin: Person):
     admin.page.keyboard.press("u")
     admin.sees("Admins")
 
-    admin.press("Keys")
+    admin.press("Keyboard shortcuts")
     expect(admin.page.locator("#keys dt:visible")).to_have_text(["j, k", "?"])
 
     admin.open("/setup")
