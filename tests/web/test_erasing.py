@@ -181,6 +181,7 @@ def test_an_admin_disconnects_and_erases_with_the_password_only(app: Flask, admi
 
     assert [press(act, "not the password") for act in ("disconnect", "erase")] == [401, 401]
     assert "That password is wrong. Nothing was changed." in admin.text
+    assert "Ask the customer to sign in at Keap" in admin.text
     assert history() == [("connected", "customer")]
     assert press("disconnect", ADMIN_PASSWORD) == 303
     assert history()[0] == ("disconnected", ADMIN_EMAIL)
