@@ -491,7 +491,7 @@ def test_a_token_whose_answer_was_lost_rests_for_two_minutes(account, sandbox):
         with pytest.raises(TemporarilyUnavailable, match="rests before it is tried again"):
             refresh_account(account, "test")
     assert refreshes(sandbox) == 1
-    assert "no usable answer came. Keap may have rotated" in view_account(account).reasons[0]
+    assert "no usable answer came. Keap may have replaced the token" in view_account(account).reasons[0]
 
     let_the_database_clock_run(account, 10)
     refresh_account(account, "test")

@@ -69,13 +69,13 @@ NEXT_STEPS = {
         "The connection still works. We retry automatically. If it is still at risk in an hour, send a reconnect link."
     ),
     AccountState.RECONNECT_REQUIRED: "A person must authorize again and allow access at Keap.",
-    AccountState.DISCONNECTED: "No tokens are stored. Press Reconnect to connect this Keap account again.",
+    AccountState.DISCONNECTED: "No tokens are stored. To use this Keap account again, reconnect it.",
 }
 TOKEN_ONLY_STEPS = {
     AccountState.ACTIVE: (
-        "It works until its token expires, and cannot be refreshed. Press Reconnect for a connection that lasts."
+        "It works until its token expires, and cannot be refreshed. Reconnect it for a connection that lasts."
     ),
-    AccountState.RECONNECT_REQUIRED: "Press Reconnect and allow access at Keap, or import another token.",
+    AccountState.RECONNECT_REQUIRED: "Reconnect it at Keap, or import another token.",
 }
 PAUSED_STEP = (
     "Refreshing is paused for all accounts, so this one is not refreshed. The dashboard and ./keap-connect refreshing "
@@ -93,7 +93,7 @@ FOREIGN_IMPORT_STEP = (
 NOT_YET_REFRESHED = "Imported, not yet refreshed: its first refresh"
 UNREADABLE_STEP = (
     "Its tokens do not open: they were changed, or TOKEN_KEYS lacks a key. "
-    "To repair it, put the key that sealed them back, or press Reconnect."
+    "To repair it, put the key that sealed them back, or reconnect the account."
 )
 
 
@@ -139,14 +139,14 @@ def next_step_of(account: Account, state: AccountState, ours: Ours, pause_step: 
         return _first_refresh_step(account)
     if never_worked(account) and account.disconnected_at is None:
         same_id = " with the same external id" if account.external_id else ""
-        return f"Import another pair{same_id}, or press Reconnect and allow access at Keap."
+        return f"Import another pair{same_id}, or reconnect the account at Keap."
     if account.kind == CredentialKind.ACCESS_TOKEN_ONLY:
         return TOKEN_ONLY_STEPS.get(state, NEXT_STEPS[state])
     if account.kind in KEYS and state is AccountState.ACTIVE:
         key = KEYS[CredentialKind(account.kind)]
         return f"Nothing to do: a {key} does not expire. To end it, delete it in Keap's API settings."
     if account.kind in KEYS and state is AccountState.RECONNECT_REQUIRED:
-        return "Import another key, or press Reconnect and allow access at Keap."
+        return "Import another key, or reconnect the account at Keap."
     return NEXT_STEPS[state]
 
 
@@ -258,7 +258,7 @@ def _risks(account: Account, now: datetime, ours: Ours) -> Iterator[tuple[Cause,
     if is_outcome_unknown(account, now):
         # A reason without a failure or a refusal since the last stored pair comes from a refusal that came late.
         is_late = account.failure_reason and not (account.failures or account.refusals)
-        lost = "A refresh was sent and no usable answer came. Keap may have rotated; it is tried again."
+        lost = "A refresh was sent and no usable answer came. Keap may have replaced the token; it is tried again."
         yield Cause.OUTCOME_UNKNOWN, f"{account.failure_reason} A refresh is tried at once." if is_late else lost
     if _is_overdue(account, now, ours):
         yield Cause.OVERDUE, "The access token has expired and was not refreshed yet."

@@ -112,7 +112,7 @@ OF_OPERATION: dict[str, dict[str, Any]] = {
     },
     "disconnect": {
         "state": "disconnected",
-        "next_step": "No tokens are stored. Press Reconnect to connect this Keap account again.",
+        "next_step": "No tokens are stored. To use this Keap account again, reconnect it.",
         "disconnected_at": LATER,
         "access_token_expires_at": None,
         "refresh_token_expires_at": None,

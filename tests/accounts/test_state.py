@@ -158,7 +158,7 @@ def test_every_state_has_a_next_step():
     ("facts", "words"),
     [
         ({"failures": 4, "failure_reason": "Keap answered 503."}, "The last 4 refreshes failed. Keap answered 503."),
-        ({"outcome_unknown_since": NOW}, "no usable answer came. Keap may have rotated; it is tried again."),
+        ({"outcome_unknown_since": NOW}, "no usable answer came. Keap may have replaced the token; it is tried again."),
         ({**ENDED, "next_refresh_at": NOW - DAY}, "The access token has expired and was not refreshed yet."),
         ({"client_id": "another"}, "It was connected with another client id or token URL"),
         (

@@ -174,7 +174,7 @@ def test_refresh_whose_answer_was_lost_is_not_repeated_at_once(admin: Person, vi
     sandbox.fault("lost_answer", "refresh", first=1)
     admin.open("/accounts/1")
     admin.press("Refresh now")
-    admin.reads("Not refreshed; the tokens are kept.", "At risk", "Keap may have rotated")
+    admin.reads("Not refreshed; the tokens are kept.", "At risk", "Keap may have replaced the token")
 
     admin.press("Refresh now")
 
