@@ -41,7 +41,7 @@ def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expire
         expires_at=utc_now() + expires_in if expires_in else None,
         account_ids=[find_account_id(account) for account in accounts] if accounts else None,
     )
-    note = f"Key {issued.row.id} may {', '.join(issued.row.scopes)}. It is not shown again."
+    note = f"This is API key {issued.row.id}, for {', '.join(issued.row.scopes)}. It is not shown again."
     return Answer({"key": issued.text, **_facts(issued.row)}, issued.text, note)
 
 

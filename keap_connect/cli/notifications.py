@@ -1,4 +1,4 @@
-"""`./keap-connect webhooks …` and `mail …`: the programs that are told of changes, and whether mail arrives."""
+"""`./keap-connect webhooks …` and `mail …`: messages to programs, and whether mail arrives."""
 
 from dataclasses import asdict
 
@@ -14,7 +14,7 @@ from keap_connect.notifications.sender import SENT, send_claimed
 from keap_connect.notifications.webhooks import CHANNEL
 from keap_connect.services import services
 
-webhooks = group("webhooks", "The programs that are told of changes by webhook.")
+webhooks = group("webhooks", "Signed messages to your programs, when an account or the refreshing changes.")
 mail = group("mail", "Whether the mail server takes mails.")
 
 

@@ -111,7 +111,7 @@ def _client_check(check: CheckedClient | None, refusal: str | None, failures: li
     if refused and (check is None or check.checked_at < refused.last_at):
         return Tick.TROUBLE, refused.sentence
     if check is None:
-        return Tick.TO_DO, "It was not asked yet, or the settings have changed since."
+        return Tick.TO_DO, "The token endpoint was not asked yet, or the settings have changed since."
     if check.standing == ClientStanding.REFUSED:
         return Tick.TROUBLE, f"It refuses the client id or the secret. {check.reason}"
     return Tick.DONE, "It knows the client, and refused only the made-up code."
