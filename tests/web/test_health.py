@@ -193,7 +193,7 @@ def test_grants_of_another_client_id_are_at_risk_everywhere_and_end_in_409(
     assert readiness(admin) == (503, "not ready\n")
     for page in pages:
         assert "1 stored grant belongs to another client id" in page
-    assert "1 is at risk" in pages[0]
+    assert "1 account is at risk" in pages[0]
     for text in (pages[1], shown.stdout):
         assert "It was connected with another client id" in text
         assert "Put the old KEAP_CLIENT_ID" in text
