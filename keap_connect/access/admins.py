@@ -212,7 +212,7 @@ def _withdraw(session: Session, admin: Admin, actor: str) -> None:
 
 
 def _end_links_by(session: Session, admin: Admin, actor: str) -> None:
-    """End what an admin who loses their rights may have a link of: by it they could come back."""
+    """End the links that an admin who loses their rights may know: with one of them they could come back."""
     for invited in session.scalars(select(Admin).where(Admin.invited_by == admin.email)).all():
         _withdraw(session, invited, actor)
     # It is not stored who made a link for somebody who has a password, so all of them end.

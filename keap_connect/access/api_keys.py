@@ -144,7 +144,7 @@ def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
         old, now = session.get_one(APIKey, key_id, with_for_update=True), utc_now()
         if not _view(old).is_usable:
             raise FormRefused("This key is revoked or has expired: create a new one.", "overlap")
-        if key_id in _rotated_ids(session):  # it ends earlier than it was to
+        if key_id in _rotated_ids(session):
             raise FormRefused("This key was rotated already: rotate the newer key, or create one.", "overlap")
         lifetime = old.expires_at - old.created_at if old.expires_at else None
         expires_at = now + lifetime if lifetime else None

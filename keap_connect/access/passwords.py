@@ -49,7 +49,7 @@ SIGN_IN_CODE_GONE = "That sign-in code is unknown, used, replaced or too old. Le
 def check_password(password: str, email: str) -> None:
     """Check the length and how easy it is to guess. Raises FormRefused.
 
-    Refused are common passwords, one repeated character or a sequence, and little more than the name of app or admin.
+    It refuses common passwords, one repeated character, a sequence, and little more than the name of app or admin.
     """
     problem = None
     if len(password) < SHORTEST_PASSWORD:
@@ -272,7 +272,7 @@ def issue_one_time_token(
     """Return a new token. It replaces older ones, but not at the second step, where an admin may use two browsers.
 
     Args:
-        token: one that is made already, of a mail.
+        token: the value to store, where a mail has it already.
     """
     token = token or secrets.token_urlsafe(24)
     now = utc_now()

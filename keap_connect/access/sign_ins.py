@@ -52,7 +52,7 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
         )
         return account if claimed == 1 else None
 
-    account = write_or_retry(claim)  # who erases the account locks its flows first
+    account = write_or_retry(claim)  # an erasure locks the flows first, and then their account
     return _open(SignIn(account_id=account.id, keap_user_id=account.keap_user_id)) if account else None
 
 

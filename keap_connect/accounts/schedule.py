@@ -16,7 +16,7 @@ USED_LATELY = timedelta(days=7)
 AHEAD_OF_EXPIRY = timedelta(hours=8)
 MOST_JITTER = timedelta(hours=1)  # of an account that jobs use
 IDLE_REFRESH = timedelta(days=30)
-SOONEST_REFRESH = timedelta(minutes=1)  # however short the life of Keap's tokens, not all the time
+SOONEST_REFRESH = timedelta(minutes=1)  # tokens with a short life are not refreshed all the time
 BACK_OFF_SECONDS = 30.0
 MOST_BACK_OFF_SECONDS = 1800.0
 
@@ -40,7 +40,7 @@ def next_refresh_at(account: Account, now: datetime) -> datetime | None:
 
 
 def deadline_of(account: Account, now: datetime) -> datetime | None:
-    """Return what a refresh has to be before: the end of an access token that jobs use, else of the refresh token."""
+    """Return the deadline of a refresh: the end of an access token that jobs use, else of the refresh token."""
     if account.needs_first_refresh:
         return None  # nobody knows how old an imported refresh token is
     if account.last_used_at is None or account.last_used_at <= now - USED_LATELY:

@@ -24,7 +24,7 @@ class AccountState(StrEnum):
 
     @property
     def is_alive(self) -> bool:
-        """Whether nobody has to authorize again, as far as is known."""
+        """Whether the connection works, as far as is known."""
         return self in {AccountState.ACTIVE, AccountState.AT_RISK}
 
 
@@ -225,7 +225,7 @@ def _is_overdue(account: Account, now: datetime, ours: Ours) -> bool:
 
 
 def _due_at(account: Account, ours: Ours) -> datetime | None:
-    """Return since when a worker has not done what was due: not before it worked again."""
+    """Return since when a refresh is due. The time in which no worker ran does not count."""
     due_at = account.failed_at if account.failures else account.next_refresh_at
     if due_at is None or ours.working_since is None:
         return due_at

@@ -42,7 +42,7 @@ ROWS_TO_ADD_UP = 100
 LATE = timedelta(seconds=30)  # the worker looks every few seconds
 # What has a date further ahead than this was written while a clock was wrong.
 FAR_AHEAD = timedelta(hours=1)
-# Of the time from "reconnect required" to the next grant, in seconds.
+# Limits of the buckets: seconds from "reconnect required" to the next grant.
 AGAIN_LIMITS = (3600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0, 1_209_600.0, 2_592_000.0)
 # A connection that recovers has an event of its own.
 EVENT_OF_STATE = {
@@ -220,7 +220,7 @@ def settle_due(most: int) -> bool:
 
 
 def settle_before_a_list() -> bool:
-    """Do the same for a page; a failure is no reason to show none. Return whether the worker is behind."""
+    """Do so for a page, which is shown even if that fails. Return whether the worker is behind."""
     with suppress(SQLAlchemyError):
         return settle_due(MOST_BEFORE_A_LIST)
     return True

@@ -46,7 +46,7 @@ class EventKind(StrEnum):
 
     @property
     def announced_as(self) -> str | None:
-        """The type of the webhooks that tell other programs of it, if any do."""
+        """The type of the webhooks that announce it, if any do."""
         return ANNOUNCED_AS.get(self)
 
     CONNECTED = "connected", ACCOUNTS, "Connected by {person}.", STORES_PAIR

@@ -86,7 +86,7 @@ def may_get(choice: InstrumentedAttribute[bool]) -> tuple[ColumnElement[bool], .
 
 
 def gets_mails(choice: InstrumentedAttribute[bool]) -> tuple[ColumnElement[bool], ...]:
-    """Return those of the admins among them who have a password; an emergency stop ends all passwords."""
+    """Return the conditions of those of them who have a password; an emergency stop ends all passwords."""
     return *may_get(choice), Admin.password_hash != NOT_CHOSEN
 
 
