@@ -32,7 +32,7 @@ from keap_connect.services import services
 
 log = logging.getLogger(__name__)
 DECISION_TIME = timedelta(minutes=10)
-ACCESS_TOKEN_LIFE = timedelta(days=1)  # so long Keap can be asked whose a grant is
+ACCESS_TOKEN_LIFE = timedelta(days=1)  # for this long, Keap can be asked whose a grant is
 
 
 def receive_callback(response: AuthorizationResponse, browser: str | None) -> str:
@@ -254,7 +254,7 @@ def end_with(session: Session, flow: AuthorizationFlow, match: matching.Match) -
     if match.is_stored and match.account_id:
         revoke_open_links(session, match.account_id)
     elif match.ending.is_success:
-        flow.person_signed_in_at = utc_now()  # what is connected is not by the grant of this flow
+        flow.person_signed_in_at = utc_now()  # another grant connected the account
 
 
 def _has_waited_long_enough(flow: AuthorizationFlow) -> bool:

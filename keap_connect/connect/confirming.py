@@ -129,7 +129,7 @@ def _lock_waiting(session: Session, invitation_id: int) -> tuple[AuthorizationFl
 
 
 def list_waiting() -> list[int]:
-    """Return the flows of the last day whose grant waits and is of somebody whom Keap has not named.
+    """Return the flows of the last day whose grant waits, and whose person Keap has not named.
 
     First come those that wait for nothing else, and so are the most urgent.
     """

@@ -121,7 +121,8 @@ def _move(session: Session, pending: Account, account: Account | None, grant: ma
     """Store the pending grant where it belongs, unless a better one is there, and merge the rows."""
     imported, replaces = _import_of(session, pending)
     is_proven = account is not None and not account.needs_first_refresh and account.refused_at is None
-    is_surer = False  # a pair that comes here was refreshed; a key or an access token alone does not last longer
+    # A pair that comes here was refreshed, so it is surer than one at risk; a key or an access token alone is not.
+    is_surer = False
     if account and pending.kind == CredentialKind.OAUTH:
         is_surer = state_of(account, utc_now(), registration(session)) is AccountState.AT_RISK
     if account and matching.was_disconnected(account, grant.came_at):

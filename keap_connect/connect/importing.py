@@ -301,7 +301,7 @@ def _check_unpresented(account: Account | None, imported: ImportedToken) -> Acco
             "another.",
             "refresh_token",
         )
-    # Another client may have been refused what is not its own.
+    # What Keap refused to another client may be good for ours.
     if account.refused_at is not None and credentials.is_ours(account):
         raise ImportRefused("This refresh token was imported before, and Keap refused it.", "refresh_token")
     return account

@@ -44,7 +44,7 @@ CONFIRM_WITHIN = timedelta(days=7)
 EXPIRED_AT_ONCE = 200
 OPEN = (InvitationState.SENT, InvitationState.OPENED)
 UNUSED = (*OPEN, InvitationState.EXPIRED)
-# Without a user, a backslash and a fragment, in which browsers and this program could see different hosts.
+# It allows no user, backslash or fragment: browsers and this program could read another host out of them.
 RETURN_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[!$-;=?-\[\]_a-z~]*)?(\?[!$-;=?-\[\]_a-z~]*)?")
 
 
@@ -265,7 +265,7 @@ def expire_past() -> None:
         for row in session.scalars(past.with_for_update()).all():
             new = select(flow.id).where(flow.invitation_id == row.id, flow.pending_until > now).limit(1)
             if session.scalar(new) is not None:
-                continue  # it came meanwhile: the condition of a row that was locked sees no newer flows
+                continue  # a grant came meanwhile: `is_past`, read again with the lock, does not see its flow
             why = "nobody used it" if row.state in OPEN else "nobody confirmed in time who had connected"
             row.state = InvitationState.EXPIRED
             record_about(session, EventKind.INVITATION_EXPIRED, row, Actor.SYSTEM, why=why)

@@ -92,7 +92,7 @@ class Grant:
 
     @classmethod
     def from_json(cls, text: str, came_at: datetime) -> "Grant":
-        """Read a grant; `came_at` is of one that version 0.2.0 kept without it."""
+        """Read a grant; `came_at` is for one that version 0.2.0 stored without it."""
         values = json.loads(text)
         token_response = TokenResponse(**values["token_response"])
         expires_at = datetime.fromisoformat(values["token_response"]["expires_at"])
