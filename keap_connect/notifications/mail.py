@@ -43,11 +43,11 @@ from keap_connect.services import services
 
 EVERY = timedelta(hours=24)
 MOST_NAMED = 20  # of each state
-# How long after the mail before: three and seven days after the first one. Then the customer is left in peace.
+# The time since the mail before: three and seven days after the first one. There are no more.
 REMINDERS = {2: timedelta(days=3), 3: timedelta(days=4)}
 MANY_LOST = 20  # within ten minutes; fewer in a small installation, as in a mass refusal
 HELD_FOR = timedelta(days=1)  # so that an admin reads the digest first
-MOST_LOOKED_AT = 3000  # in a day are over 20 in some ten minutes, so no more are read
+MOST_LOOKED_AT = 3000  # more in a day would be over 20 in some ten minutes, too
 SERVER_PAUSE_SECONDS = 60.0  # when a mail server is away, not each mail has to find out
 MOST_READ, MOST_LISTED = 500, 50
 ALARM_HEADING = "Refreshing is paused for all accounts"
@@ -104,7 +104,7 @@ def write_digests() -> None:
 
 
 def _is_digest_due() -> bool:
-    now = utc_now()  # a digest of later was written while the clock was ahead
+    now = utc_now()  # one with a later time was written while the clock was ahead
     digests = select(Delivery.id).where(Delivery.channel == mailing.MAIL, Delivery.kind == mailing.DIGEST)
     lately = digests.where(Delivery.created_at.between(now - EVERY, now), Delivery.status != "cancelled")
     with read_session() as session:
@@ -315,11 +315,11 @@ def _note_end(session: Session, delivery: Delivery) -> None:
 
 
 def _customers_lanes() -> tuple[None, ...]:
-    return () if list_alarms() or _were_many_lost() else (None,)  # the fault is hardly theirs
+    return () if list_alarms() or _were_many_lost() else (None,)  # then the fault is hardly the customers'
 
 
 def _were_many_lost() -> bool:
-    """Return whether so many grants ended within ten minutes of the last day that the clock may be at fault, or we."""
+    """Whether so many grants ended within ten minutes of the last day that the clock, or this app, may be at fault."""
     now = utc_now()
     waiting = (Delivery.channel == mailing.CUSTOMER_MAIL, Delivery.finished_at.is_(None), Delivery.due_at <= now)
     with read_session() as session:

@@ -55,7 +55,7 @@ class Answer:
     code: int | None = None  # the status of HTTP or SMTP, if there was one
     is_gone: bool = False  # no other attempt can succeed
     is_cancelled: bool = False  # nobody needs the message any more
-    retry_after_seconds: float | None = None  # the recipient is overloaded or away: send it nothing for so long
+    retry_after_seconds: float | None = None  # the recipient is overloaded or away: send it nothing for this long
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, d
     due = due.where(Delivery.channel != "webhook" if recipient is None else Delivery.recipient == recipient)
     with read_session() as session:
         if asked := session.get(Alarm, UNKNOWN_INSTANCE):
-            # A copy of the installation has the messages of the original, and finds its own tokens too old. Until the
-            # answer, it sends nothing but that there is a question, and nothing older holds that up.
+            # A copy of the installation has the messages of the original, and finds its own tokens too old. Until
+            # somebody answers, it sends only that it asks, and no older message delays that.
             due = due.where(Delivery.created_at >= asked.raised_at)
             due = due.where(Delivery.kind.startswith(REFRESHING) | (Delivery.kind == ALARM))
             before = before.where(earlier.created_at >= asked.raised_at)

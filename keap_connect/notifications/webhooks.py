@@ -145,7 +145,7 @@ def _post(url: str, headers: dict[str, str], body: bytes) -> tuple[int, CaseInse
         curl.perform()
     except pycurl.error:
         failure = target.refused or curl.errstr()
-    except ValueError:  # the URL has a character that libcurl takes from nobody
+    except ValueError:  # pycurl or libcurl refuses a character in it
         failure = "The URL is not valid."
     status = curl.getinfo(pycurl.RESPONSE_CODE)
     curl.close()
@@ -162,7 +162,7 @@ def list_lanes() -> Sequence[str]:
 
 
 def note(session: Session, delivery: Delivery) -> None:
-    """Keep in mind since when the endpoint fails; switch it off when it says so, or has failed for long."""
+    """Write since when the endpoint fails; switch it off when it says so, or has failed for long."""
     endpoint = session.get(WebhookEndpoint, int(delivery.recipient), with_for_update=True)
     if endpoint is None or endpoint.switched_off_at is not None:
         return
