@@ -88,7 +88,7 @@ def restore(file: Path, database: Path) -> tuple[str, bool]:
         kept = lock.read()
         if not kept:
             kept = _keep_aside(database)
-            lock.write(kept)  # from here on no process opens the database until it is all the backup's
+            lock.write(kept)  # from here on no process opens the database, until all of the backup is in its place
             lock.flush()
             os.fsync(lock.fileno())
         _delete(database)

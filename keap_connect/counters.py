@@ -41,7 +41,7 @@ def bucket_of(seconds: float, limits: tuple[float, ...]) -> str:
 
 
 def together(labels: str, one: float, other: float) -> float:
-    """Return what two values of a figure with these labels are together."""
+    """Return the sum of two values of a figure, or the larger one where the labels are those of a largest value."""
     return max(one, other) if labels.endswith(LARGEST) else one + other
 
 

@@ -31,7 +31,7 @@ def check_key() -> None:
     if declared is None:
         raise InsufficientScope("none")
     if request.method == "HEAD":
-        raise MethodNotAllowed(["GET"])  # nobody would get the token, whose hand-out is recorded
+        raise MethodNotAllowed(["GET"])  # else a hand-out would be recorded, and the token goes nowhere
     require_key(declared.scope)
 
 

@@ -42,8 +42,8 @@ class Day:
 class Health:
     hours: list[Hour]
     days: list[Day]
-    leads: list[int]  # how many refreshes of these hours were how long before their deadline: by bucket
-    waits: list[int]  # how many accounts of these days work again after how long: by bucket
+    leads: list[int]  # refreshes of these hours, by how long before their deadline they were, in buckets
+    waits: list[int]  # accounts of these days that work again, by how long that took, in buckets
     earlier: datetime | None  # until when the hours before these last; None if they are no longer kept
     is_empty: bool
 

@@ -36,7 +36,7 @@ class List:
     page_size: int
     acts: tuple[str, ...]
     count: Callable[[str, str], tuple[int, str]]
-    most: int = LARGEST_ID  # of those that match, the oldest, at once
+    most: int = LARGEST_ID  # how many of those that match can be chosen at once, the oldest first
 
 
 ACTS = (JobKind.LINKS, JobKind.REFRESH, JobKind.LABEL, JobKind.DISCONNECT, EXPORT)
