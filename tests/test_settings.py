@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.errors import SettingsError
+from keap_connect.health.support import SETTINGS as SHOWN
 from keap_connect.settings import ADDRESSES, KEAP_HOSTS, SANDBOX_CLIENT_ID, SECRETS, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +20,11 @@ KEAP = {"KEAP_CLIENT_ID": "our-client-id", "KEAP_CLIENT_SECRET": "canary-client-
 PUBLIC = {"PUBLIC_URL": "https://connect.example.com"}
 # `make run` reads these two itself; the app never sees them.
 ONLY_FOR_MAKE_RUN = {"HTTPS"}
+# They name people, or what customers see of the integrator; the last three are of other programs.
+NOT_IN_SUPPORT_TEXT = {
+    "ADMIN_EMAIL", "ADMIN_PASSWORD", "MAIL_FROM", "SERVICE_NAME", "SERVICE_LOGO", "SUPPORT_EMAIL", "PRIVACY_URL",
+    "RETURN_ORIGINS", "SANDBOX_PORT", "HTTPS_PROXY", "SSL_CERT_FILE",
+}  # fmt: skip
 
 
 def read(**environ):
@@ -728,6 +734,12 @@ def test_env_example_explains_each_setting_once_and_no_other():
     assert len(names) == len(set(names))
     assert set(names) - ONLY_FOR_MAKE_RUN == names_that_are_read()
     assert set(names) >= ONLY_FOR_MAKE_RUN
+
+
+def test_the_support_text_shows_each_setting_that_it_may_show():
+    ours = {name for name in names_that_are_read() if not name.endswith("_FILE")} | {"KEAP_CA_FILE", "SSL_CERT_FILE"}
+
+    assert set(SHOWN) == ours - NOT_IN_SUPPORT_TEXT
 
 
 def test_make_run_reads_what_the_example_says_it_reads():

@@ -12,13 +12,13 @@ from keap_connect.accounts.credentials import new_account
 from keap_connect.accounts.state import Cause
 from keap_connect.clock import utc_now
 from keap_connect.database import db, read_session, write_transaction
-from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.events.history import ANNOUNCED, Actor, EventKind, record
 from keap_connect.events.search import EventView, Search, list_events
 from keap_connect.models import AccountEvent, Delivery, WebhookEndpoint
 from keap_connect.services import services
 from tests.support.quick_apps import make_app
 
-DOCS = Path(__file__).parents[2] / "docs" / "events.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +87,15 @@ def test_no_two_kinds_share_a_sentence():
 
 
 def test_each_kind_is_in_the_docs_with_its_sentence():
-    documented = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", DOCS.read_text(), re.MULTILINE)
+    documented = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", (DOCS / "events.md").read_text(), re.MULTILINE)
 
     assert documented == [(kind.value, kind.sentence) for kind in EventKind]
+
+
+def test_each_type_of_webhook_is_in_the_docs():
+    documented = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", (DOCS / "webhooks.md").read_text(), re.MULTILINE)
+
+    assert documented == [*ANNOUNCED, "webhook.test"]
 
 
 def test_each_stored_pair_has_a_value_of_its_own():
