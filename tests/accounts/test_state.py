@@ -18,6 +18,7 @@ from keap_connect.accounts.state import (
     state_of,
 )
 from keap_connect.models import Account, CredentialKind
+from keap_connect.settings import ROOT
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR, DAY, TICK = timedelta(hours=1), timedelta(days=1), timedelta(microseconds=1)
@@ -209,3 +210,17 @@ def test_a_state_is_its_own_word(state):
 
 def test_the_list_has_a_place_for_each_state():
     assert sorted(MOST_URGENT_FIRST) == sorted(AccountState)
+
+
+@pytest.mark.parametrize(
+    ("place", "form"),
+    [
+        ("templates/macros/ui.html", '"{}": "'),
+        ("templates/connect/your_accounts.html", '"{}": '),
+        ("static/css/components.css", ".badge-{},"),
+    ],
+)
+def test_each_state_has_words_for_admins_and_customers_and_a_badge(place: str, form: str):
+    text = (ROOT / place).read_text(encoding="utf-8")
+
+    assert [state for state in AccountState if form.format(state) not in text] == []
