@@ -20,6 +20,10 @@ class ClientStanding(StrEnum):
     NO_ANSWER = "no_answer"
 
 
+# What the history says before Keap's own answer, which is an error in each case.
+SAID = {ClientStanding.KNOWN: "Keap knows them. ", ClientStanding.REFUSED: "Keap refuses them. "}
+
+
 def check_client(actor: str) -> CheckedClient:
     """Exchange a code that Keap never issued: only a client that Keap knows gets the answer that the code is bad.
 
@@ -34,7 +38,8 @@ def check_client(actor: str) -> CheckedClient:
     facts = {"standing": standing, "reason": classified.reason, "checked_at": utc_now()}
     check = CheckedClient(id=1, registration=_registration(), **facts)
     with write_transaction() as session:
-        record(session, EventKind.CLIENT_CHECKED, None, actor, standing=standing, reason=classified.reason)
+        reason = f"{SAID.get(standing, '')}{classified.reason}"
+        record(session, EventKind.CLIENT_CHECKED, None, actor, standing=standing, reason=reason)
         if standing is not ClientStanding.NO_ANSWER:
             session.merge(check)
     return check

@@ -6,6 +6,7 @@ import pytest
 from flask import Flask
 
 from keap_connect.connect.client_check import ClientStanding, check_client, find_client_check
+from keap_connect.events.search import Search, list_events
 from keap_connect.models import CheckedClient
 from keap_connect.services import Services
 from tests.flows.stored import Stored
@@ -34,7 +35,10 @@ def test_known_client_is_told_by_one_exchange_and_nothing_is_spent(app: Flask, s
     calls = sandbox.ledger()["presentations"]
     assert [(call["kind"], call["outcome"]) for call in calls] == [("code", "refused")]
     assert Stored(app, sandbox).rows() == []
-    assert [row[3] for row in Stored(app, sandbox).rows("account_event")] == ["client_checked"]
+    with app.app_context():
+        (event,) = list_events(Search()).events
+    assert event.kind == "client_checked"
+    assert event.sentence.startswith("Client id and secret were checked at Keap. Keap knows them. Keap answered 400")
 
 
 def test_refused_client_is_told_and_a_later_check_that_passes_counts(app: Flask):
