@@ -51,12 +51,13 @@ def check_connectivity() -> Iterator[Finding]:
         )
     answer = check_token_endpoint(services().keap)
     if answer.problem:
-        yield wrong(
-            "token endpoint",
-            f"{host}: {answer.problem}",
+        advice = (
             "Check name service and firewall of this machine, KEAP_PROXY if there is a proxy, and KEAP_CA_FILE if your "
-            "company has its own certificate authority. Stored tokens are served meanwhile.",
+            "company has its own certificate authority. Stored tokens are served meanwhile."
         )
+        if services().keap.token_url.startswith(f"{services().settings.sandbox_url}/"):
+            advice = "The sandbox does not run: `make run` starts it with the app, `./keap-connect sandbox` alone."
+        yield wrong("token endpoint", f"{host}: {answer.problem}", advice)
         return
     if answer.status is not None and answer.status >= 500:
         yield wrong(

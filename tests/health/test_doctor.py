@@ -318,14 +318,19 @@ def test_a_token_endpoint_that_is_away_or_ill_is_found_and_presented_nothing(app
     with scripted(lambda _: (503, {})) as ill_keap:
         object.__setattr__(keap, "token_url", f"{ill_keap.url}/token")
         ill, found_ill = examined(app)
-    object.__setattr__(keap, "token_url", f"http://127.0.0.1:{free_port()}/token")
+    away_url = f"http://127.0.0.1:{free_port()}"
+    object.__setattr__(keap, "token_url", f"{away_url}/token")
     away, found_away = examined(app)
+    object.__setattr__(app.extensions["keap_connect"].settings, "sandbox_url", away_url)
+    _, found_without_sandbox = examined(app)
 
     assert [(one.method, one.body, one.bearer) for one in ill_keap.asked] == [("GET", b"", "")]
     assert presented == []
     assert (well, ill, away) == (0, 1, 1)
     assert "503" in found_ill["token endpoint"][0]["sentence"]
     assert "cannot be reached" in found_away["token endpoint"][0]["sentence"]
+    assert "firewall" in found_away["token endpoint"][0]["advice"]
+    assert "The sandbox does not run" in found_without_sandbox["token endpoint"][0]["advice"]
 
 
 @on_sqlite
