@@ -74,7 +74,7 @@ class NotFound(KeapConnectError):
 class AccountNotFound(NotFound):
     """There is no such account, or the caller may not know of it."""
 
-    heading, advice = "There is no such account", "{} Accounts that Keap names as one are merged."
+    heading, advice = "There is no such account", "{} Look for it in the list of accounts."
 
 
 class AccountAmbiguous(KeapConnectError):

@@ -116,7 +116,7 @@ ENDINGS = (
         Ending.KEAP_ERROR,
         "Keap could not finish this",
         "Keap sent you back with an error of its own.",
-        "Try again in a minute. If it keeps happening, ask {service}: Keap may know it wrongly.",
+        "Try again in a minute. If it keeps happening, ask {service}: it may be set up wrongly at Keap.",
     ),
     _failed(
         Ending.STATE_MISSING,
