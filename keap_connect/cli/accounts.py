@@ -57,7 +57,7 @@ SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id",
 @command("list", "accounts list", "accounts list acme --state at_risk", "accounts list --json", within=accounts)
 @click.argument("text", default="")
 @click.option("--state", type=click.Choice([state.value for state in AccountState]))
-@click.option("--limit", type=click.IntRange(1, LARGEST_ID), help="At most so many; without it, all.")
+@click.option("--limit", type=click.IntRange(1, LARGEST_ID), help="How many at most; without it, all.")
 def list_(text: str, state: str | None, limit: int | None) -> Answer:
     """List accounts, oldest first; TEXT searches them."""
     found = list(islice(_all_accounts(text, state), limit))

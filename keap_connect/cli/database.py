@@ -57,7 +57,7 @@ def downgrade(revision: str) -> Answer:
     """
     known = [one for one in deployment.list_revisions() if one >= OLDEST]
     if revision not in known:
-        raise SettingsError(f"Nothing goes back to revision {revision}: name one of {known[0]} to {known[-1]}.")
+        raise SettingsError(f"There is no way back to revision {revision}: name one of {known[0]} to {known[-1]}.")
     with deployment.connected() as connection:
         present, newest = deployment.find_revisions(connection, "The database")
     if present == newest and (living := list_living()):

@@ -39,7 +39,7 @@ def create(expected_tenant: str | None, days: int, **wanted: Any) -> Answer:
 
 @command("list", "invitations list", "invitations list --state waiting --json", within=invitations)
 @click.option("--state", type=click.Choice([state.value for state in InvitationState]))
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
 def list_(state: str | None, limit: int) -> Answer:
     """List invitations, the newest first, without their links."""
     found = list_invitations(limit, state=state).rows

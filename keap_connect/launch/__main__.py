@@ -209,7 +209,7 @@ def describe(place: Place, invitation: str | None) -> str:
             f"  The sandbox's switches     {settings.sandbox_url}/sandbox",
             "",
             "It speaks to the sandbox, a stand-in for Keap with made-up people: set KEAP_CLIENT_ID and",
-            "KEAP_CLIENT_SECRET to speak to Keap.",
+            "KEAP_CLIENT_SECRET in .env to speak to Keap.",
         ]
     else:
         lines += ["", f"Keap sends people back to {settings.keap.redirect_uri}."]
