@@ -10,7 +10,7 @@ from keap_connect.accounts.directory import get_account, view_account
 from keap_connect.application import create_app
 from keap_connect.crypto import TokenCipher
 from keap_connect.database import db, write_transaction
-from keap_connect.errors import SealBroken
+from keap_connect.errors import SealBroken, SealingKeyUnknown
 from keap_connect.models import Account
 from keap_connect.refresh.serving import refresh_account, valid_token
 from tests.accounts.granted import row_of, store_account
@@ -47,6 +47,11 @@ def test_the_same_text_sealed_twice_differs_and_shows_nothing(cipher):
 def test_a_moved_ciphertext_does_not_open(cipher, place):
     with pytest.raises(SealBroken):
         cipher.open(cipher.seal(SECRET, PLACE), place)
+
+
+def test_what_another_version_sealed_waits_for_that_version(cipher):
+    with pytest.raises(SealingKeyUnknown):
+        cipher.open(b"\x02" + cipher.seal(SECRET, PLACE)[1:], PLACE)
 
 
 @pytest.mark.proves("R45")

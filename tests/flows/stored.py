@@ -1,6 +1,7 @@
 """What the app has stored, read past its pages: rows as they are, tokens in clear, histories in their order."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -154,3 +155,16 @@ def presented_twice(sandbox: Sandbox) -> list[str]:
     """Name every code or refresh token that was sent more than once: there must never be one."""
     marks = [call["fingerprint"] for call in token_calls(sandbox) if call["fingerprint"]]
     return sorted({mark for mark in marks if marks.count(mark) > 1})
+
+
+def files_of(app: Flask) -> bytes:
+    """Return all that SQLite has on disk: the database, and the write-ahead log, which may have older copies."""
+    with app.app_context():
+        path = Path(db.engine.url.database or "")
+    return b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+
+
+def has_pieces_of(secret: bytes, files: bytes) -> bool:
+    """Say whether any 28 bytes in a row of a secret are there: what is longer than a page lies in pieces."""
+    assert len(secret) >= 28
+    return any(secret[start : start + 28] in files for start in range(0, len(secret) - 27, 28))

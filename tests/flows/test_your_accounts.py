@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from flask import Flask
 
-from keap_connect.database import db
 from tests.conftest import MovedClock
 from tests.flows.endings import heading_of, next_steps
-from tests.flows.stored import Stored
+from tests.flows.stored import Stored, files_of, has_pieces_of
 from tests.support.sandbox import ANN, Sandbox
 from tests.support.visitor import Visitor
 
@@ -364,17 +362,3 @@ class TestPlantedSession:
         assert ann.session.cookies["person"] != old
         visitor.session.cookies.set("person", old)
         assert "No account here yet" in visitor.get("/your-accounts").text
-
-
-def files_of(app: Flask) -> bytes:
-    """Return all that SQLite has on disk, after a checkpoint."""
-    with app.app_context(), db.engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        path = Path(db.engine.url.database or "")
-    return b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
-
-
-def has_pieces_of(secret: bytes, files: bytes) -> bool:
-    """Say whether any 28 bytes in a row of a secret are there: what is longer than a page lies in pieces."""
-    assert len(secret) >= 28
-    return any(secret[start : start + 28] in files for start in range(0, len(secret) - 27, 28))

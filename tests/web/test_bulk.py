@@ -33,6 +33,7 @@ from keap_connect.refresh.alarms import raise_alarm
 from keap_connect.web.bulk import LISTS
 from keap_connect.web.invitations import SHOWN
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.flows.stored import files_of, has_pieces_of
 from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -213,6 +214,24 @@ def test_disconnecting_many_asks_for_their_number_and_the_password(
             left = session.scalars(select(Account.id).where(Account.disconnected_at.is_(None))).all()
 
     assert left == ids[2:]
+
+
+@on_sqlite
+@pytest.mark.proves("R25")
+def test_tokens_of_accounts_disconnected_together_are_nowhere_in_the_database_files(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]]
+):
+    ids = add(2)
+    with app.app_context(), read_session() as session:
+        sealed = [row.refresh_token_sealed or b"" for row in session.scalars(select(Account).order_by(Account.id))]
+    choose(admin, "disconnect", ids)
+    confirm(admin, ids, count="2", password=ADMIN_PASSWORD)
+    assert [has_pieces_of(one, files_of(app)) for one in sealed] == [True, True]
+
+    with app.app_context():
+        JobRunner(app).do_due()
+
+    assert [has_pieces_of(one, files_of(app)) for one in sealed] == [False, False]
 
 
 @on_sqlite
