@@ -12,7 +12,11 @@ from keap_connect.connect.invitations import LONGEST_DAYS, USUAL_DAYS, MadeInvit
 from keap_connect.events.history import Actor
 from keap_connect.models import Invitation, InvitationState
 
-FACTS = [column.name for column in Invitation.__table__.columns if column.name != "token_hash"]
+FACTS = (
+    "id state label external_id email note return_url expected_tenant_id needs_confirmation is_mailed account_id "
+    "made_by made_at sent_at opened_at expires_at"
+)
+
 invitations = group("invitations", "Personal links, by which customers connect.")
 number = click.argument("invitation_id", type=click.IntRange(min=1))
 
@@ -79,7 +83,7 @@ def decline(invitation_id: int) -> Answer:
 
 
 def _facts(one: Invitation) -> dict[str, object]:
-    return {name: getattr(one, name) for name in FACTS}
+    return {name: getattr(one, name) for name in FACTS.split()}
 
 
 def _made(made: MadeInvitation) -> Answer:
