@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import select
 import socket
 import sys
 import threading
@@ -381,6 +382,32 @@ def test_a_caller_that_waits_when_the_process_ends_begins_no_refresh(
     assert (refused.status, "ending" in json.loads(refused.body)["error_description"]) == (503, True)
     assert len([one for one in sandbox.ledger()["presentations"] if one["kind"] == "refresh_token"]) == 1
     assert fronted.finish(seconds=60) is True
+
+
+@pytest.mark.proves("R97")
+def test_a_caller_beyond_those_who_may_wait_without_a_thread_hears_so_at_once(
+    fronted: Fronted, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(front_module, "MOST_WAITING", 1)
+    monkeypatch.setattr(serving, "_places", threading.BoundedSemaphore(1))
+    with fronted.app.app_context():
+        key = issue_api_key("jobs", [Scope.TOKENS_READ], "x").text
+        account_id = store_account(sandbox, access_token_expires_at=utc_now())
+    asked = (
+        f"GET /api/v1/accounts/{account_id}/token HTTP/1.1\r\nAuthorization: Bearer {key}\r\nPrefer: wait=25\r\n\r\n"
+    )
+    sandbox.hold("refresh")
+    refreshes = fronted.send(asked)
+    sandbox.wait_held(1)
+    waits = fronted.send(asked)
+    until(lambda: fronted.front._waiting == 1)
+
+    one_too_many = fronted.send(asked)
+    until(lambda: fronted.front._waiting > 1 or select.select([one_too_many], [], [], 0)[0])
+
+    assert fronted.front._waiting == 1
+    sandbox.release()
+    assert [answer_to(one).status for one in (refreshes, waits, one_too_many)] == [200, 200, 503]
 
 
 @pytest.mark.proves("F94", "R98")
