@@ -226,6 +226,7 @@ def second(first: Launched) -> Iterator[Launched]:
     first.stop(signal.SIGTERM)
     assert len(programs) >= 3
     assert still_running(programs) == []
+    (first.instance / "secret_key").chmod(0o644)  # as a copy or another program may leave it
     with launched(first.instance, HTTPS="1") as running:
         yield running
 
@@ -239,6 +240,7 @@ def test_a_second_start_on_another_port_keeps_the_accounts_at_the_same_sandbox(
     assert second.sandbox_url == first.sandbox_url
     assert (refreshed.returncode, refreshed.stdout) == (0, "Refreshed: new tokens are stored.\n")
     assert second.link is None  # The first admin has a password.
+    assert mode_of(second.instance / "secret_key") == 0o600
 
 
 def test_https_serves_a_certificate_of_its_own(second: Launched, ready_command: list[str]) -> None:

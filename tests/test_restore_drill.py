@@ -156,6 +156,12 @@ def the_database(file: Path) -> None:
     file.symlink_to(file.parent.parent / "keap_connect.db")
 
 
+def a_cut_short_copy(file: Path) -> None:
+    part = file.parent.parent / "keap_connect.db.part"
+    file.rename(part)
+    file.symlink_to(part)
+
+
 def a_pipe(file: Path) -> None:
     file.unlink()
     os.mkfifo(file)
@@ -168,6 +174,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda file: file.write_text(""), "is not a Keap Connect database"),
     "not there": (Path.unlink, "No such file or directory: "),
     "the database": (the_database, "is the database itself"),
+    "a copy that a restore left": (a_cut_short_copy, "Rename it first"),
     "a pipe": (a_pipe, "is not a file"),
     "cut off": (cut_off, "is damaged"),
     "overwritten": (overwritten, "is damaged"),
@@ -181,9 +188,9 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_backup_that_is_not_fit_is_refused_in_one_sentence_and_changes_nothing(
     app: Flask, environ: dict[str, str], backup: Path, tmp_path: Path, name: str
 ):
-    before = contents(tmp_path)
     spoil, expected = UNFIT[name]
     spoil(backup)
+    before = contents(tmp_path)
     if name == "another key's":
         app = create_app(Settings.from_env({**environ, "TOKEN_KEYS": OTHER_KEY}), serves=False)
 
