@@ -7,7 +7,14 @@ from html import unescape
 import pytest
 from flask import Flask
 
-from keap_connect.access.api_keys import list_api_keys, rotate_api_key, verify_api_key
+from keap_connect.access.api_keys import (
+    Scope,
+    get_api_key,
+    issue_api_key,
+    list_api_keys,
+    rotate_api_key,
+    verify_api_key,
+)
 from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.errors import APIKeyRefused, FormRefused
@@ -176,6 +183,16 @@ def test_a_rotated_key_works_beside_the_new_one_until_its_time_is_over(
             verify_api_key(str(old))
         with pytest.raises(FormRefused, match="create a new one"):
             rotate_api_key(1, timedelta(hours=1), "x")
+
+
+def test_rotating_a_key_never_lengthens_its_life(app: Flask):
+    with app.app_context():
+        ends = utc_now() + timedelta(hours=1)
+        old = issue_api_key("Nightly sync", [Scope.TOKENS_READ], "x", expires_at=ends).row
+
+        rotate_api_key(old.id, timedelta(days=1), "x")
+
+        assert get_api_key(old.id).expires_at == ends
 
 
 def rotate(admin: Visitor, **fields: str) -> str | None:
