@@ -45,11 +45,16 @@ def receive_share(orders: dict[str, Any], share: list[str], waits: int) -> None:
     app = create_app(Settings.from_env(orders["environ"]))
     with app.app_context():
         db.engine.connect().close()
-        print("ready", flush=True)
+        say("ready")
         os.read(waits, 1)
         refs = [receive(callback_url, orders["browser"]) for callback_url in share]
         db.engine.dispose()
-    print(json.dumps(refs), flush=True)
+    say(json.dumps(refs))
+
+
+def say(line: str) -> None:
+    """Write a whole line at once: other processes write to the same pipe."""
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
 if __name__ == "__main__":
