@@ -27,6 +27,7 @@ OPEN_TO = {
 }
 LOCAL_PATHS = ("/accounts", "/accounts/7", "/your-accounts", "/", "/a_b-c/d")
 HOSTILE_PATHS = (
+    "//evil",
     "//evil.example",
     "///evil.example",
     "/\\evil.example",
