@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from email.headerregistry import Address
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
@@ -37,6 +37,7 @@ SECRETS = {
     *("KEAP_CLIENT_SECRET", "KEAP_PROXY", "SECRET_KEY", "TOKEN_KEYS", "DATABASE_URL", "ADMIN_PASSWORD"),
     *("RATE_LIMIT_STORAGE", "SMTP_URL"),
 }
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 # How the files begin that browsers show as pictures and that cannot hold a script, as SVG can.
 LOGO_TYPES = {"png": rb"\x89PNG\r\n\x1a\n", "jpeg": rb"\xff\xd8\xff", "webp": rb"RIFF.{4}WEBP"}
@@ -97,12 +98,14 @@ class ServiceSettings:
     privacy_url: str | None = None
 
 
+def read(method: str, name: str, **limits: Any) -> dict[str, Any]:
+    """Return how a plain setting, which is no secret, is read: by which method of `_Reader`, within which limits."""
+    return {"method": method, "name": name, "limits": limits}
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set from outside; `.env.example` explains each name.
-
-    The metadata of a plain setting, which is no secret, names the method of `_Reader` that reads it, with its values.
-    """
+    """Everything that can be set from outside; `.env.example` explains each name."""
 
     keap: KeapSettings
     public_url: str
@@ -114,27 +117,27 @@ class Settings:
     sandbox_url: str | None
     instance_path: Path
     instance_id: str | None
-    refresh_rate_per_minute: int = field(metadata={"integer": ("REFRESH_RATE_PER_MINUTE", 600, 100_000)})
-    trusted_proxies: int = field(metadata={"integer": ("TRUSTED_PROXIES", 0, 10)})
-    api_rate_per_minute: int = field(metadata={"integer": ("API_RATE_PER_MINUTE", 6000, 10_000_000)})
+    refresh_rate_per_minute: int = field(metadata=read("integer", "REFRESH_RATE_PER_MINUTE", default=600, most=100_000))
+    trusted_proxies: int = field(metadata=read("integer", "TRUSTED_PROXIES", default=0, most=10))
+    api_rate_per_minute: int = field(metadata=read("integer", "API_RATE_PER_MINUTE", default=6000, most=10_000_000))
     rate_limit_storage: str = field(repr=False)
     audit_log: Path | None
     # For how long things are kept; 0 keeps them for good.
-    keep_events_days: int = field(metadata={"days": ("KEEP_EVENTS", 400, 30)})
-    keep_journeys_days: int = field(metadata={"days": ("KEEP_JOURNEYS", 30)})
-    keep_links_days: int = field(metadata={"days": ("KEEP_LINKS", 30)})
-    keep_audit_logs_days: int = field(metadata={"days": ("KEEP_AUDIT_LOGS", 90)})
-    keep_deliveries_days: int = field(metadata={"days": ("KEEP_DELIVERIES", 30, 3)})
+    keep_events_days: int = field(metadata=read("days", "KEEP_EVENTS", default=400, least=30))
+    keep_journeys_days: int = field(metadata=read("days", "KEEP_JOURNEYS", default=30))
+    keep_links_days: int = field(metadata=read("days", "KEEP_LINKS", default=30))
+    keep_audit_logs_days: int = field(metadata=read("days", "KEEP_AUDIT_LOGS", default=90))
+    keep_deliveries_days: int = field(metadata=read("days", "KEEP_DELIVERIES", default=30, least=3))
     # Whether webhooks may go to private addresses.
-    has_private_webhooks: bool = field(metadata={"switch": ("WEBHOOK_PRIVATE_TARGETS",)})
-    log_level: str = field(metadata={"choice": ("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")})
+    has_private_webhooks: bool = field(metadata=read("switch", "WEBHOOK_PRIVATE_TARGETS"))
+    log_level: str = field(metadata=read("choice", "LOG_LEVEL", choices=LOG_LEVELS, default="INFO"))
     log_format: str
     has_unused_proxy: bool  # the environment names a proxy, and calls to Keap do not use it
-    requires_two_factor: bool = field(metadata={"switch": ("REQUIRE_TWO_FACTOR",)})
+    requires_two_factor: bool = field(metadata=read("switch", "REQUIRE_TWO_FACTOR"))
     admin_email: str | None
     admin_password: str | None = field(repr=False)
     mail: MailSettings | None  # without it, nobody gets mail
-    mails_customers: bool = field(metadata={"switch": ("CUSTOMER_MAIL",)})
+    mails_customers: bool = field(metadata=read("switch", "CUSTOMER_MAIL"))
     service: ServiceSettings
     is_by_invitation: bool  # nobody connects an account without one
     return_origins: frozenset[str]  # where customers may go back to: scheme, host and port
@@ -241,7 +244,9 @@ class _Reader:
         if bool(admin_email) != bool(admin_password):
             self.problems.append("ADMIN_EMAIL and ADMIN_PASSWORD belong together: set both or neither.")
         plain = {
-            one.name: getattr(self, read)(*values) for one in fields(Settings) for read, values in one.metadata.items()
+            one.name: getattr(self, one.metadata["method"])(one.metadata["name"], **one.metadata["limits"])
+            for one in fields(Settings)
+            if one.metadata
         }
         mail = self.mail()
         if plain["mails_customers"] and self.text("SMTP_URL") is None:

@@ -33,7 +33,7 @@ from keap_connect.settings import Settings
 
 # A setting whose value may be secret, or names a person, is only said to be set.
 SETTINGS: dict[str, Callable[[Settings], object]] = {
-    **{values[0]: attrgetter(one.name) for one in fields(Settings) for values in one.metadata.values()},
+    **{one.metadata["name"]: attrgetter(one.name) for one in fields(Settings) if one.metadata},
     "KEAP_CLIENT_ID": lambda settings: None if settings.sandbox_url else "set",
     "KEAP_CLIENT_SECRET": lambda settings: None if settings.sandbox_url else "set",
     "PUBLIC_URL": lambda settings: settings.public_url,
