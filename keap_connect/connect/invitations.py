@@ -184,11 +184,12 @@ def resend_in(
 
 def working_urls(keys: Iterable[str]) -> dict[str, str]:
     """Return the URL of each derived link that still works, by its key."""
-    hashes = {hash_secret(keyed_hash("invitation", key)): key for key in keys}
+    tokens = {key: keyed_hash("invitation", key) for key in keys}
+    hashes = {hash_secret(token): key for key, token in tokens.items()}
     is_open = Invitation.state.in_(OPEN), Invitation.expires_at > utc_now()
     works = select(Invitation.token_hash).where(Invitation.token_hash.in_(hashes), *is_open)
     with read_session() as session:
-        return {hashes[one]: _url(keyed_hash("invitation", hashes[one])) for one in session.scalars(works)}
+        return {hashes[one]: _url(tokens[hashes[one]]) for one in session.scalars(works)}
 
 
 def withdraw(invitation_id: int, actor: str) -> Invitation:

@@ -93,10 +93,11 @@ def add_derived_link(session: Session, account_id: int, key: str, actor: str) ->
 
 def working_urls(keys: Iterable[str]) -> dict[str, str]:
     """Return the URL of each derived link that still works, by its key."""
-    hashes = {hash_secret(keyed_hash("reconnect link", key)): key for key in keys}
+    tokens = {key: keyed_hash("reconnect link", key) for key in keys}
+    hashes = {hash_secret(token): key for key, token in tokens.items()}
     works = select(ReconnectLink.token_hash).where(ReconnectLink.token_hash.in_(hashes), _is_open())
     with read_session() as session:
-        return {hashes[one]: _url(keyed_hash("reconnect link", hashes[one])) for one in session.scalars(works)}
+        return {hashes[one]: _url(tokens[hashes[one]]) for one in session.scalars(works)}
 
 
 def revoke_links_of_earlier_mails(session: Session, account_id: int, message_id: str) -> None:
