@@ -64,13 +64,13 @@ def start_bulk(
     """
     row = Invitation if kind in OF_INVITATIONS else Account
     with write_transaction() as session:
-        there = set(session.scalars(select(row.id).where(row.id.in_(ids)))) if ids else set()
+        gone = set(ids).difference(session.scalars(select(row.id).where(row.id.in_(ids))))
         rest = None
         if matching is not None:
             last = session.scalar(select(func.max(row.id))) or 0
             in_state = {"state": matching["state"], **(work or {})}
             rest = {**matching, "after": 0, "last": last, "left": count, "work": in_state}
-        job_id = records.make_job(session, kind, actor, _items(kind, ids, there, 1, work or {}), rest=rest)
+        job_id = records.make_job(session, kind, actor, _items(kind, ids, 1, work or {}, gone), rest=rest)
         of = f"{row.__tablename__}s"
         record(session, EventKind.BULK_STARTED, None, actor, what=BULK[kind], of=of, count=count, job=job_id)
         return job_id
@@ -95,18 +95,18 @@ def add_next_items(job_id: int) -> None:
             left = rest["left"] - len(ids)
             has_more = left > 0 and cursor is not None and cursor < rest["last"]
             job.rest = {**rest, "after": cursor, "left": left} if has_more else None
-            records.add_items(session, job.id, _items(kind, ids, ids, number + 1, rest["work"]))
+            records.add_items(session, job.id, _items(kind, ids, number + 1, rest["work"]))
 
 
 def _items(
-    kind: JobKind, ids: Sequence[int], there: Collection[int], first: int, work: Mapping[str, str]
+    kind: JobKind, ids: Sequence[int], first: int, work: Mapping[str, str], gone: Collection[int] = ()
 ) -> dict[int, records.NewItem]:
     """Return an item for each id; that of an account that is gone is refused when it is its turn."""
     if kind in OF_INVITATIONS:
         numbered = enumerate(ids, first)
         return {number: records.NewItem({**work, "invitation": one}, {"invitation": one}) for number, one in numbered}
     return {
-        number: records.NewItem({**work, "account": one}, {}, one if one in there else None)
+        number: records.NewItem({**work, "account": one}, {}, None if one in gone else one)
         for number, one in enumerate(ids, first)
     }
 
