@@ -134,9 +134,9 @@ def cut(text: str, most: int = 200) -> str:
 
 
 def json_object(body: bytes) -> dict[str, object] | None:
-    """Parse a JSON object; return None for anything else."""
+    """Parse the JSON object that an answer begins with, whatever follows it; return None for anything else."""
     try:
-        parsed = json.loads(body)
+        parsed, _ = json.JSONDecoder().raw_decode(body.decode(json.detect_encoding(body), "surrogatepass").lstrip())
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
