@@ -151,6 +151,8 @@ class Call:
         if code == pycurl.E_COULDNT_CONNECT and (number := curl.getinfo(pycurl.OS_ERRNO)):
             text += f" ({os.strerror(number)})"
         if code == pycurl.E_PEER_FAILED_VERIFICATION:
+            if curl.getinfo(pycurl.USED_PROXY) and not curl.getinfo(pycurl.HTTP_CONNECTCODE):
+                return NotSent(f"the certificate of the proxy was not accepted: {text}")
             chain = curl.getinfo(pycurl.INFO_CERTINFO)
             issuer = dict(chain[0]).get("Issuer") if chain else None
             return CertificateRefused(f"{text}; its certificate was issued by {issuer}" if issuer else text)

@@ -837,6 +837,21 @@ def test_nothing_is_sent_where_a_proxy_opens_no_way(far_away, server, answer, wo
     assert "proxy-password" not in classified.reason
 
 
+@pytest.mark.proves("F100", "F20")
+@pytest.mark.parametrize("is_proxys", [True, False], ids=["of the proxy", "of Keap"])
+def test_a_certificate_that_is_refused_is_said_to_be_that_of_the_proxy_or_of_keap(authority, is_proxys):
+    unknown, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (unknown if is_proxys else authority).issue_cert("127.0.0.1").configure_cert(context)
+    with tls_server(authority if is_proxys else unknown, "api.infusionsoft.com") as far_away:
+        with Proxy(far_away.port, tls=context) as proxy:
+            keap = keap_behind(far_away, f"https://127.0.0.1:{proxy.port}")
+            classified, found = refresh(keap, "r"), check_token_endpoint(keap)
+        assert_not_sent(classified, far_away)
+
+    assert ("the certificate of the proxy was not accepted" in classified.reason) is is_proxys
+    assert found.problem.startswith("It cannot be reached:" if is_proxys else "Its certificate was not accepted:")
+
+
 @pytest.mark.proves("F100", "F16")
 @pytest.mark.parametrize("proxy", [f"http://a:proxy-password@{UNKNOWN_NAME}:3128", "http://127.0.0.1:{free}"])
 def test_a_proxy_that_is_not_there_is_named_and_nothing_is_sent(far_away, server, proxy):
