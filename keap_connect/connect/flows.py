@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.directory import load_account
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import FAILURES, SUCCESSES, Ending
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.authorization import new_authorization_request
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invitation, InvitationState
@@ -63,6 +64,8 @@ def start_flow(
         reconnects_account_id: the account that this flow is meant to reconnect.
         reconnect_link_id: the link that started the flow, if a link did.
         invitation_id: the invitation that started the flow, if one did.
+
+    Raises AccountNotFound: the account was erased meanwhile.
     """
     request = new_authorization_request(services().keap)
     now = utc_now()
@@ -78,9 +81,14 @@ def start_flow(
     )
     if request.code_verifier:
         flow.code_verifier_sealed = services().cipher.seal(request.code_verifier, "flow", flow.ref, "code_verifier")
-    with write_transaction() as session:
+
+    def add(session: Session) -> None:
+        if reconnects_account_id is not None:
+            load_account(session, reconnects_account_id)
         _prune(session, flow.browser_hash)
         session.add(flow)
+
+    write_or_retry(add)
     return request.url
 
 

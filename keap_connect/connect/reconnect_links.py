@@ -16,7 +16,7 @@ from keap_connect.accounts.directory import load_account
 from keap_connect.clock import utc_now
 from keap_connect.connect.flows import start_flow
 from keap_connect.crypto import hash_secret
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_session, write_or_retry, write_transaction
 from keap_connect.errors import LinkGone, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import ask_to_reconnect
@@ -37,9 +37,12 @@ class MadeLink:
 def make_link(account_id: int, actor: str) -> MadeLink:
     """Make a link for one account. Raises AccountNotFound."""
     token = secrets.token_urlsafe(32)
-    with write_transaction() as session:
+
+    def add(session: Session) -> MadeLink:
         load_account(session, account_id)
         return _add(session, account_id, token, actor)
+
+    return write_or_retry(add)  # the account may be erased meanwhile
 
 
 def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
@@ -67,8 +70,7 @@ def mail_link(account_id: int, actor: str) -> str:
 
     Raises AccountNotFound; MailNotNeeded: the app cannot write to this person, or need not.
     """
-    with write_transaction() as session:
-        return mail_link_in(session, account_id, actor)
+    return write_or_retry(lambda session: mail_link_in(session, account_id, actor))
 
 
 def mail_link_in(session: Session, account_id: int, actor: str) -> str:

@@ -42,7 +42,7 @@ def use(token: str) -> Response:
             rate_limits().count_started_flow(request.remote_addr)
             return redirect(links.start_by_link(token, browser()), code=303)
         links.check_link(token)
-    except LinkGone:
+    except (LinkGone, AccountNotFound):  # the latter was erased at this moment
         return show_gone()
     return make_response(render_template("connect/by_link.html", token=token))
 
@@ -57,7 +57,7 @@ def again(ref: str) -> Response:
     try:
         start_again = links.start_by_link_again if flow.invitation_id is None else start_by_invitation_again
         return redirect(start_again(flow, browser()), code=303)
-    except LinkGone:
+    except (LinkGone, AccountNotFound):
         return show_gone()
 
 

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
 from sqlalchemy import select
 
+from keap_connect.accounts.changes import erase
+from keap_connect.connect import reconnect_links
 from keap_connect.connect.endings import Ending
 from keap_connect.database import read_session
+from keap_connect.errors import AccountNotFound
 from keap_connect.models import ReconnectLink
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
@@ -135,6 +139,39 @@ def test_used_expired_revoked_and_random_links_look_all_the_same(
         posted = stranger.session.post(stranger.base_url + link, data=form, allow_redirects=False)
         assert (posted.status_code, posted.text) == (404, answers[0].text), link
     assert len(stored.flows()) == flows
+
+
+def erasing(function: Callable[..., object]) -> Callable[..., object]:
+    """Let account 1 be erased right before a function is called."""
+
+    def erase_first(*arguments: object, **named: object) -> object:
+        with suppress(AccountNotFound):  # what failed is tried again
+            erase(1, "x")
+        return function(*arguments, **named)
+
+    return erase_first
+
+
+def test_pressing_a_link_whose_account_is_erased_at_that_moment_starts_nothing(
+    link: str, visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reconnect_links, "start_flow", erasing(reconnect_links.start_flow))
+    visitor.get(link)
+    visitor.press(link)
+
+    assert (visitor.page.status_code, heading_of(visitor)) == (404, GONE)
+    assert stored.flows() == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_account_that_is_erased_while_its_link_is_made_has_none(
+    app: Flask, stored: Stored, monkeypatch: pytest.MonkeyPatch
+):
+    stored.place("ab123", ANN_LEE)
+    monkeypatch.setattr(reconnect_links, "_add", erasing(reconnect_links._add))
+
+    with app.app_context(), pytest.raises(AccountNotFound):
+        reconnect_links.make_link(1, "x")
 
 
 @pytest.mark.proves("R15")
