@@ -16,7 +16,15 @@ from keap_connect.database import purge_deleted, write_or_retry, write_transacti
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.deleting import delete_history
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import LARGEST_ID, Account, AccountEvent, AuthorizationFlow, ImportedToken, JobItem
+from keap_connect.models import (
+    LARGEST_ID,
+    Account,
+    AccountEvent,
+    AuthorizationFlow,
+    ImportedToken,
+    JobItem,
+    ReconnectLink,
+)
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 NAMES = {"label": EventKind.LABEL_CHANGED, "external_id": EventKind.EXTERNAL_ID_CHANGED}
@@ -103,6 +111,8 @@ def erase(account_id: int, actor: str) -> None:
         # The flows before the account, as what stores or confirms a grant locks them: else both could wait forever.
         session.scalars(select(flow.id).where(names_it).order_by(flow.id).with_for_update()).all()
         account = load_account(session, account_id, lock=True)
+        # Before the flows are updated: else PostgreSQL finds in them a link that the account takes along.
+        session.execute(delete(ReconnectLink).where(ReconnectLink.account_id == account_id))
         session.execute(
             update(flow)
             .where(names_it)

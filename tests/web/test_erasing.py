@@ -1,6 +1,7 @@
 """An erased customer leaves nothing behind, and what is past its time goes by itself (R96)."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
@@ -38,6 +39,9 @@ def test_nothing_of_an_erased_customer_is_left(app: Flask, sandbox: Sandbox):
     customer, other = visit(app, sandbox), visit(app, sandbox)
     customer.connect()
     other.connect(person="cleo.marsh@example.com", tenant="ef789")
+    with app.app_context():
+        link = urlsplit(make_link(1, "x").url).path
+    visit(app, sandbox).connect(action=link, page=link)
     customer.reconnect(1, tenant="cd456")  # a grant that waits for a decision
     with app.app_context():
         with write_transaction() as session:
