@@ -9,6 +9,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,8 @@ SECRETS = {
     *("KEAP_CLIENT_SECRET", "KEAP_PROXY", "SECRET_KEY", "TOKEN_KEYS", "DATABASE_URL", "ADMIN_PASSWORD"),
     *("RATE_LIMIT_STORAGE", "SMTP_URL"),
 }
+# What `make run` and other programs read: no settings, and no misspelled ones.
+OTHERS = {"HTTPS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 # How the files begin that browsers show as pictures and that cannot hold a script, as SVG can.
@@ -141,6 +144,7 @@ class Settings:
     service: ServiceSettings
     is_by_invitation: bool  # nobody connects an account without one
     return_origins: frozenset[str]  # where customers may go back to: scheme, host and port
+    misspelled: dict[str, str] = field(compare=False)  # names that are no settings, and the one that each nearly is
     # Where secrets were read from; the doctor checks the modes of these files.
     secret_files: tuple[Path, ...] = field(compare=False)
 
@@ -230,6 +234,7 @@ class _Reader:
         self.environ = environ
         self.secret_files = list(secret_files)
         self.problems: list[str] = []
+        self.known = OTHERS | {f"{name}_FILE" for name in SECRETS}  # further names are added as they are read
         self.instance_path = ROOT / (self.text("INSTANCE_PATH") or "instance")
         for path in (self.instance_path, *self.instance_path.parents):
             if os.path.isfile(path):
@@ -273,13 +278,22 @@ class _Reader:
             service=self.service(public_url, is_loopback, mail),
             is_by_invitation=self.choice("CONNECT_MODE", ("OPEN", "INVITATION"), default="OPEN") == "INVITATION",
             return_origins=self.return_origins(),
+            misspelled=(misspelled := self.misspelled()),
             secret_files=tuple(self.secret_files),
         )
         if self.problems:
-            raise SettingsError(*self.problems)
+            hints = [f"{name} is no setting: did you mean {meant}?" for name, meant in misspelled.items()]
+            raise SettingsError(*self.problems, *hints)
         return settings
 
+    def misspelled(self) -> dict[str, str]:
+        """Find the names that only look like settings; call it when all settings have been read."""
+        unknown = {name for name, value in self.environ.items() if value.strip()} - self.known
+        looks_like = {name: get_close_matches(name.upper(), self.known, 1, cutoff=0.84) for name in sorted(unknown)}
+        return {name: found[0] for name, found in looks_like.items() if found and found[0] not in OTHERS}
+
     def text(self, name: str, trimmed: Callable[[str], str] = str.strip) -> str | None:
+        self.known.add(name)
         value = trimmed(self.environ.get(name, ""))
         path = self.environ.get(f"{name}_FILE", "").strip() if name in SECRETS else ""
         if value and path:

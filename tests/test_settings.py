@@ -587,6 +587,38 @@ def test_a_proxy_of_the_environment_is_noticed_and_not_used(name, monkeypatch):
     assert not Settings.from_env().has_unused_proxy
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("KEAP_CLIENT_IDD", "KEAP_CLIENT_ID"),
+        ("KEAP_CLIENT_ID_FILE", "KEAP_CLIENT_ID"),
+        ("TOKEN_KEY", "TOKEN_KEYS"),
+        ("public_url", "PUBLIC_URL"),
+    ],
+)
+def test_a_name_that_only_looks_like_a_setting_is_noticed(name, meant):
+    assert read(**{name: "canary"}).misspelled == {name: meant}
+    assert problems_of(PORT="0", **{name: "canary"})[-1] == f"{name} is no setting: did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "POSTGRES_PASSWORD",
+        "HOSTNAME",
+        "PATH",
+        "SMTP_USER",
+        "KEAP_CONNECT_KEY",
+    ],
+)
+def test_names_of_other_programs_are_no_misspelled_settings(name):
+    assert read(**{name: "canary"}).misspelled == {}
+    assert read(KEAP_CLIENT_IDD=" ").misspelled == {}
+
+
 # Secrets
 
 

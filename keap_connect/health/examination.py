@@ -21,6 +21,12 @@ from keap_connect.services import services
 Check = Callable[[], Iterable[Finding]]
 
 
+def check_names() -> Iterator[Finding]:
+    """Name what only looks like a setting: it has no effect."""
+    for name, meant in services().settings.misspelled.items():
+        yield attention("settings", f"{name} is no setting and has no effect.", f"If you mean {meant}, rename it.")
+
+
 def check_webhooks() -> Iterator[Finding]:
     """Name the webhooks that fail, and those that were switched off for it."""
     for one in list_endpoints():
@@ -96,7 +102,7 @@ def examine(most_bytes: int | None = None) -> list[Finding]:
     else:
         database.append(Finding("workers", Health.UNKNOWN, "They are checked once the database is right."))
     rest = [finding for check in REST for finding in _guarded(check)]
-    return [well("settings", f"They are complete; the app speaks to {mode}."), *database, *rest]
+    return [well("settings", f"They are complete; the app speaks to {mode}."), *check_names(), *database, *rest]
 
 
 def list_wrong_settings(problems: Sequence[str]) -> list[Finding]:

@@ -8,6 +8,7 @@ from flask import current_app
 from keap_connect.access.admins import create_admin
 from keap_connect.deployment import check_deployment, check_file
 from keap_connect.errors import FormRefused, SettingsError
+from keap_connect.health.examination import check_names
 from keap_connect.health.files import check_file_systems
 from keap_connect.health.finding import Finding
 from keap_connect.health.network import check_proxies
@@ -19,12 +20,12 @@ MOST_READ_BYTES = 50_000_000  # at each start; `doctor` reads a database file of
 
 
 def check_installation() -> list[str]:
-    """Check the database and the file systems, and return warnings for the operator.
+    """Check the database, the names of settings and the file systems, and return warnings for the operator.
 
     Raises SettingsError: this process must not serve or refresh with them.
     """
     check_file(MOST_READ_BYTES)
-    return [*check_deployment(), *_list_advice(check_file_systems())]
+    return [*check_deployment(), *_list_advice((*check_names(), *check_file_systems()))]
 
 
 def prepare_to_serve(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from keap_connect.models import Account, Alarm, Worker
 from keap_connect.refresh import recovery
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.worker import RefreshWorker
-from keap_connect.server.checks import prepare_to_serve
+from keap_connect.server.checks import check_installation, prepare_to_serve
 from keap_connect.settings import Settings
 from tests.keap.raw_server import RawServer
 from tests.support.sandbox import Sandbox
@@ -346,6 +346,16 @@ def test_a_proxy_that_is_not_used_is_found_unless_nothing_leaves_this_machine(ap
     assert "HTTPS_PROXY is set and KEAP_PROXY is not" in found["proxy"][0]["sentence"]
     assert "Could not resolve host" in found["token endpoint"][0]["sentence"]
     assert "KEAP_PROXY" in found["token endpoint"][0]["advice"]
+
+
+@on_sqlite
+def test_a_misspelled_setting_is_named_by_doctor_and_at_start(app: Flask):
+    object.__setattr__(app.extensions["keap_connect"].settings, "misspelled", {"TOKEN_KEY": "TOKEN_KEYS"})
+    code, found = examined(app)
+
+    assert code == 0
+    assert found["settings"][0]["advice"] == "If you mean TOKEN_KEYS, rename it."
+    assert "TOKEN_KEY is no setting and has no effect. If you mean TOKEN_KEYS, rename it." in check_installation()
 
 
 @on_sqlite
