@@ -191,7 +191,11 @@ class EventKind(StrEnum):
     JOB_STOPPED = "job_stopped", IMPORTS, "Job {job} was stopped; items that were not done: {count}."
     EXPORTED = "exported", IMPORTS, "All accounts were exported, without tokens: {count}."
     SELECTION_EXPORTED = "selection_exported", IMPORTS, "Selected accounts were exported, without tokens: {count}."
-    LINKS_DOWNLOADED = "links_downloaded", IMPORTS, "The links of job {job} were downloaded: {count}."
+    LINKS_DOWNLOADED = (
+        "links_downloaded",
+        IMPORTS,
+        "The links of job {job} that still worked were downloaded; it made {count}.",
+    )
 
     ADMIN_CREATED = "admin_created", PEOPLE, "Admin {email} was created."
     ADMIN_INVITED = "admin_invited", PEOPLE, "{email} was invited with the role {role}, until {until}."

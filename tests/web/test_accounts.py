@@ -362,7 +362,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
     EventKind.JOB_STOPPED: ({"job": 4, "count": 3}, "Job 4 was stopped; items that were not done: 3."),
     EventKind.EXPORTED: ({"count": 3}, "All accounts were exported, without tokens: 3."),
     EventKind.SELECTION_EXPORTED: ({"count": 3}, "Selected accounts were exported, without tokens: 3."),
-    EventKind.LINKS_DOWNLOADED: ({"job": 4, "count": 3}, "The links of job 4 were downloaded: 3."),
+    EventKind.LINKS_DOWNLOADED: (
+        {"job": 4, "count": 3},
+        "The links of job 4 that still worked were downloaded; it made 3.",
+    ),
     EventKind.BULK_STARTED: (
         {"what": "withdraw", "of": "invitations", "count": 3, "job": 4},
         "A job for many invitations started: withdraw. Job 4, invitations: 3.",
