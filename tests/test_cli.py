@@ -397,6 +397,7 @@ def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Fla
     (tmp_path / "credentials.csv").write_text(lines)
     code, imported = in_process(app, "accounts", "import", str(tmp_path / "credentials.csv"))
     exported = runner.invoke(args=["accounts", "export"])
+    to_file = runner.invoke(args=["accounts", "export", str(tmp_path / "accounts.csv")])
 
     assert (bad.exit_code, "Line 3, access_token:" in bad.stdout, unchanged) == (1, True, ["Acme Plumbing"])
     assert "Dentist" in bad.stdout
@@ -405,6 +406,9 @@ def test_a_file_is_imported_after_a_dry_run_and_exported_without_tokens(app: Fla
     assert list_accounts_of(app) == ["Acme Plumbing", "Dentist"]
     assert [line.split(",")[2] for line in exported.stdout.splitlines()] == ["tenant_id", "ab123", "cd456"]
     assert granted["access_token"] not in exported.stdout
+    assert (to_file.stdout, (tmp_path / "accounts.csv").read_text()) == ("", exported.stdout)
+    assert f"All accounts are in {tmp_path}/accounts.csv, without tokens." in to_file.stderr
+    assert exported.stderr == ""
 
 
 def test_an_import_that_somebody_stops_is_not_called_done(

@@ -240,7 +240,7 @@ def export(file: TextIO) -> Answer:
             file.write(piece)
     except OSError as problem:
         raise KeapConnectError(f"{file.name} is not complete ({problem.strerror}).") from problem
-    return Answer()
+    return Answer(note="" if file.name == "-" else f"All accounts are in {file.name}, without tokens.")
 
 
 @command(
