@@ -15,9 +15,10 @@ from marshmallow import Schema
 from keap_connect.api.examples import example_of
 from keap_connect.api.operations import OPERATIONS, Operation, bp, json_answer
 from keap_connect.api.questions import ACCOUNT_NAME
-from keap_connect.api.schemas import Error, WebhookMessage
+from keap_connect.api.schemas import Error, WebhookMessage, WebhookTest
 from keap_connect.events.history import ANNOUNCED
 from keap_connect.models import LARGEST_ID
+from keap_connect.notifications.endpoints import TEST
 from keap_connect.services import services
 
 INTRODUCTION = (
@@ -42,6 +43,7 @@ MEANINGS = {
     403: "The API key may not do this.",
     404: "There is no such account, invitation, webhook or delivery, or not for this key.",
     409: "It cannot be done now: a person must act first; or the name is that of several accounts.",
+    408: "The body of the request did not arrive in time.",
     413: "The request is too large.",
     415: "The body is not JSON.",
     429: "Too many requests.",
@@ -120,18 +122,18 @@ def document(public_url: str) -> dict[str, Any]:
             described = {"tags": [group], **_describe(declared, plugin)}
             spec.path(_path(declared), operations={declared.method.lower(): described})
     spec.components.schema("WebhookMessage", schema=WebhookMessage)
-    received = {"description": "Any status from 200 to 299 takes it; all others let it be sent again."}
-    message = {
-        "requestBody": {
-            "required": True,
-            **_json({"$ref": "#/components/schemas/WebhookMessage"}, example_of(WebhookMessage())),
-        },
-        "responses": {"2XX": received},
-    }
-    spec.options["webhooks"] = {
-        kind: {"post": {"summary": kind, "tags": ["Webhooks"], "security": [], **message}} for kind in ANNOUNCED
-    }
+    spec.components.schema("WebhookTest", schema=WebhookTest)
+    taken = "Any status from 200 to 299 takes it; all others let it be sent again."
+    spec.options["webhooks"] = {kind: _message(kind, WebhookMessage(), taken) for kind in ANNOUNCED}
+    spec.options["webhooks"][TEST] = _message(TEST, WebhookTest(), "Any status takes it: a test is tried once.")
     return spec.to_dict()
+
+
+def _message(kind: str, schema: Schema, taken: str) -> dict[str, Any]:
+    """Describe what we send to a webhook."""
+    body = _json({"$ref": f"#/components/schemas/{type(schema).__name__}"}, example_of(schema))
+    shown = {"requestBody": {"required": True, **body}, "responses": {"2XX": {"description": taken}}}
+    return {"post": {"summary": kind, "tags": ["Webhooks"], "security": [], **shown}}
 
 
 def _path(declared: Operation) -> str:
@@ -152,7 +154,7 @@ def _describe(declared: Operation, plugin: MarshmallowPlugin) -> dict[str, Any]:
         parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
         refusals.add(404)
     if declared.method != "GET":
-        refusals.add(415)
+        refusals |= {408, 415}
     converter = plugin.converter
     assert converter is not None  # noqa: S101  (set as soon as the plugin has its spec)
     parameters += converter.schema2parameters(declared.query, location="query")

@@ -5,6 +5,7 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from keap_connect.api.schemas import WebhookMessage
+from keap_connect.notifications.endpoints import TEST
 
 MADE, LATER, EXPIRES = "2026-11-28T09:30:00+00:00", "2026-11-29T08:15:00+00:00", "2026-11-30T08:15:00+00:00"
 URL = "https://connect.example.com"
@@ -76,11 +77,14 @@ OF_SCHEMA: dict[str, dict[str, Any]] = {
         "error": "reconnect_required",
         "error_description": "A person must authorize again and allow access at Keap.",
         "is_retryable": False,
-        "request_id": "8c1f4e0a7b2d",
+        "request_id": "8c1f4e0a",
         "reconnect_url": f"{URL}/reconnect/7",
     },
+    "WebhookTest": {"type": TEST},
+    "WebhookTestData": {"webhook_id": 3, "url": f"{URL}/webhooks/3"},
     "WebhookData": {"url": f"{URL}/reconnect/7", "invitation_id": None},
 }
+TESTED = {"type": TEST, "timestamp": LATER, "data": OF_SCHEMA["WebhookTestData"]}
 # A message that a worker is about to send.
 WAITS = {"status": "waiting", "attempts": 0, "next_try_at": LATER}
 WAITS |= dict.fromkeys(("tried_at", "answer", "answer_code", "finished_at"))
@@ -118,7 +122,7 @@ OF_OPERATION: dict[str, dict[str, Any]] = {
         "refresh_token_expires_at": None,
     },
     "add_webhook": {"secret": "whsec_the-secret-that-signs"},
-    "test_webhook": {**WAITS, "kind": "webhook.test", "account_id": None, "payload": {"type": "webhook.test"}},
+    "test_webhook": {**WAITS, "kind": TEST, "account_id": None, "payload": TESTED},
     "redeliver": {**WAITS, "attempts": 1},
 }
 

@@ -6,6 +6,7 @@ from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.api.questions import FINGERPRINT, STATUSES, Whole, shown
 from keap_connect.connect.endings import Ending
 from keap_connect.models import CredentialKind, InvitationState
+from keap_connect.notifications.endpoints import TEST
 from keap_connect.refresh.alarms import ADVICE
 
 
@@ -179,6 +180,19 @@ class WebhookMessage(Schema):
     type = shown.String()
     timestamp = shown.AwareDateTime(about="When it happened.")
     data = shown.Nested(WebhookData)
+
+
+class WebhookTestData(Schema):
+    webhook_id = shown.Integer()
+    url = shown.String(about="The page of the webhook.")
+
+
+class WebhookTest(Schema):
+    """What you asked for by `POST /api/v1/webhooks/{webhook_id}/test`; it is about no account."""
+
+    type = shown.String(validate=validate.Equal(TEST))
+    timestamp = shown.AwareDateTime(about="When you asked for it.")
+    data = shown.Nested(WebhookTestData)
 
 
 class Error(Schema):

@@ -88,3 +88,12 @@ def test_the_pages_for_people_tell_every_operation_and_the_shape_of_every_answer
     assert {f"api.{name}" for _, name in linked} == set(OPERATIONS)
     assert [name for path, name in linked if f'id="{name}"' not in program.get(path).text] == []
     assert page.index('id="get_token"') < page.index('id="list_accounts"') < page.index('id="list_events"')
+
+
+@pytest.mark.proves("R78")
+def test_what_the_server_refuses_before_the_app_is_in_the_document(program: Program):
+    paths = program.get("/api/openapi.json").json()["paths"]
+
+    told = {(method, frozenset(one["responses"])) for path in paths.values() for method, one in path.items()}
+    assert [method for method, statuses in told if not {"413", "503"} < statuses] == []
+    assert {method for method, statuses in told if "408" in statuses} == {method for method, _ in told} - {"get"}

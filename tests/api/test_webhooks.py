@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask
 
-from keap_connect.api.schemas import WebhookMessage
+from keap_connect.api.schemas import WebhookMessage, WebhookTest
 from keap_connect.database import write_transaction
 from keap_connect.events.history import ANNOUNCED, Actor, EventKind, record
 from tests.api.fixtures import Program
@@ -54,6 +54,7 @@ def test_deliveries_come_in_pages_and_can_be_sent_again(app: Flask, program: Pro
     assert (one["status"], one["answer"], one["kind"]) == ("waiting", None, "account.recovered")
     assert WebhookMessage().validate(one["payload"]) == {}
     assert program.call("POST", f"{path}/{one['id']}/redeliver").status_code == 202
+    assert WebhookTest().validate(program.call("POST", "/api/v1/webhooks/1/test").json()["payload"]) == {}
     assert program.call("POST", f"{path}/99/redeliver").json()["error"] == "not_found"
     program.call("PATCH", "/api/v1/webhooks/1", json={"is_on": False})
     for act in (f"{path}/{one['id']}/redeliver", "/api/v1/webhooks/1/test"):
@@ -64,6 +65,6 @@ def test_deliveries_come_in_pages_and_can_be_sent_again(app: Flask, program: Pro
 def test_the_document_describes_each_type_of_message(program: Program):
     document = program.get("/api/openapi.json").json()
 
-    assert list(document["webhooks"]) == list(ANNOUNCED)
+    assert list(document["webhooks"]) == [*ANNOUNCED, "webhook.test"]
     data = document["components"]["schemas"]["WebhookData"]["properties"]
     assert {"unused", "refused", "mass_refusal"} <= set(data["reason"]["enum"])
