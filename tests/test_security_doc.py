@@ -49,7 +49,7 @@ ENTRIES = {
         f"{rate_limits.WRONG_KEYS_PER_MINUTE.amount} wrong keys, {rate_limits.REFUSED_FORMS_PER_MINUTE.amount} refused "
         f"forms, {rate_limits.STARTED_FLOWS_PER_MINUTE.amount} started flows and "
         f"{rate_limits.CALLBACKS_PER_MINUTE.amount} callbacks, and {rate_limits.ALL_CALLBACKS_PER_MINUTE.amount} "
-        "callbacks in all"
+        f"callbacks in all; a minute and account {rate_limits.REJECTIONS_PER_MINUTE.amount} reports that Keap refused"
     ),
     "networks": f"counted by their /{rate_limits.PREFIX_LENGTH}",
     "calls at once": f"at most {call_slots.MOST_AT_ONCE} threads of a process at once",
