@@ -18,7 +18,7 @@ from keap_connect.logs import write_down
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
-API_PATH = "/api/"
+PATHS = ("/api/", "/metrics")
 REALM = 'Bearer realm="Keap Connect"'
 STATUS_CODES = {
     400: "invalid_request",
@@ -51,12 +51,12 @@ def answer_errors(bp: Blueprint) -> None:
 
 
 def answer_lost_requests(app: Flask) -> None:
-    """Answer requests under /api that no route takes, before the error page would."""
+    """Answer requests under /api and /metrics that no route takes, before the error page would."""
 
     @app.before_request
     def answer_what_no_route_takes() -> Response | None:
         problem = request.routing_exception
-        return http_error(problem) if problem is not None and request.path.startswith(API_PATH) else None
+        return http_error(problem) if problem is not None and request.path.startswith(PATHS) else None
 
 
 def own_error(problem: errors.KeapConnectError) -> Response:

@@ -118,6 +118,17 @@ def test_wrong_keys_at_metrics_count_like_wrong_keys_elsewhere(app: Flask, monke
 
 
 @on_sqlite
+def test_a_method_that_metrics_do_not_take_gets_the_one_shape(app: Flask):
+    visitor = visit(app)
+    refused = visitor.session.post(f"{visitor.base_url}/metrics")
+    unknown = visitor.get("/metrics/x")
+
+    assert (refused.status_code, refused.json()["error"]) == (405, "method_not_allowed")
+    assert refused.headers["Allow"] == "GET, OPTIONS"
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "not_found")
+
+
+@on_sqlite
 @pytest.mark.proves("R57")
 def test_an_admins_cookie_opens_no_metrics(world: World):
     assert world.admin.get("/metrics", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 401
