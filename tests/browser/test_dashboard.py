@@ -20,6 +20,11 @@ from tests.browser.seed import add_account, add_worker
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+BOTTOMS_OF_WORDS = """all => all.map(head => {
+    const words = document.createRange();
+    words.selectNodeContents(head.querySelector("a") ?? head);
+    return words.getBoundingClientRect().bottom;
+})"""
 
 
 @pytest.fixture
@@ -60,6 +65,7 @@ def test_at_least_14_accounts_are_visible_without_scrolling(admin: Person, app: 
     bottoms = "all => all.filter(row => row.getBoundingClientRect().bottom <= innerHeight).length"
     assert admin.page.locator("tbody tr").evaluate_all(bottoms) >= 14
     assert admin.page.locator("tbody tr").count() == PAGE_SIZE
+    assert len(set(admin.page.locator("thead th").evaluate_all(BOTTOMS_OF_WORDS))) == 1
 
 
 def wait_for_the_next_look(admin: Person) -> None:
