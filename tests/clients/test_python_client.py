@@ -119,6 +119,7 @@ def test_a_token_that_never_expires_lasts(stage: Stage):
         ((409, {"error": "disconnected"}), ReconnectRequired, {"reconnect_url": None, "is_disconnected": True}),
         ((503, {"error": "x"}, {"Retry-After": "7"}), TemporarilyUnavailable, {"retry_after_seconds": 7}),
         ((429, {"error": "x"}, {"Retry-After": "9"}), TemporarilyUnavailable, {"retry_after_seconds": 9}),
+        ((408, {"error": "request_timeout"}), TemporarilyUnavailable, {"retry_after_seconds": 30}),
         ((502, {}, {"Content-Type": "text/html"}), TemporarilyUnavailable, {"retry_after_seconds": 30}),
         ((401, {"error": "invalid_token", "request_id": "1f3a"}), KeyRefused, {"request_id": "1f3a"}),
         ((403, {"error": "insufficient_scope"}), KeyRefused, {"request_id": None}),

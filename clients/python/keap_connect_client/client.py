@@ -184,7 +184,7 @@ def _refusal(answer: requests.Response, found: dict[str, object]) -> KeapConnect
     if status == 409 and word in {"reconnect_required", "disconnected"}:
         url = found.get("reconnect_url")
         return ReconnectRequired(message, url if isinstance(url, str) else None, word == "disconnected")
-    if status == 429 or status >= 500:
+    if status in {408, 429} or status >= 500:  # those that the API calls retryable
         wait = answer.headers.get("Retry-After", "")
         return TemporarilyUnavailable(message, int(wait) if wait.isdecimal() else RETRY_AFTER_SECONDS)
     if status in {401, 403}:
