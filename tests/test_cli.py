@@ -354,6 +354,7 @@ def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):
     listed, accounts = in_process(app, "accounts", "list", "--state", "active")
     none, nothing = in_process(app, "accounts", "list", "--state", "at_risk")
     swept, done = in_process(app, "accounts", "refresh", "--all")
+    one = in_process(app, "accounts", "refresh", "1")
     gone, _ = in_process(app, "accounts", "disconnect", "1", "--yes")
     idle, left = in_process(app, "accounts", "refresh", "--all")
     worked = flask("worker", "--once", "--json")
@@ -361,7 +362,7 @@ def test_lists_and_sweeps_are_one_document_too(flask: Flasks, app: Flask):
     assert (listed, [one["title"] for one in accounts]) == (0, ["Acme Plumbing"])
     assert not any("masked" in name for name in accounts[0])
     assert (none, nothing) == (0, [])
-    assert (swept, done) == (0, {"refreshed": [1], "failed": [], "left": 0})
+    assert (swept, done) == one == (0, {"refreshed": [1], "failed": [], "left": 0})
     assert (gone, idle, left["refreshed"]) == (0, 3, [])
     assert json.loads(worked.stdout) == {"refreshed": 0, "failed": 0, "faults": 0, "paused_by": []}
 

@@ -132,7 +132,7 @@ def refresh(account: str | None, everything: bool) -> Answer:
         return _refresh_all()
     account_id = find_account_id(account)
     refresh_account(account_id, Actor.COMMAND_LINE)
-    return Answer({"refreshed": [account_id], "failed": []}, "Refreshed: new tokens are stored.")
+    return Answer({"refreshed": [account_id], "failed": [], "left": 0}, "Refreshed: new tokens are stored.")
 
 
 @command("disconnect", "accounts disconnect external:acme", "accounts disconnect 7 --yes", within=accounts)
