@@ -110,20 +110,20 @@ def not_sent(reason: str) -> Classification:
     return Classification(Verdict.TRY_LATER, reason, was_sent=False, was_cancelled=True)
 
 
-def retry_after_seconds(value: str | None) -> int | None:
-    """Read a Retry-After header, seconds or a date; at most an hour, None when absent or not valid.
+def retry_after_seconds(value: str | None, most: int = MOST_RETRY_AFTER_SECONDS) -> int | None:
+    """Read a Retry-After header, seconds or a date; None when absent or not valid.
 
     Source: RFC 9110 section 10.2.3.
     """
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
-        return min(int(text[:9]), MOST_RETRY_AFTER_SECONDS)
+        return min(int(text[:9]), most)
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return int(min(max((when - utc_now()).total_seconds(), 0), MOST_RETRY_AFTER_SECONDS))
+    return int(min(max((when - utc_now()).total_seconds(), 0), most))
 
 
 def cut(text: str, most: int = 200) -> str:

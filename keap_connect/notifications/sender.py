@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # How long to wait after each attempt, in seconds: 48 hours in all. A tenth more or less is random.
 WAITS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 58_800)
 FAILS_FOR_LONG = timedelta(hours=48)  # then a message is given up, also if there were fewer attempts
-LONGEST_WAIT_SECONDS = 86_400.0  # of one message, whatever the recipient asks for
+LONGEST_WAIT_SECONDS = 86_400  # of one message, whatever the recipient asks for
 LONGEST_PAUSE_SECONDS = 3600.0  # of all to this recipient: it may be repaired, and nobody can end the pause
 NOBODY_TRIED = timedelta(hours=25)  # longer than any wait: after such a gap failures count anew
 SEND_SECONDS = 60.0  # a channel must have ended by then

@@ -27,7 +27,16 @@ from keap_connect.events.history import Actor
 from keap_connect.keap.answers import retry_after_seconds
 from keap_connect.models import Delivery, WebhookEndpoint
 from keap_connect.notifications.endpoints import TEST, is_private, may_connect, may_use_port, open_secrets, switch_off
-from keap_connect.notifications.sender import FAILS_FOR_LONG, GIVEN_UP, SENT, WAITING, Answer, Channel, fails_since
+from keap_connect.notifications.sender import (
+    FAILS_FOR_LONG,
+    GIVEN_UP,
+    LONGEST_WAIT_SECONDS,
+    SENT,
+    WAITING,
+    Answer,
+    Channel,
+    fails_since,
+)
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
@@ -74,7 +83,7 @@ def _judge(status: int, headers: CaseInsensitiveDict[str], failure: str) -> Answ
         return Answer(True, text, status)
     if 300 <= status < 400:
         return Answer(False, f"{text}: redirects are not followed", status)
-    asked = retry_after_seconds(headers.get("Retry-After"))
+    asked = retry_after_seconds(headers.get("Retry-After"), LONGEST_WAIT_SECONDS)
     pause = (asked or PAUSE_SECONDS) if status in OVERLOADED else asked
     return Answer(False, text, status, is_gone=status == HTTPStatus.GONE, retry_after_seconds=pause)
 

@@ -158,6 +158,8 @@ def says(status: str, *headers: str) -> Callable[[Connection], None]:
             ("waiting", "HTTP 301 Moved Permanently: redirects are not followed", 301, None),
         ),
         (says("429 canary", "Retry-After: 900"), ("waiting", "HTTP 429 Too Many Requests", 429, 900)),
+        (says("503 canary", "Retry-After: 20000"), ("waiting", "HTTP 503 Service Unavailable", 503, 20_000)),
+        (says("503 canary", "Retry-After: 200000"), ("waiting", "HTTP 503 Service Unavailable", 503, 86_400)),
         (says("429 canary"), ("waiting", "HTTP 429 Too Many Requests", 429, 60)),
         (says("502 canary"), ("waiting", "HTTP 502 Bad Gateway", 502, 60)),
         (says("504 canary"), ("waiting", "HTTP 504 Gateway Timeout", 504, 60)),
@@ -166,7 +168,10 @@ def says(status: str, *headers: str) -> Callable[[Connection], None]:
         (hang, ("waiting", "timed out", None, 60)),
         (endless, ("sent", "HTTP 200 OK", 200, None)),
     ],
-    ids=["204", "299", "500", "400", "301", "429 900", "429", "502", "504", "410", "reset", "hang", "endless"],
+    ids=[
+        *("204", "299", "500", "400", "301", "429 900", "503 20000", "503 200000"),
+        *("429", "502", "504", "410", "reset", "hang", "endless"),
+    ],
 )
 def test_the_status_alone_decides(
     server: RawServer,
