@@ -84,6 +84,7 @@ def test_the_pages_for_people_tell_every_operation_and_the_shape_of_every_answer
     for one in groups:
         links, targets = (set(re.findall(pattern, one)) for pattern in (r'href="#(\w+)"', r'id="(\w+)"'))
         assert {"main", "calls"} < links <= targets
+    assert all(f"<code>{name}" in overview for name in ("external:", "tenant:ab123"))
     linked = re.findall(r'href="(/api/docs/\w+)#(\w+)"', overview)
     assert {f"api.{name}" for _, name in linked} == set(OPERATIONS)
     assert [name for path, name in linked if f'id="{name}"' not in program.get(path).text] == []
