@@ -38,8 +38,8 @@ SECRETS = {
     *("KEAP_CLIENT_SECRET", "KEAP_PROXY", "SECRET_KEY", "TOKEN_KEYS", "DATABASE_URL", "ADMIN_PASSWORD"),
     *("RATE_LIMIT_STORAGE", "SMTP_URL"),
 }
-# What `make run` and other programs read: no settings, and no misspelled ones.
-OTHERS = {"HTTPS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
+# What `make run` and other programs read, too: similar names, such as NIX_SSL_CERT_FILE, may be theirs.
+OTHERS = {"HTTPS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "SSL_CERT_FILE"}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PLACEHOLDERS = ("changeme", "change-me", "replace", "secret", "example", "your-")
 # How the files begin that browsers show as pictures and that cannot hold a script, as SVG can.

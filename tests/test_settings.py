@@ -611,6 +611,7 @@ def test_a_name_that_only_looks_like_a_setting_is_noticed(name, meant):
         "HOSTNAME",
         "PATH",
         "SMTP_USER",
+        "NIX_SSL_CERT_FILE",
         "KEAP_CONNECT_KEY",
     ],
 )
