@@ -16,7 +16,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 
 from flask import current_app
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -48,18 +48,13 @@ KNOWN_FOR_SECONDS = 180 * 86400
 
 
 def network_of(address: str | None) -> str:
-    """Return the name under which a client address is counted: an IPv6 address by its /64, any other as it is."""
-    if not address:
-        return "unknown"
-    if ":" not in address:
-        return address
-    try:
-        parsed = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(IPv6Network((int(parsed), PREFIX_LENGTH), strict=False))
+    """Return the name under which a client address is counted: an IPv6 address by its /64, any other as it is.
+
+    The address is in its usual form, as web/network.py writes it.
+    """
+    if not address or ":" not in address:
+        return address or "unknown"
+    return str(IPv6Network((address, PREFIX_LENGTH), strict=False))
 
 
 class CountsInMemory(MemoryStorage):
