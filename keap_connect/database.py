@@ -17,6 +17,7 @@ from sqlalchemy import CursorResult, DateTime, Dialect, Engine, Float, MetaData,
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
@@ -54,41 +55,37 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class database_clock(FunctionElement[float]):  # noqa: N801
+class _Seconds(FunctionElement[float]):
+    """A number of seconds, which each database has other words for."""
+
+    type = Float()
+    inherit_cache = True
+    sqlite: str
+    postgresql: str
+
+
+@compiles(_Seconds)
+def _words(seconds: _Seconds, compiler: SQLCompiler, **_: object) -> str:
+    return seconds.sqlite if compiler.dialect.name == "sqlite" else seconds.postgresql
+
+
+class database_clock(_Seconds):  # noqa: N801
     """Seconds on the one clock that all processes of this database share; for leases, never for expiry.
 
     PostgreSQL's own clock; with SQLite, which lives on one machine, the time since boot, which no clock step moves.
     """
 
-    type = Float()
     inherit_cache = True
+    sqlite = "seconds_since_boot()"
+    postgresql = "EXTRACT(EPOCH FROM clock_timestamp())::float8"
 
 
-@compiles(database_clock, "sqlite")
-def _sqlite_clock(*_: object, **__: object) -> str:
-    return "seconds_since_boot()"
-
-
-@compiles(database_clock, "postgresql")
-def _postgresql_clock(*_: object, **__: object) -> str:
-    return "EXTRACT(EPOCH FROM clock_timestamp())::float8"
-
-
-class server_start(FunctionElement[float]):  # noqa: N801
+class server_start(_Seconds):  # noqa: N801
     """When PostgreSQL started: another server, also behind a pooler, has another value. SQLite always has the same."""
 
-    type = Float()
     inherit_cache = True
-
-
-@compiles(server_start, "sqlite")
-def _sqlite_start(*_: object, **__: object) -> str:
-    return "0.0"
-
-
-@compiles(server_start, "postgresql")
-def _postgresql_start(*_: object, **__: object) -> str:
-    return "EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8"
+    sqlite = "0.0"
+    postgresql = "EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8"
 
 
 class Base(DeclarativeBase):
