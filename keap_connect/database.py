@@ -6,14 +6,14 @@ Reads open no transaction, so none can last as long as a network call or see an 
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import CursorResult, DateTime, Dialect, Engine, Float, MetaData, Update, func, select
+from sqlalchemy import CursorResult, DateTime, Dialect, Engine, Float, MetaData, Row, Select, Update, func, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -35,6 +35,7 @@ BUSY_SECONDS = 10  # how long a writer waits for another
 DEADLOCK = "40P01"  # PostgreSQL's code
 
 Result = TypeVar("Result")
+Values = TypeVarTuple("Values")
 _sqlite_turn = threading.Lock()
 
 
@@ -128,6 +129,23 @@ def read_session() -> Iterator[Session]:
     """Open a session for reading; what it returns stays readable after its end."""
     with Session(db.engine, expire_on_commit=False) as session:
         yield session
+
+
+def read_one(query: Select[Result]) -> Result | None:
+    """Return the first value of the first row; None if there is no row."""
+    with read_session() as session:
+        return session.scalar(query)
+
+
+def read_all(query: Select[Result]) -> list[Result]:
+    """Return the first value of each row."""
+    with read_session() as session:
+        return list(session.scalars(query))
+
+
+def read_rows(query: Select[*Values]) -> Sequence[Row[*Values]]:
+    with read_session() as session:
+        return session.execute(query).all()
 
 
 @contextmanager

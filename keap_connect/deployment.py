@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError
 
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.accounts.stored_state import count_places, registration, store_registration
-from keap_connect.database import db, read_session, write_transaction
+from keap_connect.database import db, read_one, read_session, write_transaction
 from keap_connect.errors import DatabaseDamaged, DatabaseSilent, SealBroken, SettingsError
 from keap_connect.keap.answers import cut
 from keap_connect.models import KeyCheck
@@ -162,8 +162,7 @@ def find_damage(engine: Engine) -> str | None:
 
 def check_keys() -> None:
     """Check that TOKEN_KEYS opens what is stored. A new database gets its key check here. Raises SettingsError."""
-    with read_session() as session:
-        stored = session.get(KeyCheck, 1)
+    stored = read_one(select(KeyCheck))
     if stored is None:
         sealed = services().cipher.seal(KEY_CHECK_TEXT, KEY_CHECK)
         try:

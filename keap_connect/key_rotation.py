@@ -4,7 +4,7 @@ A value is replaced only if it is still the one that was read, so a refresh or a
 committed one by one: a run that was killed can be started again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from keap_connect.accounts.credentials import forget_credential
 from keap_connect.accounts.directory import lock_accounts
 from keap_connect.clock import utc_now
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, read_one, read_rows, write_transaction
 from keap_connect.deployment import KEY_CHECK, KEY_CHECK_TEXT
 from keap_connect.errors import SealBroken, SettingsError, TemporarilyUnavailable
 from keap_connect.models import Account, Admin, AuthorizationFlow, CredentialKind, JobItem, KeyCheck, WebhookEndpoint
@@ -114,8 +114,7 @@ def drop_closed(may_be_all: bool) -> int:
     replay()  # a row that does not open may get a pair that opens
     closed = list(list_closed_values())
     if closed and not may_be_all:
-        with read_session() as session:
-            stored = sum(session.scalar(select(func.count(sealed))) or 0 for _, sealed, _, _ in COLUMNS)
+        stored = sum(read_one(select(func.count(sealed))) or 0 for _, sealed, _, _ in COLUMNS)
         if len(closed) >= stored:
             reason = "Nothing was deleted: TOKEN_KEYS opens none of the stored values, as if it were mistyped."
             raise SettingsError(f"{reason} If every copy of the old key is gone, add --all.")
@@ -172,12 +171,11 @@ def _reseal_column(column: Column, closed: set[str]) -> int:
     return done
 
 
-def _batches(name: InstrumentedAttribute[Any], sealed: InstrumentedAttribute[bytes | None]) -> Iterator[list[Any]]:
+def _batches(name: InstrumentedAttribute[Any], sealed: InstrumentedAttribute[bytes | None]) -> Iterator[Sequence[Any]]:
     query = select(name, sealed).where(sealed.is_not(None)).order_by(name).limit(BATCH)
     after = None
     while True:
-        with read_session() as session:
-            rows = list(session.execute(query if after is None else query.where(name > after)))
+        rows = read_rows(query if after is None else query.where(name > after))
         if not rows:
             return
         yield rows

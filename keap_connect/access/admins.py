@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from keap_connect.access.passwords import find_one_time_token, load_admin, make_hash, make_password_link, password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.database import read_rows, read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import ADMIN_INVITATION, WRONG_EMAIL, is_address, new_mail
@@ -128,8 +128,7 @@ def list_admins() -> list[AdminView]:
         .group_by(Admin.id)
         .order_by(Admin.email)
     )
-    with read_session() as session:
-        return list(map(AdminView._make, session.execute(query)))
+    return list(map(AdminView._make, read_rows(query)))
 
 
 def view_admin(admin_id: int) -> AdminView:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, read_all, read_one, read_session, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, FormRefused, InsufficientScope
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, AccountEvent, APIKey
@@ -169,8 +169,7 @@ def _add(session: Session, key: APIKey) -> IssuedKey:
 
 def list_api_keys() -> list[APIKeyView]:
     """Return all keys, the revoked ones too, newest first."""
-    with read_session() as session:
-        return [_view(key) for key in session.scalars(select(APIKey).order_by(APIKey.id.desc()))]
+    return [_view(key) for key in read_all(select(APIKey).order_by(APIKey.id.desc()))]
 
 
 def list_rotated_ids() -> set[int]:
@@ -214,8 +213,7 @@ def verify_api_key(text: str) -> APIKeyView:
     Raises APIKeyRefused: it is malformed, unknown, revoked or expired; all look the same.
     """
     shown = parse_api_key(text)
-    with read_session() as session:
-        row = session.scalar(select(APIKey).where(APIKey.public_id == shown.public_id))
+    row = read_one(select(APIKey).where(APIKey.public_id == shown.public_id))
     key = judge_api_key(row, shown)
     _note_used(key)
     return key

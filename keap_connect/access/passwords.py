@@ -20,7 +20,7 @@ from keap_connect.access.rate_limits import count_attempt, forgive, hashed, is_k
 from keap_connect.access.sign_ins import end_all_sign_ins
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.database import read_one, read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, TokenPurpose
@@ -103,8 +103,7 @@ def verify_password(
         TooManyRequests: too many wrong sign-in codes came from this network address.
     """
     email = email.strip().lower()
-    with read_session() as session:
-        admin = session.scalar(select(Admin).where(Admin.email == email))
+    admin = read_one(select(Admin).where(Admin.email == email))
     limits = {
         f"address:{network_of(address)}": ATTEMPTS_PER_ADDRESS,
         f"email:{hashed(email)}": ATTEMPTS_PER_EMAIL,

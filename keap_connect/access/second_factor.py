@@ -15,7 +15,7 @@ from keap_connect.access.passwords import find_one_time_token, issue_one_time_to
 from keap_connect.access.rate_limits import count_attempt, forgive, hashed, is_known_browser_of
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, read_one, read_session, write_transaction
 from keap_connect.errors import FormRefused
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Admin, RecoveryCode, TokenPurpose
@@ -84,9 +84,8 @@ def make_recovery_codes(admin: Admin) -> list[str]:
 
 
 def count_recovery_codes(admin: Admin) -> int:
-    with read_session() as session:
-        query = select(func.count(RecoveryCode.code_hash)).where(RecoveryCode.admin_id == admin.id)
-        return session.scalar(query) or 0
+    query = select(func.count(RecoveryCode.code_hash)).where(RecoveryCode.admin_id == admin.id)
+    return read_one(query) or 0
 
 
 def begin_second_step(admin: Admin) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.changes import has_other_person
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
+from keap_connect.database import count_updated, read_all, read_one, read_session, write_or_retry, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
 
@@ -58,8 +58,7 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
 
 def is_of_another(flow: AuthorizationFlow) -> bool:
     """Whether another person has reconnected the account that a flow connected."""
-    with read_session() as session:
-        return session.scalar(select(has_other_person()).where(AuthorizationFlow.id == flow.id)) is True
+    return read_one(select(has_other_person()).where(AuthorizationFlow.id == flow.id)) is True
 
 
 def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin | None:
@@ -108,8 +107,7 @@ def list_sign_ins(admin_id: int, session_id: str | None) -> list[tuple[SignIn, b
     """Return an admin's open sign-ins, last seen first, and whether each is that of the caller, `session_id`."""
     own = hash_secret(session_id or "")
     query = select(SignIn).where(SignIn.admin_id == admin_id, is_alive()).order_by(SignIn.last_seen_at.desc())
-    with read_session() as session:
-        return [(one, one.id_hash == own) for one in session.scalars(query)]
+    return [(one, one.id_hash == own) for one in read_all(query)]
 
 
 def end_sign_in_of(admin_id: int, ref: str) -> None:
@@ -149,8 +147,7 @@ def _find(session_id: str | None, is_sign_of_life: bool = True) -> SignIn | None
     if not session_id:
         return None
     now = utc_now()
-    with read_session() as session:
-        found = session.scalar(select(SignIn).where(SignIn.id_hash == hash_secret(session_id), is_alive()))
+    found = read_one(select(SignIn).where(SignIn.id_hash == hash_secret(session_id), is_alive()))
     if found and is_sign_of_life and found.last_seen_at <= now - SEEN_EVERY:
         with write_transaction() as session:
             session.execute(update(SignIn).where(SignIn.id_hash == found.id_hash).values(last_seen_at=now))

@@ -16,7 +16,7 @@ from keap_connect.accounts.search import Order, Page, Position, search
 from keap_connect.accounts.state import AccountState, Cause, Ours
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session
+from keap_connect.database import read_all, read_rows, read_session
 from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, NAMELESS, Account, Alarm, SignIn
@@ -224,15 +224,13 @@ def list_accounts_of(person: SignIn | None) -> list[AccountView]:
 def title_accounts(ids: Collection[int]) -> dict[int, str]:
     """Return the titles by id, of those that there are."""
     query = select(Account.id, Account.title).where(Account.id.in_(ids))
-    with read_session() as session:
-        return {account_id: title or NAMELESS for account_id, title in session.execute(query)}
+    return {account_id: title or NAMELESS for account_id, title in read_rows(query)}
 
 
 def list_refreshable_ids() -> list[int]:
     """Return the ids of the accounts that have a refresh token, soonest expiry first."""
     refreshable = select(Account.id).where(Account.refresh_token_sealed.is_not(None))
-    with read_session() as session:
-        return list(session.scalars(refreshable.order_by(Account.access_token_expires_at, Account.id)))
+    return read_all(refreshable.order_by(Account.access_token_expires_at, Account.id))
 
 
 def view_of(account: Account, ours: Ours, with_tokens: bool = False, pause_step: str | None = None) -> AccountView:

@@ -31,7 +31,7 @@ from keap_connect.accounts.state import (
 from keap_connect.accounts.words import NAMES, title_key_of, words_of
 from keap_connect.clock import utc_now
 from keap_connect.counters import bucket_of
-from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.database import read_all, read_one, read_rows, read_session, take_turns, write_transaction
 from keap_connect.events.history import Actor, EventKind, acting_from, record
 from keap_connect.models import Account, AccountWord, CredentialKind, Registration, StateChange, StateCount
 from keap_connect.services import services
@@ -212,8 +212,7 @@ def _store_words(session: Session, account: Account) -> None:
 def settle_due(most: int) -> bool:
     """Derive the accounts whose state time may have changed, at most so many; return whether more are left."""
     due = select(Account.id).where(Account.state_changes_at <= utc_now()).order_by(Account.state_changes_at)
-    with read_session() as session:
-        ids = session.scalars(due.limit(most + 1)).all()
+    ids = read_all(due.limit(most + 1))
     if ids:
         settle(ids[:most])
     return len(ids) > most
@@ -291,8 +290,7 @@ def count_places(only: Collection[int] | None = None) -> dict[tuple[AccountState
     else:
         query = select(func.coalesce(Account.state, ""), Account.state_cause, func.count()).group_by(text("1, 2"))
         query = query.where(Account.id.in_(only), Account.state.is_not(None))
-    with read_session() as session:
-        found = session.execute(query).all()
+    found = read_rows(query)
     return {(AccountState(state), Cause(cause) if cause else None): int(many) for state, cause, many in found}
 
 
@@ -306,16 +304,14 @@ def count_states(only: Collection[int] | None = None) -> dict[str, int]:
 
 def is_behind() -> bool:
     """Whether the states of some accounts should have been derived a while ago."""
-    with read_session() as session:
-        late = select(Account.id).where(Account.state_changes_at <= utc_now() - LATE).limit(1)
-        return session.scalar(late) is not None
+    late = select(Account.id).where(Account.state_changes_at <= utc_now() - LATE).limit(1)
+    return read_one(late) is not None
 
 
 def add_up_counts() -> None:
     """Replace the rows that count states by their sums, if they are many."""
-    with read_session() as session:
-        if (session.scalar(select(func.count()).select_from(StateCount)) or 0) <= ROWS_TO_ADD_UP:
-            return
+    if (read_one(select(func.count()).select_from(StateCount)) or 0) <= ROWS_TO_ADD_UP:
+        return
     sums: Counter[tuple[str, str | None]] = Counter()
     with write_transaction() as session:
         for state, cause, number in session.execute(

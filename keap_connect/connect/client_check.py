@@ -3,8 +3,10 @@
 import hmac
 from enum import StrEnum
 
+from sqlalchemy import select
+
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_one, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.answers import Verdict
 from keap_connect.keap.token_endpoint import exchange_code
@@ -47,8 +49,7 @@ def check_client(actor: str) -> CheckedClient:
 
 def find_client_check() -> CheckedClient | None:
     """Return the stored check, unless client id, secret or token URL have changed since."""
-    with read_session() as session:
-        stored = session.get(CheckedClient, 1)
+    stored = read_one(select(CheckedClient))
     return stored if stored and hmac.compare_digest(stored.registration, _registration()) else None
 
 

@@ -19,7 +19,7 @@ from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
 from keap_connect.connect.invitations import OPEN, find_waiting, get_invitation, lock_invitation
 from keap_connect.connect.matching import Match, fit_invitation, match_grant
-from keap_connect.database import purge_deleted, read_session, write_or_retry, write_transaction
+from keap_connect.database import purge_deleted, read_all, read_one, read_session, write_or_retry, write_transaction
 from keap_connect.errors import InvitationClosed, SealBroken
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.user_info import Identity
@@ -137,8 +137,7 @@ def list_waiting() -> list[int]:
     is_nameless = flow.ending == Ending.IDENTITY_PENDING
     waits = is_nameless | (flow.ending == Ending.CONFIRMATION_PENDING) & flow.account_id.is_(None)
     is_recent = flow.pending_until > now, flow.ended_at > now - ACCESS_TOKEN_LIFE
-    with read_session() as session:
-        found = session.scalars(select(flow).where(waits, *is_recent).order_by(~is_nameless, flow.id)).all()
+    found = read_all(select(flow).where(waits, *is_recent).order_by(~is_nameless, flow.id))
     return [one.id for one in found if _is_unnamed(one)]
 
 
@@ -155,7 +154,6 @@ def identify_waiting(flow_id: int) -> None:
 
     Then it waits as before, and says who it is; the account of a person who is connected already gets it at once.
     """
-    with read_session() as session:
-        flow = session.get(AuthorizationFlow, flow_id)
+    flow = read_one(select(AuthorizationFlow).where(AuthorizationFlow.id == flow_id))
     if flow is not None and _is_unnamed(flow):
         identify_and_store(flow)

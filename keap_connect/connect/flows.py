@@ -19,7 +19,7 @@ from keap_connect.accounts.directory import load_account
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import FAILURES, SUCCESSES, Ending
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_session, write_or_retry, write_transaction
+from keap_connect.database import count_updated, read_all, read_one, read_rows, write_or_retry, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.authorization import new_authorization_request
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invitation, InvitationState
@@ -99,8 +99,7 @@ def find_flow_of_state(state: str | None, browser: str | None) -> AuthorizationF
     """
     if state is None:
         raise FlowRefused(Ending.STATE_MISSING)
-    with read_session() as session:
-        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == hash_secret(state)))
+    flow = read_one(select(AuthorizationFlow).where(AuthorizationFlow.state_hash == hash_secret(state)))
     if flow is None or flow.expires_at <= utc_now() - SHOWN_FOR:  # its page is gone, and soon the flow
         raise FlowRefused(Ending.STATE_UNKNOWN)
     if not _is_browser_of(flow, browser):
@@ -121,9 +120,8 @@ def claim_flow(flow: AuthorizationFlow) -> bool:
 
 def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
     """Return this browser's flow with this `ref`, for a day."""
-    with read_session() as session:
-        is_shown = AuthorizationFlow.expires_at > utc_now() - SHOWN_FOR
-        flow = session.scalar(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref, is_shown))
+    is_shown = AuthorizationFlow.expires_at > utc_now() - SHOWN_FOR
+    flow = read_one(select(AuthorizationFlow).where(AuthorizationFlow.ref == ref, is_shown))
     return flow if flow is not None and _is_browser_of(flow, browser) else None
 
 
@@ -150,8 +148,7 @@ def find_interrupted(but: Collection[int] = ()) -> AuthorizationFlow | None:
         AuthorizationFlow.ending.is_(None) | has_grant | is_nameless,
         AuthorizationFlow.id.not_in(but),
     )
-    with read_session() as session:
-        return session.scalar(interrupted.order_by(AuthorizationFlow.id).limit(1))
+    return read_one(interrupted.order_by(AuthorizationFlow.id).limit(1))
 
 
 def open_code_verifier(flow: AuthorizationFlow) -> str | None:
@@ -235,8 +232,7 @@ def count_unfinished() -> int:
     now = utc_now()
     has_expired = AuthorizationFlow.expires_at.between(now - UNUSED_KEPT_FOR, now)
     unfinished = select(func.count()).where(AuthorizationFlow.consumed_at.is_(None), has_expired)
-    with read_session() as session:
-        return session.scalar(unfinished) or 0
+    return read_one(unfinished) or 0
 
 
 def _forget_past(session: Session) -> None:
@@ -306,11 +302,10 @@ def list_journeys(reference: str = "") -> list[Journey]:
     query = select(AuthorizationFlow, Account).outerjoin(Account, Account.id == account_id)
     if reference:
         query = query.where(AuthorizationFlow.ref == reference)
-    with read_session() as session:
-        found = session.execute(query.order_by(AuthorizationFlow.id.desc()).limit(MOST_LISTED)).all()
-        oldest = min((flow.started_at for flow, _ in found), default=utc_now())
-        failed = AccountEvent.kind == EventKind.CONNECTION_FAILED, AccountEvent.at >= oldest
-        events = session.scalars(select(AccountEvent.details).where(*failed)).all()
+    found = read_rows(query.order_by(AuthorizationFlow.id.desc()).limit(MOST_LISTED))
+    oldest = min((flow.started_at for flow, _ in found), default=utc_now())
+    failed = AccountEvent.kind == EventKind.CONNECTION_FAILED, AccountEvent.at >= oldest
+    events = read_all(select(AccountEvent.details).where(*failed))
     addresses = {details.get("reference"): details.get("address") for details in events}
     journeys = []
     for flow, account in found:
@@ -330,8 +325,7 @@ def list_failures() -> list[Failures]:
     newest = select(func.max(flow.id)).where(*failed).group_by(flow.browser_hash)
     people = func.count()
     counted = select(flow.ending, people, func.max(flow.ended_at)).where(flow.id.in_(newest)).group_by(flow.ending)
-    with read_session() as session:
-        found = session.execute(counted.order_by(people.desc(), flow.ending)).all()
+    found = read_rows(counted.order_by(people.desc(), flow.ending))
     return [Failures(Ending(ending), count, last_at) for ending, count, last_at in found if ending and last_at]
 
 

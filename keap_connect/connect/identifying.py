@@ -13,7 +13,7 @@ from keap_connect.connect import matching
 from keap_connect.connect.importing import note_in_jobs, works_well
 from keap_connect.connect.matching import merge, take_names
 from keap_connect.connect.reconnect_links import revoke_open_links
-from keap_connect.database import read_session, write_or_retry
+from keap_connect.database import read_rows, write_or_retry
 from keap_connect.errors import TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
@@ -39,8 +39,7 @@ def list_unidentified(*, has_tenant: bool = False) -> set[tuple[int, int]]:
     lacks = Account.keap_user_id if has_tenant else Account.tenant_id
     is_pending = lacks.is_(None), ~Account.needs_first_refresh, *works, *is_sound
     pending = select(Account.id, Account.generation).where(*is_pending)
-    with read_session() as session:
-        return {(account_id, generation) for account_id, generation in session.execute(pending)}
+    return {(account_id, generation) for account_id, generation in read_rows(pending)}
 
 
 def identify_pending(account_id: int) -> int:

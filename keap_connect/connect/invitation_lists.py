@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, select
 from keap_connect.accounts.search import INVITATIONS, Page, search
 from keap_connect.connect.import_files import YES_OR_NO, check_extra, read_table
 from keap_connect.connect.invitations import USUAL_DAYS, MadeInvitation, NewInvitation, add_invitation, expire_past
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_one, read_session, write_transaction
 from keap_connect.errors import FormRefused, InvitationRefused
 from keap_connect.models import Invitation, InvitationState
 
@@ -62,8 +62,7 @@ def count_invitations() -> dict[str, int]:
     counts = {
         state: select(func.count()).select_from(ids.limit(MOST_COUNTED + 1).subquery()) for state, ids in some.items()
     }
-    with read_session() as session:
-        return {state: session.scalar(count) or 0 for state, count in counts.items()}
+    return {state: read_one(count) or 0 for state, count in counts.items()}
 
 
 def invite_many(content: bytes, actor: str, *, is_mailed: bool) -> list[MadeInvitation]:

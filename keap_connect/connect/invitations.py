@@ -21,7 +21,7 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
 from keap_connect.crypto import hash_secret
-from keap_connect.database import purge_deleted, read_session, write_transaction
+from keap_connect.database import purge_deleted, read_all, read_one, read_session, write_transaction
 from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
 from keap_connect.events.deleting import DELETED_AT_ONCE, delete_in_batches
 from keap_connect.events.history import Actor, EventKind, record
@@ -188,8 +188,7 @@ def working_urls(keys: Iterable[str]) -> dict[str, str]:
     hashes = {hash_secret(token): key for key, token in tokens.items()}
     is_open = Invitation.state.in_(OPEN), Invitation.expires_at > utc_now()
     works = select(Invitation.token_hash).where(Invitation.token_hash.in_(hashes), *is_open)
-    with read_session() as session:
-        return {hashes[one]: _url(tokens[hashes[one]]) for one in session.scalars(works)}
+    return {hashes[one]: _url(tokens[hashes[one]]) for one in read_all(works)}
 
 
 def withdraw(invitation_id: int, actor: str) -> Invitation:
@@ -254,8 +253,7 @@ def expire_past() -> None:
         Invitation.state.in_(OPEN) & (Invitation.expires_at <= now),
         (Invitation.state == InvitationState.WAITING) & ~waits,
     )
-    with read_session() as session:
-        ids: Sequence[int] = session.scalars(select(Invitation.id).where(is_past).limit(EXPIRED_AT_ONCE)).all()
+    ids: Sequence[int] = read_all(select(Invitation.id).where(is_past).limit(EXPIRED_AT_ONCE))
     if not ids:
         return
     with write_transaction() as session:
@@ -324,8 +322,7 @@ def _mail_it(session: Session, row: Invitation, mail: Delivery | None) -> None:
 
 def get_by_link(which: ColumnElement[bool]) -> Invitation:
     """Return the invitation of a link. Raises LinkGone: the link is unknown, expired, withdrawn, or replaced."""
-    with read_session() as session:
-        row = session.scalar(select(Invitation).where(which))
+    row = read_one(select(Invitation).where(which))
     is_closed = row is None or row.state in {InvitationState.EXPIRED, InvitationState.WITHDRAWN}
     if row is None or is_closed or (row.state in OPEN and row.expires_at <= utc_now()):
         raise LinkGone("The invitation is unknown, expired or withdrawn.")

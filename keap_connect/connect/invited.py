@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -17,7 +17,7 @@ from keap_connect.connect.invitations import (
     record_about,
 )
 from keap_connect.crypto import hash_secret
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_one, write_transaction
 from keap_connect.errors import LinkGone
 from keap_connect.events.history import Actor, EventKind
 from keap_connect.keap.user_info import Identity
@@ -26,8 +26,7 @@ from keap_connect.models import AuthorizationFlow, Invitation, InvitationState
 
 def return_link(invitation_id: int | None) -> str | None:
     """Return where the customer goes back to, if that is known and still allowed. It names the invitation, no more."""
-    with read_session() as session:
-        row = session.get(Invitation, invitation_id or 0)
+    row = read_one(select(Invitation).where(Invitation.id == invitation_id))
     if row is None or not row.return_url or not is_allowed_return_url(row.return_url):
         return None
     return f"{row.return_url}{'&' if '?' in row.return_url else '?'}invitation={row.id}"

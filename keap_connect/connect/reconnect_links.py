@@ -16,7 +16,7 @@ from keap_connect.accounts.directory import load_account
 from keap_connect.clock import utc_now
 from keap_connect.connect.flows import start_flow
 from keap_connect.crypto import hash_secret
-from keap_connect.database import read_session, write_or_retry, write_transaction
+from keap_connect.database import read_all, read_one, write_or_retry, write_transaction
 from keap_connect.errors import LinkGone, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import ask_to_reconnect
@@ -98,8 +98,7 @@ def working_urls(keys: Iterable[str]) -> dict[str, str]:
     tokens = {key: keyed_hash("reconnect link", key) for key in keys}
     hashes = {hash_secret(token): key for key, token in tokens.items()}
     works = select(ReconnectLink.token_hash).where(ReconnectLink.token_hash.in_(hashes), _is_open())
-    with read_session() as session:
-        return {hashes[one]: _url(tokens[hashes[one]]) for one in session.scalars(works)}
+    return {hashes[one]: _url(tokens[hashes[one]]) for one in read_all(works)}
 
 
 def revoke_links_of_earlier_mails(session: Session, account_id: int, message_id: str) -> None:
@@ -134,8 +133,7 @@ def forget_past_links(kept_for: timedelta) -> None:
 def list_open_links(account_id: int) -> list[ReconnectLink]:
     """Return the links of an account that still work, newest first."""
     query = select(ReconnectLink).where(ReconnectLink.account_id == account_id, _is_open())
-    with read_session() as session:
-        return list(session.scalars(query.order_by(ReconnectLink.id.desc())))
+    return read_all(query.order_by(ReconnectLink.id.desc()))
 
 
 def revoke_link(account_id: int, link_id: int, actor: str) -> None:
@@ -207,8 +205,7 @@ def use_up(session: Session, flow: AuthorizationFlow) -> None:
 
 
 def _find_open(which: ColumnElement[bool]) -> ReconnectLink:
-    with read_session() as session:
-        link = session.scalar(select(ReconnectLink).where(which, _is_open()))
+    link = read_one(select(ReconnectLink).where(which, _is_open()))
     if link is None:
         raise LinkGone("The link is unknown, used, expired or revoked.")
     return link

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Delete, String, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.database import purge_deleted, read_session, write_transaction
+from keap_connect.database import purge_deleted, read_one, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import AccountEvent, Delivery, Invitation, WebhookEndpoint
 
@@ -30,8 +30,7 @@ def delete_in_batches(rows: Delete, most: int = MOST_AT_ONCE) -> None:
 def count_older(age: timedelta, most: int | None = None) -> int:
     """Count the events that `prune_history` would delete; it stops at `most`."""
     found = select(AccountEvent.id).where(_is_older(age)).limit(most)
-    with read_session() as session:
-        return session.scalar(select(func.count()).select_from(found.subquery())) or 0
+    return read_one(select(func.count()).select_from(found.subquery())) or 0
 
 
 def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE, most: int | None = None) -> int:

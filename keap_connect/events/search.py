@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, String, TextClause, func, or_, select, tex
 from sqlalchemy.orm import InstrumentedAttribute
 
 from keap_connect.clock import utc_now
-from keap_connect.database import db, read_session
+from keap_connect.database import db, read_rows, read_session
 from keap_connect.events.history import EventKind, hide_others, sentence_of
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, AccountEvent
 from keap_connect.spreadsheet import csv_line
@@ -114,8 +114,7 @@ def _page(
     query = select(AccountEvent, Account.id, Account.title)
     query = query.outerjoin(Account, Account.id == AccountEvent.account_id)
     query = query.where(*_conditions(search), *conditions).order_by(*order).limit(limit + 1)
-    with read_session() as session:
-        found = session.execute(query).all()
+    found = read_rows(query)
     events = [
         _view(event, (title or NAMELESS) if is_there else None, search.only if search.hides_others else None)
         for event, is_there, title in found[:limit]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.stored_state import count_states, is_behind
-from keap_connect.database import read_session
+from keap_connect.database import read_all
 from keap_connect.deployment import check_keys, foreign_warning
 from keap_connect.errors import SettingsError
 from keap_connect.health.finding import Finding, attention, well, wrong
@@ -127,8 +127,7 @@ def check_refreshing() -> Iterator[Finding]:
 def check_unreadable() -> Iterator[Finding]:
     """Find the accounts whose refresh token the worker could not open; to open all tokens would take too long."""
     noted = Account.failures > 0, Account.failure_reason.startswith(UNREADABLE)
-    with read_session() as session:
-        ids = session.scalars(select(Account.id).where(*noted).order_by(Account.id).limit(MOST_NAMED)).all()
+    ids = read_all(select(Account.id).where(*noted).order_by(Account.id).limit(MOST_NAMED))
     if ids:
         sentence = f"The refresh token does not open of these accounts: {', '.join(map(str, ids))}."
         advice = "Put the key that sealed it back into TOKEN_KEYS and restart all processes, or reconnect them."

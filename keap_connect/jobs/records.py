@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.database import count_updated, read_session, write_transaction
+from keap_connect.database import count_updated, read_rows, read_session, write_transaction
 from keap_connect.errors import JobNotFound
 from keap_connect.events.deleting import DELETED_AT_ONCE, delete_in_batches
 from keap_connect.events.history import EventKind, record
@@ -112,8 +112,7 @@ def list_items(
     query = query.where(JobItem.job_id == job_id, JobItem.number > after).order_by(JobItem.number).limit(most)
     if outcome is not None:
         query = query.where(JobItem.outcome == outcome)
-    with read_session() as session:
-        return [(item, account or invitation) for item, account, invitation in session.execute(query)]
+    return [(item, account or invitation) for item, account, invitation in read_rows(query)]
 
 
 def items_csv(job_id: int, outcome: ItemOutcome | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import count_updated, purge_deleted, read_session, write_or_retry, write_transaction
+from keap_connect.database import count_updated, purge_deleted, read_all, read_one, write_or_retry, write_transaction
 from keap_connect.errors import ClientMisconfigured, KeapConnectError, TemporarilyUnavailable
 from keap_connect.jobs.bulk import BULK, act_on, add_next_items
 from keap_connect.jobs.imports import import_line
@@ -85,16 +85,14 @@ class JobRunner(Background):
             return
         ends_at = seconds_since_boot() + 1.0
         waiting = select(JobItem).where(JobItem.job_id == job.id, JobItem.outcome.is_(None))
-        with read_session() as session:
-            items = session.scalars(waiting.order_by(JobItem.tries, JobItem.number).limit(at_once(job))).all()
+        items = read_all(waiting.order_by(JobItem.tries, JobItem.number).limit(at_once(job)))
         if not items and job.rest:
             add_next_items(job.id)
         if job.kind == JobKind.REFRESH and items and self._stopping.wait(reserve_calls(len(items))):
             items = []  # the process ends
 
         def ask(item: JobItem) -> Finish | KeapConnectError:
-            with read_session() as session:
-                now = session.get(JobItem, item.ref)
+            now = read_one(select(JobItem).where(JobItem.ref == item.ref))
             if now is None or now.outcome is not None:  # the job was stopped, or another process was faster
                 return KeapConnectError("It does not wait any longer.")
             try:
@@ -125,8 +123,7 @@ def _claim(job_id: int | None = None) -> Job | None:
     due = select(Job.id).where(Job.finished_at.is_(None), Job.next_at <= now).order_by(Job.next_at, Job.id).limit(1)
     if job_id is not None:
         due = due.where(Job.id == job_id)
-    with read_session() as session:
-        found = session.scalar(due)
+    found = read_one(due)
     if found is None:
         return None
     claim = update(Job).where(Job.id == found, Job.finished_at.is_(None), Job.next_at <= now)

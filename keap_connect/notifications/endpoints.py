@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.naming import tidy_name
 from keap_connect.accounts.search import Page
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.database import read_all, read_session, take_turns, write_transaction
 from keap_connect.errors import DeliveryNotFound, SecretIsNew, WebhookNotFound, WebhookOff, WebhookUnfit
 from keap_connect.events.history import ANNOUNCED, EventKind, record
 from keap_connect.models import LARGEST_ID, Delivery, WebhookEndpoint
@@ -52,8 +52,7 @@ class SavedEndpoint:
 
 
 def list_endpoints() -> Sequence[WebhookEndpoint]:
-    with read_session() as session:
-        return session.scalars(select(WebhookEndpoint).order_by(WebhookEndpoint.id)).all()
+    return read_all(select(WebhookEndpoint).order_by(WebhookEndpoint.id))
 
 
 def get_endpoint(endpoint_id: int) -> WebhookEndpoint:

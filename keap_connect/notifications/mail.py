@@ -21,7 +21,7 @@ from keap_connect.clock import utc_now
 from keap_connect.connect.flows import Failures, list_failures
 from keap_connect.connect.invitations import mailed_link
 from keap_connect.connect.reconnect_links import make_link_for_mail, revoke_links_of_earlier_mails
-from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.database import read_all, read_one, read_session, take_turns, write_transaction
 from keap_connect.errors import AccountNotFound, LinkGone, MailNotNeeded
 from keap_connect.events import mailing
 from keap_connect.models import Account, Admin, Alarm, CredentialKind, Delivery, WebhookEndpoint
@@ -107,10 +107,9 @@ def _is_digest_due() -> bool:
     now = utc_now()  # one with a later time was written while the clock was ahead
     digests = select(Delivery.id).where(Delivery.channel == mailing.MAIL, Delivery.kind == mailing.DIGEST)
     lately = digests.where(Delivery.created_at.between(now - EVERY, now), Delivery.status != "cancelled")
-    with read_session() as session:
-        wanting = session.scalars(select(Admin.email).where(*mailing.gets_mails(Admin.has_digest_mails))).all()
-        # By recipient, whose index leads past the mails to customers and the webhooks.
-        return bool(wanting) and session.scalar(lately.where(Delivery.recipient.in_(wanting)).limit(1)) is None
+    wanting = read_all(select(Admin.email).where(*mailing.gets_mails(Admin.has_digest_mails)))
+    # By recipient, whose index leads past the mails to customers and the webhooks.
+    return bool(wanting) and read_one(lately.where(Delivery.recipient.in_(wanting)).limit(1)) is None
 
 
 def send(delivery: Delivery) -> Answer:
@@ -243,9 +242,8 @@ def _cause(delivery: Delivery) -> Cause | None:
 def _unsubscribe_url(delivery: Delivery, choice: MailChoice) -> str:
     """Check that the recipient still wants the mail, and return the link that ends such mails."""
     wanted = select(Admin.id).where(Admin.email == delivery.recipient, *mailing.may_get(COLUMNS[choice]))
-    with read_session() as session:
-        if session.scalar(wanted) is None:
-            raise MailNotNeeded("Its recipient is no longer an admin, or has switched these mails off.")
+    if read_one(wanted) is None:
+        raise MailNotNeeded("Its recipient is no longer an admin, or has switched these mails off.")
     return unsubscribe_url(delivery.recipient, choice)
 
 
@@ -322,16 +320,15 @@ def _were_many_lost() -> bool:
     """Whether so many grants ended within ten minutes of the last day that the clock, or this app, may be at fault."""
     now = utc_now()
     waiting = (Delivery.channel == mailing.CUSTOMER_MAIL, Delivery.finished_at.is_(None), Delivery.due_at <= now)
-    with read_session() as session:
-        if session.scalar(select(Delivery.id).where(*waiting).limit(1)) is None:
-            return False
-        lost = select(Account.state_since).where(
-            Account.state == AccountState.RECONNECT_REQUIRED,
-            Account.state_since.between(now - HELD_FOR, now),
-            Account.kind == CredentialKind.OAUTH,
-            ~Account.needs_first_refresh,
-        )
-        moments = session.scalars(lost.order_by(Account.state_since.desc()).limit(MOST_LOOKED_AT)).all()
+    if read_one(select(Delivery.id).where(*waiting).limit(1)) is None:
+        return False
+    lost = select(Account.state_since).where(
+        Account.state == AccountState.RECONNECT_REQUIRED,
+        Account.state_since.between(now - HELD_FOR, now),
+        Account.kind == CredentialKind.OAUTH,
+        ~Account.needs_first_refresh,
+    )
+    moments = read_all(lost.order_by(Account.state_since.desc()).limit(MOST_LOOKED_AT))
     counts = count_states()
     connected = sum(counts.values()) - counts.get(AccountState.DISCONNECTED, 0)
     many = min(max(LEAST_REFUSED, ceil(REFUSED_SHARE * connected)), MANY_LOST)
@@ -341,8 +338,7 @@ def _were_many_lost() -> bool:
 
 def list_results() -> list[Delivery]:
     """Return the last mail to each recipient that was tried, the newest first."""
-    with read_session() as session:
-        newest = session.scalars(_NEWEST_FIRST.limit(MOST_READ)).all()
+    newest = read_all(_NEWEST_FIRST.limit(MOST_READ))
     last: dict[str, Delivery] = {}
     for mail in newest:
         last.setdefault(mail.recipient, mail)
@@ -351,8 +347,7 @@ def list_results() -> list[Delivery]:
 
 def find_last_failure() -> Delivery | None:
     """Return the newest mail that was tried, unless it was sent."""
-    with read_session() as session:
-        newest = session.scalars(_NEWEST_FIRST.where(Delivery.status != "cancelled").limit(1)).first()
+    newest = read_one(_NEWEST_FIRST.where(Delivery.status != "cancelled").limit(1))
     return newest if newest and newest.status != "sent" else None
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, aliased
 from keap_connect import counters
 from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import count_updated, read_session, take_turns, write_transaction
+from keap_connect.database import count_updated, read_one, read_rows, read_session, take_turns, write_transaction
 from keap_connect.errors import KeapConnectError
 from keap_connect.events.mailing import ALARM, MAIL
 from keap_connect.keap.answers import cut
@@ -186,8 +186,7 @@ def send_claimed(channel: Channel, delivery: Delivery) -> Delivery:
 def count_waiting() -> dict[str, int]:
     """Return how many messages of each channel wait."""
     counted = select(Delivery.channel, func.count()).where(Delivery.finished_at.is_(None)).group_by(Delivery.channel)
-    with read_session() as session:
-        return dict(session.execute(counted).all())
+    return dict(read_rows(counted))
 
 
 def _claim(lane: Lane, most: int, busy: Sequence[int]) -> list[tuple[Delivery, datetime]]:
@@ -278,10 +277,7 @@ def _hurry_future_dated() -> None:
     is_future = Delivery.created_at > now
     is_too_late = and_(Delivery.attempts > 0, Delivery.due_at > now + timedelta(seconds=1.2 * LONGEST_WAIT_SECONDS))
     waits = update(Delivery).where(Delivery.finished_at.is_(None))
-    with read_session() as session:
-        found = session.scalar(
-            select(Delivery.id).where(Delivery.finished_at.is_(None), is_future | is_too_late).limit(1)
-        )
+    found = read_one(select(Delivery.id).where(Delivery.finished_at.is_(None), is_future | is_too_late).limit(1))
     if found is not None:
         with write_transaction() as session:
             dates = select(Delivery.id, Delivery.created_at, Delivery.due_at)

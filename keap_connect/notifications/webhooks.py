@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from standardwebhooks.webhooks import Webhook
 
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session
+from keap_connect.database import read_all, read_one
 from keap_connect.errors import SealBroken
 from keap_connect.events.history import Actor
 from keap_connect.keap.answers import retry_after_seconds
@@ -50,8 +50,7 @@ FAILS_TO_THE_LAST = timedelta(hours=40)
 
 
 def send(delivery: Delivery) -> Answer:
-    with read_session() as session:
-        endpoint = session.get(WebhookEndpoint, int(delivery.recipient))
+    endpoint = read_one(select(WebhookEndpoint).where(WebhookEndpoint.id == int(delivery.recipient)))
     if endpoint is None or endpoint.switched_off_at is not None:
         return Answer(False, "The endpoint is switched off or removed.", is_cancelled=True)
     body = json.dumps(delivery.payload, separators=(",", ":"))
@@ -165,9 +164,8 @@ def _post(url: str, headers: dict[str, str], body: bytes) -> tuple[int, CaseInse
 
 
 def list_lanes() -> Sequence[str]:
-    with read_session() as session:
-        on = select(WebhookEndpoint.id).where(WebhookEndpoint.switched_off_at.is_(None))
-        return [str(one) for one in session.scalars(on.order_by(WebhookEndpoint.id))]
+    on = select(WebhookEndpoint.id).where(WebhookEndpoint.switched_off_at.is_(None))
+    return [str(one) for one in read_all(on.order_by(WebhookEndpoint.id))]
 
 
 def note(session: Session, delivery: Delivery) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import seconds_since_boot, utc_now
-from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.database import read_all, take_turns, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import CLIENT_REFUSED, Account, AccountEvent, Alarm
 
@@ -105,14 +105,12 @@ def resume(names: Collection[str], actor: str) -> bool:
 
 
 def list_alarms() -> list[Alarm]:
-    with read_session() as session:
-        return list(session.scalars(select(Alarm).order_by(Alarm.raised_at)))
+    return read_all(select(Alarm).order_by(Alarm.raised_at))
 
 
 def list_refused(alarm: Alarm) -> list[int]:
     """Return the accounts whose refusals raised this alarm of a mass refusal, and those refused since."""
-    with read_session() as session:
-        return sorted(set(session.scalars(_refused_since(alarm.raised_at - WINDOW))))
+    return sorted({one for one in read_all(_refused_since(alarm.raised_at - WINDOW)) if one})
 
 
 def mark_first(account: Account) -> dict[str, bool]:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import aliased
 
 from keap_connect.accounts.stored_state import FAR_AHEAD
 from keap_connect.clock import utc_now
-from keap_connect.database import database_clock, read_session, take_turns, write_transaction
+from keap_connect.database import database_clock, read_one, take_turns, write_transaction
 from keap_connect.models import Account, RefreshBudget
 from keap_connect.refresh.lease import is_free
 from keap_connect.services import services
@@ -58,8 +58,7 @@ def lag_seconds() -> float:
     now = utc_now()
     is_waiting = Account.next_refresh_at <= now, ~Account.needs_first_refresh, _is_unclaimed(now), *_is_presentable()
     longest = select(Account.next_refresh_at).where(*is_waiting).order_by(Account.next_refresh_at).limit(1)
-    with read_session() as session:
-        due_at = session.scalar(longest)
+    due_at = read_one(longest)
     return max((now - due_at).total_seconds(), 0.0) if due_at else 0.0
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.stored_state import count_states
 from keap_connect.clock import utc_now
 from keap_connect.counters import Counted, hour_of, together
-from keap_connect.database import read_session, take_turns, write_transaction
+from keap_connect.database import read_all, take_turns, write_transaction
 from keap_connect.models import Period, Span, StateChange
 
 TURN = "counters"
@@ -53,8 +53,7 @@ def add_to_days() -> None:
 def read_periods(span: Span, since: datetime, until: datetime) -> dict[datetime, dict[str, float]]:
     """Return the figures of the periods that begin at `since` or later, and before `until`."""
     periods = select(Period).where(Period.span == span, Period.starts_at >= since, Period.starts_at < until)
-    with read_session() as session:
-        return {one.starts_at: one.figures for one in session.scalars(periods)}
+    return {one.starts_at: one.figures for one in read_all(periods)}
 
 
 def delete_past_periods() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect import counters
 from keap_connect.clock import utc_now
-from keap_connect.database import count_updated, read_session, take_turns, write_transaction
+from keap_connect.database import count_updated, read_all, read_rows, take_turns, write_transaction
 from keap_connect.models import Counter, Process, Worker
 from keap_connect.refresh import figures
 from keap_connect.refresh.lease import notice_clock_step
@@ -61,27 +61,24 @@ def report_counted() -> None:
 def read_counters() -> dict[str, dict[str, float]]:
     """Return what all processes have counted: the values by name and labels."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    with read_session() as session:
-        for row in session.scalars(select(Counter)):
-            found[row.name][row.labels] = row.value
+    for row in read_all(select(Counter)):
+        found[row.name][row.labels] = row.value
     return found
 
 
 def list_workers() -> list[Worker]:
     """Return the workers that wrote within the last minute."""
-    with read_session() as session:
-        alive = select(Worker).where(Worker.beat_at > utc_now() - SILENT_AFTER).order_by(Worker.started_at)
-        return list(session.scalars(alive))
+    alive = select(Worker).where(Worker.beat_at > utc_now() - SILENT_AFTER).order_by(Worker.started_at)
+    return read_all(alive)
 
 
 def list_living() -> dict[str, str | None]:
     """Return the names of the living processes, each with the key by which it seals; None if it has reported none."""
     alive_after = utc_now() - SILENT_AFTER
-    with read_session() as session:
-        keys = select(Process.name, Process.sealing_key).where(Process.beat_at > alive_after)
-        workers = session.scalars(select(Worker.name).where(Worker.beat_at > alive_after)).all()
-        # A worker of an older version reports no key.
-        return {**dict.fromkeys(workers), **dict(session.execute(keys).all())}
+    keys = select(Process.name, Process.sealing_key).where(Process.beat_at > alive_after)
+    workers = read_all(select(Worker.name).where(Worker.beat_at > alive_after))
+    # A worker of an older version reports no key.
+    return {**dict.fromkeys(workers), **dict(read_rows(keys))}
 
 
 def list_without_first_key() -> list[str]:

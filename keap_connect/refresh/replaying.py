@@ -18,7 +18,7 @@ from flask import Flask, current_app
 from sqlalchemy import exists, or_, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
-from keap_connect.database import read_session, write_transaction
+from keap_connect.database import read_one, write_transaction
 from keap_connect.durable_files import remove_abandoned
 from keap_connect.events.history import EventKind
 from keap_connect.models import Account, AccountEvent
@@ -267,5 +267,4 @@ def _store(pair: NewPair, is_confirmed: bool = False) -> None:
 def _is_known(account_id: int) -> bool:
     ends = AccountEvent.kind.in_((EventKind.ERASED, EventKind.MOVED_AWAY))
     ended = (AccountEvent.account_id == account_id) & ends
-    with read_session() as session:
-        return session.scalar(select(or_(exists().where(Account.id == account_id), exists().where(ended)))) is True
+    return read_one(select(or_(exists().where(Account.id == account_id), exists().where(ended)))) is True
