@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, cast
 
 from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
@@ -146,6 +146,21 @@ def read_all(query: Select[Result]) -> list[Result]:
 def read_rows(query: Select[*Values]) -> Sequence[Row[*Values]]:
     with read_session() as session:
         return session.execute(query).all()
+
+
+class Page(NamedTuple, Generic[Result]):
+    """A page of a list, the cursor of the next one, None at the end, and what a search says about itself."""
+
+    rows: Sequence[Result]
+    next_cursor: int | None
+    note: str = ""
+
+
+def read_page(query: Select[Result], limit: int, note: str = "") -> Page[Result]:
+    """Read the first rows of a query; the cursor is the id of the last of them, if there are more."""
+    rows = read_all(query.limit(limit + 1))
+    last: Any = rows[limit - 1] if len(rows) > limit else None
+    return Page(rows[:limit], last and last.id, note)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts import state as derived
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.naming import no_account
-from keap_connect.accounts.search import Order, Page, Position, search
+from keap_connect.accounts.search import Order, Position, search
 from keap_connect.accounts.state import AccountState, Cause, Ours
 from keap_connect.accounts.stored_state import count_states, registration, settle, settle_before_a_list
 from keap_connect.clock import utc_now
-from keap_connect.database import read_all, read_rows, read_session
+from keap_connect.database import Page, read_all, read_page, read_rows, read_session
 from keap_connect.errors import SealBroken
 from keap_connect.keap.token_response import normalize_tenant_id
 from keap_connect.models import CLIENT_REFUSED, LARGEST_ID, NAMELESS, Account, Alarm, SignIn
@@ -136,8 +136,8 @@ def list_accounts(
     with read_session() as session:
         if text:
             order = Order()  # what a search finds has one order
-            found = search(session, text, *([Account.state == state] if state else ()))
-            note, ids = found.note, _slice(found.ids, place, is_back=bool(before))
+            found, note = search(text, *([Account.state == state] if state else ()))
+            ids = _slice(found, place, is_back=bool(before))
         else:
             ids = order.find_ids(session, states, place, PAGE_SIZE + 1, is_back=bool(before))
         has_more = len(ids) > PAGE_SIZE
@@ -162,9 +162,8 @@ def count_matching(text: str, state: str) -> tuple[int, str]:
     if not text:
         counts = count_states()
         return counts.get(state, 0) if state else sum(counts.values()), ""
-    with read_session() as session:
-        found = search(session, text, *([Account.state == state] if state else ()))
-    return len(found.ids), found.note
+    ids, note = search(text, *([Account.state == state] if state else ()))
+    return len(ids), note
 
 
 def _slice(ids: Sequence[int], place: Position | None, *, is_back: bool) -> list[int]:
@@ -199,15 +198,14 @@ def list_accounts_after(
     if state:
         conditions.append(Account.state == state)
     note = ""
+    if text:
+        ids, note = search(text, *conditions, only=only, most=limit + 1)
+        conditions = [Account.id.in_(ids)]
+    found = read_page(select(Account).where(*conditions).order_by(Account.id), limit)
     with read_session() as session:
-        if text:
-            ids, note = search(session, text, *conditions, only=only, most=limit + 1)
-            conditions = [Account.id.in_(ids)]
-        query = select(Account).where(*conditions)
-        rows = session.scalars(query.order_by(Account.id).limit(limit + 1)).all()
         ours, pause_step = registration(session), _pause_step(session)
-    views = [view_of(row, ours, pause_step=pause_step) for row in rows[:limit]]
-    return Page(views, views[-1].id if len(rows) > limit else None, note)
+    views = [view_of(row, ours, pause_step=pause_step) for row in found.rows]
+    return Page(views, found.next_cursor, note)
 
 
 def list_accounts_of(person: SignIn | None) -> list[AccountView]:

@@ -4,9 +4,8 @@ from collections.abc import Collection, Iterator
 from operator import attrgetter
 
 from keap_connect.accounts.directory import AccountView, list_accounts_after
-from keap_connect.accounts.search import Page
 from keap_connect.accounts.stored_state import count_states
-from keap_connect.database import write_transaction
+from keap_connect.database import Page, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.spreadsheet import csv_line
 

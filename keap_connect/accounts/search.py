@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, TextClause, and_, func, literal, select, text, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
@@ -17,11 +17,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from keap_connect.accounts.naming import NAME, parse_account_name
 from keap_connect.accounts.state import AccountState
 from keap_connect.accounts.words import words_in
-from keap_connect.database import read_session
+from keap_connect.database import read_all, read_session
 from keap_connect.errors import AccountNotFound
 from keap_connect.models import LARGEST_ID, Account, AccountWord, Invitation, InvitationWord
 
-Row = TypeVar("Row")
 MOST_CANDIDATES = 2000
 TOO_MANY = f"More than {MOST_CANDIDATES:,} have a word that begins like this. Type one more word."
 BROKEN = (AccountState.RECONNECT_REQUIRED, AccountState.AT_RISK)
@@ -46,14 +45,6 @@ class Index(NamedTuple):
 ACCOUNTS, INVITATIONS = Index(Account, AccountWord), Index(Invitation, InvitationWord)
 
 
-class Page(NamedTuple, Generic[Row]):
-    """A page of a list, the cursor of the next one, None at the end, and what a search says about itself."""
-
-    rows: Sequence[Row]
-    next_cursor: int | None
-    note: str = ""
-
-
 class Found(NamedTuple):
     """The ids of those found, in order; `note` says that there may be more, or why none is looked for."""
 
@@ -62,7 +53,6 @@ class Found(NamedTuple):
 
 
 def search(
-    session: Session,
     text: str,
     *conditions: ColumnElement[bool],
     only: Collection[int] | None = None,
@@ -80,8 +70,8 @@ def search(
     """
     typed = text.strip()
     if typed.startswith("#") or (":" in typed and NAME.fullmatch(typed)):
-        return Found(_find_named(session, typed.removeprefix("#"), conditions, index))
-    number = _find_named(session, typed, conditions, index) if typed.isdecimal() else []
+        return Found(_find_named(typed.removeprefix("#"), conditions, index))
+    number = _find_named(typed, conditions, index) if typed.isdecimal() else []
     if number and len(typed) == 1:
         return Found(number)
     words = words_in(typed)
@@ -89,7 +79,8 @@ def search(
         return Found([], "Type letters or digits of a name, an address or an id.")
     if all(len(word) == 1 and word.isascii() for word in words):  # elsewhere a name may have one character
         return Found([], "A word of one letter finds too much: type at least two letters of a word.")
-    ids, is_cut = _find_by_words(session, words, conditions, only=only, index=index, most=most)
+    with read_session() as session:
+        ids, is_cut = _find_by_words(session, words, conditions, only=only, index=index, most=most)
     return Found(sorted({*number, *ids}), TOO_MANY if is_cut else "")
 
 
@@ -97,15 +88,14 @@ def list_ids_after(index: Index, after: int, limit: int, text: str, state: str) 
     """Return the ids above `after` that a text finds, in this state if one is given; and the id to go on from."""
     rows = index.rows
     conditions = [rows.id > after, *([rows.state == state] if state else ())]
-    with read_session() as session:
-        if text:
-            ids = search(session, text, *conditions, index=index, most=limit + 1).ids[: limit + 1]
-        else:
-            ids = list(session.scalars(select(rows.id).where(*conditions).order_by(rows.id).limit(limit + 1)))
+    if text:
+        ids = search(text, *conditions, index=index, most=limit + 1).ids
+    else:
+        ids = read_all(select(rows.id).where(*conditions).order_by(rows.id).limit(limit + 1))
     return ids[:limit], ids[limit - 1] if len(ids) > limit else None
 
 
-def _find_named(session: Session, name: str, conditions: Collection[ColumnElement[bool]], index: Index) -> list[int]:
+def _find_named(name: str, conditions: Collection[ColumnElement[bool]], index: Index) -> list[int]:
     try:
         column, value = parse_account_name(name)
     except AccountNotFound:
@@ -113,7 +103,7 @@ def _find_named(session: Session, name: str, conditions: Collection[ColumnElemen
     if not hasattr(index.rows, column):
         return []
     named = select(index.rows.id).where(getattr(index.rows, column) == value, *conditions).order_by(index.rows.id)
-    return list(session.scalars(named.limit(MOST_CANDIDATES)))
+    return read_all(named.limit(MOST_CANDIDATES))
 
 
 def _find_by_words(

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
-from keap_connect.accounts.search import INVITATIONS, Page, search
+from keap_connect.accounts.search import INVITATIONS, search
 from keap_connect.connect.import_files import YES_OR_NO, check_extra, read_table
 from keap_connect.connect.invitations import USUAL_DAYS, MadeInvitation, NewInvitation, add_invitation, expire_past
-from keap_connect.database import read_one, read_session, write_transaction
+from keap_connect.database import Page, read_one, read_page, read_session, write_transaction
 from keap_connect.errors import FormRefused, InvitationRefused
 from keap_connect.models import Invitation, InvitationState
 
@@ -32,13 +32,10 @@ def list_invitations(
     if external_id:
         conditions.append(Invitation.external_id == external_id)
     note = ""
-    with read_session() as session:
-        if text:
-            ids, note = search(session, text, *conditions, index=INVITATIONS)
-            conditions = [Invitation.id.in_(ids[-limit - 1 :])]
-        query = select(Invitation).where(*conditions).order_by(Invitation.id.desc()).limit(limit + 1)
-        rows = session.scalars(query).all()
-    return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, note)
+    if text:
+        ids, note = search(text, *conditions, index=INVITATIONS)
+        conditions = [Invitation.id.in_(ids[-limit - 1 :])]
+    return read_page(select(Invitation).where(*conditions).order_by(Invitation.id.desc()), limit, note)
 
 
 def count_matching(text: str, state: str) -> tuple[int, str]:
@@ -47,12 +44,11 @@ def count_matching(text: str, state: str) -> tuple[int, str]:
     It counts none beyond MOST_COUNTED + 1.
     """
     conditions = [Invitation.state == state] if state else []
-    with read_session() as session:
-        if text:
-            found = search(session, text, *conditions, index=INVITATIONS)
-            return len(found.ids), found.note
-        ids = select(Invitation.id).where(*conditions).limit(MOST_COUNTED + 1)
-        return session.scalar(select(func.count()).select_from(ids.subquery())) or 0, ""
+    if text:
+        ids, note = search(text, *conditions, index=INVITATIONS)
+        return len(ids), note
+    some = select(Invitation.id).where(*conditions).limit(MOST_COUNTED + 1)
+    return read_one(select(func.count()).select_from(some.subquery())) or 0, ""
 
 
 def count_invitations() -> dict[str, int]:
@@ -62,7 +58,8 @@ def count_invitations() -> dict[str, int]:
     counts = {
         state: select(func.count()).select_from(ids.limit(MOST_COUNTED + 1).subquery()) for state, ids in some.items()
     }
-    return {state: read_one(count) or 0 for state, count in counts.items()}
+    with read_session() as session:
+        return {state: session.scalar(count) or 0 for state, count in counts.items()}
 
 
 def invite_many(content: bytes, actor: str, *, is_mailed: bool) -> list[MadeInvitation]:

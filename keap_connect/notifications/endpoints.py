@@ -18,9 +18,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.naming import tidy_name
-from keap_connect.accounts.search import Page
 from keap_connect.clock import utc_now
-from keap_connect.database import read_all, read_session, take_turns, write_transaction
+from keap_connect.database import Page, read_all, read_page, read_session, take_turns, write_transaction
 from keap_connect.errors import DeliveryNotFound, SecretIsNew, WebhookNotFound, WebhookOff, WebhookUnfit
 from keap_connect.events.history import ANNOUNCED, EventKind, record
 from keap_connect.models import LARGEST_ID, Delivery, WebhookEndpoint
@@ -149,10 +148,8 @@ def list_deliveries(
         query = query.where(Delivery.id < max(0, min(before, LARGEST_ID)))
     if status:
         query = query.where(Delivery.status == status)
-    with read_session() as session:
-        _get(session, endpoint_id)
-        rows = session.scalars(query.order_by(Delivery.id.desc()).limit(limit + 1)).all()
-    return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None)
+    get_endpoint(endpoint_id)
+    return read_page(query.order_by(Delivery.id.desc()), limit)
 
 
 def redeliver(endpoint_id: int, delivery_id: int) -> Delivery:
