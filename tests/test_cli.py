@@ -442,7 +442,7 @@ def test_an_export_without_a_database_leaves_the_file_as_it_is(flask: Flasks, ap
     assert (failed.returncode, (tmp_path / "accounts.csv").read_text()) == (4, "yesterday's")
     assert (no_folder.returncode, "No such file or directory" in said(no_folder)) == (1, True)
     with app.app_context():
-        assert "exported" not in {event.kind for event in list_events(Search()).events}
+        assert "exported" not in {event.kind for event in list_events(Search()).rows}
 
 
 def test_a_line_whose_access_token_has_expired_is_imported_with_a_word_about_it(app: Flask, sandbox: Sandbox):

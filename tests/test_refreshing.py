@@ -111,7 +111,7 @@ def credential_of(account_id):
 
 
 def kinds_of(account_id):
-    return [one.kind for one in list_events(Search(account_id=account_id)).events]
+    return [one.kind for one in list_events(Search(account_id=account_id)).rows]
 
 
 def served(account_id):
@@ -702,7 +702,7 @@ def test_a_refusal_that_was_confirmed_asks_for_a_reconnect_and_deletes_nothing(a
     assert row_of(account)["refused_at"] is not None
     assert state_of(account) is AccountState.RECONNECT_REQUIRED
     assert kinds_of(account)[:2] == [EventKind.RECONNECT_REQUIRED, EventKind.REFRESH_REFUSED]
-    told = [one.sentence for one in list_events(Search(account_id=account)).events]
+    told = [one.sentence for one in list_events(Search(account_id=account)).rows]
     assert [sentence.partition(" Keap answered")[0] for sentence in told[:4]] == [
         "A person must authorize again. Keap refused the refresh token for good.",
         "Keap refused the refresh token for good.",
@@ -744,7 +744,7 @@ def test_a_pair_of_another_tenant_is_not_stored(account, sandbox):
     assert credential_of(account) == before
     assert row_of(account)["attempted_at"] is not None
     assert kinds_of(account) == [EventKind.AT_RISK, EventKind.OTHER_TENANT_ANSWERED]
-    assert "zz999" in list_events(Search(account_id=account)).events[1].sentence
+    assert "zz999" in list_events(Search(account_id=account)).rows[1].sentence
 
 
 @on_sqlite
@@ -755,7 +755,7 @@ def test_another_scope_than_full_is_told(account, sandbox):
 
     refresh_account(account, "test")
 
-    sentences = [event.sentence for event in list_events(Search(account_id=account)).events]
+    sentences = [event.sentence for event in list_events(Search(account_id=account)).rows]
     assert "Keap granted the scope basic|ab123 instead of full." in sentences
 
 

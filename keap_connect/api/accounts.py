@@ -78,5 +78,5 @@ def list_events(query: dict[str, Any]) -> dict[str, Any]:
     account_id = visible_account_id(query["account"]) if "account" in query else None
     search = Search(query.get("kind"), account_id, only=current_key().account_ids, hides_others=True)
     page = list_events_after(query["cursor"], search, query["limit"])
-    next_cursor = page.events[-1].id if page.events else query["cursor"]
-    return {"events": page.events, "next_cursor": next_cursor, "has_more": page.next_id is not None}
+    next_cursor = page.rows[-1].id if page.rows else query["cursor"]
+    return {"events": page.rows, "next_cursor": next_cursor, "has_more": page.next_cursor is not None}

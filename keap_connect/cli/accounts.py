@@ -76,7 +76,7 @@ def list_(text: str, state: str | None, limit: int | None) -> Answer:
 def show(account: str) -> Answer:
     """Show one account and its history."""
     found = view_account(find_account_id(account))
-    events = list_events(Search(account_id=found.id)).events
+    events = list_events(Search(account_id=found.id)).rows
     text = [facts({name: value for name, value in _facts(found).items() if name != "reasons"})]
     text += [cell(f"! {reason}") for reason in found.reasons]
     text += [cell(f"{event.at.isoformat(timespec='seconds')}  {event.actor}  {event.sentence}") for event in events]

@@ -24,10 +24,10 @@ def list_(kind: str | None, account: str | None, who: str, limit: int) -> Answer
     """List events, newest first."""
     only = find_ids_in_history(account) if account else None
     page = list_events(Search(kind, only=only, who=who), limit=limit)
-    events = page.events
-    while page.next_id and len(events) < limit:
-        page = list_events(Search(kind, only=only, who=who), page.next_id, limit - len(events))
-        events += page.events
+    events = list(page.rows)
+    while page.next_cursor and len(events) < limit:
+        page = list_events(Search(kind, only=only, who=who), page.next_cursor, limit - len(events))
+        events += page.rows
     rows = [(event.at, event.actor, event.address, event.account_id, event.sentence) for event in events]
     return Answer(
         [asdict(event) for event in events],

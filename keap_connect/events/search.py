@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, String, TextClause, func, or_, select, tex
 from sqlalchemy.orm import InstrumentedAttribute
 
 from keap_connect.clock import utc_now
-from keap_connect.database import db, read_rows, read_session
+from keap_connect.database import Page, db, read_rows, read_session
 from keap_connect.events.history import EventKind, hide_others, sentence_of
 from keap_connect.models import LARGEST_ID, NAMELESS, Account, AccountEvent
 from keap_connect.spreadsheet import csv_line
@@ -55,19 +55,11 @@ class EventView:
     details: str = ""
 
 
-@dataclass(frozen=True)
-class EventPage:
-    """One page of events. `next_id` is the cursor of the next page; None at the end.
+def list_events(search: Search, before: int | None = None, limit: int = PAGE_SIZE) -> Page[EventView]:
+    """Return events newest first; with `before`, those after the event of this id. Days are read in order of time.
 
     A page of a search for `who` may have few events, or none, and a next one.
     """
-
-    events: list[EventView]
-    next_id: int | None = None
-
-
-def list_events(search: Search, before: int | None = None, limit: int = PAGE_SIZE) -> EventPage:
-    """Return events newest first; with `before`, those after the event of this id. Days are read in order of time."""
     at, ids = AccountEvent.at, AccountEvent.id
     keys: list[InstrumentedAttribute[Any]] = [at, ids] if search.since or search.until else [ids]
     conditions: list[ColumnElement[bool]] = []
@@ -84,10 +76,10 @@ def list_events(search: Search, before: int | None = None, limit: int = PAGE_SIZ
         if last is not None:
             conditions.append(tuple_(*keys) >= tuple_(*last, types=[key.type for key in keys]))
     page = _page(search, conditions, order, limit)
-    return page if page.next_id or last is None else replace(page, next_id=last.id)
+    return page if page.next_cursor or last is None else page._replace(next_cursor=last.id)
 
 
-def list_events_after(cursor: int, search: Search, limit: int) -> EventPage:
+def list_events_after(cursor: int, search: Search, limit: int) -> Page[EventView]:
     """Return the events of accounts with an id above `cursor`, oldest first; a caller that follows them misses none."""
     conditions: list[ColumnElement[bool]] = [AccountEvent.id > cursor, AccountEvent.account_id.is_not(None)]
     if db.engine.dialect.name == "postgresql":
@@ -101,16 +93,16 @@ def events_as_csv(search: Search) -> Iterator[str]:
     before: int | None = None
     while True:
         page = list_events(search, before, ROWS_AT_ONCE)
-        for row in page.events:
+        for row in page.rows:
             yield csv_line((row.at, row.kind, row.sentence, row.actor, row.address, row.account_id, row.details))
-        before = page.next_id
+        before = page.next_cursor
         if before is None:
             return
 
 
 def _page(
     search: Search, conditions: Collection[ColumnElement[bool]], order: Collection[ColumnElement[Any]], limit: int
-) -> EventPage:
+) -> Page[EventView]:
     query = select(AccountEvent, Account.id, Account.title)
     query = query.outerjoin(Account, Account.id == AccountEvent.account_id)
     query = query.where(*_conditions(search), *conditions).order_by(*order).limit(limit + 1)
@@ -119,7 +111,7 @@ def _page(
         _view(event, (title or NAMELESS) if is_there else None, search.only if search.hides_others else None)
         for event, is_there, title in found[:limit]
     ]
-    return EventPage(events, events[-1].id if len(found) > limit else None)
+    return Page(events, events[-1].id if len(found) > limit else None)
 
 
 def _conditions(search: Search) -> Iterator[ColumnElement[bool] | TextClause]:

@@ -137,7 +137,7 @@ def _counts() -> dict[str, object]:
 
 def _failures() -> dict[str, object]:
     """Return the newest events of each kind, by their time and number."""
-    found = [event for kind in TROUBLE for event in list_events(Search(kind=kind), limit=OF_EACH_KIND).events]
+    found = [event for kind in TROUBLE for event in list_events(Search(kind=kind), limit=OF_EACH_KIND).rows]
     found.sort(key=lambda event: event.id, reverse=True)
     return {
         f"{_say(event.at)} no. {event.id}": f"account {event.account_id or '-'}: {_sentence(event)}" for event in found

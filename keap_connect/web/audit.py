@@ -7,9 +7,10 @@ from typing import Any
 from flask import Response, render_template, request, stream_with_context, url_for
 
 from keap_connect.accounts.naming import find_ids_in_history, read_typed_name
+from keap_connect.database import Page
 from keap_connect.errors import AccountNotFound
 from keap_connect.events.history import EventKind
-from keap_connect.events.search import EventPage, Search, events_as_csv, list_events
+from keap_connect.events.search import Search, events_as_csv, list_events
 from keap_connect.web.auth import Audience, Pages
 
 bp = Pages("audit", __name__)
@@ -19,17 +20,17 @@ LONGEST_SEARCH = 100
 @bp.page("/audit", Audience.VIEWER)
 def index() -> str:
     search, errors = _read_search()
-    page = EventPage([]) if errors else list_events(search, request.args.get("before", type=int))
+    page = Page([], None) if errors else list_events(search, request.args.get("before", type=int))
     typed = {name: request.args.get(name, "").strip()[:LONGEST_SEARCH] for name in READERS}
     asked: dict[str, Any] = {name: value for name, value in typed.items() if value}
     return render_template(
         "audit/index.html",
-        events=page.events,
+        events=page.rows,
         asked=asked,
         errors=errors,
         kinds=list(EventKind),
         newest_url=url_for("audit.index", **asked) if request.args.get("before") else None,
-        older_url=url_for("audit.index", **asked, before=page.next_id) if page.next_id else None,
+        older_url=url_for("audit.index", **asked, before=page.next_cursor) if page.next_cursor else None,
         csv_url=url_for("audit.download", **asked),
     )
 

@@ -36,7 +36,7 @@ def test_known_client_is_told_by_one_exchange_and_nothing_is_spent(app: Flask, s
     assert [(call["kind"], call["outcome"]) for call in calls] == [("code", "refused")]
     assert Stored(app, sandbox).rows() == []
     with app.app_context():
-        (event,) = list_events(Search()).events
+        (event,) = list_events(Search()).rows
     assert event.kind == "client_checked"
     assert event.sentence.startswith("Client id and secret were checked at Keap. Keap knows them. Keap answered 400")
 

@@ -35,7 +35,7 @@ def tell(kind, account_id=7, **details):
 
 
 def events_of(account_id: int) -> list[EventView]:
-    return list_events(Search(account_id=account_id)).events
+    return list_events(Search(account_id=account_id)).rows
 
 
 def test_the_newest_event_comes_first_and_other_accounts_stay_out():
@@ -142,7 +142,7 @@ def test_an_announced_event_has_one_delivery_for_each_endpoint_that_wants_its_ty
         details = {"why": "Keap said canary.", "cause": Cause.UNUSED, "deadline": "2026-12-01T00:00:00+00:00"}
         record(session, EventKind.AT_RISK, account.id, Actor.SYSTEM, **details)
     first, second = deliveries()
-    event = list_events(Search(account_id=account.id)).events[0]
+    event = list_events(Search(account_id=account.id)).rows[0]
 
     assert (first.recipient, second.recipient, first.payload) == ("1", "2", second.payload)
     assert first.message_id != second.message_id

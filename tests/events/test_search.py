@@ -29,7 +29,7 @@ def tell(kind=EventKind.REFRESHED, account_id=7, actor="system", **details):
 
 
 def found(wanted=None, **rest):
-    return [row.sentence for row in list_events(wanted or Search(), **rest).events]
+    return [row.sentence for row in list_events(wanted or Search(), **rest).rows]
 
 
 def test_each_filter_narrows_the_search(clock):
@@ -53,7 +53,7 @@ def test_each_filter_narrows_the_search(clock):
     assert found(Search(who="%")) == found(Search(who="_")) == []
     assert found(Search(since=yesterday)) == [changed, signed_in, gone]
     assert found(Search(until=yesterday)) == [connected]
-    assert list_events(Search(account_id=7)).events[0].address == "2001:db8::9"
+    assert list_events(Search(account_id=7)).rows[0].address == "2001:db8::9"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -63,7 +63,7 @@ def test_an_account_without_a_name_is_not_shown_as_gone():
     tell(account_id=account.id)
     tell(account_id=99)
 
-    assert [event.account_title for event in list_events(Search()).events] == [None, "New Keap account"]
+    assert [event.account_title for event in list_events(Search()).rows] == [None, "New Keap account"]
 
 
 def test_pages_stay_right_while_events_come_in():
@@ -72,12 +72,12 @@ def test_pages_stay_right_while_events_come_in():
 
     first = list_events(Search(), limit=2)
     tell(EventKind.SCOPE_CHANGED, scope="new")
-    second = list_events(Search(), first.next_id, limit=2)
-    last = list_events(Search(), second.next_id, limit=2)
+    second = list_events(Search(), first.next_cursor, limit=2)
+    last = list_events(Search(), second.next_cursor, limit=2)
 
-    scopes = [row.details for page in (first, second, last) for row in page.events]
+    scopes = [row.details for page in (first, second, last) for row in page.rows]
     assert scopes == [f'{{"scope": "{number}"}}' for number in (4, 3, 2, 1, 0)]
-    assert last.next_id is None
+    assert last.next_cursor is None
 
 
 def test_a_page_looks_for_a_text_in_so_many_events_and_goes_on_from_there(monkeypatch):
@@ -86,10 +86,10 @@ def test_a_page_looks_for_a_text_in_so_many_events_and_goes_on_from_there(monkey
         tell(EventKind.SCOPE_CHANGED, actor="ann" if number in {0, 7} else "bob", scope=str(number))
     for wanted in (Search(who="ann"), Search(who="ann", since=utc_now() - timedelta(days=1))):
         pages, page = [], list_events(wanted)
-        while page.next_id:
-            pages.append([row.details for row in page.events])
-            page = list_events(wanted, page.next_id)
-        assert [*pages, [row.details for row in page.events]] == [['{"scope": "7"}'], [], ['{"scope": "0"}']]
+        while page.next_cursor:
+            pages.append([row.details for row in page.rows])
+            page = list_events(wanted, page.next_cursor)
+        assert [*pages, [row.details for row in page.rows]] == [['{"scope": "7"}'], [], ['{"scope": "0"}']]
         assert len(list(events_as_csv(wanted))) == 3
 
 
@@ -102,8 +102,8 @@ def test_days_are_read_in_order_of_time_also_after_the_clock_went_back(clock):
     scopes, before = [], None
     for _ in range(3):
         page = list_events(wanted, before, limit=1)
-        scopes += [row.details for row in page.events]
-        before = page.next_id
+        scopes += [row.details for row in page.rows]
+        before = page.next_cursor
     assert (scopes, before) == ([f'{{"scope": "{hours}"}}' for hours in (3, 1, -2)], None)
     assert len(found(limit=9)) == len(found(wanted)) == 3
 

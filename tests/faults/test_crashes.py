@@ -232,7 +232,7 @@ def test_a_late_refusal_is_recorded_and_a_refresh_with_the_newer_token_tells_whe
     assert stage.state(account_id) is AccountState.AT_RISK
     with stage.app.app_context():
         assert "Keap refused an earlier refresh token" in view_account(account_id).reasons[0]
-        (_, said, _) = list_events(Search(account_id=account_id)).events
+        (_, said, _) = list_events(Search(account_id=account_id)).rows
         assert "refresh token number 1, but number 2 was stored by then" in said.sentence
     assert other.ask("sweep")["refreshed"] == 1
     assert stage.state(account_id) is AccountState.ACTIVE

@@ -214,7 +214,7 @@ def test_an_endpoint_that_is_down_for_three_days_is_switched_off_said_and_can_be
     first, second = deliveries()
     assert (first.status, second.status) == ("given_up", "cancelled")
     assert "503" in (get_endpoint(1).switched_off_because or "")
-    assert list_events(Search()).events[0].kind == "webhook_switched_off"
+    assert list_events(Search()).rows[0].kind == "webhook_switched_off"
     ((finding,), (said,)) = list(check_webhooks()), [one for one in examine() if one.subject == "webhooks"]
     assert finding == said
     assert "was switched off. No message has reached it since" in finding.sentence

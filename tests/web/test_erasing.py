@@ -121,7 +121,7 @@ def test_the_worker_deletes_what_is_older_than_the_settings_allow(
                 counts = [
                     session.scalar(select(func.count(table.id))) for table in (AuthorizationFlow, ReconnectLink, APIKey)
                 ]
-            events = list_events(Search()).events[::-1]
+            events = list_events(Search()).rows[::-1]
         return *counts, [f"{event.kind} by {event.actor}" for event in events]
 
     all_events = ["connected by customer", "reconnect_link_made by x", "refreshed by x", "api_key_issued by x"]
@@ -181,7 +181,7 @@ def test_an_admin_disconnects_and_erases_with_the_password_only(app: Flask, admi
 
     def history() -> list[tuple[str, str]]:
         with app.app_context():
-            return [(event.kind, event.actor) for event in list_events(Search(account_id=1)).events]
+            return [(event.kind, event.actor) for event in list_events(Search(account_id=1)).rows]
 
     assert [press(act, "not the password") for act in ("disconnect", "erase")] == [401, 401]
     assert "That password is wrong. Nothing was changed." in admin.text

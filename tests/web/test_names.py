@@ -58,7 +58,7 @@ def test_names_are_saved_shown_told_in_the_history_and_cleared(app: Flask, admin
     save(admin, "The Dentist", "")
     assert names(app) == ("The Dentist", None)
     with app.app_context():
-        assert [event.sentence for event in list_events(Search(account_id=1)).events] == [
+        assert [event.sentence for event in list_events(Search(account_id=1)).rows] == [
             "The external id was changed from “crm:1” to none.",
             "The external id was changed from none to “crm:1”.",
             "The label was changed from none to “The Dentist”.",

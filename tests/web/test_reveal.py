@@ -43,7 +43,7 @@ def reveal(admin: Visitor, password: str = ADMIN_PASSWORD) -> requests.Response:
 def reveals(app: Flask) -> list[str]:
     """Return who looked at the token."""
     with app.app_context():
-        return [event.actor for event in list_events(Search(account_id=1)).events if event.kind == "token_revealed"]
+        return [event.actor for event in list_events(Search(account_id=1)).rows if event.kind == "token_revealed"]
 
 
 @pytest.mark.proves("R58")
