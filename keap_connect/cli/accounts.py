@@ -54,7 +54,7 @@ accounts = group("accounts", "The connected Keap accounts.")
 SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id", "updates")
 
 
-@command("list", "accounts list", "accounts list acme --state at_risk", "accounts list --json", within=accounts)
+@command("list", "", "acme --state at_risk", "--json", within=accounts)
 @click.argument("text", default="")
 @click.option("--state", type=click.Choice([state.value for state in AccountState]))
 @click.option("--limit", type=click.IntRange(1, LARGEST_ID), help="How many at most; without it, all.")
@@ -71,7 +71,7 @@ def list_(text: str, state: str | None, limit: int | None) -> Answer:
     return Answer([_facts(account) for account in found], table(headings, rows, ends_in_sentence=True))
 
 
-@command("show", "accounts show 7", "accounts show external:acme --json", within=accounts)
+@command("show", "7", "external:acme --json", within=accounts)
 @account_argument
 def show(account: str) -> Answer:
     """Show one account and its history."""
@@ -83,11 +83,7 @@ def show(account: str) -> Answer:
     return Answer({**_facts(found), "events": [asdict(event) for event in events]}, "\n".join(text))
 
 
-@command(
-    "name",
-    *("accounts name 7 --external-id acme --label 'The Dentist'", "accounts name external:acme --label ''"),
-    within=accounts,
-)
+@command("name", "7 --external-id acme --label 'The Dentist'", "external:acme --label ''", within=accounts)
 @account_argument
 @click.option("--label", help="Your name for the account; '' removes it.")
 @click.option("--external-id", help="Your own id of this customer; '' removes it.")
@@ -101,11 +97,7 @@ def name(account: str, label: str | None, external_id: str | None) -> Answer:
     return Answer(_facts(view_account(account_id)), "The names are saved.")
 
 
-@command(
-    "token",
-    *("accounts token external:acme", "accounts token 7 --min-validity 1800", "accounts token 7 --json"),
-    within=accounts,
-)
+@command("token", "external:acme", "7 --min-validity 1800", "7 --json", within=accounts)
 @account_argument
 @click.option(
     "--min-validity",
@@ -121,7 +113,7 @@ def token(account: str, min_validity: int | None) -> Answer:
     return Answer(served.as_answer(), served.access_token, note)
 
 
-@command("refresh", "accounts refresh 7", "accounts refresh --all --json", within=accounts)
+@command("refresh", "7", "--all --json", within=accounts)
 @click.argument("account", type=AccountName(), required=False)
 @click.option("--all", "everything", is_flag=True, help="Every account that has a refresh token, one after the other.")
 def refresh(account: str | None, everything: bool) -> Answer:
@@ -135,7 +127,7 @@ def refresh(account: str | None, everything: bool) -> Answer:
     return Answer({"refreshed": [account_id], "failed": [], "left": 0}, "Refreshed: new tokens are stored.")
 
 
-@command("disconnect", "accounts disconnect external:acme", "accounts disconnect 7 --yes", within=accounts)
+@command("disconnect", "external:acme", "7 --yes", within=accounts)
 @account_argument
 @asks("Delete the tokens of this account?")
 def disconnect(account: str) -> Answer:
@@ -145,7 +137,7 @@ def disconnect(account: str) -> Answer:
     return Answer({"id": account_id, "state": AccountState.DISCONNECTED}, f"Disconnected. {AT_KEAP}")
 
 
-@command("reconnect-link", "accounts reconnect-link external:acme", "accounts reconnect-link 7 --json", within=accounts)
+@command("reconnect-link", "external:acme", "7 --json", within=accounts)
 @account_argument
 def reconnect_link(account: str) -> Answer:
     """Print a link by which the customer can reconnect, once, within seven days and without a sign-in."""
@@ -153,7 +145,7 @@ def reconnect_link(account: str) -> Answer:
     return Answer(asdict(made), made.url)
 
 
-@command("erase", "accounts erase external:acme", "accounts erase 7 --yes", within=accounts)
+@command("erase", "external:acme", "7 --yes", within=accounts)
 @account_argument
 @asks("Erase this account for good, with its history?")
 def erase(account: str) -> Answer:
@@ -206,7 +198,8 @@ def _facts(account: AccountView) -> dict[str, object]:
 
 @command(
     "import",
-    *("accounts import credentials.csv --dry-run", "accounts import - --json < credentials.csv"),
+    "credentials.csv --dry-run",
+    "- --json < credentials.csv",
     within=accounts,
     help=f"""Import credentials from a CSV file, or from standard input with `-`, line by line.
 
@@ -230,7 +223,7 @@ def import_file(file: BinaryIO, dry_run: bool, unusual_keys: bool) -> Answer:
     return _result(view, dry_run)
 
 
-@command("export", "accounts export > accounts.csv", "accounts export accounts.csv", within=accounts, speaks_json=False)
+@command("export", "> accounts.csv", "accounts.csv", within=accounts, speaks_json=False)
 @click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
 def export(file: TextIO) -> Answer:
     """Write all accounts as CSV, without tokens; `accounts list --json` gives them as JSON."""
@@ -243,11 +236,7 @@ def export(file: TextIO) -> Answer:
     return Answer(note="" if file.name == "-" else f"All accounts are in {file.name}, without tokens.")
 
 
-@command(
-    "ask-to-reconnect",
-    *("accounts ask-to-reconnect --state reconnect_required", "accounts ask-to-reconnect acme --state at_risk --yes"),
-    within=accounts,
-)
+@command("ask-to-reconnect", "--state reconnect_required", "acme --state at_risk --yes", within=accounts)
 @click.argument("text", default="")
 @click.option("--state", type=click.Choice([state.value for state in AccountState]), required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")

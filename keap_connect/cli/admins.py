@@ -15,11 +15,7 @@ from keap_connect.models import Role
 admins = group("admins", "The people who may see and repair all accounts.")
 
 
-@command(
-    "create",
-    *("admins create --email ann@example.com", "admins create --email ben@example.com --role viewer --with-link"),
-    within=admins,
-)
+@command("create", "--email ann@example.com", "--email ben@example.com --role viewer --with-link", within=admins)
 @click.option("--email", required=True)
 @click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.ADMIN.value)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
@@ -50,7 +46,7 @@ def create(*, email: str, role: str, password_stdin: bool, with_link: bool, only
     return Answer({"email": address, "is_created": True}, f"{role.capitalize()} {address} was created.")
 
 
-@command("list", "admins list", "admins list --json", within=admins)
+@command("list", "", "--json", within=admins)
 def list_() -> Answer:
     """List them: id, role, second factor, e-mail."""
     found = access.list_admins()
@@ -58,7 +54,7 @@ def list_() -> Answer:
     return Answer([admin._asdict() for admin in found], table(("ID", "ROLE", "SECOND FACTOR", "E-MAIL"), rows))
 
 
-@command("reset-password", "admins reset-password --email ann@example.com", within=admins)
+@command("reset-password", "--email ann@example.com", within=admins)
 @click.option("--email", required=True)
 @click.option(
     "--second-factor-off", is_flag=True, help="Also turn off two-factor authentication, for a phone that is lost."
@@ -71,7 +67,7 @@ def reset_password(email: str, second_factor_off: bool) -> Answer:
     return _link(link, days=1)
 
 
-@command("sign-in-code", "admins sign-in-code --email ann@example.com", within=admins)
+@command("sign-in-code", "--email ann@example.com", within=admins)
 @click.option("--email", required=True)
 def sign_in_code(email: str) -> Answer:
     """Print a code that lets an admin sign in from a new browser, once, while others guess at the password."""

@@ -16,8 +16,8 @@ api_keys = group("api-keys", "The keys by which programs use the API.")
 
 @command(
     "create",
-    "api-keys create nightly-sync",
-    "api-keys create crm --scope tokens:read --scope accounts:read --account external:acme --expires-in 365d",
+    "nightly-sync",
+    "crm --scope tokens:read --scope accounts:read --account external:acme --expires-in 365d",
     within=api_keys,
 )
 @click.argument("name")
@@ -45,7 +45,7 @@ def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expire
     return Answer({"key": issued.text, **_facts(issued.row)}, issued.text, note)
 
 
-@command("list", "api-keys list", "api-keys list --json", within=api_keys)
+@command("list", "", "--json", within=api_keys)
 def list_() -> Answer:
     """List all keys, the newest first, the revoked ones too."""
     keys = list_api_keys()
@@ -66,7 +66,7 @@ def list_() -> Answer:
     return Answer([_facts(key) for key in keys], table(headings, rows))
 
 
-@command("revoke", "api-keys revoke 3", "api-keys revoke 3 --yes", within=api_keys)
+@command("revoke", "3", "3 --yes", within=api_keys)
 @click.argument("key_id", type=click.IntRange(min=1))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def revoke(key_id: int, yes: bool) -> Answer:

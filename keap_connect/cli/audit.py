@@ -15,7 +15,7 @@ from keap_connect.events.search import Search, list_events
 audit = group("audit", "Who did what to which account, when and from where.")
 
 
-@command("list", "audit list --who ann@example.com", "audit list --account 7 --json", within=audit)
+@command("list", "--who ann@example.com", "--account 7 --json", within=audit)
 @click.option("--kind", type=click.Choice([kind.value for kind in EventKind]), help="Only events of this kind.")
 @click.option("--account", type=AccountName(), help="Only those of this account.")
 @click.option("--who", default="", help="A part of who did it, or of the address they came from.")
@@ -35,7 +35,7 @@ def list_(kind: str | None, account: str | None, who: str, limit: int) -> Answer
     )
 
 
-@command("prune", "audit prune --older-than 400d", "audit prune --older-than 400d --yes", within=audit)
+@command("prune", "--older-than 400d", "--older-than 400d --yes", within=audit)
 @click.option(
     "--older-than", type=Days(LEAST_KEPT), required=True, help="In days, such as 400d; the last 30 days always stay."
 )

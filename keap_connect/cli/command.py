@@ -160,10 +160,12 @@ def command(
     """Add a command whose help ends with the examples.
 
     Args:
+        examples: what follows the name of the command.
         checks_database: whether the tables must be those of this version, and TOKEN_KEYS must open what is stored.
         options: of `AppGroup.command`.
     """
-    lines = "\n".join(f"  ./keap-connect {example}" for example in examples)
+    call = " ".join(filter(None, ("  ./keap-connect", within.name, name)))
+    lines = "\n".join(f"{call} {example}".rstrip() for example in examples)
 
     def add(function: Callable[..., Answer]) -> click.Command:
         @wraps(function)

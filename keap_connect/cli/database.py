@@ -38,7 +38,7 @@ file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type
 token_keys = group("token-keys", "The keys that seal what is stored.")
 
 
-@command("upgrade", "db upgrade", within=db, checks_database=False)
+@command("upgrade", "", within=db, checks_database=False)
 def upgrade() -> Answer:
     """Bring the tables up to this version; run it once before a new version starts."""
     present, newest = _migrate(deployment.upgrade, "head", "The database could not be brought up to date")
@@ -47,7 +47,7 @@ def upgrade() -> Answer:
     return Answer({"revision": newest}, f"The database is up to date.{made}")
 
 
-@command("downgrade", "db downgrade 0014 --yes", within=db, checks_database=False)
+@command("downgrade", "0014 --yes", within=db, checks_database=False)
 @click.argument("revision")
 @asks("Delete what only newer versions know, for good?")
 def downgrade(revision: str) -> Answer:
@@ -82,8 +82,8 @@ def _migrate(change: Callable[[str], None], revision: str, failed: str) -> tuple
 
 @command(
     "backup",
-    "database backup /backups/keap_connect.db",
-    "database backup /backups/keap_connect.dump > /backups/backup.sh && sh /backups/backup.sh   # PostgreSQL",
+    "/backups/keap_connect.db",
+    "/backups/keap_connect.dump > /backups/backup.sh && sh /backups/backup.sh   # PostgreSQL",
     within=database,
     checks_database=False,
 )
@@ -100,8 +100,8 @@ def backup(file: Path) -> Answer:
 
 @command(
     "restore",
-    "database restore /backups/keap_connect.db",
-    "database restore /backups/keap_connect.dump > /backups/restore.sh && sh /backups/restore.sh   # PostgreSQL",
+    "/backups/keap_connect.db",
+    "/backups/keap_connect.dump > /backups/restore.sh && sh /backups/restore.sh   # PostgreSQL",
     within=database,
     checks_database=False,
 )
@@ -119,7 +119,7 @@ def restore(file: Path) -> Answer:
     return Answer({"file": str(file), "old_database": kept or None, "needs_upgrade": is_older}, text)
 
 
-@command("restored", "database restored", within=database, checks_database=False)
+@command("restored", "", within=database, checks_database=False)
 def restored() -> Answer:
     """Check a database that another program restored, such as pg_restore, and pause refreshing."""
     is_older = backups.pause_restored()
@@ -127,7 +127,7 @@ def restored() -> Answer:
     return Answer({"needs_upgrade": is_older}, text)
 
 
-@command("copy", "database copy --to postgresql://keap@db.example.com/keap", within=database, checks_database=False)
+@command("copy", "--to postgresql://keap@db.example.com/keap", within=database, checks_database=False)
 @click.option("--to", "url", required=True, metavar="URL", help="The new database, as DATABASE_URL will name it.")
 def copy(url: str) -> Answer:
     """Copy the SQLite database to an empty PostgreSQL database, which takes its place.
@@ -168,7 +168,7 @@ def _lines(lines: list[str]) -> Answer:
     return Answer({"lines": lines}, "\n".join(lines), HOW_TO_RUN)
 
 
-@command("reseal", "token-keys reseal", within=token_keys)
+@command("reseal", "", within=token_keys)
 def reseal() -> Answer:
     """Seal everything again with the first of TOKEN_KEYS, while the service runs.
 
@@ -187,7 +187,7 @@ def reseal() -> Answer:
     )
 
 
-@command("drop-unreadable", "token-keys drop-unreadable --all --yes", within=token_keys, checks_database=False)
+@command("drop-unreadable", "--all --yes", within=token_keys, checks_database=False)
 @click.option("may_be_all", "--all", is_flag=True, help="Also if no stored value opens, as with a mistyped key.")
 @asks("Delete the tokens that no key in TOKEN_KEYS opens, for good?")
 def drop_unreadable(may_be_all: bool) -> Answer:

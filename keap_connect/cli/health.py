@@ -31,7 +31,7 @@ If database and TOKEN_KEYS may both be stolen, the accounts above must also be w
 NAMES = ("id", "tenant_id", "external_id", "person_email", "title")
 
 
-@command("doctor", "doctor", "doctor --json", checks_database=False, with_appcontext=False)
+@command("doctor", "", "--json", checks_database=False, with_appcontext=False)
 @click.pass_context
 def doctor(ctx: click.Context) -> Answer:
     """Check settings, database, keys, clocks, the way to Keap, workers, files and disk; exit code 1 if one is wrong.
@@ -51,7 +51,7 @@ def doctor(ctx: click.Context) -> Answer:
     return Answer(document, "\n".join(lines), code=ExitCode.FAILED if is_wrong else ExitCode.DONE)
 
 
-@command("support", "support --json", checks_database=False, with_appcontext=False)
+@command("support", "--json", checks_database=False, with_appcontext=False)
 @click.pass_context
 def support(ctx: click.Context) -> Answer:
     """Print versions, settings without secrets, checks and last failures, for those who help you.
@@ -72,20 +72,20 @@ def _in_app(ctx: click.Context, look: Callable[[], Found], look_without: Callabl
         return look()
 
 
-@command("status", "refreshing status", "refreshing status --json", within=refreshing)
+@command("status", "", "--json", within=refreshing)
 def status() -> Answer:
     """Say whether refreshing is paused, since when, why, for which accounts, and what to do; exit code 4 if it is."""
     return _status()
 
 
-@command("resume", "refreshing resume", "refreshing resume --json", within=refreshing)
+@command("resume", "", "--json", within=refreshing)
 def resume() -> Answer:
     """Continue after a mass refusal or a refused client; what was counted before is forgotten."""
     was_paused = alarms.resume([alarms.MASS_REFUSAL, CLIENT_REFUSED], Actor.COMMAND_LINE)
     return _status(ExitCode.DONE if was_paused else ExitCode.NOTHING_TO_DO)
 
 
-@command("confirm-only-one", "refreshing confirm-only-one", "refreshing confirm-only-one --json", within=refreshing)
+@command("confirm-only-one", "", "--json", within=refreshing)
 def confirm() -> Answer:
     """Confirm that no other installation uses these accounts: after a restore, a move, or an emergency stop."""
     confirm_only_one(Actor.COMMAND_LINE)
@@ -106,7 +106,7 @@ def _status(code: ExitCode = ExitCode.DONE) -> Answer:
     return Answer(document, f"Refreshing is not paused. Workers: {running}.", code=code)
 
 
-@command("emergency-stop", "emergency-stop", "emergency-stop --yes --json")
+@command("emergency-stop", "", "--yes --json")
 @asks("End all sign-ins, passwords and API keys, and pause refreshing?")
 def emergency_stop() -> Answer:
     """End all sign-ins, passwords, API keys and links, pause refreshing, and list whose consent may be stolen."""

@@ -21,12 +21,7 @@ invitations = group("invitations", "Personal links, by which customers connect."
 number = click.argument("invitation_id", type=click.IntRange(min=1))
 
 
-@command(
-    "create",
-    "invitations create --label 'Bright Dental' --external-id crm:7",
-    "invitations create --expected-tenant ab123 --json",
-    within=invitations,
-)
+@command("create", "--label 'Bright Dental' --external-id crm:7", "--expected-tenant ab123 --json", within=invitations)
 @click.option("--label", help="The customer's name; they see it, and the account gets it.")
 @click.option("--external-id", help="Your own id of this customer.")
 @click.option("--email", help="Their address.")
@@ -41,7 +36,7 @@ def create(expected_tenant: str | None, days: int, **wanted: Any) -> Answer:
     return _made(invited.make_invitation(made, Actor.COMMAND_LINE))
 
 
-@command("list", "invitations list", "invitations list --state waiting --json", within=invitations)
+@command("list", "", "--state waiting --json", within=invitations)
 @click.option("--state", type=click.Choice([state.value for state in InvitationState]))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
 def list_(state: str | None, limit: int) -> Answer:
@@ -54,28 +49,28 @@ def list_(state: str | None, limit: int) -> Answer:
     return Answer([_facts(one) for one in found], table(headings, rows))
 
 
-@command("resend", "invitations resend 7", within=invitations)
+@command("resend", "7", within=invitations)
 @number
 def resend(invitation_id: int) -> Answer:
     """Print a new link of an invitation; the one before no longer works."""
     return _made(invited.resend(invitation_id, Actor.COMMAND_LINE))
 
 
-@command("withdraw", "invitations withdraw 7", within=invitations)
+@command("withdraw", "7", within=invitations)
 @number
 def withdraw(invitation_id: int) -> Answer:
     """End an invitation: its link no longer works, and a grant that waits is deleted."""
     return _changed(invited.withdraw(invitation_id, Actor.COMMAND_LINE))
 
 
-@command("confirm", "invitations confirm 7", within=invitations)
+@command("confirm", "7", within=invitations)
 @number
 def confirm(invitation_id: int) -> Answer:
     """Confirm who used an invitation; their grant is stored in its account."""
     return _changed(confirming.confirm(invitation_id, Actor.COMMAND_LINE))
 
 
-@command("decline", "invitations decline 7", within=invitations)
+@command("decline", "7", within=invitations)
 @number
 def decline(invitation_id: int) -> Answer:
     """Decline who used an invitation: their grant is deleted, and the link works again."""

@@ -18,7 +18,7 @@ webhooks = group("webhooks", "Signed messages to your programs, when an account 
 mail = group("mail", "Whether the mail server takes mails.")
 
 
-@command("list", "webhooks list", "webhooks list --json", within=webhooks)
+@command("list", "", "--json", within=webhooks)
 def list_() -> Answer:
     """List the webhooks, and why one is switched off."""
     found = list_endpoints()
@@ -34,8 +34,8 @@ def list_() -> Answer:
 
 @command(
     "add",
-    "webhooks add https://crm.example.com/hooks/keap",
-    "webhooks add https://crm.example.com/hooks/keap --type account.reconnect_required --name CRM",
+    "https://crm.example.com/hooks/keap",
+    "https://crm.example.com/hooks/keap --type account.reconnect_required --name CRM",
     within=webhooks,
 )
 @click.argument("url")
@@ -50,7 +50,7 @@ def add(url: str, name: str | None, types: tuple[str, ...]) -> Answer:
     return Answer({**_facts(saved.row), "secret": saved.secret}, saved.secret or "", note)
 
 
-@command("test", "webhooks test 1", within=webhooks)
+@command("test", "1", within=webhooks)
 @click.argument("webhook_id", type=click.IntRange(min=1))
 def test_webhook(webhook_id: int) -> Answer:
     """Send a test message to a webhook now, and show the answer; exit code 1 if it was not taken."""
@@ -64,7 +64,7 @@ def _facts(one: WebhookEndpoint) -> dict[str, object]:
     return {name: getattr(one, name) for name in names}
 
 
-@command("test", "mail test ann@example.com", "mail test ann@example.com --json", within=mail)
+@command("test", "ann@example.com", "ann@example.com --json", within=mail)
 @click.argument("address")
 def test_mail(address: str) -> Answer:
     """Send a test mail to ADDRESS, and print what the mail server says; exit code 1 if it does not take it."""

@@ -23,9 +23,7 @@ from keap_connect.services import services
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@command(
-    "serve", "serve", "serve --certificate fullchain.pem --key privkey.pem", checks_database=False, speaks_json=False
-)
+@command("serve", "", "--certificate fullchain.pem --key privkey.pem", checks_database=False, speaks_json=False)
 @click.option("--certificate", type=File, help="Serve HTTPS with this certificate, without a proxy in front.")
 @click.option("--key", type=File, help="The private key of the certificate.")
 def serve(certificate: Path | None, key: Path | None) -> Answer:
@@ -53,7 +51,7 @@ def sandbox(arguments: tuple[str, ...]) -> None:
     sys.exit(subprocess.call([sys.executable, *like_us, "-m", "keap_connect.sandbox", *arguments]))  # noqa: S603
 
 
-@command("worker", "worker", "worker --once", "worker --once --json")
+@command("worker", "", "--once", "--once --json")
 @click.option("--once", is_flag=True, help="Do, refresh and send what is due now, then end.")
 def worker(once: bool) -> Answer:
     """Refresh accounts, do jobs and send notifications, until SIGTERM; any number of workers share one database."""
