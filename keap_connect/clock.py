@@ -9,6 +9,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def minute(moment: datetime) -> str:
+    """Return a moment in UTC as people read it."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
 def seconds_since_boot() -> float:
     """Return a clock that only goes forward and also counts the time this machine was suspended."""
     boot_clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

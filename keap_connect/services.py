@@ -45,6 +45,10 @@ def services() -> Services:
     return found
 
 
+def page_url(path: str) -> str:
+    return services().settings.public_url + path
+
+
 def keyed_hash(*parts: str) -> str:
     """Return 64 digits that nobody makes without SECRET_KEY; the first part says what for."""
     key = services().settings.secret_key.encode()

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.access.passwords import find_one_time_token, load_admin, make_hash, make_password_link, password_link
 from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.database import read_rows, read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
@@ -187,7 +187,7 @@ def _invite(session: Session, admin: Admin, actor: str, is_mailed: bool = False)
     if is_mailed and services().settings.mail is None:
         raise FormRefused("This app sends no mail: SMTP_URL is not set.", "email")
     admin.invited_by, until = actor, utc_now() + INVITED_FOR
-    details = {"email": admin.email, "role": admin.role, "until": f"{until:%Y-%m-%d %H:%M} UTC"}
+    details = {"email": admin.email, "role": admin.role, "until": minute(until)}
     record(session, EventKind.ADMIN_INVITED, None, actor, **details)
     if not is_mailed:
         return make_password_link(session, admin, INVITED_FOR)

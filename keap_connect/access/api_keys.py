@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import count_updated, read_all, read_one, read_session, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, FormRefused, InsufficientScope
@@ -152,8 +152,7 @@ def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
         key.scopes = old.scopes
         issued = _add(session, key)
         old.expires_at = min(old.expires_at or now + overlap, now + overlap)
-        until = f"{old.expires_at:%Y-%m-%d %H:%M} UTC"
-        details = {"key_id": key.id, "name": old.name, "old_id": old.id, "until": until}
+        details = {"key_id": key.id, "name": old.name, "old_id": old.id, "until": minute(old.expires_at)}
         record(session, EventKind.API_KEY_ROTATED, None, actor, **details)
     return issued
 

@@ -11,7 +11,7 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import UnsubscribeLinkGone
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Admin
-from keap_connect.services import keyed_hash, services
+from keap_connect.services import keyed_hash, page_url
 
 
 class MailChoice(StrEnum):
@@ -30,7 +30,7 @@ def choose_mails(admin_id: int, choices: Collection[str]) -> None:
 
 
 def unsubscribe_url(email: str, choice: MailChoice) -> str:
-    return f"{services().settings.public_url}/mail/unsubscribe/{_token(email, choice)}"
+    return page_url(f"/mail/unsubscribe/{_token(email, choice)}")
 
 
 def read_unsubscribe(token: str) -> tuple[str, MailChoice]:

@@ -24,7 +24,7 @@ from keap_connect.database import read_one, read_session, take_turns, write_tran
 from keap_connect.errors import AdminNotFound, FormRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, TokenPurpose
-from keap_connect.services import services
+from keap_connect.services import page_url, services
 
 LIFETIMES = {
     TokenPurpose.NEW_PASSWORD: timedelta(hours=24),
@@ -175,7 +175,7 @@ def make_password_link(
 
 
 def password_link(token: str) -> str:
-    return f"{services().settings.public_url}/new-password/{token}"
+    return page_url(f"/new-password/{token}")
 
 
 def get_owner_of_link(token: str) -> Admin:

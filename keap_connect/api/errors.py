@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, SecurityError
 
 from keap_connect import counters, errors
 from keap_connect.logs import write_down
-from keap_connect.services import services
+from keap_connect.services import page_url
 
 log = logging.getLogger(__name__)
 PATHS = ("/api/", "/metrics")
@@ -130,4 +130,4 @@ def _reconnect_url(problem: errors.KeapConnectError) -> dict[str, str]:
     account_id = (request.view_args or {}).get("account_id")
     if account_id is None or not isinstance(problem, errors.ReconnectRequired | errors.AccountDisconnected):
         return {}
-    return {"reconnect_url": f"{services().settings.public_url}/reconnect/{account_id}"}
+    return {"reconnect_url": page_url(f"/reconnect/{account_id}")}

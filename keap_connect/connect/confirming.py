@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.changes import has_other_person
 from keap_connect.accounts.directory import lock_accounts
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.connect.callback import ACCESS_TOKEN_LIFE, end_with, identify_and_store, open_pending
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
@@ -102,7 +102,7 @@ def decline(invitation_id: int, actor: str) -> Invitation:
         end_flow(session, flow.id, Ending.CONFIRMATION_DECLINED, flow.account_id)
         invitation.state = OPEN[-1]
         grant = "Their account keeps its grant." if flow.account_id else "Their grant is deleted."
-        details = {"grant": grant, "until": f"{invitation.expires_at:%Y-%m-%d %H:%M} UTC"}
+        details = {"grant": grant, "until": minute(invitation.expires_at)}
         record(session, EventKind.INVITATION_DECLINED, None, actor, invitation=invitation_id, **details)
     purge_deleted()
     return get_invitation(invitation_id)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.naming import LABEL_CHARACTERS, check_names, tidy_name
 from keap_connect.accounts.words import words_of_names
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
 from keap_connect.crypto import hash_secret
@@ -36,7 +36,7 @@ from keap_connect.models import (
     InvitationState,
     InvitationWord,
 )
-from keap_connect.services import keyed_hash, services
+from keap_connect.services import keyed_hash, page_url, services
 
 USUAL_DAYS, LONGEST_DAYS = 14, 90
 LONGEST_NOTE, LONGEST_URL = 500, 2000
@@ -105,8 +105,8 @@ def add_invitation(session: Session, wanted: NewInvitation, actor: str) -> MadeI
     if words:
         session.execute(insert(InvitationWord), [{"word": word, "invitation_id": row.id} for word in words])
     _mail_it(session, row, mail)
-    record_about(session, EventKind.INVITATION_MADE, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
-    return MadeInvitation(row, _url(token))
+    record_about(session, EventKind.INVITATION_MADE, row, actor, until=minute(row.expires_at))
+    return MadeInvitation(row, page_url(f"/i/{token}"))
 
 
 def _checked(wanted: NewInvitation) -> dict[str, str | None]:
@@ -178,8 +178,8 @@ def resend_in(
     token, mail = _new_token(row, key)
     _mail_it(session, row, mail)
     row.sent_at, row.expires_at = now, now + (row.expires_at - row.sent_at)
-    record_about(session, EventKind.INVITATION_RESENT, row, actor, until=f"{row.expires_at:%Y-%m-%d %H:%M} UTC")
-    return MadeInvitation(row, _url(token))
+    record_about(session, EventKind.INVITATION_RESENT, row, actor, until=minute(row.expires_at))
+    return MadeInvitation(row, page_url(f"/i/{token}"))
 
 
 def working_urls(keys: Iterable[str]) -> dict[str, str]:
@@ -188,7 +188,7 @@ def working_urls(keys: Iterable[str]) -> dict[str, str]:
     hashes = {hash_secret(token): key for key, token in tokens.items()}
     is_open = Invitation.state.in_(OPEN), Invitation.expires_at > utc_now()
     works = select(Invitation.token_hash).where(Invitation.token_hash.in_(hashes), *is_open)
-    return {hashes[one]: _url(tokens[hashes[one]]) for one in read_all(works)}
+    return {hashes[one]: page_url(f"/i/{tokens[hashes[one]]}") for one in read_all(works)}
 
 
 def withdraw(invitation_id: int, actor: str) -> Invitation:
@@ -302,7 +302,7 @@ def mailed_link(invitation_id: int, message_id: str) -> MadeInvitation:
     row = get_by_link(and_(Invitation.id == invitation_id, Invitation.token_hash == hash_secret(token)))
     if row.state not in OPEN:
         raise LinkGone("The invitation was used.")
-    return MadeInvitation(row, _url(token))
+    return MadeInvitation(row, page_url(f"/i/{token}"))
 
 
 def _new_token(row: Invitation, key: str | None = None) -> tuple[str, Delivery | None]:
@@ -333,7 +333,3 @@ def record_about(
     session: Session, kind: EventKind, row: Invitation, actor: str, account_id: int | None = None, **details: object
 ) -> None:
     record(session, kind, account_id, actor, invitation=row.id, external_id=row.external_id, **details)
-
-
-def _url(token: str) -> str:
-    return f"{services().settings.public_url}/i/{token}"

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import start_flow
 from keap_connect.connect.invitations import (
@@ -78,7 +78,7 @@ def note_waiting(
 ) -> None:
     """Record that a grant waits; `account_id` is the account of the same person and tenant if there is one already."""
     invitation.state = InvitationState.WAITING
-    details = {"tenant_id": identity.tenant_id, "until": f"{until:%Y-%m-%d %H:%M} UTC"}
+    details = {"tenant_id": identity.tenant_id, "until": minute(until)}
     record_about(session, EventKind.INVITATION_WAITING, invitation, Actor.CUSTOMER, account_id=account_id, **details)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import load_account
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.connect.flows import start_flow
 from keap_connect.crypto import hash_secret
 from keap_connect.database import read_all, read_one, write_or_retry, write_transaction
@@ -21,7 +21,7 @@ from keap_connect.errors import LinkGone, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import ask_to_reconnect
 from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
-from keap_connect.services import keyed_hash, services
+from keap_connect.services import keyed_hash, page_url, services
 
 LINK_LIFE = timedelta(days=7)
 
@@ -62,7 +62,7 @@ def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:
             return _add(session, account_id, token, Actor.MAIL)
         if made.used_at or made.revoked_at:
             raise LinkGone("The link of this mail was used or revoked.")
-        return MadeLink(_url(token), made.expires_at)
+        return MadeLink(page_url(f"/r/{token}"), made.expires_at)
 
 
 def mail_link(account_id: int, actor: str) -> str:
@@ -98,7 +98,7 @@ def working_urls(keys: Iterable[str]) -> dict[str, str]:
     tokens = {key: keyed_hash("reconnect link", key) for key in keys}
     hashes = {hash_secret(token): key for key, token in tokens.items()}
     works = select(ReconnectLink.token_hash).where(ReconnectLink.token_hash.in_(hashes), _is_open())
-    return {hashes[one]: _url(tokens[hashes[one]]) for one in read_all(works)}
+    return {hashes[one]: page_url(f"/r/{tokens[hashes[one]]}") for one in read_all(works)}
 
 
 def revoke_links_of_earlier_mails(session: Session, account_id: int, message_id: str) -> None:
@@ -116,13 +116,8 @@ def _add(session: Session, account_id: int, token: str, actor: str) -> MadeLink:
         account_id=account_id, token_hash=hash_secret(token), made_by=actor, made_at=now, expires_at=now + LINK_LIFE
     )
     session.add(link)
-    until = f"{link.expires_at:%Y-%m-%d %H:%M} UTC"
-    record(session, EventKind.RECONNECT_LINK_MADE, account_id, actor, until=until)
-    return MadeLink(_url(token), link.expires_at)
-
-
-def _url(token: str) -> str:
-    return f"{services().settings.public_url}/r/{token}"
+    record(session, EventKind.RECONNECT_LINK_MADE, account_id, actor, until=minute(link.expires_at))
+    return MadeLink(page_url(f"/r/{token}"), link.expires_at)
 
 
 def forget_past_links(kept_for: timedelta) -> None:

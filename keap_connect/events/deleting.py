@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Delete, String, cast, delete, func, select
 from sqlalchemy.orm import Session
 
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.database import purge_deleted, read_one, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import AccountEvent, Delivery, Invitation, WebhookEndpoint
@@ -47,8 +47,7 @@ def prune_history(age: timedelta, actor: str = Actor.COMMAND_LINE, most: int | N
     if old == 0:
         return 0
     with write_transaction() as session:
-        until = f"{utc_now() - age:%Y-%m-%d %H:%M} UTC"
-        record(session, EventKind.HISTORY_PRUNED, None, actor, count=old, until=until)
+        record(session, EventKind.HISTORY_PRUNED, None, actor, count=old, until=minute(utc_now() - age))
     ids = select(AccountEvent.id).where(_is_older(age)).order_by(AccountEvent.id).limit(DELETED_AT_ONCE)
     delete_in_batches(delete(AccountEvent).where(AccountEvent.id.in_(ids)), old)
     purge_deleted()

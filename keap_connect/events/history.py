@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from keap_connect.clock import utc_now
 from keap_connect.events.mailing import plan_mails
 from keap_connect.models import Account, AccountEvent, Delivery, WebhookEndpoint
-from keap_connect.services import services
+from keap_connect.services import page_url
 
 ACCOUNTS = "Accounts"
 REFRESHING = "Refreshing"
@@ -354,7 +354,7 @@ def _announce(session: Session, event: AccountEvent, kind: str) -> None:
         "invitation_id": invitation_id,
         "reason": event.details.get("cause") or event.details.get("ending"),
         "deadline": event.details.get("deadline"),
-        "url": f"{services().settings.public_url}{page}",
+        "url": page_url(page),
     }
     payload = {"type": kind, "timestamp": event.at.isoformat(), "data": data}
     for recipient in recipients:

@@ -18,13 +18,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.naming import tidy_name
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.database import Page, read_all, read_page, read_session, take_turns, write_transaction
 from keap_connect.errors import DeliveryNotFound, SecretIsNew, WebhookNotFound, WebhookOff, WebhookUnfit
 from keap_connect.events.history import ANNOUNCED, EventKind, record
 from keap_connect.models import LARGEST_ID, Delivery, WebhookEndpoint
 from keap_connect.notifications.sender import CANCELLED, CLAIM_SECONDS, MOST_ENDPOINTS, WAITING
-from keap_connect.services import services
+from keap_connect.services import page_url, services
 
 OLD_SECRET_LASTS = timedelta(days=1)
 LONGEST_URL, LONGEST_NAME = 2000, 80
@@ -95,7 +95,7 @@ def change_endpoint(endpoint_id: int, actor: str, changes: Mapping[str, object])
         _set(endpoint, changes)
         if changes.get("rotate_secret"):
             if endpoint.old_secret_until is not None and endpoint.old_secret_until > utc_now():
-                until = f"{endpoint.old_secret_until:%Y-%m-%d %H:%M} UTC"
+                until = minute(endpoint.old_secret_until)
                 raise SecretIsNew(f"The secret before is valid until {until}, so no other one can be made until then.")
             endpoint.old_secret_sealed = services().cipher.seal(
                 open_secrets(endpoint, utc_now())[0], "webhook_endpoint", endpoint.id, "old_secret"
@@ -179,7 +179,7 @@ def send_test(endpoint_id: int, *, is_claimed: bool = False) -> Delivery:
     Raises WebhookNotFound; WebhookOff: the endpoint is switched off.
     """
     now = utc_now()
-    data = {"webhook_id": endpoint_id, "url": f"{services().settings.public_url}/webhooks/{endpoint_id}"}
+    data = {"webhook_id": endpoint_id, "url": page_url(f"/webhooks/{endpoint_id}")}
     with write_transaction() as session:
         _get_on(session, endpoint_id)
         row = Delivery(

@@ -17,7 +17,7 @@ from keap_connect.access.mail_choices import COLUMNS, MailChoice, unsubscribe_ur
 from keap_connect.accounts.directory import list_accounts, view_account, view_of
 from keap_connect.accounts.state import AccountState, Cause
 from keap_connect.accounts.stored_state import count_states, registration
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.connect.flows import Failures, list_failures
 from keap_connect.connect.invitations import mailed_link
 from keap_connect.connect.reconnect_links import make_link_for_mail, revoke_links_of_earlier_mails
@@ -27,19 +27,9 @@ from keap_connect.events import mailing
 from keap_connect.models import Account, Admin, Alarm, CredentialKind, Delivery, WebhookEndpoint
 from keap_connect.notifications.endpoints import list_endpoints
 from keap_connect.notifications.sender import SENT, Answer, Channel
-from keap_connect.notifications.smtp import (
-    Conversation,
-    Message,
-    Trouble,
-    as_email,
-    facts_of,
-    give_to_server,
-    item_of,
-    minute,
-    page_url,
-)
+from keap_connect.notifications.smtp import Conversation, Message, Trouble, as_email, facts_of, give_to_server, item_of
 from keap_connect.refresh.alarms import ADVICE, LEAST_REFUSED, REFUSED_SHARE, WINDOW, list_alarms
-from keap_connect.services import services
+from keap_connect.services import page_url, services
 
 EVERY = timedelta(hours=24)
 MOST_NAMED = 20  # of each state

@@ -22,9 +22,9 @@ from flask import current_app
 
 from keap_connect.accounts.directory import AccountView
 from keap_connect.accounts.state import AccountState, Cause
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.models import Delivery
-from keap_connect.services import services
+from keap_connect.services import page_url, services
 from keap_connect.settings import MailSettings
 
 STEP_SECONDS = 15.0  # for one answer of the server
@@ -280,11 +280,3 @@ def facts_of(account: AccountView, why: str, cause: Cause | None) -> list[tuple[
     tenant = account.tenant_id if account.tenant_id != account.public_title else None
     name = f"{account.public_title} ({tenant})" if tenant else account.public_title
     return [("Keap account", name), *([(why, CAUSES[cause])] if cause else [])]
-
-
-def page_url(path: str) -> str:
-    return services().settings.public_url + path
-
-
-def minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

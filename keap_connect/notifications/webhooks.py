@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from standardwebhooks.webhooks import Webhook
 
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.database import read_all, read_one
 from keap_connect.errors import SealBroken
 from keap_connect.events.history import Actor
@@ -183,7 +183,7 @@ def note(session: Session, delivery: Delivery) -> None:
     elif delivery.status in {WAITING, GIVEN_UP} and delivery.kind != TEST:
         endpoint.failing_since = fails_since(endpoint.failing_since, before)
         if endpoint.failing_since <= now - (FAILS_TO_THE_LAST if delivery.status == GIVEN_UP else FAILS_FOR_LONG):
-            since = f"{endpoint.failing_since:%Y-%m-%d %H:%M} UTC"
+            since = minute(endpoint.failing_since)
             switch_off(session, endpoint, Actor.SYSTEM, f"No message has reached it since {since}: {delivery.answer}.")
 
 

@@ -33,7 +33,7 @@ from keap_connect.notifications.mail import find_last_failure
 from keap_connect.refresh import alarms
 from keap_connect.refresh.clone_guard import confirm_only_one
 from keap_connect.refresh.serving import refresh_account
-from keap_connect.services import services
+from keap_connect.services import page_url, services
 from keap_connect.web.auth import Audience, Pages, actor, check_password, current_admin, may_act, see_other
 
 bp = Pages("accounts", __name__, url_prefix="/accounts")
@@ -57,7 +57,7 @@ def _list_page() -> str:
         state=state,
         order=order,
         list_url=list_url,
-        start_url=services().settings.public_url + url_for("connect.index"),
+        start_url=page_url(url_for("connect.index")),
         unfinished=count_unfinished(),
         failures=list_failures(),
         refreshing=read_refreshing(),

@@ -13,7 +13,7 @@ from keap_connect.accounts.directory import list_accounts_after, title_accounts
 from keap_connect.accounts.naming import find_account_id, read_typed_name
 from keap_connect.clock import utc_now
 from keap_connect.errors import AccountAmbiguous, AccountNotFound, FormRefused
-from keap_connect.services import services
+from keap_connect.services import page_url
 from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
 
 bp = Pages("api_keys", __name__, url_prefix="/api-keys")
@@ -93,7 +93,7 @@ def _show_issued(issued: api_keys.IssuedKey) -> Response:
     path = next((path for scope, (_, path) in SCOPES.items() if path and scope in key.scopes), None)
     account_ids = key.account_ids or [account.id for account in list_accounts_after(0, 1).rows]
     account = account_ids[0] if account_ids else "ACCOUNT"  # there is none yet
-    url = services().settings.public_url + path.format(account) if path else None
+    url = page_url(path.format(account)) if path else None
     return make_response(render_template("api_keys/issued.html", key=key, text=issued.text, url=url, **_names([key])))
 
 

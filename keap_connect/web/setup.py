@@ -19,7 +19,7 @@ from keap_connect.health.support import support_text
 from keap_connect.keap.authorization import plain_authorization_url
 from keap_connect.keap.call_slots import keap_call_slot
 from keap_connect.models import CheckedClient
-from keap_connect.services import services
+from keap_connect.services import page_url, services
 from keap_connect.settings import Settings
 from keap_connect.web.auth import Audience, Pages, see_other, signed_in_admin
 
@@ -141,7 +141,7 @@ def index() -> str:
         redirect_uri=keap.redirect_uri,
         authorize_url=plain_authorization_url(keap, keap.redirect_uri),
         guide_url=plain_authorization_url(keap, None),
-        start_url=settings.public_url + url_for("connect.index"),
+        start_url=page_url(url_for("connect.index")),
     )
 
 
