@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from flask import Response, render_template, request, stream_with_context, url_for
+from flask import Response, render_template, request, url_for
 
 from keap_connect.accounts.naming import find_ids_in_history, read_typed_name
 from keap_connect.database import Page
@@ -12,6 +12,7 @@ from keap_connect.errors import AccountNotFound
 from keap_connect.events.history import EventKind
 from keap_connect.events.search import Search, events_as_csv, list_events
 from keap_connect.web.auth import Audience, Pages
+from keap_connect.web.jobs import as_download
 
 bp = Pages("audit", __name__)
 LONGEST_SEARCH = 100
@@ -40,9 +41,7 @@ def download() -> Response:
     search, errors = _read_search()
     if errors:
         return Response("\n".join(errors.values()), 400, mimetype="text/plain")
-    answer = Response(stream_with_context(events_as_csv(search)), mimetype="text/csv")
-    answer.headers["Content-Disposition"] = "attachment; filename=audit.csv"
-    return answer
+    return as_download(events_as_csv(search), "audit")
 
 
 def _read_search() -> tuple[Search, dict[str, str]]:

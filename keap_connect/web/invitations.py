@@ -17,6 +17,7 @@ from keap_connect.spreadsheet import csv_line
 from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, Pages, actor, see_other
 from keap_connect.web.browser_security import browser
+from keap_connect.web.jobs import as_download
 from keap_connect.web.reconnect_links import show_gone
 
 bp = Pages("invitations", __name__)
@@ -93,11 +94,9 @@ def file() -> Response:
     made = lists.invite_many(sent.read(), actor(), is_mailed=is_mailed)
     if is_mailed:
         return see_other("invitations.index", f"Invitations made: {len(made)}. The mails are sent within minutes.")
-    headings = csv_line(("invitation", "label", "external_id", "email", "link"))
-    lines = (csv_line((one.row.id, one.row.label, one.row.external_id, one.row.email, one.url)) for one in made)
-    download = make_response(headings + "".join(lines), {"Content-Type": "text/csv; charset=utf-8"})
-    download.headers["Content-Disposition"] = f'attachment; filename="invitations-{utc_now():%Y-%m-%d}.csv"'
-    return download
+    rows = [(one.row.id, one.row.label, one.row.external_id, one.row.email, one.url) for one in made]
+    lines = map(csv_line, [("invitation", "label", "external_id", "email", "link"), *rows])
+    return as_download(lines, f"invitations-{utc_now():%Y-%m-%d}")
 
 
 @bp.page("/invitations/<int:invitation_id>", Audience.VIEWER)

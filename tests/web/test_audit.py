@@ -138,7 +138,7 @@ def test_the_file_is_what_was_searched_and_no_formula(app: Flask, admin_at_work:
 
     heading, event = csv.reader(io.StringIO(answer.text))
     assert (answer.headers["Content-Type"], answer.headers["Cache-Control"]) == ("text/csv; charset=utf-8", "no-store")
-    assert answer.headers["Content-Disposition"] == "attachment; filename=audit.csv"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="audit.csv"'
     assert heading[:4] == ["at", "event", "what", "who"]
     assert event[1:6] == ["disconnected", "Disconnected: the tokens are deleted.", '\'=HYPERLINK("x")', "", "5"]
 
