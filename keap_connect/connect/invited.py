@@ -6,16 +6,9 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import minute, utc_now
+from keap_connect.connect import invitations
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import start_flow
-from keap_connect.connect.invitations import (
-    OPEN,
-    UNUSED,
-    get_by_link,
-    is_allowed_return_url,
-    lock_invitation,
-    record_about,
-)
 from keap_connect.crypto import hash_secret
 from keap_connect.database import read_one, write_transaction
 from keap_connect.errors import LinkGone
@@ -27,7 +20,7 @@ from keap_connect.models import AuthorizationFlow, Invitation, InvitationState
 def return_link(invitation_id: int | None) -> str | None:
     """Return where the customer goes back to, if that is known and still allowed. It names the invitation, no more."""
     row = read_one(select(Invitation).where(Invitation.id == invitation_id))
-    if row is None or not row.return_url or not is_allowed_return_url(row.return_url):
+    if row is None or not row.return_url or not invitations.is_allowed_return_url(row.return_url):
         return None
     return f"{row.return_url}{'&' if '?' in row.return_url else '?'}invitation={row.id}"
 
@@ -37,10 +30,10 @@ def open_link(token: str, *, is_seen: bool) -> Invitation:
 
     Raises LinkGone: the link is unknown, expired, withdrawn, or replaced by a newer one.
     """
-    row = get_by_link(Invitation.token_hash == hash_secret(token))
+    row = invitations.get_by_link(Invitation.token_hash == hash_secret(token))
     if row.state == InvitationState.SENT and is_seen:
         with write_transaction() as session:
-            row = lock_invitation(session, row.id)
+            row = invitations.lock_invitation(session, row.id)
             if row.state == InvitationState.SENT:
                 row.state, row.opened_at = InvitationState.OPENED, utc_now()
     return row
@@ -63,7 +56,7 @@ def find_usable(session: Session, flow: AuthorizationFlow) -> Invitation | None:
     An invitation that waits may be used by the flow whose grant waits for it.
     """
     row = session.get(Invitation, flow.invitation_id or 0, with_for_update=True)
-    states = (InvitationState.WAITING,) if flow.ending == Ending.CONFIRMATION_PENDING else UNUSED
+    states = (InvitationState.WAITING,) if flow.ending == Ending.CONFIRMATION_PENDING else invitations.UNUSED
     return row if row is not None and row.state in states and row.sent_at <= flow.started_at else None
 
 
@@ -79,11 +72,13 @@ def note_waiting(
     """Record that a grant waits; `account_id` is the account of the same person and tenant if there is one already."""
     invitation.state = InvitationState.WAITING
     details = {"tenant_id": identity.tenant_id, "until": minute(until)}
-    record_about(session, EventKind.INVITATION_WAITING, invitation, Actor.CUSTOMER, account_id=account_id, **details)
+    invitations.record_about(
+        session, EventKind.INVITATION_WAITING, invitation, Actor.CUSTOMER, account_id=account_id, **details
+    )
 
 
 def _start(which: ColumnElement[bool], browser: str) -> str:
-    row = get_by_link(which)
-    if row.state not in OPEN:
+    row = invitations.get_by_link(which)
+    if row.state not in invitations.OPEN:
         raise LinkGone("The invitation was used.")
     return start_flow(browser, invitation_id=row.id)

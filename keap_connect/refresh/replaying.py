@@ -22,18 +22,8 @@ from keap_connect.database import read_one, write_transaction
 from keap_connect.durable_files import remove_abandoned
 from keap_connect.events.history import EventKind
 from keap_connect.models import Account, AccountEvent
-from keap_connect.refresh import alarms
+from keap_connect.refresh import alarms, recovery
 from keap_connect.refresh.lease import AHEAD, CLOSED, hold, note_dead
-from keap_connect.refresh.recovery import (
-    FILE_BYTES,
-    NOT_OPEN,
-    RETRY_SECONDS,
-    ClosedPair,
-    RecoveryFile,
-    folder_of_files,
-    give_back,
-    read_pair,
-)
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 
 log = logging.getLogger(__name__)
@@ -51,7 +41,7 @@ class NoAccount(Exception):
     """The account of a kept pair is not in this database, and was not erased or merged: an old backup was restored."""
 
 
-def keep(file: RecoveryFile, pair: NewPair) -> None:
+def keep(file: recovery.RecoveryFile, pair: NewPair) -> None:
     """Write a pair of this process to its file, and store it as soon as the database answers."""
     file.is_written = True
     file.write_down()
@@ -61,7 +51,7 @@ def keep(file: RecoveryFile, pair: NewPair) -> None:
         log.critical("The recovery file %s is stored only once this process has ended.", file.path)
 
 
-def write_later(file: RecoveryFile, write: Callable[[], object]) -> None:
+def write_later(file: recovery.RecoveryFile, write: Callable[[], object]) -> None:
     """Write how an attempt ended, if no pair came, as soon as the database answers. Else it would count as unknown."""
     try:
         _start_trying(file, write)
@@ -69,12 +59,12 @@ def write_later(file: RecoveryFile, write: Callable[[], object]) -> None:
         file.abandon()
 
 
-def _start_trying(file: RecoveryFile, write: Callable[[], object]) -> None:
+def _start_trying(file: recovery.RecoveryFile, write: Callable[[], object]) -> None:
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     threading.Thread(target=_keep_trying, args=(app, file, write), daemon=True).start()
 
 
-def _keep_trying(app: Flask, file: RecoveryFile, write: Callable[[], object]) -> None:
+def _keep_trying(app: Flask, file: recovery.RecoveryFile, write: Callable[[], object]) -> None:
     with app.app_context():
         while True:
             try:
@@ -85,9 +75,9 @@ def _keep_trying(app: Flask, file: RecoveryFile, write: Callable[[], object]) ->
                 if (isinstance(problem, NoAccount) or _is_of_one_pair(problem)) and file.write_down():
                     file.abandon()
                     return
-            time.sleep(RETRY_SECONDS)  # until the database answers, or the disk has room
+            time.sleep(recovery.RETRY_SECONDS)  # until the database answers, or the disk has room
             file.write_down()
-        give_back([file])
+        recovery.give_back([file])
 
 
 def replay(is_confirmed: bool = False) -> None:
@@ -100,10 +90,10 @@ def replay(is_confirmed: bool = False) -> None:
     Raises:
         SQLAlchemyError: the database does not answer; the files stay.
     """
-    remove_abandoned(folder_of_files())
+    remove_abandoned(recovery.folder_of_files())
     with contextlib.ExitStack() as locked:
         abandoned: dict[Path, int] = {}
-        for path in sorted(folder_of_files().glob("*.pair")):
+        for path in sorted(recovery.folder_of_files().glob("*.pair")):
             with _reported(path):
                 handle = locked.enter_context(_locked(path))
                 if _store_kept(path, handle, is_confirmed):
@@ -142,12 +132,12 @@ def _locked(path: Path) -> Iterator[int]:
 
 def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
     """Store the pair in a file, if there is one; return False if it must wait."""
-    content = os.pread(handle, 16 * FILE_BYTES, 0).rstrip(b"\0")
+    content = os.pread(handle, 16 * recovery.FILE_BYTES, 0).rstrip(b"\0")
     if not content:
         return True
     try:
-        kept = read_pair(content)
-    except NOT_OPEN as problem:
+        kept = recovery.read_pair(content)
+    except recovery.NOT_OPEN as problem:
         log.critical(
             "The recovery file %s does not open (%s); it is renamed to *.broken.", path, type(problem).__name__
         )
@@ -167,7 +157,7 @@ def _store_kept(path: Path, handle: int, is_confirmed: bool) -> bool:
     return True
 
 
-def _store_or_hold(kept: NewPair | ClosedPair, path: Path, is_confirmed: bool) -> bool:
+def _store_or_hold(kept: NewPair | recovery.ClosedPair, path: Path, is_confirmed: bool) -> bool:
     """Store a pair, or hold its account and return False. A fault must not end the worker, which has other accounts."""
     if isinstance(kept, NewPair):
         try:
@@ -176,7 +166,7 @@ def _store_or_hold(kept: NewPair | ClosedPair, path: Path, is_confirmed: bool) -
             if not _is_of_one_pair(fault):
                 raise
             why = f"a fault of this program ({type(fault).__name__})"
-            kept = ClosedPair(kept.account_id, kept.generation, why)
+            kept = recovery.ClosedPair(kept.account_id, kept.generation, why)
     try:
         return not _hold(kept, path)
     except Exception as fault:
@@ -205,7 +195,7 @@ def _store_or_ask(pair: NewPair, path: Path, is_confirmed: bool) -> bool:
     return True
 
 
-def _hold(closed: ClosedPair, path: Path) -> bool:
+def _hold(closed: recovery.ClosedPair, path: Path) -> bool:
     """Let nobody present the token that was used to get a pair; return False if its account has another one by now."""
     with write_transaction() as session:
         account = session.get(Account, closed.account_id, with_for_update=True)
@@ -228,7 +218,7 @@ def _hold(closed: ClosedPair, path: Path) -> bool:
     return True
 
 
-def _report_closed(path: Path, closed: ClosedPair, follows: str) -> None:
+def _report_closed(path: Path, closed: recovery.ClosedPair, follows: str) -> None:
     if path not in _reported_closed:
         _reported_closed.add(path)
         log.critical("The recovery file %s waits, and %s. %s", path, follows, closed)

@@ -12,15 +12,7 @@ from datetime import timedelta
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
-from keap_connect.accounts.stored_state import (
-    add_up_counts,
-    count_states,
-    derive_anew,
-    note_work,
-    recount,
-    settle_due,
-    store_registration,
-)
+from keap_connect.accounts import stored_state
 from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.models import UNDERIVED
@@ -46,12 +38,12 @@ class StateKeeper(Background):
 
     def derive_due(self) -> None:
         """Derive the accounts whose moment has come; all, if the client id or the token URL has changed."""
-        self._is_in_haste = store_registration()
-        note_work()
+        self._is_in_haste = stored_state.store_registration()
+        stored_state.note_work()
         self._settle_due()
         while self._is_in_haste and not self._stopping.is_set():
             self._derive_more()
-        add_up_counts()
+        stored_state.add_up_counts()
         add_to_days()
 
     def _run(self) -> None:
@@ -75,29 +67,29 @@ class StateKeeper(Background):
 
     def _keep_states(self) -> None:
         if not self._has_registered:
-            store_registration()
+            stored_state.store_registration()
             self._has_registered = True
         if seconds_since_boot() >= self._note_due:
-            note_work()
+            stored_state.note_work()
             self._note_due = seconds_since_boot() + NOTE_SECONDS
         self._settle_due()
         self._derive_more()
-        add_up_counts()
+        stored_state.add_up_counts()
 
     def _settle_due(self) -> None:
-        while settle_due(AT_ONCE) and not self._stopping.is_set():
+        while stored_state.settle_due(AT_ONCE) and not self._stopping.is_set():
             pass
 
     def _derive_more(self) -> None:
         """Derive the next part of all accounts."""
         if abs(_wall_ahead() - self._wall_ahead) > CLOCK_STEP:
             self._wall_ahead, self._cursor, self._is_in_haste = _wall_ahead(), 0, True
-        most = AT_ONCE if self._is_in_haste else math.ceil(sum(count_states().values()) / LOOKS_PER_DAY)
-        last = derive_anew(self._cursor, max(most, 1))
+        most = AT_ONCE if self._is_in_haste else math.ceil(sum(stored_state.count_states().values()) / LOOKS_PER_DAY)
+        last = stored_state.derive_anew(self._cursor, max(most, 1))
         self._cursor = last or 0
         if last is None:
             self._is_in_haste = False
-            recount()
+            stored_state.recount()
 
 
 def _wall_ahead() -> timedelta:

@@ -5,6 +5,7 @@ from typing import Any
 from flask import flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from keap_connect import errors
 from keap_connect.accounts.changes import change_account
 from keap_connect.accounts.changes import disconnect as disconnect_account
 from keap_connect.accounts.changes import erase as erase_account
@@ -15,16 +16,6 @@ from keap_connect.accounts.state import KEYS
 from keap_connect.connect.flows import count_unfinished, list_failures, list_journeys
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.reconnect_links import list_open_links
-from keap_connect.errors import (
-    AccountDisconnected,
-    ClientMisconfigured,
-    FormRefused,
-    NotRefreshable,
-    ReconnectRequired,
-    SealBroken,
-    TemporarilyUnavailable,
-    TenantConflict,
-)
 from keap_connect.events.search import Search, list_events
 from keap_connect.health.examination import check_webhooks
 from keap_connect.health.refreshing import read_refreshing
@@ -126,15 +117,15 @@ def refresh(account_id: int) -> Response:
         with keap_call_slot():
             refresh_account(account_id, actor())
         flash("Refreshed: new tokens are stored.", "done")
-    except (ReconnectRequired, AccountDisconnected) as refusal:
+    except (errors.ReconnectRequired, errors.AccountDisconnected) as refusal:
         flash(f"A person must authorize again. {refusal}", "failed")
-    except ClientMisconfigured as refusal:
+    except errors.ClientMisconfigured as refusal:
         flash(f"Keap refused this app's client id or secret; the account itself is fine. {refusal}", "failed")
-    except SealBroken as refusal:
+    except errors.SealBroken as refusal:
         flash(f"The stored token does not open, so nothing was sent. {refusal}", "failed")
-    except NotRefreshable as refusal:
+    except errors.NotRefreshable as refusal:
         flash(str(refusal), "attention")
-    except TemporarilyUnavailable as refusal:
+    except errors.TemporarilyUnavailable as refusal:
         flash(f"Not refreshed; the tokens are kept. {refusal}", "attention")
     return see_other("accounts.show", account_id=account_id)
 
@@ -145,7 +136,7 @@ def complete(account_id: int) -> Response:
         with keap_call_slot():
             account_id = identify_pending(account_id)
         flash("Keap has named the account. Its details are stored.", "done")
-    except (TemporarilyUnavailable, TenantConflict, SealBroken) as refusal:
+    except (errors.TemporarilyUnavailable, errors.TenantConflict, errors.SealBroken) as refusal:
         flash(str(refusal), "attention")
     return see_other("accounts.show", account_id=account_id)
 
@@ -207,8 +198,8 @@ def access_token(account_id: int) -> Response:
     reveals_before = request.form.get("reveals", -1, type=int)
     try:
         revealed = reveal_access_token(account_id, actor(), reveals_before, request.remote_addr)
-    except AccountDisconnected as problem:
-        raise FormRefused(str(problem), "token") from problem
-    except SealBroken as problem:
-        raise FormRefused("The stored token does not open with any key of TOKEN_KEYS.", "token") from problem
+    except errors.AccountDisconnected as problem:
+        raise errors.FormRefused(str(problem), "token") from problem
+    except errors.SealBroken as problem:
+        raise errors.FormRefused("The stored token does not open with any key of TOKEN_KEYS.", "token") from problem
     return make_response(_reveal_page(account_id, revealed=revealed))
