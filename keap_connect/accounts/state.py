@@ -63,6 +63,7 @@ KEYS = {
     CredentialKind.PERSONAL_ACCESS_TOKEN: "Personal Access Token",
     CredentialKind.SERVICE_ACCOUNT_KEY: "Service Account Key",
 }
+_NONE = AccountState.ACTIVE, None, ""  # of the grounds for another state
 NEXT_STEPS = {
     AccountState.ACTIVE: "Nothing to do: the connection is kept alive automatically.",
     AccountState.AT_RISK: (
@@ -98,27 +99,13 @@ UNREADABLE_STEP = (
 
 
 def state_of(account: Account, now: datetime, ours: Ours) -> AccountState:
-    return _judge(account, now, ours)[0]
+    return next(_grounds(account, now, ours), _NONE)[0]
 
 
 def standing_of(account: Account, now: datetime, ours: Ours) -> Standing:
-    state, cause = _judge(account, now, ours)
+    state, cause, _ = next(_grounds(account, now, ours), _NONE)
     moments = _moments(account, ours) if state.is_alive else ()
     return Standing(state, cause, min((moment for moment in moments if moment > now), default=None))
-
-
-def _judge(account: Account, now: datetime, ours: Ours) -> tuple[AccountState, Cause | None]:
-    if account.disconnected_at is not None:
-        return AccountState.DISCONNECTED, None
-    if account.refused_at is not None:
-        return AccountState.RECONNECT_REQUIRED, Cause.ANSWER_LOST if account.outcome_unknown_since else Cause.REFUSED
-    if _has_ended(account, now):
-        ended = Cause.KEY_REFUSED if account.kind in KEYS else Cause.TOKEN_EXPIRED
-        return AccountState.RECONNECT_REQUIRED, ended
-    if _has_aged_out(account, now):
-        return AccountState.RECONNECT_REQUIRED, Cause.AGED_OUT
-    cause = next((cause for cause, _ in _risks(account, now, ours)), None)
-    return AccountState.AT_RISK if cause else AccountState.ACTIVE, cause
 
 
 def next_step_of(account: Account, state: AccountState, ours: Ours, pause_step: str | None = None) -> str:
@@ -172,22 +159,33 @@ def is_being_confirmed(account: Account, state: AccountState) -> bool:
 
 def reasons_of(account: Account, now: datetime, ours: Ours) -> list[str]:
     """Return sentences that say why an account is not active; none if it is."""
+    return [sentence for _, _, sentence in _grounds(account, now, ours)]
+
+
+def _grounds(account: Account, now: datetime, ours: Ours) -> Iterator[tuple[AccountState, Cause | None, str]]:
+    """Yield all that keeps an account from being active: state, cause and a sentence. The first decides its state."""
     if account.disconnected_at is not None:
-        return ["It was disconnected on request."]
-    reasons = []
+        yield AccountState.DISCONNECTED, None, "It was disconnected on request."
+        return
+    lost = AccountState.RECONNECT_REQUIRED
     if account.refused_at is not None:
-        reasons.append(f"Keap refused the refresh token for good. {account.failure_reason or ''}".strip())
+        cause = Cause.ANSWER_LOST if account.outcome_unknown_since else Cause.REFUSED
+        yield lost, cause, f"Keap refused the refresh token for good. {account.failure_reason or ''}".strip()
         if account.outcome_unknown_since is not None:
             when = f"{account.outcome_unknown_since:%Y-%m-%d %H:%M:%S} UTC"
-            reasons.append(f"Our own last attempt with it was at {when}, and no usable answer came.")
-        return reasons
-    if _has_ended(account, now):
-        if account.kind in KEYS:
-            return [f"A job reported that Keap refuses the {KEYS[CredentialKind(account.kind)]}."]
-        return ["The access token has expired, and there is no refresh token."]
-    if _has_aged_out(account, now):
-        reasons.append("The grant aged out: Keap lets an unused refresh token live for 45 days.")
-    return reasons + [sentence for _, sentence in _risks(account, now, ours)]
+            yield lost, cause, f"Our own last attempt with it was at {when}, and no usable answer came."
+        return
+    if account.kind != CredentialKind.OAUTH and _is_past(account.access_token_expires_at, now):
+        if account.kind in KEYS:  # a report that Keap refuses a key sets its expiry
+            key = KEYS[CredentialKind(account.kind)]
+            yield lost, Cause.KEY_REFUSED, f"A job reported that Keap refuses the {key}."
+        else:
+            yield lost, Cause.TOKEN_EXPIRED, "The access token has expired, and there is no refresh token."
+        return
+    if _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE):
+        yield lost, Cause.AGED_OUT, "The grant aged out: Keap lets an unused refresh token live for 45 days."
+    for risk, sentence in _risks(account, now, ours):
+        yield AccountState.AT_RISK, risk, sentence
 
 
 def _is_foreign(account: Account, ours: Ours) -> bool:
@@ -203,15 +201,6 @@ def refresh_token_ends_at(account: Account) -> datetime | None:
     """Return when Keap ends an unused refresh token; None if there is none, or if its age is unknown."""
     issued_at = account.refresh_token_issued_at
     return _after(issued_at, REFRESH_TOKEN_LIFE) if issued_at else None
-
-
-def _has_aged_out(account: Account, now: datetime) -> bool:
-    return _is_past(account.refresh_token_issued_at, now - REFRESH_TOKEN_LIFE)
-
-
-def _has_ended(account: Account, now: datetime) -> bool:
-    """Whether a credential without refresh token has expired; a report that Keap refuses it sets its expiry."""
-    return account.kind != CredentialKind.OAUTH and _is_past(account.access_token_expires_at, now)
 
 
 def _is_overdue(account: Account, now: datetime, ours: Ours) -> bool:
