@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, cast
 
 from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import CursorResult, DateTime, Dialect, Engine, Float, MetaData, Row, Select, Update, func, select
+from sqlalchemy import CursorResult, DateTime, Dialect, Engine, Executable, Float, MetaData, Row, Select, func, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -233,5 +233,11 @@ def take_turns(session: Session, name: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
 
 
-def count_updated(session: Session, statement: Update) -> int:
+def count_updated(session: Session, statement: Executable) -> int:
     return cast("CursorResult[Any]", session.execute(statement)).rowcount
+
+
+def write_one(statement: Executable) -> int:
+    """Run one statement in a transaction of its own, and return how many rows it changed."""
+    with write_transaction() as session:
+        return count_updated(session, statement)

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
 from keap_connect.clock import minute, utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_all, read_one, read_session, write_transaction
+from keap_connect.database import count_updated, read_all, read_one, read_session, write_one, write_transaction
 from keap_connect.errors import APIKeyNotFound, APIKeyRefused, FormRefused, InsufficientScope
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import LARGEST_ID, Account, AccountEvent, APIKey
@@ -202,8 +202,7 @@ def revoke_api_key(key_id: int, actor: str) -> None:
 
 def forget_past_keys(age: timedelta) -> None:
     """Delete the keys that were revoked longer ago than this."""
-    with write_transaction() as session:
-        session.execute(delete(APIKey).where(APIKey.revoked_at <= utc_now() - age))
+    write_one(delete(APIKey).where(APIKey.revoked_at <= utc_now() - age))
 
 
 def verify_api_key(text: str) -> APIKeyView:
@@ -265,8 +264,7 @@ def _note_used(key: APIKeyView) -> None:
     if is_use_noted(key.last_used_at, now):
         return
     unnoted = or_(APIKey.last_used_at.is_(None), APIKey.last_used_at <= now - USE_NOTED_EVERY)
-    with write_transaction() as session:
-        session.execute(update(APIKey).where(APIKey.id == key.id, unnoted).values(last_used_at=now))
+    write_one(update(APIKey).where(APIKey.id == key.id, unnoted).values(last_used_at=now))
 
 
 def _check_accounts(session: Session, wanted: list[int]) -> None:

@@ -15,7 +15,7 @@ from keap_connect.access.passwords import find_one_time_token, issue_one_time_to
 from keap_connect.access.rate_limits import count_attempt, forgive, hashed, is_known_browser_of
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_one, read_session, write_transaction
+from keap_connect.database import count_updated, read_one, read_session, write_one, write_transaction
 from keap_connect.errors import FormRefused
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import Admin, RecoveryCode, TokenPurpose
@@ -31,9 +31,7 @@ ATTEMPTS_AT_CODE = 5
 def prepare(admin: Admin) -> None:
     """Store a new seed. It has no effect until `switch_on`."""
     sealed = services().cipher.seal(pyotp.random_base32(), "admin", admin.id, "totp_seed")
-    with write_transaction() as session:
-        is_off = update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None))
-        session.execute(is_off.values(totp_seed_sealed=sealed))
+    write_one(update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None)).values(totp_seed_sealed=sealed))
 
 
 def waiting_seed(admin: Admin) -> str | None:

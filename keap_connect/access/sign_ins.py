@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.changes import has_other_person
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_all, read_one, read_session, write_or_retry, write_transaction
+from keap_connect.database import count_updated, read_all, read_one, write_one, write_or_retry, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
 
@@ -68,8 +68,7 @@ def find_admin(session_id: str | None, *, is_sign_of_life: bool = True) -> Admin
         is_sign_of_life: False for requests that a page makes without a click: they must not keep a session alive.
     """
     found = _find(session_id, is_sign_of_life)
-    with read_session() as session:
-        return session.get(Admin, found.admin_id) if found and found.admin_id else None
+    return read_one(select(Admin).where(Admin.id == found.admin_id)) if found and found.admin_id else None
 
 
 def find_person(session_id: str | None) -> SignIn | None:
@@ -80,8 +79,7 @@ def find_person(session_id: str | None) -> SignIn | None:
 def end_sign_in(session_id: str | None) -> None:
     """End a session on the server, so that a copied cookie no longer works."""
     if session_id:
-        with write_transaction() as session:
-            session.execute(delete(SignIn).where(SignIn.id_hash == hash_secret(session_id)))
+        write_one(delete(SignIn).where(SignIn.id_hash == hash_secret(session_id)))
 
 
 def sign_out(session_id: str | None) -> None:
@@ -112,8 +110,7 @@ def list_sign_ins(admin_id: int, session_id: str | None) -> list[tuple[SignIn, b
 
 def end_sign_in_of(admin_id: int, ref: str) -> None:
     is_this_one = SignIn.admin_id == admin_id, SignIn.id_hash.startswith(ref, autoescape=True)
-    with write_transaction() as session:
-        session.execute(delete(SignIn).where(*is_this_one))
+    write_one(delete(SignIn).where(*is_this_one))
 
 
 def end_sign_ins(admin_id: int, email: str, actor: str, but: str | None = None) -> None:
@@ -149,6 +146,5 @@ def _find(session_id: str | None, is_sign_of_life: bool = True) -> SignIn | None
     now = utc_now()
     found = read_one(select(SignIn).where(SignIn.id_hash == hash_secret(session_id), is_alive()))
     if found and is_sign_of_life and found.last_seen_at <= now - SEEN_EVERY:
-        with write_transaction() as session:
-            session.execute(update(SignIn).where(SignIn.id_hash == found.id_hash).values(last_seen_at=now))
+        write_one(update(SignIn).where(SignIn.id_hash == found.id_hash).values(last_seen_at=now))
     return found

@@ -31,7 +31,7 @@ from keap_connect.accounts.state import (
 from keap_connect.accounts.words import NAMES, title_key_of, words_of
 from keap_connect.clock import utc_now
 from keap_connect.counters import bucket_of
-from keap_connect.database import read_all, read_one, read_rows, read_session, take_turns, write_transaction
+from keap_connect.database import read_all, read_one, read_rows, read_session, take_turns, write_one, write_transaction
 from keap_connect.events.history import Actor, EventKind, acting_from, record
 from keap_connect.models import Account, AccountWord, CredentialKind, Registration, StateChange, StateCount
 from keap_connect.services import services
@@ -97,8 +97,7 @@ def note_work() -> None:
     now = utc_now()
     worked_lately = Registration.worked_at.between(now - OVERDUE_AFTER, now + OVERDUE_AFTER)
     since = case((worked_lately, Registration.working_since), else_=now)
-    with write_transaction() as session:
-        session.execute(update(Registration).values(working_since=since, worked_at=now))
+    write_one(update(Registration).values(working_since=since, worked_at=now))
 
 
 @event.listens_for(Session, "before_flush")

@@ -19,7 +19,7 @@ from keap_connect.accounts.directory import load_account
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import FAILURES, SUCCESSES, Ending
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_all, read_one, read_rows, write_or_retry, write_transaction
+from keap_connect.database import read_all, read_one, read_rows, write_one, write_or_retry, write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.authorization import new_authorization_request
 from keap_connect.models import Account, AccountEvent, AuthorizationFlow, Invitation, InvitationState
@@ -114,8 +114,7 @@ def claim_flow(flow: AuthorizationFlow) -> bool:
         .where(AuthorizationFlow.id == flow.id, AuthorizationFlow.consumed_at.is_(None))
         .values(consumed_at=utc_now())
     )
-    with write_transaction() as session:
-        return count_updated(session, claim) == 1
+    return write_one(claim) == 1
 
 
 def find_flow(ref: str, browser: str | None) -> AuthorizationFlow | None:
@@ -129,9 +128,8 @@ def forget_results(browser: str | None) -> None:
     """After a sign-out this browser can no longer open its results; a decision that waits expires."""
     if browser is None:
         return
-    with write_transaction() as session:
-        theirs = AuthorizationFlow.browser_hash == hash_secret(browser), AuthorizationFlow.consumed_at.is_not(None)
-        session.execute(update(AuthorizationFlow).where(*theirs).values(browser_hash=NO_BROWSER))
+    theirs = AuthorizationFlow.browser_hash == hash_secret(browser), AuthorizationFlow.consumed_at.is_not(None)
+    write_one(update(AuthorizationFlow).where(*theirs).values(browser_hash=NO_BROWSER))
 
 
 def find_interrupted(but: Collection[int] = ()) -> AuthorizationFlow | None:

@@ -16,7 +16,7 @@ from keap_connect.accounts.directory import load_account
 from keap_connect.clock import minute, utc_now
 from keap_connect.connect.flows import start_flow
 from keap_connect.crypto import hash_secret
-from keap_connect.database import read_all, read_one, write_or_retry, write_transaction
+from keap_connect.database import read_all, read_one, write_one, write_or_retry, write_transaction
 from keap_connect.errors import LinkGone, MailNotNeeded
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import ask_to_reconnect
@@ -121,8 +121,7 @@ def _add(session: Session, account_id: int, token: str, actor: str) -> MadeLink:
 
 
 def forget_past_links(kept_for: timedelta) -> None:
-    with write_transaction() as session:
-        session.execute(delete(ReconnectLink).where(ReconnectLink.expires_at <= utc_now() - kept_for))
+    write_one(delete(ReconnectLink).where(ReconnectLink.expires_at <= utc_now() - kept_for))
 
 
 def list_open_links(account_id: int) -> list[ReconnectLink]:
@@ -163,9 +162,8 @@ def check_link(token: str) -> None:
     """
     link = _find_open(ReconnectLink.token_hash == hash_secret(token))
     if link.opened_at is None:
-        with write_transaction() as session:
-            first = update(ReconnectLink).where(ReconnectLink.id == link.id, ReconnectLink.opened_at.is_(None))
-            session.execute(first.values(opened_at=utc_now()))
+        first = update(ReconnectLink).where(ReconnectLink.id == link.id, ReconnectLink.opened_at.is_(None))
+        write_one(first.values(opened_at=utc_now()))
 
 
 def start_by_link(token: str, browser: str) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
-from keap_connect.database import count_updated, read_rows, read_session, write_transaction
+from keap_connect.database import count_updated, read_rows, read_session, write_one, write_transaction
 from keap_connect.errors import JobNotFound
 from keap_connect.events.deleting import DELETED_AT_ONCE, delete_in_batches
 from keap_connect.events.history import EventKind, record
@@ -147,9 +147,8 @@ def forget_past_jobs() -> None:
     is_past = Job.finished_at <= utc_now() - KEPT_FOR
     refs = select(JobItem.ref).where(JobItem.job_id.in_(select(Job.id).where(is_past))).limit(DELETED_AT_ONCE)
     delete_in_batches(delete(JobItem).where(JobItem.ref.in_(refs)))
-    with write_transaction() as session:
-        has_items = select(JobItem.ref).where(JobItem.job_id == Job.id).exists()
-        session.execute(delete(Job).where(is_past, ~has_items))
+    has_items = select(JobItem.ref).where(JobItem.job_id == Job.id).exists()
+    write_one(delete(Job).where(is_past, ~has_items))
 
 
 def _view(session: Session, job: Job) -> JobView:
