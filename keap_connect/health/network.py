@@ -15,7 +15,7 @@ from keap_connect.addresses import LOOPBACK_HOSTS
 from keap_connect.clock import utc_now
 from keap_connect.database import database_clock, db, read_session
 from keap_connect.health.finding import Finding, attention, well, wrong
-from keap_connect.keap.connectivity import check_token_endpoint
+from keap_connect.keap.token_endpoint import check_token_endpoint
 from keap_connect.services import services
 from keap_connect.settings import Settings
 

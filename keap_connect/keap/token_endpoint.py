@@ -1,4 +1,4 @@
-"""Requests to Keap's token endpoint; each ends in a `Classification`, never in an exception.
+"""Requests to Keap's token endpoint; each that asks for a token ends in a `Classification`, never in an exception.
 
 oauthlib's own parser would take Keap's "Invalid Refresh Token" for a bad client and an HTML page for a missing
 token, so the compliance hooks pass the raw answer to `classify` before oauthlib sees it.
@@ -7,6 +7,9 @@ token, so the compliance hooks pass the raw answer to `classify` before oauthlib
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote_plus
 
 import requests
@@ -20,6 +23,7 @@ from keap_connect.keap.transport import Call, Cancelled, CertificateRefused, Kea
 from keap_connect.settings import KeapSettings
 
 log = logging.getLogger(__name__)
+LOOK_SECONDS = 10.0
 
 
 def exchange_code(keap: KeapSettings, code: str, code_verifier: str | None = None) -> Classification:
@@ -107,3 +111,33 @@ def _ask(
         except NoUsableAnswer as problem:
             return no_answer(f"No usable answer came from Keap: {problem}.", was_sent=True)
     raise AssertionError("requests-oauthlib returned without calling its compliance hook")
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    status: int | None = None
+    date: datetime | None = None
+    problem: str | None = None  # why no usable answer came
+
+
+def check_token_endpoint(keap: KeapSettings) -> Connectivity:
+    """Send a GET without any credential, which every token endpoint refuses. Takes 10 seconds at most."""
+    with KeapSession(keap, Call(LOOK_SECONDS)) as session:
+        try:
+            answer = session.get(keap.token_url)
+        except CertificateRefused as problem:
+            return Connectivity(problem=f"Its certificate was not accepted: {problem}.")
+        except NotSent as problem:
+            return Connectivity(problem=f"It cannot be reached: {problem}.")
+        except NoUsableAnswer as problem:
+            return Connectivity(problem=f"No usable answer came: {problem}.")
+    if answer.is_redirect:
+        return Connectivity(problem="It answers with a redirect, which is never followed.")
+    return Connectivity(answer.status_code, _date(answer.headers.get("Date")))
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC) if text else None
+    except (ValueError, OverflowError):  # not a date, or one beyond the year 9999 in UTC
+        return None

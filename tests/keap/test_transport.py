@@ -28,8 +28,7 @@ from flask import Response
 from keap_connect.clock import seconds_since_boot
 from keap_connect.keap import transport, user_info
 from keap_connect.keap.answers import Verdict
-from keap_connect.keap.connectivity import check_token_endpoint
-from keap_connect.keap.token_endpoint import exchange_code, refresh
+from keap_connect.keap.token_endpoint import check_token_endpoint, exchange_code, refresh
 from keap_connect.keap.transport import SIZE_CAP_BYTES, Call, KeapSession, NoUsableAnswer, allow_loopback_http
 from keap_connect.keap.user_info import ask_identity
 from keap_connect.sandbox.fault_library import network
