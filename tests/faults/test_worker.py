@@ -566,12 +566,12 @@ def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker
     def note_that_it_looks() -> int:
         was_stopped = slow_sweep.circuit.stopped_at > 0
         most = allowed()
-        if was_stopped:
+        if was_stopped or most == 0:  # a look between the alarm and the stop ends the sweep
             looked_for_more.set()
         return most
 
     def not_sent_late(reason: str) -> Classification:
-        assert looked_for_more.wait(20)
+        looked_for_more.wait(20)
         return not_sent(reason)
 
     monkeypatch.setattr(slow_sweep, "_allowed", note_that_it_looks)
@@ -580,6 +580,7 @@ def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker
     stage.sandbox.release()
 
     until(lambda: not _workers(stage))
+    assert looked_for_more.is_set()
     assert len(stage.presentations()) == 1
     assert slow_sweep.faults == 0
     assert _count_leased(stage) == 0
