@@ -31,6 +31,8 @@ STEP_SECONDS = 15.0  # for one answer of the server
 LONGEST_SECONDS = 50.0  # for everything, however slowly the answers come
 LONGEST_LINE = 300
 PERMANENT = 500  # codes from here on say that the same would be refused again (RFC 5321 section 4.2.1)
+# The server takes no mail now, for any recipient (RFC 5321 section 3.8), as when there were too many.
+BUSY = {421, 454}
 LONGEST_SUBJECT = 150
 SHORT_LINES = SMTP.clone(cte_type="7bit", max_line_length=76)  # a blank, and a word of 75
 # Customers read those of a state that a person must end; admins read all.
@@ -56,7 +58,7 @@ class Conversation:
     text: str  # the last words of the server, or why there are none
     code: int | None = None  # the server's last
     lines: list[str] = field(default_factory=list)  # ours after ">" and the server's after "<", without the password
-    is_server_fault: bool = False  # it did not get as far as the recipient, so another mail would not, either
+    is_server_fault: bool = False  # it is not about the recipient, so another mail would end like this, too
 
 
 class _Client(smtplib.SMTP):
@@ -138,7 +140,7 @@ def give_to_server(recipient: str, make: Callable[[], EmailMessage]) -> Conversa
     finally:
         client.close()
     is_refused = is_about_recipient and code is not None and code >= PERMANENT
-    return Conversation(is_accepted, is_refused, text, code, client.lines, not is_about_recipient)
+    return Conversation(is_accepted, is_refused, text, code, client.lines, not is_about_recipient or code in BUSY)
 
 
 @contextmanager

@@ -653,8 +653,12 @@ def test_what_the_mail_server_refuses_for_good_is_given_up(send, clock, mail_ser
 
 
 @on_sqlite
-def test_a_mail_server_that_is_away_is_not_asked_by_each_mail(app, clock, mail_server):
-    mail_server.answers = {"MAIL": "451 4.3.0 Overloaded"}
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [("MAIL", "451 4.3.0 Overloaded"), ("RCPT", "421 4.7.0 Too many mails"), ("DATA", "454 Throttling failure")],
+)
+def test_a_mail_server_that_takes_none_for_now_is_not_asked_by_each_mail(app, clock, mail_server, command, answer):
+    mail_server.answers = {command: answer}
     for number in range(1, 21):
         lose(connect(number))
         clock.advance(minutes=3)  # many at once would be held
