@@ -22,8 +22,9 @@ from keap_connect.connect.reconnect_links import add_derived_link, mail_link_in
 from keap_connect.database import read_session, write_transaction
 from keap_connect.errors import InvitationClosed, JobNotFound, KeapConnectError
 from keap_connect.events.history import EventKind, record
+from keap_connect.events.mailing import CUSTOMER_MAIL
 from keap_connect.jobs import records
-from keap_connect.models import OF_INVITATIONS, Account, AccountEvent, Invitation, Job, JobItem, JobKind
+from keap_connect.models import OF_INVITATIONS, Account, AccountEvent, Delivery, Invitation, Job, JobItem, JobKind
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.spreadsheet import csv_line
 
@@ -133,6 +134,7 @@ def act_on(job: Job, work: dict[str, Any]) -> records.Finish:
             _check_unchanged(session, account, job, work)
             disconnect_locked(session, account, job.made_by)
         if kind is JobKind.MAILS:
+            _check_unmailed(session, account_id, _seen_at(job, work))
             return None, {"note": f"Its mail goes to {mail_link_in(session, account_id, job.made_by)}."}
         return None, {}
 
@@ -165,6 +167,12 @@ def _check_unchanged(session: Session, account: Account, job: Job, work: dict[st
         raise KeapConnectError("It was connected again after you opened the page.")
     if work.get("state") and account.state_since and account.state_since > seen_at:
         raise KeapConnectError(STATE_CHANGED)
+
+
+def _check_unmailed(session: Session, account_id: int, seen_at: datetime) -> None:
+    sent = select(Delivery.id).where(Delivery.account_id == account_id, Delivery.channel == CUSTOMER_MAIL)
+    if session.scalar(sent.where(Delivery.status == "sent", Delivery.finished_at > seen_at).limit(1)) is not None:
+        raise KeapConnectError("A mail with a link was sent after you opened the page.")
 
 
 def _seen_at(job: Job, work: dict[str, Any]) -> datetime:

@@ -120,12 +120,10 @@ def choose(of: str) -> Response:
         raise FormRefused(why_not_all, "which")
     takes_all = count > 0 and request.form.get("which") == "all"
     number = min(count, rows.most) if takes_all else len(ids)
-    work = {}
+    work = {"seen_at": _seen_at().isoformat()}
     if act == JobKind.LABEL:
         work["label"] = request.form.get("label", "")
         check_names(label=tidy_name(work["label"]))
-    if act == JobKind.DISCONNECT or rows.noun == "invitation":
-        work["seen_at"] = _seen_at().isoformat()
     if act == JobKind.DISCONNECT and request.form.get("count", "").strip() != str(number):
         raise FormRefused(f"Type {number}, the number of accounts.", "count")
     is_mailed = act in BY_MAIL and request.form.get("how") == "mail" and _can_mail(rows)

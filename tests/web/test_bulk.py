@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts import search
@@ -318,6 +318,31 @@ def test_links_by_mail_go_to_those_who_must_reconnect_and_take_the_place_of_wait
 
     assert (job.done, job.refused) == (1, 1)
     assert written[-2:] == [("ann@example.com", status, True) for status in ("cancelled", "waiting")]
+
+
+@on_sqlite
+@pytest.mark.parametrize("environ", [MAILS], indirect=True)
+def test_a_page_that_was_opened_before_a_mail_was_sent_sends_no_second_one(
+    app: Flask, admin: Visitor, add: Callable[..., list[int]]
+):
+    ids = add(2, person_email="ann@example.com", refused_at=utc_now())
+    choose(admin, "links", ids)
+    opened = admin.page  # by another admin, or before somebody went back to it
+    confirm(admin, ids[:1], how="mail")
+    with app.app_context():
+        JobRunner(app).do_due()
+        with write_transaction() as session:
+            waits = Delivery.channel == CUSTOMER_MAIL, Delivery.account_id == ids[0], Delivery.status == "waiting"
+            session.execute(update(Delivery).where(*waits).values(status="sent", finished_at=utc_now()))
+
+    admin.page = opened
+    job_id = confirm(admin, ids, how="mail")
+    with app.app_context():
+        JobRunner(app).do_due()
+        items = [item for item, _ in list_items(job_id, None, 9)]
+
+    assert [item.outcome for item in items] == ["refused", "done"]
+    assert items[0].details["problem"] == "A mail with a link was sent after you opened the page."
 
 
 @on_sqlite
