@@ -45,14 +45,14 @@ def split_url(name: str, value: str) -> SplitResult:
     return parts
 
 
-def normal_origin(parts: SplitResult) -> str:
+def normal_origin(parts: SplitResult, name: str = "PUBLIC_URL") -> str:
     """Return scheme, host and port as browsers send and compare them. Raises SettingsError."""
     host = (parts.hostname or "").rstrip(".")
     with suppress(ValueError):
         host = ip_address(host).compressed
     ascii_host = host.encode("idna").decode()
     if not host.isascii() and ascii_host.encode().decode("idna") != host:
-        raise SettingsError("PUBLIC_URL: write the host name in the form that begins with xn--, as browsers show it.")
+        raise SettingsError(f"{name}: write the host name in the form that begins with xn--, as browsers show it.")
     shown = f"[{host}]" if ":" in host else ascii_host
     has_port = parts.port and parts.port != WEB_PORTS[parts.scheme]
     return f"{parts.scheme}://{shown}{f':{parts.port}' if has_port else ''}"

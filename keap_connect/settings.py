@@ -365,14 +365,18 @@ class _Reader:
 
     def return_origins(self) -> frozenset[str]:
         origins = [one.strip().rstrip("/").lower() for one in (self.text("RETURN_ORIGINS") or "").split(",")]
+        found = set()
         for origin in filter(None, origins):
             parts = self.parsed(addresses.split_url, "RETURN_ORIGINS", origin)
-            if parts and (parts.path or (parts.scheme == "http" and parts.hostname not in addresses.LOOPBACK_HOSTS)):
+            if parts is None:
+                continue
+            found.add(self.parsed(addresses.normal_origin, parts, "RETURN_ORIGINS") or origin)
+            if parts.path or (parts.scheme == "http" and parts.hostname not in addresses.LOOPBACK_HOSTS):
                 self.problems.append(
                     "RETURN_ORIGINS must be addresses without a path, separated by commas, like "
                     "https://app.example.com; http:// is for localhost only."
                 )
-        return frozenset(filter(None, origins))
+        return frozenset(found)
 
     def keap(self, public_url: str, is_loopback: bool, port: int) -> tuple[KeapSettings, str | None]:
         client_id, client_secret = self.credential("KEAP_CLIENT_ID"), self.credential("KEAP_CLIENT_SECRET")

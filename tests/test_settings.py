@@ -296,6 +296,7 @@ WRONG = [
     ),
     ("RETURN_ORIGINS", "https://app.example.com/keap", "RETURN_ORIGINS must be addresses without a path"),
     ("RETURN_ORIGINS", "javascript:alert(1)", "RETURN_ORIGINS must be an address"),
+    ("RETURN_ORIGINS", "https://stra\xdfe.example", "RETURN_ORIGINS: write the host name in the form that begins with"),
     ("KEAP_CLIENT_ID", "our-client-id", "KEAP_CLIENT_SECRET is missing"),
     ("KEAP_CLIENT_SECRET", "canary-client-secret", "KEAP_CLIENT_ID is missing"),
 ]
@@ -585,6 +586,14 @@ def test_a_proxy_of_the_environment_is_noticed_and_not_used(name, monkeypatch):
 
     assert (noticed.keap.proxy, noticed.has_unused_proxy) == (None, True)
     assert not Settings.from_env().has_unused_proxy
+
+
+def test_origins_to_go_back_to_are_read_as_browsers_write_them():
+    origins = "https://App.Example.com:443/, http://localhost:8080,https://m\xfcnchen.example,"
+
+    assert read(RETURN_ORIGINS=origins).return_origins == {
+        *("https://app.example.com", "http://localhost:8080", "https://xn--mnchen-3ya.example")
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from keap_connect.accounts.naming import LABEL_CHARACTERS, check_names, tidy_name
 from keap_connect.accounts.words import words_of_names
+from keap_connect.addresses import WEB_PORTS
 from keap_connect.clock import minute, utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
@@ -144,8 +145,9 @@ def _check_mail(email: str | None, *, is_mailed: bool) -> None:
 def is_allowed_return_url(url: str) -> bool:
     if len(url) > LONGEST_URL or RETURN_URL.fullmatch(url) is None:
         return False
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower() in services().settings.return_origins
+    parts = urlsplit(url.lower())
+    host = parts.netloc.removesuffix(f":{WEB_PORTS[parts.scheme]}")  # that of the scheme, which browsers leave out
+    return f"{parts.scheme}://{host}" in services().settings.return_origins
 
 
 def resend(invitation_id: int, actor: str) -> MadeInvitation:

@@ -1020,6 +1020,7 @@ def test_what_breaks_a_rule_is_refused_at_its_field(app: Flask):
                 "https://app.example.com@evil.example/",
                 "https://app.example.com\\@evil.example/",
                 "https://app.example.com:444/",
+                "https://app.example.com:80/",
                 "http://app.example.com/",
                 "//app.example.com/",
                 "javascript:alert(1)",
@@ -1034,3 +1035,4 @@ def test_what_breaks_a_rule_is_refused_at_its_field(app: Flask):
         assert refusal.value.field == field
     for allowed in ("https://app.example.com", "https://APP.example.com/a?b=c&d=%20", "http://localhost:8080/x"):
         invite(return_url=allowed)
+    invite(return_url="https://app.example.com:443/")
