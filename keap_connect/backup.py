@@ -254,7 +254,7 @@ def _check_and_pause(engine: Engine, name: str) -> bool:
         open_key_check(sealed, name)
     with Session(engine) as session, session.begin():
         if Alarm.__tablename__ in tables:
-            alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON, has_history=False)
+            alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON, has_history=present == newest)
         else:  # version 0.1.0 had no alarms: no host has this instance, so the first start pauses refreshing
             session.execute(text(OLD_PAUSE), {"value": f"restored-{secrets.token_hex(8)}:0".encode()})
     return present != newest

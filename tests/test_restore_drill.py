@@ -20,6 +20,7 @@ from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.deployment import downgrade
 from keap_connect.engine import keep_others_out
+from keap_connect.notifications.endpoints import add_endpoint, list_deliveries
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY
@@ -287,6 +288,22 @@ def test_a_file_copied_over_the_database_is_said_to_be_damaged_and_restored(app:
     (kept,) = (path for path in shell.folder.glob("keap_connect.db.2*") if not path.name.endswith("-wal"))
     assert (kept.read_bytes(), Path(f"{kept}-wal").read_bytes()) == (hurt, stale["-wal"])
     assert cli(app, "accounts", "token", "1")[0] == 0
+
+
+@only_sqlite
+@pytest.mark.proves("R102")
+def test_the_pause_after_a_restore_is_in_the_history_and_announced(app: Flask, backup: Path):
+    with app.app_context():
+        add_endpoint("https://example.com/hook", None, None, "x")
+    assert cli(app, "database", "restored")[0] == 0
+    with app.app_context():
+        (announced,) = list_deliveries(1).rows
+        db.engine.dispose()
+    assert cli(app, "database", "restore", str(backup))[0] == 0
+    code, said = cli(app, "audit", "list", "--kind", "refreshing_paused")
+
+    assert (announced.kind, announced.payload["data"]["reason"]) == ("refreshing.paused", "unknown_instance")
+    assert (code, "Refreshing is paused. This database was restored from a backup" in said) == (0, True)
 
 
 @only_sqlite
