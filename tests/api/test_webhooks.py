@@ -56,6 +56,9 @@ def test_deliveries_come_in_pages_and_can_be_sent_again(app: Flask, program: Pro
     assert program.call("POST", f"{path}/{one['id']}/redeliver").status_code == 202
     assert WebhookTest().validate(program.call("POST", "/api/v1/webhooks/1/test").json()["payload"]) == {}
     assert program.call("POST", f"{path}/99/redeliver").json()["error"] == "not_found"
+    program.call("POST", "/api/v1/webhooks", json={"url": HOOK["url"]})
+    of_another = program.call("POST", f"/api/v1/webhooks/2/deliveries/{one['id']}/redeliver")
+    assert (of_another.status_code, of_another.json()["error"]) == (404, "not_found")
     program.call("PATCH", "/api/v1/webhooks/1", json={"is_on": False})
     for act in (f"{path}/{one['id']}/redeliver", "/api/v1/webhooks/1/test"):
         assert program.call("POST", act).json()["error"] == "webhook_off"
