@@ -134,6 +134,19 @@ def test_an_account_has_its_names_at_once_and_the_event_names_the_invitation(
 
 
 @sqlite_only
+@pytest.mark.proves("R16")
+def test_there_is_no_way_back_to_an_origin_that_is_no_longer_allowed(app: Flask, visitor: Visitor):
+    link = invite(return_url=BACK)
+    settings = app.extensions["keap_connect"].settings
+    object.__setattr__(settings, "return_origins", frozenset({"https://other.example.com"}))
+
+    follow(visitor, link)
+
+    assert heading_of(visitor) == "Your Keap account is connected"
+    assert "app.example.com" not in visitor.page.text
+
+
+@sqlite_only
 def test_only_a_person_who_sees_the_page_opens_an_invitation(visitor: Visitor):
     link = invite()
 
