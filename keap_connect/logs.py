@@ -18,8 +18,8 @@ TALKATIVE = ("requests_oauthlib", "oauthlib")
 MOST_KEPT = 20
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Reconnect links, links to choose a password, and API keys that were put where they do not belong.
-SECRETS_IN_PATH = re.compile(r"(?<=^/[ri]/).+|(?<=^/new-password/).+|kc_[0-9a-f]{16}_.*")
+# Links of customers, to choose a password and to get no mail, and API keys that were put where they do not belong.
+SECRETS_IN_PATH = re.compile(r"(?<=^/[ri]/).+|(?<=^/new-password/).+|(?<=^/mail/unsubscribe/).+|kc_[0-9a-f]{16}_.*")
 
 # An error page or an error of the API shows it; every line that the request logs carries it.
 reference: ContextVar[str | None] = ContextVar("reference", default=None)

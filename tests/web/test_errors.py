@@ -216,6 +216,18 @@ def test_fields_that_no_form_has_are_ignored(world: World):
 
 
 @on_sqlite
+@pytest.mark.proves("R86")
+@pytest.mark.parametrize("path", ["/r/", "/i/", "/new-password/", "/mail/unsubscribe/"])
+def test_the_secret_of_a_link_is_in_no_line_about_its_address(
+    visitor: Visitor, caplog: pytest.LogCaptureFixture, path: str
+):
+    send(visitor, "PUT", f"{path}canary-of-a-link")
+
+    assert f"PUT {path}..." in caplog.text
+    assert "canary" not in caplog.text
+
+
+@on_sqlite
 @pytest.mark.parametrize(
     "path", ["/nothing%0a2026-01-01 FAKE line", "/a%0d%0ab", "/%1b[31mred", "/\u2028line", "/%c2%85"]
 )
