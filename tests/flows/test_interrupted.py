@@ -15,6 +15,7 @@ from keap_connect.errors import SealBroken
 from keap_connect.keap.authorization import AuthorizationResponse
 from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.refresh.worker import RefreshWorker
+from keap_connect.settings import SANDBOX_CLIENT_ID
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended
 from tests.flows.stored import Stored, token_calls
@@ -112,6 +113,22 @@ def test_a_process_that_comes_back_late_stores_nothing_twice(app: Flask, stored:
 
     assert stored.rows() == before
     assert stored.flows()[0].ending == "connected"
+
+
+@pytest.mark.proves("R24")
+@pytest.mark.usefixtures("result_path")
+def test_a_grant_of_another_client_is_stored_and_its_token_is_sent_nowhere(
+    app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+):
+    clock.advance(seconds=91)
+    object.__setattr__(app.extensions["keap_connect"].settings.keap, "client_id", "another")
+    monkeypatch.setattr(callback, "ask_identity", die)
+    with app.app_context():
+        callback.complete_interrupted()
+
+    account = stored.account()
+    assert (account.client_id, account.is_pending) == (SANDBOX_CLIENT_ID, True)
+    assert stored.flows()[0].pending_grant_sealed is None
 
 
 @pytest.mark.usefixtures("result_path")
