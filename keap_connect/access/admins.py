@@ -190,9 +190,9 @@ def _invite(session: Session, admin: Admin, actor: str, is_mailed: bool = False)
     details = {"email": admin.email, "role": admin.role, "until": minute(until)}
     record(session, EventKind.ADMIN_INVITED, None, actor, **details)
     if not is_mailed:
-        return make_password_link(session, admin, INVITED_FOR)
+        return make_password_link(session, admin, actor, INVITED_FOR)
     mail = new_mail(admin.email, ADMIN_INVITATION, {}, utc_now())
-    link = make_password_link(session, admin, INVITED_FOR, keyed_hash("admin invitation", mail.message_id))
+    link = make_password_link(session, admin, actor, INVITED_FOR, keyed_hash("admin invitation", mail.message_id))
     session.add(mail)
     return link
 

@@ -23,7 +23,7 @@ from keap_connect.crypto import hash_secret
 from keap_connect.database import read_one, read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, TokenPurpose
+from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, Role, TokenPurpose
 from keap_connect.services import page_url, services
 
 LIFETIMES = {
@@ -153,7 +153,7 @@ def issue_password_link(email: str, actor: str) -> str:
     with write_transaction() as session:
         admin = load_admin(session, email)
         record(session, EventKind.NEW_PASSWORD_CODE_ISSUED, None, actor, email=admin.email)
-        return make_password_link(session, admin)
+        return make_password_link(session, admin, actor)
 
 
 def issue_sign_in_code(email: str, actor: str) -> str:
@@ -168,9 +168,13 @@ def issue_sign_in_code(email: str, actor: str) -> str:
 
 
 def make_password_link(
-    session: Session, admin: Admin, lifetime: timedelta | None = None, token: str | None = None
+    session: Session, admin: Admin, actor: str, lifetime: timedelta | None = None, token: str | None = None
 ) -> str:
-    """Return a link for this admin; it replaces the older ones."""
+    """Return a link for this admin; it replaces the older ones. Raises FormRefused: the actor is no longer an admin."""
+    take_turns(session, "admins")  # who is removed at this moment must not come back by a link
+    still_may = select(Admin.id).where(Admin.email == actor, Admin.role == Role.ADMIN)
+    if "@" in actor and session.scalar(still_may) is None:
+        raise FormRefused("You are no longer an admin.", "act")
     return password_link(issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id, lifetime, token))
 
 

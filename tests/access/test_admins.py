@@ -7,9 +7,10 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
-from keap_connect.access.admins import change_role, create_admin, remove_admin
+from keap_connect.access.admins import change_role, create_admin, invite_admin, remove_admin
+from keap_connect.access.passwords import issue_password_link
 from keap_connect.errors import FormRefused
-from keap_connect.models import Admin, Role, SignIn
+from keap_connect.models import Admin, OneTimeToken, Role, SignIn
 from tests.access.test_sign_in import copy_of, is_signed_in, stored
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
@@ -109,6 +110,22 @@ def test_who_loses_the_role_of_an_admin_leaves_no_invitation_behind(app: Flask, 
 
     assert [visit(app).get(link).status_code for link in (back, back_as_another)] == [404, 404]
     assert "third@example.com" not in stored(app, select(Admin.email))
+
+
+@on_sqlite
+@pytest.mark.parametrize("what", ["remove", "viewer"])
+def test_a_request_that_is_under_way_when_its_admin_loses_the_role_makes_no_link(app: Flask, admin: Visitor, what: str):
+    with app.app_context():
+        second = create_admin(NEW, ADMIN_PASSWORD)
+        remove_admin(second.id, "x") if what == "remove" else change_role(second.id, Role.VIEWER, "x")
+
+        with pytest.raises(FormRefused, match="You are no longer an admin"):  # the request was let in before
+            invite_admin("third@example.com", Role.ADMIN, NEW)
+        with pytest.raises(FormRefused, match="You are no longer an admin"):
+            issue_password_link(ADMIN_EMAIL, NEW)
+
+    assert "third@example.com" not in stored(app, select(Admin.email))
+    assert stored(app, select(OneTimeToken.purpose)) == []
 
 
 @on_sqlite
