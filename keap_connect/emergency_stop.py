@@ -5,7 +5,7 @@ from sqlalchemy import delete, select, update
 from keap_connect.accounts.directory import AccountView, view_of
 from keap_connect.accounts.stored_state import registration
 from keap_connect.clock import utc_now
-from keap_connect.database import count_updated, write_transaction
+from keap_connect.database import count_updated, take_turns, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.jobs.records import stop_in
 from keap_connect.models import (
@@ -35,6 +35,7 @@ def stop_everything(actor: str) -> list[AccountView]:
     """
     now = utc_now()
     with write_transaction() as session:
+        take_turns(session, "admins")  # nothing that an admin does at this moment outlives it
         for table in (SignIn, OneTimeToken):
             session.execute(delete(table))
         keys = count_updated(session, update(APIKey).where(APIKey.revoked_at.is_(None)).values(revoked_at=now))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from keap_connect.access.sign_ins import check_still_admin
 from keap_connect.accounts.schedule import USE_NOTED_EVERY, is_use_noted
 from keap_connect.clock import minute, utc_now
 from keap_connect.crypto import hash_secret
@@ -114,7 +115,7 @@ def issue_api_key(
     Args:
         account_ids: the only accounts it is for; None for all, also those to come.
 
-    Raises FormRefused: the name, a scope, the expiry or an account breaks a rule.
+    Raises FormRefused: the name, a scope, the expiry or an account breaks a rule, or the actor is no longer an admin.
     """
     name, wanted = name.strip(), set(scopes)
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
@@ -125,6 +126,7 @@ def issue_api_key(
         raise FormRefused("The key must expire in the future.", "lifetime")
     only = None if account_ids is None else sorted(set(account_ids))
     with write_transaction() as session:
+        check_still_admin(session, actor)
         if only is not None:
             _check_accounts(session, only)
         key = APIKey(name=name, account_ids=only, expires_at=expires_at, created_by=actor)
@@ -141,6 +143,7 @@ def rotate_api_key(key_id: int, overlap: timedelta, actor: str) -> IssuedKey:
     """
     get_api_key(key_id)
     with write_transaction() as session:
+        check_still_admin(session, actor)
         old, now = session.get_one(APIKey, key_id, with_for_update=True), utc_now()
         if not _view(old).is_usable:
             raise FormRefused("This key is revoked or has expired: create a new one.", "overlap")

@@ -17,13 +17,13 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.access.rate_limits import count_attempt, forgive, hashed, is_known_browser_of, network_of, rate_limits
-from keap_connect.access.sign_ins import end_all_sign_ins
+from keap_connect.access.sign_ins import check_still_admin, end_all_sign_ins
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import read_one, read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, PasswordLinkGone, SignInThrottled, TooManyAttempts
 from keap_connect.events.history import EventKind, record
-from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, Role, TokenPurpose
+from keap_connect.models import NOT_CHOSEN, Admin, OneTimeToken, TokenPurpose
 from keap_connect.services import page_url, services
 
 LIFETIMES = {
@@ -145,6 +145,7 @@ def change_password(admin: Admin, password: str) -> None:
     """Store a new password, or raise FormRefused when it breaks a rule."""
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
+        take_turns(session, "admins")  # with sign-ins by the old one
         _store(session, admin, password_hash)
 
 
@@ -171,10 +172,7 @@ def make_password_link(
     session: Session, admin: Admin, actor: str, lifetime: timedelta | None = None, token: str | None = None
 ) -> str:
     """Return a link for this admin; it replaces the older ones. Raises FormRefused: the actor is no longer an admin."""
-    take_turns(session, "admins")  # who is removed at this moment must not come back by a link
-    still_may = select(Admin.id).where(Admin.email == actor, Admin.role == Role.ADMIN)
-    if "@" in actor and session.scalar(still_may) is None:
-        raise FormRefused("You are no longer an admin.", "act")
+    check_still_admin(session, actor)  # who is removed at this moment must not come back by a link
     return password_link(issue_one_time_token(session, TokenPurpose.NEW_PASSWORD, admin.id, lifetime, token))
 
 

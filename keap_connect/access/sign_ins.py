@@ -9,9 +9,18 @@ from sqlalchemy.orm import Session
 from keap_connect.accounts.changes import has_other_person
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
-from keap_connect.database import count_updated, read_all, read_one, write_one, write_or_retry, write_transaction
+from keap_connect.database import (
+    count_updated,
+    read_all,
+    read_one,
+    take_turns,
+    write_one,
+    write_or_retry,
+    write_transaction,
+)
+from keap_connect.errors import FormRefused, WrongPassword
 from keap_connect.events.history import Actor, EventKind, record
-from keap_connect.models import Account, Admin, AuthorizationFlow, SignIn
+from keap_connect.models import NOT_CHOSEN, Account, Admin, AuthorizationFlow, Role, SignIn
 
 IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
@@ -19,9 +28,23 @@ SEEN_EVERY = timedelta(minutes=1)
 MOST_PER_OWNER = 50
 
 
+def check_still_admin(session: Session, actor: str) -> None:
+    """Raise FormRefused if the admin who acts was removed, became a viewer, or lost the password meanwhile.
+
+    What ends such rights takes the same turn, so nothing that outlives them is made afterwards.
+    """
+    take_turns(session, "admins")
+    able = Admin.role == Role.ADMIN, Admin.password_hash != NOT_CHOSEN
+    if "@" in actor and session.scalar(select(Admin.id).where(Admin.email == actor, *able)) is None:
+        raise FormRefused("You are no longer an admin.", "act")
+
+
 def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None = None) -> str:
-    """Open a session for an admin and return its id, to be kept in a cookie."""
-    session_id = _open(SignIn(admin_id=admin.id, address=address, browser=browser))
+    """Open a session for an admin, whose password was checked, and return its id, to be kept in a cookie.
+
+    Raises WrongPassword: the admin was removed, or the password changed, since it was checked.
+    """
+    session_id = _open(SignIn(admin_id=admin.id, address=address, browser=browser), admin)
     with write_transaction() as session:
         record(session, EventKind.ADMIN_SIGNED_IN, None, admin.email, email=admin.email)
     return session_id
@@ -125,13 +148,18 @@ def end_all_sign_ins(session: Session, admin_id: int) -> None:
     session.execute(delete(SignIn).where(SignIn.admin_id == admin_id))
 
 
-def _open(sign_in: SignIn) -> str:
+def _open(sign_in: SignIn, admin: Admin | None = None) -> str:
     session_id = secrets.token_urlsafe(32)
     now = utc_now()
     sign_in.id_hash = hash_secret(session_id)
     sign_in.created_at = sign_in.last_seen_at = now
     sign_in.expires_at = now + ABSOLUTE_LIMIT
     with write_transaction() as session:
+        if admin is not None:
+            take_turns(session, "admins")
+            now_stored = session.get(Admin, admin.id)
+            if now_stored is None or now_stored.password_hash != admin.password_hash:
+                raise WrongPassword("The password was changed a moment ago.")
         session.execute(delete(SignIn).where(~is_alive()))
         of_owner = SignIn.admin_id == sign_in.admin_id, SignIn.account_id == sign_in.account_id
         oldest = select(SignIn.id_hash).where(*of_owner).order_by(SignIn.created_at.desc()).offset(MOST_PER_OWNER - 1)

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
 from keap_connect.access.admins import change_role, create_admin, invite_admin, remove_admin
+from keap_connect.access.api_keys import Scope, issue_api_key, rotate_api_key
 from keap_connect.access.passwords import issue_password_link
+from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import FormRefused
-from keap_connect.models import Admin, OneTimeToken, Role, SignIn
+from keap_connect.models import Admin, APIKey, OneTimeToken, Role, SignIn
 from tests.access.test_sign_in import copy_of, is_signed_in, stored
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.visitor import Visitor
@@ -112,20 +115,36 @@ def test_who_loses_the_role_of_an_admin_leaves_no_invitation_behind(app: Flask, 
     assert "third@example.com" not in stored(app, select(Admin.email))
 
 
-@on_sqlite
-@pytest.mark.parametrize("what", ["remove", "viewer"])
-def test_a_request_that_is_under_way_when_its_admin_loses_the_role_makes_no_link(app: Flask, admin: Visitor, what: str):
-    with app.app_context():
-        second = create_admin(NEW, ADMIN_PASSWORD)
-        remove_admin(second.id, "x") if what == "remove" else change_role(second.id, Role.VIEWER, "x")
+END_RIGHTS: dict[str, Callable[[int], object]] = {
+    "removed": lambda admin_id: remove_admin(admin_id, "x"),
+    "viewer": lambda admin_id: change_role(admin_id, Role.VIEWER, "x"),
+    "emergency stop": lambda _: stop_everything("x"),
+}
 
-        with pytest.raises(FormRefused, match="You are no longer an admin"):  # the request was let in before
-            invite_admin("third@example.com", Role.ADMIN, NEW)
-        with pytest.raises(FormRefused, match="You are no longer an admin"):
-            issue_password_link(ADMIN_EMAIL, NEW)
+
+@on_sqlite
+@pytest.mark.parametrize("what", END_RIGHTS)
+def test_a_request_that_is_under_way_when_an_admin_loses_the_rights_makes_no_link_and_no_key(
+    app: Flask, admin: Visitor, what: str
+):
+    def rotate() -> object:
+        return rotate_api_key(key.row.id, timedelta(0), NEW)
+
+    with app.app_context():
+        second, key = create_admin(NEW, ADMIN_PASSWORD), issue_api_key("jobs", list(Scope), "x")
+        END_RIGHTS[what](second.id)
+
+        for make in (  # the request was let in before
+            lambda: invite_admin("third@example.com", Role.ADMIN, NEW),
+            lambda: issue_password_link(ADMIN_EMAIL, NEW),
+            lambda: issue_api_key("another", list(Scope), NEW),
+            rotate,
+        ):
+            with pytest.raises(FormRefused, match="You are no longer an admin"):
+                make()
 
     assert "third@example.com" not in stored(app, select(Admin.email))
-    assert stored(app, select(OneTimeToken.purpose)) == []
+    assert (stored(app, select(OneTimeToken.purpose)), stored(app, select(APIKey.name))) == ([], ["jobs"])
 
 
 @on_sqlite

@@ -17,11 +17,13 @@ from sqlalchemy import delete, select, text, update
 
 from keap_connect import services
 from keap_connect.access import passwords, sign_ins
-from keap_connect.access.admins import create_admin
+from keap_connect.access.admins import create_admin, get_admin, remove_admin
 from keap_connect.access.passwords import ATTEMPTS_PER_ADDRESS, ATTEMPTS_PER_EMAIL, LONGEST_PASSWORD
 from keap_connect.access.rate_limits import WINDOW
 from keap_connect.access.sign_ins import ABSOLUTE_LIMIT, IDLE_LIMIT, find_admin, sign_in_admin
 from keap_connect.database import Base, db, read_session, write_transaction
+from keap_connect.emergency_stop import stop_everything
+from keap_connect.errors import WrongPassword
 from keap_connect.events.history import EventKind
 from keap_connect.models import AccountEvent, Admin, SignIn, SignInAttempt
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
@@ -567,6 +569,32 @@ def test_signing_in_again_makes_a_new_session_and_ends_the_old_one(app: Flask, a
 
     assert admin.session.cookies["admin"] != before.session.cookies["admin"]
     assert (is_signed_in(admin), is_signed_in(before)) == (True, False)
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda admin: passwords.change_password(admin, "another password of mine"),
+        lambda admin: remove_admin(admin.id, "x"),
+        lambda _: stop_everything("x"),
+    ],
+    ids=["changed", "removed", "emergency stop"],
+)
+def test_a_sign_in_that_is_under_way_when_its_password_ends_opens_no_session(
+    app: Flask, end: Callable[[Admin], object]
+):
+    with app.app_context():
+        create_admin("other@example.com", ADMIN_PASSWORD)
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        checked = passwords.verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.1")
+        assert checked is not None
+        end(get_admin(ADMIN_EMAIL))
+
+        with pytest.raises(WrongPassword):
+            sign_in_admin(checked)
+
+    assert stored(app, select(SignIn.id_hash)) == []
 
 
 @pytest.mark.proves("R59")

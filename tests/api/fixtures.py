@@ -44,7 +44,7 @@ def new_program(app: Flask) -> NewProgram:
 
     def make(*scopes: str, account_ids: list[int] | None = None, address: str = "127.0.0.1") -> Program:
         with app.app_context():
-            issued = issue_api_key("job", scopes or list(Scope), "admin@example.com", account_ids=account_ids)
+            issued = issue_api_key("job", scopes or list(Scope), "command line", account_ids=account_ids)
         return Program(app, issued.text, address)
 
     return make
