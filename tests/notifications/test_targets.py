@@ -4,7 +4,7 @@ import pytest
 
 from keap_connect.notifications import webhooks
 from keap_connect.notifications.endpoints import add_endpoint, may_connect, send_test
-from tests.keap.raw_server import RawServer
+from tests.keap.raw_server import RawServer, answering, http
 from tests.notifications.conftest import deliveries, send_due
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -59,6 +59,22 @@ def test_no_spelling_of_this_machine_gets_a_connection(host: str):
     assert "is not allowed for webhooks." in row.answer
     is_never_open = host in {"0", "[::]", "169.254.169.254"}
     assert ("WEBHOOK_PRIVATE_TARGETS" in row.answer) is not is_never_open
+
+
+@on_sqlite
+@pytest.mark.proves("R84")
+def test_no_proxy_of_the_machine_makes_the_connection(monkeypatch: pytest.MonkeyPatch):
+    with RawServer() as proxy, RawServer(answering(http(b""))) as server:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        add_endpoint(f"http://127.0.0.1:{server.port}/hook", None, None, "x")
+        send_test(1)
+
+        send_due()
+
+    assert ([row.status for row in deliveries()], proxy.connections) == (["sent"], [])
 
 
 @on_sqlite
