@@ -125,7 +125,9 @@ def verify_password(
         if sign_in_code and use_one_time_token(session, TokenPurpose.SIGN_IN, sign_in_code) is None:
             raise FormRefused(SIGN_IN_CODE_GONE, "sign_in_code")
         if hasher.check_needs_rehash(admin.password_hash):  # the usual cost has grown since
-            admin.password_hash = session.get_one(Admin, admin.id).password_hash = hasher.hash(password)
+            stored = session.get(Admin, admin.id, with_for_update=True)
+            if stored and stored.password_hash == admin.password_hash:  # else it was changed during the check
+                admin.password_hash = stored.password_hash = hasher.hash(password)
     return admin
 
 

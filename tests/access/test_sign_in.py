@@ -572,6 +572,28 @@ def test_signing_in_again_makes_a_new_session_and_ends_the_old_one(app: Flask, a
 
 
 @on_sqlite
+@pytest.mark.usefixtures("real_cost", "owner")
+def test_a_password_that_is_changed_during_the_check_of_the_old_one_stays_the_new_one(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+):
+    weak = PasswordHasher(time_cost=1, memory_cost=8 * 1024, parallelism=1).hash(ADMIN_PASSWORD)
+    with app.app_context(), write_transaction() as session:
+        session.execute(update(Admin).values(password_hash=weak))
+    is_right = passwords._is_right
+
+    def check_and_change(admin: Admin | None, password: str) -> bool:
+        found = is_right(admin, password)
+        passwords.change_password(get_admin(ADMIN_EMAIL), "another password of mine")
+        return found
+
+    monkeypatch.setattr(passwords, "_is_right", check_and_change)
+    with app.app_context():
+        passwords.verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.1")
+
+        assert is_right(get_admin(ADMIN_EMAIL), "another password of mine")
+
+
+@on_sqlite
 @pytest.mark.parametrize(
     "end",
     [
