@@ -12,7 +12,7 @@ from keap_connect.errors import AccountNotFound
 from keap_connect.events.history import EventKind
 from keap_connect.events.search import Search, events_as_csv, list_events
 from keap_connect.web.auth import Audience, Pages
-from keap_connect.web.jobs import as_download
+from keap_connect.web.rendering import as_download
 
 bp = Pages("audit", __name__)
 LONGEST_SEARCH = 100

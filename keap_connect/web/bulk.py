@@ -20,7 +20,7 @@ from keap_connect.services import services
 from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
 from keap_connect.web.invitations import SHOWN
-from keap_connect.web.jobs import as_download
+from keap_connect.web.rendering import as_download
 
 bp = Pages("bulk", __name__)
 EXPORT = "export"

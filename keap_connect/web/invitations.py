@@ -17,8 +17,8 @@ from keap_connect.spreadsheet import csv_line
 from keap_connect.web.accounts import LONGEST_SEARCH
 from keap_connect.web.auth import Audience, Pages, actor, see_other
 from keap_connect.web.browser_security import browser
-from keap_connect.web.jobs import as_download
 from keap_connect.web.reconnect_links import show_gone
+from keap_connect.web.rendering import as_download
 
 bp = Pages("invitations", __name__)
 SHOWN = 50

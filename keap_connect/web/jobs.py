@@ -1,19 +1,17 @@
 """The page of a job: how far it is, what became of its items, and a button that stops it; and downloads as CSV."""
 
-from collections.abc import Iterator
-
 from flask import Response as FlaskResponse
-from flask import render_template, request, stream_with_context, url_for
+from flask import render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect.accounts.exporting import export_csv
-from keap_connect.clock import utc_now
 from keap_connect.jobs.bulk import BULK, LINK_COLUMNS, links_csv
 from keap_connect.jobs.records import ItemOutcome, items_csv, list_items, stop_job, view_job
 from keap_connect.jobs.runner import at_once
 from keap_connect.models import OF_INVITATIONS
 from keap_connect.refresh.heartbeat import list_workers
 from keap_connect.web.auth import Audience, Pages, actor, check_password, see_other
+from keap_connect.web.rendering import as_download
 
 exports = Pages("exports", __name__, url_prefix="/export")
 bp = Pages("jobs", __name__, url_prefix="/jobs/<int:job_id>")
@@ -33,13 +31,6 @@ def ask_for_password(heading: str, lead: str, back: tuple[str, str]) -> str:
 def accounts() -> FlaskResponse:
     check_password()
     return as_download(export_csv(actor()))
-
-
-def as_download(pieces: Iterator[str], name: str = "") -> FlaskResponse:
-    name = name or f"keap-accounts-{utc_now():%Y-%m-%d}"
-    download = FlaskResponse(stream_with_context(pieces), mimetype="text/csv")
-    download.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-    return download
 
 
 @bp.page("", Audience.VIEWER)

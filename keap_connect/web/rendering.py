@@ -1,9 +1,10 @@
-"""How pages show times: relative to now, with the exact UTC time beside it; and how scripts and styles are sent."""
+"""How pages show times: relative to now, the exact UTC time beside it; how scripts, styles and CSV files are sent."""
 
 import gzip
+from collections.abc import Iterator
 from datetime import datetime
 
-from flask import Flask, Response, request
+from flask import Flask, Response, request, stream_with_context
 
 from keap_connect.clock import utc_now
 
@@ -44,3 +45,10 @@ def compress_static_file(response: Response) -> Response:
             response.content_encoding = "gzip"
             response.set_etag(response.get_etag()[0] or "", weak=True)  # one file, two sequences of bytes
     return response
+
+
+def as_download(pieces: Iterator[str], name: str = "") -> Response:
+    name = name or f"keap-accounts-{utc_now():%Y-%m-%d}"
+    download = Response(stream_with_context(pieces), mimetype="text/csv")
+    download.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    return download
