@@ -44,10 +44,13 @@ def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None 
 
     Raises WrongPassword: the admin was removed, or the password changed, since it was checked.
     """
-    session_id = _open(SignIn(admin_id=admin.id, address=address, browser=browser), admin)
     with write_transaction() as session:
+        take_turns(session, "admins")
+        stored = session.get(Admin, admin.id)
+        if stored is None or stored.password_hash != admin.password_hash:
+            raise WrongPassword("The password was changed a moment ago.")
         record(session, EventKind.ADMIN_SIGNED_IN, None, admin.email, email=admin.email)
-    return session_id
+        return _open(session, SignIn(admin_id=admin.id, address=address, browser=browser))
 
 
 def sign_in_person(flow: AuthorizationFlow) -> str | None:
@@ -57,7 +60,7 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
     reconnected that account since, those are not theirs.
     """
 
-    def claim(session: Session) -> Account | None:
+    def claim(session: Session) -> str | None:
         # Locked, so that nobody else reconnects it meanwhile.
         account = session.get(Account, flow.account_id, with_for_update=True) if flow.account_id else None
         claimed = count_updated(
@@ -73,10 +76,11 @@ def sign_in_person(flow: AuthorizationFlow) -> str | None:
             .values(person_signed_in_at=utc_now())
             .execution_options(synchronize_session=False),
         )
-        return account if claimed == 1 else None
+        if account is None or claimed == 0:
+            return None
+        return _open(session, SignIn(account_id=account.id, keap_user_id=account.keap_user_id))
 
-    account = write_or_retry(claim)  # an erasure locks the flows first, and then their account
-    return _open(SignIn(account_id=account.id, keap_user_id=account.keap_user_id)) if account else None
+    return write_or_retry(claim)  # an erasure locks the flows first, and then their account
 
 
 def is_of_another(flow: AuthorizationFlow) -> bool:
@@ -148,23 +152,17 @@ def end_all_sign_ins(session: Session, admin_id: int) -> None:
     session.execute(delete(SignIn).where(SignIn.admin_id == admin_id))
 
 
-def _open(sign_in: SignIn, admin: Admin | None = None) -> str:
+def _open(session: Session, sign_in: SignIn) -> str:
     session_id = secrets.token_urlsafe(32)
     now = utc_now()
     sign_in.id_hash = hash_secret(session_id)
     sign_in.created_at = sign_in.last_seen_at = now
     sign_in.expires_at = now + ABSOLUTE_LIMIT
-    with write_transaction() as session:
-        if admin is not None:
-            take_turns(session, "admins")
-            now_stored = session.get(Admin, admin.id)
-            if now_stored is None or now_stored.password_hash != admin.password_hash:
-                raise WrongPassword("The password was changed a moment ago.")
-        session.execute(delete(SignIn).where(~is_alive()))
-        of_owner = SignIn.admin_id == sign_in.admin_id, SignIn.account_id == sign_in.account_id
-        oldest = select(SignIn.id_hash).where(*of_owner).order_by(SignIn.created_at.desc()).offset(MOST_PER_OWNER - 1)
-        session.execute(delete(SignIn).where(SignIn.id_hash.in_(oldest.scalar_subquery())))
-        session.add(sign_in)
+    session.execute(delete(SignIn).where(~is_alive()))
+    of_owner = SignIn.admin_id == sign_in.admin_id, SignIn.account_id == sign_in.account_id
+    oldest = select(SignIn.id_hash).where(*of_owner).order_by(SignIn.created_at.desc()).offset(MOST_PER_OWNER - 1)
+    session.execute(delete(SignIn).where(SignIn.id_hash.in_(oldest.scalar_subquery())))
+    session.add(sign_in)
     return session_id
 
 

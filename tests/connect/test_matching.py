@@ -143,7 +143,8 @@ class TestPendingAccount:
         dead = self.connect(stored, (None, None))
         known = self.connect(stored, ("ab123", ANN))
         stored.set(dead, refused_at=utc_now(), external_id="customer:7")
-        sign_ins._open(SignIn(account_id=dead))
+        with write_transaction() as session:
+            sign_ins._open(session, SignIn(account_id=dead))
         link = make_link(dead, "admin").url.rpartition("/")[2]
 
         receive(sandbox.consent(start_by_link(link, BROWSER), ANN, "ab123"), BROWSER)
