@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 
 from keap_connect.addresses import LOOPBACK_HOSTS
-from keap_connect.clock import utc_now
+from keap_connect.clock import minute, utc_now
 from keap_connect.database import database_clock, db, read_session
 from keap_connect.health.finding import Finding, attention, well, wrong
 from keap_connect.keap.token_endpoint import check_token_endpoint
@@ -91,7 +91,7 @@ def check_proxies() -> Iterator[Finding]:
         if came_at > utc_now() - timedelta(days=1):
             yield attention(
                 CLIENT_ADDRESS,
-                f"At {came_at:%Y-%m-%d %H:%M} UTC a request came without its client address in X-Forwarded-For.",
+                f"At {minute(came_at)} a request came without its client address in X-Forwarded-For.",
                 "Configure each proxy to append to X-Forwarded-For, set TRUSTED_PROXIES to their number, and block "
                 "direct access to the app.",
             )
