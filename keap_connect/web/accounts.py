@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import flash, make_response, redirect, render_template, request, url_for
+from flask import abort, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from keap_connect import errors
@@ -12,7 +12,7 @@ from keap_connect.accounts.changes import erase as erase_account
 from keap_connect.accounts.directory import list_accounts, view_account
 from keap_connect.accounts.revealing import count_reveals, reveal_access_token
 from keap_connect.accounts.search import Order
-from keap_connect.accounts.state import KEYS
+from keap_connect.accounts.state import KEYS, AccountState
 from keap_connect.connect.flows import count_unfinished, list_failures, list_journeys
 from keap_connect.connect.identifying import identify_pending
 from keap_connect.connect.reconnect_links import list_open_links
@@ -33,7 +33,9 @@ LONGEST_SEARCH = 100
 
 def _list_page() -> str:
     query = request.args.get("q", "").strip()[:LONGEST_SEARCH]
-    state = request.args.get("state", "")[:LONGEST_SEARCH]
+    state = request.args.get("state", "")
+    if state not in {"", *AccountState}:
+        abort(404)
     order = Order.parse(request.args.get("sort", ""))
 
     def list_url(**changed: object) -> str:

@@ -43,7 +43,7 @@ ODD_ADDRESSES = {
     "/accounts/1%00": 404,
     "/accounts?q=a%00b": 400,
     "/accounts?q=%ff%fe": 200,
-    "/accounts?state=nonsense": 200,
+    "/accounts?state=nonsense": 404,
     "/accounts?state=active%00": 400,
     "/accounts?page=99999999999999999999999999": 200,
     "/accounts?page=-1": 200,
