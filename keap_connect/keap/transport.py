@@ -138,10 +138,10 @@ class Call:
         return json_object(body) is not None if body.lstrip()[:1] == b"{" else self.missing_bytes() <= 0
 
     def content(self) -> bytes:
-        """Return the body, unpacked if it is gzip although we did not ask for that, whatever its headers say."""
-        if self.body.startswith(b"\x1f\x8b"):
+        """Return the body, unpacked if it is gzip or deflate, which we did not ask for, whatever its headers say."""
+        if self.body.startswith((b"\x1f\x8b", b"x")):
             with contextlib.suppress(zlib.error):
-                return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(self.body, SIZE_CAP_BYTES)
+                return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(self.body, SIZE_CAP_BYTES)  # either of them
         return bytes(self.body)
 
     def failure(self, curl: pycurl.Curl, code: int, text: str) -> BaseException:

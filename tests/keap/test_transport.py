@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -242,8 +243,8 @@ def test_a_process_stopped_past_its_deadline_reads_the_answer_in_its_socket(serv
 @pytest.mark.parametrize(
     "way",
     [way for way in get_args(network.Framing) if way != "in turn"]
-    + ["wrong type of content", "gzip unasked", "gzip unasked, length too long", "two lengths", "sent twice"]
-    + ["more after its length"],
+    + ["wrong type of content", "gzip unasked", "gzip unasked, length too long", "deflate unasked", "two lengths"]
+    + ["sent twice", "more after its length"],
 )
 @pytest.mark.parametrize("ask", [refresh, exchange_code])
 def test_a_whole_grant_counts_whatever_is_wrong_with_its_framing(server, keap, short_deadline, ask, way):
@@ -251,6 +252,7 @@ def test_a_whole_grant_counts_whatever_is_wrong_with_its_framing(server, keap, s
         "wrong type of content": http(BODY, "Content-Type: text/html; charset=utf-16"),
         "gzip unasked": http(gzip.compress(BODY)),
         "gzip unasked, length too long": http(gzip.compress(BODY), length=len(BODY) + 1000),
+        "deflate unasked": http(zlib.compress(BODY), "Content-Encoding: deflate"),
         "two lengths": http(BODY, "Content-Length: 7", length=3),
         "sent twice": http(BODY) * 2,
         "more after its length": http(BODY + b"<script>", length=len(BODY)),
