@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from keap_connect.accounts.naming import EXTERNAL, EXTERNAL_ID, LABEL_CHARACTERS, LONGEST_NAME, TENANT, TENANT_ID
 from keap_connect.accounts.state import AccountState
+from keap_connect.connect.importing import LONGEST_TOKEN
 from keap_connect.connect.invitations import LONGEST_DAYS, LONGEST_NOTE, LONGEST_URL, USUAL_DAYS
 from keap_connect.events.history import ANNOUNCED, EventKind
 from keap_connect.events.mailing import EMAIL, LONGEST_EMAIL
@@ -23,7 +24,6 @@ OWN_ID = f"^{EXTERNAL_ID}$"
 ACCOUNT_NAME = f"^([1-9][0-9]{{0,9}}|{EXTERNAL}{EXTERNAL_ID}|{TENANT}{TENANT_ID})$"
 FINGERPRINT = r"^[0-9a-f]{16}$"
 TOKEN = r"^[\x21-\x7e]+$"  # noqa: S105
-LONGEST_TOKEN = 8192
 URL = "^https?://[!-~]+$"
 STATUSES = (WAITING, SENT, GIVEN_UP, CANCELLED)
 

@@ -29,7 +29,8 @@ from keap_connect.keap.user_info import Identity, get_identity
 from keap_connect.models import IMPORTS, Account, CredentialKind, ImportedToken, Job, JobItem
 from keap_connect.services import services
 
-TOKEN = re.compile(r"[!-~]{8,2000}")
+LONGEST_TOKEN = 8192
+TOKEN = re.compile(f"[!-~]{{8,{LONGEST_TOKEN}}}")
 KEY_PREFIX = "KeapAK"
 SHORTEST_REFRESH_TOKEN = 20  # Keap's have 24 or 32 characters
 QUOTES = re.compile("[\"'`\xab\xb4\xbb\u2018-\u201f]")
