@@ -21,6 +21,7 @@ from keap_connect.addresses import WEB_PORTS
 from keap_connect.clock import minute, utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
+from keap_connect.connect.reconnect_links import urls_where
 from keap_connect.crypto import hash_secret
 from keap_connect.database import purge_deleted, read_all, read_one, read_session, write_transaction
 from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
@@ -186,11 +187,8 @@ def resend_in(
 
 def working_urls(keys: Iterable[str]) -> dict[str, str]:
     """Return the URL of each derived link that still works, by its key."""
-    tokens = {key: keyed_hash("invitation", key) for key in keys}
-    hashes = {hash_secret(token): key for key, token in tokens.items()}
-    is_open = Invitation.state.in_(OPEN), Invitation.expires_at > utc_now()
-    works = select(Invitation.token_hash).where(Invitation.token_hash.in_(hashes), *is_open)
-    return {hashes[one]: page_url(f"/i/{tokens[hashes[one]]}") for one in read_all(works)}
+    is_open = and_(Invitation.state.in_(OPEN), Invitation.expires_at > utc_now())
+    return urls_where(Invitation.token_hash, is_open, keys, "invitation", "/i/")
 
 
 def withdraw(invitation_id: int, actor: str) -> Invitation:

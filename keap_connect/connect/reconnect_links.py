@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect.accounts.directory import load_account
 from keap_connect.clock import minute, utc_now
@@ -95,10 +95,17 @@ def add_derived_link(session: Session, account_id: int, key: str, actor: str) ->
 
 def working_urls(keys: Iterable[str]) -> dict[str, str]:
     """Return the URL of each derived link that still works, by its key."""
-    tokens = {key: keyed_hash("reconnect link", key) for key in keys}
+    return urls_where(ReconnectLink.token_hash, _is_open(), keys, "reconnect link", "/r/")
+
+
+def urls_where(
+    token_hash: InstrumentedAttribute[str], works: ColumnElement[bool], keys: Iterable[str], purpose: str, path: str
+) -> dict[str, str]:
+    """Do so for the links of one table, whose tokens follow from their keys and a purpose."""
+    tokens = {key: keyed_hash(purpose, key) for key in keys}
     hashes = {hash_secret(token): key for key, token in tokens.items()}
-    works = select(ReconnectLink.token_hash).where(ReconnectLink.token_hash.in_(hashes), _is_open())
-    return {hashes[one]: page_url(f"/r/{tokens[hashes[one]]}") for one in read_all(works)}
+    found = read_all(select(token_hash).where(token_hash.in_(hashes), works))
+    return {hashes[one]: page_url(f"{path}{tokens[hashes[one]]}") for one in found}
 
 
 def revoke_links_of_earlier_mails(session: Session, account_id: int, message_id: str) -> None:
