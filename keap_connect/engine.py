@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 from flask import Flask
 from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
 from keap_connect.clock import seconds_since_boot
 from keap_connect.database import BUSY_SECONDS, Trouble, db
@@ -27,6 +27,7 @@ CONNECTION_LIMITS: dict[str, int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
 }
+UNDEFINED_TABLE = "42P01"  # PostgreSQL's code
 ROWS_OF_INSERT = 8  # of one statement that returns their ids; the driver parses one with 50 values or more each time
 PREPARE_AFTER = 5  # times that a connection has sent a statement; the default of the driver
 PRAGMAS = (
@@ -57,7 +58,7 @@ def connect_database(app: Flask, url: str) -> None:
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     db.init_app(app)
     with app.app_context():
-        event.listen(db.engine, "handle_error", _note_trouble)
+        event.listen(db.engine, "handle_error", _note_trouble, retval=True)
         if is_postgresql:
             from keap_connect.answer_limit import LimitedConnection  # noqa: PLC0415  (SQLite does without it)
 
@@ -103,11 +104,15 @@ def _begin_on_postgresql(connection: Connection) -> None:
         )
 
 
-def _note_trouble(context: ExceptionContext) -> None:
+def _note_trouble(context: ExceptionContext) -> OperationalError | None:
     error = context.sqlalchemy_exception
+    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
+        # As SQLite's driver says it: somebody restores the database at this moment, or did so half.
+        return OperationalError(error.statement, error.params, context.original_exception, hide_parameters=True)
     # A constraint, or a right that the role lacks, is no sign that the database is away.
     if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError | ProgrammingError):
         Trouble.last_at = seconds_since_boot()
+    return None
 
 
 def prepare_sqlite(engine: Engine) -> None:

@@ -277,7 +277,6 @@ def assert_the_database_is_missed(visitor: Visitor, path: str) -> None:
     assert reference_on(page.text)
 
 
-@on_sqlite
 def test_pages_say_that_the_database_is_gone_and_recover_by_themselves(world: World):
     pages = {"admin": "/accounts", "customer": "/your-accounts"}
     with table_gone(world.app, "account"):
