@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flask import Flask
+from werkzeug.routing import IntegerConverter
 
 from keap_connect.access.rate_limits import RateLimits
 from keap_connect.api.application import register_api
@@ -44,6 +45,12 @@ from keap_connect.web.network import ClientAddress, forget_client_address, note_
 from keap_connect.web.rendering import add_filters, compress_static_file
 
 
+class PlainNumber(IntegerConverter):
+    """A number in an address, in its one form: not 01, and no digits of other scripts."""
+
+    regex = "[1-9][0-9]*"
+
+
 def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flask:
     """Build the application; tests pass their own settings.
 
@@ -56,6 +63,7 @@ def create_app(settings: Settings | None = None, *, serves: bool = True) -> Flas
     start_logging(settings.log_level, settings.log_format)
     app = Flask("keap_connect", template_folder=ROOT / "templates", static_folder=ROOT / "static")
     app.config.from_mapping(flask_config(settings))
+    app.url_map.converters["int"] = PlainNumber
     app.before_request(name_request)
     app.before_request(refuse_unknown_host)
     attach_services(app, settings)

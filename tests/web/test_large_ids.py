@@ -25,14 +25,14 @@ BODIES = {"PATCH": {"label": "x"}, "rejected": {"fingerprint": "0" * 16}, "PATCH
 
 
 @pytest.mark.proves("F102")
-def test_id_beyond_the_largest_is_not_found_anywhere(app: Flask, world: World):
+def test_id_beyond_the_largest_or_of_another_form_is_not_found_anywhere(app: Flask, world: World):
     with app.app_context():
         program = Program(app, issue_api_key("job", list(Scope), "x").text)
     seen = {}
     world.admin.get("/accounts/1")
     form = {**world.admin.fields("/accounts/1/refresh"), "password": ADMIN_PASSWORD, "reveals": "0"}
 
-    for (method, rule), number in product(paths_with_ids(app), (2**31, 2**63, 10**20)):
+    for (method, rule), number in product(paths_with_ids(app), (2**31, 2**63, 10**20, "0", "01", "\uff11")):
         path = ID.sub(str(number), rule)
         if rule.startswith("/api/"):
             body = BODIES.get(f"{method} webhook" if "webhook" in path else method) or BODIES.get(
