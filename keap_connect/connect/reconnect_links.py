@@ -24,6 +24,7 @@ from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
 from keap_connect.services import keyed_hash, page_url, services
 
 LINK_LIFE = timedelta(days=7)
+MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,9 @@ def forget_past_links(kept_for: timedelta) -> None:
 
 
 def list_open_links(account_id: int) -> list[ReconnectLink]:
-    """Return the links of an account that still work, newest first."""
+    """Return the newest links of an account that still work; a program may have made thousands."""
     query = select(ReconnectLink).where(ReconnectLink.account_id == account_id, _is_open())
-    return read_all(query.order_by(ReconnectLink.id.desc()))
+    return read_all(query.order_by(ReconnectLink.id.desc()).limit(MOST_LISTED))
 
 
 def revoke_link(account_id: int, link_id: int, actor: str) -> None:

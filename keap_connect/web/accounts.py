@@ -15,7 +15,7 @@ from keap_connect.accounts.search import Order
 from keap_connect.accounts.state import KEYS, AccountState
 from keap_connect.connect.flows import count_unfinished, list_failures, list_journeys
 from keap_connect.connect.identifying import identify_pending
-from keap_connect.connect.reconnect_links import list_open_links
+from keap_connect.connect.reconnect_links import MOST_LISTED, list_open_links
 from keap_connect.events.search import Search, list_events
 from keap_connect.health.examination import check_webhooks
 from keap_connect.health.refreshing import read_refreshing
@@ -100,6 +100,7 @@ def show(account_id: int) -> str:
         account=account,
         names=request.form or {"label": account.label, "external_id": account.external_id},
         links=list_open_links(account_id),
+        most_links=MOST_LISTED,
         history=list_events(Search(account_id=account_id), before),
         is_newest=before is None,
         refreshing=read_refreshing(),

@@ -11,6 +11,7 @@ from flask import Flask
 from keap_connect.accounts.credentials import new_account, open_access_token, open_refresh_token, replace_credential
 from keap_connect.accounts.directory import PAGE_SIZE, get_account
 from keap_connect.clock import utc_now
+from keap_connect.connect.reconnect_links import MOST_LISTED, make_link
 from keap_connect.database import write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.keap.token_response import TokenResponse
@@ -198,6 +199,22 @@ def test_a_list_in_which_all_is_well_says_so(admin: Visitor, add: Callable[..., 
 
     listed(admin, state="at_risk")
     assert "No account is in this state." in admin.text
+
+
+@on_sqlite
+def test_of_many_open_reconnect_links_the_page_lists_the_newest(app: Flask, admin: Visitor, add: Callable[..., int]):
+    account_id = add(business_name="Acme")
+    path = f"/accounts/{account_id}"
+    with app.app_context():
+        for number in range(MOST_LISTED + 2):
+            make_link(account_id, f"job {number}")
+
+    page = admin.get(path).text
+
+    assert re.findall(r"by (job \d+), ends", page) == [f"job {number}" for number in range(MOST_LISTED + 1, 1, -1)]
+    assert f"These are the newest {MOST_LISTED}." in page
+    admin.press(f"{path}/reconnect-links/{MOST_LISTED + 2}/revoke")
+    assert "by job 1, ends" in admin.get(path).text
 
 
 @on_sqlite
