@@ -65,11 +65,15 @@ class CountsInMemory(MemoryStorage):
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         now = utc_now().timestamp()
-        if now >= self._forget_at:
-            for over in [each for each, ends in self.expirations.items() if ends <= now]:
+
+        def is_over(ends: float) -> bool:
+            return not now < ends <= now + expiry  # what ends later began before the clock was set back
+
+        if is_over(self._forget_at):
+            for over in [each for each, ends in self.expirations.items() if is_over(ends)]:
                 self.clear(over)
             self._forget_at = now + expiry
-        if self.expirations.get(key, 0.0) <= now:
+        if is_over(self.expirations.get(key, 0.0)):
             self.storage[key], self.expirations[key] = 0, now + expiry
         self.storage[key] += amount
         return self.storage[key]
@@ -167,16 +171,15 @@ def hashed(value: str) -> str:
 def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
     """Return 0 when another attempt is allowed now. Attempts of one subject are counted one after the other."""
     take_turns(session, subject)
-    since = utc_now() - WINDOW
-    count, oldest = session.execute(
-        select(func.count(SignInAttempt.id), func.min(SignInAttempt.at)).where(
-            SignInAttempt.subject == subject, SignInAttempt.at > since
-        )
-    ).one()
+    now = utc_now()
+    # What is further ahead than clocks differ was written before the clock was set back, and would count until then.
+    counted = SignInAttempt.subject == subject, SignInAttempt.at > now - WINDOW, SignInAttempt.at < now + WINDOW
+    query = select(func.count(SignInAttempt.id), func.min(SignInAttempt.at)).where(*counted)
+    count, oldest = session.execute(query).one()
     if count < most:
         return 0
     ends: datetime = oldest + WINDOW
-    return max(math.ceil((ends - utc_now()).total_seconds()), 1)
+    return max(math.ceil((ends - now).total_seconds()), 1)
 
 
 def remember_browser(admin: Admin) -> str:

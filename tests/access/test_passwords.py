@@ -290,6 +290,19 @@ def test_a_code_ends_after_an_hour_and_is_no_way_to_guess_on(under_attack: Flask
             verify_password(ADMIN_EMAIL, ADMIN_PASSWORD, "192.0.2.9", sign_in_code=code)
 
 
+@pytest.mark.proves("R38", "R54")
+@on_sqlite
+def test_guesses_from_before_the_clock_was_set_back_lock_nobody_out(app: Flask, admin: Visitor, clock: MovedClock):
+    stranger = visit(app)
+    clock.advance(days=2)
+    statuses = [try_password(stranger).status_code for _ in range(ATTEMPTS_PER_EMAIL + 1)]
+    clock.advance(days=-2)
+
+    assert statuses[-1] == 429
+    assert [try_password(stranger).status_code for _ in range(ATTEMPTS_PER_EMAIL)] == [401] * ATTEMPTS_PER_EMAIL
+    assert try_password(stranger).status_code == 429
+
+
 @pytest.mark.proves("R54")
 @on_sqlite
 @pytest.mark.parametrize("device", ["", "x" * 22 + "." + "0" * 64, "no.signature" * 4])

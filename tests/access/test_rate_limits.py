@@ -29,3 +29,5 @@ def test_counts_in_memory_are_forgotten_after_a_minute_without_a_thread(monkeypa
     assert hits(89, "second") == [False] * 3
     assert hits(91, "second") == [True, True, False]
     assert threading.active_count() == threads
+    assert hits(-86_400, "second") == hits(-86_400, "fourth") == [True, True, False], "the clock was set back"
+    assert len(counts.storage) == len(counts.expirations) == 2
