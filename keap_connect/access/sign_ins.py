@@ -125,7 +125,9 @@ def sign_out(session_id: str | None) -> None:
 def is_alive() -> ColumnElement[bool]:
     """Return the condition for sessions that have not ended."""
     now = utc_now()
-    return (SignIn.expires_at > now) & (SignIn.last_seen_at > now - IDLE_LIMIT)
+    # One that was made before the clock was set back would last longer, and while nobody uses it.
+    lasts = (SignIn.expires_at > now) & (SignIn.expires_at <= now + ABSOLUTE_LIMIT + IDLE_LIMIT)
+    return lasts & (SignIn.last_seen_at > now - IDLE_LIMIT)
 
 
 def list_sign_ins(admin_id: int, session_id: str | None) -> list[tuple[SignIn, bool]]:

@@ -706,6 +706,20 @@ def test_a_session_ends_after_half_a_day_however_busy_it_is(signed_in: dict[str,
     assert not is_in(signed_in[who], who)
 
 
+@pytest.mark.proves("R38", "R61")
+@on_sqlite
+def test_a_session_from_before_the_clock_was_set_back_by_days_ends(app: Flask, clock: MovedClock):
+    clock.advance(days=2)
+    with app.app_context():
+        admin = create_admin("eve@example.com", ADMIN_PASSWORD)
+        session_id = sign_in_admin(admin)
+        assert find_admin(session_id)
+        clock.advance(minutes=-10)
+        assert find_admin(session_id)
+        clock.advance(days=-2)
+        assert find_admin(session_id) is None
+
+
 @on_sqlite
 def test_sessions_past_their_time_are_deleted(app: Flask, admin: Visitor, clock: MovedClock):
     clock.advance(seconds=ABSOLUTE_LIMIT.total_seconds() + 1)
