@@ -13,10 +13,11 @@ from datetime import timedelta
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from keap_connect.accounts.stored_state import FAR_AHEAD
 from keap_connect.background import Background
 from keap_connect.clock import seconds_since_boot, utc_now
 from keap_connect.database import count_updated, purge_deleted, read_all, read_one, write_or_retry, write_transaction
@@ -120,13 +121,15 @@ def at_once(job: Job) -> int:
 def _claim(job_id: int | None = None) -> Job | None:
     """Hold the job that waits longest, or this one; return None if none is due."""
     now = utc_now()
-    due = select(Job.id).where(Job.finished_at.is_(None), Job.next_at <= now).order_by(Job.next_at, Job.id).limit(1)
+    # What is far ahead was written before the clock was set back.
+    is_due = Job.finished_at.is_(None), or_(Job.next_at <= now, Job.next_at > now + FAR_AHEAD)
+    due = select(Job.id).where(*is_due).order_by(Job.next_at, Job.id).limit(1)
     if job_id is not None:
         due = due.where(Job.id == job_id)
     found = read_one(due)
     if found is None:
         return None
-    claim = update(Job).where(Job.id == found, Job.finished_at.is_(None), Job.next_at <= now)
+    claim = update(Job).where(Job.id == found, *is_due)
     with write_transaction() as session:
         is_ours = count_updated(session, claim.values(next_at=now + HELD_FOR))
         return session.get_one(Job, found) if is_ours else None

@@ -304,6 +304,18 @@ def test_job_of_a_process_that_died_is_done_by_another_later(app: Flask, stored:
 
 
 @sqlite_only
+@pytest.mark.proves("R38")
+def test_job_does_not_wait_for_a_clock_that_was_set_back(app: Flask, lines: str, clock):
+    clock.advance(days=2)
+    job_id = start(lines)
+    clock.advance(days=-2)
+
+    JobRunner(app).do_due()
+
+    assert view_job(job_id).done == 3
+
+
+@sqlite_only
 def test_process_that_was_too_slow_does_not_release_the_hold_of_another(app: Flask, lines: str, clock):
     job_id = start(lines)
     slow = runner._claim()
