@@ -7,12 +7,13 @@ import socket
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from keap_connect import counters
+from keap_connect.accounts.stored_state import FAR_AHEAD
 from keap_connect.clock import utc_now
 from keap_connect.database import count_updated, read_all, read_rows, take_turns, write_transaction
 from keap_connect.models import Counter, Process, Worker
@@ -33,7 +34,7 @@ def beat(worker: Worker) -> None:
     worker.beat_at = utc_now()
     with _reporting() as session:
         session.merge(worker)
-        session.execute(delete(Worker).where(Worker.beat_at <= worker.beat_at - FORGOTTEN_AFTER))
+        session.execute(delete(Worker).where(_is_past(Worker.beat_at)))
         _report(session, worker.name)
 
 
@@ -68,15 +69,13 @@ def read_counters() -> dict[str, dict[str, float]]:
 
 def list_workers() -> list[Worker]:
     """Return the workers that wrote within the last minute."""
-    alive = select(Worker).where(Worker.beat_at > utc_now() - SILENT_AFTER).order_by(Worker.started_at)
-    return read_all(alive)
+    return read_all(select(Worker).where(_is_lately(Worker.beat_at)).order_by(Worker.started_at))
 
 
 def list_living() -> dict[str, str | None]:
     """Return the names of the living processes, each with the key by which it seals; None if it has reported none."""
-    alive_after = utc_now() - SILENT_AFTER
-    keys = select(Process.name, Process.sealing_key).where(Process.beat_at > alive_after)
-    workers = read_all(select(Worker.name).where(Worker.beat_at > alive_after))
+    keys = select(Process.name, Process.sealing_key).where(_is_lately(Process.beat_at))
+    workers = read_all(select(Worker.name).where(_is_lately(Worker.beat_at)))
     # A worker of an older version reports no key.
     return {**dict.fromkeys(workers), **dict(read_rows(keys))}
 
@@ -87,9 +86,18 @@ def list_without_first_key() -> list[str]:
 
 
 def _report(session: Session, name: str) -> None:
+    session.merge(Process(name=name, beat_at=utc_now(), sealing_key=services().cipher.sealing_key))
+    session.execute(delete(Process).where(_is_past(Process.beat_at)))
+
+
+def _is_lately(beat_at: InstrumentedAttribute[datetime]) -> ColumnElement[bool]:
+    now = utc_now()  # what is far ahead was written before the clock was set back
+    return beat_at.between(now - SILENT_AFTER, now + FAR_AHEAD)
+
+
+def _is_past(beat_at: InstrumentedAttribute[datetime]) -> ColumnElement[bool]:
     now = utc_now()
-    session.merge(Process(name=name, beat_at=now, sealing_key=services().cipher.sealing_key))
-    session.execute(delete(Process).where(Process.beat_at <= now - FORGOTTEN_AFTER))
+    return ~beat_at.between(now - FORGOTTEN_AFTER, now + FAR_AHEAD)
 
 
 @contextmanager

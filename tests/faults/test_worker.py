@@ -32,7 +32,7 @@ from keap_connect.refresh import worker as refresh_worker
 from keap_connect.refresh.circuit_breaker import OPENS_AFTER, CircuitBreaker
 from keap_connect.refresh.clone_guard import check_instance
 from keap_connect.refresh.due import CLAIMED_FOR, claim_due, lag_seconds, reserve_calls
-from keap_connect.refresh.heartbeat import list_workers
+from keap_connect.refresh.heartbeat import beat, list_living, list_workers
 from keap_connect.refresh.refresher import Attempt
 from keap_connect.refresh.serving import refresh_account, valid_token
 from keap_connect.refresh.worker_pool import CALLS_AT_ONCE, QUESTIONS_AT_ONCE
@@ -159,11 +159,11 @@ def test_a_worker_tells_what_it_does_and_is_missed_when_it_falls_silent(stage: S
     (process,) = stage.start(1)
     process.ask("work")
 
-    def beat() -> Worker | None:
+    def last_beat() -> Worker | None:
         with stage.app.app_context():
             return next((worker for worker in list_workers() if worker.refreshed == 2 and worker.failed), None)
 
-    beating = until(beat)
+    beating = until(last_beat)
     process.kill()
     clock.advance(seconds=61)
 
@@ -174,6 +174,21 @@ def test_a_worker_tells_what_it_does_and_is_missed_when_it_falls_silent(stage: S
     stage.start(1)[0].ask("sweep")
     with stage.app.app_context(), read_session() as session:
         assert session.scalar(text("SELECT count(*) FROM worker")) <= 1
+
+
+@SQLITE
+@pytest.mark.proves("R38", "R102")
+def test_a_worker_that_died_before_the_clock_was_set_back_does_not_count_as_running(stage: Stage, clock: MovedClock):
+    with stage.app.app_context():
+        clock.advance(days=2)
+        beat(Worker(name="dead", started_at=utc_now()))
+        clock.advance(minutes=-10)
+        assert ([one.name for one in list_workers()], list(list_living())) == (["dead"], ["dead"])
+        clock.advance(days=-2)
+        assert (list_workers(), list_living()) == ([], {})
+        beat(Worker(name="new", started_at=utc_now()))
+        clock.advance(days=2)
+        assert (list_workers(), list_living()) == ([], {}), "it is forgotten"
 
 
 @SQLITE
