@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, func, select
 from keap_connect.accounts.search import INVITATIONS, search
 from keap_connect.connect.import_files import YES_OR_NO, check_extra, read_table
 from keap_connect.connect.invitations import USUAL_DAYS, MadeInvitation, NewInvitation, add_invitation, expire_past
+from keap_connect.connect.reconnect_links import refuse_after_stop
 from keap_connect.database import Page, read_one, read_page, read_session, write_transaction
 from keap_connect.errors import FormRefused, InvitationRefused
 from keap_connect.models import Invitation, InvitationState
@@ -80,6 +81,7 @@ def invite_many(content: bytes, actor: str, *, is_mailed: bool) -> list[MadeInvi
         if problems:
             more = f" And {len(problems) - MOST_NAMED} more." if len(problems) > MOST_NAMED else ""
             raise InvitationRefused(f"Nobody was invited. {' '.join(problems[:MOST_NAMED])}{more}", "file")
+        refuse_after_stop(session, actor)  # at the end: others wait for the turn
     return made
 
 

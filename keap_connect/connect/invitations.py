@@ -21,7 +21,7 @@ from keap_connect.addresses import WEB_PORTS
 from keap_connect.clock import minute, utc_now
 from keap_connect.connect.endings import Ending
 from keap_connect.connect.flows import end_flow
-from keap_connect.connect.reconnect_links import urls_where
+from keap_connect.connect.reconnect_links import refuse_after_stop, urls_where
 from keap_connect.crypto import hash_secret
 from keap_connect.database import purge_deleted, read_all, read_one, read_session, write_transaction
 from keap_connect.errors import ExternalIdTaken, InvitationClosed, InvitationNotFound, InvitationRefused, LinkGone
@@ -81,6 +81,7 @@ def make_invitation(wanted: NewInvitation, actor: str) -> MadeInvitation:
         ExternalIdTaken: an account has this external id already.
     """
     with write_transaction() as session:
+        refuse_after_stop(session, actor)
         return add_invitation(session, wanted, actor)
 
 
@@ -157,6 +158,7 @@ def resend(invitation_id: int, actor: str) -> MadeInvitation:
     Raises InvitationNotFound; InvitationClosed: it is connected, waiting or withdrawn.
     """
     with write_transaction() as session:
+        refuse_after_stop(session, actor)
         return resend_in(session, invitation_id, actor)
 
 

@@ -16,15 +16,16 @@ from keap_connect.accounts.directory import load_account
 from keap_connect.clock import minute, utc_now
 from keap_connect.connect.flows import start_flow
 from keap_connect.crypto import hash_secret
-from keap_connect.database import read_all, read_one, write_one, write_or_retry, write_transaction
-from keap_connect.errors import LinkGone, MailNotNeeded
+from keap_connect.database import read_all, read_one, take_turns, write_one, write_or_retry, write_transaction
+from keap_connect.errors import LinkGone, MailNotNeeded, TemporarilyUnavailable
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.events.mailing import ask_to_reconnect
-from keap_connect.models import LARGEST_ID, AuthorizationFlow, ReconnectLink
+from keap_connect.models import LARGEST_ID, AccountEvent, AuthorizationFlow, ReconnectLink
 from keap_connect.services import keyed_hash, page_url, services
 
 LINK_LIFE = timedelta(days=7)
 MOST_LISTED = 20
+STOPPED_LATELY = timedelta(minutes=1)  # longer than any request lasts
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,21 @@ def make_link(account_id: int, actor: str) -> MadeLink:
 
     def add(session: Session) -> MadeLink:
         load_account(session, account_id)
+        refuse_after_stop(session, actor)
         return _add(session, account_id, token, actor)
 
     return write_or_retry(add)  # the account may be erased meanwhile
+
+
+def refuse_after_stop(session: Session, actor: str) -> None:
+    """Let no request make a link that was allowed before an emergency stop, which takes the same turn.
+
+    Raises TemporarilyUnavailable.
+    """
+    take_turns(session, "admins")
+    stopped = AccountEvent.at > utc_now() - STOPPED_LATELY, AccountEvent.kind == EventKind.EMERGENCY_STOPPED
+    if actor != Actor.COMMAND_LINE and session.scalar(select(AccountEvent.id).where(*stopped).limit(1)):
+        raise TemporarilyUnavailable("Everything was stopped a moment ago, so no link is made.", 60)
 
 
 def make_link_for_mail(account_id: int, message_id: str) -> MadeLink:

@@ -11,10 +11,15 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.access.passwords import issue_password_link
 from keap_connect.accounts.credentials import fingerprint, open_refresh_token
 from keap_connect.accounts.directory import get_account
+from keap_connect.connect.invitation_lists import invite_many
+from keap_connect.connect.invitations import NewInvitation, make_invitation, resend
 from keap_connect.connect.reconnect_links import make_link
 from keap_connect.database import write_transaction
+from keap_connect.emergency_stop import stop_everything
+from keap_connect.errors import TemporarilyUnavailable
+from keap_connect.events.history import Actor
 from keap_connect.models import Account
-from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
@@ -73,6 +78,29 @@ def test_after_the_stop_nothing_stolen_reads_anything_and_the_way_back_works(
     admin.choose_password(way_in, "quite another password")
     _sign_in(admin, "quite another password")
     assert _what_is_read(app, customer, admin, key, link) == [403, 200, 200, 404]
+
+
+@pytest.mark.proves("R94")
+def test_a_request_that_was_allowed_before_the_stop_makes_no_link_after_it(
+    app: Flask, sandbox: Sandbox, clock: MovedClock
+):
+    visit(app, sandbox).connect()
+    acts: list[Callable[[str], object]] = [
+        lambda actor: make_link(1, actor),
+        lambda actor: make_invitation(NewInvitation(label="Acme"), actor),
+        lambda actor: invite_many(b"label\nAcme\n", actor, is_mailed=False),
+        lambda actor: resend(1, actor),
+    ]
+    with app.app_context():
+        make_invitation(NewInvitation(label="Acme"), Actor.COMMAND_LINE)
+        stop_everything(Actor.COMMAND_LINE)
+        for act in acts:
+            with pytest.raises(TemporarilyUnavailable, match="stopped a moment ago"):
+                act("API key 1 (jobs)")
+        for act in acts[:3]:
+            act(Actor.COMMAND_LINE)
+        clock.advance(minutes=1)
+        acts[0]("API key 2 (jobs)")
 
 
 def _sign_in(admin: Visitor, password: str) -> None:
