@@ -311,6 +311,16 @@ def test_an_address_is_never_broken_in_the_list(show: Callable[[str, str], Page]
     assert round(who.evaluate(lines)) == 1
 
 
+def test_all_words_of_the_navigation_are_on_one_line(show: Callable[[str, str], Page]):
+    tops = """all => all.map(one => {
+      const text = document.createRange();
+      text.selectNodeContents(one);
+      return text.getBoundingClientRect().top;
+    })"""
+
+    assert len(set(show("app", "audit").locator(".site-nav :is(a, button)").evaluate_all(tops))) == 1
+
+
 def test_the_field_of_the_sign_in_code_keeps_away_from_the_line_above_it(show: Callable[[str, str], Page]):
     details = show("app", "sign-in, code refused").locator("details")
     line, label = (details.locator(part).bounding_box() for part in ("summary", "label"))
