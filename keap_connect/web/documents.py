@@ -38,9 +38,12 @@ def show(name: str) -> str | Response:
     return render_template("document.html", title=text.partition("\n")[0].lstrip("# "), html=html)
 
 
+def _scrolls(name: str) -> str:
+    return f'tabindex="0" role="group" aria-label="{name}"'  # what scrolls, the keyboard must reach
+
+
 def _code(_renderer: object, tokens: "list[Token]", number: int, *_rest: object) -> str:
-    # It scrolls, so the keyboard must reach it.
-    return f'<pre tabindex="0" aria-label="Example"><code>{escape(tokens[number].content)}</code></pre>\n'
+    return f'<pre {_scrolls("Example")}><code>{escape(tokens[number].content)}</code></pre>\n'
 
 
 def _heading(renderer: "RendererHTML", tokens: "list[Token]", number: int, *rest: Any) -> str:
@@ -55,6 +58,8 @@ def _markdown() -> "MarkdownIt":
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("fence", _code)
+    markdown.add_render_rule("table_open", lambda *_token: f"<div {_scrolls('Table')}><table>\n")
+    markdown.add_render_rule("table_close", lambda *_token: "</table></div>\n")
     markdown.add_render_rule("heading_open", _heading)
     markdown.add_render_rule("image", lambda *_token: "")  # the page may load none
     return markdown
