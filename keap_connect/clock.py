@@ -1,4 +1,4 @@
-"""The only place that asks for the time."""
+"""The only place in the app that asks for the time."""
 
 import time
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
 """Limits the calls to Keap that wait in web requests of one process, so that a slow Keap leaves threads for others.
 
 Web requests take a slot before they wait for Keap: callbacks, imports, checks and the button that refreshes. The
-worker, commands and the token API take none.
+worker, commands and token calls take none.
 """
 
 import threading
