@@ -79,12 +79,12 @@ TOKEN_ONLY_STEPS = {
     AccountState.RECONNECT_REQUIRED: "Reconnect it at Keap, or import another token.",
 }
 PAUSED_STEP = (
-    "Refreshing is paused for all accounts, so this one is not refreshed. The dashboard and ./keap-connect refreshing "
-    "status say what ends the pause."
+    "Refreshing is paused for all accounts, so this one is not refreshed. The page Accounts and ./keap-connect "
+    "refreshing status say what ends the pause."
 )
 CLIENT_REFUSED_STEP = (
     "Keap refuses this app, so accounts are refreshed only one by one, minutes apart, until it accepts the app again. "
-    "The dashboard and ./keap-connect refreshing status say what to correct."
+    "The page Accounts and ./keap-connect refreshing status say what to correct."
 )
 FOREIGN_STEP = "Put the old KEAP_CLIENT_ID and KEAP_TOKEN_URL back, or send this customer a reconnect link."
 FOREIGN_IMPORT_STEP = (

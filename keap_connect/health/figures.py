@@ -1,6 +1,6 @@
 """What the page Health shows: the last hours and days, read from rows that hold sums. It reads no account and no event.
 
-/metrics is written from the same counts, and today's accounts are those of the dashboard.
+/metrics is written from the same counts, and today's accounts are those of the list.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Whether accounts are refreshed in time: what pauses refreshing, which workers run, how late they are.
 
-Doctor, dashboard, /setup, /readyz and /metrics all read it here, so they cannot contradict each other.
+Doctor, /accounts, /setup, /readyz and /metrics all read it here, so they cannot contradict each other.
 """
 
 from collections.abc import Iterator, Mapping

@@ -103,7 +103,7 @@ class Process(Base):
 
 
 class Alarm(Base):
-    """Something that pauses refreshing until it is fixed; the dashboard shows it."""
+    """Something that pauses refreshing until it is fixed; the page Accounts shows it."""
 
     __tablename__ = "alarm"
 

@@ -151,7 +151,7 @@ def _alarm(delivery: Delivery) -> Callable[[], Message]:
             "Access tokens that are still valid are handed out as before. No customer gets mail while refreshing is "
             "paused.",
         ),
-        action=("Open the dashboard", page_url("/accounts")),
+        action=("Open the list of accounts", page_url("/accounts")),
         footer="You get this mail because an alarm has lasted for two minutes.",
         unsubscribe_url=unsubscribe,
     )
@@ -171,8 +171,8 @@ def _digest(delivery: Delivery) -> Callable[[], Message]:
         heading=f"{count} {need} attention" if count else ALARM_HEADING if paused else "A webhook is switched off",
         paragraphs=[*paused, *(one.sentence for one in found.webhooks), *(one.sentence for one in found.failures)],
         items=[item_of(one) for one in found.troubles],
-        after=(f"And {found.more} more: the dashboard has them all.",) if found.more else (),
-        action=("Open the dashboard", page_url("/accounts")),
+        after=(f"And {found.more} more: the list of accounts has them all.",) if found.more else (),
+        action=("Open the list of accounts", page_url("/accounts")),
         footer="You get this mail once a day, and only if something needs attention.",
         unsubscribe_url=unsubscribe,
     )

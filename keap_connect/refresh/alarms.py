@@ -18,18 +18,18 @@ UNKNOWN_INSTANCE = "unknown_instance"
 MASS_REFUSAL = "mass_refusal"
 CONFIRM = (
     "No refresh token is presented until you answer. Check that no other installation uses these accounts: the one "
-    "that this was copied from, a copy of it, the host before. Then press Resume on the dashboard, or run "
+    "that this was copied from, a copy of it, the host before. Then press Resume on the page Accounts, or run "
     "./keap-connect refreshing confirm-only-one"
 )
 ADVICE = {
     UNKNOWN_INSTANCE: CONFIRM,
     CLIENT_REFUSED: (
-        "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET. Then press Resume on the dashboard, or run ./keap-connect "
-        "refreshing resume"
+        "Correct KEAP_CLIENT_ID and KEAP_CLIENT_SECRET. Then press Resume on the page Accounts, or run "
+        "./keap-connect refreshing resume"
     ),
     MASS_REFUSAL: (
         "Find out whether Keap or the settings changed. An account among these that Keap refuses again has to be "
-        "reconnected. To go on, press Resume on the dashboard, or run ./keap-connect refreshing resume"
+        "reconnected. To go on, press Resume on the page Accounts, or run ./keap-connect refreshing resume"
     ),
 }
 WINDOW = timedelta(minutes=10)

@@ -1,4 +1,4 @@
-"""The admin's dashboard and one account's page; `disconnect` also serves the customer whose account it is."""
+"""The list of accounts and one account's page; `disconnect` also serves the customer whose account it is."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ def _scrolls(name: str) -> str:
 
 
 def _code(_renderer: object, tokens: "list[Token]", number: int, *_rest: object) -> str:
-    return f'<pre {_scrolls("Example")}><code>{escape(tokens[number].content)}</code></pre>\n'
+    return f"<pre {_scrolls('Example')}><code>{escape(tokens[number].content)}</code></pre>\n"
 
 
 def _heading(renderer: "RendererHTML", tokens: "list[Token]", number: int, *rest: Any) -> str:
