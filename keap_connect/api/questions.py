@@ -114,7 +114,9 @@ class EventFilter(Page):
 
 
 class TokenQuery(Schema):
-    min_validity = Digits(0, LONGEST_VALIDITY_SECONDS, about="Seconds; refreshes first if it must.")
+    min_validity = Digits(
+        0, LONGEST_VALIDITY_SECONDS, about="For how many seconds the token must be valid; it is refreshed first if not."
+    )
 
 
 class AccountChange(Schema):
@@ -134,7 +136,7 @@ class Import(Schema):
     expires_in = Number(
         validate=validate.Range(0, 365 * 86400),
         allow_none=True,
-        about="For how many seconds the access token is valid; an hour if unknown.",
+        about="For how many seconds the access token is valid; if unknown, an hour, or a day without a refresh token.",
     )
     kind = fields.String(load_default=CredentialKind.OAUTH, validate=validate.OneOf(list(CredentialKind)))
     external_id = Text(pattern=OWN_ID, allow_none=True)
@@ -171,7 +173,8 @@ class PreferHeaders(Schema):
     """How long to wait for a refresh that is under way (RFC 7240 section 4.3)."""
 
     prefer = fields.String(
-        data_key="Prefer", metadata={"description": "`wait=n`, up to 25 seconds; 10 without it.", "example": "wait=5"}
+        data_key="Prefer",
+        metadata={"description": "`wait=n`: for how many seconds, 25 at most; 10 without it.", "example": "wait=5"},
     )
 
 

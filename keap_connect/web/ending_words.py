@@ -128,7 +128,7 @@ WORDS: dict[str, EndingWords] = {
         400,
         "Keap's answer was not complete",
         "The answer from Keap contained neither a permission nor an error.",
-        "Press the button to try again; the ten minutes of this connection are still running.",
+        "Press the button to try again.",
     ),
     Ending.WRONG_ISSUER: _failed(
         400, "The answer came from somewhere else", "The answer names another sender than Keap, so it was not used."

@@ -218,7 +218,9 @@ class TestCallbackIsNotWhole:
     ):
         visitor.get(changed(callback_url, **parameters))
 
-        assert_failed(visitor, Ending.CODE_MISSING, 400, "Keap's answer was not complete", "are still running")
+        assert_failed(
+            visitor, Ending.CODE_MISSING, 400, "Keap's answer was not complete", "Press the button to try again"
+        )
         assert_still_open(visitor, callback_url)
 
     @pytest.mark.proves("R03")
