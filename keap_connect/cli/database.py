@@ -178,7 +178,7 @@ def reseal() -> Answer:
     done = reseal_all()
     text = f"Values that were sealed again: {done.resealed}."
     if not done.reasons and len(services().settings.token_keys) > 1:
-        text += "\nThe first key opens everything: remove the older ones from TOKEN_KEYS."
+        text += "\nThe first key opens everything: remove the older ones from TOKEN_KEYS. Old backups need them."
     return Answer(
         {"resealed": done.resealed, "older_keys_must_stay": bool(done.reasons), "reasons": done.reasons},
         text,
