@@ -43,7 +43,7 @@ bench: bench-refresh bench-token bench-dashboard ## Measure all that has a figur
 bench-dashboard: $(VENV)/test.stamp ## Measure pages and lists of 1,000,000 accounts beside 1,000 (MANY=1000000 ROUNDS=15)
 	@$(PY) -m bench.dashboard
 
-bench-refresh: $(VENV)/test.stamp ## Measure the sweep beside a bare loop, 5 minutes a round (N=10000 ROUNDS=1)
+bench-refresh: $(VENV)/test.stamp ## Measure refreshing beside a bare loop, 5 minutes a round (N=10000 ROUNDS=1)
 	@$(PY) -m bench.refresh
 
 bench-scale: $(VENV)/test.stamp ## Measure disk, memory, and more processes, for docs/sizing.md (PROCESSES=1,2,4)

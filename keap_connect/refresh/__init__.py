@@ -9,6 +9,8 @@ serving.py          returns a valid access token, waiting for somebody else's re
 worker.py           refreshes what is due (due.py), in the threads of worker_pool.py, and pauses with circuit_breaker.py
 alarms.py           what pauses refreshing: mass refusals, a refused client, a copy of the installation
 clone_guard.py      whether this database is the living one, a restored backup or a copy (identity.py)
-heartbeat.py        what a worker writes about itself
+state_keeper.py     keeps the stored states of accounts right, in a thread of the worker
+heartbeat.py        what processes write about themselves; figures.py adds it up for the page Health
+retention.py        deletes what is older than the settings allow
 timing.py           how long leases and waits last
 """

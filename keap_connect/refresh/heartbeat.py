@@ -46,7 +46,7 @@ def beat_as_server() -> None:
 
 
 def retire(name: str) -> None:
-    """Delete what a process that ends has written."""
+    """Delete the rows by which a process that ends counts as living."""
     with _reporting() as session:
         for table in (Worker, Process):
             session.execute(delete(table).where(table.name == name))

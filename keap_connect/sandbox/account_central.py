@@ -40,7 +40,7 @@ def api_access(tenant_id: str) -> str:
 
 @account_central_pages.post("/<tenant_id>/api-access")
 def generate_token(tenant_id: str) -> str | tuple[str, int]:
-    """Issue a pair without a redirect, for whoever holds a developer app's id and secret."""
+    """Issue a pair without a redirect, for anybody who has a developer app's id and secret."""
     world, tenant = current_world(), reachable(tenant_id)
     client_id = request.form.get("client_id", "").strip()
     app = world.apps.find(client_id)

@@ -1,4 +1,4 @@
-"""Which faults are set, and whose turn it is. What each fault does stands in `fault_library`."""
+"""Which faults are set, and whose turn it is. `fault_library` has what each fault does."""
 
 import json
 import threading

@@ -81,7 +81,7 @@ class Keys:
         return [key for key in keys if person.is_admin or key.person_id == person.person_id]
 
     def delete(self, number: int) -> None:
-        """Delete a key; it takes Keap a while until that bites."""
+        """Delete a key; Keap refuses it only a while later."""
         ends = self._clock.now() + self._switches.positions.revoke_delay_seconds
         self._store.run("UPDATE api_key SET deleted_at = ? WHERE number = ? AND deleted_at IS NULL", ends, number)
 

@@ -1,7 +1,7 @@
 """The sandbox's memory: one SQLite file that survives a restart.
 
 Holds digests of tokens, never the tokens themselves. One connection behind one lock:
-whoever is inside `transaction()` is alone, so check-then-rotate cannot be interleaved.
+only one thread at a time is inside `transaction()`, so check-then-rotate cannot be interleaved.
 """
 
 import json

@@ -64,7 +64,7 @@ def _list_page() -> str:
 def index() -> Response:
     """Show all accounts, what needs attention first; the address holds all that was chosen.
 
-    The page asks for itself every few seconds (static/js/live.js); while nothing has changed, the answer is a 304.
+    The page requests itself every 15 seconds (static/js/live.js); while nothing has changed, the answer is a 304.
     """
     answer = make_response(_list_page())
     answer.add_etag()

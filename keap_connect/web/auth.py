@@ -142,7 +142,7 @@ def check_audience() -> Response | None:
 
 def current_admin() -> Admin | None:
     if "admin" not in g:
-        # The list of accounts requests itself every few seconds (static/js/live.js) with this header.
+        # The list of accounts requests itself every 15 seconds (static/js/live.js) with this header.
         g.admin = find_admin(read_cookie("admin"), is_sign_of_life="X-Live" not in request.headers)
     found: Admin | None = g.admin
     return found

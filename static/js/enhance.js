@@ -40,7 +40,7 @@ window.addEventListener("pageshow", (event) => {
 });
 
 // data-secret="<id of an input>": a value for one look. It is gone after data-seconds, and when the page is left; a
-// reload shows data-page-url instead of sending the form once more.
+// reload shows data-page-url instead of sending the form again.
 for (const box of document.querySelectorAll("[data-secret]")) {
   const input = document.getElementById(box.dataset.secret);
   const word = box.querySelector("[role=status]");

@@ -1,5 +1,5 @@
-// The list of accounts stays true without a reload: every 15 seconds, while somebody can see it, the same page is asked
-// for once more, and its parts (data-live) that have changed take the place of the old ones.
+// Keeps the list of accounts true without a reload: every 15 seconds, while somebody can see it, it requests the same
+// page, and replaces the parts (data-live) that have changed.
 
 const SECONDS = 15;
 const news = document.getElementById("news");
@@ -7,12 +7,12 @@ let wasLost = false;
 let tag = ""; // of the youngest copy: the server sends no other one while nothing has changed
 
 const parts = (page) => [...page.querySelectorAll("[data-live]")];
-// What is worth a word: numbers and states, not the minutes that pass.
+// What is announced when it changes: numbers and states, not the minutes that pass.
 const states = (page) =>
   [...page.querySelectorAll("#summary, #strip nav, #list .badge")].map((one) => one.textContent.trim()).join("\n");
 
-// Whoever is reading a part keeps it: a selection stays (false: for now the part does, too),
-// focus goes to the same link or box.
+// Keeps ticks, and the focus on the same link or box. Returns false, and replaces nothing, while text in the part is
+// selected, or if what has the focus is gone.
 function replace(old, fresh) {
   if (old.innerHTML === fresh.innerHTML) return;
   for (const box of old.querySelectorAll(":checked")) {

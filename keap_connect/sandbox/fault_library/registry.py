@@ -43,7 +43,7 @@ class FaultKind:
 
     @property
     def family(self) -> str:
-        """The file it stands in: statuses, bodies, network or callbacks."""
+        """The file it is in: statuses, bodies, network or callbacks."""
         return self.play.__module__.rpartition(".")[2]
 
     @property
