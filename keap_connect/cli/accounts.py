@@ -48,7 +48,7 @@ from keap_connect.services import services
 from keap_connect.signals import on_stop
 
 MASKED = ("access_token_masked", "refresh_token_masked")
-AT_KEAP = "To withdraw the consent too, remove this app in Keap's API settings."
+AT_KEAP = "To end the access at Keap too, remove this app, or delete the key, in Keap's API settings."
 
 accounts = group("accounts", "The connected Keap accounts.")
 SHOWN = ("kind", "tenant_id", "business_name", "person", "label", "external_id", "updates")
@@ -203,9 +203,9 @@ def _facts(account: AccountView) -> dict[str, object]:
     within=accounts,
     help=f"""Import credentials from a CSV file, or from standard input with `-`, line by line.
 
-    The first line names the columns, out of {", ".join(COLUMNS)}. The kind is oauth, access_token_only,
-    personal_access_token or service_account_key; replace is yes or no. A worker goes on if this command ends early;
-    /jobs shows how far it is, and can stop it.
+    The first line names the columns, out of {", ".join(COLUMNS)}; the first two are needed. The kind is
+    oauth, access_token_only, personal_access_token or service_account_key; replace is yes or no. A worker goes on if
+    this command ends early; /jobs shows how far it is, and can stop it.
     """,
 )
 @click.argument("file", type=click.File("rb"))

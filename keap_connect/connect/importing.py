@@ -148,7 +148,7 @@ def check_form(credential: ImportedCredential) -> None:
 def _check_refresh_token(credential: ImportedCredential) -> None:
     token = credential.refresh_token
     if token is None:
-        raise ImportRefused("The refresh token is missing. Without one it is an access token only.", "refresh_token")
+        raise ImportRefused("The refresh token is missing: add it, or use the kind access_token_only.", "refresh_token")
     _check_token(token, "refresh_token", "refresh token")
     problem = None
     if token == credential.access_token:
