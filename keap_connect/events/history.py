@@ -164,11 +164,11 @@ class EventKind(StrEnum):
         "Somebody of Keap account {tenant_id} used invitation {invitation}. Confirm that this is whom you invited, or "
         "decline, until {until}.",
     )
-    INVITATION_CONFIRMED = "invitation_confirmed", INVITATIONS, "Who used invitation {invitation} was confirmed."
+    INVITATION_CONFIRMED = "invitation_confirmed", INVITATIONS, "The use of invitation {invitation} was confirmed."
     INVITATION_DECLINED = (
         "invitation_declined",
         INVITATIONS,
-        "Who used invitation {invitation} was declined. {grant} Its link works until {until}.",
+        "The use of invitation {invitation} was declined. {grant} Its link works until {until}.",
     )
     INVITATION_EXPIRED = "invitation.expired", INVITATIONS, "Invitation {invitation} has expired: {why}."
     INVITATION_WITHDRAWN = "invitation_withdrawn", INVITATIONS, "Invitation {invitation} was withdrawn."

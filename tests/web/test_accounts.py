@@ -529,10 +529,10 @@ HISTORY: dict[EventKind, tuple[dict[str, str], str]] = {
         "Somebody of Keap account cd456 used invitation 4. Confirm that this is whom you invited, or decline, until "
         "2026-12-01 09:00 UTC.",
     ),
-    EventKind.INVITATION_CONFIRMED: ({"invitation": 4}, "Who used invitation 4 was confirmed."),
+    EventKind.INVITATION_CONFIRMED: ({"invitation": 4}, "The use of invitation 4 was confirmed."),
     EventKind.INVITATION_DECLINED: (
         {"invitation": 4, "grant": "Their grant is deleted.", "until": "2026-12-01 09:00 UTC"},
-        "Who used invitation 4 was declined. Their grant is deleted. Its link works until 2026-12-01 09:00 UTC.",
+        "The use of invitation 4 was declined. Their grant is deleted. Its link works until 2026-12-01 09:00 UTC.",
     ),
     EventKind.INVITATION_EXPIRED: (
         {"invitation": 4, "why": "nobody used it"},
