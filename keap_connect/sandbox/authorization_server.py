@@ -233,5 +233,4 @@ class KeapAuthorizationServer(AuthorizationEndpoint, TokenEndpoint):
 
 
 def current_authorization_server() -> KeapAuthorizationServer:
-    """The one of the running application."""
     return cast(KeapAuthorizationServer, current_app.extensions["sandbox_authorization_server"])

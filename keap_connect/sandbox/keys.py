@@ -46,8 +46,6 @@ class Key:
 
 
 class Keys:
-    """The keys of all Keap apps."""
-
     def __init__(self, store: Store, clock: Clock, switches: SwitchBoard) -> None:
         self._store = store
         self._clock = clock

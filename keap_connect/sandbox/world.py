@@ -42,5 +42,4 @@ class World:
 
 
 def current_world() -> World:
-    """The world of the running application."""
     return cast(World, current_app.extensions["sandbox_world"])
