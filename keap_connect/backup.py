@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, delete, inspect, make_url, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
@@ -23,7 +23,7 @@ from keap_connect.durable_files import put_in_place, sync
 from keap_connect.engine import is_pooled, keep_others_out
 from keap_connect.errors import BackupRefused, TemporarilyUnavailable
 from keap_connect.keap.answers import cut
-from keap_connect.models import Account, Alarm, KeyCheck
+from keap_connect.models import Account, Alarm, KeyCheck, SignIn
 from keap_connect.refresh import alarms
 from keap_connect.services import services
 from keap_connect.settings import ROOT
@@ -253,6 +253,8 @@ def _check_and_pause(engine: Engine, name: str) -> bool:
     if sealed is not None:
         open_key_check(sealed, name)
     with Session(engine) as session, session.begin():
+        if SignIn.__tablename__ in tables:  # some may have been ended since
+            session.execute(delete(SignIn))
         if Alarm.__tablename__ in tables:
             alarms.raise_alarm(session, alarms.UNKNOWN_INSTANCE, REASON, has_history=present == newest)
         else:  # version 0.1.0 had no alarms: no host has this instance, so the first start pauses refreshing

@@ -13,7 +13,9 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
+from keap_connect.access.admins import create_admin, get_admin
 from keap_connect.access.api_keys import issue_api_key
+from keap_connect.access.sign_ins import find_admin, sign_in_admin
 from keap_connect.accounts.credentials import open_access_token, open_refresh_token
 from keap_connect.accounts.directory import get_account
 from keap_connect.application import create_app
@@ -304,6 +306,23 @@ def test_the_pause_after_a_restore_is_in_the_history_and_announced(app: Flask, b
 
     assert (announced.kind, announced.payload["data"]["reason"]) == ("refreshing.paused", "unknown_instance")
     assert (code, "Refreshing is paused. This database was restored from a backup" in said) == (0, True)
+
+
+@only_sqlite
+@pytest.mark.proves("R60")
+def test_a_restore_brings_no_sign_in_back(app: Flask, backup: Path, tmp_path: Path):
+    with app.app_context():
+        admin = create_admin("eve@example.com", "a long enough phrase")
+        session_id = sign_in_admin(admin)
+        db.engine.dispose()
+    assert cli(app, "database", "backup", str(tmp_path / "newer.db"))[0] == 0
+
+    assert cli(app, "database", "restore", str(tmp_path / "newer.db"))[0] == 0
+
+    with app.app_context():
+        assert get_admin(admin.email)
+        assert find_admin(session_id) is None
+        db.engine.dispose()
 
 
 @only_sqlite
