@@ -240,7 +240,7 @@ def test_disconnect_asks_first_and_then_forgets(flask: Flasks, app: Flask):
     assert (done.returncode, done.stdout.startswith("Disconnected.")) == (0, True)
     assert access_token(app) is None
     assert (token_afterwards.returncode, token_afterwards.stdout) == (5, "")
-    assert said(token_afterwards) == "Error: This account was disconnected; its tokens are forgotten."
+    assert said(token_afterwards) == "Error: This account was disconnected; its tokens are deleted."
 
 
 def test_refreshing_all_names_those_that_fail(app: Flask, sandbox: Sandbox):

@@ -62,7 +62,7 @@ def refresh(account_id: int) -> AccountView:
     return view_account(account_id)
 
 
-@writes("POST", f"{ONE}/disconnect", "Forget an account's tokens", Account())
+@writes("POST", f"{ONE}/disconnect", "Delete an account's tokens", Account())
 def disconnect(account_id: int) -> AccountView:
     """The tokens are deleted at once. The account and its history stay, so that it can be connected again."""
     disconnect_account(account_id, current_key().actor)

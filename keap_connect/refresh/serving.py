@@ -42,8 +42,8 @@ from keap_connect.refresh.storing import Outcome
 from keap_connect.services import services
 
 log = logging.getLogger(__name__)
-DISCONNECTED = "This account was disconnected; its tokens are forgotten."
-MAY_END_EARLIER = "This token cannot be refreshed, and it may end before its date, which is the latest there can be."
+DISCONNECTED = "This account was disconnected; its tokens are deleted."
+MAY_END_EARLIER = "This token cannot be refreshed, and may expire before the time given here: Keap did not say when."
 ON_HOLD = "Its new tokens are in a recovery file that is not stored yet: ./keap-connect doctor on its host says why."
 # However slow Keap is, the other threads of a web process stay free for tokens that need no refresh, and for people.
 _places = threading.BoundedSemaphore(timing.MOST_AT_ONCE)

@@ -239,7 +239,7 @@ class TestDisconnect:
                 sandbox.release()
             refreshing.result(30)
 
-        assert "This account was disconnected; its tokens are forgotten." in admin.text
+        assert "This account was disconnected; its tokens are deleted." in admin.text
         assert stored.tokens(1) == (None, None)
         assert stored.account().disconnected_at
 
