@@ -27,7 +27,7 @@ ENTRIES = {
         f"{passwords.ATTEMPTS_PER_DEVICE} of its own"
     ),
     "codes": f"{AT_CODE} per admin; from such a browser, {AT_CODE} of its own",
-    "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin",
+    "again": f"before a dangerous act {WINDOW} | {passwords.ATTEMPTS_AGAIN} per admin, and {AT_CODE} wrong codes",
     "known": f"{rate_limits.KNOWN_FOR_SECONDS // 86400} days, or until the password or `SECRET_KEY` changes",
     "silence": f"after {sign_ins.IDLE_LIMIT.seconds // 60} minutes of silence",
     "hours": f"after {sign_ins.ABSOLUTE_LIMIT.seconds // 3600} hours",
@@ -54,7 +54,8 @@ ENTRIES = {
     "networks": f"counted by their /{rate_limits.PREFIX_LENGTH}",
     "calls at once": f"at most {call_slots.MOST_AT_ONCE} threads of a process at once",
     "unused flows": f"{flows.MOST_UNUSED:,} in all, {flows.MOST_UNUSED_PER_BROWSER} per browser",
-    "ended flows": f"Flows that have ended | {flows.MOST_ENDED:,} in all",
+    "ended flows": f"Flows that have ended | {flows.MOST_ENDED:,} in all; the oldest go first. Gone after `KEEP",
+    "failed connections": f"Failed connections in the history | {flows.MOST_RECORDED_AN_HOUR} in an hour",
     "guesses": (
         f"those of {rate_limits.WINDOW.seconds // 60} minutes: {passwords.ATTEMPTS_OF_STRANGERS:,} in all, up to 3 "
         f"rows each, and {passwords.REFUSALS_IN_HISTORY} for the history"
