@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from playwright.sync_api import Locator, Page
+from requests import Response, Session
 
 from keap_connect.accounts.directory import PAGE_SIZE
 from keap_connect.accounts.state import AccountState
@@ -14,10 +14,11 @@ from keap_connect.web.bulk import ACTS, INVITATION_ACTS
 from keap_connect.web.ending_words import WORDS
 from tests.browser.world import ACCOUNTS, HOSTILE, INVITATIONS, LINK_TOKEN, LONG, RECOVERY_CODE, THROTTLED_EMAIL
 from tests.conftest import ADMIN_PASSWORD
+from tests.support.forms import send_form
 from tests.support.sandbox import CLIENT_ID, CLIENT_SECRET
 from tests.web.inventory import UNSUBSCRIBE_TOKEN
 
-Act = Callable[[Page], None]
+Act = Callable[[Session, Response], Response]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Face:
         path: may hold the names of the world's accounts in braces.
         role: whose cookies the browser has.
         act: what is done on the page, and leads to the face.
+        is_unfolded: whether all that can be unfolded is open.
     """
 
     name: str
@@ -35,39 +37,23 @@ class Face:
     role: str = "nobody"
     status: int = 200
     act: Act | None = None
-
-
-def follow(page: Page, control: Locator) -> None:
-    """Follow a link or send a form. A browser that draws nothing has no place to click at."""
-    with page.expect_navigation():
-        control.dispatch_event("click")
+    is_unfolded: bool = False
 
 
 def press(name: str) -> Act:
     """Press a button."""
-    return lambda page: follow(page, page.get_by_role("button", name=name, exact=True))
+    return send(name)
 
 
 def send(button: str, **fields: str) -> Act:
     """Give the fields of these names other values, hidden ones too, and press a button."""
-
-    def act(page: Page) -> None:
-        for name, value in fields.items():
-            page.locator(f"main [name={name}]").first.evaluate("(field, value) => field.value = value", value)
-        follow(page, page.locator("main").get_by_role("button", name=button, exact=True))
-
-    return act
+    return lambda session, page: send_form(session, page, button, fields)
 
 
-def unfold(page: Page) -> None:
-    """Open all that can be unfolded."""
-    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
-
-
-def make_and_list(page: Page) -> None:
+def make_and_list(session: Session, page: Response) -> Response:
     """Make a key in the sandbox and go back to the list of them."""
-    press("Make a Service Account Key")(page)
-    follow(page, page.get_by_role("link", name="API Settings"))
+    press("Make a Service Account Key")(session, page)
+    return session.get(page.url)
 
 
 def sign_in_as(email: str) -> Act:
@@ -77,20 +63,14 @@ def sign_in_as(email: str) -> Act:
 
 def check_file(content: str, button: str = "Check only") -> Act:
     """Send a file to be checked."""
-
-    def act(page: Page) -> None:
-        file = {"name": "accounts.csv", "mimeType": "text/csv", "buffer": content.encode()}
-        page.get_by_label("CSV file").set_input_files(file)
-        press(button)(page)
-
-    return act
+    return lambda session, page: send_form(session, page, button, {}, ("accounts.csv", content.encode()))
 
 
 TOKEN_OF_ACTIVE, SHOW_TOKEN = "/accounts/{active}/access-token", "Show the access token"
 WITHOUT_FLOW = [code for code, words in WORDS.items() if words.status != 200] + [Ending.DENIED, Ending.KEAP_ERROR]
 WHOLE_PAGE = urlencode([("account", number) for number in range(1, PAGE_SIZE + 1)])
 APP_FACES = [
-    Face("start", "/", act=unfold),
+    Face("start", "/", is_unfolded=True),
     Face("start of a customer", "/", "customer"),
     Face("start of an admin", "/", "admin"),
     Face("connect", "/connect"),
@@ -129,7 +109,7 @@ APP_FACES = [
     Face("job for many accounts, running", "/jobs/4", "admin"),
     Face("journeys", "/accounts/journeys", "admin"),
     Face("journeys, not found", f"/accounts/journeys?{urlencode({'reference': HOSTILE})}", "admin"),
-    Face("accounts, tables unfolded", "/accounts?sort=account", "admin", act=unfold),
+    Face("accounts, tables unfolded", "/accounts?sort=account", "admin", is_unfolded=True),
     *[Face(f"account, {one}", f"/accounts/{{{one}}}", "admin") for one in ACCOUNTS],
     Face("account, long history", "/accounts/{active}?before=1", "admin"),
     Face("account, a key", "/accounts/{key_token}", "admin"),
@@ -159,7 +139,7 @@ APP_FACES = [
     Face("audit, found", "/audit?kind=admin_sign_in_refused&from=2026-01-01", "admin"),
     Face("audit, not found", f"/audit?{urlencode({'who': HOSTILE})}", "admin"),
     Face("audit, not understood", f"/audit?{urlencode({'account': HOSTILE, 'from': 'x', 'kind': 'x'})}", "admin"),
-    Face("health, hostile reason of a pause", "/health", "admin", act=unfold),
+    Face("health, hostile reason of a pause", "/health", "admin", is_unfolded=True),
     Face("health of a viewer, earlier hours", "/health?until=2026-11-01T12:00:00Z", "viewer"),
     Face("setup", "/setup", "admin"),
     Face("support", "/support", "admin"),
@@ -207,7 +187,7 @@ APP_FACES = [
     Face("new webhook", "/webhooks/new", "admin"),
     Face("new webhook, refused", "/webhooks/new", "admin", 422, act=send("Add the webhook", url="http://example.com/")),
     Face("new webhook, made", "/webhooks/new", "admin", act=send("Add the webhook", url="https://example.com/")),
-    Face("webhook, hostile name", "/webhooks/1", "admin", act=unfold),
+    Face("webhook, hostile name", "/webhooks/1", "admin", is_unfolded=True),
     Face("webhook, switched off", "/webhooks/2", "admin"),
     Face("webhook of a viewer", "/webhooks/1", "viewer"),
     Face("change a webhook", "/webhooks/1/edit", "admin"),
@@ -275,7 +255,7 @@ AUTHORIZE = "/app/oauth/authorize?" + urlencode(
 GENERATE = "Generate API Token"
 SANDBOX_FACES = [
     Face("about", "/"),
-    Face("control", "/sandbox?done=fault", act=unfold),
+    Face("control", "/sandbox?done=fault", is_unfolded=True),
     Face("control, refused", "/sandbox", status=400, act=send("Set the fault", parameters="x")),
     Face("ledger", "/sandbox/ledger"),
     Face("sign-in", "/app/signin"),

@@ -1,16 +1,18 @@
-"""Every page as it is served, in every state. Each is visited once, and all that holds for a page is checked then."""
+"""Every page as it is served, in every state. Each is seen once, and all that holds for a page is checked then."""
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
+import requests
 from axe_playwright_python.base import AXE_SCRIPT
 from flask import template_rendered
 from jinja2 import Template
-from playwright.sync_api import Browser, Page, Response
+from playwright.sync_api import Browser, Page, ViewportSize
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
@@ -46,13 +48,16 @@ RUN_AXE = """async rules => {
   const found = await axe.run({runOnly: rules, resultTypes: ["violations"]});
   return found.violations.flatMap(one => one.nodes.map(node => `${one.id}: ${node.target} ${node.failureSummary}`));
 }"""
-MEASURE = """() => {
-  const loaded = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
-  return {
-    bytes: loaded.reduce((sum, one) => sum + one.encodedBodySize, 0),
-    // The browser does not report its icon.
-    requests: loaded.length + document.querySelectorAll("link[rel=icon]").length,
-  };
+# What the page loaded, beside itself. The browser does not report its icon.
+LIST_LOADED = """() => performance.getEntriesByType("resource").map(one => one.name)"""
+# The body of a page takes the place of the one before, in a tab that has the style sheets already; what scripts show
+# on a page is shown.
+LAY_OUT = """([html, isUnfolded]) => {
+  const page = new DOMParser().parseFromString(html, "text/html");
+  for (const one of page.querySelectorAll("[data-copy], [data-keys], [data-tick]")) one.hidden = false;
+  if (isUnfolded) for (const one of page.querySelectorAll("details")) one.open = true;
+  document.title = page.title;
+  document.body.replaceWith(document.adoptNode(page.body));
 }"""
 READ_TEXT = """() => {
   const controls = ".actions, .toolbar, .pager, .trail, nav, form, button, details, .visually-hidden, .screen-only";
@@ -81,8 +86,27 @@ NEVER_ALONE = {
 }
 
 
+Kinds = set[tuple[str, ...]]
+
+
+def bytes_of(answer: requests.Response) -> int:
+    """Return how many bytes were sent: fewer than the page has, where it was compressed."""
+    return int(answer.headers["Content-Length"])
+
+
+@cache
+def size_of(url: str) -> int:
+    """Return the bytes of a file."""
+    return bytes_of(requests.get(url, timeout=30))
+
+
 class Inspector:
-    """One tab in which all pages are visited, one after the other, and what it has seen so far."""
+    """Tabs in which all pages are shown, one after the other, and what they have shown so far.
+
+    The first page of a template, and a page that has something for scripts as none before, is loaded as a person
+    does it. Any other one is only laid out, in two tabs: one at a desk, in light colors, and one on the narrowest
+    phone, in dark ones.
+    """
 
     def __init__(self, world: World, browser: Browser) -> None:
         context = browser.new_context(
@@ -91,86 +115,110 @@ class Inspector:
         self.world = world
         self.watch = Watch.over(context)
         self.page = context.new_page()
-        self.answers: list[Response] = []
+        self.stages: dict[str, tuple[Page, Page]] = {}
         self.templates: set[str] = set()
-        self.kinds: set[tuple[str, ...]] = set()
+        self.kinds: Kinds = set()
+        self.scripted: set[tuple[str, str]] = set()
         self.visited = 0
-        self.page.on("response", self._note_answer)
         template_rendered.connect(self._note_template)
 
-    def open(self, site: str, face: Face) -> None:
-        """Show a page as a person with this role sees it."""
+    def ask(self, site: str, face: Face) -> requests.Response:
+        """Return a page as the browser of a person with this role gets it."""
+        with requests.Session() as session:
+            session.headers.update({"Accept": "text/html", "Accept-Language": "en-US"})
+            for name, value in self.world.cookies.get((site, face.role), {}).items():
+                session.cookies.set(name, value)
+            answer = session.get(self._url(site, face))
+            return face.act(session, answer) if face.act else answer
+
+    def open(self, site: str, face: Face) -> Page:
+        """Load a page as a person with this role does it."""
         url, page, context = self.world.urls[site], self.page, self.page.context
         cookies = self.world.cookies.get((site, face.role), {})
         context.clear_cookies()
         context.add_cookies([{"name": name, "value": value, "url": url} for name, value in cookies.items()])
-        page.set_viewport_size(DESK)
-        self.answers.clear()
         self.watch.requests.clear()
-        self.watch.complaints.clear()
-        page.goto(url + face.path.format(**self.world.accounts))
-        if face.act:
-            face.act(page)
+        page.goto(self._url(site, face))
+        return page
+
+    def lay_out(self, site: str, html: str, is_unfolded: bool = False) -> tuple[Page, Page]:
+        """Show a page without loading it, at a desk and on a phone."""
+        url = self.world.urls[site] + ("/api/docs" if "css/reference.css" in html else "/nothing-here")
+        if url not in self.stages:
+            self.stages[url] = self._new_stage(url, DESK), self._new_stage(url, NARROWEST)
+            self.stages[url][1].emulate_media(color_scheme="dark")
+        for page in self.stages[url]:
+            page.evaluate(LAY_OUT, [html, is_unfolded])
+        return self.stages[url]
 
     def find_faults(self, site: str, face: Face) -> Iterator[str]:
-        """Visit a page and say what is wrong with it."""
-        self.open(site, face)
+        """Look at a page and say what is wrong with it."""
         self.visited += 1
-        answer = self.answers[-1]
-        if answer.status != face.status:
-            yield f"the status is {answer.status}"
-        markup = Markup.of(answer.text())
+        self.watch.complaints.clear()
+        before = len(self.templates)
+        answer = self.ask(site, face)
+        markup = Markup.of(answer.text)
+        if answer.status_code != face.status:
+            yield f"the status is {answer.status_code}"
         yield from list_broken_rules(markup, site)
+        files = {urljoin(answer.url, one["href"] or one["src"]) for one in markup.all("link", "script", "img")}
+        if 1 + len(files) > MOST_REQUESTS:
+            yield f"it asks for too many files: {files}"
+        if (size := bytes_of(answer) + sum(size_of(one) for one in files if "favicon" not in one)) > MOST_BYTES:
+            yield f"it is too large: {size} bytes"
         if "hostile" in face.name and HOSTILE not in markup.all("main")[0].text:
             yield "the hostile name is not there as text"
-        size = self.page.evaluate(MEASURE)
-        if size["bytes"] > MOST_BYTES or size["requests"] > MOST_REQUESTS:
-            yield f"it is too large: {size}"
-        yield from (f"sticks out of its cell: {text}" for text in self.page.evaluate(FIND_CROWDED))
-        yield from self._narrow()
-        yield from self._look_closely(markup, site)
+        scripted = {(one.name, name) for one in markup.elements for name in one.attributes if name.startswith("data-")}
+        if not face.act and (len(self.templates) > before or not scripted <= self.scripted):
+            self.scripted |= scripted
+            yield from self._load(site, face, files)
+        yield from self._look(site, face, answer.text, markup)
         yield from self.watch.complaints
+
+    def _load(self, site: str, face: Face, files: set[str]) -> Iterator[str]:
+        page = self.open(site, face)
+        yield from (f"it loads {name}, too" for name in page.evaluate(LIST_LOADED) if name not in files)
         yield from self.watch.foreign_requests(origin_of(self.world.urls[site]))
 
-    def _narrow(self) -> Iterator[str]:
-        self.page.set_viewport_size(NARROWEST)
-        if (beyond := self.page.evaluate("document.documentElement.scrollWidth - innerWidth")) > 0:
+    def _look(self, site: str, face: Face, html: str, markup: Markup) -> Iterator[str]:
+        """Measure a page. One with something new is printed, and axe judges it: in light only, if its place is new."""
+        at_desk, on_phone = self.lay_out(site, html, face.is_unfolded)
+        yield from (f"sticks out of its cell: {text}" for text in at_desk.evaluate(FIND_CROWDED))
+        if (beyond := on_phone.evaluate("document.documentElement.scrollWidth - innerWidth")) > 0:
             yield f"it scrolls sideways by {beyond} pixels"
-
-    def _look_closely(self, markup: Markup, site: str) -> Iterator[str]:
-        """Print a page that has something new, and run axe over it; where only its place is new, in light colors."""
         sheet = "sandbox" if site == "sandbox" else "app"  # all other sites are the app, and look the same
         kinds = {
             (one.parents[-1].name, sheet, one.name, one["class"], one["type"], one["role"])
             for one in markup.elements
             if one.parents
         }
+        has_new_look = not {one[1:] for one in kinds} <= {one[1:] for one in self.kinds}
         if kinds <= self.kinds:
             return
-        has_new_look = not {one[1:] for one in kinds} <= {one[1:] for one in self.kinds}
         self.kinds |= kinds
-        self.page.set_viewport_size(DESK)
-        yield from self._print()
-        self.page.evaluate(THIN_OUT)
-        self.page.evaluate(AXE_SCRIPT)
-        yield from self.page.evaluate(RUN_AXE, RULES)
+        yield from self._print(at_desk)
+        at_desk.evaluate(THIN_OUT)
+        yield from at_desk.evaluate(RUN_AXE, RULES)
         if has_new_look:
-            self.page.emulate_media(color_scheme="dark")
-            self.page.set_viewport_size(PHONE)
-            found = self.page.evaluate(RUN_AXE, RULES_OF_LOOKS)
-            self.page.emulate_media(color_scheme="light")
-            yield from (f"on a phone, dark: {one}" for one in found)
+            on_phone.evaluate(THIN_OUT)
+            yield from (f"on a phone, dark: {one}" for one in on_phone.evaluate(RUN_AXE, RULES_OF_LOOKS))
 
-    def _print(self) -> Iterator[str]:
-        on_screen = self.page.evaluate(READ_TEXT)
-        self.page.emulate_media(media="print")
-        on_paper = self.page.evaluate(READ_TEXT)
-        self.page.emulate_media(media="screen")
+    def _url(self, site: str, face: Face) -> str:
+        return self.world.urls[site] + face.path.format(**self.world.accounts)
+
+    def _new_stage(self, url: str, size: ViewportSize) -> Page:
+        page = self.page.context.new_page()
+        page.set_viewport_size(size)
+        page.goto(url)
+        page.evaluate(AXE_SCRIPT)
+        return page
+
+    def _print(self, page: Page) -> Iterator[str]:
+        on_screen = page.evaluate(READ_TEXT)
+        page.emulate_media(media="print")
+        on_paper = page.evaluate(READ_TEXT)
+        page.emulate_media(media="screen")
         yield from (f"paper hides: {text}" for text in on_screen if text not in on_paper)
-
-    def _note_answer(self, answer: Response) -> None:
-        if answer.request.is_navigation_request():
-            self.answers.append(answer)
 
     def _note_template(self, sender: object, template: Template, **_rest: object) -> None:
         self.templates.add(template.name or "")
@@ -263,8 +311,9 @@ def show(inspector: Inspector) -> Callable[[str, str], Page]:
     """Give the function that shows the page of a site and a name."""
 
     def show_page(site: str, name: str) -> Page:
-        inspector.open(site, next(face for face in SITES[site] if face.name == name))
-        return inspector.page
+        face = next(face for face in SITES[site] if face.name == name)
+        inspector.page.set_viewport_size(DESK)
+        return inspector.lay_out(site, inspector.ask(site, face).text)[0] if face.act else inspector.open(site, face)
 
     return show_page
 
