@@ -12,7 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import requests
 
 from keap_connect.launch.place import choose_sandbox_port
 from keap_connect.settings import ADDRESSES
+from tests.support.ready_commands import LAUNCH as READY_LAUNCH
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
@@ -108,15 +109,28 @@ def launched(instance: Path, command: list[str] = LAUNCH, **settings: str) -> It
             process.terminate()
 
 
-def refused(instance: Path, port: int | str | None = None, project: Path = ROOT, **settings: str) -> list[str]:
+Refused = Callable[..., list[str]]
+
+
+def refusal_of(command: list[str], project: Path, environ: dict[str, str]) -> list[str]:
     """Return the lines with which a launch refuses to start."""
-    environ = environ_for(instance, free_port()) | settings
-    if port is not None:
-        environ["PORT"] = str(port)
-    finished = subprocess.run(LAUNCH, cwd=project, env=environ, text=True, capture_output=True, timeout=60, check=False)
-    assert finished.returncode == 1
-    assert "running" not in finished.stdout
-    return finished.stderr.splitlines()
+    ended = subprocess.run(command, cwd=project, env=environ, text=True, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "running" not in ended.stdout
+    return ended.stderr.splitlines()
+
+
+@pytest.fixture(scope="session")
+def refused(ready_command: list[str]) -> Refused:
+    """Give the function that returns the lines with which a launch in a folder refuses to start."""
+
+    def refuse(instance: Path, port: int | str | None = None, **settings: str) -> list[str]:
+        environ = environ_for(instance, free_port()) | settings
+        if port is not None:
+            environ["PORT"] = str(port)
+        return refusal_of([*ready_command, READY_LAUNCH], ROOT, environ)
+
+    return refuse
 
 
 def programs_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -205,14 +219,14 @@ def test_commands_work_in_another_shell_that_knows_nothing(first: Launched, read
     assert f"the sandbox at {first.sandbox_url}" in doctor.stdout
 
 
-def test_a_second_launch_on_the_same_port_gets_one_sentence(first: Launched, tmp_path: Path) -> None:
+def test_a_second_launch_on_the_same_port_gets_one_sentence(first: Launched, tmp_path: Path, refused: Refused) -> None:
     assert refused(tmp_path / "other", port=first.port) == [
         f"Port {first.port} is taken, perhaps by a `make run` that was killed: end it, or choose another with PORT, "
         "for example `make run PORT=5010`."
     ]
 
 
-def test_a_second_launch_in_the_same_folder_gets_one_sentence(first: Launched) -> None:
+def test_a_second_launch_in_the_same_folder_gets_one_sentence(first: Launched, refused: Refused) -> None:
     assert refused(first.instance) == [
         f"`make run` is running in {first.instance} already ({first.url.rstrip('/')}): end that one, or name another "
         "folder with INSTANCE_PATH."
@@ -294,7 +308,7 @@ def test_behind_a_proxy_with_keap_and_postgresql_it_starts_the_app_alone_until_c
         assert (len(programs) >= 2, running.stop(signal.SIGINT), still_running(programs)) == (True, 0, [])
 
 
-def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path: Path, refused: Refused) -> None:
     # A file in its place stops root, too.
     (tmp_path / "instance").write_text("")
 
@@ -304,7 +318,7 @@ def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path: Path) -> No
     ]
 
 
-def test_half_and_wrong_settings_are_all_reported_at_once(tmp_path: Path) -> None:
+def test_half_and_wrong_settings_are_all_reported_at_once(tmp_path: Path, refused: Refused) -> None:
     problems = refused(
         tmp_path / "instance", port="70000", KEAP_CLIENT_ID="only-the-id", SECRET_KEY="short", HTTPS="perhaps"
     )
@@ -319,18 +333,18 @@ def test_the_env_file_counts_and_the_environment_wins_over_it(tmp_path: Path) ->
     shutil.copytree(ROOT / "keap_connect", project / "keap_connect")
     (project / ".env").write_text("LOG_LEVEL=loudest\nHTTPS=perhaps\n")
 
-    (problem,) = refused(tmp_path / "instance", project=project, HTTPS="0")
+    (problem,) = refusal_of(LAUNCH, project, environ_for(tmp_path / "instance", free_port(), HTTPS="0"))
 
     assert problem.startswith("LOG_LEVEL")
 
 
-def test_https_and_another_public_url_do_not_go_together(tmp_path: Path) -> None:
+def test_https_and_another_public_url_do_not_go_together(tmp_path: Path, refused: Refused) -> None:
     (problem,) = refused(tmp_path / "instance", HTTPS="1", PUBLIC_URL="http://localhost:1234")
 
     assert "PUBLIC_URL" in problem
 
 
-def test_it_refuses_to_make_a_new_key_for_an_old_database(tmp_path: Path) -> None:
+def test_it_refuses_to_make_a_new_key_for_an_old_database(tmp_path: Path, refused: Refused) -> None:
     instance = tmp_path / "instance"
     instance.mkdir()
     (instance / "keap_connect.db").write_bytes(b"")
@@ -341,7 +355,7 @@ def test_it_refuses_to_make_a_new_key_for_an_old_database(tmp_path: Path) -> Non
     assert not (instance / "token_keys").exists()
 
 
-def test_a_failed_migration_is_said_and_nothing_is_left_running(tmp_path: Path) -> None:
+def test_a_failed_migration_is_said_and_nothing_is_left_running(tmp_path: Path, refused: Refused) -> None:
     instance = tmp_path / "instance"
     instance.mkdir()
     (instance / "other.db").write_text("this is no database")
@@ -354,7 +368,7 @@ def test_a_failed_migration_is_said_and_nothing_is_left_running(tmp_path: Path) 
 # The sandbox's port
 
 
-def test_the_kept_port_of_the_sandbox_is_never_changed_in_silence(tmp_path: Path) -> None:
+def test_the_kept_port_of_the_sandbox_is_never_changed_in_silence(tmp_path: Path, refused: Refused) -> None:
     instance = tmp_path / "instance"
     instance.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as other:

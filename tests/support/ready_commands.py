@@ -28,6 +28,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 STOPPING = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
 SOME_SETTINGS = {"SECRET_KEY": string.ascii_letters, "TOKEN_KEYS": base64.b64encode(bytes(range(32))).decode()}
+LAUNCH = "launch"  # instead of a command: what `make run` runs
 DIES_AT = "TEST_DIES_AT"  # "module function before" or "… after": where such a command ends, as by kill -9
 
 
@@ -111,6 +112,7 @@ if __name__ == "__main__":
     from keap_connect import __main__ as command_line
     from keap_connect import clock, database
     from keap_connect.application import create_app
+    from keap_connect.launch import __main__ as launch
     from keap_connect.settings import Settings
     from tests.support.quick_apps import make_apps_quickly
 
@@ -120,4 +122,4 @@ if __name__ == "__main__":
     if step := os.environ.pop(DIES_AT, None):
         _die_at(*step.split())
     database.Trouble.last_at = clock.seconds_since_boot()  # as at the start of any process
-    command_line.main()
+    sys.exit(launch.main()) if sys.argv[1:] == [LAUNCH] else command_line.main()
