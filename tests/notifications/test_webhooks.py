@@ -274,10 +274,10 @@ def test_one_message_that_is_never_taken_switches_nothing_off(server: RawServer,
 
     server.script = judge
     tell(EventKind.RECOVERED, 13)
-    for _ in range(40):
+    for _ in range(20):
         tell(EventKind.RECOVERED)
         send_due()
-        clock.advance(hours=2)
+        clock.advance(hours=4)
 
     assert deliveries()[0].status == "given_up"
     assert {one.status for one in deliveries()[1:]} == {"sent"}
