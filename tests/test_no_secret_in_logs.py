@@ -26,7 +26,6 @@ from keap_connect.database import Base, db, read_session
 from keap_connect.models import Account, AuthorizationFlow
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
-from tests.support.real_server import SHIPPED
 from tests.support.visitor import Visitor
 
 ROOT = Path(__file__).parent.parent
@@ -288,10 +287,10 @@ def test_an_unforeseen_error_tells_a_reference_and_no_secret(journey, canaries, 
 
 @pytest.mark.proves("R86")
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_real_server_at_debug_prints_no_secret(environ, sandbox, canaries, tmp_path):
+def test_a_real_server_at_debug_prints_no_secret(environ, sandbox, canaries, tmp_path, ready_command):
     app = create_app(Settings.from_env(environ), serves=False)
     output = tmp_path / "output"
-    with serving(environ | {"ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}, output):
+    with serving(environ | {"ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}, output, ready_command):
         journey = Journey(environ["PUBLIC_URL"], sandbox, app.app_context, canaries)
         journey.walk()
         journey.disconnect()
@@ -306,10 +305,12 @@ def test_a_real_server_at_debug_prints_no_secret(environ, sandbox, canaries, tmp
 
 
 @contextmanager
-def serving(environ, output):
+def serving(environ, output, command):
     """Run the server that ships, as loud as can be, until the end of the block."""
     with output.open("wb") as file:
-        process = subprocess.Popen(SHIPPED, cwd=ROOT, env=os.environ | environ, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*command, "serve"], cwd=ROOT, env=os.environ | environ, stdout=file, stderr=subprocess.STDOUT
+        )
     try:
         ends = time.monotonic() + START_TIMEOUT_SECONDS
         while not answers(environ["PUBLIC_URL"]):

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import pytest
@@ -17,7 +18,7 @@ from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
-from tests.support.real_server import real_servers
+from tests.support.real_server import RealServer, real_servers
 from tests.support.sandbox import Sandbox
 
 PATH = "/api/v1/accounts/1/token"
@@ -35,16 +36,16 @@ def key(settings: Settings, sandbox: Sandbox) -> Iterator[str]:
         db.engine.dispose()
 
 
-def race(sandbox: Sandbox, environ: dict[str, str], key: str, processes: int, callers: int) -> None:
+def race(sandbox: Sandbox, running: AbstractContextManager[list[RealServer]], key: str, callers: int) -> None:
     """Let all callers ask at once, then once more when the refresh is over."""
-    with real_servers(processes, environ) as servers, ThreadPoolExecutor(callers) as pool:
-        servers_of_callers = [servers[number % processes] for number in range(callers)]
+    with running as servers, ThreadPoolExecutor(callers) as pool:
+        servers_of_callers = [servers[number % len(servers)] for number in range(callers)]
         first = list(pool.map(lambda server: server.ask(PATH, key), servers_of_callers))
         again = [server.ask(PATH, key) for server in servers]
 
     tokens = {json.loads(body)["access_token"] for status, body in [*first, *again] if status == 200}
     assert [status for status, _ in first] == [200] * callers
-    assert [status for status, _ in again] == [200] * processes
+    assert [status for status, _ in again] == [200] * len(again)
     assert len(tokens) == 1
     presented = [call for call in sandbox.ledger()["presentations"] if call["path"] == "/token"]
     assert len(presented) == 1
@@ -53,20 +54,22 @@ def race(sandbox: Sandbox, environ: dict[str, str], key: str, processes: int, ca
 @pytest.mark.proves("R26", "F22", "F23")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_callers_of_two_processes_present_once_and_all_get_the_token(
-    sandbox: Sandbox, environ: dict[str, str], key: str
+    sandbox: Sandbox, environ: dict[str, str], ready_command: list[str], key: str
 ):
     sandbox.fault("slow", seconds=0.2)
 
-    race(sandbox, environ, key, processes=2, callers=24)
+    race(sandbox, real_servers(2, environ, [*ready_command, "serve"]), key, callers=24)
 
 
 @pytest.mark.proves("R97")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_callers_who_wait_for_a_refresh_keep_no_other_waiting(sandbox: Sandbox, environ: dict[str, str], key: str):
+def test_callers_who_wait_for_a_refresh_keep_no_other_waiting(
+    sandbox: Sandbox, environ: dict[str, str], ready_command: list[str], key: str
+):
     """Many more than there are threads, or places for those that refresh."""
     sandbox.hold("refresh", where="before")
 
-    with real_servers(1, environ) as (server,), ThreadPoolExecutor(60) as pool:
+    with real_servers(1, environ, [*ready_command, "serve"]) as (server,), ThreadPoolExecutor(60) as pool:
         callers = [pool.submit(server.get, PATH, Authorization=f"Bearer {key}", Prefer="wait=25") for _ in range(60)]
         sandbox.wait_held(1)
         healthy, page = server.get("/healthz"), server.get("/signin")
@@ -86,7 +89,7 @@ def test_two_hundred_callers_of_four_processes_present_once_and_all_get_the_toke
 ):
     sandbox.fault("slow", seconds=seconds)
 
-    race(sandbox, environ, key, processes=4, callers=200)
+    race(sandbox, real_servers(4, environ), key, callers=200)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

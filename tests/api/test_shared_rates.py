@@ -40,11 +40,12 @@ def keys(settings: Settings, sandbox: Sandbox) -> Iterator[list[str]]:
 @pytest.mark.proves("R77")
 def test_two_processes_share_one_limit_and_go_on_without_redis(
     environ: dict[str, str],
+    ready_command: list[str],
     keys: list[str],
     redis_server: RedisServer,  # noqa: F811
 ):
     busy, calm = keys
-    with real_servers(2, environ) as servers:
+    with real_servers(2, environ, [*ready_command, "serve"]) as servers:
         asked = [servers[number % 2].ask(PATHS[number // 2 % 2], busy) for number in range(RATE + 4)]
         guesses = [servers[number % 2].ask(PATHS[1], "kc_guess")[0] for number in range(34)]
         redis_server.stop()
