@@ -20,6 +20,7 @@ from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 NEW = "new@example.com"
 
 
@@ -55,6 +56,7 @@ def viewer(app: Flask, admin: Visitor, new_visitor: Callable[[], Visitor]) -> Vi
     return visitor
 
 
+@on_postgresql
 @pytest.mark.proves("R51")
 def test_somebody_is_let_in_with_a_link_and_chooses_their_own_password(app: Flask, admin: Visitor):
     link = let_in(admin)
@@ -284,6 +286,7 @@ def test_an_admin_takes_all_their_rows_along(app: Flask, admin: Visitor, viewer:
 # Where one is signed in
 
 
+@on_postgresql
 @pytest.mark.proves("R61")
 def test_everybody_sees_their_own_sign_ins_and_ends_one_or_all_others(app: Flask, admin: Visitor, viewer: Visitor):
     elsewhere = [visit(app, address=f"192.0.2.{number}") for number in (1, 2, 3)]

@@ -18,6 +18,7 @@ from tests.accounts.granted import store_account
 from tests.conftest import MovedClock
 from tests.support.sandbox import Sandbox
 
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 BOTH = ["accounts:read", "tokens:read"]
 
 
@@ -64,6 +65,7 @@ def test_the_database_holds_no_usable_key():
     assert len({issue_api_key("job", BOTH, "x").text[3:19] for _ in range(20)}) == 20
 
 
+@on_postgresql
 @pytest.mark.proves("R49", "R71")
 def test_malformed_unknown_revoked_and_expired_keys_are_refused_alike(clock: MovedClock):
     revoked, expiring = issue_api_key("a", BOTH, "x"), issue_api_key("b", BOTH, "x", utc_now() + timedelta(hours=1))
@@ -84,6 +86,7 @@ def test_malformed_unknown_revoked_and_expired_keys_are_refused_alike(clock: Mov
     assert verify_api_key(good.text).id == good.row.id
 
 
+@on_postgresql
 @pytest.mark.proves("R49", "F64")
 def test_a_wrong_secret_is_compared_in_constant_time_also_when_there_is_no_such_key(monkeypatch: pytest.MonkeyPatch):
     issued = issue_api_key("job", BOTH, "x")

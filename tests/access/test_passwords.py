@@ -28,6 +28,7 @@ from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 NEW = "another password of mine"
 
 
@@ -100,6 +101,7 @@ def elsewhere(app: Flask, admin: Visitor) -> Visitor:
     return visitor
 
 
+@on_postgresql
 @pytest.mark.proves("R53")
 def test_a_change_wants_the_password_of_now_and_ends_the_other_sign_ins(app: Flask, admin: Visitor, elsewhere: Visitor):
     assert "password is wrong" in change(admin, password="not the password")
@@ -159,6 +161,7 @@ def redeem(visitor: Visitor, link: str, password: str = NEW) -> int:
     return visitor.choose_password(link, password, follow=False).status_code
 
 
+@on_postgresql
 @pytest.mark.proves("R51", "R53")
 def test_a_link_works_once_and_ends_all_sign_ins(app: Flask, admin: Visitor, password_link: Callable[[], str]):
     link = password_link()
@@ -254,6 +257,7 @@ def under_attack(app: Flask, admin: Visitor, other_admin: str) -> Flask:
     return app
 
 
+@on_postgresql
 @pytest.mark.proves("R54", "R105", "F65")
 def test_an_admin_under_attack_gets_in_from_a_new_browser_with_a_code_once(under_attack: Flask, other_admin: str):
     with under_attack.app_context():

@@ -32,6 +32,7 @@ from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 OTHER_EMAIL = "other@example.com"  # as long as ADMIN_EMAIL
 WRONG_PASSWORD = "not the password"
@@ -245,6 +246,7 @@ def test_a_fresh_installation_lets_nobody_in_until_a_command_makes_an_admin(app:
 # Guessing
 
 
+@on_postgresql
 @pytest.mark.usefixtures("owner")
 def test_ten_guesses_at_one_email_are_checked_and_then_none(visitor: Visitor, checks: list[str], clock: MovedClock):
     statuses = [try_password(visitor).status_code for _ in range(ATTEMPTS_PER_EMAIL + 5)]
@@ -259,6 +261,7 @@ def test_ten_guesses_at_one_email_are_checked_and_then_none(visitor: Visitor, ch
     assert "Too many attempts. Try again in 1 minute." in try_password(visitor).text
 
 
+@on_postgresql
 def test_twenty_guesses_from_one_address_are_checked_whoever_they_name(visitor: Visitor, app: Flask, checks: list[str]):
     statuses = Counter(try_password(visitor, email=f"person{number}@example.com").status_code for number in range(30))
 
@@ -631,6 +634,7 @@ def test_connecting_again_makes_a_new_session_and_ends_the_old_one(app: Flask, v
     assert (is_in(visitor, "person"), is_in(before, "person")) == (True, False)
 
 
+@on_postgresql
 @pytest.mark.proves("R60", "F60")
 @pytest.mark.parametrize("who", ["admin", "person"])
 def test_a_copied_cookie_is_worth_nothing_after_signing_out(app: Flask, signed_in: dict[str, Visitor], who: str):
@@ -678,6 +682,7 @@ def test_one_kind_of_session_does_not_serve_as_the_other(app: Flask, signed_in: 
     assert (is_in(as_person, "person"), is_in(as_admin, "admin")) == (False, False)
 
 
+@on_postgresql
 @pytest.mark.proves("R61")
 @pytest.mark.parametrize("who", ["admin", "person"])
 def test_an_idle_session_ends_and_a_used_one_goes_on(signed_in: dict[str, Visitor], clock: MovedClock, who: str):

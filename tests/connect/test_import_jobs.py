@@ -46,6 +46,7 @@ ADMIN = "admin@example.com"
 HEADER = "kind,access_token,refresh_token,external_id,label,replace\n"
 BEN, CLEO = "ben.ortiz@example.com", "cleo.marsh@example.com"
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def start(lines: str, only_checks: bool = False) -> int:
@@ -81,6 +82,7 @@ def lines(sandbox: Sandbox) -> str:
     )
 
 
+@postgresql_only
 def test_file_is_checked_without_storing_accounts_and_then_imported(
     app: Flask, stored: Stored, sandbox: Sandbox, lines: str
 ):
@@ -143,6 +145,7 @@ def test_refused_lines_name_column_and_reason_and_the_others_are_imported(
     assert not any(secret in whole for secret in (*works, key, twin, "KeapAK"))
 
 
+@postgresql_only
 def test_check_refuses_what_the_import_refuses_when_two_lines_are_of_one_new_person(app: Flask, sandbox: Sandbox):
     keys = sandbox.make_key(person=BEN), sandbox.make_key(person=BEN), sandbox.make_key()
     lines = "".join(f"personal_access_token,{key},,,,\n" for key in keys)
@@ -270,6 +273,7 @@ def stops_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(runner.STEPS, JobKind.IMPORT, step)
 
 
+@postgresql_only
 def test_stopped_job_stores_nothing_more_and_keeps_no_secret(
     app: Flask, stored: Stored, lines: str, stops_meanwhile: None
 ):

@@ -54,6 +54,7 @@ JWT_HEAD = "eyJhbGciOiJSUzI1NiJ9"
 CLAIMS = base64.urlsafe_b64encode(b'{"iss":"https://login.labs.thryv.com/"}').decode().rstrip("=")
 MCP_TOKEN = f"{JWT_HEAD}.{CLAIMS}.sig"
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def bring(sandbox: Sandbox, kind: CredentialKind, tenant: str = "ab123") -> ImportedCredential:
@@ -97,6 +98,7 @@ def test_expiry_that_somebody_knows_counts_up_to_a_day(seconds: int, counted: in
     assert timedelta(seconds=counted) - MINUTE < left <= timedelta(seconds=counted)
 
 
+@postgresql_only
 def test_imported_pair_is_refreshed_like_any_other_and_soon(stored: Stored, sandbox: Sandbox):
     credential = bring(sandbox, OAUTH)
     account_id = import_credential(credential, ADMIN)

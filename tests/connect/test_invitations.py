@@ -59,6 +59,7 @@ KEYS = ("account_id", "external_id", "tenant_id")
 BACK = "https://app.example.com/keap?step=2"
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -156,6 +157,7 @@ def test_only_a_person_who_sees_the_page_opens_an_invitation(visitor: Visitor):
     assert (state(), get_invitation(1).opened_at is not None) == ("opened", True)
 
 
+@postgresql_only
 @pytest.mark.proves("R15")
 def test_links_that_do_not_work_look_all_the_same_and_start_nothing(
     visitor: Visitor, clock: MovedClock, stored: Stored
@@ -596,6 +598,7 @@ class TestForwardedLink:
         confirming.confirm(1, "x")
         assert stored.owner(stored.account().id) == ("ef789", CLEO)
 
+    @postgresql_only
     @pytest.mark.parametrize("link", [{"expected_tenant_id": "ab123"}], indirect=True)
     def test_declined_the_grant_is_gone_and_the_right_person_connects(
         self, link: str, cleo: Visitor, visitor: Visitor, stored: Stored, database_url: str

@@ -44,6 +44,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 # Who holds which account; None where Keap has not told it yet.
 Holder = tuple[str | None, str | None]
@@ -238,6 +239,7 @@ class TestTwoAtOnce:
         assert account.connected_at == newest.came_at
         assert stored.mixed_up() == []
 
+    @postgresql_only
     def test_two_processes_make_one_account_of_each_person(
         self, stored: Stored, set_out: Callable[[str, str], str], environ: dict[str, str], sandbox: Sandbox
     ):

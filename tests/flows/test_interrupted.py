@@ -22,6 +22,7 @@ from tests.flows.stored import Stored, token_calls
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 pytestmark = pytest.mark.proves("R28", "F29")
 
 
@@ -54,6 +55,7 @@ def in_app(app: Flask) -> Iterator[None]:
         yield
 
 
+@on_postgresql
 def test_the_person_who_reloads_finds_the_account_connected(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock, result_path: str
 ):
@@ -71,6 +73,7 @@ def test_the_person_who_reloads_finds_the_account_connected(
     assert len(token_calls(sandbox)) == 1
 
 
+@on_postgresql
 @pytest.mark.usefixtures("result_path")
 def test_the_worker_connects_the_account_of_a_person_who_went_away(
     app: Flask, stored: Stored, sandbox: Sandbox, clock: MovedClock
@@ -85,6 +88,7 @@ def test_the_worker_connects_the_account_of_a_person_who_went_away(
     assert len(token_calls(sandbox)) == 1
 
 
+@on_postgresql
 @pytest.mark.usefixtures("in_app")
 def test_the_person_who_returns_after_another_has_reconnected_the_account_is_not_signed_in(
     visitor: Visitor, admin: Visitor, stored: Stored, clock: MovedClock, result_path: str
@@ -131,6 +135,7 @@ def test_a_grant_of_another_client_is_stored_and_its_token_is_sent_nowhere(
     assert stored.flows()[0].pending_grant_sealed is None
 
 
+@on_postgresql
 @pytest.mark.usefixtures("result_path")
 def test_a_worker_that_lacks_the_key_of_a_grant_leaves_it_to_the_others_for_a_day(
     app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -153,6 +158,7 @@ def test_a_worker_that_lacks_the_key_of_a_grant_leaves_it_to_the_others_for_a_da
     assert stored.flows()[0].ending == "connected"
 
 
+@on_postgresql
 @pytest.mark.usefixtures("result_path")
 def test_a_grant_of_another_version_waits_for_it_and_stops_no_worker(
     app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
@@ -171,6 +177,7 @@ def test_a_grant_of_another_version_waits_for_it_and_stops_no_worker(
     assert stored.flows()[0].ending == "connected"
 
 
+@on_postgresql
 @pytest.mark.usefixtures("result_path")
 def test_a_fault_with_one_grant_stops_no_worker_and_the_grant_has_its_turn_again(
     app: Flask, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -211,6 +218,7 @@ def test_a_worker_reports_itself_and_goes_on_though_the_database_refuses_one_gra
     assert stored.flows()[0].ending == "connected"
 
 
+@on_postgresql
 def test_a_grant_that_does_not_open_ends_the_journey_after_a_day_and_stops_no_worker(
     app: Flask, visitor: Visitor, stored: Stored, clock: MovedClock, result_path: str
 ):

@@ -18,12 +18,14 @@ from tests.support.visitor import Visitor
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def assert_connected(visitor: Visitor) -> None:
     assert_ended(visitor, Ending.CONNECTED, 200, "Your Keap account is connected")
 
 
+@postgresql_only
 def test_customer_connects_and_sees_which_account_and_by_whom(visitor: Visitor, stored: Stored):
     visitor.connect(person=ANN_LEE, tenant="ab123")
 
@@ -44,6 +46,7 @@ def test_customer_connects_and_sees_which_account_and_by_whom(visitor: Visitor, 
         assert exact_time(moment) not in visitor.text
 
 
+@postgresql_only
 def test_stored_account_holds_what_keap_told_and_the_tokens_keap_issued(visitor: Visitor, stored: Stored):
     visitor.connect(person=ANN_LEE, tenant="ab123")
 
@@ -55,6 +58,7 @@ def test_stored_account_holds_what_keap_told_and_the_tokens_keap_issued(visitor:
     assert stored.history(account.id) == ["connected"]
 
 
+@postgresql_only
 def test_stored_tokens_are_the_ones_that_keap_takes_for_live(visitor: Visitor, stored: Stored, admin: Visitor):
     visitor.connect()
 
@@ -65,6 +69,7 @@ def test_stored_tokens_are_the_ones_that_keap_takes_for_live(visitor: Visitor, s
     assert stored.history(1) == ["connected", "refreshed"]
 
 
+@postgresql_only
 def test_person_connects_many_keap_accounts(visitor: Visitor, stored: Stored):
     visitor.connect(person=ANN_LEE, tenant="ab123")
     visitor.connect(person=ANN_LEE, tenant="cd456")
@@ -74,6 +79,7 @@ def test_person_connects_many_keap_accounts(visitor: Visitor, stored: Stored):
     assert [stored.owner(account.id) for account in stored.accounts()] == [("ab123", ANN), ("cd456", ANN)]
 
 
+@postgresql_only
 def test_two_people_of_one_keap_account_become_two_accounts(new_visitor: Callable[[], Visitor], stored: Stored):
     ann, ben = new_visitor(), new_visitor()
 
@@ -88,6 +94,7 @@ def test_two_people_of_one_keap_account_become_two_accounts(new_visitor: Callabl
     assert stored.rows()[:1] == before
 
 
+@postgresql_only
 def test_second_connect_renews_the_same_account_and_keeps_its_history(
     new_visitor: Callable[[], Visitor], stored: Stored
 ):
@@ -165,6 +172,7 @@ class TestKeapDoesNotTellWhoItIs:
         assert not stored.account().is_pending
         assert stored.account().business_name is None
 
+    @postgresql_only
     def test_customer_finds_the_pending_account_among_their_own(self, visitor: Visitor, sandbox: Sandbox):
         sandbox.fault("html_503", "api")
 
@@ -173,6 +181,7 @@ class TestKeapDoesNotTellWhoItIs:
 
         assert "ab123" in visitor.text
 
+    @postgresql_only
     def test_admin_lets_the_details_be_filled_in_later(
         self, visitor: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -204,6 +213,7 @@ class TestKeapDoesNotTellWhoItIs:
         assert "Keap did not say who this account belongs to. Its tokens are kept." in admin.text
         assert stored.rows() == before
 
+    @postgresql_only
     def test_grant_moves_into_the_account_that_the_person_has_already(
         self, visitor: Visitor, new_visitor: Callable[[], Visitor], admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -222,6 +232,7 @@ class TestKeapDoesNotTellWhoItIs:
         assert stored.tokens(1) == fresh
         assert stored.history(1) == ["connected", "reconnected", "moved_here"]
 
+    @postgresql_only
     def test_customer_follows_the_grant_that_moved(
         self, visitor: Visitor, new_visitor: Callable[[], Visitor], admin: Visitor, sandbox: Sandbox
     ):
@@ -257,6 +268,7 @@ class TestKeapDoesNotTellWhoItIs:
 class TestWhichTenantItIs:
     """From the token response's scope, else from the header on every answer of the API."""
 
+    @postgresql_only
     @pytest.mark.parametrize("user_info_names_it", [True, False])
     def test_tenant_missing_from_the_scope_is_learned_from_the_header(
         self, user_info_names_it: bool, visitor: Visitor, stored: Stored, sandbox: Sandbox

@@ -16,6 +16,7 @@ from tests.support.visitor import Visitor
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ class TestSameTenantAndPerson:
         assert not set(old_tokens) & set(stored.tokens(1))
         assert stored.history(1) == ["connected", "reconnected"]
 
+    @postgresql_only
     def test_admin_reconnects_from_the_account_page(self, admin: Visitor, stored: Stored):
         stored.place("ab123", ANN_LEE)
         old_tokens = stored.tokens(1)
@@ -63,6 +65,7 @@ class TestSameTenantAndPerson:
         assert heading_of(ann) == "Reconnect Acme Plumbing"
         assert "choose the same Keap account, ab123" in " ".join(ann.text.split())
 
+    @postgresql_only
     def test_disconnected_account_comes_back_under_its_old_id(self, ann: Visitor, stored: Stored):
         ann.get("/accounts/1/disconnect")
         ann.press("/accounts/1/disconnect")
@@ -115,6 +118,7 @@ class TestSameTenantAndPerson:
 class TestSameTenantOtherPerson:
     """Account A takes that person, unless they have an account already."""
 
+    @postgresql_only
     def test_account_takes_the_person_who_allowed_it_this_time(self, ann: Visitor, stored: Stored):
         stored.set(1, label="Acme", external_id="crm:7")
 
@@ -131,6 +135,7 @@ class TestSameTenantOtherPerson:
             "address": "127.0.0.1",
         }
 
+    @postgresql_only
     def test_person_with_an_account_gets_that_one_updated_and_the_page_of_the_other_says_so(
         self, ann: Visitor, admin: Visitor, stored: Stored
     ):
@@ -190,6 +195,7 @@ class TestOtherTenantNotKnown:
         assert heading_of(asked) == "You chose another Keap account"
         assert token_calls(sandbox) == []
 
+    @postgresql_only
     def test_customer_connects_it_as_a_new_account(self, asked: Visitor, stored: Stored):
         asked.press(confirmation(asked), choice="connect")
 
@@ -200,6 +206,7 @@ class TestOtherTenantNotKnown:
         asked.get("/your-accounts")
         assert "Bright Dental" in asked.text
 
+    @postgresql_only
     def test_customer_leaves_everything_as_it_is(self, asked: Visitor, stored: Stored):
         asked.press(confirmation(asked), choice="discard")
 
@@ -207,6 +214,7 @@ class TestOtherTenantNotKnown:
         assert stored.rows() == self.before
         assert stored.flows()[-1].pending_grant_sealed is None
 
+    @postgresql_only
     @pytest.mark.parametrize("path", ["reload", "decide"])
     def test_decision_after_ten_minutes_comes_too_late(
         self, path: str, asked: Visitor, stored: Stored, clock: MovedClock
@@ -283,6 +291,7 @@ class TestOtherTenantNotKnown:
 class TestOtherTenantKnown:
     """That account is updated, and A never changes."""
 
+    @postgresql_only
     def test_account_of_the_tenant_that_was_chosen_is_updated(self, ann: Visitor, admin: Visitor, stored: Stored):
         chosen = stored.place("cd456", ANN_LEE, label="Ann at Bright")
         before, old_tokens = stored.row(1), stored.tokens(chosen)
@@ -313,6 +322,7 @@ class TestOtherTenantKnown:
 class TestPending:
     """Keap did not tell who allowed it: the decision is made once it does."""
 
+    @postgresql_only
     def test_pending_account_is_completed_by_a_reconnect(self, visitor: Visitor, stored: Stored, sandbox: Sandbox):
         sandbox.fault("html_503", "api")
         visitor.connect(person=ANN_LEE, tenant="ab123")
@@ -323,6 +333,7 @@ class TestPending:
         assert_ended(visitor, Ending.RECONNECTED, 200, "Your Keap account is connected again", "Acme Plumbing")
         assert (stored.account().id, stored.account().keap_user_id) == (1, str(ANN))
 
+    @postgresql_only
     def test_reconnect_by_an_unnamed_person_leaves_the_account_until_keap_tells(
         self, ann: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -341,6 +352,7 @@ class TestPending:
         assert stored.account().id == 1
         assert stored.tokens(1) == fresh
 
+    @postgresql_only
     def test_unnamed_person_who_turns_out_to_be_another_takes_the_account(
         self, ann: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):

@@ -25,6 +25,7 @@ ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 GONE = "This link does not work"
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def is_gone(visitor: Visitor, link: str) -> bool:
     return visitor.page.status_code == 404 and heading_of(visitor) == GONE
 
 
+@postgresql_only
 @pytest.mark.proves("R15")
 def test_person_without_a_sign_in_reconnects_by_the_link_once(
     link: str, visitor: Visitor, admin: Visitor, stored: Stored
@@ -88,6 +90,7 @@ def test_opening_a_link_starts_nothing_and_names_nobody(link: str, visitor: Visi
         assert fact not in visitor.page.text
 
 
+@postgresql_only
 @pytest.mark.proves("R15")
 @pytest.mark.parametrize("by_link", [True, False])
 def test_a_reconnect_revokes_the_other_links_of_that_account_and_no_more(
@@ -108,6 +111,7 @@ def test_a_reconnect_revokes_the_other_links_of_that_account_and_no_more(
     assert stored.history(1).count("reconnected") == 1
 
 
+@postgresql_only
 @pytest.mark.proves("R15")
 def test_used_expired_revoked_and_random_links_look_all_the_same(
     make_link: Callable[..., str], new_visitor: Callable[[], Visitor], admin: Visitor, clock: MovedClock, stored: Stored
@@ -212,6 +216,7 @@ def test_trying_again_ends_with_the_link(link: str, visitor: Visitor, new_visito
     assert (visitor.page.status_code, heading_of(visitor)) == (404, GONE)
 
 
+@postgresql_only
 @pytest.mark.proves("R14")
 def test_person_who_is_another_takes_the_account_over_by_the_usual_rules(link: str, visitor: Visitor, stored: Stored):
     follow(visitor, link, person=BEN_ORTIZ, tenant="ab123")
@@ -269,6 +274,7 @@ class TestTwoPeopleWithOneLink:
         self.callback = sandbox.consent(person.set_out(link, link), BEN_ORTIZ, "ab123", allow=True)
         return person
 
+    @postgresql_only
     def test_second_one_back_changes_nothing_and_is_told(
         self, link: str, second: Visitor, visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):

@@ -31,6 +31,7 @@ ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 PATIENCE_SECONDS = 30
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -183,6 +184,7 @@ class TestOneCallbackManyTimes:
         assert len(token_calls(sandbox)) == 1
         assert stored.owner(stored.account().id) == ("ab123", ANN)
 
+    @postgresql_only
     @pytest.mark.proves("F49")
     def test_back_and_reload_show_the_result_of_the_first(
         self, visitor: Visitor, callback_url: str, stored: Stored, sandbox: Sandbox
@@ -285,6 +287,7 @@ class TestManyJourneysAtOnce:
         owners = [stored.owner(account.id) for account in stored.accounts()]
         assert owners == [("ab123", ANN), ("cd456", ANN), ("ab123", BEN)]
 
+    @postgresql_only
     @pytest.mark.proves("R63")
     def test_unfinished_journeys_of_one_browser_are_bounded(self, app: Flask, stored: Stored, sandbox: Sandbox):
         visitor, other = visit(app, sandbox), visit(app, sandbox)
@@ -361,6 +364,7 @@ class TestManyJourneysAtOnce:
 class TestBrowserForgets:
     """The person comes back without what they left with, or not at all."""
 
+    @postgresql_only
     @pytest.mark.proves("F52")
     def test_cookies_deleted_at_keap_end_in_a_friendly_restart(
         self, visitor: Visitor, callback_url: str, stored: Stored, sandbox: Sandbox
@@ -389,6 +393,7 @@ class TestBrowserForgets:
 
         assert_connected(visitor, "Bright Dental")
 
+    @postgresql_only
     @pytest.mark.proves("F55")
     def test_person_whom_keap_never_sends_back_is_counted_once_their_time_is_up(
         self, visitor: Visitor, admin: Visitor, clock: MovedClock, sandbox: Sandbox

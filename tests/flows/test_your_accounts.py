@@ -15,6 +15,7 @@ from tests.support.visitor import Visitor
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def disconnect(visitor: Visitor, account_id: int = 1) -> None:
 class TestComingBack:
     """No password: whoever connects again has shown who they are."""
 
+    @postgresql_only
     def test_customer_finds_all_accounts_of_the_same_keap_user(self, ann: Visitor, new_visitor: Callable[[], Visitor]):
         new_visitor().connect(person=ANN_LEE, tenant="cd456")
 
@@ -45,6 +47,7 @@ class TestComingBack:
         for fact in ("Acme Plumbing", "ab123", "Bright Dental", "cd456"):
             assert fact in later.text
 
+    @postgresql_only
     def test_customer_sees_nothing_of_others_not_even_of_the_same_keap_account(
         self, ann: Visitor, new_visitor: Callable[[], Visitor], stored: Stored
     ):
@@ -161,6 +164,7 @@ class TestComingBack:
 class TestDisconnect:
     """Asked once more, told how to withdraw the consent at Keap, and really forgotten."""
 
+    @postgresql_only
     def test_customer_is_asked_and_told_how_to_withdraw_at_keap(self, ann: Visitor, stored: Stored):
         ann.get("/accounts/1/disconnect")
         question = ann.text
@@ -175,6 +179,7 @@ class TestDisconnect:
         assert stored.account().disconnected_at
         assert stored.history(1) == ["connected", "disconnected"]
 
+    @postgresql_only
     def test_disconnected_account_offers_reconnect_and_nothing_else(self, ann: Visitor):
         disconnect(ann)
 
@@ -182,6 +187,7 @@ class TestDisconnect:
         assert "/reconnect/1" in next_steps(ann)
         assert "/accounts/1/disconnect" not in next_steps(ann)
 
+    @postgresql_only
     def test_other_accounts_of_the_same_person_stay_connected(self, ann: Visitor, stored: Stored):
         ann.connect(person=ANN_LEE, tenant="cd456")
         before = stored.row(2)
@@ -258,6 +264,7 @@ class TestDisconnect:
 class TestSignOut:
     """On a shared computer: the session ends on the server, and nothing brings it back but Keap."""
 
+    @postgresql_only
     def test_signed_out_customer_is_unknown_and_still_connected(self, ann: Visitor, stored: Stored):
         ann.get("/your-accounts")
 
@@ -268,6 +275,7 @@ class TestSignOut:
         assert "No account here yet" in ann.get("/your-accounts").text
         assert stored.owner(1) == ("ab123", ANN)
 
+    @postgresql_only
     @pytest.mark.proves("R60", "F60")
     def test_copied_cookie_is_refused_after_sign_out(self, ann: Visitor, visitor: Visitor):
         visitor.session.cookies.update(ann.session.cookies)
