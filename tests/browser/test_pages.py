@@ -44,9 +44,14 @@ THIN_OUT = """() => {
     }
   }
 }"""
-RUN_AXE = """async rules => {
-  const found = await axe.run({runOnly: rules, resultTypes: ["violations"]});
-  return found.violations.flatMap(one => one.nodes.map(node => `${one.id}: ${node.target} ${node.failureSummary}`));
+# What is new is judged with the element around it; without a list, or if none of it is found, the whole page.
+RUN_AXE = """async ([rules, kinds]) => {
+  const valuesOf = one => ["class", "type", "role"].map(name => one.getAttribute(name) ?? "");
+  const kindOf = one => [one.parentElement.localName, one.localName, ...valuesOf(one)];
+  const found = [...document.querySelectorAll("body *")].filter(one => kinds?.includes(kindOf(one).join(" ")));
+  const include = found.length ? [...new Set(found.map(one => one.parentElement))] : [document];
+  const {violations} = await axe.run({include}, {runOnly: rules, resultTypes: ["violations"]});
+  return violations.flatMap(one => one.nodes.map(node => `${one.id}: ${node.target} ${node.failureSummary}`));
 }"""
 # What the page loaded, beside itself. The browser does not report its icon.
 LIST_LOADED = """() => performance.getEntriesByType("resource").map(one => one.name)"""
@@ -193,15 +198,16 @@ class Inspector:
             if one.parents
         }
         has_new_look = not {one[1:] for one in kinds} <= {one[1:] for one in self.kinds}
-        if kinds <= self.kinds:
+        new = [" ".join((one[0], *one[2:])) for one in kinds - self.kinds]
+        if not new:
             return
         self.kinds |= kinds
         yield from self._print(at_desk)
         at_desk.evaluate(THIN_OUT)
-        yield from at_desk.evaluate(RUN_AXE, RULES)
+        yield from at_desk.evaluate(RUN_AXE, [RULES, None if has_new_look else new])
         if has_new_look:
             on_phone.evaluate(THIN_OUT)
-            yield from (f"on a phone, dark: {one}" for one in on_phone.evaluate(RUN_AXE, RULES_OF_LOOKS))
+            yield from (f"on a phone, dark: {one}" for one in on_phone.evaluate(RUN_AXE, [RULES_OF_LOOKS, new]))
 
     def _url(self, site: str, face: Face) -> str:
         return self.world.urls[site] + face.path.format(**self.world.accounts)
