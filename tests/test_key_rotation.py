@@ -44,6 +44,7 @@ from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, TOKEN_KEY, MovedClock
 from tests.support.sandbox import Sandbox
 
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 NEW_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 ACCOUNTS = 7
 Start = Callable[[str], Flask]
@@ -230,6 +231,7 @@ def test_a_pair_that_is_stored_meanwhile_wins(start: Start, monkeypatch: pytest.
         refresh_account(1, "test")
 
 
+@on_postgresql
 @pytest.mark.proves("R47")
 def test_what_does_not_open_is_left_as_it_is_and_keeps_the_old_key(start: Start):
     both = start(f"{NEW_KEY},{TOKEN_KEY}")

@@ -47,6 +47,7 @@ from tests.support.server import free_port
 A_DAY = timedelta(seconds=86399)
 # What Keap's answers mean does not depend on the database.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 # The columns of a credential: after a failure each of them is what it was before.
 CREDENTIAL = (
     "kind",
@@ -361,6 +362,7 @@ def test_a_pair_is_stored_as_a_whole_or_not_at_all(account, sandbox, monkeypatch
     assert row_of(account)["attempted_at"] is not None
 
 
+@on_postgresql
 @pytest.mark.proves("F14")
 @pytest.mark.parametrize("unicode", [False, True])
 def test_tokens_of_8_kilobytes_are_stored_and_returned_unchanged(account, sandbox, unicode):
@@ -1072,6 +1074,7 @@ def report_a_token(account_id, actor):
     report_rejected(account_id, "0" * 16, actor)
 
 
+@on_postgresql
 @pytest.mark.parametrize("account_id", [999, 2**31, 10**30])
 @pytest.mark.parametrize("act", [refresh_account, valid_token, report_a_token])
 def test_an_account_that_is_not_there_is_not_found(act, account_id):

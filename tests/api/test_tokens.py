@@ -20,6 +20,7 @@ from tests.support.sandbox import BEN, Sandbox
 from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 TOKEN = "/api/v1/accounts/1/token"
 
 
@@ -191,6 +192,7 @@ def test_an_account_is_found_by_its_external_id(app: Flask, program: Program, sa
         assert (answer.status_code, answer.json()["error"]) == (404, "not_found"), name
 
 
+@on_postgresql
 @pytest.mark.proves("R76", "F10")
 def test_a_reported_token_is_replaced_once_and_a_stale_report_changes_nothing(
     program: Program, sandbox: Sandbox, account_id: int

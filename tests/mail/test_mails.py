@@ -39,6 +39,7 @@ from keap_connect.settings import Logo, ServiceSettings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 CUSTOMER = "carla@example.com"
 KEY = {"kind": CredentialKind.SERVICE_ACCOUNT_KEY}
 OFF = pytest.mark.parametrize("environ", [{"CUSTOMER_MAIL": "off"}], indirect=True)
@@ -201,6 +202,7 @@ def test_an_alarm_of_before_a_backward_step_of_the_clock_is_mailed(send, clock):
 # The digest
 
 
+@on_postgresql
 @pytest.mark.proves("F74")
 def test_one_digest_a_day_names_what_needs_attention_and_why(send, clock):
     lost, risky, well = connect(1), connect(2), connect(3)
@@ -423,6 +425,7 @@ def test_a_customers_mail_says_who_asks_and_an_admins_does_not(send, clock, app)
     assert "cid:logo" not in admins.get_body(("html",)).get_content()
 
 
+@on_postgresql
 @pytest.mark.proves("R83")
 def test_no_link_is_stored(send, clock):
     lose(connect())

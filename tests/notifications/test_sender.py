@@ -32,6 +32,7 @@ from tests.support.plans import listening, plans_of
 from tests.support.sandbox import Sandbox
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 DONE, FAILED = Answer(True, "200 OK", 200), Answer(False, "500", 500)
 
 
@@ -420,6 +421,7 @@ def test_who_looks_for_deliveries_reads_their_index_and_neither_all_that_waits_n
     assert all({"Join", "ix_delivery_finished_at"}.isdisjoint(names) for names in found)
 
 
+@on_postgresql
 @pytest.mark.proves("R85", "F76")
 def test_a_recipient_that_hangs_holds_up_no_other_and_a_bounded_number_of_threads():
     released, reached = threading.Event(), threading.Semaphore(0)

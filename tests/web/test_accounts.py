@@ -22,6 +22,7 @@ from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 ACCESS_TOKEN, REFRESH_TOKEN = "canary-access-token-of-4d9f", "canary-refresh-token-of-83b1"
@@ -170,6 +171,7 @@ def test_the_most_urgent_come_first_and_the_oldest_among_them(admin: Visitor):
     assert listed(admin) == [title for titles in STATES.values() for title in titles]
 
 
+@on_postgresql
 @pytest.mark.usefixtures("urgent")
 def test_the_filter_shows_one_state_and_counts_all_of_them(admin: Visitor):
     assert {state: listed(admin, state=state) for state in STATES} == STATES
