@@ -1,6 +1,7 @@
 """The same requests through the front and through plain WSGI get the same answers, also over TLS."""
 
 import re
+import shutil
 import socket
 import ssl
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
-from tests.conftest import SECRET_KEY, TOKEN_KEY, migrate
+from tests.conftest import SECRET_KEY, TOKEN_KEY
 from tests.support.real_server import OTHER, RealServer, real_server
 from tests.support.sandbox import Sandbox
 from tests.support.server import free_port
@@ -102,13 +103,16 @@ class Pair:
 
 @pytest.fixture(scope="module", params=["http", "https"])
 def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sandbox_process: Sandbox
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    sandbox_process: Sandbox,
+    empty_sqlite: Path,
+    ready_command: list[str],
 ) -> Iterator[Pair]:
     """Give both servers, on one database with one account."""
     sandbox_process.reset()
     folder = tmp_path_factory.mktemp("pair")
-    url = f"sqlite:///{folder / 'keap_connect.db'}"
-    migrate(url)
+    url = f"sqlite:///{shutil.copy(empty_sqlite, folder / 'keap_connect.db')}"
     environ = {
         "PUBLIC_URL": f"{request.param}://localhost:{free_port()}",
         "SECRET_KEY": SECRET_KEY,
@@ -126,7 +130,10 @@ def pair(
         db.engine.dispose()
     ca = trustme.CA() if request.param == "https" else None
     ours, theirs = certificate_options(ca, folder) if ca else ((), ())
-    with real_server(environ, *ours) as shipped, real_server(environ, *theirs, command=OTHER) as other:
+    with (
+        real_server(environ, "serve", *ours, command=ready_command) as shipped,
+        real_server(environ, *theirs, command=OTHER) as other,
+    ):
         yield Pair(shipped, other, key, ca)
 
 
