@@ -154,7 +154,7 @@ def count_attempt(limits: Mapping[str, int], refusal: type[TooManyAttempts] = To
             raise refusal(max(waits))
         attempts = [SignInAttempt(subject=subject, at=now) for subject in limits]
         session.add_all(attempts)
-        session.execute(delete(SignInAttempt).where(SignInAttempt.at <= now - WINDOW))
+        session.execute(delete(SignInAttempt).where(~SignInAttempt.at.between(now - WINDOW, now + WINDOW)))
     return [attempt.id for attempt in attempts]
 
 

@@ -305,6 +305,8 @@ def test_guesses_from_before_the_clock_was_set_back_lock_nobody_out(app: Flask, 
     assert statuses[-1] == 429
     assert [try_password(stranger).status_code for _ in range(ATTEMPTS_PER_EMAIL)] == [401] * ATTEMPTS_PER_EMAIL
     assert try_password(stranger).status_code == 429
+    clock.advance(days=2)
+    assert try_password(stranger).status_code == 401, "nor when that time has come"
 
 
 @pytest.mark.proves("R54")
