@@ -99,6 +99,10 @@ def bytes_of(answer: requests.Response) -> int:
     return int(answer.headers["Content-Length"])
 
 
+def _is_weighed(url: str, page: requests.Response) -> bool:
+    return origin_of(url) == origin_of(page.url) and "favicon" not in url  # which browsers keep
+
+
 @cache
 def size_of(url: str) -> int:
     """Return the bytes of a file."""
@@ -167,9 +171,10 @@ class Inspector:
             yield f"the status is {answer.status_code}"
         yield from list_broken_rules(markup, site)
         files = {urljoin(answer.url, one["href"] or one["src"]) for one in markup.all("link", "script", "img")}
+        yield from (f"it asks others for {one}" for one in files if origin_of(one) != self.world.urls[site])
         if 1 + len(files) > MOST_REQUESTS:
             yield f"it asks for too many files: {files}"
-        if (size := bytes_of(answer) + sum(size_of(one) for one in files if "favicon" not in one)) > MOST_BYTES:
+        if (size := bytes_of(answer) + sum(size_of(one) for one in files if _is_weighed(one, answer))) > MOST_BYTES:
             yield f"it is too large: {size} bytes"
         if "hostile" in face.name and HOSTILE not in markup.all("main")[0].text:
             yield "the hostile name is not there as text"
