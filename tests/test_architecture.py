@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -39,7 +40,15 @@ class Module:
     """One source file. Those outside the package, such as app.py, have no part of their own."""
 
     path: Path
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.path.read_text(encoding="utf-8"))
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All of its tree, walked once for all rules."""
+        return list(ast.walk(self.tree))
 
     @property
     def name(self) -> str:
@@ -53,7 +62,7 @@ class Module:
 
     def imports(self) -> Iterator[tuple[str, str]]:
         """Give each imported module with each name taken from it; the name is empty for a plain `import`."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from ((alias.name, "") for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -67,12 +76,12 @@ class Module:
                 yield path.split(".")[1]
 
     def calls(self) -> Iterator[ast.Call]:
-        return (node for node in ast.walk(self.tree) if isinstance(node, ast.Call))
+        return (node for node in self.nodes if isinstance(node, ast.Call))
 
     def names(self) -> set[str]:
         """Return every name and attribute in it."""
-        found = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
-        found |= {node.attr for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
+        found = {node.id for node in self.nodes if isinstance(node, ast.Name)}
+        found |= {node.attr for node in self.nodes if isinstance(node, ast.Attribute)}
         return found | {name for _, name in self.imports()}
 
     def texts(self) -> list[str]:
@@ -80,20 +89,18 @@ class Module:
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
         docstrings = {
             id(node.body[0].value)
-            for node in ast.walk(self.tree)
+            for node in self.nodes
             if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
         }
-        constants = (node for node in ast.walk(self.tree) if isinstance(node, ast.Constant))
+        constants = (node for node in self.nodes if isinstance(node, ast.Constant))
         return [one.value for one in constants if isinstance(one.value, str) and id(one) not in docstrings]
 
 
-def read(path: Path) -> Module:
-    return Module(path, ast.parse(path.read_text(encoding="utf-8")))
-
-
-MODULES = [read(path) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py" or path.parent != PACKAGE]
+MODULES = [
+    Module(path) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py" or path.parent != PACKAGE
+]
 APP = [module for module in MODULES if module.part not in PROGRAMS]
-OUTSIDE = [read(path) for path in [ROOT / "app.py", *sorted((ROOT / "migrations").rglob("*.py"))]]
+OUTSIDE = [Module(path) for path in [ROOT / "app.py", *sorted((ROOT / "migrations").rglob("*.py"))]]
 
 
 def breaking(rule, modules=APP):
@@ -126,7 +133,7 @@ def test_no_modules_import_each_other_in_a_circle(root):
     package = PACKAGE if root == ROOT else root / "keap_connect_client"
     names = {path: ".".join(path.relative_to(root).with_suffix("").parts) for path in package.rglob("*.py")}
     imported = {
-        name: {one for module, what in read(path).imports() for one in (module, f"{module}.{what}")}
+        name: {one for module, what in Module(path).imports() for one in (module, f"{module}.{what}")}
         & set(names.values())
         for path, name in names.items()
     }
@@ -193,8 +200,8 @@ def test_only_the_settings_read_the_environment():
 
 def test_the_transport_sets_one_variable_and_reads_none():
     transport = next(module for module in APP if module.name == "keap/transport.py")
-    parents = {child: node for node in ast.walk(transport.tree) for child in ast.iter_child_nodes(node)}
-    uses = [node for node in ast.walk(transport.tree) if isinstance(node, ast.Attribute) and node.attr == "environ"]
+    parents = {child: node for node in transport.nodes for child in ast.iter_child_nodes(node)}
+    uses = [node for node in transport.nodes if isinstance(node, ast.Attribute) and node.attr == "environ"]
 
     assert [ast.unparse(parents[parents[use]]) for use in uses] == ["os.environ['OAUTHLIB_INSECURE_TRANSPORT'] = '1'"]
 
@@ -238,7 +245,7 @@ def test_web_requests_take_a_slot_before_they_wait_for_keap():
 
     def waits_without_a_slot(module):
         """Whether a page or an operation calls one of these outside a slot; the token API may."""
-        blocks = (node for node in ast.walk(module.tree) if isinstance(node, ast.With))
+        blocks = (node for node in module.nodes if isinstance(node, ast.With))
         in_a_slot = {
             id(node)
             for block in blocks
@@ -299,7 +306,7 @@ def test_code_that_locks_several_rows_names_their_order():
     """Two transactions that lock the same rows in another order would wait for each other."""
 
     def locks_in_any_order(module):
-        functions = (ast.unparse(node) for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef))
+        functions = (ast.unparse(node) for node in module.nodes if isinstance(node, ast.FunctionDef))
         return any(
             ".scalars(" in text and text.count(".with_for_update()") > text.count(".order_by(") for text in functions
         )
@@ -314,7 +321,7 @@ def test_code_that_locks_several_rows_names_their_order():
 def test_certificates_are_verified_everywhere():
     def trusts_blindly(module):
         keywords = {keyword.arg for call in module.calls() for keyword in call.keywords}
-        attributes = {node.attr for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)}
+        attributes = {node.attr for node in module.nodes if isinstance(node, ast.Attribute)}
         switches = {"verify", "cert_reqs", "cert_verify", "check_hostname", "assert_hostname", "verify_mode"}
         words = {"CERT_NONE", "_create_unverified_context", "disable_warnings", "cert_verify"}
         words |= {prefix + name for prefix in ("", "PROXY_") for name in ("SSL_VERIFYPEER", "SSL_VERIFYHOST")}
@@ -377,4 +384,4 @@ def test_the_reader_of_the_source_sees_what_it_looks_for():
     assert "environ" in transport.names()
     assert "application/json" in transport.texts()
     assert transport.tree.body[0].value.value not in transport.texts()
-    assert breaking(lambda module: any(getattr(node, "level", 0) for node in ast.walk(module.tree)), MODULES) == []
+    assert breaking(lambda module: any(getattr(node, "level", 0) for node in module.nodes), MODULES) == []
