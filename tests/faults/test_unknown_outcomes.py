@@ -23,6 +23,7 @@ from tests.faults.conftest import Stage, until
 from tests.support.plans import listening, plans_of
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 FIVE_HOURS, TEN_MINUTES = 18_000, 600
 PACE = 60  # lease 1 s, doubt wait 2 s, wait while the recovery file is locked 15 s, unasked wait 24 min
 
@@ -49,6 +50,7 @@ def attempt_of_unknown_outcome(stage: Stage, account_id: int, seconds_ago: float
     return presentation
 
 
+@POSTGRESQL
 @pytest.mark.proves("F79", "F80", "R26")
 @pytest.mark.parametrize(
     ("holder", "token_lasts_seconds", "seconds_ago", "is_presented"),
@@ -94,6 +96,7 @@ def test_a_token_runs_short_by_what_the_caller_needs(stage: Stage, why: str):
     assert len(stage.presentations()) == 1
 
 
+@POSTGRESQL
 @pytest.mark.proves("F79", "F80", "R26")
 @pytest.mark.parametrize(("hours_ago", "refreshed"), [(23, 0), (25, 1)])
 def test_the_worker_leaves_a_token_of_unknown_outcome_alone_for_a_day(stage: Stage, hours_ago: int, refreshed: int):

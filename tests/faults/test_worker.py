@@ -263,6 +263,7 @@ def test_poison_accounts_follow_their_back_off_and_the_good_ones_are_on_time(sta
     assert len(stage.presentations()) == 36
 
 
+@POSTGRESQL
 @pytest.mark.proves("R33", "F08")
 def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     ids = stage.add_accounts(30)
@@ -294,6 +295,7 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     assert all(row.refreshed_at for row in stage.rows())
 
 
+@POSTGRESQL
 @pytest.mark.proves("R34")
 def test_a_mass_refusal_marks_nobody_and_pauses_again_when_others_are_refused_after_a_resume(stage: Stage):
     ids = stage.add_accounts(60)
@@ -317,6 +319,7 @@ def test_a_mass_refusal_marks_nobody_and_pauses_again_when_others_are_refused_af
     assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
 
 
+@POSTGRESQL
 @pytest.mark.proves("R34")
 def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(stage: Stage):
     ids = stage.add_accounts(8)
@@ -446,6 +449,7 @@ def test_imported_pairs_are_refreshed_after_the_others_and_one_by_one(stage: Sta
         assert claim() == [imported[1]]
 
 
+@POSTGRESQL
 @pytest.mark.proves("F98", "R34")
 def test_five_dead_accounts_pause_refreshing_once_and_are_marked_after_a_resume(stage: Stage):
     ids = stage.add_accounts(5)
@@ -539,6 +543,7 @@ def _count_leased(stage: Stage) -> int:
     return sum(stage.is_leased(row.id) for row in stage.rows())
 
 
+@POSTGRESQL
 def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(
     stage: Stage, slow_sweep: refresh_worker.RefreshWorker
 ):
@@ -547,6 +552,7 @@ def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(
     until(lambda: _workers(stage)[0].beat_at > first, timeout=10)
 
 
+@POSTGRESQL
 def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage, slow_sweep: refresh_worker.RefreshWorker):
     refreshed = slow_sweep.refreshed
     heard_at = slow_sweep._beat_due
@@ -573,6 +579,7 @@ def test_a_worker_that_is_stopped_finishes_what_is_sent_and_sends_no_more(
     ] * 4
 
 
+@POSTGRESQL
 @pytest.mark.proves("R33", "F08")
 def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker_looks_for_more_meanwhile(
     stage: Stage, slow_sweep: refresh_worker.RefreshWorker, monkeypatch: pytest.MonkeyPatch
@@ -777,6 +784,7 @@ def _check_rate(stage: Stage, per_second: int) -> None:
         assert len(stretch) <= 5 * per_second * 1.3 + 1
 
 
+@POSTGRESQL
 def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -805,6 +813,7 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
     assert f"account {unlucky}" in told.getMessage()
 
 
+@POSTGRESQL
 @pytest.mark.proves("R35")
 def test_what_the_last_look_holds_back_counts_neither_against_keap_nor_the_account(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -864,6 +873,7 @@ def test_what_is_due_is_taken_up_once_and_soonest_expiry_first(stage: Stage, clo
     )
 
 
+@POSTGRESQL
 @pytest.mark.proves("F32", "F48")
 def test_three_workers_whose_calls_outlast_the_interval_work_as_one_sweep(stage: Stage):
     """The workers look every 0.1 s, each call takes a second."""
