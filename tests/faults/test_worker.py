@@ -751,7 +751,7 @@ def test_hundreds_of_accounts_due_at_once_stay_under_the_limit(stage: Stage):
 
     for worker in workers:
         worker.ask("work")
-    until(lambda: len(stage.presentations()) >= 60, every=0.5)
+    until(lambda: len(stage.presentations()) >= 100, every=0.5)
     for worker in workers:
         worker.tell("rest")
     for worker in workers:
