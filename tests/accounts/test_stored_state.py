@@ -228,6 +228,18 @@ def test_states_are_kept_while_no_day_can_be_added_up(app, monkeypatch):
         wait_until(lambda: row(one).state == "at_risk")
 
 
+@pytest.mark.proves("R38")
+def test_a_host_whose_clock_is_behind_does_not_store_another_state_in_turn(app, clock):
+    one = add(access_token_expires_at=utc_now() + HOUR, next_refresh_at=utc_now())
+    clock.advance(hours=2)
+    assert (view_account(one).state, row(one).state) == ("at_risk", "at_risk")
+
+    clock.advance(minutes=-65)
+    view_account(one)
+
+    assert (row(one).state, kinds(one)) == ("at_risk", [EventKind.AT_RISK])
+
+
 def test_one_account_that_is_read_is_stored_right(app):
     one = add()
     plainly(one, failures=3)  # by an older version, which knows of no state
