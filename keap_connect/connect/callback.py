@@ -127,9 +127,8 @@ def complete_interrupted() -> None:
         put_off[flow.id] = until
         log.error("%s: its grant does not open: %s It is kept: another process may open it.", flow.ref, problem)
     except (SQLAlchemyError, KeapConnectError):
-        put_off[flow.id] = (
-            now + flows.EXCHANGE_LIFE
-        )  # the database may refuse this one for good: others have their turn
+        # The database may refuse this one for good: others have their turn.
+        put_off[flow.id] = now + flows.EXCHANGE_LIFE
         raise
     except Exception as fault:  # it must not end the worker, which has other accounts
         put_off[flow.id] = now + flows.STATE_LIFE
