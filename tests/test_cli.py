@@ -36,10 +36,11 @@ from keap_connect.refresh.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import ANN, BEN, CLEO, Sandbox
 from tests.web.direct import visit
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 ROOT = Path(__file__).parent.parent
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()

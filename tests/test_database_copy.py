@@ -21,10 +21,11 @@ from keap_connect.refresh.recovery import FOLDER
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.support.drills import Shell, documented_lines, make_due, refreshes
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.test_migrations import value_for
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 TABLES = Base.metadata.sorted_tables
 
 

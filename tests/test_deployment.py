@@ -27,6 +27,7 @@ from keap_connect.settings import Settings
 from tests.accounts.granted import row_of, store_account
 from tests.conftest import TOKEN_KEY
 from tests.keap.raw_server import RawServer
+from tests.support.engines import on_sqlite
 from tests.support.real_server import SHIPPED
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +99,7 @@ def test_a_large_file_is_read_as_a_whole_by_doctor_alone(start, monkeypatch):
 
 
 @pytest.mark.proves("F37")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize("damage", ["in the middle", "cut off", "not a database"])
 def test_a_damaged_file_stops_the_start_and_is_left_as_it_is(start, stored, database_url, damage):
     path = Path(database_url.removeprefix("sqlite:///"))
@@ -310,8 +311,6 @@ def test_a_reconnect_brings_a_foreign_grant_home(start, stored, sandbox):
 
 
 # The program itself; what it says does not depend on the database
-
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def run(environ, *command):

@@ -30,10 +30,11 @@ from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY, MovedClock
 from tests.support import postgres
 from tests.support.drills import documented_lines, refreshes, wait_until
+from tests.support.engines import on_sqlite
 from tests.support.postgres import PostgresServer, client_program
 from tests.support.sandbox import CLIENT_ID, Sandbox
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 MAIL = {"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "connect@example.com", "CUSTOMER_MAIL": "on"}
 Start = Callable[..., Flask]

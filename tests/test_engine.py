@@ -11,11 +11,12 @@ from keap_connect.database import read_session, write_or_retry, write_transactio
 from keap_connect.engine import PREPARE_AFTER
 from keap_connect.models import Alarm
 from keap_connect.plain_reads import plain_reads
+from tests.support.engines import on_postgresql
 
 PREPARED = literal_column("(SELECT string_agg(statement, ' ') FROM pg_prepared_statements)", String)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_postgresql_prepares_what_each_refresh_and_token_call_asks_and_nothing_for_pages(app: Flask):
     written, read, plain = (select(PREPARED.label(name)) for name in ("written", "read", "plain"))
 

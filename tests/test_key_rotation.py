@@ -42,9 +42,9 @@ from keap_connect.services import services
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, TOKEN_KEY, MovedClock
+from tests.support.engines import on_postgresql
 from tests.support.sandbox import Sandbox
 
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 NEW_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 ACCOUNTS = 7
 Start = Callable[[str], Flask]

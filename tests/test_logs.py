@@ -13,6 +13,7 @@ from flask import Flask
 from keap_connect.events.hand_outs import attach_hand_out_log, record_hand_out
 from keap_connect.logs import TEXT, JSONLines, Kept, PlainLines, reference
 from keap_connect.settings import Settings
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 from tests.web.fixtures import app, environ, new_app, new_visitor  # noqa: F401
 
@@ -74,7 +75,7 @@ def documented_fields(title: str) -> list[str]:
 
 
 @pytest.mark.proves("R87")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_the_document_names_each_field_that_is_written(settings: Settings):
     token = reference.set("8f3a21c0")
     line = json.loads(JSONLines().format(record_of("failed", error=ValueError())))
@@ -89,7 +90,7 @@ def test_the_document_names_each_field_that_is_written(settings: Settings):
 
 
 @pytest.mark.proves("R87", "R89")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_the_reference_on_an_error_page_stands_in_the_lines_of_its_request(
     visitor: Visitor, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -20,6 +20,7 @@ from keap_connect.deployment import MIGRATIONS, downgrade, upgrade
 from keap_connect.models import AccountEvent, AuthorizationFlow
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
+from tests.support.engines import on_postgresql, on_sqlite
 
 SCRIPTS = ScriptDirectory(str(MIGRATIONS))
 REVISIONS = [one.revision for one in reversed(list(SCRIPTS.walk_revisions()))]
@@ -384,7 +385,7 @@ def test_foreign_keys_are_watched_again_after_a_migration(folder):
         connection.execute(insert(sign_in), orphan)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_migration_may_take_longer_than_any_other_statement(folder, monkeypatch):
     monkeypatch.setattr(LimitedConnection, "answer_seconds", 1.5)
     sleep = "SELECT pg_sleep(2)"
@@ -447,7 +448,7 @@ def test_after_a_migration_that_failed_foreign_keys_are_watched_again(folder):
 # The files themselves
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_revisions_are_numbered_in_a_row_and_say_why():
     scripts = list(reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions())))
 

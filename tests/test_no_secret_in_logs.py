@@ -26,6 +26,7 @@ from keap_connect.database import Base, db, read_session
 from keap_connect.models import Account, AuthorizationFlow
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.visitor import Visitor
 
 ROOT = Path(__file__).parent.parent
@@ -261,7 +262,7 @@ def test_the_journey_leaves_no_secret_behind(journey, canaries, environ, log_of_
 
 
 @pytest.mark.proves("F68")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize(
     "breaks", ["keap_connect.connect.matching.match_grant", "keap_connect.web.connect.find_result"]
 )
@@ -286,7 +287,7 @@ def test_an_unforeseen_error_tells_a_reference_and_no_secret(journey, canaries, 
 
 
 @pytest.mark.proves("R86")
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_real_server_at_debug_prints_no_secret(environ, sandbox, canaries, tmp_path, ready_command):
     app = create_app(Settings.from_env(environ), serves=False)
     output = tmp_path / "output"

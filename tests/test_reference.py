@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry, Metric
 
 from keap_connect.api.metrics import FromDatabase
 from keap_connect.cli.command import commands
+from tests.support.engines import on_sqlite
 from tests.test_command_line import every_command
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def name_of(family: Metric) -> str:
     return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_each_metric_is_there_with_its_help(app: Flask):
     registry = CollectorRegistry()
     with app.app_context():

@@ -41,13 +41,12 @@ from keap_connect.refresh.refresher import Attempt, refresh_once
 from keap_connect.refresh.serving import refresh_account, report_rejected, valid_token
 from keap_connect.refresh.storing import Outcome
 from tests.accounts.granted import row_of, store_account
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.quick_apps import make_app
 from tests.support.server import free_port
 
 A_DAY = timedelta(seconds=86399)
 # What Keap's answers mean does not depend on the database.
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 # The columns of a credential: after a failure each of them is what it was before.
 CREDENTIAL = (
     "kind",

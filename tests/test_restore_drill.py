@@ -27,6 +27,7 @@ from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.conftest import TOKEN_KEY
 from tests.support.drills import ROOT, Shell, documented_lines, make_due, refreshes, wait_until
+from tests.support.engines import on_sqlite
 from tests.support.postgres import client_program
 from tests.support.real_server import real_server
 from tests.support.sandbox import Sandbox
@@ -106,9 +107,6 @@ def test_readme_restores_after_a_kill_under_load(
 # SQLite: what is refused, and what is kept
 
 
-only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
 def cli(app: Flask, *arguments: str) -> tuple[int, str]:
     """Run a command in this process, and let go of the database; return its exit code and what it said."""
     done = app.test_cli_runner().invoke(args=arguments)
@@ -185,7 +183,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("F90")
 @pytest.mark.parametrize("name", UNFIT)
 def test_a_backup_that_is_not_fit_is_refused_in_one_sentence_and_changes_nothing(
@@ -203,7 +201,7 @@ def test_a_backup_that_is_not_fit_is_refused_in_one_sentence_and_changes_nothing
     assert contents(tmp_path) == before
 
 
-@only_sqlite
+@on_sqlite
 def test_a_restore_refuses_while_a_process_uses_the_database(app: Flask, backup: Path, tmp_path: Path):
     with app.app_context(), db.engine.connect():
         before = contents(tmp_path)
@@ -213,7 +211,7 @@ def test_a_restore_refuses_while_a_process_uses_the_database(app: Flask, backup:
     assert (done.exit_code, "A process of this installation uses" in done.output) == (4, True)
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("F90")
 @pytest.mark.parametrize(
     ("killed_at", "is_cut_short"),
@@ -250,7 +248,7 @@ def test_a_restore_that_is_killed_loses_nothing_and_is_repeated(
     assert cli(app, "refreshing", "status")[0] == 4
 
 
-@only_sqlite
+@on_sqlite
 def test_no_process_opens_the_database_while_it_is_restored(app: Flask, backup: Path, tmp_path: Path):
     with keep_others_out(tmp_path / "keap_connect.db"):
         code, said = cli(app, "accounts", "list")
@@ -258,7 +256,7 @@ def test_no_process_opens_the_database_while_it_is_restored(app: Flask, backup: 
     assert (code, "it is being restored" in said) == (4, True)
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("F90")
 def test_a_file_copied_over_the_database_is_said_to_be_damaged_and_restored(app: Flask, shell: Shell, backup: Path):
     database = shell.folder / "keap_connect.db"
@@ -292,7 +290,7 @@ def test_a_file_copied_over_the_database_is_said_to_be_damaged_and_restored(app:
     assert cli(app, "accounts", "token", "1")[0] == 0
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("R102")
 def test_the_pause_after_a_restore_is_in_the_history_and_announced(app: Flask, backup: Path):
     with app.app_context():
@@ -308,7 +306,7 @@ def test_the_pause_after_a_restore_is_in_the_history_and_announced(app: Flask, b
     assert (code, "Refreshing is paused. This database was restored from a backup" in said) == (0, True)
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("R60")
 def test_a_restore_brings_no_sign_in_back(app: Flask, backup: Path, tmp_path: Path):
     with app.app_context():
@@ -325,7 +323,7 @@ def test_a_restore_brings_no_sign_in_back(app: Flask, backup: Path, tmp_path: Pa
         db.engine.dispose()
 
 
-@only_sqlite
+@on_sqlite
 def test_a_backup_overwrites_nothing(app: Flask, backup: Path):
     before = backup.read_bytes()
     code, said = cli(app, "database", "backup", str(backup))
@@ -335,7 +333,7 @@ def test_a_backup_overwrites_nothing(app: Flask, backup: Path):
     assert backup.read_bytes() == before
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("F90")
 def test_a_backup_that_cannot_be_made_says_why_and_leaves_nothing(app: Flask, environ: dict[str, str], backup: Path):
     """A backup of the wrong file, every night and without an error, would be noticed when it is needed."""
@@ -355,7 +353,7 @@ def test_a_backup_that_cannot_be_made_says_why_and_leaves_nothing(app: Flask, en
     assert {path.name for path in backup.parent.glob("[!w]*")} == {backup.name}
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("F90")
 def test_a_full_disk_is_said_and_changes_nothing(app: Flask, shell: Shell, backup: Path):
     before = (shell.folder / "keap_connect.db").read_bytes()
@@ -368,7 +366,7 @@ def test_a_full_disk_is_said_and_changes_nothing(app: Flask, shell: Shell, backu
     assert list(shell.backups.iterdir()) == []
 
 
-@only_sqlite
+@on_sqlite
 def test_a_backup_is_restored_where_there_is_no_database_and_a_link_to_it_stays_a_link(
     app: Flask, environ: dict[str, str], backup: Path, tmp_path: Path
 ):
@@ -386,7 +384,7 @@ def test_a_backup_is_restored_where_there_is_no_database_and_a_link_to_it_stays_
     assert cli(fresh, "accounts", "token", "1")[0] == 0
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.parametrize("revision", ["0001", "0005"])
 def test_an_older_backup_is_restored_upgraded_and_presents_nothing_until_confirmed(
     app: Flask, environ: dict[str, str], backup: Path, sandbox: Sandbox, revision: str
@@ -422,7 +420,7 @@ def ordinary_role(new_database: Callable[[], str]) -> Iterator[tuple[str, psycop
         connection.execute("DROP ROLE ordinary")
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("F90")
 def test_a_restore_sees_the_connections_of_other_roles(
     environ: dict[str, str], ordinary_role: tuple[str, psycopg.Connection], tmp_path: Path
@@ -441,7 +439,7 @@ def test_a_restore_sees_the_connections_of_other_roles(
     other.execute("DROP TABLE alembic_version")
 
 
-@only_sqlite
+@on_sqlite
 @pytest.mark.proves("R50")
 def test_no_command_shows_a_password_of_the_database(
     environ: dict[str, str], new_database: Callable[[], str], tmp_path: Path

@@ -27,6 +27,7 @@ from keap_connect.models import AuthorizationFlow, Invitation
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
 from tests.support.drills import ROOT, Shell, documented_lines, wait_until
+from tests.support.engines import on_sqlite
 from tests.support.filled_versions import ENVIRON, FOLDER, NAMES, load, revision_of
 from tests.support.real_server import RealServer, real_servers
 from tests.support.sandbox import Sandbox
@@ -219,7 +220,7 @@ def test_no_token_call_fails_while_all_processes_are_restarted(
     assert (set(statuses), failures) == ({200}, [])
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.proves("F42")
 def test_upgrading_md_upgrades_and_goes_back(environ: dict[str, str], tmp_path: Path, ready_command: list[str]):
     path = tmp_path / "old.db"

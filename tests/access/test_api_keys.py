@@ -16,9 +16,9 @@ from keap_connect.errors import APIKeyNotFound, APIKeyRefused, FormRefused, Insu
 from keap_connect.models import AccountEvent, APIKey
 from tests.accounts.granted import store_account
 from tests.conftest import MovedClock
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import Sandbox
 
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 BOTH = ["accounts:read", "tokens:read"]
 
 
@@ -117,7 +117,7 @@ def test_use_is_noted_once_an_hour(clock: MovedClock):
 
 
 @pytest.mark.proves("R72")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_key_revoked_by_one_process_is_refused_by_the_next_request_of_another(new_app: Callable[[], Flask]):
     issued = issue_api_key("job", BOTH, "x")
     with new_app().app_context():
@@ -129,7 +129,7 @@ def test_a_key_revoked_by_one_process_is_refused_by_the_next_request_of_another(
 
 
 @pytest.mark.proves("R88")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_issue_and_revocation_stand_in_the_history_once():
     issued = issue_api_key("job", BOTH, "ann")
     revoke_api_key(issued.row.id, "ann")
@@ -142,7 +142,7 @@ def test_issue_and_revocation_stand_in_the_history_once():
     assert [(one.is_usable, one.name) for one in list_api_keys()] == [(False, "job")]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -165,7 +165,7 @@ def test_a_key_that_will_not_do_is_not_made(wrong: dict[str, object]):
     assert list_api_keys() == []
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize("key_id", [1, 2**31])
 def test_a_key_that_is_not_there_cannot_be_revoked(key_id: int):
     with pytest.raises(APIKeyNotFound):

@@ -24,11 +24,10 @@ from keap_connect.errors import FormRefused
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 NEW = "another password of mine"
 
 

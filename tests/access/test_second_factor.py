@@ -17,10 +17,11 @@ from keap_connect.clock import utc_now
 from keap_connect.models import Admin, RecoveryCode, Role
 from tests.access.test_sign_in import copy_of, everything_stored, is_signed_in, stored
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 class Phone:

@@ -27,12 +27,10 @@ from keap_connect.errors import WrongPassword
 from keap_connect.events.history import EventKind
 from keap_connect.models import AccountEvent, Admin, SignIn, SignInAttempt
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
-
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 OTHER_EMAIL = "other@example.com"  # as long as ADMIN_EMAIL
 WRONG_PASSWORD = "not the password"

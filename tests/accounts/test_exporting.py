@@ -17,6 +17,7 @@ from keap_connect.events.search import Search, events_as_csv
 from keap_connect.models import Account, AccountEvent
 from keap_connect.settings import Settings
 from tests.flows.stored import Stored
+from tests.support.engines import on_sqlite
 from tests.support.quick_apps import make_app
 from tests.support.sandbox import Sandbox
 
@@ -79,7 +80,7 @@ def test_the_first_lines_are_written_before_the_last_rows_are_read(
     assert (read_by_then, len(set(read)), len(lines.splitlines())) == (3, 20, 21)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.proves("R67", "F62")
 def test_what_a_spreadsheet_would_take_for_a_formula_is_text(app: Flask, sandbox: Sandbox):
     stored = Stored(app, sandbox)

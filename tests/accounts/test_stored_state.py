@@ -33,6 +33,7 @@ from keap_connect.models import UNDERIVED, Account, AccountEvent, AccountWord, R
 from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.services import services
 from tests.support.drills import wait_until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.plans import listening, plans_of
 from tests.support.quick_apps import make_app
 
@@ -218,7 +219,7 @@ def test_after_a_pause_of_all_workers_each_account_has_its_turn_before_it_is_at_
     assert (kinds(seen), kinds(one)) == ([EventKind.AT_RISK], [EventKind.AT_RISK])
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_states_are_kept_while_no_day_can_be_added_up(app, monkeypatch):
     monkeypatch.setattr("keap_connect.refresh.state_keeper.add_to_days", lambda: 1 / 0)
     one = add()
@@ -319,7 +320,7 @@ def test_all_processes_derive_by_the_registration_that_a_worker_stored(app):
     assert (row(one).state, kinds(one)) == ("active", [EventKind.AT_RISK, EventKind.RECOVERED])
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_many_changes_in_both_directions_at_once_end_without_a_deadlock(app):
     ids = [add() for _ in range(12)]
     for one in ids[::2]:

@@ -11,9 +11,9 @@ from keap_connect.events.history import EventKind, record
 from keap_connect.models import Account
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import BEN, CLEO, Sandbox
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ACCOUNTS = "/api/v1/accounts"
 
 
@@ -148,7 +148,7 @@ def test_events_say_from_where_and_are_narrowed_to_an_account_or_a_kind(
         assert asker.get(f"/api/v1/events?account={account}").status_code == 404
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_no_event_is_passed_over_that_commits_late(app: Flask, program: Program, account_id: int):
     with app.app_context(), write_transaction() as slow:
         record(slow, EventKind.REFRESHED, account_id, "system")

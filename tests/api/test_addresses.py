@@ -9,10 +9,11 @@ from flask import Flask
 
 from keap_connect.keap.transport import KeapSession
 from tests.api.fixtures import Program
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.scripted import scripted
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 ACCOUNT = "/api/v1/accounts/1"
 
 

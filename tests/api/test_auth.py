@@ -23,11 +23,11 @@ from keap_connect.notifications.endpoints import add_endpoint, send_test
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
 from tests.conftest import MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import BEN, Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 pytestmark = on_sqlite
 
 FINGERPRINT = {"fingerprint": "0" * 16}

@@ -13,8 +13,9 @@ from sqlalchemy.exc import OperationalError
 from keap_connect.api import accounts
 from keap_connect.database import Base, db
 from tests.api.fixtures import NewProgram, Program
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 ACCOUNT = "/api/v1/accounts/1"
 JSON = {"Content-Type": "application/json"}

@@ -14,8 +14,9 @@ from schemathesis.config import SchemathesisConfig
 from keap_connect.access import rate_limits
 from keap_connect.api.operations import OPERATIONS
 from tests.api.fixtures import Program
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 QUICKLY = hypothesis.settings(
     max_examples=8,

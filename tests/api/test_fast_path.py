@@ -17,6 +17,7 @@ from keap_connect.database import db, write_transaction
 from keap_connect.models import Account, APIKey
 from tests.accounts.granted import store_account
 from tests.api.fixtures import NewProgram, Program
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import BEN, Sandbox
 
 PATH = "/api/v1/accounts/1/token"
@@ -144,7 +145,7 @@ def fail(error: Exception) -> Callable[..., None]:
     return failing
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_database_that_does_not_answer_is_left_to_the_operation(
     app: Flask, program: Program, account_id: int, asked_slowly: list[int], monkeypatch: pytest.MonkeyPatch
 ):
@@ -160,7 +161,7 @@ def test_a_database_that_does_not_answer_is_left_to_the_operation(
 
 
 @pytest.mark.proves("R79")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_no_token_leaves_by_the_fast_path_unrecorded(
     program: Program, account_id: int, monkeypatch: pytest.MonkeyPatch
 ):

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.api.fixtures import Program
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 PATH = "/api/v1/invitations"
 
 

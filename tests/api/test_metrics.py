@@ -22,10 +22,10 @@ from keap_connect.refresh import alarms
 from keap_connect.refresh.heartbeat import beat
 from keap_connect.settings import Settings
 from tests.api.fixtures import NewProgram, Program
+from tests.support.engines import on_sqlite
 from tests.web.direct import visit
 from tests.web.fixtures import World
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PUBLIC = {
     "PUBLIC_URL": "https://connect.example.com",
     "KEAP_CLIENT_ID": "our-client-id",

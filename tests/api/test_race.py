@@ -18,6 +18,7 @@ from keap_connect.database import db, write_transaction
 from keap_connect.models import Account
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
+from tests.support.engines import on_sqlite
 from tests.support.real_server import RealServer, real_servers
 from tests.support.sandbox import Sandbox
 
@@ -52,7 +53,7 @@ def race(sandbox: Sandbox, running: AbstractContextManager[list[RealServer]], ke
 
 
 @pytest.mark.proves("R26", "F22", "F23")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_callers_of_two_processes_present_once_and_all_get_the_token(
     sandbox: Sandbox, environ: dict[str, str], ready_command: list[str], key: str
 ):
@@ -62,7 +63,7 @@ def test_callers_of_two_processes_present_once_and_all_get_the_token(
 
 
 @pytest.mark.proves("R97")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_callers_who_wait_for_a_refresh_keep_no_other_waiting(
     sandbox: Sandbox, environ: dict[str, str], ready_command: list[str], key: str
 ):
@@ -92,7 +93,7 @@ def test_two_hundred_callers_of_four_processes_present_once_and_all_get_the_toke
     race(sandbox, real_servers(4, environ), key, callers=200)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_one_thread_at_a_time_counts_in_memory(app: Flask, monkeypatch: pytest.MonkeyPatch):
     """Seen under load: a 500, since two threads had started the store's timer."""
     both, limits = threading.Barrier(2), app.extensions["keap_connect_rate_limits"]

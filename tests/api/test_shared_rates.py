@@ -11,11 +11,12 @@ from keap_connect.application import create_app
 from keap_connect.database import db
 from keap_connect.settings import Settings
 from tests.accounts.granted import store_account
+from tests.support.engines import on_sqlite
 from tests.support.real_server import real_servers
 from tests.support.redis import RedisServer, redis_server  # noqa: F401
 from tests.support.sandbox import Sandbox
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 # The first is answered by the fast path, the second by Flask.
 PATHS = ("/api/v1/accounts/1/token", "/api/v1/accounts/1")
 RATE = 10

@@ -16,11 +16,10 @@ from keap_connect.models import Account
 from tests.accounts.granted import store_account
 from tests.api.fixtures import Program
 from tests.conftest import MovedClock
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import BEN, Sandbox
 from tests.support.visitor import Visitor
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 TOKEN = "/api/v1/accounts/1/token"
 
 

@@ -7,8 +7,9 @@ from keap_connect.api.schemas import WebhookMessage, WebhookTest
 from keap_connect.database import write_transaction
 from keap_connect.events.history import ANNOUNCED, Actor, EventKind, record
 from tests.api.fixtures import Program
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 HOOK = {"url": "https://example.com/hook?key=x", "types": ["account.at_risk"]}
 
 

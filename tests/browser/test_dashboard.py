@@ -18,8 +18,9 @@ from keap_connect.models import Account
 from tests.browser.person import FIND_CROWDED, Person, Watch
 from tests.browser.seed import add_account, add_worker
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 BOTTOMS_OF_WORDS = """all => all.map(head => {
     const words = document.createRange();
     words.selectNodeContents(head.querySelector("a") ?? head);

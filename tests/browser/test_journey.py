@@ -13,9 +13,10 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from keap_connect.keap import call_slots
 from tests.browser.person import Person, Watch
+from tests.support.engines import on_sqlite
 from tests.support.server import free_port, serve
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 HOSTILE_NAME = """"><img src=x onerror=alert(1)> =HYPERLINK('https://evil.example') {{ 7 * 7 }}</title><h1>"""
 

@@ -22,6 +22,7 @@ from keap_connect.notifications.sender import Sender
 from keap_connect.refresh.serving import refresh_account
 from tests.browser.person import Person
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.mail_server import MailServer, serve_mail
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
@@ -111,7 +112,7 @@ def link_and_tenant(mail: EmailMessage) -> tuple[str, str]:
 
 
 @pytest.mark.proves("R15")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_five_of_twenty_customers_are_got_back_by_four_clicks(
     app: Flask,
     admin: Person,

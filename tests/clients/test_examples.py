@@ -16,10 +16,11 @@ from flask import Flask
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.accounts.changes import disconnect
 from tests.accounts.granted import store_account
+from tests.support.engines import on_sqlite
 from tests.support.oidc_provider import NODE
 from tests.support.sandbox import Sandbox
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 ROOT = Path(__file__).parents[2]
 PAGES = ("docs/jobs.md", "clients/python/README.md")
 BLOCKS = [

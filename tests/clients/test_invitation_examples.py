@@ -15,9 +15,9 @@ from flask import Flask
 from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.connect.invitations import NewInvitation, get_invitation, make_invitation
 from keap_connect.models import InvitationState
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 TEXT = (Path(__file__).parents[2] / "docs" / "invitations.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S))
 

@@ -10,10 +10,11 @@ from keap_connect.database import write_transaction
 from keap_connect.models import Account
 from keap_connect.settings import Settings
 from keap_connect_client import AccountNotFound, KeapConnect, KeyRefused, ReconnectRequired, TemporarilyUnavailable
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from keap_connect.notifications.sender import WAITS, Sender
 from keap_connect.notifications.webhooks import CHANNEL
 from keap_connect.refresh.alarms import ADVICE
 from tests.keap.raw_server import RawServer, answering, http
+from tests.support.engines import on_sqlite
 from tests.support.oidc_provider import NODE
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 TEXT = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
 BLOCKS = dict(re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S))
 Message = tuple[str, dict[str, str], bytes]

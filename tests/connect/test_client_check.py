@@ -10,9 +10,10 @@ from keap_connect.events.search import Search, list_events
 from keap_connect.models import CheckedClient
 from keap_connect.services import Services
 from tests.flows.stored import Stored
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 ADMIN = "admin@example.com"
 
 

@@ -23,6 +23,7 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.keap.user_info import Identity
 from keap_connect.models import Account, AuthorizationFlow, InvitationState
 from tests.conftest import MovedClock
+from tests.support.engines import on_sqlite
 
 BROWSER = "b" * 43
 WAYS = ["signed in", "link", "invitation", "invitation to confirm", "open door"]
@@ -132,7 +133,7 @@ class Play:
 @pytest.mark.proves("R28")
 @pytest.mark.parametrize("environ", [{}, {"CONNECT_MODE": "invitation"}], indirect=True, ids=["open", "by invitation"])
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_in_every_order_the_newest_grant_is_stored_unless_the_account_was_disconnected_after_it(
     app: Flask, environ: dict[str, str], clock: MovedClock, monkeypatch: pytest.MonkeyPatch, seed: int
 ):

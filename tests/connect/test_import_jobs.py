@@ -40,13 +40,12 @@ from keap_connect.refresh import worker
 from keap_connect.refresh.worker import RefreshWorker
 from tests.connect.test_matching import count_lock_waits
 from tests.flows.stored import Stored, presented_twice
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import Sandbox
 
 ADMIN = "admin@example.com"
 HEADER = "kind,access_token,refresh_token,external_id,label,replace\n"
 BEN, CLEO = "ben.ortiz@example.com", "cleo.marsh@example.com"
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def start(lines: str, only_checks: bool = False) -> int:
@@ -82,7 +81,7 @@ def lines(sandbox: Sandbox) -> str:
     )
 
 
-@postgresql_only
+@on_postgresql
 def test_file_is_checked_without_storing_accounts_and_then_imported(
     app: Flask, stored: Stored, sandbox: Sandbox, lines: str
 ):
@@ -112,7 +111,7 @@ def test_file_is_checked_without_storing_accounts_and_then_imported(
     assert stored.history(known) == ["connected", "imported_again"]
 
 
-@sqlite_only
+@on_sqlite
 def test_refused_lines_name_column_and_reason_and_the_others_are_imported(
     app: Flask, stored: Stored, sandbox: Sandbox, lines: str
 ):
@@ -145,7 +144,7 @@ def test_refused_lines_name_column_and_reason_and_the_others_are_imported(
     assert not any(secret in whole for secret in (*works, key, twin, "KeapAK"))
 
 
-@postgresql_only
+@on_postgresql
 def test_check_refuses_what_the_import_refuses_when_two_lines_are_of_one_new_person(app: Flask, sandbox: Sandbox):
     keys = sandbox.make_key(person=BEN), sandbox.make_key(person=BEN), sandbox.make_key()
     lines = "".join(f"personal_access_token,{key},,,,\n" for key in keys)
@@ -185,7 +184,7 @@ def test_pair_whose_access_token_has_expired_is_stored_and_its_line_says_what_fo
 
 
 @pytest.mark.proves("F91")
-@sqlite_only
+@on_sqlite
 def test_line_of_a_pair_that_keap_refuses_later_says_so(app: Flask, stored: Stored, sandbox: Sandbox):
     access, refresh = sandbox.generate_token()
     sandbox.advance(46 * 86400)
@@ -201,7 +200,7 @@ def test_line_of_a_pair_that_keap_refuses_later_says_so(app: Flask, stored: Stor
     assert (row["outcome"], row["note"], row["account_id"]) == ("done", REFUSED, str(account_id))
 
 
-@sqlite_only
+@on_sqlite
 def test_next_pair_is_refreshed_though_the_one_before_ended_just_after_the_look_for_what_is_due(
     app: Flask, stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
@@ -221,7 +220,7 @@ def test_next_pair_is_refreshed_though_the_one_before_ended_just_after_the_look_
     assert [account.needs_first_refresh for account in stored.accounts()] == [False, False]
 
 
-@sqlite_only
+@on_sqlite
 def test_line_that_says_so_replaces_a_connection_that_works(app: Flask, stored: Stored, sandbox: Sandbox):
     account_id = stored.place()
     pair = sandbox.generate_token()
@@ -231,7 +230,7 @@ def test_line_that_says_so_replaces_a_connection_that_works(app: Flask, stored: 
     assert stored.tokens(account_id) == pair
 
 
-@sqlite_only
+@on_sqlite
 def test_lines_without_an_answer_of_keap_wait_and_are_refused_at_last(app: Flask, sandbox: Sandbox, clock):
     sandbox.fault("html_503", "api")
     job_id = start("".join(f"personal_access_token,KeapAK-some-key-{number},,,,\n" for number in range(AT_ONCE + 2)))
@@ -248,7 +247,7 @@ def test_lines_without_an_answer_of_keap_wait_and_are_refused_at_last(app: Flask
     assert (view_job(job_id).refused, view_job(job_id).job.trouble) == (AT_ONCE + 2, None)
 
 
-@sqlite_only
+@on_sqlite
 def test_line_that_keap_never_answers_ends_after_some_tries(app: Flask, sandbox: Sandbox, clock):
     sandbox.fault("html_503", "api")
     job_id = start("personal_access_token,KeapAK-some-key,,,,\n")
@@ -273,7 +272,7 @@ def stops_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(runner.STEPS, JobKind.IMPORT, step)
 
 
-@postgresql_only
+@on_postgresql
 def test_stopped_job_stores_nothing_more_and_keeps_no_secret(
     app: Flask, stored: Stored, lines: str, stops_meanwhile: None
 ):
@@ -284,7 +283,7 @@ def test_stopped_job_stores_nothing_more_and_keeps_no_secret(
     assert [row[3] for row in stored.rows("account_event")] == ["file_imported", "job_stopped"]
 
 
-@sqlite_only
+@on_sqlite
 def test_emergency_stop_stops_jobs(app: Flask, stored: Stored, lines: str):
     job_id = start(lines)
 
@@ -307,7 +306,7 @@ def test_job_of_a_process_that_died_is_done_by_another_later(app: Flask, stored:
     assert view_job(job_id).done == 3
 
 
-@sqlite_only
+@on_sqlite
 @pytest.mark.proves("R38")
 def test_job_does_not_wait_for_a_clock_that_was_set_back(app: Flask, lines: str, clock):
     clock.advance(days=2)
@@ -319,7 +318,7 @@ def test_job_does_not_wait_for_a_clock_that_was_set_back(app: Flask, lines: str,
     assert view_job(job_id).done == 3
 
 
-@sqlite_only
+@on_sqlite
 def test_process_that_was_too_slow_does_not_release_the_hold_of_another(app: Flask, lines: str, clock):
     job_id = start(lines)
     slow = runner._claim()
@@ -332,7 +331,7 @@ def test_process_that_was_too_slow_does_not_release_the_hold_of_another(app: Fla
     assert (runner._claim(), view_job(job_id).job.trouble) == (None, None)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_end_of_an_item_locks_its_account_before_the_item_as_merging_does(app: Flask, stored: Stored):
     account_id = stored.place()
     job_id = start_bulk(JobKind.LINKS, ADMIN, 1, ids=[account_id])
@@ -354,7 +353,7 @@ def test_end_of_an_item_locks_its_account_before_the_item_as_merging_does(app: F
     assert view_job(job_id).done == 1
 
 
-@sqlite_only
+@on_sqlite
 def test_fault_of_this_program_ends_one_line(
     app: Flask, lines: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -371,7 +370,7 @@ def test_fault_of_this_program_ends_one_line(
     assert "ZeroDivisionError" in caplog.text
 
 
-@sqlite_only
+@on_sqlite
 def test_ten_thousand_lines_are_stored_at_once_and_sealed(app: Flask):
     job_id = start("".join(f"personal_access_token,KeapAK-canary-{number},,c:{number},,\n" for number in range(10_000)))
 
@@ -380,7 +379,7 @@ def test_ten_thousand_lines_are_stored_at_once_and_sealed(app: Flask):
     assert not any(b"canary" in sealed for sealed in work_left())
 
 
-@sqlite_only
+@on_sqlite
 def test_results_go_with_the_account_and_after_a_week(
     app: Flask, stored: Stored, lines: str, clock, monkeypatch: pytest.MonkeyPatch
 ):

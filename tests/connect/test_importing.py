@@ -44,6 +44,7 @@ from tests.conftest import MovedClock
 from tests.connect.test_matching import count_lock_waits
 from tests.faults.conftest import until
 from tests.flows.stored import Stored, presented_twice
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, Sandbox
 
 ADMIN = "admin@example.com"
@@ -53,8 +54,6 @@ DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 JWT_HEAD = "eyJhbGciOiJSUzI1NiJ9"
 CLAIMS = base64.urlsafe_b64encode(b'{"iss":"https://login.labs.thryv.com/"}').decode().rstrip("=")
 MCP_TOKEN = f"{JWT_HEAD}.{CLAIMS}.sig"
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def bring(sandbox: Sandbox, kind: CredentialKind, tenant: str = "ab123") -> ImportedCredential:
@@ -87,7 +86,7 @@ def test_each_kind_is_kept_as_its_own_with_whose_it_is_and_an_honest_expiry(
     assert credential.access_token not in str(stored.rows("account_event"))
 
 
-@sqlite_only
+@on_sqlite
 @pytest.mark.parametrize(("seconds", "counted"), [(600, 600), (10**9, 86400)])
 def test_expiry_that_somebody_knows_counts_up_to_a_day(seconds: int, counted: int, stored: Stored, sandbox: Sandbox):
     access_token, refresh_token = sandbox.generate_token()
@@ -98,7 +97,7 @@ def test_expiry_that_somebody_knows_counts_up_to_a_day(seconds: int, counted: in
     assert timedelta(seconds=counted) - MINUTE < left <= timedelta(seconds=counted)
 
 
-@postgresql_only
+@on_postgresql
 def test_imported_pair_is_refreshed_like_any_other_and_soon(stored: Stored, sandbox: Sandbox):
     credential = bring(sandbox, OAUTH)
     account_id = import_credential(credential, ADMIN)
@@ -114,7 +113,7 @@ def test_imported_pair_is_refreshed_like_any_other_and_soon(stored: Stored, sand
     assert sandbox.ledger()["totals"]["refreshes"] == 1
 
 
-@sqlite_only
+@on_sqlite
 class TestKnownAccount:
     """The tenant and person are connected already."""
 
@@ -252,7 +251,7 @@ def test_one_refresh_token_that_comes_many_times_at_once_gets_into_one_account(
     assert ids == {stored.account().id}
 
 
-@sqlite_only
+@on_sqlite
 def test_account_that_waits_for_its_turn_after_an_outage_of_the_workers_is_not_replaced(
     stored: Stored, sandbox: Sandbox, clock: MovedClock
 ):
@@ -266,7 +265,7 @@ def test_account_that_waits_for_its_turn_after_an_outage_of_the_workers_is_not_r
         import_credential(bring(sandbox, OAUTH), ADMIN)
 
 
-@sqlite_only
+@on_sqlite
 def test_pending_pair_takes_the_place_of_an_expired_access_token_that_came_later(
     stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
@@ -282,7 +281,7 @@ def test_pending_pair_takes_the_place_of_an_expired_access_token_that_came_later
 
 
 @pytest.mark.proves("F91")
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_pair_that_was_stored_while_the_same_one_waited_for_the_account_is_no_other_pair(
     app: Flask, stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
@@ -304,7 +303,7 @@ def test_pair_that_was_stored_while_the_same_one_waited_for_the_account_is_no_ot
 
 
 @pytest.mark.proves("F91")
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_two_pairs_of_one_person_that_are_named_at_once_get_into_one_account(
     app: Flask, stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
@@ -333,7 +332,7 @@ def test_two_pairs_of_one_person_that_are_named_at_once_get_into_one_account(
     assert named == {stored.account().id}
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_merge_locks_both_rows_in_the_order_of_their_ids(app: Flask, stored: Stored, sandbox: Sandbox):
     pair = bring(sandbox, OAUTH)
     sandbox.advance(25 * 3600)
@@ -354,7 +353,7 @@ def test_merge_locks_both_rows_in_the_order_of_their_ids(app: Flask, stored: Sto
 
 
 @pytest.mark.proves("F91")
-@sqlite_only
+@on_sqlite
 class TestExpiredAccessToken:
     """Only the first refresh of such a pair shows whether it works, and whose it is."""
 
@@ -674,7 +673,7 @@ def test_token_of_another_form_is_left_to_keap(token: str):
     check_form(ImportedCredential(token, "r" * 32))
 
 
-@sqlite_only
+@on_sqlite
 class TestRefused:
     """Whatever is not clear is refused, and nothing is stored."""
 
@@ -743,7 +742,7 @@ class TestRefused:
         assert stored.rows() == before
 
 
-@sqlite_only
+@on_sqlite
 class TestServed:
     """How what cannot be refreshed is handed out, and ends."""
 

@@ -47,6 +47,7 @@ from tests.connect.test_matching import count_lock_waits
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.stored import Stored, presented_twice, token_calls
 from tests.support.drills import wait_until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, CLEO, Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
@@ -57,9 +58,6 @@ USED, GONE = "This invitation was used already", "This link does not work"
 CHECKED = "Your connection is being checked"
 KEYS = ("account_id", "external_id", "tenant_id")
 BACK = "https://app.example.com/keap?step=2"
-
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -134,7 +132,7 @@ def test_an_account_has_its_names_at_once_and_the_event_names_the_invitation(
     assert next_steps(visitor) == [f"{BACK}&amp;invitation=1"]
 
 
-@sqlite_only
+@on_sqlite
 @pytest.mark.proves("R16")
 def test_there_is_no_way_back_to_an_origin_that_is_no_longer_allowed(app: Flask, visitor: Visitor):
     link = invite(return_url=BACK)
@@ -147,7 +145,7 @@ def test_there_is_no_way_back_to_an_origin_that_is_no_longer_allowed(app: Flask,
     assert "app.example.com" not in visitor.page.text
 
 
-@sqlite_only
+@on_sqlite
 def test_only_a_person_who_sees_the_page_opens_an_invitation(visitor: Visitor):
     link = invite()
 
@@ -157,7 +155,7 @@ def test_only_a_person_who_sees_the_page_opens_an_invitation(visitor: Visitor):
     assert (state(), get_invitation(1).opened_at is not None) == ("opened", True)
 
 
-@postgresql_only
+@on_postgresql
 @pytest.mark.proves("R15")
 def test_links_that_do_not_work_look_all_the_same_and_start_nothing(
     visitor: Visitor, clock: MovedClock, stored: Stored
@@ -180,7 +178,7 @@ def test_links_that_do_not_work_look_all_the_same_and_start_nothing(
 
 
 @pytest.mark.parametrize("act", [invitations.withdraw, invitations.resend])
-@sqlite_only
+@on_sqlite
 def test_who_is_at_keap_when_the_link_ends_connects_nothing(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, act: Callable[[int, str], object], clock: MovedClock
 ):
@@ -197,7 +195,7 @@ def test_who_is_at_keap_when_the_link_ends_connects_nothing(
 
 
 @pytest.mark.parametrize("is_connected", [False, True])
-@sqlite_only
+@on_sqlite
 def test_used_up_between_the_last_look_and_the_answer_it_connects_nobody_new(
     new_visitor: Callable[[], Visitor],
     stored: Stored,
@@ -221,7 +219,7 @@ def test_used_up_between_the_last_look_and_the_answer_it_connects_nobody_new(
     )
 
 
-@sqlite_only
+@on_sqlite
 def test_names_that_are_taken_lose_no_grant_and_the_history_says_so(visitor: Visitor, stored: Stored):
     first, second = invite(external_id="crm:7", label="Acme"), invite(external_id="crm:7", label="Other")
     follow(visitor, first)
@@ -237,7 +235,7 @@ def test_names_that_are_taken_lose_no_grant_and_the_history_says_so(visitor: Vis
         invite(external_id="crm:7")
 
 
-@sqlite_only
+@on_sqlite
 def test_a_pending_account_keeps_its_names_and_its_invitation_when_keap_says_whose_it_is(
     visitor: Visitor, stored: Stored, sandbox: Sandbox
 ):
@@ -256,7 +254,7 @@ def test_a_pending_account_keeps_its_names_and_its_invitation_when_keap_says_who
 
 
 @pytest.mark.proves("R28")
-@sqlite_only
+@on_sqlite
 def test_of_two_pending_accounts_of_one_person_the_newer_grant_stays(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock
 ):
@@ -274,7 +272,7 @@ def test_of_two_pending_accounts_of_one_person_the_newer_grant_stays(
 
 
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_without_an_invitation_the_door_is_closed_and_reconnecting_works(
     visitor: Visitor, new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox
 ):
@@ -304,7 +302,7 @@ def test_without_an_invitation_the_door_is_closed_and_reconnecting_works(
 
 @pytest.mark.proves("R15")
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_two_at_one_reconnect_link_are_no_door_to_a_new_account(
     new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
@@ -324,7 +322,7 @@ def test_two_at_one_reconnect_link_are_no_door_to_a_new_account(
 @pytest.mark.proves("R15", "R28")
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
 @pytest.mark.parametrize("meanwhile", ["", "connected again", "disconnected", "erased", "another person"])
-@sqlite_only
+@on_sqlite
 def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock, meanwhile: str
 ):
@@ -366,7 +364,7 @@ def test_while_keap_names_nobody_a_reconnect_makes_no_account_but_waits(
 
 @pytest.mark.proves("R28")
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_of_two_grants_that_wait_for_one_account_the_newer_stays_with_its_date(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock
 ):
@@ -393,7 +391,7 @@ def test_of_two_grants_that_wait_for_one_account_the_newer_stays_with_its_date(
 
 @pytest.mark.proves("R28")
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_whom_keap_has_not_named_after_a_day_gets_a_pending_account_until_a_refresh_lets_keap_name_it(
     app: Flask, visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock
 ):
@@ -423,7 +421,7 @@ def test_whom_keap_has_not_named_after_a_day_gets_a_pending_account_until_a_refr
 
 
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}, {}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_the_access_token_of_a_grant_that_waits_is_sent_to_no_server_that_the_settings_name_since_then(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -446,7 +444,7 @@ def test_the_access_token_of_a_grant_that_waits_is_sent_to_no_server_that_the_se
 
 @pytest.mark.proves("R28")
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_named_late_another_person_gets_the_grant_though_the_account_to_reconnect_has_a_newer_one(
     visitor: Visitor, stored: Stored, sandbox: Sandbox, clock: MovedClock
 ):
@@ -471,7 +469,7 @@ def test_named_late_another_person_gets_the_grant_though_the_account_to_reconnec
 
 
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_who_reconnects_an_account_that_is_erased_meanwhile_makes_no_new_one(
     visitor: Visitor, stored: Stored, sandbox: Sandbox
 ):
@@ -487,7 +485,7 @@ def test_who_reconnects_an_account_that_is_erased_meanwhile_makes_no_new_one(
 
 @pytest.mark.proves("R15")
 @pytest.mark.parametrize("gone_by", ["erasing its account", "age"])
-@sqlite_only
+@on_sqlite
 def test_who_is_at_keap_when_the_invitation_is_deleted_connects_nothing(
     new_visitor: Callable[[], Visitor], stored: Stored, sandbox: Sandbox, clock: MovedClock, gone_by: str
 ):
@@ -507,7 +505,7 @@ def test_who_is_at_keap_when_the_invitation_is_deleted_connects_nothing(
     assert (heading_of(second), stored.accounts()) == ("This link no longer works", [])
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_an_invitation_that_is_resent_while_it_is_deleted_stays(app: Flask):
     invite()
     with write_transaction() as session:
@@ -555,7 +553,7 @@ class TestForwardedLink:
     @pytest.mark.parametrize(
         "link", [{"needs_confirmation": True}, {"expected_tenant_id": "AB123.infusionsoft.com"}], indirect=True
     )
-    @sqlite_only
+    @on_sqlite
     def test_connects_nobody_until_it_is_confirmed(
         self, link: str, cleo: Visitor, visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -581,7 +579,7 @@ class TestForwardedLink:
         assert stored.held_tokens()
 
     @pytest.mark.proves("R28")
-    @sqlite_only
+    @on_sqlite
     def test_a_second_completion_of_its_interrupted_flow_keeps_the_grant_that_waits(
         self, link: str, visitor: Visitor, stored: Stored, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
     ):
@@ -598,7 +596,7 @@ class TestForwardedLink:
         confirming.confirm(1, "x")
         assert stored.owner(stored.account().id) == ("ef789", CLEO)
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.parametrize("link", [{"expected_tenant_id": "ab123"}], indirect=True)
     def test_declined_the_grant_is_gone_and_the_right_person_connects(
         self, link: str, cleo: Visitor, visitor: Visitor, stored: Stored, database_url: str
@@ -622,7 +620,7 @@ class TestForwardedLink:
         with pytest.raises(InvitationClosed):
             confirming.decline(1, "x")
 
-    @sqlite_only
+    @on_sqlite
     def test_confirmed_it_is_connected_with_the_names_and_the_date_of_the_grant(
         self, link: str, cleo: Visitor, stored: Stored, clock: MovedClock
     ):
@@ -644,7 +642,7 @@ class TestForwardedLink:
         with pytest.raises(InvitationClosed):
             confirming.confirm(1, "x")
 
-    @sqlite_only
+    @on_sqlite
     def test_confirmed_late_it_takes_the_place_of_no_newer_grant(
         self, cleo: Visitor, stored: Stored, clock: MovedClock
     ):
@@ -659,7 +657,7 @@ class TestForwardedLink:
         assert heading_of(cleo) == "Your Keap account is connected again"
         assert (stored.flows()[-1].pending_grant_sealed, stored.rows("sign_in")) == (None, [])
 
-    @sqlite_only
+    @on_sqlite
     def test_confirmed_late_it_brings_back_no_account_that_was_disconnected_meanwhile(
         self, cleo: Visitor, stored: Stored, clock: MovedClock
     ):
@@ -674,7 +672,7 @@ class TestForwardedLink:
         assert confirming.decline(1, "x").state == "opened"
 
     @pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
-    @sqlite_only
+    @on_sqlite
     def test_a_grant_that_nobody_confirms_is_deleted_after_seven_days(
         self, cleo: Visitor, stored: Stored, clock: MovedClock
     ):
@@ -693,7 +691,7 @@ class TestForwardedLink:
         assert stored.flows()[-1].ending == Ending.CONFIRMATION_EXPIRED
         assert cleo.get(cleo.page.url).status_code == 404
 
-    @sqlite_only
+    @on_sqlite
     def test_withdrawn_the_grant_is_deleted(self, cleo: Visitor, stored: Stored):
         with pytest.raises(InvitationClosed, match="waiting"):
             invitations.resend(1, "x")
@@ -702,7 +700,7 @@ class TestForwardedLink:
         assert (state(), stored.flows()[-1].pending_grant_sealed) == ("withdrawn", None)
         assert "invitation_withdrawn" in dict(events())
 
-    @sqlite_only
+    @on_sqlite
     def test_withdrawn_at_the_moment_when_it_comes_the_grant_is_deleted_too(
         self, cleo: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
     ):
@@ -715,7 +713,7 @@ class TestForwardedLink:
 
         assert (state(), stored.flows()[-1].pending_grant_sealed) == ("withdrawn", None)
 
-    @sqlite_only
+    @on_sqlite
     def test_a_grant_of_an_invitation_that_no_longer_waits_is_deleted_after_seven_days(
         self, cleo: Visitor, stored: Stored, clock: MovedClock
     ):
@@ -729,7 +727,7 @@ class TestForwardedLink:
 
         assert (stored.flows()[-1].pending_grant_sealed, stored.flows()[-1].ending) == (None, "confirmation_expired")
 
-    @sqlite_only
+    @on_sqlite
     def test_that_does_not_open_it_is_shown_as_such_and_can_be_declined(self, cleo: Visitor, stored: Stored):
         stored.edit_kept_grant()
 
@@ -742,7 +740,7 @@ class TestForwardedLink:
             confirming.confirm(1, "x")
         assert confirming.decline(1, "x").state == "opened"
 
-    @sqlite_only
+    @on_sqlite
     def test_of_another_client_it_is_stored_and_never_presented(
         self, cleo: Visitor, stored: Stored, settings: Settings, environ: dict[str, str], sandbox: Sandbox
     ):
@@ -754,7 +752,7 @@ class TestForwardedLink:
         assert stored.account().token_url == settings.keap.token_url
 
     @pytest.mark.parametrize("decide", [confirming.confirm, confirming.decline])
-    @sqlite_only
+    @on_sqlite
     def test_who_was_connected_already_has_the_fresh_grant_at_once(
         self, link: str, visitor: Visitor, stored: Stored, decide: Callable[[int, str], Invitation]
     ):
@@ -798,7 +796,7 @@ class TestForwardedLink:
         [({"needs_confirmation": True}, False), ({"expected_tenant_id": "ef789"}, True)],
         indirect=["link"],
     )
-    @sqlite_only
+    @on_sqlite
     def test_whom_keap_does_not_name_is_asked_about_again_and_stored_if_nobody_must_confirm(
         self, app: Flask, unnamed: Visitor, stored: Stored, is_stored: bool
     ):
@@ -819,7 +817,7 @@ class TestForwardedLink:
         assert stored.owner(1) == ("ef789", CLEO)
 
     @pytest.mark.parametrize("meanwhile", ["", "newer", "disconnected"])
-    @sqlite_only
+    @on_sqlite
     def test_whom_keap_names_late_gets_the_grant_unless_a_newer_one_is_there_or_the_account_has_ended(
         self, unnamed: Visitor, stored: Stored, clock: MovedClock, meanwhile: str
     ):
@@ -837,7 +835,7 @@ class TestForwardedLink:
         assert (stored.flows()[-1].account_id is None) == (meanwhile == "disconnected")
 
     @pytest.mark.parametrize("meanwhile", ["disconnected", "another person"])
-    @sqlite_only
+    @on_sqlite
     def test_who_was_connected_already_is_not_confirmed_if_the_account_is_no_longer_theirs(
         self, link: str, visitor: Visitor, stored: Stored, clock: MovedClock, meanwhile: str
     ):
@@ -861,7 +859,7 @@ class TestForwardedLink:
         assert "Their account keeps its grant." in stored.events()[-1].details["grant"]
 
 
-@sqlite_only
+@on_sqlite
 def test_however_many_accounts_and_grants_are_unnamed_keap_is_asked_about_each_in_turn(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ):
@@ -880,7 +878,7 @@ def test_however_many_accounts_and_grants_are_unnamed_keap_is_asked_about_each_i
     assert asked == [9, 1, 2, 3, 9, 1, 2, 3]
 
 
-@sqlite_only
+@on_sqlite
 def test_an_invitation_that_nobody_used_expires_is_announced_once_and_is_deleted_later(
     app: Flask, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ):
@@ -909,7 +907,7 @@ def test_an_invitation_that_nobody_used_expires_is_announced_once_and_is_deleted
         assert session.scalars(select(InvitationWord.word)).all() == []
 
 
-@sqlite_only
+@on_sqlite
 def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_one(visitor: Visitor, stored: Stored):
     add_endpoint("https://example.com/hook", None, None, "x")
     follow(visitor, invite(email="ann@example.com", external_id="crm:7", needs_confirmation=True))
@@ -927,7 +925,7 @@ def test_an_emergency_stop_ends_open_invitations_and_erasing_deletes_the_used_on
     assert ("crm:7" in kept, "ab123" in kept, "crm:8" in kept) == (False, False, True)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_an_account_is_erased_while_a_callback_locks_its_invitation_and_waits_for_it(
     app: Flask, visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ):
@@ -962,7 +960,7 @@ def test_an_account_is_erased_while_a_callback_locks_its_invitation_and_waits_fo
     assert (stored.accounts(), stored.rows("invitation")) == ([], [])
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_person_is_signed_in_though_another_transaction_locks_their_flow_and_waits_for_the_account(
     app: Flask, visitor: Visitor, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ):
@@ -991,7 +989,7 @@ def test_a_person_is_signed_in_though_another_transaction_locks_their_flow_and_w
         locked.result(30)
 
 
-@sqlite_only
+@on_sqlite
 def test_commands_make_list_decide_and_end_invitations(app: Flask, visitor: Visitor):
     def run(*arguments: str) -> tuple[int, str]:
         done = app.test_cli_runner().invoke(args=["invitations", *arguments])
@@ -1017,7 +1015,7 @@ def test_commands_make_list_decide_and_end_invitations(app: Flask, visitor: Visi
 
 
 @pytest.mark.proves("R16")
-@sqlite_only
+@on_sqlite
 def test_what_breaks_a_rule_is_refused_at_its_field(app: Flask):
     unfit = [
         ("label", "a\x07b"),

@@ -26,6 +26,7 @@ from tests.connect.test_matching import count_lock_waits
 from tests.flows.endings import heading_of, next_steps
 from tests.flows.stored import Stored
 from tests.support.drills import wait_until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
@@ -33,7 +34,6 @@ from tests.web.direct import visit
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 
 pytestmark = pytest.mark.proves("R28")
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ class TestInterrupted:
         assert stored.history(1) == history
 
     @pytest.mark.parametrize("way", ["link", "invitation", "open door"])
-    @sqlite_only
+    @on_sqlite
     def test_an_account_that_was_disconnected_after_it_stays_so(
         self, stored: Stored, interrupt: Callable, complete: Callable, way: str
     ):
@@ -131,7 +131,7 @@ class TestInterrupted:
         assert (stored.tokens(1), end(stored)) == ((None, None), ("link_gone", None))
         assert len(stored.accounts()) == 1
 
-    @sqlite_only
+    @on_sqlite
     def test_an_account_that_was_disconnected_before_it_is_connected_with_the_date_of_the_grant(
         self, stored: Stored, interrupt: Callable, complete: Callable, clock: MovedClock
     ):
@@ -147,7 +147,7 @@ class TestInterrupted:
 
     @pytest.mark.parametrize("environ", [{}, {"CONNECT_MODE": "invitation"}], indirect=True)
     @pytest.mark.parametrize("meanwhile", ["connected again", "disconnected"])
-    @sqlite_only
+    @on_sqlite
     def test_another_person_does_not_take_an_account_over_that_changed_after_their_grant(
         self, stored: Stored, interrupt: Callable, complete: Callable, environ: dict[str, str], meanwhile: str
     ):
@@ -169,7 +169,7 @@ class TestInterrupted:
             assert stored.owner(2) == ("ab123", BEN)
 
     @pytest.mark.parametrize("is_confirmed", [True, False])
-    @sqlite_only
+    @on_sqlite
     def test_by_an_invitation_that_asks_for_confirmation_it_waits_without_replacing_a_newer_one(
         self, stored: Stored, interrupt: Callable, complete: Callable, is_confirmed: bool
     ):
@@ -185,7 +185,7 @@ class TestInterrupted:
         assert decided.state == ("connected" if is_confirmed else "opened")
         assert (stored.tokens(1), stored.account().external_id) == (newer, "crm:7" if is_confirmed else None)
 
-    @sqlite_only
+    @on_sqlite
     def test_an_invitation_is_used_by_the_newer_grant_of_the_same_person(
         self, stored: Stored, interrupt: Callable, complete: Callable
     ):
@@ -199,7 +199,7 @@ class TestInterrupted:
         assert (stored.tokens(1), end(stored)) == (newer, ("reconnected", 1))
         assert (stored.account().external_id, get_invitation(1).state) == ("crm:7", "connected")
 
-    @sqlite_only
+    @on_sqlite
     def test_unnamed_it_gets_an_account_with_the_date_on_which_it_came_and_replaces_no_newer_one(
         self, stored: Stored, interrupt: Callable, complete: Callable, sandbox: Sandbox
     ):
@@ -215,7 +215,7 @@ class TestInterrupted:
 
         assert (stored.account().id, stored.tokens(1)) == (1, newer)
 
-    @sqlite_only
+    @on_sqlite
     def test_it_replaces_a_pair_that_was_refused_since_then(
         self, stored: Stored, interrupt: Callable, complete: Callable
     ):
@@ -227,7 +227,7 @@ class TestInterrupted:
         assert (stored.tokens(1), end(stored)) == (tuple(held), ("reconnected", 1))
 
 
-@sqlite_only
+@on_sqlite
 def test_a_journey_that_is_overtaken_while_keap_names_its_person_does_not_replace_the_newer_pair(
     stored: Stored, new_visitor: Callable[[], Visitor], monkeypatch: pytest.MonkeyPatch
 ):
@@ -247,7 +247,7 @@ def test_a_journey_that_is_overtaken_while_keap_names_its_person_does_not_replac
 
 
 @pytest.mark.parametrize("meanwhile", ["connected", "connected and disconnected"])
-@sqlite_only
+@on_sqlite
 def test_who_decides_late_to_connect_another_keap_account_does_not_replace_its_newer_pair(
     stored: Stored, new_visitor: Callable[[], Visitor], clock: MovedClock, meanwhile: str
 ):
@@ -270,7 +270,7 @@ def test_who_decides_late_to_connect_another_keap_account_does_not_replace_its_n
 
 
 @pytest.mark.parametrize("meanwhile", ["connected again", "disconnected"])
-@sqlite_only
+@on_sqlite
 def test_a_pending_account_that_is_named_late_takes_no_account_over_that_changed_since_then(
     stored: Stored, new_visitor: Callable[[], Visitor], sandbox: Sandbox, clock: MovedClock, meanwhile: str
 ):
@@ -295,7 +295,7 @@ def test_a_pending_account_that_is_named_late_takes_no_account_over_that_changed
 
 @pytest.mark.parametrize("environ", [{"CONNECT_MODE": "invitation"}], indirect=True)
 @pytest.mark.parametrize("meanwhile", ["", "connected again", "disconnected"])
-@sqlite_only
+@on_sqlite
 def test_by_invitation_one_that_is_never_named_is_kept_unless_the_account_to_reconnect_changed_since_then(
     stored: Stored, new_visitor: Callable[[], Visitor], sandbox: Sandbox, clock: MovedClock, meanwhile: str
 ):
@@ -319,7 +319,7 @@ def test_by_invitation_one_that_is_never_named_is_kept_unless_the_account_to_rec
     assert len(stored.accounts()) == (1 if meanwhile else 2)
 
 
-@sqlite_only
+@on_sqlite
 def test_a_grant_that_an_older_version_kept_came_when_its_flow_says(
     stored: Stored, interrupt: Callable, complete: Callable, monkeypatch: pytest.MonkeyPatch
 ):
@@ -335,7 +335,7 @@ def test_a_grant_that_an_older_version_kept_came_when_its_flow_says(
     assert (stored.tokens(1), end(stored)) == (newer, ("reconnected", 1))
 
 
-@sqlite_only
+@on_sqlite
 def test_a_grant_that_is_confirmed_unnamed_after_its_access_token_ended_is_refreshed_at_once_and_then_named(
     app: Flask, stored: Stored, new_visitor: Callable[[], Visitor], sandbox: Sandbox, clock: MovedClock
 ):
@@ -353,7 +353,7 @@ def test_a_grant_that_is_confirmed_unnamed_after_its_access_token_ended_is_refre
 
 
 @pytest.mark.parametrize("is_disconnected", [False, True])
-@sqlite_only
+@on_sqlite
 def test_dates_that_a_wrong_clock_wrote_stop_no_reconnect(
     stored: Stored, new_visitor: Callable[[], Visitor], clock: MovedClock, is_disconnected: bool
 ):
@@ -371,7 +371,7 @@ def test_dates_that_a_wrong_clock_wrote_stop_no_reconnect(
 
 @pytest.mark.parametrize("way", ["link", "invitation", "open door"])
 @pytest.mark.parametrize("before", ["connected", "disconnected"])
-@sqlite_only
+@on_sqlite
 def test_a_fresh_grant_is_stored_though_the_clock_of_the_host_before_was_ahead(
     stored: Stored, new_visitor: Callable[[], Visitor], clock: MovedClock, before: str, way: str
 ):
@@ -390,7 +390,7 @@ def test_a_fresh_grant_is_stored_though_the_clock_of_the_host_before_was_ahead(
         action = link_to() if way == "link" else action
 
 
-@sqlite_only
+@on_sqlite
 def test_an_account_stays_disconnected_though_a_host_whose_clock_is_ahead_had_connected_it(
     stored: Stored, interrupt: Callable, complete: Callable, clock: MovedClock
 ):
@@ -408,7 +408,7 @@ def test_an_account_stays_disconnected_though_a_host_whose_clock_is_ahead_had_co
     assert (stored.tokens(1), end(stored)[0]) == ((None, None), "link_gone")
 
 
-@sqlite_only
+@on_sqlite
 def test_a_fresh_grant_takes_the_place_of_an_imported_pair_that_was_named_after_it_came(
     stored: Stored, sandbox: Sandbox, interrupt: Callable, complete: Callable, clock: MovedClock
 ):
@@ -427,7 +427,7 @@ def test_a_fresh_grant_takes_the_place_of_an_imported_pair_that_was_named_after_
 
 
 @pytest.mark.parametrize("environ", [{"KEEP_JOURNEYS": "1"}], indirect=True)
-@sqlite_only
+@on_sqlite
 def test_an_outage_that_is_longer_than_journeys_are_kept_loses_no_grant(
     stored: Stored, interrupt: Callable, complete: Callable, clock: MovedClock
 ):
@@ -440,7 +440,7 @@ def test_an_outage_that_is_longer_than_journeys_are_kept_loses_no_grant(
     assert stored.tokens(1) == tuple(held)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_journey_that_comes_back_while_it_is_dropped_as_unused_stays(
     app: Flask, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ):

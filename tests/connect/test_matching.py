@@ -36,6 +36,7 @@ from keap_connect.models import Account, SignIn
 from keap_connect.refresh.worker import RefreshWorker
 from tests.connect.arriving import receive
 from tests.flows.stored import Stored, presented_twice, token_calls
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import PERSON_IDS, Sandbox
 
 ANN, BEN = "ann.lee@example.com", "ben.ortiz@example.com"
@@ -43,8 +44,6 @@ BROWSER = "b" * 43
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30
 
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 # Who holds which account; None where Keap has not told it yet.
 Holder = tuple[str | None, str | None]
@@ -67,7 +66,7 @@ def grant_to(stored: Stored, holder: Holder) -> Grant:
     return replace(stored.grant(tenant or "ab123", person or ANN), identity=identity_of(holder))
 
 
-@sqlite_only
+@on_sqlite
 class TestTable:
     """Accounts there are, the one to reconnect, what Keap granted; then the ending, and which account has the pair."""
 
@@ -130,7 +129,7 @@ class TestTable:
         assert [row for row in stored.rows() if row[0] != account_id] == untouched
 
 
-@sqlite_only
+@on_sqlite
 class TestPendingAccount:
     """A reconnect by a link that was made for an account whose tenant and person are unknown."""
 
@@ -239,7 +238,7 @@ class TestTwoAtOnce:
         assert account.connected_at == newest.came_at
         assert stored.mixed_up() == []
 
-    @postgresql_only
+    @on_postgresql
     def test_two_processes_make_one_account_of_each_person(
         self, stored: Stored, set_out: Callable[[str, str], str], environ: dict[str, str], sandbox: Sandbox
     ):
@@ -297,7 +296,7 @@ def receive_in_processes(environ: dict[str, str], shares: list[list[str]]) -> li
                 os.killpg(program.pid, signal.SIGKILL)  # also those that it forked
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_two_that_lock_two_accounts_in_opposite_order_both_write(app: Flask, stored: Stored):
     ids, both = [stored.place(), stored.place("cd456")], threading.Barrier(2)
 

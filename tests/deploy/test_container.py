@@ -19,6 +19,7 @@ from keap_connect.deployment import VERSION
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
 from tests.support.drills import documented_lines
+from tests.support.engines import on_sqlite
 from tests.support.real_server import ROOT
 from tests.support.sandbox import Sandbox
 from tests.support.tools import find_tool
@@ -179,7 +180,7 @@ def wait_until_healthy(port: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.proves("R93")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_the_steps_of_the_image_make_an_app_that_connects_and_writes_nothing_to_its_folder(
     built: Path, tmp_path: Path, environ: dict[str, str], sandbox: Sandbox
 ):
@@ -201,7 +202,7 @@ def test_the_steps_of_the_image_make_an_app_that_connects_and_writes_nothing_to_
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_the_image_is_built_and_connects_from_a_read_only_file_system(environ: dict[str, str], sandbox: Sandbox):
     tool = shutil.which("podman") or shutil.which("docker")
     if tool is None or subprocess.run([tool, "image", "inspect", BASE], capture_output=True, check=False).returncode:

@@ -31,6 +31,7 @@ from tests.accounts.granted import store_account
 from tests.conftest import SECRET_KEY, TOKEN_KEY
 from tests.deploy.test_systemd import Supervisor, service_of
 from tests.support.drills import Shell, documented_lines, refreshes, shell, wait_until  # noqa: F401
+from tests.support.engines import on_sqlite
 from tests.support.filled_versions import revision_of
 from tests.support.postgres import PostgresServer
 from tests.support.real_server import ROOT
@@ -329,7 +330,7 @@ def calls_of_docker(folder: Path) -> list[str]:
 
 
 @pytest.mark.proves("R50", "F42")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_the_lines_for_containers_upgrade_back_up_and_restore(
     compose: Shell, server: str, sandbox: Sandbox, tmp_path: Path
 ):

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from keap_connect.api.metrics import FromDatabase
 from keap_connect.models import CLIENT_REFUSED
 from keap_connect.refresh.alarms import MASS_REFUSAL, UNKNOWN_INSTANCE
+from tests.support.engines import on_sqlite
 from tests.support.real_server import ROOT
 from tests.support.tools import find_tool
 
@@ -32,7 +33,7 @@ def expressions() -> dict[Path, list[str]]:
     }
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize("file", [RULES, DASHBOARD], ids=lambda path: path.name)
 def test_each_metric_and_value_of_a_label_that_is_asked_for_exists(app: Flask, file: Path):
     registry = CollectorRegistry()

@@ -22,6 +22,7 @@ from flask import Flask
 from keap_connect.refresh import recovery, worker
 from keap_connect.server.serve import keep_supervisor_informed
 from keap_connect.supervisor import ALIVE, ENDING, READY
+from tests.support.engines import on_sqlite
 from tests.support.real_server import ROOT
 from tests.support.server import free_port
 
@@ -117,7 +118,7 @@ def test_systemd_takes_the_units_and_finds_them_hardened(tmp_path: Path):
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="there is no prlimit here")
 @pytest.mark.proves("F83", "R93")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_the_command_of_a_unit_says_how_it_is(
     unit: Path, folder: Path, supervisor: Supervisor, environ: dict[str, str], empty_sqlite: Path
@@ -201,7 +202,7 @@ def test_an_event_loop_that_hangs_is_not_said_to_be_alive(supervisor: Supervisor
     assert later == 0
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_worker_that_hangs_is_not_said_to_be_alive(
     app: Flask, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ):

@@ -13,8 +13,8 @@ from keap_connect.errors import HandOutUnrecorded
 from keap_connect.events.hand_outs import LogFile, record_hand_out
 from keap_connect.settings import Settings
 from tests.api.fixtures import NewProgram, Program
+from tests.support.engines import on_sqlite
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 TOKEN = "/api/v1/accounts/1/token"
 
 

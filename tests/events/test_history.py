@@ -16,6 +16,7 @@ from keap_connect.events.history import ANNOUNCED, Actor, EventKind, record
 from keap_connect.events.search import EventView, Search, list_events
 from keap_connect.models import AccountEvent, Delivery, WebhookEndpoint
 from keap_connect.services import services
+from tests.support.engines import on_sqlite
 from tests.support.quick_apps import make_app
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -64,7 +65,7 @@ def test_an_event_is_there_only_when_what_it_tells_of_is():
     assert events_of(7) == []
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_each_kind_has_a_sentence_of_its_own():
     for kind in EventKind:
         names = [name for _, name, _, _ in string.Formatter().parse(kind.sentence) if name]

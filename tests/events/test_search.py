@@ -11,6 +11,7 @@ from keap_connect.events import deleting, search
 from keap_connect.events.deleting import count_older, prune_history
 from keap_connect.events.history import EventKind, acting_from, record
 from keap_connect.events.search import Search, events_as_csv, list_events
+from tests.support.engines import on_sqlite
 from tests.support.plans import listening, plans_of
 from tests.support.quick_apps import make_app
 
@@ -56,7 +57,7 @@ def test_each_filter_narrows_the_search(clock):
     assert list_events(Search(account_id=7)).rows[0].address == "2001:db8::9"
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_an_account_without_a_name_is_not_shown_as_gone():
     with write_transaction() as session:
         account = new_account(session, None, None)
@@ -108,7 +109,7 @@ def test_days_are_read_in_order_of_time_also_after_the_clock_went_back(clock):
     assert len(found(limit=9)) == len(found(wanted)) == 3
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_kind_that_is_rare_is_read_by_its_index():
     days = Search(EventKind.AT_RISK, since=utc_now(), until=utc_now())
     with listening() as asked:

@@ -20,8 +20,9 @@ from keap_connect.models import Account
 from keap_connect.refresh import alarms, timing
 from keap_connect.refresh.serving import refresh_account, valid_token
 from tests.faults.conftest import Stage, until
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
 A_WHILE = 80_000
 

@@ -21,9 +21,9 @@ from keap_connect.refresh.heartbeat import beat_as_server
 from keap_connect.refresh.serving import valid_token
 from keap_connect.settings import Settings
 from tests.faults.conftest import Stage, open_nursery, start_elsewhere, until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.faketime import shifted_clock
 
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 FIVE_MINUTES = 300
 DAY = 86_400
 PACE = 60  # lease 1 s, doubt wait 2 s
@@ -52,7 +52,7 @@ def test_the_lease_of_a_host_is_respected_by_one_whose_clock_is_five_minutes_off
     assert stage.is_reconciled(account_id)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 @pytest.mark.proves("F43", "R26")
 @pytest.mark.parametrize("shift_seconds", [-FIVE_MINUTES, FIVE_MINUTES])
 def test_a_whole_host_whose_clock_is_off_respects_the_lease_of_another(stage: Stage, shift_seconds: int):
@@ -149,7 +149,7 @@ def clock_shim(stage: Stage) -> Iterator[Callable[[float], None]]:
     engine.dispose()
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 @pytest.mark.proves("F82", "R26")
 @pytest.mark.parametrize("step_seconds", [-7200, -3600, -125, 125, 3600, 7200])
 def test_nothing_is_presented_twice_when_the_clock_of_the_database_jumps_during_an_attempt(
@@ -179,7 +179,7 @@ def test_nothing_is_presented_twice_when_the_clock_of_the_database_jumps_during_
     assert stage.is_reconciled(account_id)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 @pytest.mark.proves("F82", "R26")
 def test_nothing_is_sent_under_a_lease_that_the_clock_of_the_database_has_ended(
     stage: Stage, clock_shim: Callable[[float], None]
@@ -197,7 +197,7 @@ def test_nothing_is_sent_under_a_lease_that_the_clock_of_the_database_has_ended(
     assert stage.presentations() == []
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 @pytest.mark.proves("F82", "R26")
 def test_a_process_that_never_looked_at_the_clock_takes_no_lease_that_seems_to_have_ended(
     stage: Stage, clock_shim: Callable[[float], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -225,7 +225,7 @@ def test_a_process_that_never_looked_at_the_clock_takes_no_lease_that_seems_to_h
     assert stage.is_reconciled(account_id)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 @pytest.mark.proves("F82")
 def test_a_server_looks_at_the_clock_of_the_database_also_if_it_refreshes_nothing(
     stage: Stage, clock_shim: Callable[[float], None]
@@ -245,7 +245,7 @@ def test_a_server_looks_at_the_clock_of_the_database_also_if_it_refreshes_nothin
     assert stage.is_held(account_id)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F88")
 @pytest.mark.parametrize("first", ["a caller", "the worker"])
 def test_a_lease_from_before_a_reboot_is_free_after_two_minutes(stage: Stage, first: str):
@@ -274,7 +274,7 @@ def test_a_lease_from_before_a_reboot_is_free_after_two_minutes(stage: Stage, fi
     assert process.ask("sweep")["refreshed"] == 2
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R38")
 def test_pairs_stored_while_the_clock_was_ahead_are_refreshed_before_keap_lets_them_die(stage: Stage):
     """Else their times, which lie a month ahead of the truth, would let the worker come too late."""
@@ -296,7 +296,7 @@ def test_pairs_stored_while_the_clock_was_ahead_are_refreshed_before_keap_lets_t
     assert stage.is_reconciled(*ids)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R38", "F43")
 @pytest.mark.parametrize("fault", ["html_503", "refused_although_valid"])
 def test_a_failure_noted_while_the_clock_was_ahead_delays_no_refresh(stage: Stage, fault: str):
@@ -346,7 +346,7 @@ def test_a_claim_from_before_the_clock_was_set_back_hides_no_account(stage: Stag
     assert again == []
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R39")
 def test_an_account_nobody_asks_for_is_alive_after_sixty_days_and_was_refreshed_about_twice(stage: Stage):
     stage.sandbox.switch(family_revocation=True)
@@ -375,7 +375,7 @@ def test_an_account_nobody_asks_for_is_alive_after_sixty_days_and_was_refreshed_
     assert stage.is_reconciled(account_id)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R39")
 def test_a_sweep_that_was_off_for_forty_days_is_seen_before_day_forty_five_and_catches_up(stage: Stage):
     ids = stage.add_accounts(3, expires_in_seconds=DAY)

@@ -39,13 +39,12 @@ from keap_connect.settings import Settings
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
 from tests.faults.conftest import Stage, program, start_elsewhere, token_response, until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.plans import listening, plans_of
 from tests.support.postgres import PostgresServer, client_program
 from tests.support.sandbox import ANN
 from tests.web.direct import visit
 
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 pytestmark = pytest.mark.proves("F89", "R103", "R41", "F41")
 
 
@@ -153,7 +152,7 @@ def test_db_upgrade_is_not_asked_about(living: Stage, ready_command: list[str]):
     _goes_on(living)
 
 
-@SQLITE
+@on_sqlite
 def test_a_folder_that_was_moved_on_its_disk_is_not_asked_about(living: Stage, tmp_path: Path):
     with living.app.app_context():
         db.engine.dispose()
@@ -171,7 +170,7 @@ def test_a_folder_that_was_moved_on_its_disk_is_not_asked_about(living: Stage, t
     _goes_on(living)
 
 
-@POSTGRESQL
+@on_postgresql
 def test_a_synchronous_failover_is_not_asked_about(living: Stage, tmp_path: Path):
     """Simulated: the same database, so the same identifier and all commits, is reached at another address."""
     folder = make_url(living.environ["DATABASE_URL"]).query["host"]
@@ -181,7 +180,7 @@ def test_a_synchronous_failover_is_not_asked_about(living: Stage, tmp_path: Path
     _goes_on(living)
 
 
-@POSTGRESQL
+@on_postgresql
 def test_a_role_that_may_not_read_the_identifier_is_not_asked_about(
     living: Stage, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ):
@@ -225,7 +224,7 @@ def test_a_new_public_url_is_asked_about(living: Stage):
     _asks(living, "PUBLIC_URL is localhost; this database was last used at https://connect.example.com.")
 
 
-@POSTGRESQL
+@on_postgresql
 def test_a_dump_restored_elsewhere_with_the_same_settings_is_asked_about(
     living: Stage, new_database: Callable[[], str], tmp_path: Path
 ):
@@ -236,7 +235,7 @@ def test_a_dump_restored_elsewhere_with_the_same_settings_is_asked_about(
     _asks(living, "The tables of this database were created anew")
 
 
-@SQLITE
+@on_sqlite
 def test_a_whole_folder_that_was_copied_is_asked_about(living: Stage, tmp_path: Path):
     copied = tmp_path / "copied"
     shutil.copytree(_folder(living), copied)
@@ -245,7 +244,7 @@ def test_a_whole_folder_that_was_copied_is_asked_about(living: Stage, tmp_path: 
     _asks(living, "The database file is not the one that was last used")
 
 
-@SQLITE
+@on_sqlite
 def test_a_file_with_the_same_inode_that_was_born_at_another_time_is_asked_about(living: Stage):
     """Simulated: a file system may give the number of a deleted file to the next one."""
     with living.app.app_context():
@@ -254,7 +253,7 @@ def test_a_file_with_the_same_inode_that_was_born_at_another_time_is_asked_about
     _asks(living, "The database file is not the one that was last used")
 
 
-@POSTGRESQL
+@on_postgresql
 def test_pg_upgrade_and_another_server_are_asked_about(living: Stage):
     """Simulated: the database was last seen on a server with another system identifier."""
     _edit(living, text("UPDATE confirmation SET system_identifier = '7000000000000000001'"))
@@ -289,7 +288,7 @@ def test_a_failover_that_lost_commits_is_asked_about(living: Stage):
     _asks(living, clone_guard.OLD_DATABASE)
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.parametrize("first", ["a caller", "the worker"])
 def test_a_process_that_runs_presents_nothing_after_a_failover_that_lost_commits(
     living: Stage, postgres: PostgresServer, first: str
@@ -313,7 +312,7 @@ def test_a_process_that_runs_presents_nothing_after_a_failover_that_lost_commits
     assert clone_guard.OLD_DATABASE in _alarms_there(living)[0]
 
 
-@POSTGRESQL
+@on_postgresql
 def test_nothing_is_sent_under_a_lease_that_went_to_another_database_than_the_check(
     living: Stage, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ):
@@ -341,7 +340,7 @@ def test_refreshes_without_a_new_connection_and_without_trouble_check_nothing(
         refresh_account(1, "test")
 
 
-@SQLITE
+@on_sqlite
 def test_those_who_wait_for_a_check_that_fails_do_not_try_one_after_the_other(
     living: Stage, monkeypatch: pytest.MonkeyPatch
 ):
@@ -378,7 +377,7 @@ def test_those_who_wait_for_a_check_that_fails_do_not_try_one_after_the_other(
     assert failures == ["OperationalError", *3 * ["TemporarilyUnavailable"]]
 
 
-@SQLITE
+@on_sqlite
 def test_a_caller_waits_for_the_check_of_another_no_longer_than_it_wants_to(living: Stage):
     def ask() -> None:
         with living.app.app_context():
@@ -436,7 +435,7 @@ def test_the_mark_is_never_ahead_and_the_higher_id_wins(living: Stage):
     assert _newest_pair(living) != newest
 
 
-@SQLITE
+@on_sqlite
 def test_the_newest_pair_is_found_by_its_index(living: Stage):
     """Millions of other events may have come since, while Keap failed."""
     with living.app.app_context():
@@ -554,7 +553,7 @@ def _confirm_the_pair_of_a_row_that_is_behind(stage: Stage) -> None:
     assert (stage.alarms(), stage.is_reconciled(1)) == ([], True)
 
 
-@SQLITE
+@on_sqlite
 def test_kept_pairs_are_stored_before_anybody_may_refresh_again(living: Stage, monkeypatch: pytest.MonkeyPatch):
     """Else a caller could present the token of the row, which was spent to get the kept pair."""
     paused_by: list[str] = []
@@ -567,7 +566,7 @@ def test_kept_pairs_are_stored_before_anybody_may_refresh_again(living: Stage, m
     assert (paused_by, living.alarms()) == ([alarms.UNKNOWN_INSTANCE], [])
 
 
-@SQLITE
+@on_sqlite
 def test_a_kept_pair_without_its_account_is_put_aside_until_the_newer_database_is_back(living: Stage):
     """Else a customer who connects meanwhile, and gets the number of that account, would get its tokens, too."""
     generation, table = living.row(1).generation, Account.__table__
@@ -589,7 +588,7 @@ def test_a_kept_pair_without_its_account_is_put_aside_until_the_newer_database_i
     assert living.is_reconciled(1)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.parametrize("how", ["erased", "merged"])
 def test_a_kept_pair_of_an_account_that_ended_here_is_deleted(living: Stage, how: str):
     kept = _keep_a_pair(living, 1, living.row(1).generation)

@@ -17,9 +17,9 @@ from keap_connect.accounts.state import AccountState
 from keap_connect.events.search import Search, list_events
 from keap_connect.services import services
 from tests.faults.conftest import REPOSITORY, Process, SideBySide, Stage, start_elsewhere, until
+from tests.support.engines import on_sqlite
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 LONG_AGO = 1.0  # on the database's clock
 RIGHT, LOST = "right", "answer lost"
 
@@ -239,7 +239,7 @@ def test_a_late_refusal_is_recorded_and_a_refresh_with_the_newer_token_tells_whe
     assert stage.is_reconciled(account_id)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F85", "R102")
 def test_a_grant_that_a_second_presentation_ended_needs_a_person_within_minutes(stage: Stage, tmp_path: Path):
     stage.sandbox.switch(family_revocation=True)
@@ -267,7 +267,7 @@ def test_a_grant_that_a_second_presentation_ended_needs_a_person_within_minutes(
     assert "answer_lost" in stage.events(account_id)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F18")
 @pytest.mark.parametrize("cure", ["until the new one is used", "for 300 seconds"])
 def test_a_lost_answer_is_made_good_where_keap_takes_the_old_token_again(stage: Stage, cure: str):
@@ -298,7 +298,7 @@ def test_a_single_false_refusal_harms_nobody(stage: Stage):
     assert stage.is_reconciled(account_id)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R32", "F07")
 @pytest.mark.parametrize("wording", ["invalid_grant", "invalid_request"])
 def test_a_withdrawn_grant_needs_two_refusals_and_then_a_person(stage: Stage, wording: str):
@@ -314,7 +314,7 @@ def test_a_withdrawn_grant_needs_two_refusals_and_then_a_person(stage: Stage, wo
     assert stage.state(account_id) is AccountState.RECONNECT_REQUIRED
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.parametrize("arguments", [["refresh", "--all"], ["refresh", "1"], ["token", "1"]])
 def test_ctrl_c_while_a_command_refreshes_loses_no_pair(stage: Stage, ready_command: list[str], arguments: list[str]):
     account_id, _ = stage.add_accounts(2)
@@ -337,7 +337,7 @@ def test_ctrl_c_while_a_command_refreshes_loses_no_pair(stage: Stage, ready_comm
     assert stage.row(account_id).attempt_fingerprint is None
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F37", "R31")
 def test_whatever_a_loss_of_power_leaves_of_the_file_opens_and_holds_whole_pairs(stage: Stage, tmp_path: Path):
     """The file is copied at random moments of a sweep, and of what was written last a random part is missing."""

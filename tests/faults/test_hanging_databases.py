@@ -11,6 +11,7 @@ import sqlalchemy
 from keap_connect.accounts.state import AccountState
 from keap_connect.database import read_session, write_transaction
 from tests.faults.conftest import Process, Stage, until
+from tests.support.engines import on_postgresql
 from tests.support.vanishing import Line
 
 LOCKED, ALL_VANISH, COMMIT_VANISHES, ANSWER_VANISHES = "locked", "all vanish", "COMMIT vanishes", "its answer vanishes"
@@ -134,7 +135,7 @@ def test_the_recovery_file_of_a_slow_commit_is_gone_after_it(stage: Stage):
     assert stage.is_reconciled(account_id)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 @pytest.mark.proves("F81")
 def test_connections_to_postgresql_have_time_limits_and_only_transactions_those_of_statements(stage: Stage):
     limits = sqlalchemy.text(

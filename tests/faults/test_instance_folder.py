@@ -19,9 +19,10 @@ from keap_connect.models import AccountEvent
 from keap_connect.refresh import clone_guard
 from keap_connect.refresh.heartbeat import list_workers
 from tests.faults.conftest import Stage, program, until
+from tests.support.engines import on_sqlite
 from tests.support.real_server import real_server
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 def _marker(stage: Stage) -> Path:

@@ -50,6 +50,7 @@ from keap_connect.refresh.serving import report_rejected, valid_token
 from keap_connect.refresh.timing import CONFIRM_WAIT_SECONDS, UNKNOWN_OUTCOME_WAIT_SECONDS
 from keap_connect.services import services
 from tests.faults.conftest import Stage
+from tests.support.engines import on_sqlite
 
 REFUSED = Answer(400, b'{"error": "invalid_grant", "error_description": "Invalid refresh token"}')
 THROTTLED = Answer(429, b"")
@@ -455,14 +456,14 @@ def _run(machine: type[Interleavings], examples: int, steps: int, *, derandomize
     )
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.proves("R26", "R31", "R32", "R40", "F09", "F18", "F24")
 def test_no_interleaving_breaks_an_invariant(machine: type[Interleavings]):
     _run(machine, examples=25, steps=40, derandomize=True)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.proves("R26", "R31", "R32", "R40", "F09", "F18", "F24")
 def test_no_interleaving_of_many_breaks_an_invariant(machine: type[Interleavings]):
     _run(machine, examples=600, steps=80)

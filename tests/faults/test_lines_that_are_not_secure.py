@@ -11,8 +11,9 @@ from keap_connect.database import read_session
 from keap_connect.models import Worker
 from tests.faults.conftest import Stage, until
 from tests.keap.raw_server import RawServer
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 OPENS_AFTER = 5
 
 

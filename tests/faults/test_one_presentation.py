@@ -16,10 +16,10 @@ from keap_connect.keap.token_endpoint import exchange_code
 from keap_connect.refresh.timing import UNKNOWN_OUTCOME_WAIT_SECONDS
 from keap_connect.settings import Settings
 from tests.faults.conftest import Process, Stage, until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.oidc_provider import OIDCProvider
 from tests.support.sandbox import ANN
 
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s
 HONEST = {"TemporarilyUnavailable"}
 
@@ -29,7 +29,7 @@ def test_four_processes_of_fifty_callers_spend_one_token(stage: Stage):
     _let_them_all_ask(stage, 0.2)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R26", "R27", "F22")
 def test_callers_beyond_their_patience_hear_so_while_keap_takes_twelve_seconds(stage: Stage):
     answers = _let_them_all_ask(stage, 12.0)
@@ -60,13 +60,13 @@ def _let_them_all_ask(stage: Stage, token_delay_seconds: float) -> list[dict[str
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 @pytest.mark.proves("R26", "R27", "F22")
 def test_callers_beyond_their_patience_hear_so_on_postgresql_too(stage: Stage):
     _let_them_all_ask(stage, 12.0)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R26", "R40", "F22", "F23", "F26")
 @pytest.mark.parametrize("meanwhile", ["a worker sweeps", "an admin refreshes", "the customer reconnects"])
 def test_two_hundred_callers_and_somebody_else_spend_each_token_once(stage: Stage, meanwhile: str):
@@ -116,7 +116,7 @@ def _let_them_all_ask_while(stage: Stage, meanwhile: str, token_delay_seconds: f
     assert stage.is_reconciled(account_id)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R26", "F18", "F22", "F23")
 def test_after_a_504_that_hid_a_rotation_nobody_presents_the_token_before_the_doubt_wait(stage: Stage):
     stage.sandbox.switch(family_revocation=True)
@@ -295,7 +295,7 @@ def test_a_grant_that_moves_here_during_a_refresh_is_kept_and_spent_once(stage: 
     assert stage.presented_twice() == []
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R26")
 def test_a_process_without_the_newest_key_ends_no_lease_of_another(stage: Stage):
     stage.sandbox.switch(family_revocation=True)
@@ -380,7 +380,7 @@ class TestIndependentServer:
             "KEAP_PKCE": "on",
         }
 
-    @SQLITE
+    @on_sqlite
     @pytest.mark.proves("F09", "F22")
     @pytest.mark.parametrize(
         ("number", "callers"), [(2, 20), pytest.param(4, 50, marks=pytest.mark.long)], ids=["a few", "many"]

@@ -38,12 +38,11 @@ from keap_connect.refresh.storing import NewPair, Outcome
 from keap_connect.services import services
 from tests.conftest import TOKEN_KEY
 from tests.faults.conftest import REPOSITORY, Outage, Process, Stage, until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.real_server import real_server
 
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s
 OTHER_KEY = b64encode(bytes(range(32, 64))).decode()
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def _refresh_while_the_database_is_away(stage: Stage, outage: Outage, account_id: int, **settings: object) -> Process:
@@ -186,7 +185,7 @@ main()
 """
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F83", "F86", "R30")
 def test_a_command_that_is_told_to_stop_writes_the_pair_in_its_memory_first(stage: Stage, tmp_path: Path):
     (account_id,) = stage.add_accounts()
@@ -210,7 +209,7 @@ def test_a_command_that_is_told_to_stop_writes_the_pair_in_its_memory_first(stag
     assert len(stage.presentations()) == 1
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30")
 def test_a_pair_that_a_dead_process_kept_is_stored_before_the_first_lease_is_taken(stage: Stage, outage: Outage):
     stage.sandbox.switch(family_revocation=True)
@@ -248,7 +247,7 @@ def test_nobody_presents_the_old_token_while_its_holder_waits_for_the_database(s
     assert len(stage.presentations()) == 1
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R40")
 @pytest.mark.parametrize("meanwhile", ["reconnected", "disconnected"])
 def test_a_kept_pair_obeys_the_fence(stage: Stage, outage: Outage, meanwhile: str):
@@ -272,7 +271,7 @@ def test_a_kept_pair_obeys_the_fence(stage: Stage, outage: Outage, meanwhile: st
     assert len(stage.presentations()) == 1
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30")
 @pytest.mark.parametrize("damage", ["cut short", "edited", "nonsense"])
 def test_a_recovery_file_that_does_not_open_is_put_aside_and_said_loudly(stage: Stage, damage: str):
@@ -305,7 +304,7 @@ def _keep_a_pair(
     return kept
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30", "R47", "F40")
 def test_a_kept_pair_waits_for_its_key_and_the_used_token_is_not_presented(stage: Stage):
     stage.sandbox.switch(family_revocation=True)
@@ -341,7 +340,7 @@ class _NewerResponse(TokenResponse):
     device: str | None = None
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30")
 def test_a_kept_pair_of_another_version_waits_for_it_and_the_worker_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -362,7 +361,7 @@ def test_a_kept_pair_of_another_version_waits_for_it_and_the_worker_goes_on(
     assert len(stage.presentations()) == 2
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30", "F86")
 @pytest.mark.parametrize(
     "fault",
@@ -391,7 +390,7 @@ def test_a_fault_with_one_kept_pair_keeps_only_its_account_waiting(
     assert len(stage.presentations()) == 2
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30", "F86")
 def test_a_fault_before_or_after_the_question_about_a_pair_that_is_ahead_ends_no_worker(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -418,7 +417,7 @@ def test_a_fault_before_or_after_the_question_about_a_pair_that_is_ahead_ends_no
     assert len(stage.presentations()) == 3
 
 
-@SQLITE
+@on_sqlite
 def test_a_pair_that_is_ahead_is_deleted_if_its_account_is_erased_before_the_question(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
@@ -437,7 +436,7 @@ def test_a_pair_that_is_ahead_is_deleted_if_its_account_is_erased_before_the_que
     assert (stage.kept_files(), stage.alarms()) == ([], [])
 
 
-@SQLITE
+@on_sqlite
 def test_a_failing_database_is_no_fault_with_one_kept_pair(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     (account_id,) = stage.add_accounts()
     _keep_a_pair(stage, account_id)
@@ -447,7 +446,7 @@ def test_a_failing_database_is_no_fault_with_one_kept_pair(stage: Stage, monkeyp
         replaying.replay()
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30")
 def test_a_worker_that_waits_for_its_calls_stores_what_a_dead_process_left(stage: Stage):
     claimed, other = stage.add_accounts(2)
@@ -467,7 +466,7 @@ def test_a_worker_that_waits_for_its_calls_stores_what_a_dead_process_left(stage
     assert len(stage.presentations()) == 1
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R30")
 def test_a_web_process_stores_what_a_dead_process_left_before_anybody_asks(stage: Stage, ready_command: list[str]):
     (account_id,) = stage.add_accounts()
@@ -479,7 +478,7 @@ def test_a_web_process_stores_what_a_dead_process_left_before_anybody_asks(stage
     assert stage.is_reconciled(account_id)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.parametrize("meanwhile", ["reconnected", "reconnected after a restore", "disconnected"])
 def test_a_kept_pair_that_cannot_be_opened_is_deleted_once_its_account_needs_it_no_more(stage: Stage, meanwhile: str):
     (account_id,) = stage.add_accounts()
@@ -499,7 +498,7 @@ def test_a_kept_pair_that_cannot_be_opened_is_deleted_once_its_account_needs_it_
     assert not list(kept.parent.glob(f"{kept.stem}.*"))
 
 
-@SQLITE
+@on_sqlite
 def test_a_file_being_allocated_is_not_taken_for_one_of_a_dead_process(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     lock = fcntl.flock
 
@@ -516,7 +515,7 @@ def test_a_file_being_allocated_is_not_taken_for_one_of_a_dead_process(stage: St
     assert slot.path.stat().st_ino == os.fstat(slot.handle).st_ino
 
 
-@SQLITE
+@on_sqlite
 def test_new_files_of_processes_that_ended_are_deleted_and_no_others(stage: Stage):
     folder = stage.recovery_folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -533,7 +532,7 @@ def test_new_files_of_processes_that_ended_are_deleted_and_no_others(stage: Stag
     assert set(folder.iterdir()) == {locked, young}
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F86")
 def test_a_recovery_file_that_cannot_be_read_is_said_and_stops_nobody(stage: Stage):
     (account_id,) = stage.add_accounts()
@@ -564,7 +563,7 @@ def test_nothing_is_sent_when_the_lease_cannot_be_written(stage: Stage, outage: 
     assert len(stage.presentations()) == 1
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F36")
 def test_a_writer_of_ten_seconds_delays_an_answer_and_loses_no_pair(stage: Stage, outage: Outage):
     """The writer is there for ten busy times out of one second each, as ten seconds are for the usual one of ten."""
@@ -585,7 +584,7 @@ def test_a_writer_of_ten_seconds_delays_an_answer_and_loses_no_pair(stage: Stage
     assert process.hear()[0]["ok"]
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("F33", "F34", "F38")
 def test_postgresql_stopped_at_once_under_load_loses_nothing(stage: Stage, outage: Outage):
     stage.sandbox.switch(family_revocation=True, token_delay_seconds=0.05)
@@ -639,7 +638,7 @@ def _open_files(process: Process) -> int:
     return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R29", "F35")
 def test_nothing_is_sent_when_the_disk_of_the_recovery_file_is_full(stage: Stage, tiny_disk: Path):
     (account_id,) = stage.add_accounts()
@@ -671,7 +670,7 @@ def test_nothing_is_sent_when_no_file_may_grow(stage: Stage):
     assert "CRITICAL" in stage.logs()
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R29", "F35")
 def test_nothing_is_sent_when_the_disk_of_the_database_is_full(stage: Stage):
     first, second = stage.add_accounts(2)

@@ -16,10 +16,11 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.refresh.timing import MOST_AT_ONCE
 from keap_connect.server.serve import FLUSH_SECONDS
 from tests.faults.conftest import Process, Stage, until
+from tests.support.engines import on_sqlite
 from tests.support.real_server import RealServer, real_server
 from tests.support.unfinished import UNFINISHED, unfinished
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s
 PATH = "/api/v1/accounts/1/token"
 HELD_SECONDS = 60

@@ -21,6 +21,7 @@ from keap_connect.refresh import recovery, refresher, replaying
 from keap_connect.refresh.lease import build_lease
 from keap_connect.refresh.storing import NewPair, Outcome, store_granted
 from tests.faults.conftest import Stage, until
+from tests.support.engines import on_sqlite
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +160,7 @@ def test_pairs_of_a_group_are_on_the_disk_even_when_no_thread_is_to_be_had(
     assert stage.is_reconciled(*ids)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_recovery_folder_that_was_deleted_or_replaced_is_noticed_before_the_next_attempt(stage: Stage):
     recovery.give_back(recovery.allocate(2))
     moved = stage.recovery_folder.with_name("moved")

@@ -13,10 +13,11 @@ from keap_connect.access.api_keys import Scope, issue_api_key
 from keap_connect.keap.call_slots import MOST_AT_ONCE
 from tests.faults.conftest import Stage, until
 from tests.flows.stored import token_calls
+from tests.support.engines import on_sqlite
 from tests.support.real_server import PATIENCE_SECONDS, RealServer, real_server
 from tests.web.direct import visit
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 CUSTOMERS = 20
 
 

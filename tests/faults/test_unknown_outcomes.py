@@ -20,10 +20,9 @@ from keap_connect.refresh.storing import NewPair
 from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.services import services
 from tests.faults.conftest import Stage, until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.plans import listening, plans_of
 
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 FIVE_HOURS, TEN_MINUTES = 18_000, 600
 PACE = 60  # lease 1 s, doubt wait 2 s, wait while the recovery file is locked 15 s, unasked wait 24 min
 
@@ -50,7 +49,7 @@ def attempt_of_unknown_outcome(stage: Stage, account_id: int, seconds_ago: float
     return presentation
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("F79", "F80", "R26")
 @pytest.mark.parametrize(
     ("holder", "token_lasts_seconds", "seconds_ago", "is_presented"),
@@ -80,7 +79,7 @@ def test_a_caller_tries_again_once_the_token_is_needed_and_its_holder_had_its_ti
     assert len(stage.presentations()) == is_presented
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F80")
 @pytest.mark.parametrize("why", ["it asks for a longer life", "it reports the token as refused"])
 def test_a_token_runs_short_by_what_the_caller_needs(stage: Stage, why: str):
@@ -96,7 +95,7 @@ def test_a_token_runs_short_by_what_the_caller_needs(stage: Stage, why: str):
     assert len(stage.presentations()) == 1
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("F79", "F80", "R26")
 @pytest.mark.parametrize(("hours_ago", "refreshed"), [(23, 0), (25, 1)])
 def test_the_worker_leaves_a_token_of_unknown_outcome_alone_for_a_day(stage: Stage, hours_ago: int, refreshed: int):

@@ -39,10 +39,9 @@ from keap_connect.refresh.worker_pool import CALLS_AT_ONCE, QUESTIONS_AT_ONCE
 from keap_connect.settings import KeapSettings
 from tests.conftest import MovedClock
 from tests.faults.conftest import REPOSITORY, Stage, program, until
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN
 
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 PACE = 60  # lease 1 s, doubt wait 2 s, confirm wait 1 s, deadline 0.5 s, first pause of the circuit 0.25 s
 
 
@@ -72,7 +71,7 @@ def _mark(stage: Stage, account_id: int) -> str:
 
 
 @pytest.mark.proves("R42", "F30")
-@SQLITE
+@on_sqlite
 def test_a_signal_stops_jobs_while_a_message_is_still_under_way(app: Flask, monkeypatch: pytest.MonkeyPatch):
     jobs_have_ended, was_in_time = threading.Event(), []
 
@@ -92,7 +91,7 @@ def test_a_signal_stops_jobs_while_a_message_is_still_under_way(app: Flask, monk
     assert was_in_time == [True]
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("R42", "F30")
 def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, worker_program: subprocess.Popen[bytes]):
     stage.sandbox.hold("refresh")
@@ -114,7 +113,7 @@ def test_sigterm_lets_a_refresh_under_way_finish_and_be_stored(stage: Stage, wor
         assert list_workers() == []
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F83", "F30")
 @pytest.mark.parametrize(
     ("command", "sign", "code"),
@@ -141,7 +140,7 @@ def test_a_signal_to_stop_lets_what_is_in_flight_be_stored(
     assert stage.row(account_id).refreshed_at is not None
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F83")
 def test_a_worker_under_nohup_goes_on_when_its_terminal_ends(stage: Stage, ready_command: list[str]):
     stage.sandbox.hold("refresh")
@@ -178,7 +177,7 @@ def test_a_worker_tells_what_it_does_and_is_missed_when_it_falls_silent(stage: S
         assert session.scalar(text("SELECT count(*) FROM worker")) <= 1
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R38", "R102")
 def test_a_worker_that_died_before_the_clock_was_set_back_does_not_count_as_running(stage: Stage, clock: MovedClock):
     with stage.app.app_context():
@@ -193,7 +192,7 @@ def test_a_worker_that_died_before_the_clock_was_set_back_does_not_count_as_runn
         assert (list_workers(), list_living()) == ([], {}), "it is forgotten"
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F86")
 def test_a_worker_reports_a_passing_trouble_only_until_what_it_had_claimed_is_due_again(
     app: Flask, monkeypatch: pytest.MonkeyPatch
@@ -239,7 +238,7 @@ def test_a_token_that_does_not_open_delays_nobody(stage: Stage):
     assert account.refresh_token_sealed == b"not sealed by anybody", "quarantined, not overwritten"
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F47", "R35")
 def test_poison_accounts_follow_their_back_off_and_the_good_ones_are_on_time(stage: Stage):
     ids = stage.add_accounts(40)
@@ -263,7 +262,7 @@ def test_poison_accounts_follow_their_back_off_and_the_good_ones_are_on_time(sta
     assert len(stage.presentations()) == 36
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("R33", "F08")
 def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     ids = stage.add_accounts(30)
@@ -295,7 +294,7 @@ def test_a_refused_client_stops_the_sweep_and_touches_nobody(stage: Stage):
     assert all(row.refreshed_at for row in stage.rows())
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("R34")
 def test_a_mass_refusal_marks_nobody_and_pauses_again_when_others_are_refused_after_a_resume(stage: Stage):
     ids = stage.add_accounts(60)
@@ -319,7 +318,7 @@ def test_a_mass_refusal_marks_nobody_and_pauses_again_when_others_are_refused_af
     assert all((row.refused_at, row.refusals in {0, 1}) == (None, True) for row in stage.rows())
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("R34")
 def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(stage: Stage):
     ids = stage.add_accounts(8)
@@ -333,7 +332,7 @@ def test_second_refusals_of_many_accounts_mark_nobody_while_no_admin_resumed(sta
     assert len([row for row in stage.rows() if row.refused_at]) < 5
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F91", "R34")
 @pytest.mark.parametrize(
     ("fault", "event", "tried"),
@@ -363,7 +362,7 @@ def test_imported_pairs_that_are_refused_pause_nobody(
     assert (stage.alarms(), stage.events(other_id)) == ([], ["refreshed"])
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F91", "R34")
 def test_the_next_imported_pair_waits_until_the_failure_of_the_one_before_is_counted(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -393,7 +392,7 @@ def test_the_next_imported_pair_waits_until_the_failure_of_the_one_before_is_cou
     assert len(stage.presentations()) == 1
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F91", "R34")
 def test_refusal_of_our_client_is_an_alarm_also_if_only_imported_pairs_are_refreshed(stage: Stage):
     ids = stage.add_accounts(3)
@@ -407,7 +406,7 @@ def test_refusal_of_our_client_is_an_alarm_also_if_only_imported_pairs_are_refre
     assert [row.failures for row in stage.rows()] == [1, 1, 0], "when the alarm ends, others come first"
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F91", "R34")
 def test_first_refreshes_of_imported_pairs_hide_no_mass_refusal(stage: Stage):
     imported = stage.add_accounts(2, tenant_id="cd456")
@@ -449,7 +448,7 @@ def test_imported_pairs_are_refreshed_after_the_others_and_one_by_one(stage: Sta
         assert claim() == [imported[1]]
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("F98", "R34")
 def test_five_dead_accounts_pause_refreshing_once_and_are_marked_after_a_resume(stage: Stage):
     ids = stage.add_accounts(5)
@@ -494,7 +493,7 @@ def test_a_caller_hears_at_once_that_refreshing_is_paused_and_why(
     assert (_count_leased(stage), stage.presentations()) == (0, [])
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F99")
 def test_a_caller_who_waits_already_hears_of_a_pause_that_begins(stage: Stage):
     (account_id,) = stage.add_accounts()
@@ -543,7 +542,7 @@ def _count_leased(stage: Stage) -> int:
     return sum(stage.is_leased(row.id) for row in stage.rows())
 
 
-@POSTGRESQL
+@on_postgresql
 def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(
     stage: Stage, slow_sweep: refresh_worker.RefreshWorker
 ):
@@ -552,7 +551,7 @@ def test_a_worker_lives_on_the_dashboard_while_keap_keeps_it_waiting(
     until(lambda: _workers(stage)[0].beat_at > first, timeout=10)
 
 
-@POSTGRESQL
+@on_postgresql
 def test_no_more_accounts_are_leased_than_soon_get_their_call(stage: Stage, slow_sweep: refresh_worker.RefreshWorker):
     refreshed = slow_sweep.refreshed
     heard_at = slow_sweep._beat_due
@@ -579,7 +578,7 @@ def test_a_worker_that_is_stopped_finishes_what_is_sent_and_sends_no_more(
     ] * 4
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("R33", "F08")
 def test_what_is_leased_when_our_client_is_refused_is_let_go_although_the_worker_looks_for_more_meanwhile(
     stage: Stage, slow_sweep: refresh_worker.RefreshWorker, monkeypatch: pytest.MonkeyPatch
@@ -643,7 +642,7 @@ def _workers(stage: Stage) -> list[Worker]:
         return list_workers()
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R34", "F98")
 def test_the_commands_say_why_refreshing_is_paused_and_let_it_go_on(stage: Stage, ready_command: list[str]):
     ids = stage.add_accounts(8)
@@ -744,7 +743,7 @@ def test_the_first_workers_of_an_installation_may_reserve_together(stage: Stage)
 
 
 @pytest.mark.proves("R37", "F46")
-@POSTGRESQL
+@on_postgresql
 def test_hundreds_of_accounts_due_at_once_stay_under_the_limit(stage: Stage):
     stage.add_accounts(200)
     workers = stage.start(2, REFRESH_RATE_PER_MINUTE=600)
@@ -762,7 +761,7 @@ def test_hundreds_of_accounts_due_at_once_stay_under_the_limit(stage: Stage):
 
 
 @pytest.mark.long
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R37", "F46")
 def test_ten_thousand_accounts_due_at_once_are_done_under_the_limit(stage: Stage):
     stage.add_accounts(10_000)
@@ -784,7 +783,7 @@ def _check_rate(stage: Stage, per_second: int) -> None:
         assert len(stretch) <= 5 * per_second * 1.3 + 1
 
 
-@POSTGRESQL
+@on_postgresql
 def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -813,7 +812,7 @@ def test_a_fault_of_our_own_is_told_and_stops_only_its_own_account(
     assert f"account {unlucky}" in told.getMessage()
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("R35")
 def test_what_the_last_look_holds_back_counts_neither_against_keap_nor_the_account(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -835,7 +834,7 @@ def test_what_the_last_look_holds_back_counts_neither_against_keap_nor_the_accou
 
 
 @pytest.mark.proves("R33", "R36", "F21")
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_no_plan_of_postgresql_claims_more_than_a_worker_asked_for(stage: Stage):
     ids = stage.add_accounts(6)
 
@@ -873,7 +872,7 @@ def test_what_is_due_is_taken_up_once_and_soonest_expiry_first(stage: Stage, clo
     )
 
 
-@POSTGRESQL
+@on_postgresql
 @pytest.mark.proves("F32", "F48")
 def test_three_workers_whose_calls_outlast_the_interval_work_as_one_sweep(stage: Stage):
     """The workers look every 0.1 s, each call takes a second."""
@@ -897,7 +896,7 @@ def test_three_workers_whose_calls_outlast_the_interval_work_as_one_sweep(stage:
 # Keap as a whole answers badly
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R35", "F01")
 def test_a_circuit_opens_when_keap_as_a_whole_answers_badly(stage: Stage):
     stage.add_accounts(60)
@@ -913,7 +912,7 @@ def test_a_circuit_opens_when_keap_as_a_whole_answers_badly(stage: Stage):
     assert all((row.lease_owner, row.blocked_until, row.attempt_fingerprint) == (None, None, None) for row in spared)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F21")
 def test_a_circuit_probes_with_one_call_at_a_time(stage: Stage):
     stage.add_accounts(60)
@@ -929,7 +928,7 @@ def test_a_circuit_probes_with_one_call_at_a_time(stage: Stage):
         stage.sandbox.wait_held(2, timeout=1)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("F21", "F45")
 def test_after_a_day_without_keap_all_recover_inside_the_limit_and_soonest_first(stage: Stage):
     ids = stage.add_accounts(40, expires_in_seconds=3600)
@@ -961,7 +960,7 @@ def test_after_a_day_without_keap_all_recover_inside_the_limit_and_soonest_first
     _check_rate(stage, per_second=10)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R36")
 def test_questions_that_keap_does_not_answer_hold_up_no_refresh(stage: Stage):
     ids = stage.add_accounts(3)
@@ -980,7 +979,7 @@ def test_questions_that_keap_does_not_answer_hold_up_no_refresh(stage: Stage):
     assert stage.is_reconciled(*ids)
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R36")
 def test_a_question_for_which_no_thread_is_free_is_asked_later(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     account_id = stage.add_pending_account()
@@ -999,7 +998,7 @@ def test_a_question_for_which_no_thread_is_free_is_asked_later(stage: Stage, mon
 # Whether this is the living installation
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R41", "F89")
 def test_a_check_that_an_outage_cut_short_is_made_again_before_anything_is_claimed(
     app: Flask, monkeypatch: pytest.MonkeyPatch
@@ -1036,7 +1035,7 @@ def test_processes_that_start_together_take_the_database_for_no_backup(stage: St
     assert stage.alarms() == []
 
 
-@SQLITE
+@on_sqlite
 @pytest.mark.proves("R39")
 def test_a_used_account_is_refreshed_ahead_of_expiry_and_an_idle_one_about_day_thirty(stage: Stage):
     idle, used = stage.add_accounts(2, expires_in_seconds=86_399)

@@ -19,10 +19,10 @@ from keap_connect.settings import SANDBOX_CLIENT_ID
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended
 from tests.flows.stored import Stored, token_calls
+from tests.support.engines import on_postgresql
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 pytestmark = pytest.mark.proves("R28", "F29")
 
 

@@ -12,20 +12,18 @@ from keap_connect.connect.endings import Ending
 from keap_connect.web.rendering import exact_time
 from tests.flows.endings import assert_ended
 from tests.flows.stored import Stored
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
 
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
-
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def assert_connected(visitor: Visitor) -> None:
     assert_ended(visitor, Ending.CONNECTED, 200, "Your Keap account is connected")
 
 
-@postgresql_only
+@on_postgresql
 def test_customer_connects_and_sees_which_account_and_by_whom(visitor: Visitor, stored: Stored):
     visitor.connect(person=ANN_LEE, tenant="ab123")
 
@@ -46,7 +44,7 @@ def test_customer_connects_and_sees_which_account_and_by_whom(visitor: Visitor, 
         assert exact_time(moment) not in visitor.text
 
 
-@postgresql_only
+@on_postgresql
 def test_stored_account_holds_what_keap_told_and_the_tokens_keap_issued(visitor: Visitor, stored: Stored):
     visitor.connect(person=ANN_LEE, tenant="ab123")
 
@@ -58,7 +56,7 @@ def test_stored_account_holds_what_keap_told_and_the_tokens_keap_issued(visitor:
     assert stored.history(account.id) == ["connected"]
 
 
-@postgresql_only
+@on_postgresql
 def test_stored_tokens_are_the_ones_that_keap_takes_for_live(visitor: Visitor, stored: Stored, admin: Visitor):
     visitor.connect()
 
@@ -69,7 +67,7 @@ def test_stored_tokens_are_the_ones_that_keap_takes_for_live(visitor: Visitor, s
     assert stored.history(1) == ["connected", "refreshed"]
 
 
-@postgresql_only
+@on_postgresql
 def test_person_connects_many_keap_accounts(visitor: Visitor, stored: Stored):
     visitor.connect(person=ANN_LEE, tenant="ab123")
     visitor.connect(person=ANN_LEE, tenant="cd456")
@@ -79,7 +77,7 @@ def test_person_connects_many_keap_accounts(visitor: Visitor, stored: Stored):
     assert [stored.owner(account.id) for account in stored.accounts()] == [("ab123", ANN), ("cd456", ANN)]
 
 
-@postgresql_only
+@on_postgresql
 def test_two_people_of_one_keap_account_become_two_accounts(new_visitor: Callable[[], Visitor], stored: Stored):
     ann, ben = new_visitor(), new_visitor()
 
@@ -94,7 +92,7 @@ def test_two_people_of_one_keap_account_become_two_accounts(new_visitor: Callabl
     assert stored.rows()[:1] == before
 
 
-@postgresql_only
+@on_postgresql
 def test_second_connect_renews_the_same_account_and_keeps_its_history(
     new_visitor: Callable[[], Visitor], stored: Stored
 ):
@@ -124,7 +122,7 @@ def test_name_changed_at_keap_is_taken_over_by_the_next_connect(visitor: Visitor
     assert stored.account().business_name == "Acme & Daughters"
 
 
-@sqlite_only
+@on_sqlite
 def test_app_asks_for_the_one_scope_that_keap_knows_and_for_a_code(visitor: Visitor):
     asked = parse_qs(urlsplit(visitor.set_out()).query, strict_parsing=True)
 
@@ -150,7 +148,7 @@ class TestKeapDoesNotTellWhoItIs:
             ("redirect", {"status": 302}),
         ],
     )
-    @sqlite_only
+    @on_sqlite
     def test_tokens_are_kept_whatever_user_info_answers(
         self, fault: str, parameters: dict[str, object], visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -172,7 +170,7 @@ class TestKeapDoesNotTellWhoItIs:
         assert not stored.account().is_pending
         assert stored.account().business_name is None
 
-    @postgresql_only
+    @on_postgresql
     def test_customer_finds_the_pending_account_among_their_own(self, visitor: Visitor, sandbox: Sandbox):
         sandbox.fault("html_503", "api")
 
@@ -181,7 +179,7 @@ class TestKeapDoesNotTellWhoItIs:
 
         assert "ab123" in visitor.text
 
-    @postgresql_only
+    @on_postgresql
     def test_admin_lets_the_details_be_filled_in_later(
         self, visitor: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -199,7 +197,7 @@ class TestKeapDoesNotTellWhoItIs:
         assert stored.tokens(1) == tokens
         assert stored.history(1) == ["connected", "details_filled_in"]
 
-    @sqlite_only
+    @on_sqlite
     def test_asking_again_in_vain_keeps_the_tokens(
         self, visitor: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -213,7 +211,7 @@ class TestKeapDoesNotTellWhoItIs:
         assert "Keap did not say who this account belongs to. Its tokens are kept." in admin.text
         assert stored.rows() == before
 
-    @postgresql_only
+    @on_postgresql
     def test_grant_moves_into_the_account_that_the_person_has_already(
         self, visitor: Visitor, new_visitor: Callable[[], Visitor], admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -232,7 +230,7 @@ class TestKeapDoesNotTellWhoItIs:
         assert stored.tokens(1) == fresh
         assert stored.history(1) == ["connected", "reconnected", "moved_here"]
 
-    @postgresql_only
+    @on_postgresql
     def test_customer_follows_the_grant_that_moved(
         self, visitor: Visitor, new_visitor: Callable[[], Visitor], admin: Visitor, sandbox: Sandbox
     ):
@@ -248,7 +246,7 @@ class TestKeapDoesNotTellWhoItIs:
             assert visitor.get(path).status_code == 200
             assert "Acme Plumbing" in visitor.text
 
-    @sqlite_only
+    @on_sqlite
     def test_moved_grant_keeps_the_day_from_which_its_45_days_count(
         self, visitor: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -268,7 +266,7 @@ class TestKeapDoesNotTellWhoItIs:
 class TestWhichTenantItIs:
     """From the token response's scope, else from the header on every answer of the API."""
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.parametrize("user_info_names_it", [True, False])
     def test_tenant_missing_from_the_scope_is_learned_from_the_header(
         self, user_info_names_it: bool, visitor: Visitor, stored: Stored, sandbox: Sandbox
@@ -282,7 +280,7 @@ class TestWhichTenantItIs:
         assert stored.account().tenant_id == "cd456"
         assert stored.owner(1) == ("cd456", ANN)
 
-    @sqlite_only
+    @on_sqlite
     def test_tenant_that_nobody_names_leaves_the_account_pending(
         self, visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -296,7 +294,7 @@ class TestWhichTenantItIs:
         assert stored.account().tenant_id is None
         assert stored.owner(1) == ("cd456", ANN)
 
-    @sqlite_only
+    @on_sqlite
     def test_scope_in_the_callback_is_no_proof_of_the_tenant(self, visitor: Visitor, stored: Stored, sandbox: Sandbox):
         callback_url = sandbox.consent(visitor.set_out(), ANN_LEE, "ab123")
         assert "ab123" in callback_url
@@ -307,7 +305,7 @@ class TestWhichTenantItIs:
         assert stored.account().tenant_id == "ab123"
 
 
-@sqlite_only
+@on_sqlite
 class TestOddGrants:
     """What Keap may grant instead of the usual; all of it is stored, none of it is passed over in silence."""
 

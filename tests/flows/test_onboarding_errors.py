@@ -17,6 +17,7 @@ from keap_connect.connect.flows import list_journeys
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, next_steps
 from tests.flows.stored import Stored, token_calls
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
@@ -26,7 +27,7 @@ AssertFailed = Callable[..., None]
 Parameters = dict[str, str | list[str] | None]
 
 # What is stored is the same on both databases here: nothing. The endings that store something run on both.
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 @pytest.fixture

@@ -10,13 +10,11 @@ from keap_connect.connect.endings import Ending
 from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.stored import Stored, token_calls
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
 
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
-
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ class TestSameTenantAndPerson:
         assert not set(old_tokens) & set(stored.tokens(1))
         assert stored.history(1) == ["connected", "reconnected"]
 
-    @postgresql_only
+    @on_postgresql
     def test_admin_reconnects_from_the_account_page(self, admin: Visitor, stored: Stored):
         stored.place("ab123", ANN_LEE)
         old_tokens = stored.tokens(1)
@@ -58,14 +56,14 @@ class TestSameTenantAndPerson:
         assert not set(old_tokens) & set(stored.tokens(1))
         assert stored.history(1) == ["connected", "reconnected"]
 
-    @sqlite_only
+    @on_sqlite
     def test_page_says_which_account_to_choose_at_keap(self, ann: Visitor):
         ann.get("/reconnect/1")
 
         assert heading_of(ann) == "Reconnect Acme Plumbing"
         assert "choose the same Keap account, ab123" in " ".join(ann.text.split())
 
-    @postgresql_only
+    @on_postgresql
     def test_disconnected_account_comes_back_under_its_old_id(self, ann: Visitor, stored: Stored):
         ann.get("/accounts/1/disconnect")
         ann.press("/accounts/1/disconnect")
@@ -89,7 +87,7 @@ class TestSameTenantAndPerson:
         assert (stored.account(1).refused_at, stored.account(1).failures) == (None, 0)
 
     @pytest.mark.proves("R14", "F13")
-    @sqlite_only
+    @on_sqlite
     def test_grant_without_a_refresh_token_replaces_the_whole_pair(
         self, ann: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -103,7 +101,7 @@ class TestSameTenantAndPerson:
         assert refresh_token is None
         assert stored.account(1).kind == "access_token_only"
 
-    @sqlite_only
+    @on_sqlite
     def test_denied_reconnect_leaves_the_account_and_leads_back_to_it(self, ann: Visitor, stored: Stored):
         before = stored.row(1)
 
@@ -118,7 +116,7 @@ class TestSameTenantAndPerson:
 class TestSameTenantOtherPerson:
     """Account A takes that person, unless they have an account already."""
 
-    @postgresql_only
+    @on_postgresql
     def test_account_takes_the_person_who_allowed_it_this_time(self, ann: Visitor, stored: Stored):
         stored.set(1, label="Acme", external_id="crm:7")
 
@@ -135,7 +133,7 @@ class TestSameTenantOtherPerson:
             "address": "127.0.0.1",
         }
 
-    @postgresql_only
+    @on_postgresql
     def test_person_with_an_account_gets_that_one_updated_and_the_page_of_the_other_says_so(
         self, ann: Visitor, admin: Visitor, stored: Stored
     ):
@@ -152,7 +150,7 @@ class TestSameTenantOtherPerson:
         told = "A reconnect was authorized by Ben Ortiz, who has an account of their own; that one was updated instead."
         assert told in admin.text
 
-    @sqlite_only
+    @on_sqlite
     def test_details_of_the_person_before_do_not_stay_on_the_account(
         self, ann: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -186,7 +184,7 @@ class TestOtherTenantNotKnown:
         assert stored.rows() == self.before
         assert stored.history(1) == ["connected", "other_tenant_chosen"]
 
-    @sqlite_only
+    @on_sqlite
     def test_reload_asks_the_same_question_again(self, asked: Visitor, stored: Stored, sandbox: Sandbox):
         sandbox.clear_ledger()
 
@@ -195,7 +193,7 @@ class TestOtherTenantNotKnown:
         assert heading_of(asked) == "You chose another Keap account"
         assert token_calls(sandbox) == []
 
-    @postgresql_only
+    @on_postgresql
     def test_customer_connects_it_as_a_new_account(self, asked: Visitor, stored: Stored):
         asked.press(confirmation(asked), choice="connect")
 
@@ -206,7 +204,7 @@ class TestOtherTenantNotKnown:
         asked.get("/your-accounts")
         assert "Bright Dental" in asked.text
 
-    @postgresql_only
+    @on_postgresql
     def test_customer_leaves_everything_as_it_is(self, asked: Visitor, stored: Stored):
         asked.press(confirmation(asked), choice="discard")
 
@@ -214,7 +212,7 @@ class TestOtherTenantNotKnown:
         assert stored.rows() == self.before
         assert stored.flows()[-1].pending_grant_sealed is None
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.parametrize("path", ["reload", "decide"])
     def test_decision_after_ten_minutes_comes_too_late(
         self, path: str, asked: Visitor, stored: Stored, clock: MovedClock
@@ -229,7 +227,7 @@ class TestOtherTenantNotKnown:
         assert_ended(asked, Ending.DECISION_EXPIRED, 200, "The decision was not made in time")
         assert stored.rows() == self.before
 
-    @sqlite_only
+    @on_sqlite
     def test_grant_past_its_time_is_forgotten_at_the_next_start(
         self, asked: Visitor, stored: Stored, new_visitor: Callable[[], Visitor], clock: MovedClock
     ):
@@ -242,7 +240,7 @@ class TestOtherTenantNotKnown:
         asked.get(asked.page.url)
         assert_ended(asked, Ending.DECISION_EXPIRED, 200, "The decision was not made in time")
 
-    @sqlite_only
+    @on_sqlite
     def test_second_press_decides_nothing_more(self, asked: Visitor, stored: Stored):
         action, fields = confirmation(asked), asked.fields(confirmation(asked))
         asked.press(action, choice="connect")
@@ -252,7 +250,7 @@ class TestOtherTenantNotKnown:
 
         assert stored.rows() == after_first
 
-    @sqlite_only
+    @on_sqlite
     def test_nobody_else_can_see_the_question_or_decide(
         self, asked: Visitor, stored: Stored, new_visitor: Callable[[], Visitor]
     ):
@@ -268,7 +266,7 @@ class TestOtherTenantNotKnown:
         assert "Bright Dental" not in seen.text
         assert stored.rows() == self.before
 
-    @sqlite_only
+    @on_sqlite
     def test_held_tokens_are_on_no_page_and_in_no_row(self, asked: Visitor, stored: Stored):
         rows = repr(stored.rows("authorization_flow"))
 
@@ -276,7 +274,7 @@ class TestOtherTenantNotKnown:
             assert token not in asked.page.text
             assert token not in rows
 
-    @sqlite_only
+    @on_sqlite
     def test_customer_who_connects_it_elsewhere_meanwhile_updates_that_account(
         self, asked: Visitor, stored: Stored, new_visitor: Callable[[], Visitor]
     ):
@@ -291,7 +289,7 @@ class TestOtherTenantNotKnown:
 class TestOtherTenantKnown:
     """That account is updated, and A never changes."""
 
-    @postgresql_only
+    @on_postgresql
     def test_account_of_the_tenant_that_was_chosen_is_updated(self, ann: Visitor, admin: Visitor, stored: Stored):
         chosen = stored.place("cd456", ANN_LEE, label="Ann at Bright")
         before, old_tokens = stored.row(1), stored.tokens(chosen)
@@ -306,7 +304,7 @@ class TestOtherTenantKnown:
         admin.get("/accounts/1")
         assert "A reconnect ended at another Keap account, cd456. Nothing changed here." in admin.text
 
-    @sqlite_only
+    @on_sqlite
     def test_account_of_another_person_in_that_tenant_is_not_touched(
         self, ann: Visitor, admin: Visitor, stored: Stored
     ):
@@ -322,7 +320,7 @@ class TestOtherTenantKnown:
 class TestPending:
     """Keap did not tell who allowed it: the decision is made once it does."""
 
-    @postgresql_only
+    @on_postgresql
     def test_pending_account_is_completed_by_a_reconnect(self, visitor: Visitor, stored: Stored, sandbox: Sandbox):
         sandbox.fault("html_503", "api")
         visitor.connect(person=ANN_LEE, tenant="ab123")
@@ -333,7 +331,7 @@ class TestPending:
         assert_ended(visitor, Ending.RECONNECTED, 200, "Your Keap account is connected again", "Acme Plumbing")
         assert (stored.account().id, stored.account().keap_user_id) == (1, str(ANN))
 
-    @postgresql_only
+    @on_postgresql
     def test_reconnect_by_an_unnamed_person_leaves_the_account_until_keap_tells(
         self, ann: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -352,7 +350,7 @@ class TestPending:
         assert stored.account().id == 1
         assert stored.tokens(1) == fresh
 
-    @postgresql_only
+    @on_postgresql
     def test_unnamed_person_who_turns_out_to_be_another_takes_the_account(
         self, ann: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -384,7 +382,7 @@ class TestPending:
         assert stored.account(2).tenant_id == "cd456"
         assert stored.owner(2) == ("cd456", ANN)
 
-    @sqlite_only
+    @on_sqlite
     def test_older_unnamed_grant_does_not_replace_a_newer_one(
         self, visitor: Visitor, new_visitor: Callable[[], Visitor], admin: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -401,7 +399,7 @@ class TestPending:
         assert stored.tokens(2) == newest
 
     @pytest.mark.parametrize("tenant", ["ab123", "cd456"])
-    @sqlite_only
+    @on_sqlite
     def test_unnamed_person_of_a_tenant_that_keap_named(
         self, tenant: str, ann: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -415,7 +413,7 @@ class TestPending:
         assert stored.row(1) == before
 
 
-@sqlite_only
+@on_sqlite
 class TestWhoMayStart:
     """An admin, and the customer whose account it is; to all others it does not exist."""
 

@@ -18,14 +18,12 @@ from keap_connect.models import ReconnectLink
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.stored import Stored, token_calls
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
 
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 GONE = "This link does not work"
-
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ def is_gone(visitor: Visitor, link: str) -> bool:
     return visitor.page.status_code == 404 and heading_of(visitor) == GONE
 
 
-@postgresql_only
+@on_postgresql
 @pytest.mark.proves("R15")
 def test_person_without_a_sign_in_reconnects_by_the_link_once(
     link: str, visitor: Visitor, admin: Visitor, stored: Stored
@@ -80,7 +78,7 @@ def test_person_without_a_sign_in_reconnects_by_the_link_once(
     assert "/accounts/1/reconnect-links/1/revoke" not in admin.page.text
 
 
-@sqlite_only
+@on_sqlite
 def test_opening_a_link_starts_nothing_and_names_nobody(link: str, visitor: Visitor, stored: Stored):
     visitor.get(link)
 
@@ -90,7 +88,7 @@ def test_opening_a_link_starts_nothing_and_names_nobody(link: str, visitor: Visi
         assert fact not in visitor.page.text
 
 
-@postgresql_only
+@on_postgresql
 @pytest.mark.proves("R15")
 @pytest.mark.parametrize("by_link", [True, False])
 def test_a_reconnect_revokes_the_other_links_of_that_account_and_no_more(
@@ -111,7 +109,7 @@ def test_a_reconnect_revokes_the_other_links_of_that_account_and_no_more(
     assert stored.history(1).count("reconnected") == 1
 
 
-@postgresql_only
+@on_postgresql
 @pytest.mark.proves("R15")
 def test_used_expired_revoked_and_random_links_look_all_the_same(
     make_link: Callable[..., str], new_visitor: Callable[[], Visitor], admin: Visitor, clock: MovedClock, stored: Stored
@@ -167,7 +165,7 @@ def test_pressing_a_link_whose_account_is_erased_at_that_moment_starts_nothing(
     assert stored.flows() == []
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_an_account_that_is_erased_while_its_link_is_made_has_none(
     app: Flask, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ):
@@ -179,7 +177,7 @@ def test_an_account_that_is_erased_while_its_link_is_made_has_none(
 
 
 @pytest.mark.proves("R15")
-@sqlite_only
+@on_sqlite
 def test_link_is_random_and_only_its_hash_is_stored(make_link: Callable[..., str], app: Flask):
     secrets = [make_link().removeprefix("/r/") for _ in range(2)]
 
@@ -191,7 +189,7 @@ def test_link_is_random_and_only_its_hash_is_stored(make_link: Callable[..., str
     assert [secret for secret in secrets if any(secret in row for row in rows)] == []
 
 
-@sqlite_only
+@on_sqlite
 def test_person_who_pressed_deny_tries_the_link_again(link: str, visitor: Visitor, stored: Stored):
     before = stored.row(1)
     follow(visitor, link, allow=False)
@@ -205,7 +203,7 @@ def test_person_who_pressed_deny_tries_the_link_again(link: str, visitor: Visito
     assert stored.history(1).count("reconnect_link_used") == 1
 
 
-@sqlite_only
+@on_sqlite
 def test_trying_again_ends_with_the_link(link: str, visitor: Visitor, new_visitor: Callable[[], Visitor]):
     follow(visitor, link, allow=False)
     (again,) = next_steps(visitor)
@@ -216,7 +214,7 @@ def test_trying_again_ends_with_the_link(link: str, visitor: Visitor, new_visito
     assert (visitor.page.status_code, heading_of(visitor)) == (404, GONE)
 
 
-@postgresql_only
+@on_postgresql
 @pytest.mark.proves("R14")
 def test_person_who_is_another_takes_the_account_over_by_the_usual_rules(link: str, visitor: Visitor, stored: Stored):
     follow(visitor, link, person=BEN_ORTIZ, tenant="ab123")
@@ -227,7 +225,7 @@ def test_person_who_is_another_takes_the_account_over_by_the_usual_rules(link: s
 
 @pytest.mark.proves("R14", "R15")
 @pytest.mark.parametrize("choice", ["connect", "discard"])
-@sqlite_only
+@on_sqlite
 def test_another_keap_account_changes_nothing_and_the_page_does_not_tell_which_one_was_meant(
     link: str, visitor: Visitor, stored: Stored, choice: str
 ):
@@ -247,7 +245,7 @@ def test_another_keap_account_changes_nothing_and_the_page_does_not_tell_which_o
 
 
 @pytest.mark.proves("R14", "R15")
-@sqlite_only
+@on_sqlite
 def test_after_another_keap_account_the_first_button_chooses_again_by_the_same_link(
     link: str, visitor: Visitor, stored: Stored
 ):
@@ -274,7 +272,7 @@ class TestTwoPeopleWithOneLink:
         self.callback = sandbox.consent(person.set_out(link, link), BEN_ORTIZ, "ab123", allow=True)
         return person
 
-    @postgresql_only
+    @on_postgresql
     def test_second_one_back_changes_nothing_and_is_told(
         self, link: str, second: Visitor, visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -288,7 +286,7 @@ class TestTwoPeopleWithOneLink:
         assert token_calls(sandbox) == []
         assert stored.row(1) == before
 
-    @sqlite_only
+    @on_sqlite
     def test_revoked_while_at_keap_it_changes_nothing_either(self, second: Visitor, admin: Visitor, stored: Stored):
         before = stored.row(1)
         admin.get("/accounts/1")
@@ -315,7 +313,7 @@ class TestTwoPeopleWithOneLink:
         assert stored.history(1).count("reconnect_link_used") == 1
 
 
-@sqlite_only
+@on_sqlite
 def test_link_of_one_account_cannot_be_revoked_under_another(
     make_link: Callable[..., str], admin: Visitor, visitor: Visitor, stored: Stored
 ):
@@ -330,7 +328,7 @@ def test_link_of_one_account_cannot_be_revoked_under_another(
     assert not is_gone(visitor, link)
 
 
-@sqlite_only
+@on_sqlite
 def test_secret_of_a_link_stands_in_no_log(link: str, visitor: Visitor, caplog: pytest.LogCaptureFixture):
     caplog.clear()
     visitor.session.post(visitor.base_url + link, data={"csrf_token": "forged"})

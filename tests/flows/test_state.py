@@ -23,15 +23,13 @@ from tests.conftest import MovedClock
 from tests.flows.endings import assert_ended, heading_of, next_steps
 from tests.flows.recorder import Recorder
 from tests.flows.stored import Stored, token_calls
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, BEN, Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import move, send, visit
 
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
 PATIENCE_SECONDS = 30
-
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ def same_browser(visitor: Visitor) -> Visitor:
     return tab
 
 
-@sqlite_only
+@on_sqlite
 class TestState:
     """What it is made of, and whom it belongs to."""
 
@@ -184,7 +182,7 @@ class TestOneCallbackManyTimes:
         assert len(token_calls(sandbox)) == 1
         assert stored.owner(stored.account().id) == ("ab123", ANN)
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.proves("F49")
     def test_back_and_reload_show_the_result_of_the_first(
         self, visitor: Visitor, callback_url: str, stored: Stored, sandbox: Sandbox
@@ -201,7 +199,7 @@ class TestOneCallbackManyTimes:
         assert stored.rows() == before
 
     @pytest.mark.proves("R13")
-    @sqlite_only
+    @on_sqlite
     @pytest.mark.parametrize(
         "late", ["&error=access_denied", "&error=server_error&error_description=late", "&code=GdRGbcuo"]
     )
@@ -217,7 +215,7 @@ class TestOneCallbackManyTimes:
         assert len(token_calls(sandbox)) == 1
 
     @pytest.mark.proves("R12", "F51")
-    @sqlite_only
+    @on_sqlite
     @pytest.mark.parametrize(
         ("name", "value"),
         [
@@ -241,7 +239,7 @@ class TestOneCallbackManyTimes:
         assert_connected(visitor)
 
     @pytest.mark.proves("R12", "F51")
-    @sqlite_only
+    @on_sqlite
     @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE"])
     def test_other_methods_consume_nothing(self, method: str, visitor: Visitor, callback_url: str, sandbox: Sandbox):
         answer = visitor.session.request(method, callback_url, timeout=30)
@@ -252,7 +250,7 @@ class TestOneCallbackManyTimes:
         assert_connected(visitor)
 
     @pytest.mark.proves("F51")
-    @sqlite_only
+    @on_sqlite
     def test_link_preview_without_cookies_consumes_nothing(self, visitor: Visitor, callback_url: str, sandbox: Sandbox):
         preview = requests.get(callback_url, timeout=30)
 
@@ -266,7 +264,7 @@ class TestManyJourneysAtOnce:
     """Tabs do not disturb each other, and leave nothing behind in the browser."""
 
     @pytest.mark.proves("R63")
-    @sqlite_only
+    @on_sqlite
     def test_thirty_starts_in_one_browser_and_the_first_middle_and_last_of_them_arrive(
         self, app: Flask, stored: Stored, sandbox: Sandbox
     ):
@@ -287,7 +285,7 @@ class TestManyJourneysAtOnce:
         owners = [stored.owner(account.id) for account in stored.accounts()]
         assert owners == [("ab123", ANN), ("cd456", ANN), ("ab123", BEN)]
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.proves("R63")
     def test_unfinished_journeys_of_one_browser_are_bounded(self, app: Flask, stored: Stored, sandbox: Sandbox):
         visitor, other = visit(app, sandbox), visit(app, sandbox)
@@ -326,7 +324,7 @@ class TestManyJourneysAtOnce:
         assert [stored.owner(account.id) for account in stored.accounts()] == [("cd456", ANN), ("ab123", ANN)]
 
     @pytest.mark.proves("F50")
-    @sqlite_only
+    @on_sqlite
     def test_two_tabs_of_an_exchange_at_the_same_time_are_not_mixed_up(
         self, visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -350,7 +348,7 @@ class TestManyJourneysAtOnce:
         assert_connected(tabs["cd456"], "Bright Dental")
         assert {stored.owner(account.id) for account in stored.accounts()} == {("ab123", ANN), ("cd456", ANN)}
 
-    @sqlite_only
+    @on_sqlite
     def test_start_page_that_was_open_while_another_tab_connected_still_works(self, visitor: Visitor):
         waiting = visitor.get("/")
         visitor.connect(person=ANN_LEE, tenant="ab123")
@@ -364,7 +362,7 @@ class TestManyJourneysAtOnce:
 class TestBrowserForgets:
     """The person comes back without what they left with, or not at all."""
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.proves("F52")
     def test_cookies_deleted_at_keap_end_in_a_friendly_restart(
         self, visitor: Visitor, callback_url: str, stored: Stored, sandbox: Sandbox
@@ -381,7 +379,7 @@ class TestBrowserForgets:
         assert_connected(visitor)
 
     @pytest.mark.proves("F52")
-    @sqlite_only
+    @on_sqlite
     def test_sign_in_that_ended_at_keap_does_not_stop_the_journey(
         self, visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -393,7 +391,7 @@ class TestBrowserForgets:
 
         assert_connected(visitor, "Bright Dental")
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.proves("F55")
     def test_person_whom_keap_never_sends_back_is_counted_once_their_time_is_up(
         self, visitor: Visitor, admin: Visitor, clock: MovedClock, sandbox: Sandbox
@@ -408,7 +406,7 @@ class TestBrowserForgets:
 
         assert "1 person started to connect within the last day and did not finish" in admin.text
 
-    @sqlite_only
+    @on_sqlite
     def test_person_who_set_out_the_day_before_yesterday_is_no_longer_counted(
         self, visitor: Visitor, admin: Visitor, clock: MovedClock
     ):
@@ -421,14 +419,14 @@ class TestBrowserForgets:
         assert heading_of(admin) == "Accounts"
         assert "did not finish" not in admin.text
 
-    @sqlite_only
+    @on_sqlite
     def test_start_page_helps_whoever_landed_in_account_central(self, visitor: Visitor):
         visitor.get("/")
 
         assert "I landed in Account Central and never came back" in visitor.text
 
 
-@sqlite_only
+@on_sqlite
 class TestWhereTheBrowserIsSent:
     """Addresses come from the settings, never from the request; and none of ours keeps a secret."""
 
@@ -507,7 +505,7 @@ class TestWhereTheBrowserIsSent:
         assert all(url.startswith("/static/") for url in loaded)
 
 
-@sqlite_only
+@on_sqlite
 class TestPKCE:
     """Switched on, each journey has a verifier of its own, and it never leaves the server but for the token request."""
 

@@ -9,13 +9,11 @@ from flask import Flask
 from tests.conftest import MovedClock
 from tests.flows.endings import heading_of, next_steps
 from tests.flows.stored import Stored, files_of, has_pieces_of
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import ANN, Sandbox
 from tests.support.visitor import Visitor
 
 ANN_LEE, BEN_ORTIZ = "ann.lee@example.com", "ben.ortiz@example.com"
-
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def disconnect(visitor: Visitor, account_id: int = 1) -> None:
 class TestComingBack:
     """No password: whoever connects again has shown who they are."""
 
-    @postgresql_only
+    @on_postgresql
     def test_customer_finds_all_accounts_of_the_same_keap_user(self, ann: Visitor, new_visitor: Callable[[], Visitor]):
         new_visitor().connect(person=ANN_LEE, tenant="cd456")
 
@@ -47,7 +45,7 @@ class TestComingBack:
         for fact in ("Acme Plumbing", "ab123", "Bright Dental", "cd456"):
             assert fact in later.text
 
-    @postgresql_only
+    @on_postgresql
     def test_customer_sees_nothing_of_others_not_even_of_the_same_keap_account(
         self, ann: Visitor, new_visitor: Callable[[], Visitor], stored: Stored
     ):
@@ -64,7 +62,7 @@ class TestComingBack:
         for fact in ("Ann", "Bright Dental", "cd456"):
             assert fact not in ben.page.text
 
-    @sqlite_only
+    @on_sqlite
     def test_customer_does_not_see_the_label_that_the_integrator_gave(self, ann: Visitor, stored: Stored):
         stored.set(1, label="Difficult")
 
@@ -74,12 +72,12 @@ class TestComingBack:
         ann.reconnect(1, tenant="cd456")
         assert "Difficult" not in ann.page.text
 
-    @sqlite_only
+    @on_sqlite
     def test_result_page_shows_the_way_to_the_accounts(self, ann: Visitor):
         assert "/your-accounts" in next_steps(ann)
         assert ann.get("/your-accounts").status_code == 200
 
-    @sqlite_only
+    @on_sqlite
     @pytest.mark.parametrize("path", ["/accounts/1/disconnect", "/reconnect/1"])
     def test_browser_that_has_not_connected_is_asked_to(self, path: str, ann: Visitor, visitor: Visitor):
         visitor.get(path)
@@ -88,7 +86,7 @@ class TestComingBack:
         assert heading_of(visitor) == "You are not signed in"
         assert "Acme" not in visitor.text
 
-    @sqlite_only
+    @on_sqlite
     def test_browser_that_has_not_connected_sees_an_ordinary_page_without_accounts(
         self, ann: Visitor, visitor: Visitor
     ):
@@ -99,7 +97,7 @@ class TestComingBack:
         assert "No account here yet" in visitor.text
         assert "Acme" not in visitor.text
 
-    @sqlite_only
+    @on_sqlite
     def test_person_replaced_by_another_no_longer_sees_the_account(self, ann: Visitor, admin: Visitor):
         admin.reconnect(1, person=BEN_ORTIZ, tenant="ab123")
 
@@ -108,7 +106,7 @@ class TestComingBack:
         assert "Acme" not in ann.text
         assert ann.get("/accounts/1/disconnect").status_code == 404
 
-    @sqlite_only
+    @on_sqlite
     def test_person_without_a_name_yet_loses_the_account_to_whoever_reconnects_it(
         self, visitor: Visitor, admin: Visitor, sandbox: Sandbox
     ):
@@ -121,7 +119,7 @@ class TestComingBack:
         assert "No account here yet" in visitor.get("/your-accounts").text
         assert visitor.get("/accounts/1/disconnect").status_code == 403
 
-    @sqlite_only
+    @on_sqlite
     @pytest.mark.parametrize("has_another_account", [True, False])
     def test_person_whose_name_came_later_is_that_person_from_then_on(
         self, has_another_account: bool, visitor: Visitor, admin: Visitor, stored: Stored, sandbox: Sandbox
@@ -143,12 +141,12 @@ class TestComingBack:
         visitor.get("/your-accounts")
         assert "Acme" not in visitor.text
 
-    @sqlite_only
+    @on_sqlite
     def test_customer_is_no_admin(self, ann: Visitor):
         for path in ("/accounts", "/accounts/1"):
             assert ann.get(path, allow_redirects=False).headers["Location"].startswith("/signin")
 
-    @sqlite_only
+    @on_sqlite
     def test_sign_out_button_of_an_admin_works_on_the_page_that_a_reconnect_ends_at(
         self, admin: Visitor, stored: Stored
     ):
@@ -164,7 +162,7 @@ class TestComingBack:
 class TestDisconnect:
     """Asked once more, told how to withdraw the consent at Keap, and really forgotten."""
 
-    @postgresql_only
+    @on_postgresql
     def test_customer_is_asked_and_told_how_to_withdraw_at_keap(self, ann: Visitor, stored: Stored):
         ann.get("/accounts/1/disconnect")
         question = ann.text
@@ -179,7 +177,7 @@ class TestDisconnect:
         assert stored.account().disconnected_at
         assert stored.history(1) == ["connected", "disconnected"]
 
-    @postgresql_only
+    @on_postgresql
     def test_disconnected_account_offers_reconnect_and_nothing_else(self, ann: Visitor):
         disconnect(ann)
 
@@ -187,7 +185,7 @@ class TestDisconnect:
         assert "/reconnect/1" in next_steps(ann)
         assert "/accounts/1/disconnect" not in next_steps(ann)
 
-    @postgresql_only
+    @on_postgresql
     def test_other_accounts_of_the_same_person_stay_connected(self, ann: Visitor, stored: Stored):
         ann.connect(person=ANN_LEE, tenant="cd456")
         before = stored.row(2)
@@ -197,7 +195,7 @@ class TestDisconnect:
         assert stored.row(2) == before
         assert stored.owner(2) == ("cd456", ANN)
 
-    @sqlite_only
+    @on_sqlite
     @pytest.mark.parametrize("method", ["GET", "POST"])
     def test_foreign_account_cannot_be_disconnected(self, method: str, ann: Visitor, stored: Stored):
         stored.place("ef789", "cleo.marsh@example.com")
@@ -213,7 +211,7 @@ class TestDisconnect:
 
     @pytest.mark.proves("R25")
     @pytest.mark.parametrize("fault", [None, "long_tokens"])
-    @sqlite_only
+    @on_sqlite
     def test_tokens_are_nowhere_in_the_database_files_neither_clear_nor_sealed(
         self, fault: str | None, app: Flask, visitor: Visitor, stored: Stored, sandbox: Sandbox
     ):
@@ -249,7 +247,7 @@ class TestDisconnect:
         assert stored.tokens(1) == (None, None)
         assert stored.account().disconnected_at
 
-    @sqlite_only
+    @on_sqlite
     def test_second_press_changes_nothing_more(self, ann: Visitor, stored: Stored):
         ann.get("/accounts/1/disconnect")
         form = ann.fields("/accounts/1/disconnect")
@@ -264,7 +262,7 @@ class TestDisconnect:
 class TestSignOut:
     """On a shared computer: the session ends on the server, and nothing brings it back but Keap."""
 
-    @postgresql_only
+    @on_postgresql
     def test_signed_out_customer_is_unknown_and_still_connected(self, ann: Visitor, stored: Stored):
         ann.get("/your-accounts")
 
@@ -275,7 +273,7 @@ class TestSignOut:
         assert "No account here yet" in ann.get("/your-accounts").text
         assert stored.owner(1) == ("ab123", ANN)
 
-    @postgresql_only
+    @on_postgresql
     @pytest.mark.proves("R60", "F60")
     def test_copied_cookie_is_refused_after_sign_out(self, ann: Visitor, visitor: Visitor):
         visitor.session.cookies.update(ann.session.cookies)
@@ -288,7 +286,7 @@ class TestSignOut:
         assert "Acme" not in visitor.text
 
     @pytest.mark.proves("F104")
-    @sqlite_only
+    @on_sqlite
     def test_nothing_of_the_customer_can_be_opened_afterwards_also_with_a_copied_cookie(
         self, ann: Visitor, visitor: Visitor, new_visitor: Callable[[], Visitor]
     ):
@@ -309,7 +307,7 @@ class TestSignOut:
         assert "Acme Plumbing" in other.get(theirs).text
         assert "Acme Plumbing" in ann.connect(person=ANN_LEE, tenant="ab123").text
 
-    @sqlite_only
+    @on_sqlite
     def test_result_page_seen_late_does_not_sign_in(self, visitor: Visitor, sandbox: Sandbox, clock: MovedClock):
         callback_url = sandbox.consent(visitor.set_out(), ANN_LEE, "ab123")
         result = visitor.get(callback_url, allow_redirects=False).headers["Location"]
@@ -320,7 +318,7 @@ class TestSignOut:
         assert heading_of(visitor) == "Your Keap account is connected"
         assert "person" not in visitor.session.cookies
 
-    @sqlite_only
+    @on_sqlite
     def test_result_page_is_for_the_browser_that_connected(self, ann: Visitor, visitor: Visitor):
         visitor.get("/")
 
@@ -331,7 +329,7 @@ class TestSignOut:
         assert "person" not in visitor.session.cookies
 
 
-@sqlite_only
+@on_sqlite
 class TestPlantedSession:
     """A session id that somebody put into the browser beforehand is worth nothing afterwards."""
 

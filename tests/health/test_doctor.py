@@ -28,13 +28,13 @@ from keap_connect.refresh.worker import RefreshWorker
 from keap_connect.server.checks import check_installation, prepare_to_serve
 from keap_connect.settings import Settings
 from tests.keap.raw_server import RawServer
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.scripted import scripted
 from tests.support.server import free_port
 from tests.test_cli import Flasks, flask, said  # noqa: F401
 from tests.web.direct import visit
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 Examine = Callable[..., dict[str, Any]]
 
 
@@ -424,7 +424,7 @@ def test_clocks_may_differ_by_half_a_minute(seconds: int, health: str):
     assert compare("clock", seconds).health == Health(health)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_the_clock_of_postgresql_is_compared_with_ours(settings: Settings, clock):
     built = create_app(settings)
     with built.app_context():

@@ -23,9 +23,8 @@ from keap_connect.refresh.retention import delete_past
 from keap_connect.settings import Settings
 from tests.accounts.test_stored_state import add, change, plainly
 from tests.conftest import MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.quick_apps import make_app
-
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -29,12 +29,13 @@ from keap_connect.refresh.lease import Situation, look
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.settings import Settings
 from tests.conftest import SECRET_KEY, TOKEN_KEY
+from tests.support.engines import on_sqlite
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OIDCProvider
 from tests.support.sandbox import basic
 from tests.support.server import free_port
 from tests.support.visitor import Visitor
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 @pytest.fixture

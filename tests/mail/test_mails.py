@@ -37,9 +37,8 @@ from keap_connect.notifications.smtp import CAUSES
 from keap_connect.refresh import alarms
 from keap_connect.settings import Logo, ServiceSettings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_postgresql, on_sqlite
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 CUSTOMER = "carla@example.com"
 KEY = {"kind": CredentialKind.SERVICE_ACCOUNT_KEY}
 OFF = pytest.mark.parametrize("environ", [{"CUSTOMER_MAIL": "off"}], indirect=True)

@@ -19,9 +19,10 @@ from keap_connect.notifications.mail import CHANNELS
 from keap_connect.notifications.sender import Sender
 from keap_connect.refresh import alarms
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_sqlite
 from tests.web.direct import send, visit
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 WITHOUT = pytest.mark.parametrize(
     "environ", [{"SMTP_URL": "", "MAIL_FROM": "", "CUSTOMER_MAIL": "off"}], indirect=True, ids=["without mail"]

@@ -14,9 +14,10 @@ from keap_connect import services
 from keap_connect.notifications import smtp
 from keap_connect.notifications.smtp import give_to_server
 from keap_connect.settings import MailSettings
+from tests.support.engines import on_sqlite
 from tests.support.mail_server import PASSWORD, USER, serve_mail
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 RECIPIENT = "ann@example.com"
 made: list[str] = []
 

@@ -26,6 +26,7 @@ from tests.api.fixtures import Program
 from tests.conftest import MovedClock
 from tests.keap.raw_server import Connection, RawServer, answering, http
 from tests.notifications.conftest import deliveries, send_due
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 
 MANY = 200  # sender.AT_ONCE are sent together
@@ -78,7 +79,7 @@ def test_many_changes_to_a_receiver_that_hangs_hold_up_neither_refreshing_nor_th
     assert len([one for one in deliveries() if one.status == "waiting"]) == MANY
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.proves("F74", "R85")
 def test_a_worker_that_was_killed_while_it_sent_is_followed_by_one_that_sends_the_same_again(
     hanging: RawServer, reached: Semaphore, environ: dict[str, str], clock: MovedClock

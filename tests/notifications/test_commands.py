@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from flask import Flask
 
 from keap_connect import counters
@@ -10,8 +9,9 @@ from keap_connect.notifications.endpoints import change_endpoint
 from keap_connect.refresh.heartbeat import read_counters
 from tests.keap.raw_server import RawServer, answering, http
 from tests.notifications.conftest import deliveries, send_due
+from tests.support.engines import on_sqlite
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 def test_a_webhook_is_added_tested_and_listed(app: Flask):

@@ -28,11 +28,10 @@ from keap_connect.services import services
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.notifications.conftest import deliveries, write_delivery
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.plans import listening, plans_of
 from tests.support.sandbox import Sandbox
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 DONE, FAILED = Answer(True, "200 OK", 200), Answer(False, "500", 500)
 
 

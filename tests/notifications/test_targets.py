@@ -6,8 +6,8 @@ from keap_connect.notifications import webhooks
 from keap_connect.notifications.endpoints import add_endpoint, may_connect, send_test
 from tests.keap.raw_server import RawServer, answering, http
 from tests.notifications.conftest import deliveries, send_due
+from tests.support.engines import on_sqlite
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
 PRIVATE = [
     *("127.0.0.1", "127.1.2.3", "10.0.0.7", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1"),

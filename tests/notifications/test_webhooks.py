@@ -31,8 +31,8 @@ from keap_connect.notifications.sender import WAITS, Sender
 from tests.conftest import MovedClock
 from tests.keap.raw_server import Connection, RawServer, answering, http
 from tests.notifications.conftest import deliveries, send_due, tell, write_delivery
+from tests.support.engines import on_sqlite
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 pytestmark = on_sqlite
 OK = http(b"")
 

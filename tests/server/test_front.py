@@ -32,9 +32,10 @@ from keap_connect.settings import Settings
 from keap_connect.web.auth import Audience
 from tests.accounts.granted import store_account
 from tests.faults.conftest import until
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 LARGE_BYTES = 3_000_000
 FORM = "POST /signin HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 JSON = "POST /api/v1/accounts HTTP/1.1\r\nContent-Type: application/json\r\n"

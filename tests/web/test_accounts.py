@@ -18,11 +18,9 @@ from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from keap_connect.web import rendering
 from tests.conftest import ADMIN_EMAIL
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
-
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 ACCESS_TOKEN, REFRESH_TOKEN = "canary-access-token-of-4d9f", "canary-refresh-token-of-83b1"

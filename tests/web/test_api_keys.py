@@ -21,11 +21,12 @@ from keap_connect.errors import APIKeyRefused, FormRefused
 from keap_connect.models import Account
 from tests.accounts.granted import store_account
 from tests.conftest import ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 RIGHT = {"name": "Nightly sync", "scopes": "tokens:read", "lifetime": "30", "password": ADMIN_PASSWORD}
 

@@ -15,11 +15,11 @@ from keap_connect.database import read_session, write_transaction
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import AccountEvent
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 CUSTOMER, ADMIN, STRANGER = "198.51.100.1", "198.51.100.2", "203.0.113.9"
 
 

@@ -9,12 +9,13 @@ from flask import Flask
 
 from keap_connect.web.auth import Audience
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 from tests.web.direct import send
 from tests.web.fixtures import World
 from tests.web.inventory import ADDRESSES, AUDIENCES, METHODS, address, routes
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 IN, SIGN_IN, REFUSED, NOT_FOUND = "in", "to the sign-in", "refused", "no such account"
 EVERYBODY = ("anonymous", "customer", "foreign customer", "viewer", "admin")

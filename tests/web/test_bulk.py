@@ -34,9 +34,9 @@ from keap_connect.web.bulk import LISTS
 from keap_connect.web.invitations import SHOWN
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
 from tests.flows.stored import files_of, has_pieces_of
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 DAY = timedelta(days=1)
 
 

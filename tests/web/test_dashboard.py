@@ -15,9 +15,9 @@ from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.keap.token_response import TokenResponse
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 

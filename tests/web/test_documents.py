@@ -2,14 +2,13 @@
 
 from urllib.parse import urljoin, urlsplit
 
-import pytest
-
 from keap_connect.settings import ROOT
+from tests.support.engines import on_sqlite
 from tests.support.markup import Markup
 from tests.web.direct import send
 from tests.web.fixtures import World
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 def test_each_document_is_shown_and_its_links_to_others_work(world: World):

@@ -21,6 +21,7 @@ from keap_connect.refresh.alarms import UNKNOWN_INSTANCE
 from keap_connect.refresh.serving import refresh_account
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
@@ -72,7 +73,7 @@ def test_nothing_of_an_erased_customer_is_left(app: Flask, sandbox: Sandbox):
 
 
 @pytest.mark.proves("R96", "R104")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_what_is_disconnected_or_erased_is_in_no_file_either(app: Flask, sandbox: Sandbox, tmp_path: Path):
     visit(app, sandbox).connect()
     with app.app_context():
@@ -101,7 +102,7 @@ NEVER = dict.fromkeys(("KEEP_EVENTS", "KEEP_JOURNEYS", "KEEP_LINKS"), "0")
 
 
 @pytest.mark.proves("R104")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize(("environ", "keeps_all"), [({}, False), (NEVER, True)], indirect=["environ"])
 def test_the_worker_deletes_what_is_older_than_the_settings_allow(
     app: Flask, sandbox: Sandbox, clock: MovedClock, keeps_all: bool
@@ -171,7 +172,7 @@ def test_states_and_sessions_that_are_over_are_pruned(app: Flask, sandbox: Sandb
 
 
 @pytest.mark.proves("R58")
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_an_admin_disconnects_and_erases_with_the_password_only(app: Flask, admin: Visitor, sandbox: Sandbox):
     visit(app, sandbox).connect()
 

@@ -19,6 +19,7 @@ from keap_connect.models import Account
 from keap_connect.settings import Settings
 from keap_connect.web.errors import WORDS
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_postgresql, on_sqlite
 from tests.support.postgres import PostgresServer
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
@@ -26,9 +27,6 @@ from tests.web.direct import move, send
 from tests.web.fixtures import World
 from tests.web.inventory import AUDIENCES, address, routes
 from tests.web.provoking import fail_in, press, refused
-
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 CANARY = "canary-text-of-an-exception"
 ODD_ADDRESSES = {

@@ -16,13 +16,14 @@ from keap_connect.access import rate_limits
 from keap_connect.database import Base, db, write_transaction
 from keap_connect.models import AuthorizationFlow
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import send
 from tests.web.fixtures import World
 from tests.web.inventory import address, posts
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 # What each form sends besides its token. A new form needs a line here.
 FORMS = {

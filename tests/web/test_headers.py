@@ -11,6 +11,7 @@ import requests
 from flask import Flask
 
 from keap_connect.settings import Settings
+from tests.support.engines import on_sqlite
 from tests.support.server import serve
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
@@ -18,7 +19,7 @@ from tests.web.fixtures import World
 from tests.web.inventory import ADDRESSES, address, posts, routes
 from tests.web.provoking import TEN_MEGABYTES, refused
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 REAL_KEAP = {
     "KEAP_CLIENT_ID": "a-client-of-keap",

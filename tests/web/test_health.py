@@ -24,12 +24,13 @@ from keap_connect.refresh.state_keeper import StateKeeper
 from keap_connect.settings import Settings
 from keap_connect.web.rendering import iso
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
+from tests.support.engines import on_sqlite
 from tests.support.markup import Markup
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import visit
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 SHOW = ("accounts", "show", "1")
 

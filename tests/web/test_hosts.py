@@ -5,10 +5,11 @@ import logging
 import pytest
 
 from keap_connect.settings import Settings
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 from tests.web.direct import send
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 PUBLIC = {
     "PUBLIC_URL": "https://connect.example.com",
     "KEAP_CLIENT_ID": "our-client-id",

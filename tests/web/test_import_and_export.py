@@ -17,10 +17,11 @@ from keap_connect.models import Role
 from keap_connect.refresh.worker import RefreshWorker
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 HEADER = "kind,access_token,refresh_token,external_id,label\n"
 
 

@@ -14,10 +14,11 @@ from keap_connect.connect.invitation_lists import list_invitations
 from keap_connect.connect.invitations import NewInvitation, add_invitation, get_invitation
 from keap_connect.database import write_transaction
 from keap_connect.models import AuthorizationFlow, Invitation
+from tests.support.engines import on_sqlite
 from tests.web.fixtures import World
 from tests.web.inventory import LINK_TOKEN
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 LINK = re.compile(r'<input id="link" value="([^"]+)"')
 
 

@@ -12,9 +12,9 @@ from keap_connect.accounts.directory import view_account
 from keap_connect.database import write_transaction
 from keap_connect.errors import ExternalIdTaken
 from keap_connect.events.search import Search, list_events
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PATH = "/accounts/1/names"
 
 

@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
+from tests.support.engines import on_sqlite
 from tests.support.markup import Markup
 from tests.web.direct import send
 from tests.web.fixtures import World
 from tests.web.inventory import AUDIENCES, address, routes
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 PAGES_DOC = Path(__file__).parents[2] / "docs" / "pages.md"
 START_PAGES = ("/", "/signin", "/accounts", "/your-accounts")
 # Reached from outside the pages: by Keap, by links in mails, by probes, or by a redirect within a flow.

@@ -6,6 +6,7 @@ import pytest
 
 from keap_connect.application import ROOT, create_app
 from keap_connect.settings import Settings
+from tests.support.engines import on_sqlite
 
 MACROS = re.compile(r"{% macro (\w+)\(")
 
@@ -16,7 +17,7 @@ def answer_of(settings: Settings) -> int:
     return app.test_client().get("/patterns", base_url=settings.public_url).status_code
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_it_is_there_in_debug_mode_with_the_sandbox_alone(
     settings: Settings, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):

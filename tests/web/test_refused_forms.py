@@ -3,10 +3,10 @@
 import pytest
 
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_sqlite
 from tests.support.markup import Markup
 from tests.support.visitor import Visitor
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 WRONG, RIGHT = {"password": "not the password"}, {"password": ADMIN_PASSWORD}
 PASTED = {**RIGHT, "kind": "pasted_token", "access_token": "made-up-token"}
 REFUSED = [

@@ -16,10 +16,11 @@ from keap_connect.events.search import Search, list_events
 from keap_connect.keap.token_response import TokenResponse
 from keap_connect.models import Account
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.engines import on_sqlite
 from tests.support.visitor import Visitor
 from tests.web.direct import send
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 ACCESS_TOKEN, REFRESH_TOKEN = "canary-access-token-of-4d9f", "canary-refresh-token-of-83b1"
 PATH = "/accounts/1/access-token"

@@ -6,10 +6,11 @@ import re
 import pytest
 
 from keap_connect.settings import Settings
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import CLIENT_ID, Sandbox
 from tests.support.visitor import Visitor
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 REAL_KEAP = {
     "KEAP_CLIENT_ID": "a-client-of-keap",
     "KEAP_CLIENT_SECRET": "canary-client-secret",

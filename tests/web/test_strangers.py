@@ -25,6 +25,7 @@ from keap_connect.server.checks import prepare_to_serve
 from tests.api.fixtures import Program
 from tests.conftest import ADMIN_PASSWORD
 from tests.flows.stored import Stored, token_calls
+from tests.support.engines import on_sqlite
 from tests.support.sandbox import Sandbox
 from tests.support.visitor import Visitor
 from tests.web.direct import move, send, visit
@@ -32,7 +33,7 @@ from tests.web.fixtures import World
 from tests.web.inventory import AUDIENCES, address, posts
 from tests.web.test_forged_requests import FORMS
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 @pytest.fixture

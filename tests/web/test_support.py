@@ -22,6 +22,7 @@ from keap_connect.health.support import SETTINGS
 from keap_connect.models import Account, AuthorizationFlow
 from keap_connect.settings import Settings
 from tests.conftest import ADMIN_PASSWORD, SECRET_KEY, TOKEN_KEY
+from tests.support.engines import on_sqlite
 from tests.web.fixtures import World
 from tests.web.inventory import LINK_TOKEN, PASSWORD_TICKET
 
@@ -73,7 +74,7 @@ def of_customers() -> set[str]:
         return {str(value) for row in connection.execute(sqlalchemy.select(*names)) for value in row if value}
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_the_page_shows_versions_addresses_checks_and_what_this_process_warned_of(
     world: World, app: Flask, monkeypatch: pytest.MonkeyPatch
 ):

@@ -2,14 +2,13 @@
 
 import re
 
-import pytest
-
 from keap_connect.database import write_transaction
 from keap_connect.events.history import Actor, EventKind, record
 from keap_connect.notifications.endpoints import get_endpoint
+from tests.support.engines import on_sqlite
 from tests.web.fixtures import World
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 def test_an_admin_adds_a_webhook_changes_it_and_removes_it(world: World):

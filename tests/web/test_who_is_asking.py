@@ -5,6 +5,7 @@ import re
 import pytest
 from flask import Flask
 
+from tests.support.engines import on_sqlite
 from tests.support.markup import Markup
 from tests.support.visitor import Visitor
 from tests.web.direct import send, visit
@@ -17,7 +18,7 @@ SERVICE = {
     "SUPPORT_EMAIL": "support@example.com",
     "PRIVACY_URL": "https://example.com/privacy",
 }
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = on_sqlite
 
 
 @pytest.fixture
