@@ -34,7 +34,7 @@ def beat(worker: Worker) -> None:
     worker.beat_at = utc_now()
     with _reporting() as session:
         session.merge(worker)
-        session.execute(delete(Worker).where(_is_past(Worker.beat_at)))
+        session.execute(delete(Worker).where(~_wrote_within(FORGOTTEN_AFTER, Worker.beat_at)))
         _report(session, worker.name)
 
 
@@ -69,13 +69,13 @@ def read_counters() -> dict[str, dict[str, float]]:
 
 def list_workers() -> list[Worker]:
     """Return the workers that wrote within the last minute."""
-    return read_all(select(Worker).where(_is_lately(Worker.beat_at)).order_by(Worker.started_at))
+    return read_all(select(Worker).where(_wrote_within(SILENT_AFTER, Worker.beat_at)).order_by(Worker.started_at))
 
 
 def list_living() -> dict[str, str | None]:
     """Return the names of the living processes, each with the key by which it seals; None if it has reported none."""
-    keys = select(Process.name, Process.sealing_key).where(_is_lately(Process.beat_at))
-    workers = read_all(select(Worker.name).where(_is_lately(Worker.beat_at)))
+    keys = select(Process.name, Process.sealing_key).where(_wrote_within(SILENT_AFTER, Process.beat_at))
+    workers = read_all(select(Worker.name).where(_wrote_within(SILENT_AFTER, Worker.beat_at)))
     # A worker of an older version reports no key.
     return {**dict.fromkeys(workers), **dict(read_rows(keys))}
 
@@ -87,17 +87,12 @@ def list_without_first_key() -> list[str]:
 
 def _report(session: Session, name: str) -> None:
     session.merge(Process(name=name, beat_at=utc_now(), sealing_key=services().cipher.sealing_key))
-    session.execute(delete(Process).where(_is_past(Process.beat_at)))
+    session.execute(delete(Process).where(~_wrote_within(FORGOTTEN_AFTER, Process.beat_at)))
 
 
-def _is_lately(beat_at: InstrumentedAttribute[datetime]) -> ColumnElement[bool]:
+def _wrote_within(age: timedelta, beat_at: InstrumentedAttribute[datetime]) -> ColumnElement[bool]:
     now = utc_now()  # what is far ahead was written before the clock was set back
-    return beat_at.between(now - SILENT_AFTER, now + FAR_AHEAD)
-
-
-def _is_past(beat_at: InstrumentedAttribute[datetime]) -> ColumnElement[bool]:
-    now = utc_now()
-    return ~beat_at.between(now - FORGOTTEN_AFTER, now + FAR_AHEAD)
+    return beat_at.between(now - age, now + FAR_AHEAD)
 
 
 @contextmanager
