@@ -22,7 +22,8 @@ EXTERNAL, TENANT = "external:", "tenant:"
 EXTERNAL_ID, TENANT_ID = f"{EXTERNAL_ID_CHARACTERS}{{1,{LONGEST_NAME}}}", "[A-Za-z0-9][A-Za-z0-9.-]{0,62}"
 # The name of a group is that of the column.
 NAME = re.compile(
-    f"(?P<id>[1-9][0-9]{{0,{LONGEST_NAME}}})|{EXTERNAL}(?P<external_id>{EXTERNAL_ID})|{TENANT}(?P<tenant_id>{TENANT_ID})"
+    f"(?P<id>[1-9][0-9]{{0,{LONGEST_NAME - 1}}})|{EXTERNAL}(?P<external_id>{EXTERNAL_ID})"
+    f"|{TENANT}(?P<tenant_id>{TENANT_ID})"
 )
 
 
