@@ -116,11 +116,12 @@ def view_account(account_id: int, with_tokens: bool = False) -> AccountView:
     with read_session() as session:
         account, ours = load_account(session, account_id), registration(session)
         view = view_of(account, ours, with_tokens, _pause_step(session))
-    # A host whose clock is minutes ahead may have stored the state of then: two hosts would store theirs in turn.
-    soon = utc_now() + derived.OVERDUE_AFTER
-    if account.state not in {view.state, derived.state_of(account, soon, ours)}:
-        with suppress(SQLAlchemyError):
-            settle([account_id])
+    if view.state != account.state:
+        # A host whose clock is minutes ahead may have stored the state of then: two hosts would store theirs in turn.
+        soon = utc_now() + derived.OVERDUE_AFTER
+        if account.state != derived.state_of(account, soon, ours):
+            with suppress(SQLAlchemyError):
+                settle([account_id])
     return view
 
 
