@@ -23,7 +23,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import utc_now
@@ -154,7 +154,7 @@ def count_attempt(limits: Mapping[str, int], refusal: type[TooManyAttempts] = To
             raise refusal(max(waits))
         attempts = [SignInAttempt(subject=subject, at=now) for subject in limits]
         session.add_all(attempts)
-        session.execute(delete(SignInAttempt).where(~SignInAttempt.at.between(now - WINDOW, now + WINDOW)))
+        session.execute(delete(SignInAttempt).where(~_counts(now)))
     return [attempt.id for attempt in attempts]
 
 
@@ -172,14 +172,17 @@ def _seconds_to_wait(session: Session, subject: str, most: int) -> int:
     """Return 0 when another attempt is allowed now. Attempts of one subject are counted one after the other."""
     take_turns(session, subject)
     now = utc_now()
-    # What is further ahead than clocks differ was written before the clock was set back, and would count until then.
-    counted = SignInAttempt.subject == subject, SignInAttempt.at > now - WINDOW, SignInAttempt.at < now + WINDOW
-    query = select(func.count(SignInAttempt.id), func.min(SignInAttempt.at)).where(*counted)
-    count, oldest = session.execute(query).one()
+    query = select(func.count(SignInAttempt.id), func.min(SignInAttempt.at))
+    count, oldest = session.execute(query.where(SignInAttempt.subject == subject, _counts(now))).one()
     if count < most:
         return 0
     ends: datetime = oldest + WINDOW
     return max(math.ceil((ends - now).total_seconds()), 1)
+
+
+def _counts(now: datetime) -> ColumnElement[bool]:
+    # What is further ahead than clocks differ was written before the clock was set back, and would count until then.
+    return (SignInAttempt.at > now - WINDOW) & (SignInAttempt.at < now + WINDOW)
 
 
 def remember_browser(admin: Admin) -> str:
