@@ -88,7 +88,7 @@ class Call:
         self.fault: BaseException | None = None
         self.head: list[bytes] = []
         self.body = bytearray()
-        self._called_at = math.inf
+        self._called_at = self._gives_up_at = -math.inf
 
     def last_check(self, *_addresses: object) -> int:
         """Check, once the connection is open, that a process frozen meanwhile does not send too late.
@@ -108,12 +108,15 @@ class Call:
         return pycurl.PREREQFUNC_OK
 
     def go_on(self, *_progress: object) -> int:
-        """End the transfer (1) in time; after a pause of the process, what arrived meanwhile is read first."""
+        """End the transfer (1) when its time is over, but read first what arrived in a pause of the process.
+
+        Even in the shortest pause: libcurl may have looked for an answer right before it, and calls us right after it.
+        """
         now = seconds_since_boot()
-        if now - self._called_at > LONGEST_SILENCE_SECONDS:
-            self.ends = max(self.ends, now + READING_SECONDS)
+        if self._called_at < self.ends or now - self._called_at > LONGEST_SILENCE_SECONDS:
+            self._gives_up_at = max(self.ends, now + READING_SECONDS)
         self._called_at = now
-        return int(now >= self.ends or len(self.body) > SIZE_CAP_BYTES or self.is_whole())
+        return int(now >= self._gives_up_at or len(self.body) > SIZE_CAP_BYTES or self.is_whole())
 
     def take_header(self, line: bytes) -> None:
         """Note a line of the head; early hints come before the head that counts."""

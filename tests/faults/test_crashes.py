@@ -132,7 +132,8 @@ def test_a_process_sends_nothing_once_the_pair_of_a_frozen_one_is_stored_after_a
     assert stage.is_leased(account_id)
 
     frozen.thaw()
-    assert frozen.hear()[0]["ok"]
+    answer = frozen.hear()[0]
+    assert answer["ok"], answer
     other.thaw()
     other.hear()
 
@@ -165,6 +166,24 @@ def test_a_pair_that_comes_back_after_the_lease_is_kept_if_its_generation_still_
     assert answer["ok"], answer
     assert stage.is_reconciled(account_id)
     assert len(stage.presentations()) == 1
+
+
+@on_sqlite
+@pytest.mark.proves("F24", "R40", "R101")
+def test_an_answer_that_came_in_a_short_pause_past_the_deadline_is_read(stage: Stage):
+    """The process stands still after it found nothing to read, and before it looks at the clock."""
+    (account_id,) = stage.add_accounts()
+    (frozen,) = stage.start(1, PACE=PACE, FREEZE_AT="after_send")
+    frozen.tell("refresh", account_id)
+    until(frozen.is_stopped)
+    until(stage.has_unread_answer)
+    until(lambda: not stage.is_leased(account_id))
+
+    frozen.thaw()
+    answer = frozen.hear()[0]
+
+    assert answer["ok"], answer
+    assert stage.is_reconciled(account_id)
 
 
 @pytest.mark.proves("F24", "R40")

@@ -543,8 +543,13 @@ def boot_clock(monkeypatch):
 
 
 @pytest.mark.proves("F79", "R101")
-def test_after_a_pause_past_the_deadline_there_is_time_to_read_what_arrived_meanwhile(boot_clock):
+@pytest.mark.parametrize("past", [0.1, 3600])
+def test_after_a_pause_past_the_deadline_there_is_time_to_read_what_arrived_meanwhile(boot_clock, past):
     call = Call()
+    boot_clock.offset += transport.DEADLINE_SECONDS - 0.1
+    assert not call.go_on()
+
+    boot_clock.offset += past
     assert not call.go_on()
 
     boot_clock.offset += 3600

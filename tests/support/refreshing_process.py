@@ -267,9 +267,11 @@ def _then(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[...
 
 
 def _once_sent(step: Callable[..., Any], trouble: Callable[[], None]) -> Callable[..., Any]:
+    troubles = [trouble]
+
     def have_trouble_and_run(call: Any, *progress: int) -> Any:
-        if progress[-1]:  # bytes of the request that were written
-            trouble()
+        if progress[-1] and troubles:  # bytes of the request that were written
+            troubles.pop()()
         return step(call, *progress)
 
     return have_trouble_and_run
