@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from keap_connect.access.rate_limits import count_attempt, forgive, hashed, is_known_browser_of, network_of, rate_limits
-from keap_connect.access.sign_ins import check_still_admin, end_all_sign_ins
+from keap_connect.access.sign_ins import check_still_admin, end_all_sign_ins, load_unchanged
 from keap_connect.clock import utc_now
 from keap_connect.crypto import hash_secret
 from keap_connect.database import read_one, read_session, take_turns, write_transaction
@@ -144,10 +144,15 @@ def verify_again(admin: Admin, password: str) -> bool:
 
 
 def change_password(admin: Admin, password: str) -> None:
-    """Store a new password, or raise FormRefused when it breaks a rule."""
+    """Store a new password.
+
+    Raises:
+        FormRefused: it breaks a rule.
+        WrongPassword: the old one was changed, or ended by an emergency stop, since it was checked.
+    """
     password_hash = make_hash(password, admin.email)
     with write_transaction() as session:
-        take_turns(session, "admins")  # with sign-ins by the old one
+        load_unchanged(session, admin)
         _store(session, admin, password_hash)
 
 

@@ -39,16 +39,25 @@ def check_still_admin(session: Session, actor: str) -> None:
         raise FormRefused("You are no longer an admin.", "act")
 
 
+def load_unchanged(session: Session, admin: Admin) -> Admin:
+    """Load an admin whose password was checked, and let what ends it take the next turn.
+
+    Raises WrongPassword: the admin was removed, or the password changed, since it was checked.
+    """
+    take_turns(session, "admins")
+    stored = session.get(Admin, admin.id)
+    if stored is None or stored.password_hash != admin.password_hash:
+        raise WrongPassword("The password was changed a moment ago.")
+    return stored
+
+
 def sign_in_admin(admin: Admin, address: str | None = None, browser: str | None = None) -> str:
     """Open a session for an admin, whose password was checked, and return its id, to be kept in a cookie.
 
     Raises WrongPassword: the admin was removed, or the password changed, since it was checked.
     """
     with write_transaction() as session:
-        take_turns(session, "admins")
-        stored = session.get(Admin, admin.id)
-        if stored is None or stored.password_hash != admin.password_hash:
-            raise WrongPassword("The password was changed a moment ago.")
+        load_unchanged(session, admin)
         record(session, EventKind.ADMIN_SIGNED_IN, None, admin.email, email=admin.email)
         return _open(session, SignIn(admin_id=admin.id, address=address, browser=browser))
 

@@ -8,19 +8,21 @@ from flask import Flask
 from sqlalchemy import select
 
 from keap_connect.access import passwords
-from keap_connect.access.admins import get_admin
+from keap_connect.access.admins import create_admin, get_admin, remove_admin
 from keap_connect.access.passwords import (
     ATTEMPTS_AGAIN,
     ATTEMPTS_PER_DEVICE,
     ATTEMPTS_PER_EMAIL,
     LONGEST_PASSWORD,
     SHORTEST_PASSWORD,
+    change_password,
     check_password,
     issue_sign_in_code,
     verify_password,
 )
 from keap_connect.access.rate_limits import KNOWN_FOR_SECONDS, WRONG_KEYS_PER_MINUTE, is_known_browser_of
-from keap_connect.errors import FormRefused
+from keap_connect.emergency_stop import stop_everything
+from keap_connect.errors import FormRefused, WrongPassword
 from keap_connect.models import Admin
 from tests.access.test_sign_in import everything_stored, is_signed_in, stored, try_password
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
@@ -118,6 +120,31 @@ def test_the_other_sign_ins_may_go_on(admin: Visitor, elsewhere: Visitor):
     change(admin, end_others="")
 
     assert is_signed_in(elsewhere)
+
+
+@on_sqlite
+@pytest.mark.proves("R53", "R94")
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda admin: change_password(admin, "what the other tab has set"),
+        lambda admin: remove_admin(admin.id, "x"),
+        lambda _: stop_everything("x"),
+    ],
+    ids=["changed", "removed", "emergency stop"],
+)
+def test_a_change_that_is_under_way_when_the_password_ends_sets_none(app: Flask, end: Callable[[Admin], object]):
+    with app.app_context():
+        create_admin("other@example.com", ADMIN_PASSWORD)
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        allowed = get_admin(ADMIN_EMAIL)
+        end(get_admin(ADMIN_EMAIL))
+        before = stored(app, select(Admin.password_hash))
+
+        with pytest.raises(WrongPassword):
+            change_password(allowed, NEW)
+
+    assert stored(app, select(Admin.password_hash)) == before
 
 
 @pytest.mark.proves("R52")
