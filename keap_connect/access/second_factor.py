@@ -59,9 +59,11 @@ def switch_on(admin: Admin, code: str) -> list[str]:
         raise FormRefused("That code is wrong. Enter the one that the app on your phone shows now.", "code")
     with write_transaction() as session:
         forgive(session, attempts)
-        waits = update(Admin).where(Admin.id == admin.id, Admin.totp_on_at.is_(None))
-        if count_updated(session, waits.values(totp_on_at=utc_now(), totp_step=step)) != 1:
-            raise FormRefused("Two-factor authentication is on already.", "code")
+        # Another tab may have turned it on, or made another seed.
+        waits = Admin.totp_on_at.is_(None), Admin.totp_seed_sealed == admin.totp_seed_sealed
+        switched = update(Admin).where(Admin.id == admin.id, *waits).values(totp_on_at=utc_now(), totp_step=step)
+        if count_updated(session, switched) != 1:
+            raise FormRefused("Another tab changed this a moment ago. Nothing was changed here.", "code")
         record(session, EventKind.SECOND_FACTOR_ON, None, admin.email, email=admin.email)
         return _new_recovery_codes(session, admin.id)
 

@@ -10,10 +10,12 @@ import requests
 from flask import Flask
 from sqlalchemy import select
 
-from keap_connect.access.admins import create_admin
+from keap_connect.access import second_factor
+from keap_connect.access.admins import create_admin, get_admin
 from keap_connect.access.passwords import issue_sign_in_code
 from keap_connect.access.second_factor import ATTEMPTS_AT_CODE, RECOVERY_CODES, STEP_SECONDS
 from keap_connect.clock import utc_now
+from keap_connect.errors import FormRefused
 from keap_connect.models import Admin, RecoveryCode, Role
 from tests.access.test_sign_in import copy_of, everything_stored, is_signed_in, stored
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, MovedClock
@@ -228,6 +230,21 @@ def test_a_wrong_code_does_not_switch_it_on(admin: Visitor, app: Flask, clock: M
 
     assert admin.page.status_code == 422
     assert stored(app, select(Admin.totp_on_at)) == [None]
+
+
+def test_a_code_of_a_key_that_another_tab_replaces_meanwhile_turns_nothing_on(app: Flask):
+    """Else the phone would have one key and the account another."""
+    with app.app_context():
+        create_admin(ADMIN_EMAIL, ADMIN_PASSWORD)
+        second_factor.prepare(get_admin(ADMIN_EMAIL))
+        allowed = get_admin(ADMIN_EMAIL)
+        code = Phone(second_factor.waiting_seed(allowed) or "").code()
+        second_factor.prepare(get_admin(ADMIN_EMAIL))
+
+        with pytest.raises(FormRefused, match="Another tab"):
+            second_factor.switch_on(allowed, code)
+
+        assert get_admin(ADMIN_EMAIL).totp_on_at is None
 
 
 def test_switched_off_the_password_is_enough_again(admin: Visitor, app: Flask, secured: Secured):
