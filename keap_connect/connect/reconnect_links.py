@@ -89,7 +89,7 @@ def mail_link(account_id: int, actor: str) -> str:
 
 def mail_link_in(session: Session, account_id: int, actor: str) -> str:
     """Do so in the caller's transaction."""
-    account = load_account(session, account_id)
+    account = load_account(session, account_id, lock=True)  # two at once would write two mails
     if not services().settings.mails_customers:
         raise MailNotNeeded("This app writes to no customers: SMTP_URL is not set, or CUSTOMER_MAIL is off.")
     if account.person_email is None or not ask_to_reconnect(session, account):

@@ -3,12 +3,13 @@
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from html import escape
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from keap_connect.access.admins import create_admin, invite_admin, invite_again, remove_admin, withdraw_invitation
 from keap_connect.access.mail_choices import MailChoice, choose_mails
@@ -20,8 +21,8 @@ from keap_connect.clock import utc_now
 from keap_connect.connect import identifying, invitations
 from keap_connect.connect.invitations import NewInvitation, make_invitation
 from keap_connect.connect.matching import use_invitation
-from keap_connect.connect.reconnect_links import check_link, list_open_links
-from keap_connect.database import read_session, write_transaction
+from keap_connect.connect.reconnect_links import check_link, list_open_links, mail_link, mail_link_in
+from keap_connect.database import read_one, read_session, write_transaction
 from keap_connect.emergency_stop import stop_everything
 from keap_connect.errors import InvitationRefused, LinkGone
 from keap_connect.events.history import EventKind, record
@@ -37,6 +38,7 @@ from keap_connect.notifications.smtp import CAUSES
 from keap_connect.refresh import alarms
 from keap_connect.settings import Logo, ServiceSettings
 from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.drills import wait_until
 from tests.support.engines import on_postgresql, on_sqlite
 
 CUSTOMER = "carla@example.com"
@@ -490,6 +492,26 @@ def test_a_customer_of_another_client_id_is_mailed_only_if_an_admin_asks(send, c
 
     (mail,) = [mail for mail in send() if mail["To"] == CUSTOMER]
     check_link(link_in(mail))
+
+
+@on_postgresql
+def test_of_two_who_ask_for_a_mail_at_the_same_moment_one_replaces_the_mail_of_the_other(app):
+    account_id = connect()
+    lose(account_id)
+    waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    def ask():
+        with app.app_context():
+            mail_link(account_id, "ben@example.com")
+
+    with ThreadPoolExecutor(1) as threads:
+        with write_transaction() as session:
+            mail_link_in(session, account_id, ADMIN_EMAIL)
+            other = threads.submit(ask)
+            wait_until(lambda: other.done() or read_one(waits))
+        other.result()
+
+    assert len(deliveries(channel="customer_mail", status="waiting")) == 1
 
 
 @on_sqlite
