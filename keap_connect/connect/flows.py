@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from keap_connect.accounts.directory import load_account
+from keap_connect.accounts.stored_state import FAR_AHEAD
 from keap_connect.clock import utc_now
 from keap_connect.connect.endings import FAILURES, SUCCESSES, Ending
 from keap_connect.crypto import hash_secret
@@ -142,7 +143,7 @@ def find_interrupted(but: Collection[int] = ()) -> AuthorizationFlow | None:
     is_nameless = (AuthorizationFlow.ending == Ending.IDENTITY_PENDING) & (AuthorizationFlow.pending_until <= now)
     has_grant = (AuthorizationFlow.ending == Ending.INTERRUPTED) & AuthorizationFlow.pending_grant_sealed.is_not(None)
     interrupted = select(AuthorizationFlow).where(
-        AuthorizationFlow.consumed_at <= now - EXCHANGE_LIFE,
+        ~AuthorizationFlow.consumed_at.between(now - EXCHANGE_LIFE, now + FAR_AHEAD),
         AuthorizationFlow.ending.is_(None) | has_grant | is_nameless,
         AuthorizationFlow.id.not_in(but),
     )
@@ -214,7 +215,7 @@ def ending_of(flow: AuthorizationFlow) -> Ending | None:
         return EXPIRES_AS[Ending(flow.ending)]
     if flow.ending is not None:
         return Ending(flow.ending)
-    if flow.consumed_at is not None and flow.consumed_at + EXCHANGE_LIFE <= now:
+    if flow.consumed_at is not None and not now - EXCHANGE_LIFE < flow.consumed_at <= now + FAR_AHEAD:
         return Ending.INTERRUPTED
     return None
 

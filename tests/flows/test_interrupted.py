@@ -88,6 +88,22 @@ def test_the_worker_connects_the_account_of_a_person_who_went_away(
     assert len(token_calls(sandbox)) == 1
 
 
+@pytest.mark.proves("F43")
+@pytest.mark.usefixtures("in_app")
+@pytest.mark.parametrize("who", ["person", "worker"])
+def test_a_grant_does_not_wait_for_a_clock_that_was_set_back(
+    visitor: Visitor, stored: Stored, clock: MovedClock, result_path: str, who: str
+):
+    clock.advance(days=-50)
+    if who == "person":
+        visitor.get(result_path)
+    else:
+        callback.complete_interrupted()
+
+    assert stored.account().tenant_id == "ab123"
+    assert stored.flows()[0].ending == "connected"
+
+
 @on_postgresql
 @pytest.mark.usefixtures("in_app")
 def test_the_person_who_returns_after_another_has_reconnected_the_account_is_not_signed_in(
