@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.access.passwords import find_one_time_token, load_admin, make_hash, make_password_link, password_link
-from keap_connect.access.sign_ins import end_all_sign_ins, is_alive
+from keap_connect.access.sign_ins import check_still_admin, end_all_sign_ins, is_alive
 from keap_connect.clock import minute, utc_now
 from keap_connect.database import read_rows, read_session, take_turns, write_transaction
 from keap_connect.errors import AdminNotFound, FormRefused, MailNotNeeded
@@ -71,13 +71,13 @@ def invite_again(admin_id: int, actor: str, *, is_mailed: bool) -> str:
     Raises AdminNotFound, FormRefused.
     """
     with write_transaction() as session:
-        return _invite(session, _get_invited(session, admin_id), actor, is_mailed)
+        return _invite(session, _get_invited(session, admin_id, actor), actor, is_mailed)
 
 
 def withdraw_invitation(admin_id: int, actor: str) -> None:
     """End an invitation; only the history still names the person. Raises AdminNotFound."""
     with write_transaction() as session:
-        _withdraw(session, _get_invited(session, admin_id), actor)
+        _withdraw(session, _get_invited(session, admin_id, actor), actor)
 
 
 def find_mailed_invitation(message_id: str) -> tuple[Admin, datetime, str]:
@@ -147,7 +147,7 @@ def get_admin(email: str) -> Admin:
 def change_role(admin_id: int, role: Role, actor: str) -> None:
     """Change the role of an admin and end their sign-ins. Raises AdminNotFound, FormRefused."""
     with write_transaction() as session:
-        admin = _get(session, admin_id)
+        admin = _get(session, admin_id, actor)
         if role is not Role.ADMIN:
             _keep_one(session, admin_id)
             _end_links_by(session, admin, actor)
@@ -159,7 +159,7 @@ def change_role(admin_id: int, role: Role, actor: str) -> None:
 def remove_admin(admin_id: int, actor: str) -> None:
     """Delete an admin with their sign-ins. Raises AdminNotFound, FormRefused."""
     with write_transaction() as session:
-        admin = _get(session, admin_id)
+        admin = _get(session, admin_id, actor)
         _keep_one(session, admin_id)
         _end_links_by(session, admin, actor)
         session.execute(delete(Admin).where(Admin.id == admin_id))
@@ -197,8 +197,8 @@ def _invite(session: Session, admin: Admin, actor: str, is_mailed: bool = False)
     return link
 
 
-def _get_invited(session: Session, admin_id: int) -> Admin:
-    admin = _get(session, admin_id)
+def _get_invited(session: Session, admin_id: int, actor: str) -> Admin:
+    admin = _get(session, admin_id, actor)
     if admin.invited_by is None:
         raise AdminNotFound(f"{admin.email} has used the invitation.")
     return admin
@@ -220,8 +220,9 @@ def _end_links_by(session: Session, admin: Admin, actor: str) -> None:
     session.execute(delete(OneTimeToken).where(*links))
 
 
-def _get(session: Session, admin_id: int) -> Admin:
-    take_turns(session, "admins")
+def _get(session: Session, admin_id: int, actor: str) -> Admin:
+    """Load an admin whom the actor is about to change. Raises AdminNotFound; FormRefused: the actor is no admin now."""
+    check_still_admin(session, actor)
     admin = session.get(Admin, admin_id) if admin_id <= LARGEST_ID else None
     if admin is None:
         raise AdminNotFound("There is no such admin.")

@@ -125,7 +125,7 @@ END_RIGHTS: dict[str, Callable[[int], object]] = {
 
 @on_sqlite
 @pytest.mark.parametrize("what", END_RIGHTS)
-def test_a_request_that_is_under_way_when_an_admin_loses_the_rights_makes_no_link_and_no_key(
+def test_a_request_that_is_under_way_when_an_admin_loses_the_rights_changes_no_admin_and_makes_no_key(
     app: Flask, admin: Visitor, what: str
 ):
     def rotate() -> object:
@@ -133,18 +133,22 @@ def test_a_request_that_is_under_way_when_an_admin_loses_the_rights_makes_no_lin
 
     with app.app_context():
         second, key = create_admin(NEW, ADMIN_PASSWORD), issue_api_key("jobs", list(Scope), "x")
+        viewer = create_admin("viewer@example.com", ADMIN_PASSWORD, role=Role.VIEWER)
         END_RIGHTS[what](second.id)
 
         for make in (  # the request was let in before
             lambda: invite_admin("third@example.com", Role.ADMIN, NEW),
             lambda: issue_password_link(ADMIN_EMAIL, NEW),
             lambda: issue_api_key("another", list(Scope), NEW),
+            lambda: change_role(viewer.id, Role.ADMIN, NEW),
+            lambda: remove_admin(viewer.id, NEW),
             rotate,
         ):
             with pytest.raises(FormRefused, match="You are no longer an admin"):
                 make()
 
     assert "third@example.com" not in stored(app, select(Admin.email))
+    assert stored(app, select(Admin.role).where(Admin.email == viewer.email)) == ["viewer"]
     assert (stored(app, select(OneTimeToken.purpose)), stored(app, select(APIKey.name))) == ([], ["jobs"])
 
 
