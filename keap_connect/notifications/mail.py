@@ -41,6 +41,10 @@ MOST_LOOKED_AT = 3000  # more in a day would be over 20 in some ten minutes, too
 SERVER_PAUSE_SECONDS = 60.0  # when a mail server is away, not each mail has to find out
 MOST_READ, MOST_LISTED = 500, 50
 ALARM_HEADING = "Refreshing is paused for all accounts"
+HELD = (
+    "Many accounts were lost within ten minutes, so the fault is hardly their customers': these are written to a day "
+    "later, if they still have to reconnect. To cancel that, set CUSTOMER_MAIL=off."
+)
 WORKS_ONCE = "The link works once, until {}. Do not pass it on."
 # The condition on the channel is that of the index on mails.
 _TRIED = select(Delivery).where(Delivery.channel != "webhook", Delivery.tried_at.is_not(None))
@@ -167,9 +171,10 @@ def _digest(delivery: Delivery) -> Callable[[], Message]:
     count = len(found.troubles) + found.more
     need = "account needs" if count == 1 else "accounts need"
     paused = [f"{ALARM_HEADING} since {minute(one.raised_at)}. {one.reason}" for one in found.alarms]
+    said = [*paused, HELD] if services().settings.mails_customers and _were_many_lost() else paused
     return lambda: Message(
         heading=f"{count} {need} attention" if count else ALARM_HEADING if paused else "A webhook is switched off",
-        paragraphs=[*paused, *(one.sentence for one in found.webhooks), *(one.sentence for one in found.failures)],
+        paragraphs=[*said, *(one.sentence for one in found.webhooks), *(one.sentence for one in found.failures)],
         items=[item_of(one) for one in found.troubles],
         after=(f"And {found.more} more: the list of accounts has them all.",) if found.more else (),
         action=("Open the list of accounts", page_url("/accounts")),

@@ -275,6 +275,8 @@ def _mailed(one: Trouble) -> str:
         return "Its customer was not written to."
     if one.mail.status == "given_up":
         return f"The mail to its customer failed: {one.mail.answer}"
+    if one.mail.status == "waiting" and one.mail.payload["number"] == 1:  # else a reminder waits
+        return f"The mail to its customer waits: {one.mail.recipient}."
     return f"Its customer is written to: {one.mail.recipient}."
 
 

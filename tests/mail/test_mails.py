@@ -543,6 +543,22 @@ def test_when_many_are_lost_within_ten_minutes_no_customer_is_mailed_for_a_day(s
 
 
 @on_sqlite
+def test_the_digest_says_that_the_mails_to_many_customers_wait(send, clock):
+    for number in range(1, 6):
+        lose(connect(number), Cause.AGED_OUT)
+    clock.advance(seconds=121)
+    mails_of_app.write_digests()
+    clock.advance(seconds=121)
+
+    (mail,) = send()
+
+    said = " ".join(text_of(mail).split())
+    assert "these are written to a day later, if they still have to reconnect" in said
+    assert said.count(f"The mail to its customer waits: {CUSTOMER}.") == 5
+    assert "is written to:" not in said
+
+
+@on_sqlite
 @pytest.mark.parametrize(
     ("environ", "columns"),
     [({"CUSTOMER_MAIL": "off"}, {}), ({}, {"person_email": None}), ({}, {"needs_first_refresh": True}), ({}, KEY)],
