@@ -214,8 +214,8 @@ def _store(flow: AuthorizationFlow, identity: Identity | None = None) -> None:
             keep_pending(session, stored, grant, utc_now() + DECISION_TIME)
         elif match.ending is Ending.IDENTITY_PENDING:
             keep_pending(session, stored, grant, utc_now() + ACCESS_TOKEN_LIFE)
-        elif match.ending is Ending.LINK_GONE:
-            flows.record_failure(session, stored, Ending.LINK_GONE)  # its link was used, or its account has ended
+        elif match.ending in {Ending.LINK_GONE, Ending.DISCONNECTED}:
+            flows.record_failure(session, stored, match.ending)
 
     write_or_retry(store)
 
@@ -232,8 +232,9 @@ def _store_invited(session: Session, flow: AuthorizationFlow, grant: matching.Gr
     has_ended = known is not None and matching.was_disconnected(known, grant.came_at)
     waits = invitation is not None and (must_wait(invitation, grant.identity) or (waited and has_ended))
     if (invitation is None and not is_connected) or (has_ended and not waited):
-        flows.end_flow(session, flow.id, Ending.LINK_GONE, None)
-        flows.record_failure(session, flow, Ending.LINK_GONE)
+        ending = Ending.DISCONNECTED if has_ended else Ending.LINK_GONE
+        flows.end_flow(session, flow.id, ending, None)
+        flows.record_failure(session, flow, ending)
         return
     if waits and not is_connected:
         flows.end_flow(session, flow.id, Ending.CONFIRMATION_PENDING, None)

@@ -114,7 +114,7 @@ def _match_connected(session: Session, flow: AuthorizationFlow, invitation: Invi
     if account is None:
         raise InvitationClosed("The account no longer exists.")
     if account.disconnected_at is not None:
-        return Match(Ending.LINK_GONE, None)
+        return Match(Ending.DISCONNECTED, None)
     if session.scalar(select(has_other_person()).where(AuthorizationFlow.id == flow.id)):
         raise InvitationClosed("The account was connected by another person since then. Decline it.")
     fit_invitation(session, invitation, account)

@@ -44,6 +44,7 @@ class Ending(StrEnum):
     CODE_MISSING = "code_missing"
     WRONG_ISSUER = "wrong_issuer", FAILED, "the answer names another sender than Keap"
     LINK_GONE = "link_gone", FAILED, "the link was used or revoked meanwhile"
+    DISCONNECTED = "disconnected", FAILED, "the account was disconnected meanwhile"
     # The code exchange failed.
     CODE_REFUSED = "code_refused", FAILED, "Keap refuses the code that it gave"
     CLIENT_REFUSED = "client_refused", FAILED, "Keap refuses this app"

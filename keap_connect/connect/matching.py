@@ -148,7 +148,7 @@ def match_grant(
     locked = lock_accounts(session, is_of(identity), is_wanted)
     known, wanted = find_by_identity(locked.values(), identity), locked.get(reconnects_account_id or 0)
     if known and was_disconnected(known, agreed_at or grant.came_at):
-        return Match(Ending.LINK_GONE, None)
+        return Match(Ending.DISCONNECTED, None)
     if wanted and wanted.tenant_id and identity.tenant_id and wanted.tenant_id != identity.tenant_id:
         record(session, EventKind.OTHER_TENANT_CHOSEN, wanted.id, Actor.CUSTOMER, tenant_id=identity.tenant_id)
         if known is None:

@@ -139,6 +139,12 @@ WORDS: dict[str, EndingWords] = {
         "While you were at Keap, the account was connected again in another way, or your link was used or revoked.",
         "If nobody connected it, ask {service} for a new link.",
     ),
+    Ending.DISCONNECTED: _failed(
+        400,
+        "The account was disconnected meanwhile",
+        "While you were at Keap, somebody disconnected this account here, so your permission was not stored.",
+        "To connect it all the same, start again.",
+    ),
     Ending.CODE_REFUSED: _failed(
         502,
         "Keap did not accept its own permission",

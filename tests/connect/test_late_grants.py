@@ -128,7 +128,7 @@ class TestInterrupted:
 
         complete()
 
-        assert (stored.tokens(1), end(stored)) == ((None, None), ("link_gone", None))
+        assert (stored.tokens(1), end(stored)) == ((None, None), ("disconnected", None))
         assert len(stored.accounts()) == 1
 
     @on_sqlite
@@ -405,7 +405,7 @@ def test_an_account_stays_disconnected_though_a_host_whose_clock_is_ahead_had_co
 
     complete()
 
-    assert (stored.tokens(1), end(stored)[0]) == ((None, None), "link_gone")
+    assert (stored.tokens(1), end(stored)[0]) == ((None, None), "disconnected")
 
 
 @on_sqlite

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from flask import Flask
 
+from keap_connect.accounts.changes import disconnect
 from keap_connect.connect.endings import SUCCESSES, Ending
 from keap_connect.connect.flows import list_journeys
 from tests.conftest import MovedClock
@@ -453,6 +454,24 @@ class TestExchangeFails:
 
         heading = "Keap named two different accounts"
         assert_failed(visitor, Ending.TENANT_CONFLICT, 502, heading, "ab123 and zz999", sent=1)
+
+    def test_account_that_is_disconnected_meanwhile_stays_so(
+        self, app: Flask, visitor: Visitor, callback_url: str, sandbox: Sandbox, stored: Stored
+    ):
+        account_id = stored.place()
+        sandbox.hold("userinfo")
+        with ThreadPoolExecutor() as threads:
+            callback = threads.submit(visitor.get, callback_url)
+            try:
+                sandbox.wait_held(1)
+                with app.app_context():
+                    disconnect(account_id, "x")
+            finally:
+                sandbox.release()
+            callback.result()
+
+        assert_ended(visitor, Ending.DISCONNECTED, 400, "The account was disconnected meanwhile")
+        assert stored.tokens(account_id) == (None, None)
 
     def test_journey_that_was_never_finished_is_told_as_interrupted(
         self, visitor: Visitor, callback_url: str, clock: MovedClock, sandbox: Sandbox
