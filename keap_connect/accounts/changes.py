@@ -14,7 +14,7 @@ from keap_connect.accounts.state import never_worked
 from keap_connect.clock import utc_now
 from keap_connect.database import purge_deleted, write_or_retry, write_transaction
 from keap_connect.errors import ExternalIdTaken
-from keap_connect.events.deleting import delete_history
+from keap_connect.events.deleting import delete_history, newest_pair_id
 from keap_connect.events.history import EventKind, record
 from keap_connect.models import (
     LARGEST_ID,
@@ -121,10 +121,11 @@ def erase(account_id: int, actor: str) -> None:
         if account.tenant_id is not None:  # a check of a file may have named it before it was an account
             named = JobItem.details["tenant_id"].as_string() == account.tenant_id
             session.execute(delete(JobItem).where(JobItem.account_id.is_(None), named))
+        newest_pair = session.scalar(newest_pair_id()) or 0
         delete_history(session, account_id)
         _let_import_again(session, account)
         session.delete(account)
-        record(session, EventKind.ERASED, account_id, actor)
+        record(session, EventKind.ERASED, account_id, actor, newest_pair=newest_pair)
 
     write_or_retry(delete_all)  # its invitation may be locked by a callback that waits for the account
     purge_deleted()

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Delete, String, cast, delete, func, select
+from sqlalchemy import ColumnElement, Delete, Select, String, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from keap_connect.clock import minute, utc_now
@@ -74,8 +74,11 @@ def prune_deliveries(age: timedelta) -> None:
 
 def _is_older(age: timedelta) -> ColumnElement[bool]:
     # The marks of hosts name the newest stored pair. Without its row, an older backup could not be recognized.
-    newest_pair = select(func.max(AccountEvent.id)).where(AccountEvent.pair_mark.is_not(None)).scalar_subquery()
-    return (AccountEvent.at < utc_now() - age) & AccountEvent.id.is_distinct_from(newest_pair)
+    return (AccountEvent.at < utc_now() - age) & AccountEvent.id.is_distinct_from(newest_pair_id().scalar_subquery())
+
+
+def newest_pair_id() -> Select[int | None]:
+    return select(func.max(AccountEvent.id)).where(AccountEvent.pair_mark.is_not(None))
 
 
 def delete_history(session: Session, account_id: int) -> None:

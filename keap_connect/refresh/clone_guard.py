@@ -19,7 +19,7 @@ from math import inf
 from pathlib import Path
 
 from flask import Flask, current_app
-from sqlalchemy import delete, event, select
+from sqlalchemy import delete, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -159,8 +159,10 @@ def _list_problems_of_mark(session: Session, mark: Mark | None, latest: Confirma
     seen = select(AccountEvent.pair_mark).where(AccountEvent.id == mark.event_id)
     row = session.execute(seen).one_or_none()
     if row is None:
-        # Each deletion of events writes a later event.
-        deletions = select(AccountEvent.id).where(AccountEvent.id > mark.event_id, AccountEvent.kind.in_(DELETED))
+        # Each deletion of events writes a later event. An erasure in an old copy did not know this one.
+        knew = func.coalesce(AccountEvent.details["newest_pair"].as_integer(), mark.event_id) >= mark.event_id
+        later = AccountEvent.id > mark.event_id, AccountEvent.kind.in_(DELETED)
+        deletions = select(AccountEvent.id).where(*later, knew)
         return [] if session.scalar(deletions.limit(1)) else [OLD_DATABASE]
     return [] if row.pair_mark == mark.pair_mark else [OLD_DATABASE]
 

@@ -219,6 +219,19 @@ def test_another_port_of_this_machine_is_not_asked_about(living: Stage):
 # What is asked about
 
 
+@on_postgresql
+def test_an_account_that_is_erased_in_an_old_copy_does_not_make_it_the_living_one(living: Stage):
+    """PostgreSQL gives ids above all that were lost: after a recovery, its sequences go on up to 32 further."""
+    (other,) = living.add_accounts(tenant_id="cd456")
+    newest = _newest_pair(living)
+    until(lambda: _mark(living).split()[1:2] == [str(newest)])
+    _edit(living, text(f"DELETE FROM account_event WHERE id >= {newest}"))
+    with living.app.app_context():
+        erase(other, "test")
+    living.change(1, next_refresh_at=utc_now(), access_token_expires_at=utc_now())
+    _asks(living, "newer tokens than this database has")
+
+
 def test_a_new_public_url_is_asked_about(living: Stage):
     _edit(living, text("UPDATE confirmation SET public_url = 'https://connect.example.com'"))
     _asks(living, "PUBLIC_URL is localhost; this database was last used at https://connect.example.com.")
