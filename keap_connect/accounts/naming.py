@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from unicodedata import category
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -99,8 +100,10 @@ def no_account(session: Session, account_id: int) -> AccountNotFound:
 
 
 def tidy_name(typed: str | None) -> str | None:
-    """Return a label or an external id with single spaces and without direction characters; None if it is blank."""
-    return " ".join(DIRECTION_CHARACTERS.sub("", typed or "").split()) or None
+    """Return a label or an external id with single spaces and without direction characters; None if it is invisible."""
+    words = DIRECTION_CHARACTERS.sub("", typed or "").split()
+    is_visible = any(category(one) != "Cf" for one in "".join(words))  # such as spaces of no width
+    return " ".join(words) if is_visible else None
 
 
 def check_names(label: str | None = None, external_id: str | None = None) -> None:

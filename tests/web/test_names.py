@@ -65,6 +65,15 @@ def test_names_are_saved_shown_told_in_the_history_and_cleared(app: Flask, admin
         ]
 
 
+@on_sqlite
+@pytest.mark.parametrize(("label", "kept"), [("\u200b", None), ("\ufeff \u200d", None), ("a\u200db", "a\u200db")])
+def test_a_label_that_nobody_can_see_is_none(app: Flask, admin: Visitor, label: str, kept: str | None):
+    """Else the account would have no name in the list, and no link that can be clicked."""
+    assert save(admin, label) == 200
+
+    assert names(app) == (kept, None)
+
+
 REFUSED = {
     ("ok", "crm 7"): "Use letters from A to Z, digits and . _ : - only, without spaces.",
     ("ok", "crm/7"): "Use letters from A to Z",
