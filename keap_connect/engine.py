@@ -51,6 +51,8 @@ def connect_database(app: Flask, url: str) -> None:
     }
     if is_postgresql:
         options["isolation_level"] = "AUTOCOMMIT"
+        # libpq sends it with each connection, through a pooler too; the driver reads no other style.
+        os.environ["PGDATESTYLE"] = "ISO"
         named = make_url(url).query
         limits = {name: limit for name, limit in CONNECTION_LIMITS.items() if name not in named}
         options["connect_args"] = {**limits, "prepare_threshold": None}

@@ -2,15 +2,17 @@
 
 import pytest
 from flask import Flask
-from sqlalchemy import String, literal_column, select
+from sqlalchemy import String, create_engine, literal_column, make_url, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from keap_connect.application import create_app
 from keap_connect.clock import utc_now
-from keap_connect.database import read_session, write_or_retry, write_transaction
+from keap_connect.database import db, read_one, read_session, write_or_retry, write_transaction
 from keap_connect.engine import PREPARE_AFTER
 from keap_connect.models import Alarm
 from keap_connect.plain_reads import plain_reads
+from keap_connect.settings import Settings
 from tests.support.engines import on_postgresql
 
 PREPARED = literal_column("(SELECT string_agg(statement, ' ') FROM pg_prepared_statements)", String)
@@ -49,3 +51,22 @@ def test_a_write_is_tried_three_times_while_others_store_the_same_row(app: Flask
             assert write_or_retry(write) is stored
         except IntegrityError:
             assert not stored
+
+
+@on_postgresql
+def test_dates_are_understood_whatever_style_the_role_was_given(settings: Settings, database_url: str):
+    url = make_url(database_url)
+    role = create_engine(url)
+    with role.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {url.database} SET datestyle = 'German'")
+    try:
+        app = create_app(settings)
+        with app.app_context(), write_transaction() as session:
+            session.add(Alarm(name="any", reason="", raised_at=utc_now()))
+        with app.app_context():
+            assert read_one(select(Alarm.raised_at)) is not None
+            db.engine.dispose()
+    finally:
+        with role.begin() as connection:
+            connection.exec_driver_sql(f"ALTER DATABASE {url.database} RESET datestyle")
+        role.dispose()
