@@ -375,8 +375,9 @@ _ACQUIRING = (
         ),
         attempt_fingerprint=bindparam("token"),
         attempted_at=bindparam("now"),
-        # Then the outcome of this attempt is unknown, if nobody has written it.
+        # Then the outcome of this attempt is unknown, if nobody has written it; that of an earlier one is so at once.
         state_changes_at=case(
+            (and_(Account.outcome_unknown_since.is_(None), Account.attempted_at.is_not(None)), bindparam("now")),
             (Account.state_changes_at < bindparam("unknown_at"), Account.state_changes_at),
             else_=bindparam("unknown_at"),
         ),

@@ -462,6 +462,20 @@ def test_no_interleaving_breaks_an_invariant(machine: type[Interleavings]):
     _run(machine, examples=25, steps=40, derandomize=True)
 
 
+@on_sqlite
+def test_a_crash_before_the_clock_was_set_back_is_an_unknown_outcome_with_the_next_attempt(
+    machine: type[Interleavings],
+):
+    """The mark of the crashed attempt lies in the future by then."""
+    played = machine()
+    played.connect()
+    steps = [("set out", 1), ("crash", 1), ("clock steps", 3600), ("time passes", 961), ("set out", 1)]
+    for what, seconds in steps:
+        played.step(what, 1, "granted", False, seconds)
+        played.the_stored_state_is_the_derived_one_unless_its_moment_has_come()
+    played.teardown()
+
+
 @pytest.mark.long
 @on_sqlite
 @pytest.mark.proves("R26", "R31", "R32", "R40", "F09", "F18", "F24")
