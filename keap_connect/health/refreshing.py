@@ -80,7 +80,7 @@ class Refreshing:
     def findings(self, counts: Mapping[str, int]) -> Iterator[Finding]:
         """Judge it; `counts` is the number of accounts in each state."""
         for pause in self.pauses:
-            yield wrong("alarm", pause.sentence, pause.advice)
+            yield wrong("alarms", pause.sentence, pause.advice)
         if not self.pauses:
             yield well("alarms", "Nothing pauses refreshing.")
         for worker in self.workers:

@@ -88,7 +88,7 @@ def let_the_work_wait(app: Flask) -> str:
 def raise_an_alarm(app: Flask) -> str:
     with write_transaction() as session:
         session.add(Alarm(name="client_refused", raised_at=utc_now(), reason="Keap refused our client."))
-    return "alarm"
+    return "alarms"
 
 
 def move_the_grants(app: Flask) -> str:
