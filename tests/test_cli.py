@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -229,6 +230,17 @@ def test_a_refresh_that_fails_says_why_and_keeps_the_tokens(flask: Flasks, app: 
     assert (finished.returncode, finished.stdout) == (4, "")
     assert "Error: Keap answered 503 (an HTML page)." in said(finished)
     assert access_token(app) == before
+
+
+def test_a_refresh_that_keap_refuses_once_is_not_final_and_says_when_it_is_tried_again(app: Flask, sandbox: Sandbox):
+    sandbox.fault("refused_although_valid")
+
+    refused = app.test_cli_runner().invoke(args=["accounts", "refresh", "1"])
+    too_soon = app.test_cli_runner().invoke(args=["accounts", "refresh", "1"])
+
+    assert [one.exit_code for one in (refused, too_soon)] == [4, 4]
+    assert refused.stderr.endswith("It is tried again in a minute, before it counts.\n")
+    assert re.search(r"rests before it is tried again in \d+ s\.$", too_soon.stderr.strip())
 
 
 def test_disconnect_asks_first_and_then_forgets(flask: Flasks, app: Flask):

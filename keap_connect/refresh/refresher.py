@@ -40,6 +40,7 @@ from keap_connect.signals import stops_delayed
 log = logging.getLogger(__name__)
 FAULT = no_answer("A fault of this program ended the refresh, and nobody knows whether Keap answered.", was_sent=True)
 KEPT_ASIDE = "The new tokens are safe and will be stored once the database answers."
+TO_CONFIRM = " It is tried again in a minute, before it counts."
 
 
 @dataclass
@@ -208,4 +209,6 @@ def _settle(session: Session, account: Account | None, presentation: Presentatio
     is_trouble = answer.verdict is Verdict.TRY_LATER and presentation.fault is None
     asks_all = answer.is_throttled or answer.retry_after_seconds is not None
     is_of_pair = account.needs_first_refresh and is_trouble and not asks_all
-    return Attempt(outcome, answer.reason, answer.retry_after_seconds, is_trouble, is_of_pair, presentation.fault)
+    is_to_confirm = outcome is Outcome.FAILED and answer.verdict is Verdict.REFUSED_FOR_GOOD
+    reason = answer.reason + TO_CONFIRM if is_to_confirm else answer.reason
+    return Attempt(outcome, reason, answer.retry_after_seconds, is_trouble, is_of_pair, presentation.fault)

@@ -321,8 +321,9 @@ def _check_block(situation: Situation, caller: _Caller, unknown_wait: float) -> 
         raise TemporarilyUnavailable(words, int(unknown_wait - situation.unknown_seconds) + 1)
     if situation.blocked_seconds > 0:
         why = "Keap refused the last refresh" if account.refusals else "No usable answer came to the last refresh"
-        words = f"{why}, so the refresh token rests before it is tried again."
-        raise TemporarilyUnavailable(words, int(situation.blocked_seconds) + 1)
+        blocked = int(situation.blocked_seconds) + 1
+        words = f"{why}, so the refresh token rests before it is tried again in {blocked} s."
+        raise TemporarilyUnavailable(words, blocked)
     if caller.replaced_generation is not None:
         return  # an explicit refresh is tried in spite of failures
     if situation.client_refusal and not _probe.is_due:
