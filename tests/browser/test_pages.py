@@ -381,6 +381,24 @@ def test_all_words_of_the_navigation_are_on_one_line(show: Callable[[str, str], 
     assert len(set(show("app", "audit").locator(".site-nav :is(a, button)").evaluate_all(tops))) == 1
 
 
+def test_words_that_sort_do_not_wrap_on_a_phone(show: Callable[[str, str], Page]):
+    page = show("app", "accounts")
+    page.set_viewport_size(PHONE)
+    lines = "all => all.map(one => one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight))"
+
+    assert {round(count) for count in page.locator(".accounts thead a").evaluate_all(lines)} == {1}
+
+
+def test_the_words_in_the_footer_are_whole_pixels_apart(show: Callable[[str, str], Page]):
+    words = show("app", "accounts").locator(".site-footer div div :is(a, button)")
+    tops = words.evaluate_all("all => all.map(one => one.getBoundingClientRect().top)")
+
+    assert words.all_text_contents() == ["Help", "Keyboard shortcuts"]
+    assert (tops[1] - tops[0]) % 1 == 0
+    offset = "all => all.map(one => getComputedStyle(one).textUnderlineOffset)"
+    assert len(set(words.evaluate_all(offset))) == 1
+
+
 def test_the_field_of_the_sign_in_code_keeps_away_from_the_line_above_it(show: Callable[[str, str], Page]):
     details = show("app", "sign-in, code refused").locator("details")
     line, label = (details.locator(part).bounding_box() for part in ("summary", "label"))
