@@ -1,9 +1,14 @@
 """The pages of webhooks: admins change them, viewers see them without secrets and without the rest of the URL."""
 
 import re
+from datetime import timedelta
 
+from sqlalchemy import update
+
+from keap_connect.clock import utc_now
 from keap_connect.database import write_transaction
 from keap_connect.events.history import Actor, EventKind, record
+from keap_connect.models import Delivery
 from keap_connect.notifications.endpoints import get_endpoint
 from tests.support.engines import on_sqlite
 from tests.web.fixtures import World
@@ -57,6 +62,17 @@ def test_a_viewer_sees_what_was_sent_and_neither_buttons_nor_the_path(world: Wor
         assert "webhook.test" in page
         assert "none yet" in page
     assert "canary-path" in for_admin
+    assert "canary-path" in world.admin.get("/webhooks").text  # two webhooks may go to one host
     assert "canary-path" not in for_viewer + world.viewer.get("/webhooks").text
     assert re.findall(r'action="/webhooks[^"]*"', for_viewer) == []
     assert len(re.findall(r'action="/webhooks[^"]*"', for_admin)) == 5
+
+
+def test_a_delivery_whose_time_has_passed_is_due(world: World):
+    def shown(due_in: timedelta) -> list[tuple[str, str]]:
+        with world.app.app_context(), write_transaction() as session:
+            session.execute(update(Delivery).values(due_at=utc_now() + due_in))
+        return re.findall(r"(due )?<time[^>]*>(in 2 h|3 min ago)<", world.admin.get("/webhooks/1").text)
+
+    assert shown(timedelta(hours=2, minutes=1)) == [("", "in 2 h")]
+    assert shown(timedelta(minutes=-3)) == [("due ", "3 min ago")]
