@@ -61,9 +61,13 @@ def test_an_admin_invites_confirms_resends_and_withdraws(world: World):
     assert admin.press("/invitations/2/change", act="nonsense").status_code == 400
     path = urlsplit(LINK.findall(change("resend"))[0]).path
     world.anonymous.connect(action=path, page=path, person="finn.hale@example.com", tenant="ij345")
+    assert "<dt>Expires</dt>" in admin.get("/invitations/2").text
     assert "Confirmed: the account is connected." in change("confirm")
+    accounts_page = admin.page.url
+    assert "<dt>Expires</dt>" not in admin.get("/invitations/2").text
+    assert re.findall(r'data-label="Expires">(.)', admin.get("/invitations").text) == ["<", "<"]
     with world.app.app_context():
-        assert get_invitation(2).account_id == int(admin.page.url.rpartition("/")[2])
+        assert get_invitation(2).account_id == int(accounts_page.rpartition("/")[2])
     listed = admin.get("/invitations?state=withdrawn").text
     assert "/invitations/1" in listed
     assert "/invitations/2" not in listed
