@@ -90,7 +90,7 @@ def test_the_worker_refreshes_ticked_accounts_and_says_which_failed_and_why(
     assert "Refresh now: 2 accounts" in choose(admin, "refresh", [1, gone])
 
     job_id = confirm(admin, [1, gone])
-    assert "0 of 2 accounts are done" in admin.text
+    assert "0 of 2 accounts done" in admin.text
     with app.app_context():
         JobRunner(app).do_due()
         job, items = view_job(job_id), list_items(job_id, None, 9)
@@ -116,7 +116,7 @@ def test_a_ticked_account_that_was_erased_meanwhile_is_named_with_the_reason(
         erase(gone, ADMIN_EMAIL)
 
     job_id = confirm(admin, [gone, there], label="A", password=ADMIN_PASSWORD)
-    assert "0 of 2 accounts are done" in admin.text
+    assert "0 of 2 accounts done" in admin.text
     with app.app_context():
         JobRunner(app).do_due()
         items = [item for item, _ in list_items(job_id, None, 9)]
@@ -138,7 +138,7 @@ def test_all_that_match_are_offered_for_a_whole_page_only_and_done_in_batches(
 
     job_id = confirm(admin, ids[:PAGE_SIZE], which="all", label="Group A")
     late = add(1)
-    assert f"0 of {PAGE_SIZE + 7} accounts are done" in admin.text
+    assert f"0 of {PAGE_SIZE + 7} accounts done" in admin.text
     with app.app_context():
         JobRunner(app).do_due()
         job = view_job(job_id)

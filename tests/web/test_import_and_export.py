@@ -186,7 +186,7 @@ def test_file_is_checked_then_imported_and_shows_no_token(app: Flask, admin: Vis
 
     page = send_file(admin, content + "personal_access_token,canary-x,,,\n", choice="check", unusual_key="1")
     assert urlsplit(page.url).path == "/jobs/1"
-    assert "0 of 3 lines are done. The rest takes 1 minute or more." in admin.text
+    assert "0 of 3 lines done. The rest takes 1 minute or more." in admin.text
     assert "No worker is running, so this waits." in admin.text
     do_jobs(app)
     page = admin.get("/jobs/1")
@@ -216,7 +216,7 @@ def test_running_job_can_be_stopped_and_a_viewer_sees_it_without_its_button(
         create_admin("viewer@example.com", ADMIN_PASSWORD, role=Role.VIEWER)
     viewer = new_visitor()
     viewer.sign_in("viewer@example.com", ADMIN_PASSWORD)
-    assert "0 of 1 lines are done" in viewer.get("/jobs/1").text
+    assert "0 of 1 line done" in viewer.get("/jobs/1").text
     assert "Stop" not in viewer.text
 
     admin.get("/jobs/1")
