@@ -95,10 +95,9 @@ WORDS: dict[str, EndingWords] = {
     ),
     Ending.DENIED: _attention(
         "Keap says: access denied",
-        "Either Deny was pressed at Keap, or the login has no Keap application: then Keap says the same even after "
-        "Allow.",
-        "If you meant to allow it, sign in at Keap with the login that opens your Keap app. If you have none, ask the "
-        "owner of the Keap account to invite you.",
+        "Either Deny was pressed at Keap, or the login has no Keap account: then Keap says the same even after Allow.",
+        "If you meant to allow it, sign in at Keap with the login that opens your Keap account. If you have none, ask "
+        "the owner of the Keap account to invite you.",
     ),
     Ending.KEAP_ERROR: _attention(
         "Keap could not finish this",

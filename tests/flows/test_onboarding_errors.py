@@ -115,7 +115,7 @@ class TestKeapSaysNo:
     ):
         visitor.connect(person=DORA_QUIST, tenant="", allow=True)
 
-        explanation = "the login has no Keap application: then Keap says the same even after Allow"
+        explanation = "the login has no Keap account: then Keap says the same even after Allow"
         assert_failed(visitor, Ending.DENIED, 200, "Keap says: access denied", explanation)
 
     def test_error_of_keap_itself_is_told_in_its_words(
