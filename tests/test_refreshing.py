@@ -1003,8 +1003,11 @@ def test_an_expired_token_is_never_served(account, sandbox, clock, fault):
     sandbox.fault(fault)
     nearly_expired(clock, seconds_left=-1)
 
-    with pytest.raises(FAILURES[fault]):
+    with pytest.raises(FAILURES[fault]) as refused:
         served(account)
+
+    if fault == "refused_although_valid":
+        assert refused.value.retry_after_seconds == timing.CONFIRM_WAIT_SECONDS
 
 
 @on_sqlite

@@ -22,7 +22,7 @@ from keap_connect.database import write_transaction
 from keap_connect.keap.answers import Classification, Verdict, no_answer
 from keap_connect.keap.token_endpoint import refresh
 from keap_connect.models import Account
-from keap_connect.refresh import alarms, recovery
+from keap_connect.refresh import alarms, recovery, timing
 from keap_connect.refresh.clone_guard import check_before_lease
 from keap_connect.refresh.lease import Lease, acquire_leases, build_lease, is_still_held
 from keap_connect.refresh.replaying import keep, write_later
@@ -206,9 +206,9 @@ def _settle(session: Session, account: Account | None, presentation: Presentatio
     if outcome is Outcome.NOT_SENT:
         log.info("Account %s was not refreshed. %s", account.id, answer.reason)
         return Attempt(outcome, answer.reason, retry_after_seconds=1)
+    if outcome is Outcome.FAILED and answer.verdict is Verdict.REFUSED_FOR_GOOD:
+        return Attempt(outcome, answer.reason + TO_CONFIRM, int(timing.CONFIRM_WAIT_SECONDS), fault=presentation.fault)
     is_trouble = answer.verdict is Verdict.TRY_LATER and presentation.fault is None
     asks_all = answer.is_throttled or answer.retry_after_seconds is not None
     is_of_pair = account.needs_first_refresh and is_trouble and not asks_all
-    is_to_confirm = outcome is Outcome.FAILED and answer.verdict is Verdict.REFUSED_FOR_GOOD
-    reason = answer.reason + TO_CONFIRM if is_to_confirm else answer.reason
-    return Attempt(outcome, reason, answer.retry_after_seconds, is_trouble, is_of_pair, presentation.fault)
+    return Attempt(outcome, answer.reason, answer.retry_after_seconds, is_trouble, is_of_pair, presentation.fault)
