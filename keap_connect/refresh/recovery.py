@@ -80,12 +80,12 @@ class RecoveryFile:
             self.is_written = True
             try:
                 write_all(self.handle, self._in_memory())
-            except OSError as problem:
+            except (OSError, MemoryError) as problem:
                 log.critical(
                     "The recovery file %s cannot be written (%s): new tokens are in memory only. Do not kill this "
                     "process.",
                     self.path,
-                    problem.strerror,
+                    problem.strerror if isinstance(problem, OSError) else "no memory is left",
                 )
                 return False
             self._forget()

@@ -163,7 +163,7 @@ def test_a_pair_survives_the_death_of_its_process_and_a_restart(stage: Stage, ou
     assert not stage.kept_files()
 
 
-# `./keap-connect`, with a database that refuses the pair, and a disk that is full while a file is there.
+# `./keap-connect`, with a database that refuses the pair, and a disk or memory that is full while a file is there.
 FULL_DISK = """
 import errno, sys
 from pathlib import Path
@@ -175,10 +175,11 @@ def refuse(*_):
 
 def write(handle, content, write_all=recovery.write_all):
     if content.strip(b"\\0") and Path(full).exists():
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise problem
     write_all(handle, content)
 
-full = sys.argv.pop(1)
+full, what = sys.argv.pop(1), sys.argv.pop(1)
+problem = MemoryError() if what == "memory" else OSError(errno.ENOSPC, "No space left on device")
 refresher.store_granted = replaying.store_granted = refuse
 recovery.write_all = write
 main()
@@ -187,11 +188,12 @@ main()
 
 @on_sqlite
 @pytest.mark.proves("F83", "F86", "R30")
-def test_a_command_that_is_told_to_stop_writes_the_pair_in_its_memory_first(stage: Stage, tmp_path: Path):
+@pytest.mark.parametrize("what", ["disk", "memory"])
+def test_a_command_that_is_told_to_stop_writes_the_pair_in_its_memory_first(stage: Stage, tmp_path: Path, what: str):
     (account_id,) = stage.add_accounts()
     full, log = tmp_path / "full", tmp_path / "log"
     full.touch()
-    command = [sys.executable, "-c", FULL_DISK, str(full), "accounts", "refresh", str(account_id)]
+    command = [sys.executable, "-c", FULL_DISK, str(full), what, "accounts", "refresh", str(account_id)]
     environ = {"PATH": "/usr/bin:/bin", **stage.environ}
     with log.open("w") as errors, subprocess.Popen(command, cwd=REPOSITORY, env=environ, stderr=errors) as process:
         until(lambda: "in memory only" in log.read_text())
