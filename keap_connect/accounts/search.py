@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, TextClause, and_, func, literal, select, text, true, tuple_
+from sqlalchemy import ColumnElement, Select, TextClause, and_, func, select, text, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from keap_connect.accounts.naming import NAME, parse_account_name
@@ -118,15 +118,11 @@ def _find_by_words(
     """Return the ids, and whether more than the most candidates have the rarest word."""
     table, other = index.words, aliased(index.words)
     is_open = true() if only is None else table.owner_id.in_(only)
-    numbers = {word: _count_candidates(session, and_(_begins(table.word, word), is_open)) for word in words}
+    # In the order of the index: else PostgreSQL may look for all that begin like this before it counts.
+    ids = select(table.owner_id.label("id")).where(is_open).order_by(table.word, table.owner_id)
+    numbers = {word: _count(session, ids.where(_begins(table.word, word)), MOST_CANDIDATES + 1) for word in words}
     rarest = min(numbers, key=lambda word: numbers[word])
-    candidates = (
-        select(table.owner_id.label("id"))
-        .where(_begins(table.word, rarest), is_open)
-        .order_by(table.word, table.owner_id)
-        .limit(MOST_CANDIDATES)
-        .subquery()
-    )
+    candidates = ids.where(_begins(table.word, rarest)).limit(MOST_CANDIDATES).subquery()
     # The smallest first, so that a database need not look at all of them once it has found the most.
     found = select(candidates.c.id).distinct().subquery()
     query = select(found.c.id).order_by(found.c.id).limit(most)
@@ -140,9 +136,8 @@ def _find_by_words(
     return list(session.connection().scalars(query)), numbers[rarest] > MOST_CANDIDATES
 
 
-def _count_candidates(session: Session, condition: ColumnElement[bool]) -> int:
-    rows = select(literal(1)).where(condition).limit(MOST_CANDIDATES + 1).subquery()
-    return session.scalar(select(func.count()).select_from(rows)) or 0
+def _count(session: Session, rows: Select[Any], most: int) -> int:
+    return session.scalar(select(func.count()).select_from(rows.limit(most).subquery())) or 0
 
 
 def _begins(column: ColumnElement[str] | InstrumentedAttribute[str], word: str) -> ColumnElement[bool]:

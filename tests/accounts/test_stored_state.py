@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from keap_connect.accounts import directory, search
 from keap_connect.accounts.changes import change_account, disconnect, erase
@@ -459,6 +459,22 @@ def test_a_search_looks_at_a_limited_number_and_asks_for_another_word(app, monke
     rare_query = next(one for one in asked if "IS NOT NULL" in one[0] and "account_word_1" in one[0])
     (plan,) = plans_of([rare_query], "account_word")
     assert "ix_account_word_account_id_word" in plan, plan
+
+
+@on_postgresql
+def test_a_search_counts_no_more_than_the_most_also_in_a_table_without_a_vacuum(app):
+    """Such as after a large import: without an order, PostgreSQL may first read all words that begin so."""
+    account_id = add(person_name="Ann Lee")
+    with write_transaction() as session:
+        words = [{"word": f"dental{number}", "account_id": account_id} for number in range(20_000)]
+        session.execute(insert(AccountWord), words)
+
+    with listening() as asked:
+        list_accounts("dental ann")
+
+    plans = plans_of([one for one in asked if "count(" in one[0] and "account_word" in one[0]], "account_word")
+    assert len(plans) == 2
+    assert all("Only Scan using pk_account_word" in plan for plan in plans), plans
 
 
 def test_the_accounts_of_a_person_are_found_without_reading_all(app):
