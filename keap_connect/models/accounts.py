@@ -267,6 +267,10 @@ class Invitation(Base):
     def title(self) -> str:
         return self.label or self.email or f"Invitation {self.id}"
 
+    @property
+    def is_over(self) -> bool:
+        return self.state in {InvitationState.CONNECTED, InvitationState.WITHDRAWN}
+
 
 class InvitationWord(Base):
     """The same for an invitation: for its label, external id and address, which never change."""
